@@ -1,0 +1,191 @@
+"""What the demo provider refuses: the rules of DeepSeek's chat API, as data and small functions.
+
+Being strict is the point: a request that passes here would pass at DeepSeek, so the demo and the tests catch a wrong translation
+before a bill does.  Each rule looks at the whole request and gives the text of the refusal, or None.  All of them answer with
+status 400 and DeepSeek's error object.  Sources: DeepSeek's API reference, and error texts as its users have reported them.
+"""
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+Json = Dict[str, Any]
+Rule = Callable[[Json], Optional[str]]
+
+ROLES = ("system", "user", "assistant", "tool", "latest_reminder")
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+MAX_TOKENS = 393216
+MAX_TOOLS = 128
+UNREADABLE = "Failed to deserialize the JSON body into the target type: %s"
+RANGES = (("temperature", 0, 2), ("top_p", 0, 1), ("presence_penalty", -2, 2), ("frequency_penalty", -2, 2), ("top_logprobs", 0, 20))
+
+MISSING_REASONING = "The `reasoning_content` in the thinking mode must be passed back to the API."
+MISSING_OUTPUTS = ("An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+                   "(insufficient tool messages following tool_calls message)")
+STRAY_OUTPUT = "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
+
+
+def thinking(body: Json) -> bool:
+    """Does the model think? It does unless ``thinking.type`` is ``disabled``."""
+    return (body.get("thinking") or {}).get("type") != "disabled"
+
+
+def refusal(body: Any) -> Optional[str]:
+    """Why DeepSeek would refuse this chat request (status 400), or None."""
+    if not isinstance(body, dict):
+        return UNREADABLE % "expected an object"
+    try:
+        return next((problem for problem in (rule(body) for rule in RULES) if problem), None)
+    except (AttributeError, KeyError, TypeError) as exc:       # the rules read on as if every part had the right type
+        return UNREADABLE % ("invalid type: %s" % exc)
+
+
+def _shape(body: Json) -> Optional[str]:
+    messages, tools, choice = body.get("messages"), body.get("tools"), body.get("thinking")
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        return UNREADABLE % "missing field `model`"
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        return UNREADABLE % "missing field `messages`"
+    if not messages:
+        return "Empty input messages"
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
+        return UNREADABLE % "tools: expected a sequence"
+    if choice is not None and not (isinstance(choice, dict) and choice.get("type") in ("enabled", "disabled")):
+        return UNREADABLE % "thinking.type: expected `enabled` or `disabled`"
+    return None
+
+
+def _text(body: Json) -> Optional[str]:
+    """Half a surrogate pair is no text: it cannot be written in UTF-8."""
+    try:
+        all_text(body).encode("utf-8")
+    except UnicodeEncodeError as exc:
+        return "Failed to parse the request body as JSON: unexpected end of hex escape at column %d" % exc.start
+    return None
+
+
+def all_text(value: Any) -> str:
+    """All strings of a JSON value, joined by line ends."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        value = [part for pair in value.items() for part in pair]
+    return "\n".join(all_text(part) for part in value) if isinstance(value, list) else ""
+
+
+def _roles(body: Json) -> Optional[str]:
+    for n, message in enumerate(body["messages"]):
+        role = message.get("role")
+        if role not in ROLES:
+            return UNREADABLE % ("messages[%d].role: unknown variant `%s`, expected one of %s"
+                                 % (n, role, ", ".join("`%s`" % r for r in ROLES)))
+    return None
+
+
+def _contents(body: Json) -> Optional[str]:
+    for n, message in enumerate(body["messages"]):
+        problem = _content(message)
+        if problem:
+            return UNREADABLE % ("messages[%d].content: %s" % (n, problem))
+        if message["role"] == "assistant" and message.get("content") is None and not message.get("tool_calls"):
+            return "Invalid assistant message: content or tool_calls must be set"
+        if message.get("tool_calls") == []:
+            return "Invalid 'messages[%d].tool_calls': empty array. Expected an array with minimum length 1" % n
+    return None
+
+
+def _content(message: Json) -> Optional[str]:
+    content = message.get("content")
+    if isinstance(content, str) or (content is None and message["role"] == "assistant"):
+        return None
+    if not isinstance(content, list) or message["role"] == "tool":
+        return "invalid type: %s, expected a string" % type(content).__name__
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            return "unknown variant `%s`, expected `text`" % (part.get("type") if isinstance(part, dict) else part)
+    return None
+
+
+def _order(body: Json) -> Optional[str]:
+    """Tool outputs stand directly behind their calls: one for each call, and none without a call."""
+    waiting: List[Any] = []
+    for message in body["messages"]:
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in waiting:
+                return STRAY_OUTPUT
+            waiting.remove(message["tool_call_id"])
+            continue
+        if waiting:
+            return MISSING_OUTPUTS
+        waiting = [call.get("id") for call in message.get("tool_calls") or ()]
+    if waiting:
+        return MISSING_OUTPUTS
+    if body["messages"][-1]["role"] == "assistant":
+        return "The last message must be a user message, or an assistant message with prefix mode turned on"
+    return None
+
+
+def _reasoning(body: Json) -> Optional[str]:
+    lost = any(m.get("tool_calls") and not isinstance(m.get("reasoning_content"), str) for m in body["messages"])
+    return MISSING_REASONING if lost and thinking(body) else None
+
+
+def _tools(body: Json) -> Optional[str]:
+    tools = body.get("tools")
+    if tools is None:
+        return None
+    if not 1 <= len(tools) <= MAX_TOOLS:
+        return "Invalid 'tools': %d tools. Expected an array with 1 to %d elements" % (len(tools), MAX_TOOLS)
+    names = [t.get("function", {}).get("name") for t in tools]
+    for n, tool in enumerate(tools):
+        if tool.get("type") != "function":
+            return UNREADABLE % ("tools[%d].type: unknown variant `%s`, expected `function`" % (n, tool.get("type")))
+        if not isinstance(names[n], str) or not FUNCTION_NAME.match(names[n]):
+            return "Invalid 'tools[%d].function.name': string does not match pattern. Expected '^[a-zA-Z0-9_-]+$'" % n
+        schema = tool["function"].get("parameters")
+        if schema is not None and (not isinstance(schema, dict) or schema.get("type") != "object"):
+            return ("Invalid schema for function '%s': schema must be a JSON Schema of 'type: \"object\"', got '%s'"
+                    % (names[n], schema.get("type") if isinstance(schema, dict) else schema))
+    return "Tool names must be unique" if len(set(names)) < len(names) else None
+
+
+def _tool_choice(body: Json) -> Optional[str]:
+    choice = body.get("tool_choice")
+    if choice is None:
+        return None
+    if choice != "none" and not body.get("tools"):
+        return "'tool_choice' is only allowed when 'tools' are specified"
+    if thinking(body) and choice not in ("auto", "none"):
+        return "Thinking mode does not support this tool_choice"
+    known = choice in ("auto", "none", "required") or (isinstance(choice, dict) and isinstance(choice.get("function"), dict))
+    return None if known else UNREADABLE % "tool_choice: unknown variant"
+
+
+def _format(body: Json) -> Optional[str]:
+    kind = (body.get("response_format") or {}).get("type", "text")
+    if kind not in ("text", "json_object"):
+        return "This response_format type is unavailable now"
+    if kind == "json_object" and "json" not in all_text([m.get("content") for m in body["messages"]]).lower():
+        return "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'."
+    return None
+
+
+def _effort(body: Json) -> Optional[str]:
+    effort = body.get("reasoning_effort")
+    if effort is None or effort in EFFORTS:
+        return None
+    return UNREADABLE % ("reasoning_effort: unknown variant `%s`, expected one of %s" % (effort, ", ".join("`%s`" % e for e in EFFORTS)))
+
+
+def _numbers(body: Json) -> Optional[str]:
+    for key, low, high in (*RANGES, ("max_tokens", 1, MAX_TOKENS)):
+        value = body.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high):
+            return "Invalid %s value, the valid range of %s is [%s, %s]" % (key, key, low, high)
+    if body.get("stream_options") is not None and not body.get("stream"):
+        return "stream_options should be set along with stream = true"
+    return None
+
+
+RULES: Tuple[Rule, ...] = (_shape, _text, _roles, _contents, _order, _reasoning, _tools, _tool_choice, _format, _effort, _numbers)
