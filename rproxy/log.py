@@ -54,7 +54,7 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
     "transport": _text,           # json, sse or ws
     "status": _text,              # completed, incomplete, failed, cancelled, or the HTTP status of a refusal
     "error": _text,               # the code, not the text
-    "request_bytes": _number, "chat_request_bytes": _number, "response_bytes": _number,
+    "request_bytes": _number, "answer_bytes": _number,        # sent to the provider, read from it
     "input_tokens": _number, "cached_tokens": _number, "output_tokens": _number, "reasoning_tokens": _number,
     "cache_hit": lambda value: "%.0f%%" % (100 * value),      # share of the input tokens; computed here
     "first_event_ms": _number, "total_ms": _number,
