@@ -1,0 +1,410 @@
+"""Input items -> chat messages, in an order that every provider accepts.
+
+A history of items is flat: reasoning, text, calls and outputs stand one after another, and clients interleave, repeat and drop
+some of them.  Chat wants turns: one assistant message with its reasoning, text and calls, directly followed by one tool message for
+each call.  So this works in two passes:
+
+1. :func:`_turns` folds the items into turns (:class:`_Turn`, the assistant's) and other messages; an output is hung on its call
+   wherever it stood.
+2. :class:`_Writer` writes them as messages in the profile's dialect.
+
+Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`); without our ids, when
+nothing but assistant items stands between them and no reasoning begins anew.
+
+Rules and their sources: the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat templates).
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from ..errors import ApiError
+from .content import Content, ContentWriter, Json, invalid, parts_of, text_of
+from .profile import Profile
+from .sealed import unseal
+from .tools import CALLS, OUTPUTS, ToolTable
+from .tools.kind import Kind
+
+Recall = Callable[[str], Optional[Json]]         # call id -> {"text", "details", "extra_content"} of the turn that made it
+
+ROLES = ("system", "developer", "user", "assistant")
+SILENT_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update")      # they act elsewhere and say nothing
+NO_OUTPUT = "(no output)"
+INTERRUPTED = "(no output: the call was interrupted)"
+SEE_BELOW = "(the result follows as an attachment)"
+ATTACHED = "Attached from the tool result:"
+SUMMARY = "Summary of the conversation so far:\n\n"
+
+_STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
+
+
+def stem(item: Json) -> Optional[str]:
+    """What all items of one response of ours have in common: 32 hex digits of their ids. None for an item of anybody else."""
+    match = _STEM.fullmatch(str(item.get("id")))
+    return match.group(1) if match else None
+
+
+class _Call:
+    __slots__ = ("id", "name", "arguments", "outputs")
+
+    def __init__(self, call_id: str, name: str, arguments: str) -> None:
+        self.id, self.name, self.arguments = call_id, name, arguments
+        self.outputs: List[Any] = []
+
+
+class _Turn:
+    """One answer of the model, on its way to one assistant message."""
+
+    __slots__ = ("stem", "reasoning", "details", "texts", "calls")
+
+    def __init__(self, item_stem: Optional[str]) -> None:
+        self.stem = item_stem
+        self.reasoning: List[str] = []
+        self.details: List[Json] = []
+        self.texts: List[str] = []
+        self.calls: List[_Call] = []
+
+    def takes(self, item: Json) -> bool:
+        """Does the item belong to this turn?"""
+        item_stem = stem(item)
+        if item_stem and self.stem:
+            return item_stem == self.stem
+        if item.get("type") == "reasoning":
+            return not self.texts and not self.calls
+        return bool(self.calls) or not self.texts or _is_call(item)
+
+
+class _Note:
+    """A message that is not the assistant's."""
+
+    __slots__ = ("role", "parts")
+
+    def __init__(self, role: str, parts: List[Json]) -> None:
+        self.role, self.parts = role, parts
+
+
+def to_messages(items: Sequence[Json], tools: ToolTable, profile: Profile, *, instructions: Optional[str] = None,
+                recall: Recall = lambda call_id: None, warnings: Optional[List[str]] = None) -> List[Json]:
+    """The ``messages`` of a chat request.
+
+    :arg items: the whole history, earlier responses' items included
+    :arg instructions: text of the first system message
+    :arg recall: what is still known about the turn that made a call, for clients that did not send its reasoning back
+    :arg warnings: gets a line for everything left out
+    :raises ApiError: 400 for an item that cannot be understood
+    """
+    warnings = [] if warnings is None else warnings
+    entries = _turns(items, tools, warnings)
+    writer = _Writer(profile, recall, warnings)
+    if instructions:
+        writer.note(_Note("system", [{"type": "input_text", "text": instructions}]))
+    for i, entry in enumerate(entries):
+        if isinstance(entry, _Note):
+            writer.note(entry)
+        elif i + 1 < len(entries) or not _left_over(entry):
+            writer.turn(entry)
+    return _dialect(writer.messages, profile)
+
+
+def _left_over(turn: _Turn) -> bool:
+    """Is this last turn the rest of an answer of ours that broke off? (Codex sends it again with the request it repeats.)"""
+    return not turn.calls and (turn.stem is not None or not turn.texts)
+
+
+# ---- pass 1: items -> turns
+def _turns(items: Iterable[Json], tools: ToolTable, warnings: List[str]) -> List[Union[_Turn, _Note]]:
+    entries: List[Union[_Turn, _Note]] = []
+    calls: Dict[str, _Call] = {}
+    turn: Optional[_Turn] = None                 # the one that is open
+    for item in items:
+        kind = _type(item)
+        if kind == "reasoning" or _is_call(item) or kind == "message" and item.get("role") == "assistant":
+            if turn is None or not turn.takes(item):
+                turn = _Turn(stem(item))
+                entries.append(turn)
+            turn.stem = turn.stem or stem(item)
+            _add_to_turn(turn, item, kind, tools, calls)
+        elif _is_output(item):
+            call = calls.get(str(item.get("call_id")))
+            if call is not None:
+                call.outputs.append(_output_kind(kind).output(item))
+            else:
+                entries.append(_orphan(item, kind))
+            turn = None
+        elif kind == "message":
+            entries.append(_Note(_role(item), parts_of(item.get("content"), "content of a message")))
+            turn = None
+        elif kind == "compaction":
+            entries.extend(_compaction(item, warnings))
+            turn = None
+        elif kind not in SILENT_ITEMS:
+            warnings.append("input item %s left out" % kind)
+    return entries
+
+
+def _type(item: Json) -> str:
+    kind = item.get("type")
+    if kind is None and "role" in item:
+        return "message"
+    if not isinstance(kind, str):
+        raise invalid("Every input item needs a type or a role.")
+    return kind
+
+
+def _role(item: Json) -> str:
+    if item.get("role") not in ROLES:
+        raise invalid("A message's role must be one of %s, not %r." % (", ".join(ROLES), item.get("role")))
+    return str(item["role"])
+
+
+def _is_call(item: Json) -> bool:
+    kind = str(item.get("type"))
+    return kind in CALLS or kind.endswith("_call") and isinstance(item.get("call_id"), str)
+
+
+def _is_output(item: Json) -> bool:
+    kind = str(item.get("type"))
+    return kind in OUTPUTS or kind.endswith("_call_output") and isinstance(item.get("call_id"), str)
+
+
+class _Foreign(Kind):
+    """Calls of kinds that nobody here knows, kept as calls of a function of that name so that nothing is lost."""
+
+    def call_name(self, item: Json) -> str:
+        return str(item.get("type"))
+
+    def call_arguments(self, item: Json) -> str:
+        return json.dumps({k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")}, ensure_ascii=False)
+
+    def output(self, item: Json) -> Any:
+        output = item.get("output")
+        return output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
+
+
+_FOREIGN = _Foreign()
+
+
+def _output_kind(kind: str) -> Kind:
+    return OUTPUTS.get(kind, _FOREIGN)
+
+
+def _add_to_turn(turn: _Turn, item: Json, kind: str, tools: ToolTable, calls: Dict[str, _Call]) -> None:
+    if kind == "reasoning":
+        text, details = _reasoning(item)
+        turn.reasoning.append(text)
+        turn.details.extend(details)
+    elif kind == "message":
+        text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
+        if text and turn.texts and stem(item) is None:
+            turn.texts.append("\n")
+        turn.texts += [text] if text else []
+    else:
+        of = CALLS.get(kind, _FOREIGN)
+        call_id = item.get("call_id") or item.get("id")
+        if not isinstance(call_id, str):
+            raise invalid("An input item of type %s needs a call_id." % kind)
+        calls[call_id] = call = _Call(call_id, tools.chat_name(of, item), of.call_arguments(item))
+        turn.calls.append(call)
+
+
+def _reasoning(item: Json) -> Tuple[str, List[Json]]:
+    """The thinking in a reasoning item, best source first: our sealed copy, the raw text, the summary."""
+    blob = item.get("encrypted_content")
+    opened = unseal(blob) if isinstance(blob, str) else None
+    if opened is not None and opened[0] == "reasoning":
+        details = opened[1].get("details")
+        return str(opened[1].get("text") or ""), details if isinstance(details, list) else []
+    text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a reasoning item"))
+    return text or "\n".join(text_of(part) for part in parts_of(item.get("summary"), "summary of a reasoning item")), []
+
+
+def _orphan(item: Json, kind: str) -> _Note:
+    """An output without its call, as text of the user: a provider refuses the tool message."""
+    texts = [text_of(part) for part in parts_of(_output_kind(kind).output(item), "output")]
+    return _Note("user", [{"type": "input_text", "text": "Tool output for the call %s, which is missing:\n%s"
+                           % (item.get("call_id"), "\n".join(texts) or NO_OUTPUT)}])
+
+
+def _compaction(item: Json, warnings: List[str]) -> List[_Note]:
+    blob = item.get("encrypted_content")
+    opened = unseal(blob) if isinstance(blob, str) else None
+    if opened is None or opened[0] != "compaction":
+        warnings.append("a compaction item of another service left out")
+        return []
+    return [_Note("user", [{"type": "input_text", "text": SUMMARY + str(opened[1].get("text") or "")}])]
+
+
+def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
+    """Refuse a request that does nothing but answer calls nobody made.
+
+    An orphan inside a longer history is repaired (clients compact and roll back); one that is all the client has to say is a mistake it
+    must hear of, as from OpenAI.
+
+    :raises ApiError: 400
+    """
+    if not new_items or not all(_is_output(item) for item in new_items):
+        return
+    made = {item.get("call_id") or item.get("id") for item in history if _is_call(item)}
+    for item in new_items:
+        if item.get("call_id") not in made:
+            raise ApiError(400, "No tool call found for function call output with call_id %s." % item.get("call_id"), param="input")
+
+
+# ---- pass 2: turns -> messages
+class _Writer:
+    def __init__(self, profile: Profile, recall: Recall, warnings: List[str]) -> None:
+        self.messages: List[Json] = []
+        self._profile = profile
+        self._recall = recall
+        self._content = ContentWriter(profile, warnings)
+
+    def note(self, note: _Note) -> None:
+        if note.role == "user":
+            content: Content = self._content.user(note.parts)
+        else:
+            content = "\n".join(filter(None, (text_of(part) for part in note.parts)))
+        if content:
+            self.messages.append({"role": self._profile.developer_role if note.role == "developer" else note.role, "content": content})
+
+    def turn(self, turn: _Turn) -> None:
+        known = next(filter(None, (self._recall(call.id) for call in turn.calls)), None) or {}
+        text = "".join(turn.texts)
+        thought = "".join(turn.reasoning) or str(known.get("text") or "")
+        details = turn.details or known.get("details") or []
+        if not text and not turn.calls and (not thought or not self._keeps_bare_reasoning()):
+            return
+        message: Json = {"role": "assistant", "content": text or (self._profile.empty_content if turn.calls else "")}
+        self._add_reasoning(message, thought, details, bool(turn.calls))
+        attachments: List[Json] = []
+        if turn.calls:
+            message["tool_calls"] = [self._tool_call(call) for call in turn.calls]
+        self.messages.append(message)
+        for call in turn.calls:
+            self.messages.append({"role": "tool", "tool_call_id": self._id(call.id), "content": self._result(call, attachments)})
+        if attachments:
+            self.messages.append({"role": "user", "content": [{"type": "text", "text": ATTACHED}] + attachments})
+
+    def _keeps_bare_reasoning(self) -> bool:
+        rule = self._profile.reasoning
+        return rule.reasoning_only == "keep" and rule.replay == "always"
+
+    def _tool_call(self, call: _Call) -> Json:
+        chat: Json = {"id": self._id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+        if self._profile.keep_extra_content:
+            extra = ((self._recall(call.id) or {}).get("extra_content") or {}).get(call.id)
+            if extra:
+                chat["extra_content"] = extra
+        return chat
+
+    def _result(self, call: _Call, attachments: List[Json]) -> str:
+        """The text of a tool message; what is not text goes to ``attachments``."""
+        if not call.outputs:
+            return INTERRUPTED
+        texts: List[str] = []
+        before = len(attachments)
+        for output in call.outputs:
+            more, others = self._content.split(parts_of(output, "output"))
+            texts += more
+            attachments += others
+        return "\n".join(texts) or (SEE_BELOW if len(attachments) > before else NO_OUTPUT)
+
+    def _add_reasoning(self, message: Json, thought: str, details: List[Json], has_calls: bool) -> None:
+        rule = self._profile.reasoning
+        if rule.replay == "never" or rule.replay == "tool_turns" and not has_calls:
+            return
+        if thought or details:
+            for key in (rule.field,) + rule.also:
+                REASONING_FIELDS.get(key, _as_text(key))(message, thought, details)
+        if has_calls and rule.required_on_tool_calls is not None:
+            message.setdefault(rule.field, rule.required_on_tool_calls)
+
+    def _id(self, call_id: str) -> str:
+        return TOOL_CALL_IDS.get(self._profile.tool_call_id or "", str)(call_id)
+
+
+def _as_text(key: str) -> Callable[[Json, str, List[Json]], None]:
+    def write(message: Json, thought: str, details: List[Json]) -> None:
+        message[key] = thought
+    return write
+
+
+def _as_details(message: Json, thought: str, details: List[Json]) -> None:
+    """OpenRouter and MiniMax: the pieces as they came, or one made of the text."""
+    message["reasoning_details"] = details or [{"type": "reasoning.text", "text": thought}]
+
+
+def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
+    message["content"] = "<think>\n%s\n</think>\n\n%s" % (thought.strip("\n"), message["content"] or "")
+
+
+def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
+    """Mistral: a thinking part in front of the text."""
+    text = message["content"]
+    message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}] + ([{"type": "text", "text": text}] if text else [])
+
+
+REASONING_FIELDS: Dict[str, Callable[[Json, str, List[Json]], None]] = {
+    "reasoning_details": _as_details, "think_tags": _as_tags, "mistral_parts": _as_parts}
+
+
+def _nine(call_id: str) -> str:
+    """Mistral takes nine letters and digits."""
+    return call_id if re.fullmatch("[a-zA-Z0-9]{9}", call_id) else hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:9]
+
+
+def _forty(call_id: str) -> str:
+    """OpenAI takes at most 40 characters."""
+    return call_id if len(call_id) <= 40 else "call_" + hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+TOOL_CALL_IDS: Dict[str, Callable[[str], str]] = {"alnum9": _nine, "max40": _forty}
+
+
+# ---- the dialect of chat templates
+def _dialect(messages: List[Json], profile: Profile) -> List[Json]:
+    if profile.system_position == "first":
+        messages = _system_first(messages)
+    if profile.merge_same_role:
+        messages = _merged(messages)
+    if profile.assistant_after_tool:
+        messages = _filled(messages)
+    return messages
+
+
+def _system_first(messages: List[Json]) -> List[Json]:
+    """One system message at the head; later ones become the user's ("System message must be at the beginning")."""
+    lead = 0
+    while lead < len(messages) and messages[lead]["role"] in ("system", "developer"):
+        lead += 1
+    head = [{"role": "system", "content": "\n\n".join(m["content"] for m in messages[:lead])}] if lead else []
+    return head + [dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]]
+
+
+def _merged(messages: List[Json]) -> List[Json]:
+    """Neighbours of one role joined ("roles must alternate"); messages with tool calls and tool messages stay."""
+    out: List[Json] = []
+    for message in messages:
+        last = out[-1] if out else {}
+        if message["role"] == last.get("role") != "tool" and not message.get("tool_calls") and not last.get("tool_calls"):
+            out[-1] = dict(last, **{k: v for k, v in message.items() if k != "content"}, content=_joined(last["content"], message["content"]))
+        else:
+            out.append(message)
+    return out
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(first, str) and isinstance(second, str):
+        return "\n\n".join(filter(None, (first, second)))
+    return [part for content in (first, second) for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
+
+
+def _filled(messages: List[Json]) -> List[Json]:
+    """An assistant message between a tool message and a user message (Mistral: "Unexpected role 'user' after role 'tool'")."""
+    out: List[Json] = []
+    for message in messages:
+        if message["role"] == "user" and out and out[-1]["role"] == "tool":
+            out.append({"role": "assistant", "content": "Understood."})
+        out.append(message)
+    return out

@@ -1,0 +1,43 @@
+"""``apply_patch`` as a tool kind of its own: one operation on one file. (Codex sends it as ``custom`` or ``function``.)"""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .kind import Json, Kind, Offer, loads_object
+
+PARAMETERS: Json = {"type": "object", "required": ["type", "path"], "additionalProperties": False, "properties": {
+    "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+    "path": {"type": "string"},
+    "diff": {"type": "string", "description": "The V4A diff of the file; not for delete_file."}}}
+
+
+class ApplyPatch(Kind):
+    types = ("apply_patch",)
+    call_type = "apply_patch_call"
+    output_type = "apply_patch_call_output"
+    prefix = "apc"
+
+    def tool_name(self, tool: Json) -> str:
+        return "apply_patch"
+
+    def function(self, tool: Json) -> Json:
+        return {"description": "Create, update or delete one file.", "parameters": PARAMETERS}
+
+    def describe(self, offer: Offer, item: Json) -> None:
+        item["operation"] = {}
+
+    def finish(self, item: Json, whole: str) -> Json:
+        return dict(item, status="completed", operation=loads_object(whole))
+
+    def call_name(self, item: Json) -> str:
+        return "apply_patch"
+
+    def call_arguments(self, item: Json) -> str:
+        return json.dumps(item.get("operation") or {}, ensure_ascii=False)
+
+    def output(self, item: Json) -> Any:
+        return "%s\n%s" % (item.get("status") or "completed", item.get("output") or "")
+
+
+KIND: Any = ApplyPatch()

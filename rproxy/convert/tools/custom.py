@@ -1,0 +1,158 @@
+"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``), whose input is raw text, perhaps bound by a grammar.
+
+A function takes JSON, so the text travels as ``{"input": "..."}`` and the grammar, which nobody can enforce here, becomes part
+of the description.  On the way back the text is unwrapped while it streams, and leniently, because models forget the wrapping.
+"""
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, List, Optional, Tuple
+
+from .kind import Json, Kind, Offer, Reader
+
+_FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)
+
+
+class Custom(Kind):
+    types = ("custom",)
+    call_type = "custom_tool_call"
+    output_type = "custom_tool_call_output"
+    prefix = "ctc"
+    text_field = "input"
+    delta_type = "response.custom_tool_call_input.delta"
+    done_type = "response.custom_tool_call_input.done"
+
+    def function(self, tool: Json) -> Json:
+        description = tool.get("description") or ""
+        form = tool.get("format")
+        if isinstance(form, dict) and form.get("definition"):
+            description += "\n\nThe input must match this %s grammar:\n%s" % (form.get("syntax") or "", form["definition"])
+        return {"description": description.strip(), "parameters": {
+            "type": "object", "additionalProperties": False, "required": ["input"],
+            "properties": {"input": {"type": "string", "description": "The raw text of the input, without Markdown fences."}}}}
+
+    def reader(self, offer: Offer) -> Reader:
+        return InputReader()
+
+    def call_arguments(self, item: Json) -> str:
+        return json.dumps({"input": item.get("input") or ""}, ensure_ascii=False)
+
+
+class InputReader(Reader):
+    """Streams the value of ``input`` out of ``{"input": "..."}``, un-escaping as it goes.
+
+    Whatever does not begin like that is held until the end and understood as well as can be: another key, a bare JSON string,
+    raw text, one Markdown fence around it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._raw: List[str] = []
+        self._head: Optional[str] = ""           # what was read before the value; None: the value streams
+        self._tail = ""                          # an escape that is not complete
+        self._hold = False                       # decided: nothing streams
+        self._ended = False
+
+    def feed(self, fragment: str) -> str:
+        self._raw.append(fragment)
+        if self._hold or self._ended:
+            return ""
+        if self._head is not None:
+            self._head += fragment
+            start = _value_start(self._head)
+            if start is None:
+                return ""
+            if start < 0:
+                self._hold = True
+                return ""
+            fragment, self._head = self._head[start:], None
+        text, self._tail, self._ended = _unescape(self._tail + fragment)
+        return super().feed(text)
+
+    def close(self) -> Tuple[str, str]:
+        sent = super().close()[1]
+        if self._head is None:
+            return "", sent
+        whole = unwrap("".join(self._raw))
+        return whole, whole
+
+
+KEY = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+KEY_TEXT = '{"input":"'
+
+
+def _value_start(head: str) -> Optional[int]:
+    """Where the value of ``input`` begins; None: not known yet; -1: this is something else, or begins with a fence."""
+    match = KEY.match(head)
+    if match is None:
+        squeezed = "".join(head.split())
+        return None if KEY_TEXT.startswith(squeezed) else -1
+    text = head[match.end():].lstrip(" ")
+    if "```".startswith(text[:3]) and len(text) < 3:
+        return None
+    return -1 if text.startswith("```") or text.startswith("\\n```") else match.end()
+
+
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def _unescape(text: str) -> Tuple[str, str, bool]:
+    """Un-escape the inside of a JSON string: (text, incomplete escape at the end, closing quote seen)."""
+    out: List[str] = []
+    i, n = 0, len(text)
+    while i < n:
+        stop = min((k for k in (text.find("\\", i), text.find('"', i)) if k >= 0), default=n)
+        out.append(text[i:stop])
+        if stop == n:
+            break
+        if text[stop] == '"':
+            return "".join(out), "", True
+        size = 6 if text[stop + 1:stop + 2] == "u" else 2
+        if stop + size > n:
+            return "".join(out), text[stop:], False
+        escape = text[stop:stop + size]
+        if size == 6:
+            unit = _hex(escape[2:])
+            if 0xD800 <= unit < 0xDC00:          # half a pair: take the other half with it
+                if stop + 12 > n and "\\u".startswith(text[stop + 6:stop + 8]):
+                    return "".join(out), text[stop:], False
+                low = _hex(text[stop + 8:stop + 12]) if text[stop + 6:stop + 8] == "\\u" else 0
+                if 0xDC00 <= low < 0xE000:
+                    unit, size = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), 12
+            out.append("\ufffd" if 0xD800 <= unit < 0xE000 else chr(unit))
+        else:
+            out.append(_ESCAPES.get(escape[1], escape))
+        i = stop + size
+    return "".join(out), "", False
+
+
+def _hex(digits: str) -> int:
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return 0xFFFD
+
+
+def unwrap(raw: str) -> str:
+    """The text that a model meant by the arguments ``raw`` of a freeform tool."""
+    text: Any = raw
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        value = raw
+    if isinstance(value, dict):
+        strings = [v for v in value.values() if isinstance(v, str)]
+        for key in ("input", "patch", "code", "content"):
+            if isinstance(value.get(key), str):
+                text = value[key]
+                break
+        else:
+            text = strings[0] if len(strings) == len(value) == 1 else "" if not value else raw
+    elif isinstance(value, str):
+        text = value
+    fenced = _FENCE.match(text)
+    return fenced.group(1) + "\n" if fenced else text
+
+
+KIND: Any = Custom()

@@ -1,0 +1,71 @@
+"""``function``: the kind that Chat Completions has, too.
+
+Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema asks for numbers.  Models
+that compute in floats write it, and strict clients (Codex reads an unsigned integer) refuse the call.
+"""
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+from ..schema import function_schema, has_numbers
+from .kind import Json, Kind, Offer, Reader
+
+
+class Function(Kind):
+    types = ("function",)
+    call_type = "function_call"
+    output_type = "function_call_output"
+    delta_type = "response.function_call_arguments.delta"
+    done_type = "response.function_call_arguments.done"
+
+    def function(self, tool: Json) -> Json:
+        function: Json = {"description": tool.get("description") or "", "parameters": function_schema(tool.get("parameters"))}
+        if isinstance(tool.get("strict"), bool):
+            function["strict"] = tool["strict"]
+        return function
+
+    def reader(self, offer: Offer) -> Reader:
+        return IntegralReader() if has_numbers(offer.schema) else Reader()
+
+
+class IntegralReader(Reader):
+    """Drops the ``.0`` of integral numbers outside strings, while the arguments stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._string = self._escape = self._number = False
+        self._held = ""                          # a "." and zeros whose meaning the next character decides
+
+    def feed(self, fragment: str) -> str:
+        out = []
+        for char in fragment:
+            if self._held:
+                if char == "0":
+                    self._held += char
+                    continue
+                if char.isdigit() or char in "eE" or self._held == ".":
+                    out.append(self._held)
+                self._held = ""
+            if self._string:
+                if self._escape:
+                    self._escape = False
+                elif char == "\\":
+                    self._escape = True
+                elif char == '"':
+                    self._string = False
+            elif char == '"':
+                self._string = True
+            elif char == "." and self._number:
+                self._held, self._number = char, False
+                continue
+            else:
+                self._number = char.isdigit()
+            out.append(char)
+        return super().feed("".join(out))
+
+    def close(self) -> Tuple[str, str]:
+        rest, self._held = (self._held if self._held == "." else ""), ""
+        return rest, super().close()[1] + rest
+
+
+KIND: Any = Function()

@@ -1,0 +1,156 @@
+"""What a kind of tool is, for both directions.
+
+The Responses API knows a dozen kinds of tools, Chat Completions one: the function.  A :class:`Kind` says how its tools are
+offered as functions, which item a call of one comes back as, and how earlier calls and results of that kind stand in the
+history.  Each kind is a module of this package with a ``KIND``; nothing else has to be touched to add one.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+Json = Dict[str, Any]
+MAX_NAME = 64                                    # of a function; OpenAI's limit, which every provider copied
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
+PLAIN_NAMESPACE = "functions"                    # Codex' name for "no namespace"
+
+
+def flatten(namespace: Optional[str], name: str) -> str:
+    """The function name of a tool: ``namespace__name``, legal and short enough.
+
+    A pure function of its arguments, so that a history is written with the same names in every turn, even when the tool itself
+    is not offered any more.
+    """
+    full = name if namespace in (None, "", PLAIN_NAMESPACE) else "%s__%s" % (namespace, name)
+    legal = _ILLEGAL.sub("_", full)
+    return legal if legal == full and len(full) <= MAX_NAME else hashed(full)
+
+
+def hashed(full: str) -> str:
+    """A stable legal name for ``full``, different from the one of any other."""
+    digest = hashlib.sha1(full.encode("utf-8", "replace")).hexdigest()[:8]
+    return "%s_%s" % (_ILLEGAL.sub("_", full)[:MAX_NAME - 9], digest)
+
+
+class Reader:
+    """Turns the fragments of a call's arguments into the text the client sees. This one passes them on."""
+
+    def __init__(self) -> None:
+        self._parts: List[str] = []
+
+    def feed(self, fragment: str) -> str:
+        self._parts.append(fragment)
+        return fragment
+
+    def close(self) -> Tuple[str, str]:
+        """:returns: the text still to be streamed, and the whole text"""
+        return "", "".join(self._parts)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One function that the model may call, and what it stands for."""
+
+    chat_name: str
+    kind: Kind
+    name: str
+    namespace: Optional[str] = None
+    schema: Optional[Json] = None
+
+    @property
+    def prefix(self) -> str:
+        return self.kind.prefix
+
+    @property
+    def delta_type(self) -> Optional[str]:
+        return self.kind.delta_type
+
+    @property
+    def done_type(self) -> Optional[str]:
+        return self.kind.done_type
+
+    @property
+    def text_field(self) -> str:
+        return self.kind.text_field
+
+    def item(self, item_id: str, call_id: str) -> Json:
+        """The item as ``response.output_item.added`` announces it."""
+        return self.kind.item(self, item_id, call_id)
+
+    def reader(self) -> Reader:
+        return self.kind.reader(self)
+
+    def finish(self, item: Json, whole: str) -> Json:
+        """The completed item; ``whole`` is what the reader made of the arguments."""
+        return self.kind.finish(item, whole)
+
+
+class Kind:
+    """One kind of tool. The class attributes are a table row; the methods are for what differs in more than a word."""
+
+    types: Tuple[str, ...] = ()                  # of the entries of a request's `tools`
+    call_type = ""                               # the item of a call
+    output_type = ""                             # the item of its result
+    prefix = "fc"                                # of the item's id
+    text_field = "arguments"                     # the item's key for what the model wrote
+    delta_type: Optional[str] = None             # None: nothing is streamed but the finished item
+    done_type: Optional[str] = None
+
+    # ---- request: tool -> functions
+    def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
+        """The tools inside this entry: (namespace, tool). Only a namespace holds others."""
+        return [(None, tool)]
+
+    def tool_name(self, tool: Json) -> str:
+        name = tool.get("name")
+        return name if isinstance(name, str) else ""
+
+    def function(self, tool: Json) -> Json:
+        """The chat function without its name: description, parameters, perhaps strict."""
+        raise NotImplementedError
+
+    # ---- answer: call -> item
+    def item(self, offer: Offer, item_id: str, call_id: str) -> Json:
+        item: Json = {"id": item_id, "type": self.call_type, "status": "in_progress", "call_id": call_id}
+        self.describe(offer, item)
+        return item
+
+    def describe(self, offer: Offer, item: Json) -> None:
+        """Add the keys of this kind to a new item."""
+        item["name"] = offer.name
+        item[self.text_field] = ""
+        if offer.namespace not in (None, PLAIN_NAMESPACE):
+            item["namespace"] = offer.namespace
+
+    def reader(self, offer: Offer) -> Reader:
+        return Reader()
+
+    def finish(self, item: Json, whole: str) -> Json:
+        return dict(item, status="completed", **{self.text_field: whole})
+
+    # ---- history: item -> tool call, tool message
+    def call_name(self, item: Json) -> str:
+        """The bare name of the tool that an earlier call item called."""
+        name = item.get("name")
+        return name if isinstance(name, str) else ""
+
+    def call_arguments(self, item: Json) -> str:
+        """The arguments of an earlier call, as the model wrote them."""
+        value = item.get("arguments")
+        return value if isinstance(value, str) else json.dumps({} if value is None else value, ensure_ascii=False)
+
+    def output(self, item: Json) -> Any:
+        """The result of an earlier call: a string, or a list of content parts."""
+        return item.get("output")
+
+
+def loads_object(text: str) -> Json:
+    """The JSON object in ``text``, or an empty one: for items that must carry an object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,28 @@
+"""``namespace``: a named group of tools (an MCP server, Codex' sub-agents), flattened to ``namespace__name``.
+
+The members are tools of other kinds, and come back as those kinds, with the bare name and the namespace beside it.
+"""
+from __future__ import annotations
+
+from typing import Any, List, Optional, Tuple
+
+from .kind import Json, Kind
+
+
+class Namespace(Kind):
+    types = ("namespace",)
+
+    def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
+        name, about = self.tool_name(tool), tool.get("description") or ""
+        tools = tool.get("tools")
+        return [(name, _introduced(member, about)) for member in tools if isinstance(member, dict)] if isinstance(tools, list) else []
+
+
+def _introduced(member: Json, about: str) -> Json:
+    """The member with the description of its namespace in front: a flat function list has no other place for it."""
+    if not about:
+        return member
+    return dict(member, description=("%s\n\n%s" % (about, member.get("description") or "")).strip())
+
+
+KIND: Any = Namespace()

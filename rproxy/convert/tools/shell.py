@@ -1,0 +1,45 @@
+"""``shell``: several commands at a time, each with its own output and outcome."""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .kind import Json, Kind, Offer, loads_object
+
+PARAMETERS: Json = {"type": "object", "required": ["commands"], "additionalProperties": False, "properties": {
+    "commands": {"type": "array", "items": {"type": "string"}, "description": "Shell commands, run one after another."},
+    "timeout_ms": {"type": "integer"},
+    "max_output_length": {"type": "integer"}}}
+
+
+class Shell(Kind):
+    types = ("shell",)
+    call_type = "shell_call"
+    output_type = "shell_call_output"
+    prefix = "sh"
+
+    def tool_name(self, tool: Json) -> str:
+        return "shell"
+
+    def function(self, tool: Json) -> Json:
+        return {"description": "Run shell commands and return their output.", "parameters": PARAMETERS}
+
+    def describe(self, offer: Offer, item: Json) -> None:
+        item["action"] = {"commands": [], "timeout_ms": None, "max_output_length": None}
+
+    def finish(self, item: Json, whole: str) -> Json:
+        return dict(item, status="completed", action=dict(item["action"], **loads_object(whole)))
+
+    def call_name(self, item: Json) -> str:
+        return "shell"
+
+    def call_arguments(self, item: Json) -> str:
+        action = item.get("action")
+        return json.dumps({k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {}, ensure_ascii=False)
+
+    def output(self, item: Json) -> Any:
+        output = item.get("output")
+        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+
+
+KIND: Any = Shell()

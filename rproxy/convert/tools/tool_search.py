@@ -1,0 +1,52 @@
+"""``tool_search`` with ``execution: client``: Codex looks up deferred tools itself and returns their definitions.
+
+The call carries an argument object, not a string; the result names the tools that are offered from then on.
+"""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..schema import function_schema
+from .kind import Json, Kind, Offer, loads_object
+
+
+class ToolSearch(Kind):
+    types = ("tool_search",)
+    call_type = "tool_search_call"
+    output_type = "tool_search_output"
+    prefix = "tsc"
+
+    def tool_name(self, tool: Json) -> str:
+        # One that the service itself would run has nobody to run it here.
+        return "tool_search" if tool.get("execution") == "client" else ""
+
+    def function(self, tool: Json) -> Json:
+        return {"description": tool.get("description") or "Search for tools.", "parameters": function_schema(tool.get("parameters"))}
+
+    def describe(self, offer: Offer, item: Json) -> None:
+        item.update(execution="client", arguments={})
+
+    def finish(self, item: Json, whole: str) -> Json:
+        return dict(item, status="completed", arguments=loads_object(whole))
+
+    def call_name(self, item: Json) -> str:
+        return "tool_search"
+
+    def output(self, item: Json) -> Any:
+        """The names of the tools that were found; their definitions stand in the request's tools."""
+        found = [(name, tool.get("name")) for name, tool in _found(item) if tool.get("name")]
+        return json.dumps({"tools": [name if not space else "%s.%s" % (space, name) for space, name in found]}, ensure_ascii=False)
+
+
+def _found(item: Json) -> Any:
+    for entry in item.get("tools") or []:
+        if isinstance(entry, dict):
+            members = entry.get("tools")
+            if isinstance(members, list):
+                yield from ((entry.get("name"), member) for member in members if isinstance(member, dict))
+            else:
+                yield None, entry
+
+
+KIND: Any = ToolSearch()
