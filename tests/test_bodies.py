@@ -1,0 +1,137 @@
+"""Request bodies: limits, encodings, and messages that say what is wrong."""
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from typing import Any
+
+import pytest
+
+from rproxy import bodies
+from rproxy.bodies import BodyReader, parse_object
+from rproxy.errors import ApiError
+
+LIMIT = 1 << 20
+HELLO = {"model": "m", "input": "héllo"}
+
+
+def read(data: bytes, encoding: str = "", step: int = 0, limit: int = LIMIT) -> Any:
+    reader = BodyReader(limit, str(len(data)), encoding)
+    for at in range(0, len(data), step or max(1, len(data))):
+        reader.feed(data[at:at + (step or len(data))])
+    return reader.json()
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "x-gzip", " GZIP "])
+def test_plain_and_gzip(encoding: str, step: int) -> None:
+    data = json.dumps(HELLO).encode()
+    assert read(gzip.compress(data) if "gz" in encoding.lower() else data, encoding, step) == HELLO
+
+
+def test_gzip_of_two_members_and_a_byte_order_mark() -> None:
+    data = b"\xef\xbb\xbf" + json.dumps(HELLO).encode()
+    assert read(gzip.compress(data[:9]) + gzip.compress(data[9:]), "gzip") == HELLO
+
+
+@pytest.mark.parametrize("data, says", [
+    (b"", "is empty"),
+    (b"  \n", "is empty"),
+    (b'{"model": ', "not valid JSON"),
+    (b"{} x", "not valid JSON"),
+    (b'{"a": NaN}', "NaN is not JSON"),
+    (b'{"a": -Infinity}', "-Infinity is not JSON"),
+    (b"[1,2]", "not an array"),
+    (b"null", "not null"),
+    (b'"x"', "not a string"),
+    (b"true", "not a boolean"),
+    (b"5", "not a number"),
+    (b"0.5", "not a number"),
+    (b'{"a": "\xff"}', "not UTF-8: bad byte at offset 7"),
+    (b"[" * 200000, "nested too deeply"),
+])
+def test_what_is_wrong_with_it(data: bytes, says: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(data)
+    assert caught.value.status == 400 and says in caught.value.message
+
+
+def test_a_huge_number_is_no_internal_error() -> None:
+    try:
+        parse_object(b'{"a": ' + b"9" * 100000 + b"}")
+    except ApiError as error:
+        assert error.status == 400
+
+
+def test_the_declared_length_is_refused_before_the_body() -> None:
+    with pytest.raises(ApiError) as caught:
+        BodyReader(10, "11")
+    assert caught.value.status == 413 and "10 bytes" in caught.value.message and "max_body_size" in caught.value.message
+    BodyReader(10, "10")
+    BodyReader(10, "nonsense")
+
+
+def test_a_body_without_length_is_counted() -> None:
+    reader = BodyReader(10)
+    reader.feed(b"x" * 10)
+    with pytest.raises(ApiError) as caught:
+        reader.feed(b"x")
+    assert caught.value.status == 413
+
+
+def test_a_bomb_is_stopped_by_its_decompressed_size() -> None:
+    with pytest.raises(ApiError) as caught:
+        read(gzip.compress(b" " * (50 << 20)), "gzip")
+    assert caught.value.status == 413 and "decompressed" in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"no gzip at all", gzip.compress(b"{}" * 100)[:-9], b"\x1f\x8b"])
+def test_damaged_gzip(data: bytes) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(data, "gzip")
+    assert caught.value.status == 400 and "not valid gzip" in caught.value.message
+
+
+def test_an_unknown_encoding_is_415() -> None:
+    with pytest.raises(ApiError) as caught:
+        BodyReader(LIMIT, "5", "br")
+    assert caught.value.status == 415 and "gzip" in caught.value.message
+
+
+def test_zstd_without_a_library_tells_how_to_switch_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ApiError) as caught:
+        read(b"\x28\xb5\x2f\xfd", "zstd")
+    error = caught.value
+    assert (error.status, error.code) == (400, "invalid_prompt")
+    assert "[features] enable_request_compression = false" in error.message
+
+
+def zstd_module() -> Any:
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            return bodies.import_module(name)
+        except ImportError:
+            continue
+    pytest.skip("no zstd library here")
+
+
+def test_zstd() -> None:
+    zstd = zstd_module()
+    data = json.dumps(HELLO).encode()
+    assert read(zstd.compress(data), "zstd") == HELLO
+    for bad in (b"junk", zstd.compress(data)[:-5]):
+        with pytest.raises(ApiError) as caught:
+            read(bad, "zstd")
+        assert caught.value.status == 400
+    with pytest.raises(ApiError) as caught:
+        read(zstd.compress(b" " * (50 << 20)), "zstd")
+    assert caught.value.status == 413
+
+
+def test_deflate_is_not_offered() -> None:
+    with pytest.raises(ApiError):
+        read(zlib.compress(b"{}"), "deflate")
