@@ -18,39 +18,45 @@ MAX_DELAY = 3600.0                                # seconds
 # ---- delays -------------------------------------------------------------------------------------------------------------------
 UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))      # by the beginning of the unit's name
 UNIT = r"(?:milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
-AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(%s|)(?![a-z])" % UNIT, re.I)
-AGAIN = re.compile(r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: \w+){0,2}? (?:(?:in|after|for) )?"
-                   r"((?:\d[\d.]*\s*%s(?![a-z])[ ,]*)+)" % UNIT, re.I)
+AMOUNT = r"(\d{1,12}(?:\.\d{1,9})?)\s{0,3}(%s)(?![a-z])" % UNIT
+AMOUNTS = re.compile(AMOUNT, re.I)
+DURATION = re.compile(r"(?:%s[ ,]{0,3}){1,6}\Z" % AMOUNT, re.I)
+NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,15})?\Z")
+AGAIN = re.compile(r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: \w{1,20}){0,2}? (?:(?:in|after|for) )?"
+                   r"((?:%s[ ,]{0,3}){1,6})" % AMOUNT, re.I)
 # What Codex and the SDKs' users look for in the message of a rate limit.
 COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
 
 
 def bounded(delay: float) -> float:
+    """A delay in seconds that is neither negative nor longer than MAX_DELAY."""
     return min(max(delay, 0.0), MAX_DELAY)
 
 
 def duration(text: str) -> Optional[float]:
     """Seconds of ``"14s"``, ``"7m12.5s"``, ``"350 ms"``, ``"2"``; None for anything else."""
-    total, end = 0.0, 0
-    for match in AMOUNT.finditer(text.strip()):
-        unit = match.group(2).lower()
-        total += float(match.group(1)) * next(seconds for name, seconds in UNITS if unit.startswith(name))
-        end = match.end()
-    return bounded(total) if end else None
+    text = text.strip()
+    if NUMBER.match(text):
+        return float(text)
+    if not DURATION.match(text):
+        return None
+    return sum(float(amount) * next(seconds for name, seconds in UNITS if unit.lower().startswith(name))
+               for amount, unit in AMOUNTS.findall(text))
 
 
 def delay_in_text(text: str) -> Optional[float]:
     """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None when nothing of the kind is said."""
     match = AGAIN.search(text[:MAX_SCANNED])
-    return duration(match.group(1)) if match else None
+    delay = duration(match.group(1)) if match else None
+    return None if delay is None else bounded(delay)
 
 
 def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
     """Seconds from ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date; floats occur)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "").strip()
-        if re.match(r"-?\d{1,15}(?:\.\d{1,15})?\Z", value):
-            return bounded(float(value) * unit)
+        delay = duration(headers.get(name, ""))
+        if delay is not None:
+            return bounded(delay * unit)
     then, sent = _date(headers.get("retry-after", "")), _date(headers.get("date", ""))
     if then is None:
         return None
@@ -68,26 +74,29 @@ def _date(text: str) -> Optional[float]:
 
 # ---- web pages and secrets ----------------------------------------------------------------------------------------------------
 HTML = re.compile(r"\s*<(?:!doctype|!--|\?xml|/?[a-z][\w:-]*[\s/>])", re.I)
-TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[a-z/!?][^<>]*>", re.I | re.S)
+TAGS = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/!?][^<>]*>", re.I | re.S)
 
 
 def without_tags(text: str) -> str:
+    """The text of a web page, in one line."""
     return " ".join(html.unescape(TAGS.sub(" ", text[:MAX_SCANNED])).split())
 
 
 SECRETS = re.compile(r"\b(?:sk-|gsk_|csk-|nvapi-|pplx-|AIza)[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"',;]{4,}", re.I)
 MASK = "***"
+LONG, SHORT = 12, 4                               # characters: a short secret is masked as a word only, a dummy not at all
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def clean(text: str, secrets: Sequence[str] = ()) -> str:
     """``text`` without keys, control characters and broken surrogates, at most MAX_SCANNED characters."""
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text[:MAX_SCANNED].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     for secret in secrets:
-        if len(secret) >= 4:                      # a short one is a dummy, and may be part of a common word
-            border = "" if len(secret) >= 12 else r"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])"
-            text = re.sub(border % re.escape(secret), MASK, text) if border else text.replace(secret, MASK)
-    return CONTROL.sub(" ", SECRETS.sub(MASK, text[:MAX_SCANNED])).strip()
+        if len(secret) >= LONG:
+            text = text.replace(secret, MASK)
+        elif len(secret) >= SHORT:
+            text = re.sub(r"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])" % re.escape(secret), MASK, text)
+    return CONTROL.sub(" ", SECRETS.sub(MASK, text)).strip()
 
 
 def without_login(url: str) -> str:

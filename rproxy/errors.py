@@ -50,11 +50,11 @@ KINDS: Mapping[str, Kind] = {
     "overload": Kind(503, "server_error", "server_error", "server_error", True),
     "internal": Kind(500, "server_error", "server_error", "server_error", True),
     "gateway": Kind(502, "server_error", "server_error", "server_error", True),
-    "overload_529": Kind(502, "server_error", "server_error", "server_error", True),
     "timeout": Kind(504, "server_error", "server_error", "server_error", True),
     "redirect": Kind(502, "server_error", "server_error", "server_error"),
 }
 
+OWN_CODES = frozenset(kind.code for kind in KINDS.values())
 RATE_LIMIT_PAUSE = 5.0                            # seconds; for a 429 whose provider names no delay
 BUSY_PAUSE = 2.0                                  # seconds; for Codex, which repeats a 503 thirty times
 
@@ -250,7 +250,7 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
     pause = finding.retry_after
     if finding.kind == "rate" and pause is None:
         pause = RATE_LIMIT_PAUSE
-    elif finding.kind not in ("rate", "overload", "overload_529", "internal", "gateway", "timeout"):
+    elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
         pause = None                              # a delay invites a repetition that cannot help
     message = provider_errors.message(finding, provider, base_url, secrets)
     return _of_kind(finding.kind, message, finding.code, finding.param, pause)
@@ -259,6 +259,8 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
 def _of_kind(name: str, message: str, code: Optional[str] = None, param: Optional[str] = None,
              retry_after: Optional[float] = None) -> ApiError:
     kind = KINDS[name]
+    if code in OWN_CODES:                         # the status says something else, and clients believe the code
+        code = None
     return ApiError(kind.status, message, type=kind.type, code=kind.code or code or kind.type,
                     param=param if name == "request" else None, retry_after=retry_after, stream_code=kind.stream_code,
                     retryable=kind.retryable)
@@ -285,9 +287,10 @@ def for_codex(error: ApiError) -> ApiError:
     """
     status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
     pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)
-    return ApiError(status, error.message, type=error.type, code=code, param=error.param,
-                    retry_after=pause if status in CODEX_PAUSES else None,
-                    stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt", retryable=error.retryable)
+    return ApiError(
+        status, error.message, type=error.type if status in CODEX_PAUSES else "invalid_request_error", code=code, param=error.param,
+        retry_after=pause if status in CODEX_PAUSES else None, retryable=error.retryable,
+        stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt")
 
 
 def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:

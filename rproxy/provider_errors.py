@@ -61,16 +61,17 @@ def _codes(words: str) -> Pattern[str]:
 # shorter history would not help.
 CONTEXT = _any(
     r"maximum (?:context|prompt|input|model|sequence) length", r"context[_ ](?:length|window)[_ ]exceeded",
-    r"(?:exceed|overflow|surpass|longer than|larger than|greater than|beyond)\w*[^\n]{0,60}\bcontext[ _-]?(?:window|length|size|limit)\b",
+    r"(?:exceed|overflow|surpass|longer than|larger than|greater than|beyond)\w{0,3}"
+    r"[^\n]{0,60}\bcontext[ _-]?(?:window|length|size|limit)\b",
     r"context[ _-](?:window|length|size|limit) (?:is |was |has been )?exceed",
-    r"(?:prompt|input|messages|request|conversation|history)(?: \w+)?(?: is| are| was)? too (?:long|large|big)\b",
-    r"\b(?:prompt|input|request|messages?)[ _(-]+(?:tokens?|length|\d+)(?:(?!max_\w*tokens|output|completion)[^\n]){0,60}"
+    r"(?:prompt|input|messages|request|conversation|history)(?: \w{1,20})?(?: is| are| was)? too (?:long|large|big)\b",
+    r"\b(?:prompt|input|request|messages?)[ _(-]+(?:tokens?|length|\d+)(?:(?!max_\w{0,12}tokens|output|completion)[^\n]){0,60}"
     r"(?:exceed|longer than|greater than|larger than|more than)",
     r"prompt exceeds max", r"exceeded model token limit", r"range of input length should be", r"max_seq_len",
     r"n_keep \(?\d+\)? ?>=? ?n_ctx", r"reduce the length of (?:the |your )?(?:messages|prompt|input)",
     r"too many (?:total |input |prompt )?tokens", r"tokens of image and text exceed", r"token limit exceeded",
     r"requested token count exceeds", r"request body too large for", r"`inputs` (?:tokens \+|must have less than)",
-    r"exceed\w* (?:the )?(?:max(?:imum)? )?(?:message|prompt|input) tokens",
+    r"exceed\w{0,3} (?:the )?(?:max(?:imum)? )?(?:message|prompt|input) tokens",
     r"(?:上下文|输入|提示词)[^。\n]{0,16}(?:超出|超过|超长|过长)", r"(?:超出|超过)[^。\n]{0,20}(?:上下文|输入长度)",
 )
 CONTEXT_CODES = _codes(
@@ -79,26 +80,27 @@ CONTEXT_CODES = _codes(
 LIMITS = _any(r"rate[ _-]?limit", r"throttl", r"\bquota\b", r"per[ -](?:minute|second|hour|day)\b", r"too many requests", r"please wait")
 QUOTA_CODES = _codes(
     r"insufficient_(?:quota|balance|credits?|funds|user_quota) exceeded_current_quota_error AccountOverdueError 402 1113 "
-    r"13(?:0[89]|1\d|2[01]) base_resp:(?:1008|2056) billing_\w+ payment_required Arrearage AllocationQuota\.FreeTierOnly "
+    r"13(?:0[489]|1\d|2[01]) base_resp:(?:1008|2056) billing_\w+ payment_required Arrearage AllocationQuota\.FreeTierOnly "
     r"InsufficientBalance SetLimitExceeded usage_limit_reached CreditsError pre_consume_token_quota_failed QuotaExceeded "
     r"quota_exceeded \w*BillOverdue")
 # These say it beyond doubt, whatever else the text speaks of ...
 QUOTA = _any(
-    r"insufficient[ _](?:\w+ )?(?:balance|credits?|funds|quota)", r"(?:balance|credits?|funds)(?: \w+){0,2} "
+    r"insufficient[ _](?:\w{1,20} )?(?:balance|credits?|funds|quota)", r"(?:balance|credits?|funds)(?: \w{1,20}){0,2} "
     r"(?:insufficient|exhausted|not enough|depleted|too low)", r"not enough (?:balance|credits?|funds)", r"requires more credits",
     r"out of credits", r"overdue (?:balance|payment|bill)", r"in arrears", r"used all (?:available|your) credits",
-    r"spending limit", r"usage limit (?:reached|exceeded)", r"(?:reached|hit|exceeded) your (?:\w+ )?usage limit",
+    r"spending limit", r"usage limit (?:reached|exceeded)", r"(?:reached|hit|exceeded) your (?:\w{1,20} )?usage limit",
     r"free-models-per-day", r"PerDay", r"payment required", r"余额不足", r"欠费", r"额度已?(?:不足|用尽|用完)", r"使用上限",
 )
 # ... these also stand in the friendly advice at the end of a rate limit.
-QUOTA_WEAK = _any(r"billing", r"exceeded your (?:current )?(?:\w+ )?quota", r"quota (?:is |has been |was )?(?:exceeded|exhausted)",
+QUOTA_WEAK = _any(r"billing", r"exceeded your (?:current )?(?:\w{1,20} )?quota", r"quota (?:is |has been |was )?(?:exceeded|exhausted)",
                   r"monthly (?:limit|quota)", r"recharge", r"top up", r"payment method", r"充值")
 KEY_CODES = _codes(
     r"(?:invalid|incorrect)_api_key invalid_authentication_error authentication_error AuthenticationError 401 100[0-4] "
     r"base_resp:(?:1004|2049) InvalidApiKey API_KEY_INVALID UNAUTHENTICATED")
-KEY = _any(r"(?:invalid|incorrect|wrong|missing|unknown|expired) (?:\w+ )?(?:api[ _-]?key|access token|auth\w* token|bearer token)",
-           r"api[ _-]?key[^\n]{0,40}(?:not valid|invalid|incorrect|expired|missing|revoked|required)",
-           r"invalid authentication", r"authentication (?:fails|failed|error|required)", r"no auth credentials", r"身份验证失败")
+KEY = _any(
+    r"(?:invalid|incorrect|wrong|missing|unknown|expired) (?:\w{1,20} )?(?:api[ _-]?key|access token|auth\w{0,12} token|bearer token)",
+    r"api[ _-]?key[^\n]{0,40}(?:not valid|invalid|incorrect|expired|missing|revoked|required)",
+    r"invalid authentication", r"authentication (?:fails|failed|error|required)", r"no auth credentials", r"身份验证失败")
 LIMIT_CODES = _codes(r"130[23] base_resp:(?:1002|1039|1041)")
 RATE_CODES = _codes(r"429 \w*rate_?limit\w* too_many_requests TooManyRequests\w* Throttling\S* RequestBurstTooFast")
 RATE = _any(r"rate[ _-]?limit", r"too many requests", r"max(?:imum)? concurren", r"concurrency limit", r"throttl",
@@ -109,7 +111,7 @@ MODEL_CODES = _codes(r"model_not_(?:found|available|exist) ModelNotFound\w* Mode
 MODEL = _any(
     r"\bmodel\b(?:(?!tool|message|param|image|file|field)[^\n]){0,100}?(?:does not exist|not exist|not found|is not available|"
     r"has been (?:decommissioned|retired)|end of life)", r"not a valid model",
-    r"(?:unknown|invalid|no such) model\b(?! \w*(?:param|input|output))",
+    r"(?:unknown|invalid|no such) model\b(?! \w{0,20}(?:param|input|output))",
     r"模型不存在", r"does not have access to (?:the )?model")
 FILTER_CODES = _codes(r"content_filter content_policy_violation data_?inspection_?failed 1301 base_resp:102[67] "
                       r"ResponsibleAIPolicyViolation \w*SensitiveContentDetected\S*")
@@ -166,7 +168,7 @@ ROWS: Sequence[Row] = (
     Row("model", (*REQUEST, 403), codes=MODEL_CODES),
     Row("model", REQUEST, text=MODEL),
     Row("forbidden", (403,)),
-    Row("overload_529", (529,)),
+    Row("gateway", (529,)),                               # Anthropic and Cloudflare; 503 would be repeated too soon
     Row("overload", (503,)),
     Row("overload", FAILING, codes=OVERLOAD_CODES),
     Row("overload", FAILING, text=OVERLOAD),
@@ -179,7 +181,7 @@ ROWS: Sequence[Row] = (
 
 def classify(facts: Facts) -> str:
     """The kind of the first row that fits; anything else is a bad gateway."""
-    text = "" if facts.shape == "html" else "\n".join(facts.texts)[:MAX_SCANNED]
+    text = "" if facts.shape == "html" else "\n".join(facts.texts[:12])[:MAX_SCANNED]
     return next((row.kind for row in ROWS if _fits(row, facts, text)), "gateway")
 
 
@@ -201,6 +203,9 @@ DELAY_KEYS = {"retrydelay": 1.0, "retry_delay": 1.0, "retryafter": 1.0, "retry_a
               "retry_after_ms": 0.001}
 NO_CODES = ("error", "")                          # {"type": "error"} and {"object": "error"} only say that it is one
 WORD = re.compile(r"[A-Za-z][\w.\-]{0,63}\Z")
+
+
+FRAME = re.compile(r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S)      # an event stream that is an error from the start
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float = 0.0) -> Finding:
@@ -231,7 +236,8 @@ def _finding(facts: Facts, delay: Optional[float], location: str) -> Finding:
 def _body_facts(body: bytes) -> Facts:
     facts = Facts()
     text = body.decode("utf-8-sig", "replace").replace("\0", "").strip()
-    parsed = _parsed(text)
+    framed = FRAME.match(text)
+    parsed = _parsed(framed.group(1) if framed else text)
     if not text:
         facts.shape = "empty"
     elif parsed is not None:
@@ -246,8 +252,8 @@ def _body_facts(body: bytes) -> Facts:
 
 
 def _parsed(text: str) -> Any:
-    """The object or array that ``text`` is, else None; a JSON string is not looked into here."""
-    if text[:1] not in ("{", "["):
+    """The object, array or string that ``text`` is as JSON, else None."""
+    if text[:1] not in ("{", "[", '"'):
         return None
     try:
         return json.loads(text)
@@ -297,6 +303,8 @@ def _gather_dict(raw: Dict[str, Any], facts: Facts, depth: int) -> None:
     for key in INNER_KEYS:
         if not isinstance(raw.get(key), str):
             _gather(raw.get(key), facts, depth + 1)
+    if isinstance(raw.get("provider_name"), str):          # OpenRouter: who it was that failed behind it
+        facts.texts.append("(served by %s)" % raw["provider_name"])
     if not facts.texts and isinstance(raw.get("title"), str):
         facts.texts.append(raw["title"])
     base = raw.get("base_resp")
@@ -326,7 +334,7 @@ def _gather_delays(raw: Dict[str, Any], facts: Facts) -> None:
     for place in places:
         for key, value in place.items():
             unit = DELAY_KEYS.get(str(key).lower().replace("-", "_"))
-            delay = None if unit is None else duration(str(value))
+            delay = None if unit is None else duration(str(value)[:100])
             if delay is not None:
                 facts.delays.append(bounded(delay * (unit or 1.0)))
 
@@ -337,18 +345,18 @@ def _joined(facts: Facts) -> str:
     for text in facts.texts[:12]:
         if not any(text in earlier for earlier in told):
             told.append(text)
-    joined = ": ".join(told[:1] + ["; ".join(told[1:])] if len(told) > 1 and not told[0].count(": ") else ["; ".join(told)])
+    joined = "; ".join(told)
     return without_tags(joined) if HTML.match(joined) else joined
 
 
 # ---- the message --------------------------------------------------------------------------------------------------------------
-# (kind, shapes, next step); {name}, {base_url} and {location} are filled in.
+# (kind, shapes, next step); the words in braces are filled in.
 ANY = ("json", "text", "html", "empty")
 HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
     ("key", ANY, "The provider rejected its key, not the client's: check provider.api_key of {name} in the config."),
     ("quota", ANY, "Check the quota, plan and balance of the account at {name}."),
     ("redirect", ANY, "The provider redirects to {location}: put the address that answers into base_url."),
-    ("model", ("text", "html", "empty"), "Check base_url{base_url}: it may need /v1 at its end."),
+    ("model", ("text", "html", "empty"), "Check base_url{base_url}{version}."),
     ("model", ("json",), "Check downstream_model in the config, and base_url{base_url}."),
     ("request", ("html",), "The answer is a web page: check base_url{base_url}."),
     ("forbidden", ("html",), "The answer is a web page: check base_url{base_url} and the network in between."),
@@ -362,7 +370,8 @@ def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[s
     said = clean(finding.text, secrets) or _phrase(finding.status)
     hint = next((text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), "")
     hint = hint.format(name=name[:200], base_url=" (%s)" % without_login(base_url)[:200] if base_url else "",
-                       location=finding.location[:400] or "an unnamed place")
+                       version="" if re.search(r"/v\d", base_url) else ": it may need /v1 at its end",
+                       location=without_login(finding.location)[:400] or "an unnamed place")
     tail = clean(hint, secrets)
     room = MAX_MESSAGE - len(head) - len(tail) - 2
     if len(said) > room:
