@@ -1,0 +1,490 @@
+"""The HTTP edge: requests in, JSON or server-sent events out.  It moves bytes and knows no field of a response but its id.
+
+**Before the body.**  Every handler streams its request body (``@stream_request_body``), so that :meth:`Edge.admit` can refuse a
+request as soon as its header is there.  A refusal is written at once, but the connection is kept until the body has passed, up to
+``LINGER`` bytes: closing a socket that still receives makes TCP drop the very answer that explains the refusal.
+
+**The turn.**  ``service.create`` runs in a task of its own.  When the client goes, Tornado calls ``on_connection_close`` and the task
+is cancelled, whether or not the provider says anything.  When the server stops, what still runs after the grace period is cancelled,
+too; a stream that has begun then ends with ``response.failed``, because a client must never have to guess how a turn ended.
+
+**Writing.**  The head leaves with the first events in one write.  Everything after that goes through :class:`Wire`, straight into the
+socket when nothing is queued there, because an IOStream write costs a turn of the event loop for every delta.
+"""
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Awaitable, ClassVar, Dict, List, Mapping, MutableMapping, Optional, Protocol, Set, Tuple
+
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
+
+from .access import Access
+from .bodies import BodyReader
+from .config import Config
+from .convert.sse import DONE, encode_json, encode_sse
+from .errors import ApiError, for_codex, internal, invalid, model_not_found, not_found, unavailable
+from .service import Service
+from .turn import Client
+
+log = logging.getLogger("rproxy.http")
+
+Json = Dict[str, Any]
+
+LINGER = 8 << 20                  # bytes of a refused body that are read and thrown away
+LINGER_SECONDS = 10.0
+UNLIMITED = 1 << 60               # Tornado's own limit answers without a body; BodyReader counts instead
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+STOPPING = "The proxy is shutting down. Please try again."
+
+
+class Session(Protocol):
+    """A WebSocket connection, as the shutdown sees it."""
+
+    def shut_down(self) -> None: ...
+
+
+@dataclass
+class Site:
+    """What the handlers of one server share.
+
+    ``turns`` maps a running handler task to the task that runs its turn (the one to cancel).
+    """
+
+    config: Config
+    service: Service
+    access: Access
+    draining: bool = False
+    turns: Dict["asyncio.Task[Any]", "asyncio.Task[Any]"] = field(default_factory=dict)
+    sessions: Set[Session] = field(default_factory=set)
+
+    def track(self, outer: "asyncio.Task[Any]", turn: "asyncio.Task[Any]") -> None:
+        """Count ``turn`` as running until ``outer`` is done."""
+        if outer not in self.turns:
+            outer.add_done_callback(lambda done: self.turns.pop(done, None))
+        self.turns[outer] = turn
+
+
+def current_task() -> "asyncio.Task[Any]":
+    """The running task; handlers always run in one."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+class Wire:
+    """Ordered writes to one client, the cheapest way first: into the socket, else into the stream's queue."""
+
+    def __init__(self, stream: IOStream) -> None:
+        self._stream = stream
+        stream.set_nodelay(True)      # else Nagle and delayed ACK hold events back for 40 ms
+
+    def send(self, data: bytes) -> Optional[Awaitable[None]]:
+        """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""
+        stream, sent = self._stream, 0
+        if stream.closed():
+            return None               # the close callback cancels the turn
+        if not stream.writing():
+            try:
+                sent = stream.socket.send(data)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+            except OSError as error:
+                stream.close(error)
+                return None
+            if sent == len(data):
+                return None
+        try:
+            return drained(stream.write(memoryview(data)[sent:]))
+        except StreamClosedError:
+            return None
+
+
+def drained(written: "asyncio.Future[None]") -> "asyncio.Future[None]":
+    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's failure."""
+    done: "asyncio.Future[None]" = asyncio.get_event_loop().create_future()
+
+    def settle(future: "asyncio.Future[None]") -> None:
+        if not future.cancelled():
+            future.exception()        # seen: nobody shall log it as never retrieved
+        if not done.done():
+            done.set_result(None)
+
+    written.add_done_callback(settle)
+    return done
+
+
+class Progress:
+    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an emergency."""
+
+    def __init__(self) -> None:
+        self.response: Optional[Json] = None
+        self._next = 0
+        self._ended = False
+
+    @property
+    def open(self) -> bool:
+        """True between the first event and the terminal one."""
+        return self.response is not None and not self._ended
+
+    def note(self, events: List[Json]) -> None:
+        """Remember the position in the stream."""
+        last = events[-1]
+        self._next = int(last.get("sequence_number", self._next)) + 1
+        self._ended = last.get("type") in TERMINAL
+
+    def failed(self, error: ApiError) -> Json:
+        """The terminal event of a turn that this proxy itself cuts short."""
+        told = {"code": error.stream_code, "message": error.failed_message()}
+        response = {**(self.response or {}), "status": "failed", "error": told}
+        return {"type": "response.failed", "sequence_number": self._next, "response": response}
+
+
+class Edge(RequestHandler):
+    """What HTTP and WebSocket requests have in common: ids, who may come in, errors in OpenAI's shape."""
+
+    public: ClassVar[bool] = False            # reachable without a key and while draining
+    site: Site
+    owner = ""
+
+    def initialize(self) -> None:
+        self.site = self.settings["site"]
+
+    @property
+    def request_id(self) -> str:
+        """The id of this request; every answer carries it in ``x-request-id``."""
+        if not hasattr(self, "_request_id"):
+            self._request_id = new_request_id()
+        return self._request_id
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json")
+        self.set_header("x-request-id", self.request_id)
+        origin = self.request.headers.get("Origin")
+        if origin is not None and self.settings["site"].access.listed(origin):
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
+            self.set_header("Vary", "Origin")
+
+    def compute_etag(self) -> Optional[str]:
+        return None
+
+    def admit(self) -> None:
+        """Raise ApiError (401, 403, 503) when this request may not come in."""
+        headers, access = self.request.headers, self.site.access
+        if self.public:
+            return
+        access.check_host(headers.get("Host", ""))
+        if self.request.method not in ("GET", "HEAD") or "Upgrade" in headers:
+            access.check_origin(headers.get("Origin"), headers.get("Host", ""))
+        self.owner = access.owner(headers.get("Authorization"))
+        if self.site.draining:
+            raise unavailable(STOPPING)
+
+    @property
+    def codex(self) -> bool:
+        """True when the client says that it is Codex."""
+        return self.request.headers.get("originator", "").lower().startswith("codex")
+
+    def client(self, transport: str, *, request_id: Optional[str] = None, local: Optional[MutableMapping[str, Any]] = None,
+               interrupt: Optional[asyncio.Event] = None) -> Client:
+        """Who asks, for the service."""
+        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
+        return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
+                      headers=headers, local=local, interrupt=interrupt)
+
+    def for_client(self, error: ApiError) -> ApiError:
+        """The error as this client can make the best of it (``server.errors``)."""
+        style = self.site.config.server.errors
+        return for_codex(error) if style == "codex" or (style == "auto" and self.codex) else error
+
+    def as_api_error(self, error: BaseException) -> ApiError:
+        """Any exception as an error for the client; an unexpected one without its details."""
+        if isinstance(error, ApiError):
+            return self.for_client(error)
+        if isinstance(error, HTTPError) and error.status_code < 500:
+            text = {404: "There is no such path here", 405: "This path does not answer this method"}.get(error.status_code, "Bad request")
+            return ApiError(error.status_code, f"{text}: {self.request.method} {self.request.path[:200]}.")
+        return self.for_client(internal())
+
+    def put_error(self, error: ApiError) -> bytes:
+        """Set status and headers for ``error``; returns the body."""
+        self.set_status(error.status)
+        for name, value in error.headers().items():
+            self.set_header(name, value)
+        return encode_json(error.body())
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
+        self.finish(self.put_error(self.as_api_error(error)))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, (ApiError, HTTPError)):
+            log.info("%s %s %s: %s", self.request_id, self.request.method, self.request.path, value)
+        else:
+            log.error("%s %s %s failed", self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+
+def new_request_id() -> str:
+    """``req_`` and 32 random hexadecimal digits."""
+    return "req_" + secrets.token_hex(16)
+
+
+@stream_request_body
+class HttpHandler(Edge):
+    """One path.  Subclasses name their ``verbs`` and define the methods."""
+
+    verbs: ClassVar[Tuple[str, ...]] = ("GET", "HEAD")
+    body: Optional[BodyReader] = None
+    _refused = False
+    _dropped = 0
+    _turn: "Optional[asyncio.Task[Any]]" = None
+    _gone = False
+
+    @property
+    def stream(self) -> IOStream:
+        """The connection's stream."""
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        return connection.stream
+
+    def prepare(self) -> None:
+        connection, headers = self.request.connection, self.request.headers
+        assert isinstance(connection, HTTP1Connection)
+        connection.set_max_body_size(UNLIMITED)
+        try:
+            if self.request.method == "OPTIONS" and headers.get("Origin"):
+                return
+            self.check_verb()
+            self.admit()
+            if self.request.method == "POST":
+                limit = self.site.config.server.max_body_size
+                self.body = BodyReader(limit, headers.get("Content-Length"), headers.get("Content-Encoding", ""))
+        except ApiError as error:
+            self.refuse(error)
+
+    def check_verb(self) -> None:
+        """Raise ApiError 405 unless this path answers the method."""
+        if self.request.method not in self.verbs:
+            self.set_header("Allow", ", ".join(self.verbs))
+            raise ApiError(405, f"{self.request.path} answers {', '.join(self.verbs)}, not {self.request.method}.", code="method_not_allowed")
+
+    def refuse(self, error: ApiError) -> None:
+        """Answer before the body was read; see the module's text."""
+        if self._refused:
+            return
+        self._refused = True
+        self.log_exception(type(error), error, None)
+        body = self.put_error(self.for_client(error))
+        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if waits or not self.has_body():
+            self.finish(body)
+            return
+        self.set_header("Content-Length", str(len(body)))
+        self.write(body)
+        self.flush()
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        connection.set_body_timeout(LINGER_SECONDS)
+        # What Tornado calls once the body has passed:
+        setattr(self, str(self.request.method).lower(), lambda *args: drained(self.finish()))
+
+    def has_body(self) -> bool:
+        """True when the header announces a request body."""
+        headers = self.request.headers
+        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+    def data_received(self, chunk: bytes) -> None:
+        if self.body is not None and not self._refused:
+            try:
+                self.body.feed(chunk)
+            except ApiError as error:
+                self.refuse(error)
+            return
+        self._dropped += len(chunk)
+        if self._dropped > LINGER and not self._finished:
+            if self._refused:
+                self.finish()
+            else:
+                self.stream.close()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._gone = True
+        if self._turn is not None:
+            self._turn.cancel()
+
+    async def run_turn(self, work: Any) -> Any:
+        """Await ``work`` in a task that ends with the client.
+
+        Raises what ``work`` raises, tornado.web.Finish when the client is gone, ApiError 503 when the server stops.
+        """
+        turn = self._turn = asyncio.ensure_future(work)
+        if self._gone:
+            turn.cancel()
+        self.site.track(current_task(), turn)
+        await asyncio.wait({turn})
+        if turn.cancelled():
+            raise Finish() if self._gone else unavailable(STOPPING)
+        return turn.result()
+
+    def options(self, *args: str) -> None:
+        """A browser asks what it may send; only listed origins get an answer that helps them."""
+        self.set_status(204)
+        self.clear_header("Content-Type")
+        self.set_header("Allow", ", ".join(self.verbs))
+        if "Access-Control-Allow-Origin" in self._headers:
+            self.set_header("Access-Control-Allow-Methods", ", ".join(self.verbs))
+            self.set_header("Access-Control-Allow-Headers", self.request.headers.get("Access-Control-Request-Headers", "*"))
+
+    def put_json(self, value: Any) -> Awaitable[None]:
+        """Finish with ``value``.  Returns what to wait for until the client has it."""
+        self.put_time()
+        return drained(self.finish(encode_json(value)))
+
+    def put_time(self) -> None:
+        """Say how long it took so far, in milliseconds."""
+        self.set_header("openai-processing-ms", str(max(0, int(self.request.request_time() * 1000))))
+
+
+class SseOut(Progress):
+    """Events of one turn as a server-sent event stream (:class:`rproxy.service.Out`)."""
+
+    def __init__(self, handler: HttpHandler) -> None:
+        super().__init__()
+        self._handler = handler
+        self._chunked = handler.request.version == "HTTP/1.1"
+        self._wire: Optional[Wire] = None
+
+    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+        """Commit to status 200; the head leaves with the first events."""
+        self.response = response
+        for name, value in headers.items():
+            self._handler.set_header(name, value)
+        self._handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self._handler.set_header("Cache-Control", "no-cache")
+        self._handler.set_header("X-Accel-Buffering", "no")
+        self._handler.put_time()
+
+    def send(self, events: List[Json]) -> Optional[Awaitable[None]]:
+        """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
+        if not events:
+            return None
+        self.note(events)
+        return self.write(encode_sse(events))
+
+    def write(self, data: bytes) -> Optional[Awaitable[None]]:
+        """Write ``data`` as one HTTP chunk (an HTTP/1.0 client gets it as it is)."""
+        if self._wire is None:
+            stream = self._handler.stream
+            if stream is None or stream.closed():
+                return None
+            self._wire = Wire(stream)
+            self._handler.write(data)
+            written = self._handler.flush()
+            return drained(written) if stream.writing() else None
+        return self._wire.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+
+class ResponsesHandler(HttpHandler):
+    """``/responses``: POST creates a response, as JSON or as a stream.  The upgrade of GET is in ``websocket``."""
+
+    verbs = ("POST", "GET", "HEAD")
+
+    async def post(self) -> None:
+        assert self.body is not None
+        request = self.body.json()
+        stream = request.get("stream")
+        if stream is not None and not isinstance(stream, bool):
+            raise invalid("'stream' must be true or false.", param="stream")
+        if stream:
+            await self.stream_events(request)
+        else:
+            await self.put_json(await self.run_turn(self.site.service.create(request, self.client("json"), None)))
+
+    async def stream_events(self, request: Json) -> None:
+        """Answer with an event stream, or with an HTTP error when the turn fails before its first event."""
+        out = SseOut(self)
+        try:
+            await self.run_turn(self.site.service.create(request, self.client("sse"), out))
+        except Exception as error:
+            if out.response is None or self._gone:
+                raise
+            self.log_exception(type(error), error, error.__traceback__)
+            if out.open:
+                out.send([out.failed(self.as_api_error(error))])
+        await drained(self.finish(DONE))
+        if self.request.version != "HTTP/1.1":
+            self.stream.close()       # without chunks only this ends the body, whatever the client asked for
+
+    def get(self) -> None:
+        self.set_status(426)
+        self.set_header("Upgrade", "websocket")
+        self.set_header("Connection", "Upgrade")
+        error = ApiError(426, "GET on this path opens a WebSocket: send 'Upgrade: websocket', or use POST.", code="upgrade_required")
+        self.finish(encode_json(error.body()))
+
+    def head(self) -> None:
+        self.finish()
+
+
+class CompactHandler(HttpHandler):
+    """``POST /responses/compact``: the conversation as one sealed item."""
+
+    verbs = ("POST",)
+
+    async def post(self) -> None:
+        assert self.body is not None
+        await self.put_json(await self.run_turn(self.site.service.compact(self.body.json(), self.client("json"))))
+
+
+class ModelsHandler(HttpHandler):
+    """``GET /models``: one body for OpenAI clients and for Codex."""
+
+    def get(self) -> None:
+        self.put_json(self.site.service.models())
+
+    head = get
+
+
+class ModelHandler(HttpHandler):
+    """``GET /models/{id}``."""
+
+    def get(self, name: str) -> None:
+        models = {model["id"]: model for model in self.site.service.models()["data"]}
+        if name not in models:
+            raise model_not_found(name, list(models))
+        self.put_json(models[name])
+
+    head = get
+
+
+class HealthHandler(HttpHandler):
+    """``GET /health``: 200 while requests are welcome, 503 while the server drains.  Open to everybody."""
+
+    public = True
+
+    def get(self) -> None:
+        if self.site.draining:
+            self.set_status(503)
+            self.put_json({"status": "draining"})
+        else:
+            self.put_json(self.site.service.health())
+
+    head = get
+
+
+class NotFoundHandler(HttpHandler):
+    """Every other path."""
+
+    public = True
+
+    def check_verb(self) -> None:
+        raise not_found(f"There is no {self.request.method} {self.request.path[:200]} here. This is a Responses API server: "
+                        "POST /v1/responses, GET /v1/models, GET /health.")

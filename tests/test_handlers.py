@@ -1,0 +1,358 @@
+"""The HTTP edge, over real sockets: routes, errors, event streams, clients that leave, clients that are rude."""
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import time
+from typing import Any, Callable, Dict, Optional
+
+import pytest
+from edge import edge, error_of, until
+
+HELLO = {"model": "m", "input": "hello"}
+STREAM = {"model": "m", "input": "count 3", "stream": True}
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+async def test_routes_with_and_without_prefix(prefix: str) -> None:
+    async with edge() as e:
+        answer = await e.fetch(prefix + "/responses", HELLO)
+        assert answer.code == 200 and json.loads(answer.body)["status"] == "completed"
+        assert answer.headers["Content-Type"] == "application/json" and answer.headers["openai-processing-ms"].isdigit()
+        assert "\ufffd" in answer.body.decode()
+        assert json.loads((await e.fetch(prefix + "/responses/compact", {"input": "x"})).body)["object"] == "response.compaction"
+        assert json.loads((await e.fetch(prefix + "/models")).body)["data"][0]["id"] == "m"
+        assert json.loads((await e.fetch(prefix + "/models/org/m")).body)["id"] == "org/m"
+        assert (await e.fetch(prefix + "/health")).code == 200
+        assert (await e.fetch(prefix + "/responses", method="HEAD")).code == 200
+        assert (await e.fetch(prefix + "/responses/", HELLO)).code == 200
+
+
+async def test_headers_of_every_answer() -> None:
+    async with edge() as e:
+        seen = set()
+        for path, body in (("/health", None), ("/responses", HELLO), ("/responses", STREAM), ("/responses", b"{"), ("/nowhere", None)):
+            headers = (await e.fetch(path, body)).headers
+            seen.add(headers["x-request-id"])
+            assert "Server" not in headers and "openai-model" not in headers and "Content-Encoding" not in headers and "Etag" not in headers
+        assert len(seen) == 5
+
+
+async def test_what_the_service_learns_of_the_client() -> None:
+    async with edge(keys=["k-1", "k-2"]) as e:
+        headers = {"Authorization": "Bearer k-2", "originator": "codex_exec", "X-Thing": "y"}
+        answer = await e.fetch("/responses", HELLO, headers=headers)
+        client = e.service.clients[0]
+        assert (client.transport, client.codex, client.local) == ("json", True, None)
+        assert client.request_id == answer.headers["x-request-id"] and client.headers["x-thing"] == "y"
+        await e.fetch("/responses", STREAM, headers={"Authorization": "bearer k-1"})
+        other = e.service.clients[1]
+        assert (other.transport, other.codex) == ("sse", False)
+        assert len({client.owner, other.owner, ""}) == 3 and "k-2" not in client.owner
+
+
+@pytest.mark.parametrize("path, body, more, status, says", [
+    ("/responses", b'{"model": ', {}, 400, "not valid JSON"),
+    ("/responses", b"[1]", {}, 400, "not an array"),
+    ("/responses", b"", {}, 400, "empty"),
+    ("/responses", {"input": "x", "stream": "yes"}, {}, 400, "'stream'"),
+    ("/responses", b"junk", {"headers": {"Content-Encoding": "gzip"}}, 400, "not valid gzip"),
+    ("/responses", b"junk", {"headers": {"Content-Encoding": "br"}}, 415, "br"),
+    ("/responses", {"input": "refuse"}, {}, 429, "Slow down"),
+    ("/responses", {"input": "refuse", "stream": True}, {}, 429, "Slow down"),
+    ("/responses", None, {}, 426, "WebSocket"),
+    ("/responses", b"x" * 100000, {"method": "PUT"}, 405, "POST, GET, HEAD"),
+    ("/responses", None, {"method": "OPTIONS"}, 405, "OPTIONS"),
+    ("/responses", None, {"method": "BREW"}, 405, "BREW"),
+    ("/responses/compact", None, {}, 405, "POST"),
+    ("/models", b"{}", {}, 405, "GET, HEAD"),
+    ("/models/none", None, {}, 404, "none"),
+    ("/nothing-here", None, {}, 404, "/nothing-here"),
+    ("/v1/chat/completions", {"messages": ["x" * 100000]}, {}, 404, "Responses API"),
+    ("/v2/responses", HELLO, {}, 404, "/v2/responses"),
+])
+async def test_errors_are_json_and_the_next_request_works(path: str, body: Any, more: Dict[str, Any], status: int, says: str) -> None:
+    async with edge() as e:
+        answer = await e.fetch(path, body, **more)
+        assert answer.code == status and says in error_of(answer)["message"]
+        if status == 429:
+            assert answer.headers["Retry-After"] == "7"
+        if status == 405 and more.get("method") != "BREW":
+            assert "POST" in answer.headers["Allow"] or "GET" in answer.headers["Allow"]
+        if status == 426:
+            assert answer.headers["Upgrade"] == "websocket"
+        assert (await e.fetch("/responses", HELLO)).code == 200
+
+
+async def test_codex_gets_errors_it_understands() -> None:
+    async with edge() as e:
+        answer = await e.fetch("/nothing-here", headers={"originator": "codex_exec"})
+        assert answer.code == 400 and error_of(answer)["code"] == "invalid_prompt"
+        assert (await e.fetch("/responses", headers={"originator": "codex_exec"})).code == 426
+    async with edge(errors="openai") as e:
+        assert (await e.fetch("/nothing-here", headers={"originator": "codex_exec"})).code == 404
+    async with edge(errors="codex") as e:
+        assert (await e.fetch("/nothing-here")).code == 400
+
+
+async def test_an_internal_failure_tells_nothing_and_is_logged(expect_log: Callable[..., Any]) -> None:
+    expect_log("failed")
+    async with edge() as e:
+        answer = await e.fetch("/responses", {"input": "crash"})
+        assert answer.code == 500 and "secret" not in error_of(answer)["message"]
+        assert (await e.fetch("/responses", HELLO)).code == 200
+
+
+async def test_a_compressed_request() -> None:
+    async with edge() as e:
+        answer = await e.fetch("/responses", gzip.compress(json.dumps(HELLO).encode()), headers={"Content-Encoding": "gzip"})
+        assert answer.code == 200 and e.service.requests[0] == HELLO
+
+
+async def test_curl_without_a_content_type_is_no_form() -> None:
+    async with edge() as e:
+        body = json.dumps({"input": "hello " + "&" * 5000}).encode()
+        assert (await e.fetch("/responses", body, headers={"Content-Type": "application/x-www-form-urlencoded"})).code == 200
+
+
+# ---- who may come in
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic k-1", "k-1", "Bearer k-1x", "Bearer \xe9"])
+async def test_wrong_keys(header: Optional[str]) -> None:
+    async with edge(keys=["k-1", "k-2"]) as e:
+        headers = {"Authorization": header} if header else {}
+        for path, body in (("/responses", HELLO), ("/v1/models", None), ("/responses", None), ("/responses/compact", HELLO)):
+            answer = await e.fetch(path, body, headers=headers)
+            assert answer.code == 401 and error_of(answer)["code"] == "invalid_api_key"
+        assert (await e.fetch("/health", headers=headers)).code == 200
+        assert e.service.requests == []
+        assert (await e.fetch("/responses", HELLO, headers={"Authorization": "Bearer k-2"})).code == 200
+
+
+@pytest.mark.parametrize("origin, status", [
+    (None, 200), ("http://localhost:8080", 200), ("http://127.0.0.1:5173", 200), ("http://[::1]:1", 200), ("http://app.localhost", 200),
+    ("https://chat.example.com", 200), ("https://other.example.com", 403), ("null", 403), ("http://localhost.example.com", 403),
+    ("http://127.0.0.1.example.com", 403), ("http://[", 403), ("", 403),
+])
+async def test_web_pages(origin: Optional[str], status: int) -> None:
+    async with edge(allowed_origins=("https://chat.example.com",)) as e:
+        headers = {} if origin is None else {"Origin": origin}
+        answer = await e.fetch("/responses", HELLO, headers=headers)
+        assert answer.code == status
+        if status == 403:
+            assert "allowed_origins" in error_of(answer)["message"] and e.service.requests == []
+        listed = origin == "https://chat.example.com"
+        assert answer.headers.get("Access-Control-Allow-Origin") == (origin if listed else None)
+        asked = await e.fetch("/responses", method="OPTIONS", headers={**headers, "Access-Control-Request-Headers": "content-type"})
+        assert ("Access-Control-Allow-Methods" in asked.headers) == listed
+
+
+@pytest.mark.parametrize("host, status", [
+    ("localhost:3000", 200), ("127.0.0.1", 200), ("[::1]:3000", 200), ("chat.example.com", 200), ("LOCALHOST", 200),
+    ("evil.example.com:3000", 403), ("127.0.0.1.evil.example.com", 403), ("192.168.1.7:3000", 403),
+])
+async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> None:
+    async with edge(allowed_origins=("https://chat.example.com",)) as e:
+        answer = await e.fetch("/v1/models", headers={"Host": host})
+        assert answer.code == status
+        if status == 403:
+            assert "allowed_origins" in error_of(answer)["message"]
+
+
+async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
+    async with edge(keys=["k"]) as e:
+        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com", "Authorization": "Bearer k"})).code == 200
+    async with edge(listen_addr="0.0.0.0:0") as e:
+        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
+    async with edge(allowed_origins=("*",)) as e:
+        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
+
+
+# ---- refusals come before the body
+async def test_a_wrong_key_is_refused_before_the_body_and_the_connection_lives_on() -> None:
+    async with edge(keys=["k"]) as e:
+        raw = await e.raw()
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000000")
+        status, _, body = await raw.answer()
+        assert status == 401 and body["error"]["code"] == "invalid_api_key"
+        raw.writer.write(b"x" * 1000000)
+        raw.send("GET /health HTTP/1.1", "Host: localhost")
+        assert (await raw.answer())[0] == 200
+
+
+async def test_expect_100_continue_is_not_answered_when_refused() -> None:
+    async with edge(max_body_size=100) as e:
+        raw = await e.raw()
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue")
+        status, headers, _ = await raw.answer()
+        assert status == 413 and await raw.rest() == b""
+        raw = await e.raw()
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 2", "Expect: 100-continue")
+        assert (await raw.head())[0] == 100
+        raw.writer.write(b"{}")
+        assert (await raw.answer())[0] == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_gets_its_413(chunked: bool) -> None:
+    async with edge(max_body_size=1000) as e:
+        raw = await e.raw()
+        if chunked:
+            raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked")
+            raw.writer.write(b"3e8\r\n" + b" " * 1000 + b"\r\n" + b"1\r\n \r\n")
+        else:
+            raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1001")
+        status, _, body = await raw.answer()
+        assert status == 413 and "1000 bytes" in body["error"]["message"]
+        raw.writer.write(b"1\r\n \r\n0\r\n\r\n" if chunked else b" " * 1001)
+        raw.send("GET /health HTTP/1.1", "Host: localhost")
+        assert (await raw.answer())[0] == 200
+
+
+async def test_an_endless_body_is_cut() -> None:
+    async with edge(max_body_size=1000) as e:
+        for path in ("/v1/responses", "/nowhere"):
+            raw = await e.raw()
+            raw.send(f"POST {path} HTTP/1.1", "Host: localhost", "Content-Length: 100000000000")
+            assert (await raw.head())[0] in (404, 413)
+            with pytest.raises((ConnectionError, asyncio.TimeoutError)):
+                for _ in range(100000):
+                    raw.writer.write(b"x" * 65536)
+                    await asyncio.wait_for(raw.writer.drain(), 5)
+
+
+# ---- streams
+async def read_events(raw: Any) -> bytes:
+    """The body of a chunked answer; every chunk must be whole events."""
+    body = b""
+    while True:
+        size = int(await raw.reader.readuntil(b"\r\n"), 16)
+        chunk = (await raw.reader.readexactly(size + 2))[:-2]
+        if not size:
+            return body
+        assert chunk.endswith(b"\n\n")
+        body += chunk
+
+
+def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
+    data = json.dumps(body).encode()
+    raw.send(f"POST /v1/responses HTTP/{version}", "Host: localhost", f"Content-Length: {len(data)}", *lines, body=data)
+
+
+async def test_an_event_stream() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        for _ in range(2):                               # the connection is kept
+            post(raw, STREAM)
+            status, headers = await raw.head()
+            assert status == 200 and headers["content-type"].startswith("text/event-stream") and headers["cache-control"] == "no-cache"
+            assert headers["x-accel-buffering"] == "no" and headers["openai-processing-ms"].isdigit()
+            assert headers["x-ratelimit-remaining-requests"] == "9"
+            text = (await read_events(raw)).decode()
+            blocks = text.split("\n\n")
+            assert blocks[-2:] == ["data: [DONE]", ""] and len(blocks) == 7
+            for number, block in enumerate(blocks[:-2]):
+                name, data = block.split("\n")
+                event = json.loads(data[len("data: "):])
+                assert name == "event: " + event["type"] and event["sequence_number"] == number
+
+
+async def test_head_and_first_events_are_one_write() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, {"input": "begin", "stream": True})
+        assert b"response.created" in await raw.reader.read(65536)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_an_http_1_0_client(keep: bool) -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, STREAM, *(["Connection: keep-alive"] if keep else []), version="1.0")
+        status, headers = await raw.head()
+        assert status == 200 and "transfer-encoding" not in headers
+        body = await raw.rest()
+        assert body.startswith(b"event: response.created\n") and body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_events_are_not_held_back_on_a_kept_connection() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        for _ in range(3):
+            start = time.monotonic()
+            post(raw, {"input": "count 50", "stream": True})
+            await raw.head()
+            await read_events(raw)
+            assert time.monotonic() - start < 0.5
+
+
+async def test_a_failure_in_mid_stream_ends_the_stream_properly(expect_log: Callable[..., Any]) -> None:
+    expect_log("failed")
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, {"input": "crash-late", "stream": True})
+        await raw.head()
+        blocks = (await read_events(raw)).decode().split("\n\n")
+        failed = json.loads(blocks[1].split("data: ")[1])
+        assert failed["type"] == "response.failed" and failed["sequence_number"] == 1 and failed["response"]["id"] == "resp_1"
+        assert failed["response"]["status"] == "failed" and failed["response"]["error"]["code"] == "server_error"
+        assert "secret" not in blocks[1] and blocks[2] == "data: [DONE]"
+
+
+# ---- clients that leave
+@pytest.mark.parametrize("body", [{"input": "wait"}, {"input": "wait", "stream": True}, {"input": "begin", "stream": True}])
+async def test_a_client_that_leaves_is_noticed_at_once(body: Dict[str, Any]) -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, body)
+        await until(lambda: e.service.running == 1)
+        raw.cut()
+        start = time.monotonic()
+        await until(lambda: e.service.cancelled == 1)
+        assert time.monotonic() - start < 0.1
+        assert (await e.fetch("/responses", HELLO)).code == 200
+
+
+async def test_a_client_that_leaves_while_it_sends() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", body=b"{")
+        await asyncio.sleep(0.05)
+        raw.cut()
+        await asyncio.sleep(0.05)
+        assert e.service.requests == [] and (await e.fetch("/responses", HELLO)).code == 200
+
+
+async def test_a_client_that_does_not_read_stops_the_turn_from_writing() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.reader._limit = 1                            # type: ignore[attr-defined]  # the client's own library stops reading, too
+        post(raw, {"input": "flood", "stream": True})
+        await until(lambda: e.service.sent > 3)
+        await asyncio.sleep(0.3)
+        sent = e.service.sent
+        await asyncio.sleep(0.2)
+        assert e.service.sent == sent < 500
+        raw.cut()
+        await until(lambda: e.service.cancelled == 1)
+
+
+async def test_many_clients_at_once() -> None:
+    async with edge() as e:
+        answers = await asyncio.gather(*(e.fetch("/responses", STREAM) for _ in range(50)))
+        assert all(answer.code == 200 and answer.body.endswith(b"data: [DONE]\n\n") for answer in answers)
+
+
+async def test_malformed_http_does_no_harm() -> None:
+    async with edge() as e:
+        for junk in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\nHost: a\r\n\r\n",
+                     b"POST /responses HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):
+            raw = await e.raw()
+            raw.writer.write(junk)
+            await asyncio.sleep(0.02)
+            raw.cut()
+        assert (await e.fetch("/responses", HELLO)).code == 200
+
+
