@@ -1,0 +1,137 @@
+"""The Response object: every field a client may look for, in every event that carries one.
+
+Strict clients check each object they get, so the object that ``response.created`` announces already has all the fields of the
+last one; the end of the stream only fills in status, output, usage and the like.  Most fields repeat the request.  A field
+that is missing and one that is null mean the same.
+"""
+from __future__ import annotations
+
+import copy
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+Json = Dict[str, Any]
+Path = Tuple[str, ...]
+
+# What the response repeats, and what it says when the request does not. Order and defaults: OpenAI's answers, Open Responses 2026-04-24.
+_ECHO: Tuple[Tuple[str, Any], ...] = (
+    ("background", False),
+    ("instructions", None),
+    ("max_output_tokens", None),
+    ("max_tool_calls", None),
+    ("model", ""),
+    ("parallel_tool_calls", True),
+    ("previous_response_id", None),
+    ("prompt_cache_key", None),
+    ("reasoning", {}),
+    ("safety_identifier", None),
+    ("store", True),
+    ("temperature", 1.0),
+    ("text", {}),
+    ("tool_choice", "auto"),
+    ("tools", []),
+    ("top_logprobs", 0),
+    ("top_p", 1.0),
+    ("presence_penalty", 0.0),
+    ("frequency_penalty", 0.0),
+    ("truncation", "disabled"),
+    ("user", None),
+    ("metadata", {}),
+)
+_FUNCTION = {"description": None, "parameters": None, "strict": True}
+_JSON_SCHEMA = {"description": None, "strict": False}
+
+
+def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Json:
+    """The Response object of a turn that has just begun: status ``in_progress``, no output.
+
+    :arg request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame), its types already checked
+    :arg id: ``resp_...``
+    :arg created_at: seconds since the epoch
+    """
+    response: Json = {"id": id, "object": "response", "created_at": created_at, "completed_at": None, "status": "in_progress",
+                      "error": None, "incomplete_details": None, "output": [], "usage": None, "service_tier": "default"}
+    for name, default in _ECHO:
+        value = request.get(name)
+        response[name] = copy.copy(default) if value is None else value
+    response["reasoning"] = _reasoning(response["reasoning"])
+    response["text"] = _text(response["text"])
+    response["tools"] = [_filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]]
+    return response
+
+
+def _reasoning(reasoning: Json) -> Json:
+    summary = reasoning.get("summary")
+    return {"effort": reasoning.get("effort"), "summary": reasoning.get("generate_summary") if summary is None else summary}
+
+
+def _text(text: Json) -> Json:
+    form = text.get("format") or {"type": "text"}
+    result: Json = {"format": _filled(form, _JSON_SCHEMA) if form.get("type") == "json_schema" else form}
+    if text.get("verbosity") is not None:
+        result["verbosity"] = text["verbosity"]
+    return result
+
+
+def _filled(value: Json, defaults: Json) -> Json:
+    """``value`` with the keys that OpenAI's answers always have."""
+    return {**value, **{key: default for key, default in defaults.items() if value.get(key) is None}}
+
+
+# ---- usage
+
+# Where providers write a figure; the first that is not zero counts.
+_INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
+_OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
+_REASONING: Tuple[Path, ...] = (
+    ("completion_tokens_details", "reasoning_tokens"), ("output_tokens_details", "reasoning_tokens"), ("reasoning_tokens",))
+_CACHED: Tuple[Path, ...] = (
+    ("prompt_tokens_details", "cached_tokens"),       # OpenAI and most others
+    ("prompt_cache_hit_tokens",),                     # DeepSeek
+    ("cached_tokens",),                               # Kimi
+    ("cache_read_input_tokens",),                     # Anthropic and gateways to it
+    ("input_tokens_details", "cached_tokens"))
+_CACHE_WRITE: Tuple[Path, ...] = (
+    ("prompt_tokens_details", "cache_write_tokens"), ("cache_creation_input_tokens",), ("input_tokens_details", "cache_write_tokens"))
+_MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)
+
+
+def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Json:
+    """The Responses ``usage`` for a provider's ``usage``: integers only, all zero when there is none.
+
+    :arg cached: ``hit``: ``cached_tokens`` are the tokens read from the cache; ``sum``: DeepSeek's hits and misses together, which
+        is the whole prompt (what responses-proxy 0.1.1 reported)
+    """
+    raw = raw or {}
+    prompt, output, reasoning = (_count(raw, paths) for paths in (_INPUT, _OUTPUT, _REASONING))
+    # xAI leaves the thinking out of completion_tokens, and only the total shows it.
+    if reasoning and _int(raw.get("total_tokens")) == prompt + output + reasoning:
+        output += reasoning
+    hits = _count(raw, _CACHED) + (_count(raw, _MISSED) if cached == "sum" else 0)
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": hits, "cache_write_tokens": _count(raw, _CACHE_WRITE)},
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": prompt + output,
+    }
+
+
+def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
+    for path in paths:
+        value: Any = raw
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        number = _int(value)
+        if number:
+            return number
+    return 0
+
+
+def _int(value: Any) -> int:
+    """A count of tokens, however it is written: ``12.0`` and ``"12"`` occur. Nonsense counts as zero."""
+    if isinstance(value, bool):
+        return 0
+    try:
+        return max(0, int(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return 0
