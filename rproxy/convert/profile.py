@@ -1,0 +1,211 @@
+"""What the converter must know about a provider, and nothing else.
+
+A profile is data: every difference between providers that tolerant code cannot find out by itself is a field here, and the
+converter branches on these fields only, never on a provider's name.  The rows live in ``rproxy.profiles``; every field can be
+overridden per provider and per model in the configuration, in the very shape that :meth:`Profile.override` reads.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, get_args, get_type_hints
+
+from ..errors import ConfigError
+
+T = TypeVar("T")
+
+
+def _one_of(default: Any, *choices: str) -> Any:
+    """A dataclass field that takes these words only."""
+    return field(default=default, metadata={"choices": choices})
+
+
+def _merged() -> Any:
+    """A mapping that overrides add to, key by key (null takes a key away); other mappings are replaced as a whole."""
+    return field(default_factory=dict, metadata={"merge": True})
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How a model is told to think.
+
+    ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot be switched off.
+    ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts`` does not name is not sent.
+    """
+
+    default: Optional[bool] = None                # does it think when nothing is said? None: not known
+    enable: Mapping[str, Any] = field(default_factory=dict)
+    disable: Optional[Mapping[str, Any]] = field(default_factory=dict)
+    effort: Optional[str] = None
+    efforts: Mapping[str, str] = _merged()
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """How earlier thinking goes back to the provider.
+
+    ``field`` is the key of the assistant message (``think_tags`` writes it into the content, ``mistral_parts`` makes content parts);
+    ``also`` names further keys that get the same.  ``replay``: ``always``, ``tool_turns`` (only with tool calls) or ``never``.
+    ``required_on_tool_calls`` is the text a message with tool calls gets when there is no thinking to replay (DeepSeek and
+    Kimi refuse a missing field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking.
+    """
+
+    field: str = "reasoning_content"
+    replay: str = _one_of("always", "always", "tool_turns", "never")
+    required_on_tool_calls: Optional[str] = None
+    reasoning_only: str = _one_of("drop", "drop", "keep")
+    also: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Which ``tool_choice`` words a provider takes: at any time, while thinking; None is no limit. ``rename`` maps words."""
+
+    any: Optional[Tuple[str, ...]] = None
+    thinking: Optional[Tuple[str, ...]] = None
+    rename: Mapping[str, str] = _merged()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas."""
+
+    think_tags: bool = False
+    cumulative: bool = False
+    heal_tool_text: bool = False
+
+
+@dataclass(frozen=True)
+class MaxTokens:
+    """The key that limits the answer's length."""
+
+    field: str = _one_of("max_tokens", "max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of provider. The defaults are the generic provider; sources of each rule: DESIGN and the rows' comments."""
+
+    name: str = "generic"
+    max_tokens: MaxTokens = field(default_factory=MaxTokens)
+    developer_role: str = _one_of("system", "system", "developer")
+    system_position: str = _one_of("keep", "keep", "first")     # "first": one system message at the head, later ones become user text
+    merge_same_role: bool = False
+    assistant_after_tool: bool = False            # no user message directly after a tool message
+    tool_call_id: Optional[str] = _one_of(None, "alnum9", "max40")
+    empty_content: Optional[str] = None           # content of an assistant message that has only tool calls
+    thinking: Thinking = field(default_factory=lambda: Thinking(
+        disable={"reasoning_effort": "none"}, effort="reasoning_effort",
+        efforts={e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")}))
+    reasoning: Reasoning = field(default_factory=Reasoning)
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    strict_tools: str = _one_of("pass", "pass", "omit")
+    schema: Tuple[str, ...] = _one_of((), "inline_refs", "add_types", "drop_schema_key")     # repairs of tool schemas
+    response_format: Tuple[str, ...] = _one_of(("text", "json_object", "json_schema"), "text", "json_object", "json_schema")
+    drop: Tuple[str, ...] = ()                    # chat request keys that are never sent
+    drop_thinking: Tuple[str, ...] = ()           # ... that are not sent while thinking is on
+    user_field: str = "user"
+    include_usage: bool = True
+    non_stream: str = _one_of("pass", "pass", "force_stream")   # "force_stream": the provider is always asked for a stream
+    extra: Mapping[str, Any] = field(default_factory=dict)        # merged into the request when it streams and has tools
+    keep_extra_content: bool = False              # Gemini: a thought_signature must come back with its tool call
+    empty_answer: str = _one_of("complete", "complete", "error")  # "error": an answer without anything is a failure that may be retried
+    answer: Answer = field(default_factory=Answer)
+    modalities: Tuple[str, ...] = _one_of(("text", "image", "file"), "text", "image", "file", "audio")    # of the input
+    context_window: Optional[int] = None          # tokens; what GET /models tells Codex
+    auth_header: str = "Authorization"            # "Authorization" gets "Bearer KEY", any other header the bare key
+    headers: Mapping[str, str] = _merged()
+    query: Mapping[str, str] = _merged()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], name: str = "generic") -> Profile:
+        """The generic profile with the values of ``data`` on top, called ``name``. :raises FieldError: see :meth:`override`"""
+        return replace(cls().override(data), name=name)
+
+    def override(self, data: Mapping[str, Any]) -> Profile:
+        """This profile with the values of ``data``, in the shape of the configuration; nested mappings are merged field by field.
+
+        :raises FieldError: for an unknown key or a wrong type
+        """
+        if "name" in data:
+            raise FieldError(("name",), "a profile's name cannot be overridden")
+        return _override(self, data, ())
+
+
+class FieldError(ConfigError):
+    """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and column."""
+
+    def __init__(self, path: Tuple[str, ...], text: str, unknown: bool = False) -> None:
+        super().__init__("%s: %s" % (".".join(path), text))
+        self.path, self.text = path, text
+        self.unknown = unknown                    # the key itself is wrong, not its value
+
+
+def suggestion(word: str, known: Any) -> str:
+    """`` (did you mean 'X'?)`` when one of ``known`` is close to ``word``, else nothing."""
+    close = get_close_matches(word, list(known), 1)
+    return " (did you mean %r?)" % close[0] if close else ""
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, MappingABC) and all(isinstance(item, str) for item in value.values())
+
+
+_KINDS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    str: ("text", lambda value: isinstance(value, str)),
+    int: ("a whole number above 0", lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0),
+    Mapping[str, Any]: ("a mapping", lambda value: isinstance(value, MappingABC)),
+    Mapping[str, str]: ("a mapping of text to text", _is_text_map),
+    Tuple[str, ...]: ("a list of words", _is_texts),
+}
+
+
+def _override(base: T, data: Mapping[str, Any], path: Tuple[str, ...]) -> T:
+    """A copy of the dataclass instance ``base`` with the checked values of ``data``."""
+    specs = {f.name: f for f in fields(base) if path or f.name != "name"}  # type: ignore[arg-type]
+    hints = get_type_hints(type(base))
+    values: Dict[str, Any] = {}
+    for key, value in data.items():
+        here = path + (str(key),)
+        if key not in specs:
+            raise FieldError(here, "unknown key %r%s" % (key, suggestion(str(key), specs)), unknown=True)
+        old = getattr(base, key)
+        if hasattr(old, "__dataclass_fields__"):
+            if not isinstance(value, MappingABC):
+                raise FieldError(here, "must be a mapping, not %s" % _what(value))
+            values[key] = _override(old, value, here)
+        else:
+            values[key] = _value(hints[key], specs[key].metadata, old, value, here)
+    return replace(base, **values)  # type: ignore[type-var]
+
+
+def _value(hint: Type[Any], meta: Mapping[str, Any], old: Any, value: Any, path: Tuple[str, ...]) -> Any:
+    """``value`` checked against the type and the choices of its field, lists as tuples."""
+    optional = type(None) in get_args(hint)
+    if optional:
+        if value is None:
+            return None
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if meta.get("merge") and isinstance(value, MappingABC):
+        value = {key: item for key, item in {**old, **value}.items() if item is not None}
+    what, fits = _KINDS[hint]
+    if not fits(value):
+        raise FieldError(path, "must be %s%s, not %s" % (what, " or null" if optional else "", _what(value)))
+    choices = meta.get("choices", ())
+    for word in value if isinstance(value, (list, tuple)) else (value,):
+        if choices and word not in choices:
+            raise FieldError(path, "must be one of %s; not %r%s" % (", ".join(choices), word, suggestion(word, choices)))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _what(value: Any) -> str:
+    """The kind of a wrong value, in words; never the value itself, which may be a secret."""
+    names: Any = ((type(None), "null (nothing)"), (bool, "true or false"), ((int, float), "a number"), (str, "text"),
+                  (MappingABC, "a mapping"))
+    return next((name for kind, name in names if isinstance(value, kind)), "a list")
