@@ -12,7 +12,7 @@ import errno
 import logging
 import signal
 import socket
-import sys
+import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from tornado.httpserver import HTTPServer
@@ -34,6 +34,8 @@ from .handlers import (
     Site,
 )
 from .service import Service
+from .store import MemoryStore
+from .upstream import Upstream
 from .websocket import PING_INTERVAL, ResponsesSocket, use_fast_unmask
 
 log = logging.getLogger("rproxy.app")
@@ -181,9 +183,8 @@ async def drain(site: Site, hurry: asyncio.Event) -> None:
         turn.cancel()
     if site.turns:
         await asyncio.wait(set(site.turns), timeout=LAST_WORDS)
-    until = asyncio.get_running_loop().time() + (0.0 if hurry.is_set() else LAST_WORDS)
-    while site.sessions and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(0.02)     # for the close frames of the clients
+    if site.sessions:                 # their clients answer the close frame with one of their own
+        await asyncio.wait({session.closed for session in site.sessions}, timeout=LAST_WORDS)
 
 
 async def run(config: Config, service: Service, *, ready: Optional[Callable[[str], None]] = None) -> None:
@@ -201,3 +202,20 @@ async def run(config: Config, service: Service, *, ready: Optional[Callable[[str
         server.stop()
         await drain(site, hurry)
         await server.close_all_connections()
+
+
+async def serve(config: Config, *, insecure: bool = False, ready: Optional[Callable[[str], None]] = None) -> None:
+    """Put the parts together and serve until a signal; returns after a clean shutdown.
+
+    ``insecure``: listen beyond loopback without authentication.  Raises ConfigError when the address is unsafe or not available.
+    """
+    check_exposure(config, insecure)
+    server, kept = config.server, config.store
+    upstream = Upstream(connect_timeout=server.connect_timeout, first_byte_timeout=server.first_byte_timeout,
+                        idle_timeout=server.request_timeout)
+    store = MemoryStore(max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl, now=time.time)
+    try:
+        await run(config, Service(config, upstream, store), ready=ready)
+    finally:
+        upstream.close()
+        store.close()

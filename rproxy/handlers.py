@@ -46,6 +46,8 @@ STOPPING = "The proxy is shutting down. Please try again."
 class Session(Protocol):
     """A WebSocket connection, as the shutdown sees it."""
 
+    closed: asyncio.Future[None]
+
     def shut_down(self) -> None: ...
 
 
@@ -60,17 +62,17 @@ class Site:
     service: Service
     access: Access
     draining: bool = False
-    turns: Dict["asyncio.Task[Any]", "asyncio.Task[Any]"] = field(default_factory=dict)
+    turns: Dict[asyncio.Task[Any], asyncio.Task[Any]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
 
-    def track(self, outer: "asyncio.Task[Any]", turn: "asyncio.Task[Any]") -> None:
+    def track(self, outer: asyncio.Task[Any], turn: asyncio.Task[Any]) -> None:
         """Count ``turn`` as running until ``outer`` is done."""
         if outer not in self.turns:
             outer.add_done_callback(lambda done: self.turns.pop(done, None))
         self.turns[outer] = turn
 
 
-def current_task() -> "asyncio.Task[Any]":
+def current_task() -> asyncio.Task[Any]:
     """The running task; handlers always run in one."""
     task = asyncio.current_task()
     assert task is not None
@@ -105,11 +107,11 @@ class Wire:
             return None
 
 
-def drained(written: "asyncio.Future[None]") -> "asyncio.Future[None]":
+def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
     """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's failure."""
-    done: "asyncio.Future[None]" = asyncio.get_event_loop().create_future()
+    done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
 
-    def settle(future: "asyncio.Future[None]") -> None:
+    def settle(future: asyncio.Future[None]) -> None:
         if not future.cancelled():
             future.exception()        # seen: nobody shall log it as never retrieved
         if not done.done():
@@ -244,7 +246,7 @@ class HttpHandler(Edge):
     body: Optional[BodyReader] = None
     _refused = False
     _dropped = 0
-    _turn: "Optional[asyncio.Task[Any]]" = None
+    _turn: Optional[asyncio.Task[Any]] = None
     _gone = False
 
     @property
@@ -273,7 +275,8 @@ class HttpHandler(Edge):
         """Raise ApiError 405 unless this path answers the method."""
         if self.request.method not in self.verbs:
             self.set_header("Allow", ", ".join(self.verbs))
-            raise ApiError(405, f"{self.request.path} answers {', '.join(self.verbs)}, not {self.request.method}.", code="method_not_allowed")
+            raise ApiError(405, f"{self.request.path[:200]} answers {', '.join(self.verbs)}, not {self.request.method}.",
+                           code="method_not_allowed")
 
     def refuse(self, error: ApiError) -> None:
         """Answer before the body was read; see the module's text."""

@@ -23,6 +23,7 @@ import logging
 import re
 import struct
 from collections import deque
+from importlib import import_module
 from typing import Any, Awaitable, Callable, Deque, Dict, Iterator, List, Mapping, MutableMapping, NamedTuple, Optional, Tuple, Union
 
 import tornado.websocket
@@ -66,7 +67,7 @@ def unmask(mask: bytes, data: bytes) -> bytes:
 def use_fast_unmask() -> None:
     """Where Tornado came without its C module, its own Python loop takes 140 ms a megabyte; replace it by :func:`unmask`."""
     try:
-        import tornado.speedups  # noqa: F401
+        import_module("tornado.speedups")
     except ImportError:
         setattr(tornado.websocket, "_websocket_mask", unmask)  # noqa: B010
 
@@ -159,7 +160,7 @@ class Lane:
         self.name = name
         self.queue: Deque[Json] = deque()
         self.responses = LaneResponses(local, name)
-        self.task: "Optional[asyncio.Task[None]]" = None
+        self.task: Optional[asyncio.Task[None]] = None
         self.out: Optional[SocketOut] = None               # of the turn that runs
 
 
@@ -168,6 +169,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
 
     def initialize(self) -> None:
         super().initialize()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lanes: Dict[Optional[str], Lane] = {}
         self._local = LocalResponses()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
@@ -347,6 +349,8 @@ class ResponsesSocket(Edge, WebSocketHandler):
 
     def on_close(self) -> None:
         self.site.sessions.discard(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
         if self._age is not None:
             self._age.cancel()
         for lane in self._lanes.values():

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from typing import Any, AsyncIterator, Dict, List, Optional, Tuple
 
-from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -27,9 +27,12 @@ MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "created": 0
 
 
 class PlayedService:
-    """Plays turns by the word in ``input``: ``hello`` (3 events), ``count N``, ``wait`` (silence until cancelled), ``begin`` (first event, then
-    silence), ``refuse`` (429 before the first event), ``crash``, ``crash-late``, ``flood`` (endless large events), ``gate`` (begins, then waits for
-    :attr:`gate`), ``remember`` (writes the connection's records)."""
+    """Plays turns by the first word of ``input``:
+
+    ``hello`` two events, ``count N`` with N deltas between them, ``wait`` silence until cancelled, ``begin`` the first event and then
+    silence, ``gate`` the first event and then a wait for :attr:`gate` or an interrupt, ``flood`` large events without end, ``refuse``
+    a 429 before the first event, ``crash`` and ``crash-late`` exceptions before and after it.
+    """
 
     def __init__(self) -> None:
         self.clients: List[Client] = []
@@ -161,6 +164,7 @@ class Edge:
         self.url = "http://127.0.0.1:%d" % port
         self.http = AsyncHTTPClient(force_instance=True, max_clients=100)
         self.raws: List[Raw] = []
+        self.sockets: List[WebSocketClientConnection] = []
 
     async def fetch(self, path: str, body: Any = None, **more: Any) -> HTTPResponse:
         if body is not None:
@@ -174,8 +178,9 @@ class Edge:
         return raw
 
     async def ws(self, path: str = "/v1/responses", headers: Optional[Dict[str, str]] = None) -> WebSocketClientConnection:
-        from tornado.httpclient import HTTPRequest
-        return await websocket_connect(HTTPRequest("ws://127.0.0.1:%d%s" % (self.port, path), headers=headers or {}), max_message_size=1 << 28)
+        request = HTTPRequest("ws://127.0.0.1:%d%s" % (self.port, path), headers=headers or {})
+        self.sockets.append(await websocket_connect(request, max_message_size=1 << 28))
+        return self.sockets[-1]
 
 
 @contextlib.asynccontextmanager
@@ -194,6 +199,8 @@ async def edge(**server: Any) -> AsyncIterator[Edge]:
         running.http.close()
         for raw in running.raws:
             raw.cut()
+        for client in running.sockets:
+            client.close()
         http.stop()
         await http.close_all_connections()
         for session in list(running.site.sessions):

@@ -1,0 +1,237 @@
+"""The server: addresses, exposure, signals, and a shutdown that lets answers end."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from typing import Any, AsyncIterator, Callable, List, Optional
+
+import pytest
+import tornado.websocket
+from edge import PlayedService, config, error_of, until
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from rproxy import app
+from rproxy.access import Access, is_loopback, split_address
+from rproxy.errors import ConfigError
+from rproxy.websocket import unmask, use_fast_unmask
+
+
+# ---- addresses
+@pytest.mark.parametrize("address, host, port", [
+    ("127.0.0.1:3000", "127.0.0.1", 3000), ("[::1]:80", "::1", 80), ("localhost:0", "localhost", 0), (":3000", "", 3000), ("*:1", "", 1),
+])
+def test_split_address(address: str, host: str, port: int) -> None:
+    assert split_address(address) == (host, port)
+
+
+@pytest.mark.parametrize("address", ["", "3000", "localhost", "::1:3000", "a:b", "a:70000", "a:-1"])
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        split_address(address)
+
+
+@pytest.mark.parametrize("host, yes", [
+    ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("localhost", True), ("LocalHost.", True), ("a.localhost", True),
+    ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("", False), ("::", False), ("10.0.0.1", False), ("localhost.example.com", False),
+])
+def test_is_loopback(host: str, yes: bool) -> None:
+    assert is_loopback(host) is yes
+
+
+def test_every_key_has_its_owner() -> None:
+    access = Access(["one", "zwölf"], (), "127.0.0.1")
+    assert access.owner("Bearer one") == access.owner("bearer  one ") != access.owner("Bearer " + "zwölf".encode().decode("latin-1"))
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:3000", "[::]:3000", ":3000", "192.0.2.1:3000", "proxy.example.com:3000"])
+def test_an_open_address_needs_keys(address: str) -> None:
+    with pytest.raises(ConfigError, match="--insecure") as caught:
+        app.check_exposure(config(listen_addr=address), False)
+    assert "server.auth" in str(caught.value) and "127.0.0.1:3000" in str(caught.value)
+    app.check_exposure(config(listen_addr=address), True)
+    app.check_exposure(config(listen_addr=address, keys=["k"]), False)
+    app.check_exposure(config(listen_addr="127.0.0.1:3000"), False)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")          # Tornado does not close a socket that cannot be bound
+def test_a_taken_port_and_other_trouble() -> None:
+    sockets = app.listen("127.0.0.1:0")
+    port = sockets[0].getsockname()[1]
+    try:
+        assert app.url_of(sockets) == "http://127.0.0.1:%d" % port
+        with pytest.raises(ConfigError, match="another program uses this port.*--listen"):
+            app.listen("127.0.0.1:%d" % port)
+        with pytest.raises(ConfigError, match="no such address"):
+            app.listen("192.0.2.1:0")
+        with pytest.raises(ConfigError, match="cannot be resolved"):
+            app.listen("no-such-host.invalid:0")
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6() -> None:
+    try:
+        sockets = app.listen("[::1]:0")
+    except ConfigError:
+        pytest.skip("no IPv6 here")
+    assert app.url_of(sockets) == "http://[::1]:%d" % sockets[0].getsockname()[1]
+    sockets[0].close()
+
+
+def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tornado.websocket, "_websocket_mask", None)
+    monkeypatch.setitem(__import__("sys").modules, "tornado.speedups", None)
+    use_fast_unmask()
+    assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
+
+
+# ---- life and death
+class Running:
+    """A server under :func:`rproxy.app.run`."""
+
+    def __init__(self, service: PlayedService) -> None:
+        self.service = service
+        self.url = ""
+        self.task: Optional[asyncio.Task[None]] = None
+        self.http = AsyncHTTPClient(force_instance=True, max_clients=100)
+        self.sockets: List[WebSocketClientConnection] = []
+
+    async def ws(self) -> WebSocketClientConnection:
+        self.sockets.append(await websocket_connect(self.url.replace("http", "ws") + "/v1/responses"))
+        return self.sockets[-1]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        os.kill(os.getpid(), number)
+
+    async def stopped(self, seconds: float = 5.0) -> None:
+        assert self.task is not None
+        await asyncio.wait_for(asyncio.shield(self.task), seconds)
+
+    async def post(self, word: str, stream: bool = True) -> Any:
+        body = json.dumps({"input": word, "stream": stream})
+        return await self.http.fetch(self.url + "/v1/responses", method="POST", body=body, raise_error=False)
+
+
+@contextlib.asynccontextmanager
+async def running(**server: Any) -> AsyncIterator[Running]:
+    one = Running(PlayedService())
+    opened = asyncio.Event()
+
+    def ready(url: str) -> None:
+        one.url = url
+        opened.set()
+
+    one.task = asyncio.ensure_future(app.run(config(**server), one.service, ready=ready))  # type: ignore[arg-type]
+    await asyncio.wait_for(opened.wait(), 5)
+    try:
+        yield one
+    finally:
+        one.http.close()
+        for client in one.sockets:
+            client.close()
+        if not one.task.done():
+            one.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await one.task
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_idle_server_stops_at_once(number: int) -> None:
+    before = signal.getsignal(number)
+    async with running() as one:
+        assert (await one.http.fetch(one.url + "/health")).code == 200
+        ws = await one.ws()
+        one.signal(number)
+        assert await ws.read_message() is None and ws.close_code == 1012
+        await one.stopped(1.0)
+        with pytest.raises(OSError):
+            await one.http.fetch(one.url + "/health")
+    assert signal.getsignal(number) is before
+
+
+async def test_running_turns_may_end() -> None:
+    async with running() as one:
+        ws = await one.ws()
+        for _ in range(2):
+            ws.write_message(json.dumps({"type": "response.create", "input": "gate"}))
+        await ws.read_message()
+        answer = asyncio.ensure_future(one.post("gate"))
+        await until(lambda: one.service.running == 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.read(4096)
+        one.signal()
+        assert json.loads(str(await ws.read_message()))["status"] == 503          # the turn that waited
+        ws.write_message(json.dumps({"type": "response.create", "input": "hello"}))
+        assert json.loads(str(await ws.read_message()))["status"] == 503          # a new one
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"503 Service Unavailable" in await reader.read(4096)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = await reader.read(4096)
+        assert b"503 Service Unavailable" in head and b"Retry-After" in head
+        one.service.gate.set()
+        assert json.loads(str(await ws.read_message()))["type"] == "response.completed"
+        assert await ws.read_message() is None and ws.close_code == 1012
+        assert (await answer).body.endswith(b"data: [DONE]\n\n")
+        await one.stopped()
+        assert one.service.cancelled == 0
+        writer.close()
+
+
+async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
+    """Stop a server with turns that do not end by themselves; every client must hear how it ended."""
+    ws = await one.ws()
+    ws.write_message(json.dumps({"type": "response.create", "input": "begin"}))
+    await ws.read_message()
+    silent = await one.ws()
+    silent.write_message(json.dumps({"type": "response.create", "input": "wait"}))
+    answers = [asyncio.ensure_future(one.post(word, stream)) for word, stream in (("begin", True), ("wait", True), ("wait", False))]
+    await until(lambda: one.service.running == 5)
+    one.signal()
+    await hurry()
+    failed = json.loads(str(await ws.read_message()))
+    assert failed["type"] == "response.failed" and failed["response"]["id"] == "resp_1"
+    assert "shutting down" in failed["response"]["error"]["message"]
+    assert await ws.read_message() is None and ws.close_code == 1012
+    assert json.loads(str(await silent.read_message()))["status"] == 503
+    begun, *early = [await answer for answer in answers]
+    assert begun.code == 200 and b"event: response.failed" in begun.body and begun.body.endswith(b"data: [DONE]\n\n")
+    for answer in early:
+        assert answer.code == 503 and "shutting down" in error_of(answer)["message"] and answer.headers["Retry-After"]
+    await one.stopped()
+    assert one.service.cancelled == 5
+
+
+async def test_after_the_grace_period_turns_are_cut_short() -> None:
+    async with running(drain_timeout=0.2) as one:
+        await cut_short(one, lambda: asyncio.sleep(0))
+
+
+async def test_a_second_signal_does_not_wait() -> None:
+    async def again() -> None:
+        await asyncio.sleep(0.1)
+        assert one.task is not None and not one.task.done() and one.service.running == 5
+        one.signal(signal.SIGINT)
+
+    async with running(drain_timeout=60.0) as one:
+        await cut_short(one, again)
+
+
+async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
+    async with running(drain_timeout=0.2) as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]), limit=1)
+        body = b'{"input": "flood", "stream": true}'
+        writer.write(b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: one.service.sent > 3)
+        one.signal()
+        await one.stopped()
+        writer.close()
+
+

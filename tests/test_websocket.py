@@ -1,0 +1,419 @@
+"""The WebSocket edge, over real sockets: turns, lanes, errors that keep the socket, interrupts, limits, ends."""
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import pytest
+from edge import Edge, Raw, edge, error_of, until
+from tornado.httpclient import HTTPClientError
+from tornado.websocket import WebSocketClientConnection
+
+from rproxy.websocket import KEPT, LaneResponses, LocalResponses, frame, unmask
+
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+
+async def hear(ws: WebSocketClientConnection) -> Any:
+    """The next message; None when the connection ended."""
+    message = await asyncio.wait_for(asyncio.ensure_future(_read(ws)), 5)
+    return None if message is None else json.loads(message)
+
+
+async def _read(ws: WebSocketClientConnection) -> Any:
+    return await ws.read_message()
+
+
+def say(ws: WebSocketClientConnection, word: str = "hello", **fields: Any) -> None:
+    ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": word, **fields}))
+
+
+async def turn(ws: WebSocketClientConnection, word: str = "hello", **fields: Any) -> List[Any]:
+    """One turn: everything up to its terminal event or error."""
+    say(ws, word, **fields)
+    events: List[Any] = []
+    while not events or events[-1]["type"] not in (*TERMINAL, "error"):
+        events.append(await hear(ws))
+    return events
+
+
+def refusal(event: Any, status: int, code: Optional[str] = None) -> str:
+    """The message of an error frame, which must have the right shape."""
+    assert event["type"] == "error" and event["status"] == status
+    error = event["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["code"] and error["type"] and error["message"]
+    assert code is None or error["code"] == code
+    return str(error["message"])
+
+
+@pytest.mark.parametrize("path", ["/responses", "/v1/responses", "/v1/responses/"])
+async def test_turns_one_after_another(path: str) -> None:
+    async with edge() as e:
+        ws = await e.ws(path)
+        for number in (1, 2):
+            events = await turn(ws, "count 3", stream=True, background=False, generate=False)
+            assert [event["sequence_number"] for event in events] == [0, 1, 2, 3, 4]
+            assert events[-1]["response"]["id"] == "resp_%d" % number and "stream_id" not in events[-1]
+        assert e.service.requests[0] == {"model": "m", "input": "count 3", "generate": False}
+        client = e.service.clients[0]
+        assert client.transport == "ws" and client.interrupt is not None and client.request_id != e.service.clients[1].request_id
+
+
+async def test_the_handshake_is_guarded_like_post() -> None:
+    async with edge(keys=["k"]) as e:
+        foreign = {"Authorization": "Bearer k", "Origin": "https://evil.example"}
+        for headers, status in (({}, 401), ({"Authorization": "Bearer x"}, 401), (foreign, 403)):
+            with pytest.raises(HTTPClientError) as caught:
+                await e.ws(headers=headers)
+            assert caught.value.code == status
+            assert caught.value.response is not None and "WWW" not in caught.value.response.headers
+            error_of(caught.value.response)
+        ws = await e.ws(headers={"Authorization": "Bearer k", "Origin": "http://localhost:1234"})
+        await turn(ws)
+        assert e.service.clients[0].owner
+    async with edge() as e:
+        with pytest.raises(HTTPClientError) as caught:
+            await e.ws(headers={"Host": "rebound.example.com"})
+        assert caught.value.code == 403
+
+
+@pytest.mark.parametrize("lines, status", [
+    (["Upgrade: websocket", "Sec-WebSocket-Version: 13"], 400),
+    (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"], 400),
+    (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA==", "Sec-WebSocket-Version: 8"], 400),
+    (["Upgrade: h2c", "Connection: Upgrade"], 426),
+])
+async def test_bad_handshakes_get_json(lines: List[str], status: int) -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        raw.send("GET /v1/responses HTTP/1.1", "Host: localhost", *lines)
+        got, headers, body = await raw.answer()
+        assert got == status and set(body["error"]) == {"message", "type", "param", "code"} and headers["x-request-id"]
+
+
+@pytest.mark.parametrize("message, status, says", [
+    ("{nope", 400, "not valid JSON"),
+    ("", 400, "empty"),
+    ("[]", 400, "not an array"),
+    ('{"type": "response.dance"}', 400, "response.dance"),
+    ("{}", 400, "response.create"),
+    ('{"type": "response.create", "stream_id": ""}', 400, "stream_id"),
+    ('{"type": "response.create", "stream_id": 5}', 400, "stream_id"),
+    ('{"type": "response.create", "stream_id": null}', 400, "stream_id"),
+    ('{"type": "response.create", "stream_id": "a b"}', 400, "stream_id"),
+    ('{"type": "response.create", "stream_id": "a\\n"}', 400, "stream_id"),
+    ('{"type": "response.create", "stream_id": "%s"}' % ("x" * 257), 400, "stream_id"),
+    ('{"type": "response.create", "input": "refuse"}', 429, "Slow down"),
+    ('{"type": "response.create", "previous_response_id": "resp_none"}', 400, "resp_none"),
+    (b"\x00\x01", 400, "Binary"),
+])
+async def test_errors_keep_the_socket(message: Any, status: int, says: str) -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        ws.write_message(message, binary=isinstance(message, bytes))
+        event = await hear(ws)
+        assert says in refusal(event, status)
+        if status == 429:
+            assert event["headers"] == {"retry-after": "7"}
+        assert (await turn(ws))[-1]["type"] == "response.completed"
+
+
+async def test_codex_gets_errors_it_understands() -> None:
+    async with edge() as e:
+        ws = await e.ws(headers={"originator": "codex_exec"})
+        ws.write_message("{")
+        refusal(await hear(ws), 400, "invalid_prompt")
+
+
+@pytest.mark.parametrize("word", ["crash", "crash-late"])
+async def test_an_internal_failure_ends_only_the_turn(word: str, expect_log: Callable[..., Any]) -> None:
+    expect_log("failed")
+    async with edge() as e:
+        ws = await e.ws()
+        last = (await turn(ws, word))[-1]
+        assert "secret" not in json.dumps(last)
+        if word == "crash":
+            refusal(last, 500)
+        else:
+            assert (last["type"], last["sequence_number"], last["response"]["id"]) == ("response.failed", 1, "resp_1")
+        assert (await turn(ws))[-1]["type"] == "response.completed"
+
+
+# ---- lanes
+async def test_a_lane_is_first_in_first_out() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        for number in range(5):
+            say(ws, "count %d" % number)
+        ids = [event["response"]["id"] for event in [await hear(ws) for _ in range(20)] if event["type"] in TERMINAL]
+        assert ids == ["resp_%d" % n for n in range(1, 6)] and e.service.most == 1
+
+
+async def test_lanes_run_side_by_side_and_echo_their_name() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        say(ws, "gate", stream_id="a.1")
+        assert (await hear(ws))["stream_id"] == "a.1"
+        assert all(event["stream_id"] == "b_2" for event in await turn(ws, "count 2", stream_id="b_2"))
+        assert all("stream_id" not in event for event in await turn(ws, "count 2"))
+        refusal((await turn(ws, "refuse", stream_id="b_2"))[-1], 429)
+        e.service.gate.set()
+        last = await hear(ws)
+        assert (last["type"], last["stream_id"], last["sequence_number"]) == ("response.completed", "a.1", 1)
+
+
+async def test_at_most_32_names_and_16_turns_at_once() -> None:
+    async with edge(max_queue=100) as e:
+        ws = await e.ws()
+        for number in range(32):
+            say(ws, "gate", stream_id="lane-%d" % number)
+        await until(lambda: e.service.running == 16)
+        say(ws, stream_id="one-more")
+        begun = [await hear(ws) for _ in range(17)]
+        error = begun.pop()
+        assert "(32)" in refusal(error, 400, "websocket_stream_limit_reached") and error["stream_id"] == "one-more"
+        say(ws, "gate", stream_id="lane-0")                    # a known name is welcome
+        e.service.gate.set()
+        ends = [event for event in [await hear(ws) for _ in range(50)] if event["type"] in TERMINAL]
+        assert len(ends) == 33 and e.service.most == 16
+
+
+async def test_the_queue_is_bounded() -> None:
+    async with edge(max_queue=3) as e:
+        ws = await e.ws()
+        say(ws, "gate")
+        await hear(ws)
+        for _ in range(4):
+            say(ws)
+        assert "max_queue" in refusal(await hear(ws), 429, "rate_limit_exceeded")
+        e.service.gate.set()
+        assert [(await hear(ws))["type"] for _ in range(7)].count("response.completed") == 4
+
+
+# ---- interrupt, cancel, steer
+@pytest.mark.parametrize("message", [
+    {"type": "response.interrupt", "response_id": "resp_1", "mode": "discard_partial_items"},
+    {"type": "response.cancel", "response_id": "resp_1"},
+    {"type": "response.cancel"},
+])
+async def test_interrupt(message: Dict[str, Any]) -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        say(ws, "gate")
+        await hear(ws)
+        ws.write_message(json.dumps({"type": "response.interrupt", "response_id": "resp_of_yesterday"}))
+        ws.write_message(json.dumps({"type": "response.cancel", "stream_id": "another"}))
+        await asyncio.sleep(0.05)
+        assert e.service.running == 1
+        ws.write_message(json.dumps(message))
+        assert (await hear(ws))["response"]["incomplete_details"] == {"reason": "interrupted"}
+        ws.write_message(json.dumps(message))                  # too late, and harmless
+        assert (await turn(ws))[-1]["type"] == "response.completed"
+
+
+async def test_steering_is_declined() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        ws.write_message(json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": [], "stream_id": "s"}))
+        event = await hear(ws)
+        assert event["type"] == "response.steer.failed" and event["error"]["code"] == "steering_not_supported"
+        assert event["steer"] == {"previous_response_id": "resp_1", "input": []} and event["stream_id"] == "s"
+
+
+# ---- what the connection remembers
+async def test_the_connection_remembers_and_forgets_with_it() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        first = (await turn(ws))[-1]["response"]["id"]
+        assert (await turn(ws, previous_response_id=first))[-1]["type"] == "response.completed"
+        assert (await turn(ws, previous_response_id=first, stream_id="fork"))[-1]["type"] == "response.completed"
+        other = await e.ws()
+        refusal((await turn(other, previous_response_id=first))[-1], 400, "previous_response_not_found")
+
+
+def test_local_responses_are_bounded() -> None:
+    local = LocalResponses()
+    main, fork = LaneResponses(local, None), LaneResponses(local, "fork")
+    for number in range(5):
+        main["m%d" % number] = number
+    fork["f"] = "fork"
+    assert dict(main) == dict(fork) == {"m3": 3, "m4": 4, "f": "fork"} and len(main) == 3
+    main["m3"] = "again"
+    assert list(main) == ["m4", "f", "m3"]
+    assert fork.pop("m3", None) == "again" and "m3" in main                # another lane's record stays
+    assert main.pop("m3", None) == "again" and "m3" not in main
+    assert main.pop("m3", None) is None
+    for number in range(40):
+        lane = LaneResponses(local, "lane-%d" % number)
+        lane["a%d" % number] = lane["b%d" % number] = number
+    assert len(local.records) == KEPT and "m4" not in main and "b39" in main
+
+
+# ---- clients that leave, or are rude
+async def open_raw(e: Edge) -> Raw:
+    raw = await e.raw()
+    raw.send("GET /v1/responses HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
+             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
+    status, headers = await raw.head()
+    assert status == 101 and headers["x-request-id"] and "sec-websocket-extensions" not in headers
+    return raw
+
+
+def masked(data: bytes, opcode: int = 1, fin: bool = True) -> bytes:
+    """One frame as a client sends it."""
+    mask = os.urandom(4)
+    size = struct.pack("!B", 0x80 | len(data)) if len(data) < 126 else struct.pack("!BH", 0xFE, len(data)) if len(data) < 65536 \
+        else struct.pack("!BQ", 0xFF, len(data))
+    return bytes([(0x80 if fin else 0) | opcode]) + size + mask + unmask(mask, data)
+
+
+async def read_frame(raw: Raw) -> Tuple[int, bytes]:
+    first, size = await raw.reader.readexactly(2)
+    if size == 126:
+        size, = struct.unpack("!H", await raw.reader.readexactly(2))
+    elif size == 127:
+        size, = struct.unpack("!Q", await raw.reader.readexactly(8))
+    assert first & 0x80
+    return first & 15, await raw.reader.readexactly(size)
+
+
+def create(word: str) -> bytes:
+    return json.dumps({"type": "response.create", "input": word}).encode()
+
+
+@pytest.mark.parametrize("word", ["wait", "begin"])
+async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        raw.writer.write(masked(create(word)))
+        raw.writer.write(masked(create("hello")))
+        await until(lambda: e.service.running == 1)
+        raw.cut()
+        start = time.monotonic()
+        await until(lambda: e.service.cancelled == 1)
+        assert time.monotonic() - start < 0.1
+        await until(lambda: not e.site.sessions and not e.site.turns)
+        assert len(e.service.requests) == 1
+
+
+async def test_pings_are_answered_and_a_close_is_seen_while_a_turn_runs() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        raw.writer.write(masked(create("wait")))
+        await until(lambda: e.service.running == 1)
+        raw.writer.write(masked(b"hi", 9))
+        assert await read_frame(raw) == (10, b"hi")
+        raw.writer.write(masked(struct.pack("!H", 1000), 8))
+        assert await read_frame(raw) == (8, struct.pack("!H", 1000))
+        await until(lambda: e.service.cancelled == 1)
+
+
+async def test_a_message_in_fragments() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        data = create("hello")
+        raw.writer.write(masked(data[:5], 1, False) + masked(b"p", 9) + masked(data[5:20], 0, False) + masked(data[20:], 0))
+        assert (await read_frame(raw))[0] == 10
+        assert json.loads((await read_frame(raw))[1])["type"] == "response.created"
+
+
+async def test_large_messages_and_too_large_ones() -> None:
+    async with edge(max_message_size=5 << 20) as e:
+        ws = await e.ws()
+        assert (await turn(ws, metadata={"x": "0" * (4 << 20)}))[-1]["type"] == "response.completed"
+        raw = await open_raw(e)
+        raw.writer.write(struct.pack("!BBQ", 0x81, 0xFF, (5 << 20) + 1))
+        opcode, reason = await read_frame(raw)
+        assert opcode == 8 and reason.startswith(struct.pack("!H", 1009)) and await raw.rest() == b""
+        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
+
+
+async def test_a_client_that_does_not_read() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.reader._limit = 1  # type: ignore[attr-defined]
+        raw.writer.write(masked(create("flood")))
+        await until(lambda: e.service.sent > 3)
+        await asyncio.sleep(0.3)
+        sent = e.service.sent
+        await asyncio.sleep(0.2)
+        assert e.service.sent == sent < 500
+        raw.cut()
+        await until(lambda: e.service.cancelled == 1)
+
+
+async def test_errors_are_not_piled_up_for_a_client_that_does_not_read() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        raw.reader._limit = 1  # type: ignore[attr-defined]
+        junk = masked(json.dumps({"type": "x" * 100}).encode()) * 2000
+        with pytest.raises(asyncio.TimeoutError):
+            for _ in range(1000):
+                raw.writer.write(junk)
+                await asyncio.wait_for(raw.writer.drain(), 1)
+        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
+
+
+async def test_no_nagle_between_turns() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        start = time.monotonic()
+        for _ in range(20):
+            await turn(ws, "count 2")
+        assert time.monotonic() - start < 0.5
+
+
+async def test_binary_junk_after_the_handshake() -> None:
+    async with edge() as e:
+        for junk in (b"\xff" * 64, masked(b"\xff\xfe", 1), masked(b"x", 11), b"\x81"):
+            raw = await open_raw(e)
+            raw.writer.write(junk)
+            await asyncio.sleep(0.02)
+            raw.cut()
+        await until(lambda: not e.site.sessions)
+        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
+
+
+# ---- age
+async def test_an_idle_connection_that_grew_too_old() -> None:
+    async with edge(websocket_max_age=0.2) as e:
+        ws = await e.ws()
+        assert (await turn(ws))[-1]["type"] == "response.completed"
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")
+        assert await hear(ws) is None and ws.close_code == 1001
+
+
+async def test_an_old_connection_finishes_its_turn_first() -> None:
+    async with edge(websocket_max_age=0.2) as e:
+        ws = await e.ws()
+        say(ws, "gate")
+        say(ws)
+        await hear(ws)
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")         # the waiting one
+        say(ws)
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")         # a new one
+        e.service.gate.set()
+        assert (await hear(ws))["type"] == "response.completed"
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")
+        assert await hear(ws) is None and ws.close_code == 1001
+
+
+# ---- frames
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100001])
+async def test_frames(size: int) -> None:
+    data = os.urandom(size)
+    stream = asyncio.StreamReader(limit=1 << 20)
+    stream.feed_data(frame(data))
+    assert await read_frame(Raw(stream, None)) == (1, data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1001])
+def test_unmask(size: int) -> None:
+    mask, data = os.urandom(4), os.urandom(size)
+    assert unmask(mask, data) == bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
