@@ -22,6 +22,7 @@ LEVELS: Mapping[str, Tuple[int, int]] = {
     "debug": (logging.DEBUG, logging.WARNING),
     "info": (logging.INFO, logging.WARNING),
     "warn": (logging.WARNING, logging.WARNING),
+    "warning": (logging.WARNING, logging.WARNING),
     "error": (logging.ERROR, logging.ERROR),
 }
 FORMATS = ("text", "json")

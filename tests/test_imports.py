@@ -15,10 +15,12 @@ LAYERS: List[Set[str]] = [
     {"__init__"},
     {"errors", "provider_errors"},
     {"convert"},
-    {"access", "bodies", "demo_rules", "http1", "log", "marked_yaml", "profiles", "proxytunnel", "store"},
-    {"checks", "demo", "history"},
-    {"config"},
-    {"httpclient", "upstream"},
+    {"access", "bodies", "demo_rules", "http1", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "store"},
+    {"checks", "demo", "dial", "history"},
+    {"config", "connection"},
+    {"catalog", "httpclient"},
+    {"upstream"},
+    {"turn"},
     {"service"},
     {"handlers", "websocket"},
     {"app"},
@@ -27,7 +29,7 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "demo", "handlers", "httpclient", "proxytunnel", "upstream", "websocket"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "httpclient", "upstream", "websocket"},
     "yaml": {"marked_yaml"},
     "zstandard": {"bodies"},          # optional
 }

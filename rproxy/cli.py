@@ -1,0 +1,181 @@
+"""The command ``rproxy``: what the arguments mean, and what the exit status says.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used (EX_CONFIG), 130 interrupted.  Each sub-command is a
+row of ``COMMANDS``; its function gets the parsed arguments and the environment, and returns the status.
+"""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from dataclasses import replace
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from . import __version__, log
+from .app import serve
+from .config import Config, find_config, load_config, parse_config
+from .demo import KEY, serve_demo
+from .errors import ConfigError, RproxyError
+
+OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
+LEVELS = ("trace", "debug", "info", "warn", "error")
+LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
+Environ = Mapping[str, str]
+
+# What --demo answers for: Codex' own model names, and every other one.
+DEMO_CONFIG = """\
+models:
+  - model: gpt-5.5
+    downstream_model: deepseek-v4-pro
+    provider: &demo {{name: demo, base_url: "{url}", api_key: {key}, profile: deepseek}}
+  - {{model: codex-auto-review, downstream_model: deepseek-v4-flash, provider: *demo}}
+  - {{model: "*", provider: *demo}}
+"""
+BANNER = """\
+rproxy {version} on {url}    ({source})
+{models}
+Codex:  codex -c 'openai_base_url="{url}"'
+        or put this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}"
+Try:    curl {url}/responses -H 'Content-Type: application/json'{auth} \\
+          -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
+        curl -N {url}/responses -H 'Content-Type: application/json'{auth} \\
+          -d '{{"model": "{model}", "input": "Tell me about yourself.", "stream": true}}'
+Stop:   Ctrl-C"""
+AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
+
+
+def model_lines(config: Config) -> List[str]:
+    """One line for each model: ``name -> downstream model @ provider (profile)``."""
+    width = max(len(model.model) for model in config.models)
+    lines = []
+    for model in config.models:
+        resolved = model.resolved(model.model)
+        providers = ", ".join("%s (%s)" % (p.name, p.profile.name) for p in resolved.providers)
+        downstream = model.downstream_model or "the same name"
+        lines.append("  %-*s -> %s @ %s" % (width, model.model, downstream, providers))
+    return lines
+
+
+def banner(config: Config, url: str, source: str) -> str:
+    """What is printed when the server listens: a list of things to do. ``url`` is without ``/v1``."""
+    model = config.named_models[0].model if config.named_models else "gpt-5.5"
+    return BANNER.format(version=__version__, url=url + "/v1", source=source, models="\n".join(model_lines(config)), model=model,
+                         auth=AUTH_HEADER if config.server.auth.enabled else "")
+
+
+# ---------------------------------------------------------------------------------------------- serve
+
+def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
+    """The configuration of ``--demo``: the models go to the demo provider at ``url``; the rest is that of the file ``path``, if named."""
+    demo = parse_config(DEMO_CONFIG.format(url=url, key=KEY).encode(), "demo", environ)
+    return replace(load_config(path, environ), models=demo.models) if path else replace(demo, path=None)
+
+
+def read_config(args: argparse.Namespace, environ: Environ) -> Tuple[Config, str]:
+    """The configuration that the arguments and the environment name, and a hint for the user or "". Raises ConfigError."""
+    found = find_config(args.config, environ)
+    return load_config(found.path, environ), found.note
+
+
+def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
+    """The configuration with what the command line and the environment change. Raises ConfigError."""
+    level = args.log_level or environ.get(LEVEL_VARIABLE) or config.server.log_level
+    if level not in log.LEVELS:
+        raise ConfigError("$%s is %r; use one of %s" % (LEVEL_VARIABLE, level, ", ".join(LEVELS)))
+    server = replace(config.server, log_level=level, listen_addr=args.listen or config.server.listen_addr)
+    return replace(config, server=server)
+
+
+async def serve_until_stopped(args: argparse.Namespace, environ: Environ) -> int:
+    """Serve what the arguments say, until a signal comes."""
+    if args.demo:
+        config, note = demo_config(serve_demo(), args.config, environ), ""
+        source = "the demo provider: a script, no key needed"
+    else:
+        config, note = read_config(args, environ)
+        source = config.path or "no configuration file: keys from the environment"
+    config = with_options(config, args, environ)
+    log.setup(config.server.log_level, config.server.log_format)
+    for warning in config.warnings:
+        print("rproxy: warning: " + warning, file=sys.stderr)
+    if note:
+        print("rproxy: " + note, file=sys.stderr)
+    await serve(config, insecure=args.insecure, ready=lambda url: print(banner(config, url, source), flush=True))
+    return OK
+
+
+def command_serve(args: argparse.Namespace, environ: Environ) -> int:
+    return asyncio.run(serve_until_stopped(args, environ))
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--listen", metavar="HOST:PORT", help="address to listen on, for server.listen_addr; port 0: a free one")
+    parser.add_argument("--demo", action="store_true", help="answer with a built-in scripted provider; needs no key and no file")
+    parser.add_argument("--insecure", action="store_true", help="allow an address beyond this machine although authentication is off")
+    parser.add_argument("--log-level", choices=LEVELS, help="how much is logged; also $%s" % LEVEL_VARIABLE)
+
+
+# ---------------------------------------------------------------------------------------------- check
+
+def command_check(args: argparse.Namespace, environ: Environ) -> int:
+    config, note = read_config(args, environ)
+    print("%s: %s" % (config.path or "no configuration file", "good"))
+    print("\n".join(model_lines(config)))
+    for warning in [*config.warnings, *([note] if note else [])]:
+        print("rproxy: warning: " + warning, file=sys.stderr)
+    return OK
+
+
+def add_nothing(parser: argparse.ArgumentParser) -> None:
+    """``check`` has no options of its own."""
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+class Command(NamedTuple):
+    """A sub-command: one line about it, an example, its options, what it does."""
+
+    about: str
+    example: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Environ], int]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command("serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_serve, command_serve),
+    "check": Command("check a configuration and show its models", "rproxy check --config config.yaml", add_nothing, command_check),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; every help text ends with an example."""
+    raw: Any = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="rproxy", description="The OpenAI Responses API in front of any Chat Completions provider.",
+                                     epilog="example: rproxy serve --demo", formatter_class=raw)
+    parser.add_argument("--version", action="version", version="rproxy " + __version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.about, description=command.about.capitalize() + ".",
+                                  epilog="example: " + command.example, formatter_class=raw)
+        sub.add_argument("-c", "--config", metavar="FILE", help="the configuration; default: $RPROXY_CONFIG, ~/.config/rproxy/config.yaml, "
+                                                                "/etc/rproxy/config.yaml, else the keys in the environment")
+        command.add_options(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command. :returns: the exit status; wrong usage raises SystemExit(2), as argparse does"""
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.run(args, os.environ)
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ConfigError as error:
+        print("rproxy: " + log.mask(str(error)), file=sys.stderr)
+        return BAD_CONFIG
+    except (RproxyError, OSError) as error:
+        print("rproxy: " + log.mask(str(error)), file=sys.stderr)
+        return FAILED

@@ -1,0 +1,207 @@
+"""The command: arguments, exit statuses, and a server that really runs."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, AsyncIterator, List, Tuple
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from rproxy import __version__
+from rproxy.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = """\
+models:
+  - model: gpt-5.5
+    provider: {base_url: "https://api.deepseek.com", api_key: $MY_KEY}
+    downstream_model: deepseek-v4-pro
+  - model: "*"
+    provider: {base_url: "http://127.0.0.1:9/v1"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key and no configuration of the person who runs the tests."""
+    for name in list(os.environ):
+        if name.endswith("_API_KEY") or name.startswith(("RPROXY_", "XDG_CONFIG")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+
+
+def config_file(tmp_path: Path, text: str = GOOD) -> str:
+    path = tmp_path / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+def test_version(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == "rproxy %s\n" % __version__
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_help_ends_with_an_example(command: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"] if command else ["--help"])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("example: rproxy " + command)
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["serve", "--port", "1"], ["serve", "--log-level", "loud"], ["check", "--demo"]])
+def test_wrong_usage_is_2(argv: List[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2 and "usage: rproxy" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- check
+
+def test_check_shows_where_the_models_lead(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-0123456789")
+    assert main(["check", "-c", config_file(tmp_path)]) == 0
+    first, *models = capsys.readouterr().out.splitlines()
+    assert first.endswith("my.yaml: good")
+    assert [" ".join(line.split()) for line in models] == ["gpt-5.5 -> deepseek-v4-pro @ deepseek (deepseek)",
+                                                           "* -> the same name @ 127.0.0.1:9 (generic)"]
+
+
+def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    (tmp_path / "config.yaml").write_text(GOOD, encoding="utf-8")
+    monkeypatch.setenv("RPROXY_CONFIG", config_file(tmp_path, "server:\n  tool_type_allowlist: [function]\n" + GOOD))
+    assert main(["check"]) == 0
+    assert "warning: " in capsys.readouterr().err
+    monkeypatch.delenv("RPROXY_CONFIG")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-0123456789")
+    assert main(["check"]) == 0
+    assert "--config config.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv, text, complaint", [
+    (["check"], GOOD.replace("api_key", "api_kay"), r"my\.yaml:3:\d+: .*did you mean 'api_key'"),
+    (["check"], GOOD, r"my\.yaml:3:\d+: .*MY_KEY"),
+    (["serve"], "models: []", "models"),
+    (["serve", "--listen", "0.0.0.0:0"], GOOD.replace("$MY_KEY", "k"), "--insecure"),
+    (["serve", "--listen", "nonsense"], GOOD.replace("$MY_KEY", "k"), "HOST:PORT"),
+])
+def test_an_unusable_configuration_is_78(argv: List[str], text: str, complaint: str, tmp_path: Path, capsys: Any) -> None:
+    assert main([*argv, "-c", config_file(tmp_path, text)]) == 78
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("rproxy: ") and re.search(complaint, err)
+
+
+def test_no_file_and_no_key_is_78(capsys: Any) -> None:
+    assert main(["check"]) == 78
+    assert "DEEPSEEK_API_KEY" in capsys.readouterr().err
+    assert main(["check", "-c", "missing.yaml"]) == 78
+    assert "missing.yaml" in capsys.readouterr().err
+
+
+def test_level_from_the_environment(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("RPROXY_LOG_LEVEL", "loud")
+    assert main(["serve", "--demo", "--listen", "127.0.0.1:0"]) == 78
+    assert "$RPROXY_LOG_LEVEL is 'loud'; use one of trace," in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_78_and_says_what_to_do(capsys: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", "--demo", "--listen", "127.0.0.1:%d" % taken.getsockname()[1]]) == 78
+    assert "--listen" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- serve
+
+class Server:
+    """A running ``rproxy serve``: its process, banner and base URL (with ``/v1``)."""
+
+    def __init__(self, process: asyncio.subprocess.Process, banner: str) -> None:
+        self.process, self.banner = process, banner
+        self.url = banner.split(" on ", 1)[1].split(maxsplit=1)[0]
+
+    async def post(self, **body: Any) -> Any:
+        return await AsyncHTTPClient().fetch(self.url + "/responses", method="POST", body=json.dumps(body), raise_error=False,
+                                             headers={"Content-Type": "application/json"})
+
+    async def stop(self, number: int = signal.SIGINT) -> Tuple[int, str]:
+        """Exit status and log."""
+        self.process.send_signal(number)
+        _, log = await asyncio.wait_for(self.process.communicate(), 10)
+        assert self.process.returncode is not None
+        return self.process.returncode, log.decode()
+
+
+@contextlib.asynccontextmanager
+async def served(*options: str) -> AsyncIterator[Server]:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "--listen", "127.0.0.1:0", *options,
+                                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    banner = ""
+    try:
+        while "Stop:" not in banner:
+            line = await asyncio.wait_for(process.stdout.readline(), 15)
+            assert line, "it ended: %s" % (await process.communicate())[1].decode()
+            banner += line.decode()
+        yield Server(process, banner)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_demo_serves_what_the_banner_says() -> None:
+    async with served("--demo") as server:
+        assert 'openai_base_url="%s"' % server.url in server.banner and "gpt-5.5" in server.banner
+        whole = json.loads((await server.post(model="gpt-5.5", input="What is 2+2? Reply with just the number.")).body)
+        assert whole["status"] == "completed" and whole["output"][-1]["content"][0]["text"] == "4"
+        assert [item["type"] for item in whole["output"]] == ["reasoning", "message"]
+        stream = (await server.post(model="any name", input="hello", stream=True)).body.decode()
+        types = re.findall(r"^event: (.+)$", stream, re.M)
+        assert types[0] == "response.created" and types[-1] == "response.completed" and "response.output_text.delta" in types
+        tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+        asked = json.loads((await server.post(model="gpt-5.5", input="Weather in Oslo?", tools=[tool])).body)
+        call = asked["output"][-1]
+        assert (call["type"], call["name"], json.loads(call["arguments"])) == ("function_call", "get_weather", {"city": "Oslo"})
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "3 degrees"}
+        told = json.loads((await server.post(model="gpt-5.5", input=[output], tools=[tool], previous_response_id=asked["id"])).body)
+        assert "3 degrees" in told["output"][-1]["content"][0]["text"]
+        models = json.loads((await AsyncHTTPClient().fetch(server.url + "/models")).body)
+        assert [m["id"] for m in models["data"]] == ["gpt-5.5", "codex-auto-review"]
+        status, log = await server.stop()
+    assert status == 0 and log.count("turn ") == 4 and "model=gpt-5.5" in log and "Oslo" not in log
+
+
+async def test_serves_a_file_and_stops_on_term(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-0123456789")
+    text = "server:\n  log_format: json\n  auth: {enabled: true, keys: [sk-client]}\n" + GOOD
+    async with served("--config", config_file(tmp_path, text), "--log-level", "debug") as server:
+        assert "my.yaml" in server.banner and "Authorization: Bearer" in server.banner and "sk-" not in server.banner
+        assert (await server.post(model="gpt-5.5", input="hi")).code == 401
+        status, log = await server.stop(signal.SIGTERM)
+    assert status == 0
+    for line in log.splitlines():
+        assert json.loads(line)["level"] in ("debug", "info", "warning"), line
+
+
+async def test_demo_with_a_file_takes_its_server_section(tmp_path: Path) -> None:
+    text = "server:\n  auth: {enabled: true, keys: [sk-client]}\n" + GOOD.replace("$MY_KEY", "k")
+    async with served("--demo", "-c", config_file(tmp_path, text)) as server:
+        assert (await server.post(model="gpt-5.5", input="hi")).code == 401
+        assert "demo (deepseek)" in server.banner

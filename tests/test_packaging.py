@@ -1,0 +1,140 @@
+"""What is shipped: the metadata, the wheel, the single file, and the scripts. Nothing here needs a network."""
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipapp
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+
+from rproxy import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.suffix != ".md")
+SHIPPED = (".py", ".typed", ".md")
+SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "rproxy").rglob("*") if path.suffix in SHIPPED)
+
+
+def run(*argv: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+    """What a program said, whatever its status."""
+    return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: Any) -> Iterator[Path]:
+    """The wheel, built from a copy of the tree by the setuptools that is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
+    tree.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    shutil.copytree(ROOT / "rproxy", tree / "rproxy", ignore=shutil.ignore_patterns("__pycache__"))
+    offline = ("--no-deps", "--no-build-isolation", "--no-index")
+    done = run(sys.executable, "-m", "pip", "wheel", "--quiet", *offline, "--wheel-dir", folder, tree)
+    assert done.returncode == 0, done.stderr
+    yield next(folder.glob("*.whl"))
+
+
+def setup_arguments() -> Dict[str, Any]:
+    """The literal arguments of ``setup()``."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
+    found: Dict[str, Any] = {}
+    for keyword in call.keywords:
+        try:
+            found[str(keyword.arg)] = ast.literal_eval(keyword.value)
+        except ValueError:
+            pass                          # computed, such as the version
+    return found
+
+
+def test_the_wheel_is_pure_and_complete(wheel: Path) -> None:
+    assert wheel.name == "rproxy_responses-%s-py3-none-any.whl" % __version__
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(n for n in names if n.endswith("/METADATA"))).decode()
+        entries = archive.read(next(n for n in names if n.endswith("/entry_points.txt"))).decode()
+    assert sorted(n for n in names if ".dist-info/" not in n) == SOURCES
+    assert any(n.endswith("LICENSE") for n in names)
+    assert "rproxy = rproxy.cli:main" in entries
+    for line in ("Name: rproxy-responses", "Version: " + __version__, "Requires-Python: >=3.9", "Requires-Dist: tornado>=6.5.10"):
+        assert line in metadata.splitlines()
+
+
+def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
+    """As scripts/build makes it, but from the packages that are installed here."""
+    tree = tmp_path / "pyz"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tree)
+    for package in ("tornado", "yaml"):
+        installed = Path(str(import_module(package).__file__)).parent
+        shutil.copytree(installed, tree / package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "test"))
+    shutil.copy(ROOT / "rproxy" / "__main__.py", tree / "__main__.py")
+    single = tmp_path / "rproxy.pyz"
+    zipapp.create_archive(tree, single, compressed=True)
+    python = (sys.executable, "-I", "-S")             # nothing but the file and the standard library
+    alone: Dict[str, Any] = {"env": {"HOME": str(tmp_path)}, "cwd": tmp_path}
+    assert run(*python, single, "--version", **alone).stdout == "rproxy %s\n" % __version__
+    done = run(*python, single, "check", **alone)
+    assert done.returncode == 78 and "DEEPSEEK_API_KEY" in done.stderr
+    read_data = "import sys; sys.path.insert(0, %r); from rproxy import catalog; print(catalog._instructions())" % str(single)
+    assert "Codex" in run(*python, "-c", read_data, **alone).stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
+
+
+def test_metadata() -> None:
+    arguments = setup_arguments()
+    assert arguments["install_requires"] == ["tornado>=6.5.10", "pyyaml>=5.4"]
+    assert "pytest<10" in arguments["extras_require"]["test"]
+    assert arguments["python_requires"] == ">=3.9"
+
+
+def optional_packages() -> List[str]:
+    """Extras that users install, by the packages they bring."""
+    extras: Dict[str, List[str]] = setup_arguments()["extras_require"]
+    return [package for extra, packages in extras.items() if extra not in ("test", "check") for package in packages]
+
+
+def test_every_optional_package_is_used() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "rproxy").rglob("*.py"))
+    for package in optional_packages():
+        name = re.split(r"[<>=\[]", package)[0]
+        assert re.search(r"import_module\(\"%s\b|import %s\b" % (name, name), source), package
+
+
+def test_pyproject_holds_no_metadata() -> None:
+    tables = re.findall(r"^\[([\w.-]+)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    assert [t for t in tables if t != "build-system" and not t.startswith("tool.")] == []
+
+
+def test_the_licence_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.name))
+def test_scripts_are_short_and_say_what_they_do(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/bin/sh -e" and lines[1].startswith("# ") and len(lines) <= 20
+    assert os.access(path, os.X_OK)
+    assert run("sh", "-n", path).returncode == 0
+
+
+def test_scripts_need_a_python_and_say_so(tmp_path: Path) -> None:
+    """With no Python at hand scripts/install names the remedy."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "install", tmp_path / "scripts")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "dirname", "tr"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    done = run(tmp_path / "scripts" / "install", "test", env={"PATH": str(tools)})
+    assert done.returncode == 1 and "Python 3.9 or newer is needed" in done.stderr
