@@ -1,0 +1,73 @@
+"""Responses in Redis, shared by any number of machines.
+
+Theory of operation.  One key per response, ``rproxy:response:ID``, with the time to live that Redis itself watches; limits of
+number and bytes are Redis's too (``maxmemory`` and its policy).  The ``redis`` package is optional and loaded when it is needed.
+"""
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any, Optional
+
+from ..error_text import without_login
+from ..errors import ConfigError, StoreError
+from . import Json, decode, encode, valid_id
+
+PREFIX = "rproxy:response:"
+TIMEOUT = 5.0                                     # seconds for a connection, and for an answer
+CONNECTIONS = 20                                  # of one process; further work waits for a free one
+
+
+class RedisStore:
+    """The store at ``url`` (``redis://``, ``rediss://`` or ``unix://``); it connects at the first use.
+
+    :raises ConfigError: the package is missing or the URL is none
+    """
+
+    def __init__(self, url: str, ttl: float, prefix: str = PREFIX) -> None:
+        try:
+            import redis.asyncio as redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+            from redis.exceptions import RedisError
+        except ImportError as error:
+            raise ConfigError("store.kind redis needs the Python package redis: pip install redis") from error
+        self._failures = (RedisError, OSError, asyncio.TimeoutError)
+        self._name = without_login(url)
+        self._prefix = prefix
+        self._ttl = max(1, math.ceil(ttl * 1000))                     # milliseconds
+        try:
+            # One more try is for a kept connection that Redis has closed; waiting for Redis to come up would hold up the turn.
+            pool = redis.BlockingConnectionPool.from_url(
+                url, max_connections=CONNECTIONS, timeout=TIMEOUT, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT,
+                retry=Retry(NoBackoff(), 1))
+            self._redis: Any = redis.Redis.from_pool(pool)
+        except ValueError as error:
+            raise ConfigError("store.url: %s is not a Redis URL: %s" % (self._name, error)) from error
+
+    async def get(self, record_id: str) -> Optional[Json]:
+        """The record, or None."""
+        blob = await self._ask("GET", record_id) if valid_id(record_id) else None
+        return None if blob is None else decode(record_id, blob)
+
+    async def put(self, record_id: str, record: Json) -> None:
+        """Returns when Redis has it."""
+        await self._ask("SET", record_id, encode(record_id, record), "PX", self._ttl)
+
+    async def delete(self, record_id: str) -> bool:
+        """:returns: was it there?"""
+        return valid_id(record_id) and bool(await self._ask("DEL", record_id))
+
+    async def sweep(self) -> int:
+        """Nothing to do: Redis forgets by itself."""
+        return 0
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._redis.aclose()
+
+    async def _ask(self, command: str, record_id: str, *values: Any) -> Any:
+        try:
+            return await self._redis.execute_command(command, self._prefix + record_id, *values)
+        except self._failures as error:
+            raise StoreError("redis store %s: %s" % (self._name, error)) from error

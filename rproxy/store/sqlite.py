@@ -1,0 +1,142 @@
+"""Responses in an sqlite file, shared by the processes of one machine.
+
+Theory of operation.  One thread of its own owns the connection, so the event loop never waits for a disk.  The file is in WAL
+mode: readers and the writer of other processes do not block each other, and a committed write survives a kill -9 of any of them
+(``synchronous=NORMAL``: a loss of power may take the last writes, never the file).  Writers wait for each other up to
+BUSY seconds.  ``user_version`` holds the version of the schema; a file of a newer rproxy is refused.  Too old records are not
+seen by ``get``; they and those over the limits are deleted once in SWEEP_INTERVAL seconds while there are writes.
+"""
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Optional, TypeVar
+
+from ..errors import ConfigError, StoreError
+from . import Json, decode, encode, valid_id
+
+T = TypeVar("T")
+VERSION = 1
+BUSY = 10.0                                       # seconds
+WAL_PAUSE = 0.05                                  # seconds
+SWEEP_INTERVAL = 60.0                             # seconds
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS responses (id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS responses_by_age ON responses (stored, size);
+PRAGMA user_version = %d;
+""" % VERSION
+# From the newest to the oldest: which are beyond the number, or beyond the bytes?
+SURPLUS = """
+DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
+    SELECT rowid, row_number() OVER newest AS n, sum(size) OVER newest AS bytes FROM responses
+    WINDOW newest AS (ORDER BY stored DESC, rowid DESC ROWS UNBOUNDED PRECEDING)
+) WHERE n > ? OR bytes > ?)
+"""
+
+
+class SqliteStore:
+    """The store in the file ``path``; it and its directories are made when they are missing, readable by this user only.
+
+    :raises ConfigError: the file cannot be opened or is something else
+    """
+
+    def __init__(self, path: str, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]) -> None:
+        self._path = path
+        self._limits = (max_responses, max_bytes)
+        self._ttl = ttl
+        self._now = now
+        self._swept = now()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rproxy-store")
+        try:
+            self._db = self._thread.submit(self._open).result()
+        except (sqlite3.Error, OSError, ConfigError) as error:
+            self._thread.shutdown()
+            raise ConfigError("store.path: cannot use %s: %s" % (path, error)) from error
+
+    async def get(self, record_id: str) -> Optional[Json]:
+        """The record, or None."""
+        if not valid_id(record_id):
+            return None
+        return await self._run(lambda: self._get(record_id))
+
+    async def put(self, record_id: str, record: Json) -> None:
+        """Returns when the record is committed."""
+        blob = encode(record_id, record)
+        await self._run(lambda: self._put(record_id, blob))
+
+    async def delete(self, record_id: str) -> bool:
+        """:returns: was it there?"""
+        return valid_id(record_id) and await self._run(lambda: self._delete(record_id))
+
+    async def sweep(self) -> int:
+        """:returns: how many records were too old or too much"""
+        return await self._run(self._sweep)
+
+    async def close(self) -> None:
+        """Ends the thread after what it still has to do; calling it twice does no harm."""
+        try:
+            await self._run(self._db.close)
+        except StoreError:
+            pass                                  # closed before
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError, RuntimeError) as error:        # RuntimeError: the thread has ended
+            raise StoreError("sqlite store %s: %s" % (self._path, error)) from error
+
+    # ---- in the thread --------------------------------------------------------------------------------------------------------
+    def _open(self) -> sqlite3.Connection:
+        os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))          # it holds conversations
+        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise ConfigError("it was written by a newer rproxy (schema %d, this one knows %d)" % (version, VERSION))
+            _start_wal(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT;")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _get(self, record_id: str) -> Optional[Json]:
+        row = self._db.execute("SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())).fetchone()
+        return None if row is None else decode(record_id, row[0])
+
+    def _put(self, record_id: str, blob: bytes) -> None:
+        if len(blob) > self._limits[1]:
+            raise StoreError("response %s has %d bytes, more than store.max_bytes (%d)" % (record_id, len(blob), self._limits[1]))
+        self._db.execute("INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)",
+                         (record_id, self._now(), len(blob), blob))
+        if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
+            self._sweep()
+
+    def _delete(self, record_id: str) -> bool:
+        return self._db.execute("DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())).rowcount > 0
+
+    def _sweep(self) -> int:
+        self._swept = self._now()
+        return sum(self._db.execute(statement, values).rowcount for statement, values in (
+            ("DELETE FROM responses WHERE stored <= ?", (self._oldest(),)), (SURPLUS, self._limits)))
+
+    def _oldest(self) -> float:
+        return self._now() - self._ttl
+
+
+def _start_wal(db: sqlite3.Connection) -> None:
+    """Changes the mode of the file; while another process does the same, sqlite fails at once instead of waiting."""
+    for tries_left in reversed(range(int(BUSY / WAL_PAUSE))):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if not tries_left:
+                raise
+            time.sleep(WAL_PAUSE)

@@ -1,0 +1,387 @@
+"""Response stores: one table of tests for memory, sqlite and a real Redis; then what only one of them promises."""
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from rproxy.errors import ConfigError, StoreError
+from rproxy.store import Store, encode, open_store, valid_id
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORD = {"response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]}, "input": [{"n": 1.5, "x": None}], "owner": "k1"}
+BAD_IDS = ["", "a/b", "../x", "a b", "a\n", "ä", "x" * 129, "a:b", "*", "a\0"]
+
+# A process that does what the arguments say with the store in the file argv[1].
+CHILD = """
+import asyncio, sys
+from rproxy.store import open_store
+async def main(path, command, *ids):
+    store = open_store("sqlite", path)
+    for n in range(10**9 if command == "forever" else 1):
+        for one in ids:
+            key = one + str(n) if command == "forever" else one
+            if command == "get":
+                print((await store.get(key) or {}).get("n"), flush=True)
+            else:
+                await store.put(key, {"n": key, "pad": "x" * 20000})
+                print(key, flush=True)
+    await store.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Clock:
+    """Unix time that a test turns by hand."""
+
+    def __init__(self) -> None:
+        self.time = 1790000000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A Redis of our own."""
+    pytest.importorskip("redis")
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("there is no redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield "redis://127.0.0.1:%d/0" % port
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path, io_loop: IOLoop) -> Iterator[Callable[..., Store]]:
+    """Makes stores of the kind that ``request.param`` names, all with the same content; closes them at the end."""
+    made: List[Store] = []
+
+    def open_one(**limits: Any) -> Store:
+        kind = request.param
+        url = request.getfixturevalue("redis_url") if kind == "redis" else None
+        store = open_store(kind, str(tmp_path / "deep" / "responses.db") if kind == "sqlite" else None, url, **limits)
+        made.append(store)
+        return store
+
+    yield open_one
+    for store in made:
+        io_loop.asyncio_loop.run_until_complete(store.close())
+
+
+every_store = pytest.mark.parametrize("make", ["memory", "sqlite", "redis"], indirect=True)
+shared_store = pytest.mark.parametrize("make", ["sqlite", "redis"], indirect=True)
+own_store = pytest.mark.parametrize("make", ["memory", "sqlite"], indirect=True)
+sqlite_store = pytest.mark.parametrize("make", ["sqlite"], indirect=True)
+
+
+# ---- every store --------------------------------------------------------------------------------------------------------------
+@every_store
+async def test_what_is_put_is_got(make: Callable[..., Store]) -> None:
+    store = make()
+    assert await store.get("resp_1") is None
+    await store.put("resp_1", RECORD)
+    assert await store.get("resp_1") == RECORD
+    await store.put("resp_1", {"n": 2})
+    assert await store.get("resp_1") == {"n": 2}
+    assert await store.delete("resp_1") is True
+    assert await store.delete("resp_1") is False
+    assert await store.get("resp_1") is None
+    assert await store.sweep() == 0
+
+
+@every_store
+async def test_a_record_is_a_copy(make: Callable[..., Store]) -> None:
+    store = make()
+    record = {"input": [1]}
+    await store.put("resp_copy", record)
+    record["input"].append(2)
+    first = await store.get("resp_copy")
+    assert first == {"input": [1]}
+    first["input"].append(3)
+    assert await store.get("resp_copy") == {"input": [1]}
+
+
+@every_store
+@pytest.mark.parametrize("bad", BAD_IDS)
+async def test_what_is_no_id_is_never_looked_up(make: Callable[..., Store], bad: str) -> None:
+    store = make()
+    assert not valid_id(bad)
+    assert await store.get(bad) is None
+    assert await store.delete(bad) is False
+    with pytest.raises(StoreError, match="not an id"):
+        await store.put(bad, {})
+
+
+@every_store
+async def test_what_is_no_json_is_refused(make: Callable[..., Store]) -> None:
+    store = make()
+    with pytest.raises(StoreError, match="resp_odd"):
+        await store.put("resp_odd", {"x": object()})
+    assert await store.get("resp_odd") is None
+
+
+@every_store
+async def test_many_at_once(make: Callable[..., Store]) -> None:
+    store = make()
+    await asyncio.gather(*(store.put("resp_%d" % n, {"n": n}) for n in range(200)))
+    assert await asyncio.gather(*(store.get("resp_%d" % n) for n in range(200))) == [{"n": n} for n in range(200)]
+
+
+@every_store
+async def test_age(make: Callable[..., Store]) -> None:
+    store = make(ttl=0.3)
+    await store.put("resp_old", {"n": 1})
+    assert await store.get("resp_old") == {"n": 1}
+    await asyncio.sleep(0.35)
+    assert await store.get("resp_old") is None
+    assert await store.delete("resp_old") is False
+
+
+@shared_store
+async def test_two_stores_continue_each_other(make: Callable[..., Store]) -> None:
+    one, two = make(), make()
+    await one.put("resp_a", {"n": 1})
+    assert await two.get("resp_a") == {"n": 1}
+    await two.put("resp_b", {"n": 2})
+    await two.close()
+    assert await one.get("resp_b") == {"n": 2}
+
+
+# ---- bounds that the store keeps itself ---------------------------------------------------------------------------------------
+@own_store
+async def test_number(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(max_responses=3, now=clock)
+    for n in range(5):
+        clock.time += 1
+        await store.put("resp_%d" % n, {"n": n})
+    await store.sweep()
+    assert [n for n in range(5) if await store.get("resp_%d" % n)] == [2, 3, 4]
+
+
+@own_store
+async def test_bytes(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(max_bytes=1000, now=clock)
+    for n in range(5):
+        clock.time += 1
+        await store.put("resp_%d" % n, {"pad": "x" * 300})
+    await store.sweep()
+    assert [n for n in range(5) if await store.get("resp_%d" % n)] == [2, 3, 4]
+    with pytest.raises(StoreError, match="max_bytes"):
+        await store.put("resp_4", {"pad": "x" * 1000})
+    assert await store.get("resp_4") is not None
+
+
+@own_store
+async def test_sweep_forgets_the_old(make: Callable[..., Store]) -> None:
+    clock = Clock()
+    store = make(ttl=10, now=clock)
+    await store.put("resp_1", {"n": 1})
+    clock.time += 6
+    await store.put("resp_2", {"n": 2})
+    await store.get("resp_1")                     # being read makes it no younger
+    clock.time += 6
+    assert await store.sweep() == 1
+    assert await store.sweep() == 0
+    assert [await store.get("resp_1"), await store.get("resp_2")] == [None, {"n": 2}]
+
+
+async def test_memory_keeps_what_is_used() -> None:
+    store = open_store("memory", max_responses=2)
+    await store.put("a", {})
+    await store.put("b", {})
+    await store.get("a")
+    await store.put("c", {})
+    assert [await store.get(i) for i in "abc"] == [{}, None, {}]
+    await store.close()
+    assert await store.get("a") is None
+
+
+async def test_memory_is_quick_with_many() -> None:
+    store = open_store("memory", max_responses=5000)
+    began = time.perf_counter()
+    for n in range(20000):
+        await store.put("resp_%d" % n, {"n": n})
+        await store.get("resp_%d" % max(0, n - 4000))
+    assert time.perf_counter() - began < 3
+
+
+# ---- sqlite -------------------------------------------------------------------------------------------------------------------
+@sqlite_store
+async def test_sqlite_sweeps_while_it_writes(make: Callable[..., Store], tmp_path: Path) -> None:
+    clock = Clock()
+    store = make(ttl=100, now=clock)
+    await store.put("resp_1", {})
+    clock.time += 101
+    await store.put("resp_2", {})
+    with sqlite3.connect(str(tmp_path / "deep" / "responses.db")) as db:
+        assert db.execute("SELECT id FROM responses").fetchall() == [("resp_2",)]
+    db.close()
+
+
+@sqlite_store
+async def test_sqlite_file_is_private(make: Callable[..., Store], tmp_path: Path) -> None:
+    await make().put("resp_1", {})
+    for name in os.listdir(tmp_path / "deep"):
+        assert stat.S_IMODE(os.stat(tmp_path / "deep" / name).st_mode) == 0o600, name
+    assert stat.S_IMODE(os.stat(tmp_path / "deep").st_mode) == 0o700
+
+
+@sqlite_store
+async def test_sqlite_never_holds_the_loop(make: Callable[..., Store], tmp_path: Path) -> None:
+    store = make()
+    other = sqlite3.connect(str(tmp_path / "deep" / "responses.db"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    put = asyncio.ensure_future(store.put("resp_1", {}))
+    began = time.perf_counter()
+    await asyncio.sleep(0.1)
+    assert not put.done() and time.perf_counter() - began < 0.3
+    other.execute("COMMIT")
+    other.close()
+    await put
+    assert await store.get("resp_1") == {}
+
+
+@sqlite_store
+async def test_sqlite_after_close(make: Callable[..., Store]) -> None:
+    store = make()
+    await store.close()
+    await store.close()
+    for work in (store.get("resp_1"), store.put("resp_1", {}), store.delete("resp_1"), store.sweep()):
+        with pytest.raises(StoreError, match="responses.db"):
+            await work
+
+
+@sqlite_store
+async def test_sqlite_damage_is_an_error_of_the_store(make: Callable[..., Store], tmp_path: Path) -> None:
+    store = make()
+    await store.put("resp_1", {})
+    db = sqlite3.connect(str(tmp_path / "deep" / "responses.db"), isolation_level=None)
+    for blob in (b"{", b"[]"):
+        db.execute("UPDATE responses SET record = ?", (blob,))
+        with pytest.raises(StoreError, match="damaged"):
+            await store.get("resp_1")
+    db.execute("DROP TABLE responses")
+    db.close()
+    with pytest.raises(StoreError, match="no such table"):
+        await store.put("resp_1", {})
+
+
+def test_sqlite_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    newer, other = tmp_path / "newer.db", tmp_path / "other.db"
+    db = sqlite3.connect(str(newer))
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    other.write_bytes(b"this is a letter, not a database" * 100)
+    for path, words in ((newer, "newer rproxy"), (other, "not a database"), (tmp_path, "directory"), (other / "x.db", "other.db")):
+        with pytest.raises(ConfigError, match=words):
+            open_store("sqlite", str(path))
+
+
+def child(path: Path, command: str, *ids: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(path), command, *ids], stdout=subprocess.PIPE, text=True, cwd=str(ROOT))
+
+
+async def test_sqlite_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "responses.db"
+    acknowledged: List[str] = []
+    for run in ("a", "b", "c"):
+        with child(path, "forever", run) as process:
+            assert process.stdout is not None
+            for _ in range(40):
+                acknowledged.append(process.stdout.readline().strip())
+            process.send_signal(signal.SIGKILL)
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+    store = open_store("sqlite", str(path))
+    assert len(acknowledged) >= 120 and all(acknowledged)
+    for key in acknowledged:
+        record = await store.get(key)
+        assert record is not None and record["n"] == key
+    await store.close()
+    db = sqlite3.connect(str(path))
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+
+
+async def test_sqlite_is_shared_by_processes(tmp_path: Path) -> None:
+    path = tmp_path / "responses.db"
+    writers = [child(path, "put", *("p%d_%d" % (n, i) for i in range(30))) for n in range(4)]        # they also make the file at once
+    for writer in writers:
+        assert len(writer.communicate(timeout=60)[0].split()) == 30 and writer.returncode == 0
+    store = open_store("sqlite", str(path))
+    for n in range(4):
+        assert await store.get("p%d_29" % n) is not None
+    await store.put("mine", {"n": "from the parent"})
+    with child(path, "get", "mine", "p0_0", "nobody") as reader:
+        assert reader.communicate(timeout=60)[0].splitlines() == ["from the parent", "p0_0", "None"]
+    await store.close()
+
+
+# ---- redis --------------------------------------------------------------------------------------------------------------------
+async def test_redis_that_does_not_answer(redis_url: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = open_store("redis", url="redis://user:hush@127.0.0.1:%d/0" % port)
+    began = time.perf_counter()
+    for work in (store.get("resp_1"), store.put("resp_1", {}), store.delete("resp_1")):
+        with pytest.raises(StoreError, match="redis store redis://127.0.0.1") as caught:
+            await work
+        assert "hush" not in str(caught.value)
+    assert time.perf_counter() - began < 2
+    await store.close()
+
+
+async def test_redis_keys_are_prefixed_and_expire(redis_url: str) -> None:
+    import redis.asyncio as redis
+    store = open_store("redis", url=redis_url, ttl=60)
+    await store.put("resp_key", {"n": 1})
+    client = redis.Redis.from_url(redis_url)
+    assert await client.get("rproxy:response:resp_key") == encode("resp_key", {"n": 1})
+    assert 0 < await client.pttl("rproxy:response:resp_key") <= 60000
+    await client.set("rproxy:response:resp_key", b"\xff")
+    with pytest.raises(StoreError, match="damaged"):
+        await store.get("resp_key")
+    await client.aclose()
+    await store.close()
+
+
+def test_redis_needs_a_url_and_a_package(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    with pytest.raises(ConfigError, match="not a Redis URL"):
+        open_store("redis", url="http://u:hush@h/")
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        open_store("redis", url=redis_url)
+
+
+@pytest.mark.parametrize("kind,path,url", [("disk", None, None), ("sqlite", None, None), ("sqlite", "", None), ("redis", None, None)])
+def test_unknown_kind(kind: str, path: str, url: str) -> None:
+    with pytest.raises(ConfigError, match="kind must be"):
+        open_store(kind, path, url)
