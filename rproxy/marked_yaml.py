@@ -72,8 +72,8 @@ def load(text: Union[str, bytes], name: str) -> Document:
         loader = yaml.SafeLoader(decoded)
         _Builder(loader, document).build()
     except yaml.reader.ReaderError as error:
-        character = str(error.character)          # text was given, so this is one, too
-        raise document.error_at(_find(decoded, character), "the character U+%04X is not allowed in YAML" % ord(character)) from None
+        place = _find(decoded, chr(error.character))
+        raise document.error_at(place, "the character U+%04X is not allowed in YAML" % error.character) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise document.error_at(_place(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
