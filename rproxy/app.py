@@ -12,7 +12,6 @@ import errno
 import logging
 import signal
 import socket
-import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from tornado.httpserver import HTTPServer
@@ -34,7 +33,7 @@ from .handlers import (
     Site,
 )
 from .service import Service
-from .store import MemoryStore
+from .store import open_store
 from .upstream import Upstream
 from .websocket import PING_INTERVAL, ResponsesSocket, use_fast_unmask
 
@@ -211,11 +210,11 @@ async def serve(config: Config, *, insecure: bool = False, ready: Optional[Calla
     """
     check_exposure(config, insecure)
     server, kept = config.server, config.store
+    store = open_store(kept.kind, kept.path, kept.url, max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl)
     upstream = Upstream(connect_timeout=server.connect_timeout, first_byte_timeout=server.first_byte_timeout,
                         idle_timeout=server.request_timeout)
-    store = MemoryStore(max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl, now=time.time)
     try:
         await run(config, Service(config, upstream, store), ready=ready)
     finally:
         upstream.close()
-        store.close()
+        await store.close()

@@ -8,20 +8,18 @@ request as soon as its header is there.  A refusal is written at once, but the c
 is cancelled, whether or not the provider says anything.  When the server stops, what still runs after the grace period is cancelled,
 too; a stream that has begun then ends with ``response.failed``, because a client must never have to guess how a turn ended.
 
-**Writing.**  The head leaves with the first events in one write.  Everything after that goes through :class:`Wire`, straight into the
-socket when nothing is queued there, because an IOStream write costs a turn of the event loop for every delta.
+**Writing.**  The head leaves with the first events in one write; everything after that goes through :mod:`rproxy.wire`.
 """
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import ssl
 from dataclasses import dataclass, field
 from typing import Any, Awaitable, ClassVar, Dict, List, Mapping, MutableMapping, Optional, Protocol, Set, Tuple
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from .access import Access
@@ -31,6 +29,7 @@ from .convert.sse import DONE, encode_json, encode_sse
 from .errors import ApiError, for_codex, internal, invalid, model_not_found, not_found, unavailable
 from .service import Service
 from .turn import Client
+from .wire import Progress, Wire, drained
 
 log = logging.getLogger("rproxy.http")
 
@@ -39,7 +38,6 @@ Json = Dict[str, Any]
 LINGER = 8 << 20                  # bytes of a refused body that are read and thrown away
 LINGER_SECONDS = 10.0
 UNLIMITED = 1 << 60               # Tornado's own limit answers without a body; BodyReader counts instead
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 STOPPING = "The proxy is shutting down. Please try again."
 
 
@@ -77,74 +75,6 @@ def current_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-class Wire:
-    """Ordered writes to one client, the cheapest way first: into the socket, else into the stream's queue."""
-
-    def __init__(self, stream: IOStream) -> None:
-        self._stream = stream
-        stream.set_nodelay(True)      # else Nagle and delayed ACK hold events back for 40 ms
-
-    def send(self, data: bytes) -> Optional[Awaitable[None]]:
-        """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""
-        stream, sent = self._stream, 0
-        if stream.closed():
-            return None               # the close callback cancels the turn
-        if not stream.writing():
-            try:
-                sent = stream.socket.send(data)
-            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                pass
-            except OSError as error:
-                stream.close(error)
-                return None
-            if sent == len(data):
-                return None
-        try:
-            return drained(stream.write(memoryview(data)[sent:]))
-        except StreamClosedError:
-            return None
-
-
-def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's failure."""
-    done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
-
-    def settle(future: asyncio.Future[None]) -> None:
-        if not future.cancelled():
-            future.exception()        # seen: nobody shall log it as never retrieved
-        if not done.done():
-            done.set_result(None)
-
-    written.add_done_callback(settle)
-    return done
-
-
-class Progress:
-    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an emergency."""
-
-    def __init__(self) -> None:
-        self.response: Optional[Json] = None
-        self._next = 0
-        self._ended = False
-
-    @property
-    def open(self) -> bool:
-        """True between the first event and the terminal one."""
-        return self.response is not None and not self._ended
-
-    def note(self, events: List[Json]) -> None:
-        """Remember the position in the stream."""
-        last = events[-1]
-        self._next = int(last.get("sequence_number", self._next)) + 1
-        self._ended = last.get("type") in TERMINAL
-
-    def failed(self, error: ApiError) -> Json:
-        """The terminal event of a turn that this proxy itself cuts short."""
-        told = {"code": error.stream_code, "message": error.failed_message()}
-        response = {**(self.response or {}), "status": "failed", "error": told}
-        return {"type": "response.failed", "sequence_number": self._next, "response": response}
 
 
 class Edge(RequestHandler):

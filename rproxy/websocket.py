@@ -33,7 +33,8 @@ from tornado.websocket import WebSocketHandler
 from .bodies import parse_object
 from .convert.sse import encode_json
 from .errors import ApiError, invalid, unavailable, ws_error
-from .handlers import STOPPING, Edge, Progress, Wire, new_request_id
+from .handlers import STOPPING, Edge, new_request_id
+from .wire import Progress, Wire
 
 log = logging.getLogger("rproxy.websocket")
 
