@@ -208,17 +208,17 @@ class ResponseParser:
         match = _CHUNK.match(data, position)
         if match is None:
             return self._bad_chunk_line(data, position)
-        start = match.end()
-        end = start + int(match.group(1), 16)
-        if start == end:
-            self._state = self._trailer_line
-        elif data[end:end + 2] == b"\r\n":              # a whole chunk, as events usually come
+        while match is not None:                        # whole chunks, as events usually come
+            start = match.end()
+            end = start + int(match[1], 16)
+            if start == end or not data.startswith(b"\r\n", end):
+                self._left = end - start
+                self._state = self._chunk if self._left else self._trailer_line
+                return start
             self._body.append(data[start:end])
-            return end + 2
-        else:
-            self._left = end - start
-            self._state = self._chunk
-        return start
+            position = end + 2
+            match = _CHUNK.match(data, position)
+        return position
 
     def _bad_chunk_line(self, data: bytes, position: int) -> int:
         line = data[position:position + MAX_CHUNK_LINE]

@@ -1,0 +1,287 @@
+"""One keep-alive HTTP/1.1 connection to a provider: a socket read straight from the event loop.
+
+Reading costs one callback per arrival: ``recv_into`` a buffer that all connections share, parse, call the receiver.  (A Tornado
+IOStream costs twice that, because its reads go through a future and so through another turn of the loop.)  A connection is in one
+of four states:
+
+    FREE      nothing is asked; any byte or a close from the other side ends it, for nobody could say what the bytes answer
+    BUSY      an exchange runs, and its caller waits
+    DRAINING  the caller has heard enough; the end of the body may still come for a moment and make the connection FREE
+    CLOSED
+
+The limits are on silence, never on duration: any byte, read or written, re-arms them.  A read only notes the time and the timer
+looks at that note when it fires, so that a stream of many small events does no work on timers.
+"""
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import ssl
+from typing import Awaitable, Callable, List, Optional, Protocol, Tuple
+
+from tornado.httpclient import HTTPClientError
+from tornado.ioloop import IOLoop
+
+from .http1 import Head, ProtocolError, ResponseParser
+
+READ_SIZE = 65536
+LINGER = 0.1                # seconds that the end of a body may come after the last bytes that were of interest
+_TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class TransportError(HTTPClientError):
+    """There is no (complete) answer; the one error of this client, with Tornado's code 599 for that.
+
+    ``kind``: ``connect`` (no connection), ``timeout``, ``reset`` (the connection broke) or ``protocol`` (not HTTP/1.1).
+    ``answered``: bytes of an answer had come.  ``real_error``: the system's exception behind it, if there is one.
+    """
+
+    def __init__(self, kind: str, message: str, answered: bool = False, real_error: Optional[BaseException] = None) -> None:
+        super().__init__(599, message)
+        self.kind = kind
+        self.answered = answered
+        self.real_error = real_error
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class EndOfInterest(Exception):
+    """Raised by a ``streaming_callback`` that needs no more of the body: the fetch ends well, at once.
+
+    Many providers send ``[DONE]`` in one packet and the end of the body in the next; the connection waits for that in the background
+    for ``LINGER`` seconds and can then be used again, while a cancelled fetch closes it.
+    """
+
+
+class Receiver(Protocol):
+    """Who gets the answer. The methods may raise; the exchange then ends with that very exception."""
+
+    def on_head(self, head: Head) -> None: ...
+
+    def on_data(self, data: bytes) -> Optional[Awaitable[None]]: ...
+
+    def on_end(self) -> None: ...
+
+
+class State(enum.Enum):
+    FREE, BUSY, DRAINING, CLOSED = "free", "busy", "draining", "closed"
+
+
+class Connection:
+    """:arg buffer: at least 1 byte, shared by connections of the same loop. :arg on_state: told of each FREE and of CLOSED"""
+
+    def __init__(self, sock: socket.socket, buffer: bytearray, on_state: Callable[[Connection], None]) -> None:
+        self.state = State.FREE
+        self._sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._view = memoryview(buffer)
+        self._on_state = on_state
+        self._io_loop = IOLoop.current()
+        self._loop = asyncio.get_running_loop()
+        self._parser = ResponseParser()
+        self._receiver: Optional[Receiver] = None
+        self._future: Optional[asyncio.Future[None]] = None
+        self._pause: Optional[asyncio.Future[None]] = None
+        self._pause_is_ours = False
+        self._output: List[memoryview] = []
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._limits: Tuple[float, float] = (0.0, 0.0)
+        self._limit = 0.0
+        self._last = 0.0                        # when a byte was last read or written
+        self._answered = False
+        self._broken = False                    # it cannot be written any more
+        self._io_loop.add_handler(sock, self._on_event, IOLoop.READ)
+
+    async def exchange(self, request: List[bytes], parser: ResponseParser, receiver: Receiver,
+                       first_byte_timeout: float = 0, idle_timeout: float = 0) -> None:
+        """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or closed.
+
+        :arg first_byte_timeout: seconds of silence before the head of the answer is complete, 0 for no limit
+        :arg idle_timeout: the same for the body
+        :raises TransportError: kinds timeout, reset and protocol
+        """
+        assert self.state is State.FREE
+        self.state = State.BUSY
+        self._parser, self._receiver, self._answered = parser, receiver, False
+        self._limits = (first_byte_timeout, idle_timeout)
+        future = self._future = self._loop.create_future()
+        self._output = [memoryview(piece) for piece in request if piece]
+        self._arm(first_byte_timeout)
+        self._write()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if self._future is future:          # otherwise it ended just before, and may already serve another request
+                self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket now, whatever goes on. Does nothing the second time."""
+        if self.state is State.CLOSED:
+            return
+        self._release()
+        self.state = State.CLOSED
+        self._output = []
+        self._io_loop.remove_handler(self._sock)
+        self._sock.close()
+        self._on_state(self)
+
+    # How an exchange ends...
+
+    def _release(self) -> Optional[asyncio.Future[None]]:
+        """Forget the caller, its callbacks and its limits."""
+        future, self._future, self._receiver = self._future, None, None
+        self._arm(0)
+        pause, self._pause = self._pause, None
+        if pause is not None and self._pause_is_ours:
+            pause.cancel()
+        return future
+
+    def _finish(self) -> None:
+        future = self._release()
+        if self._parser.reusable and not self._output and not self._broken:
+            self.state = State.FREE
+            self._watch()
+            self._on_state(self)
+        else:                                   # also when it answered before it had taken the whole request
+            self.close()
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def _fail(self, error: BaseException) -> None:
+        future = self._release()
+        self.close()
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def _drain(self) -> None:
+        future = self._release()
+        self.state = State.DRAINING
+        self._arm(LINGER)
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    # Limits...
+
+    def _arm(self, limit: float) -> None:
+        self._last, self._limit = self._loop.time(), limit
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(limit, self._on_timer) if limit else None
+
+    def _on_timer(self) -> None:
+        left = self._last + self._limit - self._loop.time()
+        if self._pause is not None:             # the silence is ours
+            left = self._limit
+        if left > 0 and self.state is State.BUSY:
+            self._timer = self._loop.call_later(left, self._on_timer)
+            return
+        what = "nothing came" if self._parser.head is not None else "no answer came"
+        text = "%s for %g s" % (what, self._limit)
+        self._fail(TransportError("timeout", text, self._answered, TimeoutError(text)))
+
+    # The socket...
+
+    def _watch(self) -> None:
+        if self.state is not State.CLOSED:
+            wanted = (IOLoop.READ if self._pause is None else 0) | (IOLoop.WRITE if self._output else 0)
+            self._io_loop.update_handler(self._sock, wanted)
+
+    def _on_event(self, _: object, events: int) -> None:
+        if events & IOLoop.WRITE and self._output:
+            self._write()
+        if events & IOLoop.READ and self._pause is None:
+            self._read()
+
+    def _write(self) -> None:
+        try:
+            while self._output:
+                sent = self._sock.send(self._output[0])
+                self._last = self._loop.time()
+                self._output[0] = self._output[0][sent:]
+                if not self._output[0]:
+                    del self._output[0]
+        except _TRY_LATER:
+            pass
+        except OSError:
+            # The provider may have answered (401, 413) before it closed, so let the reading side say how this ends.  It will not
+            # wait: a socket that cannot be written any more is always readable.
+            self._output = []
+            self._broken = True
+        self._watch()
+
+    def _read(self) -> None:
+        again = True
+        while again:
+            try:
+                size = self._sock.recv_into(self._view)
+            except _TRY_LATER:
+                return
+            except OSError as error:
+                return self._fail(TransportError("reset", "the connection broke: %s" % error, self._answered, error))
+            self._last = self._loop.time()
+            self._answered = self._answered or size > 0
+            if self._receiver is None and self.state is not State.DRAINING:
+                return self.close()
+            self._take(bytes(self._view[:size]))
+            # what TLS has decrypted already is not announced by the loop
+            again = self._tls is not None and self._pause is None and self.state is not State.CLOSED and self._tls.pending() > 0
+
+    def _take(self, data: bytes) -> None:
+        """What came (nothing: the other side closed) goes through the parser to the receiver."""
+        try:
+            headless = self._parser.head is None
+            if data:
+                body = self._parser.feed(data)
+            else:
+                self._parser.feed_eof()
+                body = b""
+            if headless and self._parser.head is not None and self._receiver is not None:
+                self._arm(self._limits[1])
+                self._receiver.on_head(self._parser.head)
+            if body and self._receiver is not None:
+                self._hold(self._receiver.on_data(body))
+            if self._parser.done and self._receiver is not None:
+                self._receiver.on_end()
+        except EndOfInterest:
+            self._drain()
+        except ProtocolError as error:
+            self._fail(_as_transport_error(error, self._answered))
+        except (Exception, asyncio.CancelledError) as error:    # the receiver's own: it belongs to the caller
+            self._fail(error)
+        if self._parser.done and self._pause is None and self.state in (State.BUSY, State.DRAINING):
+            self._finish()
+
+    # Backpressure...
+
+    def _hold(self, wait_for: Optional[Awaitable[None]]) -> None:
+        """Read no more until the receiver is ready."""
+        if wait_for is None:
+            return
+        self._pause = pause = asyncio.ensure_future(wait_for)
+        self._pause_is_ours = pause is not wait_for     # a task for a coroutine; a future belongs to whoever made it
+        self._watch()
+        pause.add_done_callback(self._resume)
+
+    def _resume(self, pause: asyncio.Future[None]) -> None:
+        error = asyncio.CancelledError() if pause.cancelled() else pause.exception()
+        if pause is not self._pause:            # the exchange ended meanwhile
+            return
+        self._pause = None
+        self._last = self._loop.time()
+        if error is not None:
+            self._fail(error)
+        elif self._parser.done:
+            self._finish()
+        else:
+            self._watch()
+            if self._tls is not None and self._tls.pending():
+                self._read()
+
+
+def _as_transport_error(error: ProtocolError, answered: bool) -> TransportError:
+    if error.truncated:
+        return TransportError("reset", str(error), answered, ConnectionResetError(str(error)))
+    return TransportError("protocol", str(error), answered)

@@ -1,0 +1,169 @@
+"""The provider side: one chat request goes out, the bytes of its answer come back while they arrive.
+
+No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and streamed to ``on_data``;
+any other comes back whole in the :class:`Result`, for the caller to judge.  No answer at all is an ApiError.  The caller's control
+is the task: cancelling it closes the connection, which makes the provider stop generating.
+"""
+from __future__ import annotations
+
+import os
+from typing import Awaitable, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from tornado.httpclient import HTTPRequest
+from tornado.httputil import HTTPHeaders, parse_response_start_line
+
+from . import __version__
+from .convert.profile import Profile
+from .errors import ApiError, ConfigError, connect_error
+from .httpclient import EndOfInterest, PooledHTTPClient, Stats, TransportError
+from .proxytunnel import find_proxy
+
+__all__ = ["EndOfInterest", "Provider", "Result", "Upstream"]
+
+OnHead = Callable[[int, Mapping[str, str]], None]
+OnData = Callable[[bytes], Optional[Awaitable[None]]]
+_STANDARD_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "text/event-stream, application/json",
+    "User-Agent": "rproxy/" + __version__,
+}
+
+
+class Provider(Protocol):
+    """What of ``config.Provider`` matters here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def api_key(self) -> Optional[str]: ...
+    @property
+    def profile(self) -> Profile: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    @property
+    def ca_file(self) -> Optional[str]: ...
+    @property
+    def client_cert(self) -> Optional[str]: ...
+    @property
+    def client_key(self) -> Optional[str]: ...
+    @property
+    def http_proxy(self) -> Optional[str]: ...
+
+
+class Result(NamedTuple):
+    """How the provider answered. ``body`` (at most 1 MiB) only if ``status`` is not 2xx."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Upstream:
+    """All connections to all providers.
+
+    :arg connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
+    :arg first_byte_timeout: seconds of silence before the answer begins; idle_timeout: within it. Both are re-armed by any byte.
+    :arg environ: where HTTPS_PROXY and its relatives are looked up
+    """
+
+    def __init__(self, *, connect_timeout: float = 10.0, first_byte_timeout: float = 600.0, idle_timeout: float = 300.0,
+                 environ: Mapping[str, str] = os.environ) -> None:
+        self._connect_timeout = connect_timeout
+        self._environ = environ
+        self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
+
+    async def chat(self, provider: Provider, body: bytes, *, headers: Mapping[str, str], on_head: OnHead,
+                   on_data: OnData) -> Result:
+        """POST ``body`` to the provider's ``/chat/completions``.
+
+        :arg headers: of this turn; they win over those of the configuration
+        :arg on_head: called once, with status and headers, when a 2xx answer begins
+        :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read until that is done. It may
+            raise :class:`EndOfInterest` after the last piece it wants: chat() returns at once, and the connection can be used again
+            if the end of the body comes soon, while cancelling the task closes it. Its other exceptions come out of chat().
+        :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer had begun
+        """
+        watch = _HeadWatch(on_head)
+        try:
+            request = self._request(provider, "/chat/completions", headers)
+            request.method, request.body = "POST", body
+            request.header_callback, request.streaming_callback = watch, on_data
+            response = await self._client.fetch(request, raise_error=False)
+        except (TransportError, ConfigError) as error:
+            raise _api_error(error, provider, watch.announced) from error
+        return Result(response.code, response.headers, response.body)
+
+    async def preconnect(self, provider: Provider) -> None:
+        """Open a connection, so that the next chat() saves the time for it. :raises ApiError: that is not possible"""
+        try:
+            await self._client.preconnect(self._request(provider, "/chat/completions", {}))
+        except (TransportError, ConfigError) as error:
+            raise _api_error(error, provider, False) from error
+
+    def stats(self) -> Stats:
+        return self._client.stats()
+
+    def close(self) -> None:
+        """Close all connections; turns that still run fail."""
+        self._client.close()
+
+    def _request(self, provider: Provider, path: str, headers: Mapping[str, str]) -> HTTPRequest:
+        url = endpoint(provider, path)
+        proxy = find_proxy(url, self._environ, provider.http_proxy)
+        request = HTTPRequest(url, headers=request_headers(provider, headers), connect_timeout=self._connect_timeout,
+                              decompress_response=False, ca_certs=provider.ca_file, client_cert=provider.client_cert,
+                              client_key=provider.client_key)
+        if proxy is not None:
+            request.proxy_host, request.proxy_port = proxy.host, proxy.port
+            request.proxy_username, request.proxy_password = proxy.username, proxy.password
+        return request
+
+
+class _HeadWatch:
+    """Turns the lines that Tornado's ``header_callback`` gets into one call for a 2xx answer."""
+
+    def __init__(self, on_head: OnHead) -> None:
+        self.announced = False
+        self._on_head = on_head
+        self._lines: List[str] = []
+
+    def __call__(self, line: str) -> None:
+        if line != "\r\n":
+            self._lines.append(line)
+            return
+        status = parse_response_start_line(self._lines[0].rstrip("\r\n")).code
+        if 200 <= status < 300:
+            self.announced = True
+            self._on_head(status, HTTPHeaders.parse("".join(self._lines[1:])))
+
+
+def endpoint(provider: Provider, path: str) -> str:
+    """base_url + path. Query parameters of base_url, profile and provider are merged; the later ones win."""
+    base = urlsplit(provider.base_url)
+    query: Dict[str, str] = dict(parse_qsl(base.query, keep_blank_values=True))
+    query.update(provider.profile.query)
+    query.update(provider.query)
+    return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, urlencode(query), ""))
+
+
+def request_headers(provider: Provider, extra: Mapping[str, str]) -> HTTPHeaders:
+    """Standard headers and the key, then those of profile, provider and turn; the later ones win."""
+    headers = HTTPHeaders(_STANDARD_HEADERS)
+    if provider.api_key:
+        name = provider.profile.auth_header
+        headers[name] = "Bearer " + provider.api_key if name.lower() == "authorization" else provider.api_key
+    for more in (provider.profile.headers, provider.headers, extra):
+        headers.update(more)
+    return headers
+
+
+def _api_error(error: Exception, provider: Provider, got_head: bool) -> ApiError:
+    secrets = [provider.api_key] if provider.api_key else []
+    result = connect_error(error, provider.name, provider.base_url, secrets)
+    result.got_head = got_head
+    return result

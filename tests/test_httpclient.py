@@ -1,0 +1,754 @@
+"""The pooled client against servers that do each bad thing. Every test also checks that no socket and no task is left."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import socket
+import ssl
+import time
+import weakref
+from pathlib import Path
+from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Tuple
+
+import pytest
+from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+
+from rproxy.httpclient import EndOfInterest, PooledHTTPClient, TransportError
+
+GOOD_200 = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+class Lab:
+    """A client and a server; ``fetch`` asks that server."""
+
+    def __init__(self, client: PooledHTTPClient, server: RawServer, ca_file: Optional[str]) -> None:
+        self.client, self.server, self._ca_file = client, server, ca_file
+
+    def fetch(self, path: str = "/", **options: Any) -> asyncio.Future[Any]:
+        raise_error = options.pop("raise_error", True)
+        return self.client.fetch(HTTPRequest(self.server.url + path, ca_certs=self._ca_file, **options), raise_error=raise_error)
+
+    async def fails(self, kind: str, within: float = 0.5, **options: Any) -> TransportError:
+        start = time.monotonic()
+        with pytest.raises(TransportError) as caught:
+            await self.fetch(streaming_callback=lambda data: None, **options)
+        assert (caught.value.kind, caught.value.code) == (kind, 599)
+        assert time.monotonic() - start < within
+        assert self.client.stats().open == 0
+        return caught.value
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(params=["plain", "tls"])
+def start(request: pytest.FixtureRequest, certificate: Tuple[Path, Path]) -> Start:
+    @contextlib.asynccontextmanager
+    async def start(script: Script, **options: Any) -> AsyncIterator[Lab]:
+        context, ca_file = None, None
+        if request.param == "tls":
+            context, ca_file = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(certificate[0])
+            context.load_cert_chain(*certificate)
+        async with nothing_left():
+            client = PooledHTTPClient(force_instance=True, **options)
+            async with RawServer(script).running(context) as server:
+                try:
+                    yield Lab(client, server, ca_file)
+                finally:
+                    client.close()
+                    await asyncio.sleep(0.01)
+    return start
+
+
+# Connections are used again...
+
+async def test_connections_are_reused(start: Start) -> None:
+    async def echo(peer: Peer) -> None:
+        while True:
+            body = (await peer.request())[2]
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with start(echo) as lab:
+        for size in (0, 10, 3_000_000):
+            assert (await lab.fetch(method="POST", body=b"x" * size)).body == b"x" * size
+        stats = lab.client.stats()
+        assert (stats.connects, stats.reused, stats.open, stats.idle, stats.retried) == (1, 2, 1, 1, 0)
+
+
+async def test_parallel_and_lifo(start: Start) -> None:
+    used: List[int] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            used.append(peer.number)
+            await peer.send(CHUNKED, chunk(b"a"), chunk(b"b"), END, pause=0.005)
+
+    async with start(script, max_idle=3) as lab:
+        answers = await asyncio.gather(*(lab.fetch() for _ in range(5)))
+        assert [answer.body for answer in answers] == [b"ab"] * 5
+        assert lab.client.stats()[:3] == (3, 3, 5), "the limit of idle connections"
+        used.clear()
+        for _ in range(3):
+            await lab.fetch()
+        assert len(set(used)) == 1, "the one used last comes first"
+
+
+async def test_idle_connections_expire(start: Start) -> None:
+    async with start(keep_serving(OK), idle_ttl=0.05) as lab:
+        await lab.fetch()
+        assert lab.client.stats().idle == 1
+        await asyncio.sleep(0.1)
+        assert lab.client.stats()[:2] == (0, 0)
+        assert (await lab.fetch()).body == b"ok"
+
+
+async def test_preconnect(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        request = HTTPRequest(lab.server.url, ca_certs=lab._ca_file)
+        await lab.client.preconnect(request)
+        await lab.client.preconnect(request)
+        assert lab.client.stats()[:4] == (1, 1, 1, 0)
+        await lab.fetch()
+        assert lab.client.stats()[:4] == (1, 1, 1, 1)
+        with pytest.raises(TransportError):
+            await lab.client.preconnect("http://127.0.0.1:1")
+        with pytest.raises(TransportError):
+            await lab.client.preconnect("ftp://127.0.0.1/")
+
+
+async def test_tls_contexts_are_cached(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        for _ in range(3):
+            await lab.fetch()
+        assert len(lab.client._contexts) == (1 if lab._ca_file else 0)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokJUNK",
+                                    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"])
+async def test_not_reusable(start: Start, answer: bytes) -> None:
+    async with start(keep_serving(answer)) as lab:
+        for _ in range(2):
+            assert (await lab.fetch()).body == b"ok"
+            assert lab.client.stats().open == 0
+        assert lab.client.stats().connects == 2
+
+
+@pytest.mark.parametrize("ending", ["junk", "fin", "reset"])
+async def test_idle_connection_that_ends_is_dropped(start: Start, ending: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK, pause=0.02)
+        if ending == "junk":
+            await peer.send(b"HTTP/1.1 408 Timeout\r\n\r\n")
+            await peer.wait_gone()
+        elif ending == "reset":
+            peer.reset()
+
+    async with start(script) as lab:
+        await lab.fetch()
+        await asyncio.sleep(0.1)
+        assert lab.client.stats().open == 0
+        assert (await lab.fetch()).body == b"ok"
+        assert lab.client.stats().retried == 0
+
+
+@pytest.mark.parametrize("ending", ["fin", "reset"])
+async def test_one_retry_when_a_kept_connection_is_stale(start: Start, ending: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        if peer.number % 2 == 0:
+            await peer.reader.readexactly(1)            # the next request arrives, and the connection ends
+            if ending == "reset":
+                peer.reset()
+        else:
+            await peer.wait_gone()
+
+    async with start(script) as lab:
+        assert (await lab.fetch()).body == b"ok"
+        assert (await lab.fetch(method="POST", body=b"b" * 100)).body == b"ok"
+        assert lab.client.stats()[2:] == (2, 1, 1)
+
+
+async def test_no_retry_once_a_byte_came_nor_on_a_new_connection(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            await peer.request()
+            await peer.send(OK)
+            await peer.request()
+            await peer.send(b"H")
+
+    async with start(script) as lab:
+        await lab.fetch()
+        error = await lab.fails("reset")
+        assert error.answered and lab.client.stats().retried == 0
+        error = await lab.fails("reset")
+        assert not error.answered
+        assert len(lab.server.peers) == 2
+
+
+# What arrives...
+
+async def test_streaming_callback_and_header_callback(start: Start) -> None:
+    raw = (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+           + CHUNKED[:-2] + b"X-A: 1\r\n\r\n" + b"5;x=y\r\nhello\r\n" + chunk(b"0123456789") + b"0\r\nX-T: 1\r\n\r\n")
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(*(raw[i:i + 1] for i in range(len(raw))))
+
+    async with start(script) as lab:
+        got: List[bytes] = []
+        lines: List[str] = []
+        response = await lab.fetch(streaming_callback=got.append, header_callback=lines.append)
+        assert b"".join(got) == b"hello0123456789" and response.body == b""
+        assert lines == ["HTTP/1.1 200 OK\r\n", "Transfer-Encoding: chunked\r\n", "X-A: 1\r\n", "\r\n"]
+        assert (response.code, response.reason, response.headers["x-a"]) == (200, "OK", "1")
+        assert (await lab.fetch()).body == b"hello0123456789"
+        assert lab.client.stats().connects == 1
+
+
+async def test_body_until_close_and_head(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        first = (await peer.request())[0]
+        await peer.send(GOOD_200 + b"\r\n" + (b"" if first.startswith("HEAD") else b"hello"))
+
+    async with start(script) as lab:
+        assert (await lab.fetch()).body == b"hello"
+        assert (await lab.fetch(method="HEAD")).body == b""
+
+
+async def test_pieces_are_delivered_at_once(start: Start) -> None:
+    """Close-delimited bodies, too; the stock client of Tornado 6.5 holds them back."""
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.0 200 OK\r\n\r\n", b"one", b"two", pause=0.1)
+
+    async with start(script) as lab:
+        times: List[float] = []
+        await lab.fetch(streaming_callback=lambda data: times.append(time.monotonic()))
+        assert len(times) == 2 and times[1] - times[0] > 0.05
+
+
+async def test_other_statuses_keep_their_body(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        path = (await peer.request())[0].split()[1]
+        coded = gzip.compress(b"slow down")
+        await peer.send({
+            "/plain": b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 9\r\n\r\nslow down",
+            "/gzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(coded), coded),
+            "/badgzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+            "/br": b"HTTP/1.1 429 Slow\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nabcd",
+            "/big": b"HTTP/1.1 500 Oh\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000,
+            "/moved": b"HTTP/1.1 307 Moved\r\nLocation: /plain\r\nContent-Length: 0\r\n\r\n",
+        }[path])
+
+    async with start(script) as lab:
+        got: List[bytes] = []
+        for path, body in [("/plain", b"slow down"), ("/gzip", b"slow down"), ("/badgzip", b""), ("/br", b""), ("/big", b"x" * (1 << 20)),
+                           ("/moved", b"")]:
+            response = await lab.fetch(path, streaming_callback=got.append, raise_error=False, method="POST", body=b"{}")
+            assert response.body == body and response.code >= 300
+        assert got == [] and response.code == 307, "redirects are never followed"
+        with pytest.raises(HTTPClientError) as caught:
+            await lab.fetch("/plain")
+        assert caught.value.code == 429 and caught.value.response.headers["Retry-After"] == "3"
+
+
+async def test_gzip(start: Start) -> None:
+    coded = gzip.compress(b"compressed")
+    head = GOOD_200 + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+
+    async def script(peer: Peer) -> None:
+        body = (await peer.request())[2]
+        data = {b"good": coded, b"cut": coded[:-1], b"bomb": gzip.compress(b"\0" * (17 << 20))}[body]
+        await peer.send(head % len(data), *(data[i:i + 100] for i in range(0, len(data), 100)) if body == b"cut" else (data,))
+
+    async with start(script) as lab:
+        got: List[bytes] = []
+        await lab.fetch(method="POST", body=b"good", streaming_callback=got.append)
+        assert b"".join(got) == b"compressed"
+        lab.client.close()
+        lab.client = PooledHTTPClient(force_instance=True)
+        await lab.fails("reset", method="POST", body=b"cut")
+        await lab.fails("protocol", method="POST", body=b"bomb")
+        lab.client.close()
+
+
+async def test_unknown_encoding(start: Start) -> None:
+    async with start(keep_serving(GOOD_200 + b"Content-Encoding: br\r\nContent-Length: 2\r\n\r\nab")) as lab:
+        assert "'br'" in str(await lab.fails("protocol"))
+
+
+@pytest.mark.parametrize("raw,ending,kind", [
+    (CHUNKED + b"5\r\nhello\r\n", "reset", "reset"), (CHUNKED + b"5\r\nhello\r\n", "fin", "reset"), (CHUNKED + b"5\r\nhel", "fin", "reset"),
+    (GOOD_200 + b"Content-Length: 10\r\n\r\nhello", "fin", "reset"), (b"", "fin", "reset"), (b"", "reset", "reset"),
+    (b"HTTP/1.1 20", "fin", "reset"), (CHUNKED + b"zz\r\nhello\r\n", "wait", "protocol"), (b"SSH-2.0\r\n", "wait", "protocol"),
+    (b"x" * 70000, "wait", "protocol"), (GOOD_200 + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "wait", "protocol"),
+])
+async def test_broken_answers(start: Start, raw: bytes, ending: str, kind: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(raw, pause=0.02)
+        if ending == "wait":
+            await peer.wait_gone()
+        elif ending == "reset":
+            peer.reset()
+
+    async with start(script) as lab:
+        error = await lab.fails(kind)
+        assert error.answered == bool(raw)
+        assert len(str(error)) < 300
+
+
+async def test_answer_before_the_request_is_sent(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 4\r\n\r\nnope", pause=0.05)
+
+    async with start(script) as lab:
+        response = await lab.fetch(method="POST", body=b"x" * (8 << 20), raise_error=False)
+        assert (response.code, response.body) == (401, b"nope")
+        assert lab.client.stats().open == 0
+
+
+# Limits and cancelling...
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED, CHUNKED + b"5\r\nhel", CHUNKED + chunk(b"hello")])
+async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(sent)
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        future = lab.fetch(streaming_callback=lambda data: None)
+        await asyncio.sleep(0.1)
+        before = time.monotonic()
+        future.cancel()
+        await asyncio.sleep(0.05)
+        gone = lab.server.peers[0].gone
+        assert gone is not None and gone - before < 0.05
+        assert lab.client.stats().open == 0
+
+
+async def test_cancel_while_sending_and_at_once(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await asyncio.sleep(0.1)
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        for delay in (0.0, 0.001, 0.05):
+            future = lab.fetch(method="POST", body=b"x" * (16 << 20))
+            await asyncio.sleep(delay)
+            future.cancel()
+            await asyncio.sleep(0.02)
+            assert lab.client.stats().open == 0 and not lab.client._fetches
+
+
+async def test_cancel_of_the_awaiting_task(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(lab.fetch(), 0.05)
+        await asyncio.sleep(0.02)
+        assert lab.client.stats().open == 0 and lab.server.peers[0].gone
+
+
+async def test_cancel_while_connecting() -> None:
+    """TCP that is not answered, a TLS handshake that is not answered, a tunnel that is not answered."""
+    async def script(peer: Peer) -> None:
+        await peer.wait_gone()
+
+    async with nothing_left(), RawServer(script).running() as server:
+        client = PooledHTTPClient(force_instance=True)
+        port = int(server.url.rpartition(":")[2])
+        requests = [HTTPRequest("http://192.0.2.1:81/"), HTTPRequest("https://127.0.0.1:%d/" % port),
+                    HTTPRequest("https://192.0.2.1/", proxy_host="127.0.0.1", proxy_port=port)]
+        for request in requests:
+            future = client.fetch(request)
+            await asyncio.sleep(0.05)
+            if not future.done():                       # a machine without a route fails at once
+                before = time.monotonic()
+                future.cancel()
+                await asyncio.sleep(0.05)
+                assert all(peer.gone and peer.gone - before < 0.05 for peer in server.peers[-1:])
+            future.exception() if not future.cancelled() else None
+        for request in requests[1:]:
+            request.connect_timeout = 0.05
+            with pytest.raises(TransportError, match="within 0.05 s") as caught:
+                await client.fetch(request)
+            assert caught.value.kind == "timeout"
+        client.close()
+
+
+@pytest.mark.parametrize("sent,limit", [(b"", "first_byte_timeout"), (b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_timeout"),
+                                        (CHUNKED, "idle_timeout"), (CHUNKED + chunk(b"x"), "idle_timeout")])
+async def test_silence(start: Start, sent: bytes, limit: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(sent)
+        await peer.wait_gone()
+
+    async with start(script, **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.1}) as lab:
+        before = time.monotonic()
+        error = await lab.fails("timeout")
+        assert time.monotonic() - before > 0.09 and "0.1 s" in str(error)
+        assert isinstance(error.real_error, TimeoutError)
+
+
+async def test_any_byte_rearms_the_limits_and_there_is_no_total(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*(bytes([byte]) for byte in CHUNKED[:20]), CHUNKED[20:], *[chunk(b": ping\n\n")] * 10, END, pause=0.02)
+
+    async with start(script, first_byte_timeout=0.15, idle_timeout=0.15) as lab:
+        assert (await lab.fetch()).body == b": ping\n\n" * 10
+
+
+async def test_request_timeout_is_the_total_when_it_is_given(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED, *[chunk(b"x")] * 100, pause=0.02)
+
+    async with start(script) as lab:
+        assert "no complete answer within 0.2 s" in str(await lab.fails("timeout", request_timeout=0.2))
+
+
+async def test_client_close_fails_what_runs(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        future = lab.fetch()
+        await asyncio.sleep(0.05)
+        lab.client.close()
+        with pytest.raises(TransportError):
+            await future
+        assert lab.client.stats().open == 0
+
+
+# The callback...
+
+def flood(peer: Peer) -> Awaitable[None]:
+    async def script() -> None:
+        await peer.request()
+        await peer.send(CHUNKED, *[chunk(b"x" * 65536)] * 320, END)
+        await peer.wait_gone()
+    return script()
+
+
+async def test_backpressure(start: Start) -> None:
+    async with start(flood) as lab:
+        got, busy, pauses = 0, False, 0
+
+        async def slow() -> None:
+            nonlocal busy
+            await asyncio.sleep(0.001)
+            busy = False
+
+        def take(data: bytes) -> Optional[Awaitable[None]]:
+            nonlocal got, busy, pauses
+            assert not busy, "called while the last call is not done"
+            before, got = got, got + len(data)
+            if before >> 18 == got >> 18:
+                return None
+            busy, pauses = True, pauses + 1
+            return slow()
+
+        await lab.fetch(streaming_callback=take)
+        assert got == 320 * 65536 and pauses >= 80 and not busy
+        await asyncio.sleep(0.01)
+        assert lab.client.stats().idle == 1
+
+
+async def test_nothing_is_read_while_the_callback_waits(start: Start) -> None:
+    async with start(flood, idle_timeout=0.1) as lab:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        got: List[int] = []
+
+        def take(data: bytes) -> Optional[Awaitable[None]]:
+            got.append(len(data))
+            return None if gate.done() else gate
+
+        future = lab.fetch(streaming_callback=take)
+        await asyncio.sleep(0.3)                        # more than idle_timeout: the silence is ours
+        assert len(got) == 1 and not future.done()
+        gate.set_result(None)
+        await future
+        assert sum(got) == 320 * 65536
+
+
+async def test_cancel_while_the_callback_waits(start: Start) -> None:
+    async with start(flood) as lab:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended: List[str] = []
+
+        async def wait_forever() -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                ended.append("cancelled")
+
+        for callback in (lambda data: gate, lambda data: wait_forever()):
+            future = lab.fetch(streaming_callback=callback)
+            await asyncio.sleep(0.1)
+            future.cancel()
+            await asyncio.sleep(0.02)
+            assert lab.client.stats().open == 0
+        assert ended == ["cancelled"] and not gate.done(), "a task of ours is cancelled, a future of others is not"
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_errors_of_the_callback_come_out_of_fetch(start: Start, waiting: bool) -> None:
+    async def fail_later() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("mine")
+
+    def fail(data: bytes) -> Optional[Awaitable[None]]:
+        if waiting:
+            return fail_later()
+        raise KeyError("mine")
+
+    async with start(flood) as lab:
+        with pytest.raises(KeyError, match="mine"):
+            await lab.fetch(streaming_callback=fail)
+        with pytest.raises(KeyError, match="line"):
+            await lab.fetch(header_callback=lambda line: {}["line"])
+        assert lab.client.stats().open == 0
+
+
+async def test_a_cancelled_wait_ends_the_fetch(start: Start) -> None:
+    async with start(flood) as lab:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future = lab.fetch(streaming_callback=lambda data: gate)
+        await asyncio.sleep(0.05)
+        gate.cancel()
+        with pytest.raises(TransportError, match="abandoned"):
+            await future
+        assert lab.client.stats().open == 0
+
+
+@pytest.mark.parametrize("delay,reused", [(0.0, True), (0.05, True), (0.3, False)])
+async def test_end_of_interest(start: Start, delay: float, reused: bool) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(CHUNKED)
+            await peer.send(chunk(b"data: [DONE]\n\n"), pause=delay)
+            await peer.send(chunk(b"unwanted"), END)
+
+    def take(data: bytes) -> None:
+        raise EndOfInterest
+
+    async with start(script) as lab:
+        before = time.monotonic()
+        response = await lab.fetch(streaming_callback=take)
+        assert response.code == 200 and time.monotonic() - before < 0.04 + (0.1 if lab._ca_file else 0)
+        await asyncio.sleep(0.2)
+        assert lab.client.stats()[:2] == ((1, 1) if reused else (0, 0))
+        await lab.fetch(streaming_callback=take)
+        assert lab.client.stats().reused == reused
+
+
+async def test_end_of_interest_then_cancel(start: Start) -> None:
+    """A caller that raises EndOfInterest and cancels as well must not lose the connection."""
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(CHUNKED + chunk(b"data: [DONE]\n\n"), pause=0.03)
+            await peer.send(END)
+
+    async with start(script) as lab:
+        futures: List[asyncio.Future[Any]] = []
+
+        def take(data: bytes) -> None:
+            futures[0].cancel()
+            raise EndOfInterest
+
+        futures.append(lab.fetch(streaming_callback=take))
+        with pytest.raises(asyncio.CancelledError):
+            await futures[0]
+        await asyncio.sleep(0.06)
+        assert lab.client.stats().idle == 1
+
+
+# Requests...
+
+async def test_what_is_sent(start: Start) -> None:
+    seen: List[Any] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.send(OK)
+
+    async with start(script) as lab:
+        request = HTTPRequest(lab.server.url + "/v1/x?a=b#f", method="POST", body=b"{}", headers={"X-Key": "1"}, ca_certs=lab._ca_file,
+                              decompress_response=False, user_agent="me/1", auth_username="u", auth_password="p")
+        await lab.client.fetch(request)
+        await lab.client.fetch(request)
+        first, headers, body = seen[1]
+        assert (first, body) == ("POST /v1/x?a=b HTTP/1.1", b"{}")
+        assert headers == {"x-key": "1", "host": lab.server.url.rpartition("/")[2], "accept-encoding": "identity", "content-length": "2",
+                           "user-agent": "me/1", "authorization": "Basic dTpw"}
+        await lab.fetch("", method="POST", body="")
+        assert seen[2][0] == "POST / HTTP/1.1" and seen[2][1]["content-length"] == "0"
+        await lab.fetch()
+        assert "content-length" not in seen[3][1]
+
+
+@pytest.mark.parametrize("url,headers", [
+    ("http://127.0.0.1:1/", {"X": "a\r\nb: c"}), ("http://127.0.0.1:1/", {"X": "a\nb"}), ("http://127.0.0.1:1/", {"X": "a\0"}),
+    ("http://127.0.0.1:1/", {"X": "\u20ac"}), ("http://127.0.0.1:1/a b", {}), ("http://127.0.0.1:1/\r\nX: y", {}), ("http:///x", {}),
+    ("ftp://127.0.0.1/", {}), ("nothing", {}), ("http://127.0.0.1:99999/", {}), ("http://[::1/", {}),
+])
+async def test_requests_that_are_refused(url: str, headers: Any) -> None:
+    client = PooledHTTPClient(force_instance=True)
+    with pytest.raises(TransportError, match="cannot be sent") as caught:
+        await client.fetch(HTTPRequest(url, headers=headers))
+    assert "\u20ac" not in str(caught.value) and "\n" not in str(caught.value)
+    assert client.stats().connects == 0
+    client.close()
+
+
+async def test_no_connection() -> None:
+    async with nothing_left():
+        client = PooledHTTPClient(force_instance=True)
+        with pytest.raises(TransportError) as caught:
+            await client.fetch("http://127.0.0.1:1/")
+        assert caught.value.kind == "connect" and isinstance(caught.value.real_error, ConnectionRefusedError)
+        with pytest.raises(TransportError) as caught:
+            await client.fetch("http://no-such-host.invalid/")
+        assert caught.value.kind == "connect" and isinstance(caught.value.real_error, OSError)
+        client.close()
+
+
+@pytest.mark.parametrize("hosts,works", [
+    (["127.0.0.9", "127.0.0.1"], True), (["192.0.2.1", "127.0.0.9", "127.0.0.1"], True), (["::9", "127.0.0.1"], True),
+    (["127.0.0.9", "127.0.0.8"], False),
+])
+async def test_every_address_of_a_host_is_tried(hosts: List[str], works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nothing_left(), RawServer(keep_serving(OK)).running() as server:
+        port = int(server.url.rpartition(":")[2])
+        found = [socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0] for host in hosts]
+
+        async def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+            return found
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        client = PooledHTTPClient(force_instance=True)
+        url = "http://host.invalid:%d/" % port
+        if works:
+            before = time.monotonic()
+            assert (await client.fetch(url)).body == b"ok"
+            assert time.monotonic() - before < 0.8
+        else:
+            with pytest.raises(TransportError, match="127.0.0.9"):
+                await client.fetch(url)
+        found[:] = [found[0]] * 3                       # several, and the fetch is cancelled during the race
+        future = client.fetch(url)
+        await asyncio.sleep(0)
+        future.cancel()
+        await asyncio.sleep(0.01)
+        client.close()
+
+
+async def test_untrusted_certificate(certificate: Tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with nothing_left(), RawServer(keep_serving(OK)).running(context) as server:
+        client = PooledHTTPClient(force_instance=True)
+        with pytest.raises(TransportError) as caught:
+            await client.fetch(server.url)
+        assert caught.value.kind == "connect" and isinstance(caught.value.real_error, ssl.SSLCertVerificationError)
+        assert (await client.fetch(server.url, validate_cert=False)).body == b"ok"
+        with pytest.raises(TransportError, match="missing.pem"):
+            await client.fetch(server.url, ca_certs=str(tmp_path / "missing.pem"))
+        client.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        client = PooledHTTPClient(force_instance=True)
+        assert (await client.fetch(server.url)).body == b"ok"
+        client.close()
+
+
+async def test_client_certificate(certificate: Tuple[Path, Path]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    context.load_verify_locations(str(certificate[0]))
+    context.verify_mode = ssl.CERT_REQUIRED
+    cert, key = map(str, certificate)
+    async with nothing_left(), RawServer(keep_serving(OK)).running(context) as server:
+        client = PooledHTTPClient(force_instance=True)
+        assert (await client.fetch(server.url, ca_certs=cert, client_cert=cert, client_key=key)).body == b"ok"
+        with pytest.raises(TransportError):
+            await client.fetch(server.url, ca_certs=cert)
+        client.close()
+
+
+async def test_unix_socket_and_ipv6(tmp_path: Path) -> None:
+    seen: List[Any] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.send(OK)
+
+    async with nothing_left():
+        client = PooledHTTPClient(force_instance=True)
+        path = str(tmp_path / "A.sock")
+        async with RawServer(script).running(path=path):
+            for _ in range(2):
+                assert (await client.fetch("http+unix://%s/v1/x" % path.replace("/", "%2F"))).body == b"ok"
+            assert seen[1][0] == "GET /v1/x HTTP/1.1" and seen[1][1]["host"] == "localhost"
+            assert client.stats().reused == 1
+        with pytest.raises(TransportError):
+            await client.fetch("http+unix://%2Fno%2Fsuch%2Fsocket/")
+        try:
+            async with RawServer(script).running(host="::1") as server:
+                assert (await client.fetch(server.url)).body == b"ok"
+                assert seen[-1][1]["host"].startswith("[::1]:")
+        except OSError:
+            pytest.skip("no IPv6 here")
+        client.close()
+
+
+async def test_it_is_a_tornado_client() -> None:
+    AsyncHTTPClient.configure(PooledHTTPClient, defaults={"user_agent": "x"})
+    try:
+        client = AsyncHTTPClient()
+        assert isinstance(client, PooledHTTPClient) and AsyncHTTPClient() is client
+        client.close()
+    finally:
+        AsyncHTTPClient.configure(None)
+
+
+async def test_no_reference_cycle_keeps_an_answer_alive(start: Start) -> None:
+    """Memory of a finished turn goes at once; the kept connection holds none of it."""
+    async with start(keep_serving(OK)) as lab:
+        class Callback:
+            def __call__(self, data: bytes) -> None:
+                pass
+
+        callback = Callback()
+        ref = weakref.ref(callback)
+        await lab.fetch(streaming_callback=callback)
+        del callback
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert ref() is None and lab.client.stats().idle == 1
