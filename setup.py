@@ -21,6 +21,7 @@ setup(
     python_requires=">=3.9",
     install_requires=["tornado>=6.5.10", "pyyaml>=5.4"],
     extras_require={
+        "redis": ["redis>=5"],
         "zstd": ["zstandard"],
         "test": ["pytest<10", "pytest-tornasync", "pytest-cov", "hypothesis", "openai", "setuptools>=70.1"],
         "check": ["ruff", "mypy", "types-PyYAML"],

@@ -59,7 +59,7 @@ def model_lines(config: Config) -> List[str]:
 
 def banner(config: Config, url: str, source: str) -> str:
     """What is printed when the server listens: a list of things to do. ``url`` is without ``/v1``."""
-    model = config.named_models[0].model if config.named_models else "gpt-5.5"
+    model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     return BANNER.format(version=__version__, url=url + "/v1", source=source, models="\n".join(model_lines(config)), model=model,
                          auth=AUTH_HEADER if config.server.auth.enabled else "")
 
@@ -87,26 +87,28 @@ def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> 
     return replace(config, server=server)
 
 
-async def serve_until_stopped(args: argparse.Namespace, environ: Environ) -> int:
-    """Serve what the arguments say, until a signal comes."""
-    if args.demo:
-        config, note = demo_config(serve_demo(), args.config, environ), ""
-        source = "the demo provider: a script, no key needed"
-    else:
-        config, note = read_config(args, environ)
-        source = config.path or "no configuration file: keys from the environment"
+async def serve_config(config: Config, note: str, source: str, args: argparse.Namespace, environ: Environ) -> None:
+    """Serve until a signal comes; the banner is printed when the port is open."""
     config = with_options(config, args, environ)
     log.setup(config.server.log_level, config.server.log_format)
-    for warning in config.warnings:
-        print("rproxy: warning: " + warning, file=sys.stderr)
-    if note:
-        print("rproxy: " + note, file=sys.stderr)
+    for text in [*("warning: " + warning for warning in config.warnings), *([note] if note else [])]:
+        print("rproxy: " + text, file=sys.stderr)
     await serve(config, insecure=args.insecure, ready=lambda url: print(banner(config, url, source), flush=True))
-    return OK
+
+
+async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
+    """Serve with the demo provider in this process."""
+    with serve_demo() as url:
+        await serve_config(demo_config(url, args.config, environ), "", "the demo provider: a script, no key needed", args, environ)
 
 
 def command_serve(args: argparse.Namespace, environ: Environ) -> int:
-    return asyncio.run(serve_until_stopped(args, environ))
+    if args.demo:
+        asyncio.run(serve_demo_config(args, environ))
+    else:
+        config, note = read_config(args, environ)
+        asyncio.run(serve_config(config, note, config.path or "no configuration file: keys from the environment", args, environ))
+    return OK
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +122,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 
 def command_check(args: argparse.Namespace, environ: Environ) -> int:
     config, note = read_config(args, environ)
-    print("%s: %s" % (config.path or "no configuration file", "good"))
+    print("%s: good" % (config.path or "no configuration file, keys from the environment"))
     print("\n".join(model_lines(config)))
     for warning in [*config.warnings, *([note] if note else [])]:
         print("rproxy: warning: " + warning, file=sys.stderr)

@@ -13,9 +13,10 @@ import re
 import time
 import uuid
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
@@ -307,9 +308,13 @@ def make_demo_app(delay: float = DELAY) -> Application:
                        log_function=lambda handler: None)
 
 
-def serve_demo(host: str = "127.0.0.1", delay: float = DELAY) -> str:
-    """Serve the provider on a free port of ``host`` in the running event loop; the base URL is returned."""
+@contextmanager
+def serve_demo(host: str = "127.0.0.1", delay: float = DELAY) -> Iterator[str]:
+    """Serve the provider on a free port of ``host`` in the running event loop, as long as the context lasts; gives the base URL."""
     server = HTTPServer(make_demo_app(delay))
     sockets = bind_sockets(0, host)
     server.add_sockets(sockets)
-    return "http://%s:%d" % (host, sockets[0].getsockname()[1])
+    try:
+        yield "http://%s:%d" % (host, sockets[0].getsockname()[1])
+    finally:
+        server.stop()

@@ -119,12 +119,14 @@ def test_level_from_the_environment(monkeypatch: Any, capsys: Any) -> None:
     assert "$RPROXY_LOG_LEVEL is 'loud'; use one of trace," in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_78_and_says_what_to_do(capsys: Any) -> None:
+def test_a_port_in_use_is_78_and_says_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert main(["serve", "--demo", "--listen", "127.0.0.1:%d" % taken.getsockname()[1]]) == 78
-    assert "--listen" in capsys.readouterr().err
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        argv = [sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", address]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 78 and "another program uses this port" in done.stderr and "--listen" in done.stderr and not done.stdout
 
 
 # ---------------------------------------------------------------------------------------------- serve

@@ -206,6 +206,6 @@ async def test_errors_have_deepseeks_shape(http_server_client: Any) -> None:
 
 
 async def test_serve_demo_listens_on_a_free_port() -> None:
-    base_url = serve_demo(delay=0)
-    answer = await AsyncHTTPClient().fetch(base_url + "/models", headers={"Authorization": "Bearer k"})
+    with serve_demo(delay=0) as base_url:
+        answer = await AsyncHTTPClient().fetch(base_url + "/models", headers={"Authorization": "Bearer k"})
     assert "demo" in [m["id"] for m in json.loads(answer.body)["data"]]
