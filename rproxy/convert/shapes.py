@@ -1,0 +1,111 @@
+"""Pure readings of the fields that providers shape differently: errors, finish words, usage, nested texts."""
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+Json = Dict[str, Any]
+
+# What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot, Mistral, Anthropic,
+# Gemini, Cohere, vLLM and SGLang.
+_FINISH = {
+    "length": ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "max_length"),
+    "content_filter": ("content_filter", "content_filtered", "sensitive", "safety", "recitation", "blocklist",
+                       "prohibited_content", "spii", "refusal"),
+    "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls"),
+    "context": ("model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded"),
+    "error": ("error", "network_error", "insufficient_system_resource", "abort", "aborted", "repetition_truncation",
+              "malformed_function_call"),
+}
+_WORDS = {word: meaning for meaning, words in _FINISH.items() for word in words}
+_STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length": 4, "context": 5, "error": 6}
+
+# Codes of flat objects that are no errors.  No code at all is one: {"message": "..."} and nothing else.
+_FINE = (0, 200, "0", "200", "", "ok", "OK", "success")
+_TEXT_KEYS = ("text", "content", "thinking", "summary", "reasoning", "refusal", "value")
+_PART_KINDS = {"thinking": "reasoning", "reasoning": "reasoning", "reasoning_text": "reasoning", "refusal": "refusal"}
+_MAX_DEPTH = 5                                 # of texts inside texts
+
+
+def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
+    """The stronger of ``old`` and a raw finish_reason: stop, tool_calls, content_filter, length, context, error; None is none at all.
+
+    Several may come: some providers say ``stop`` in the first chunk, others say another one with the usage.
+    """
+    if type(word) is not str or not word.strip():
+        return old
+    new = _WORDS.get(word.strip().lower(), "stop")
+    return new if _STRENGTH[new] > _STRENGTH[old] else old
+
+
+def counts_tokens(usage: Any) -> bool:
+    """Is it a usage block with any number of tokens? Providers send null and zeros as placeholders."""
+    return type(usage) is dict and any("token" in key and _not_zero(value) for key, value in usage.items())
+
+
+def _not_zero(value: Any) -> bool:
+    if type(value) is str:
+        return value[:1].isdigit() and value.strip("0. ") != ""
+    return type(value) in (int, float) and value != 0
+
+
+def text_of(value: Any, depth: int = _MAX_DEPTH) -> str:
+    """The text of a string, of a list of parts, or of an object that holds one in a usual key."""
+    if type(value) is str:
+        return value
+    if not value or depth == 0:
+        return ""
+    if type(value) is list:
+        return "".join([text_of(part, depth - 1) for part in value])
+    if type(value) is dict:
+        return next(filter(None, (text_of(value.get(key), depth - 1) for key in _TEXT_KEYS)), "")
+    return ""
+
+
+def pieces_of(content: Any) -> List[Tuple[str, str]]:
+    """A message's content as ``(kind, text)``, kind text, reasoning or refusal; none empty."""
+    pieces = []
+    for part in content if type(content) is list else [content]:
+        type_ = part.get("type") if type(part) is dict else None
+        kind = _PART_KINDS.get(type_, "text") if type(type_) is str else "text"
+        text = text_of(part)
+        if text:
+            pieces.append((kind, text))
+    return pieces
+
+
+def unwrap(chunk: Json) -> Json:
+    """The chunk inside an envelope ``{"data": {...}}``, as some gateways (Cline) put it; else the chunk itself."""
+    inner = chunk.get("data")
+    if type(inner) is not dict or chunk.get("choices") or chunk.get("error"):
+        return chunk
+    return inner if inner.get("choices") or inner.get("error") else chunk
+
+
+def error_of(chunk: Json) -> Optional[Json]:
+    """The error that a chunk is or holds, as an object; None if it is none.
+
+    An ``error`` key counts if it is true; so do the flat forms of vLLM (``object: error``), MiniMax (``base_resp``), SiliconFlow
+    (``code, message``), FastAPI (``detail``) and problem+json (``status, title``).
+    """
+    error = chunk.get("error")
+    if error:
+        return error if type(error) is dict else _rest(chunk)
+    base = chunk.get("base_resp")
+    if type(base) is dict and base.get("status_code") not in (0, "0", "", None):
+        return _rest(chunk)
+    if chunk.get("object") == "error" or chunk.get("type") == "error":
+        return _rest(chunk)
+    if not chunk.get("choices") and _is_flat_error(chunk):
+        return _rest(chunk)
+    return None
+
+
+def _is_flat_error(chunk: Json) -> bool:
+    if chunk.get("detail") or (chunk.get("title") and chunk.get("status")):
+        return True
+    message = chunk.get("message") or chunk.get("msg")
+    return type(message) is str and chunk.get("code") not in _FINE and not chunk.get("usage")
+
+
+def _rest(chunk: Json) -> Json:
+    return {key: value for key, value in chunk.items() if key != "choices"}

@@ -1,0 +1,285 @@
+"""The bytes of a provider's answer -> chunks, and events -> the bytes of our own answer.
+
+Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
+page, whatever its Content-Type says, so the bytes alone decide: the first line that is not blank tells which one it is.
+Everything is done by lines; a line is handled once and completely as soon as its end is seen, so the result cannot depend on
+how the network cut the bytes.
+
+Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON value is a chunk at
+once, without waiting for the blank line: that serves providers which separate events by one newline, and saves latency with all
+others.  Only a line that is not JSON by itself waits for the rest of its event.  Every byte is looked at a bounded number of
+times, also when they come one by one.
+"""
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional
+
+from .surrogates import mend
+
+Json = Dict[str, Any]
+
+DONE = b"data: [DONE]\n\n"
+
+_BOM = b"\xef\xbb\xbf"
+_UNREADABLE = (ValueError, RecursionError)         # what a JSON text can raise; too long integers are a ValueError too
+_MAX_DEPTH = 200                                   # deeper than anything meaningful, far above the interpreter's recursion limit
+
+_GARBAGE = object()
+_decoder = json.JSONDecoder(parse_constant=lambda word: None)      # NaN and Infinity are not JSON and must not leave again
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def encode_json(obj: Any) -> bytes:
+    """``obj`` as compact UTF-8 JSON that any parser takes: no surrogates, no NaN or Infinity (they become null).
+
+    :raises TypeError: for something that JSON cannot express
+    """
+    return _utf8(_text(obj))
+
+
+def encode_sse(events: List[Json]) -> bytes:
+    """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``; b"" for no events."""
+    parts: List[str] = []
+    for event in events:
+        parts += ("event: ", event["type"], "\ndata: ", _text(event), "\n\n")
+    return _utf8("".join(parts))
+
+
+def _text(obj: Any) -> str:
+    try:
+        return _encoder.encode(obj)
+    except (ValueError, RecursionError):
+        return _encoder.encode(_tame(obj, _MAX_DEPTH))
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return mend(text).encode()
+
+
+def _tame(value: Any, depth: int) -> Any:
+    """A copy without the numbers that JSON lacks, cut off where it nests deeper than ``depth``."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _tame(inner, depth - 1) for key, inner in value.items()}
+    return [_tame(inner, depth - 1) for inner in value]
+
+
+def _values(text: str) -> List[Any]:
+    """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is unreadable."""
+    values: List[Any] = []
+    text = text.strip()
+    position = 0
+    try:
+        while position < len(text):
+            value, position = _decoder.raw_decode(text, position)
+            values.append(value)
+            while text[position:position + 1].isspace():
+                position += 1
+    except _UNREADABLE:
+        values.append(_GARBAGE)
+    return values
+
+
+def _str(line: bytes) -> str:
+    return str(line, "utf-8", "replace")
+
+
+def _protocol_error(message: str) -> Json:
+    return {"error": {"message": message, "type": "protocol"}}
+
+
+class ChunkDecoder:
+    """Reads the body of a 2xx answer incrementally; never raises, whatever the bytes.
+
+    :param max_line: bytes that may be held for one line, one event or one JSON document; more is an error chunk and the end
+
+    An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk ``{"error": ...}``.
+
+    ``done``: ``[DONE]`` was seen, later bytes are ignored.  ``saw_bytes``: anything came, comments included.
+    ``skipped``: number of frames that were no JSON object and were dropped.
+    """
+
+    def __init__(self, max_line: int = 32 << 20) -> None:
+        self.done = False
+        self.saw_bytes = False
+        self.skipped = 0
+        self._max = max_line
+        self._kind = "?"                           # only blanks so far; "lines" (events or JSON lines), "document", "over"
+        self._after_cr = False                     # the last byte was CR: an LF that follows belongs to it
+        self._partial: List[bytes] = []            # pieces of the line that has not ended yet
+        self._partial_size = 0
+        self._held: List[bytes] = []               # data lines of an unfinished event, or lines of a document
+        self._held_size = 0
+        self._alarm = False                        # inside an event of type "error"
+
+    def feed(self, data: bytes) -> List[Json]:
+        """The chunks that ``data`` completes."""
+        out: List[Json] = []
+        if not data or self._kind == "over":
+            return out
+        self.saw_bytes = True
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
+        self._after_cr = data[-1:] == b"\r"
+        lines = data.splitlines()
+        rest = b"" if data[-1:] in b"\r\n" else lines.pop()
+        if self._partial and lines:
+            self._partial.append(lines[0])
+            lines[0] = b"".join(self._partial)
+            self._partial.clear()
+            self._partial_size = 0
+        for line in lines:
+            self._line(line, out)
+            if self._kind == "over":
+                return out
+        if rest:
+            self._partial.append(rest)
+            self._partial_size += len(rest)
+            if self._partial_size > self._max:
+                self._too_long(out)
+        return out
+
+    def close(self) -> List[Json]:
+        """The end of the body: the chunks that were still waiting for more."""
+        out: List[Json] = []
+        if self._partial:
+            self._line(b"".join(self._partial), out)
+        if self._kind != "over":
+            self._flush(out)
+        self._stop()
+        return out
+
+    def _line(self, line: bytes, out: List[Json]) -> None:
+        if len(line) > self._max:
+            self._too_long(out)
+        elif self._kind == "lines":
+            if line[:5] == b"data:":
+                self._data(line[5:], out)
+            elif line:
+                self._field(line, out)
+            elif self._held or self._alarm:
+                self._flush(out)
+        elif self._kind == "document":
+            self._hold(line, out)
+        else:
+            self._first(line, out)
+
+    def _first(self, line: bytes, out: List[Json]) -> None:
+        """Decide what the body is."""
+        if line.startswith(_BOM):
+            line = line[len(_BOM):]
+        head = line.lstrip()[:1]
+        if head == b"<":
+            out.append(_protocol_error("The answer is an HTML page and not a completion: check base_url, and proxies on the way."))
+            self._stop()
+        elif head in (b"{", b"["):
+            if self._emit_whole(line, out):
+                self._kind = "lines"
+            elif not self._is_done(line):
+                self._kind = "document"
+                self._hold(line, out)
+        elif head:
+            self._kind = "lines"
+            self._line(line, out)
+
+    def _data(self, payload: bytes, out: List[Json]) -> None:
+        if not self._held and not self._alarm and self._emit_whole(payload, out):
+            return
+        payload = payload.strip()
+        if payload.startswith(b"[DONE]"):
+            self._flush(out)
+            self._finish()
+        elif payload:
+            self._hold(payload, out)
+
+    def _field(self, line: bytes, out: List[Json]) -> None:
+        """A line of an event stream that is neither blank nor data; or a line of JSON without any field name."""
+        if line[:1] in (b"{", b"["):
+            if not self._emit_whole(line, out) and not self._is_done(line):
+                self.skipped += 1
+            return
+        name, _, value = line.partition(b":")
+        value = value.strip()
+        if name == b"event":
+            self._flush(out)                       # servers that forget the blank line
+            self._alarm = value == b"error"
+        elif name == b"error" and value:           # llama.cpp before its pull request 16109
+            self._emit_error(_str(value), out)
+
+    def _is_done(self, line: bytes) -> bool:
+        if line.strip().startswith(b"[DONE]"):
+            self._finish()
+        return self.done
+
+    def _hold(self, line: bytes, out: List[Json]) -> None:
+        self._held.append(line)
+        self._held_size += len(line)
+        if self._held_size > self._max:
+            self._too_long(out)
+
+    def _flush(self, out: List[Json]) -> None:
+        """The end of an event, or of the document."""
+        held, alarm = self._held, self._alarm
+        self._held, self._held_size, self._alarm = [], 0, False
+        text = _str(b"\n".join(held))
+        if alarm:
+            self._emit_error(text, out)
+            return
+        values = _values(text)
+        if values[:1] != [_GARBAGE]:
+            self._emit_values(values, out)
+        else:                                      # perhaps a damaged line between good ones
+            for line in held:
+                self._emit_values(_values(_str(line)), out)
+
+    def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
+        """Emit the payload if it is JSON by itself."""
+        text = str(payload, "utf-8", "replace").strip()
+        try:
+            value, end = _decoder.raw_decode(text)
+        except _UNREADABLE:
+            return False
+        if end != len(text):
+            return False
+        if type(value) is dict:
+            out.append(value)
+        else:
+            self._emit_values([value], out)
+        return True
+
+    def _emit_values(self, values: List[Any], out: List[Json]) -> None:
+        """Emit the objects among the values, and those in lists."""
+        for value in values:
+            chunks = [item for item in (value if type(value) is list else [value]) if type(item) is dict]
+            out.extend(chunks)
+            self.skipped += not chunks
+
+    def _emit_error(self, text: str, out: List[Json]) -> None:
+        values = _values(text)
+        error: Optional[Any] = values[0] if len(values) == 1 and type(values[0]) is dict else None
+        if error is None:
+            out.append({"error": {"message": text or "The provider reported an error without saying which."}})
+        else:
+            out.append(error if error.get("error") else {"error": error})
+
+    def _finish(self) -> None:
+        self.done = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self._kind = "over"
+        self._partial.clear()
+        self._held.clear()
+
+    def _too_long(self, out: List[Json]) -> None:
+        self._stop()
+        out.append(_protocol_error("The answer has a line, event or document of more than %d bytes." % self._max))

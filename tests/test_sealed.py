@@ -1,0 +1,92 @@
+"""encrypted_content: comes back as it went, and nothing else does."""
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import re
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rproxy.convert.sealed import seal, unseal
+
+PAYLOAD = {"text": "I think é 🎯", "details": [{"type": "reasoning.encrypted", "data": "CiQB"}]}
+
+
+@pytest.mark.parametrize("key", [b"", b"secret"])
+def test_there_and_back(key: bytes) -> None:
+    blob = seal("reasoning", PAYLOAD, key)
+    assert unseal(blob, key) == ("reasoning", PAYLOAD)
+    assert re.fullmatch(r"rproxy1\.[A-Za-z0-9_-]+", blob)
+    assert blob == seal("reasoning", PAYLOAD, key)
+    assert unseal(blob, b"another") is None
+
+
+def test_a_checksum_is_no_signature() -> None:
+    assert unseal(seal("reasoning", PAYLOAD), b"secret") is None
+    assert unseal(seal("reasoning", PAYLOAD, b"secret")) is None
+
+
+def test_long_texts_become_short() -> None:
+    assert len(seal("reasoning", {"text": "and so on " * 10000})) < 1000
+
+
+def test_damage_is_found() -> None:
+    blob = seal("compaction", {"text": "abc"})
+    for place in range(len(blob)):
+        for letter in "A!~\u00e9":
+            damaged = blob[:place] + letter + blob[place + 1:]
+            # the last letter of base64 may have bits that do not count
+            assert unseal(damaged) is None or damaged == blob or place == len(blob) - 1
+        assert unseal(blob[:place]) is None
+    assert unseal(blob + "A") is None
+    assert unseal(blob + "AAAA") is None
+
+
+def packed(data: bytes) -> str:
+    return "rproxy1." + base64.urlsafe_b64encode(hmac.digest(b"", data, "sha256")[:16] + data).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("content", [5, [], ["reasoning"], ["reasoning", 5], [5, {}], {"a": 1, "b": 2}, "ab", ["reasoning", {}, 1]])
+def test_our_form_with_strange_content(content: Any) -> None:
+    assert unseal(packed(zlib.compress(json.dumps(content).encode()))) is None
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"no zlib", zlib.compress(b"no json"), zlib.compress(b"[" * 100000), zlib.compress(b"\xff\xff"), zlib.compress(b'["a",{}]')[:-1],
+    zlib.compress(b'["a",{}]') + b"more",
+])
+def test_our_form_without_content(data: bytes) -> None:
+    assert unseal(packed(data)) is None
+
+
+def test_a_bomb_does_not_go_off() -> None:
+    bomb = zlib.compress(b'["reasoning", {"text": "' + b"x" * (64 << 20) + b'"}]')
+    assert unseal(packed(bomb)) is None
+    assert unseal(seal("reasoning", {"text": "x" * (17 << 20)})) is None
+    assert unseal(seal("reasoning", {"text": "x" * (15 << 20)})) is not None
+
+
+@pytest.mark.parametrize("foreign", [
+    None, 5, b"rproxy1.AAAA", "", "gAAAAABn", "rproxy1.", "rproxy2.AAAA", "rproxy1.\ud83c", "rproxy1.====",
+])
+def test_foreign_blobs(foreign: Any) -> None:
+    assert unseal(foreign) is None
+
+
+@given(st.text(max_size=80))
+def test_never_raises(text: str) -> None:
+    assert unseal(text) is None
+    assert unseal("rproxy1." + text) is None
+
+
+VALUES = st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text()))
+
+
+@given(st.text(max_size=10), st.dictionaries(st.text(max_size=5), VALUES), st.binary(max_size=9))
+def test_everything_comes_back(kind: str, payload: Any, key: bytes) -> None:
+    assert unseal(seal(kind, payload, key), key) == (kind, payload)
