@@ -99,7 +99,8 @@ NOT_OVERFLOWS = [
     "max_tokens is too large: 50000. This model supports at most 16384 completion tokens",
     "Invalid input: max_tokens 70000 exceeds the limit of 65536",
     "Range of max_tokens should be [1, 8192]",
-    "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the `context_window` for this model",
+    "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the "
+    "`context_window` for this model",
     "Invalid 'tools': array too long. Expected an array with maximum length 128, but got 200",
     "The input image exceeds the maximum size of 20MB",
     "Invalid 'messages[3].name': string too long. Expected a string with maximum length 64",
@@ -153,7 +154,8 @@ RATES = [
     (
         429,
         said(
-            "Rate limit reached for m on tokens per min (TPM): Limit 30000. Please try again in 11.054s. You can increase your rate limit by adding a "
+            "Rate limit reached for m on tokens per min (TPM): Limit 30000. Please try again in 11.054s. You can increase your rate "
+            "limit by adding a "
             "payment method at https://x.example/account/billing.",
             type="tokens",
             code="rate_limit_exceeded",
@@ -345,7 +347,10 @@ def test_json_inside_strings() -> None:
 
 
 def test_web_page_becomes_text() -> None:
-    page = "<!DOCTYPE html><html><head><style>p {x}</style><title>502 Bad &amp; Worse</title></head><body><script>a<b</script><p>nginx</p></body></html>"
+    page = (
+        "<!DOCTYPE html><html><head><style>p {x}</style><title>502 Bad &amp; Worse</title></head>"
+        "<body><script>a<b</script><p>nginx</p></body></html>"
+    )
     assert answer(502, page).message == "acme (502): 502 Bad & Worse nginx"
     assert answer(502, said(page)).message == "acme (502): 502 Bad & Worse nginx"
 
@@ -422,6 +427,12 @@ def test_error_inside_a_stream(raw: Any, code: str) -> None:
     assert error.stream_code == code
     assert error.message.startswith("acme")
     assert code != "rate_limit_exceeded" or "try again in 5s" in error.failed_message()
+
+
+def test_an_object_that_contains_itself() -> None:
+    raw: Dict[str, Any] = {"message": "round and round", "code": 429}
+    raw["error"] = raw
+    assert stream_error(raw, "acme").message == "acme (429): round and round"
 
 
 # ---- connecting ---------------------------------------------------------------------------------------------------------------
