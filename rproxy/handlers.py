@@ -158,7 +158,8 @@ class Edge(RequestHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, (ApiError, HTTPError)):
-            log.info("%s %s %s: %s", self.request_id, self.request.method, self.request.path, value)
+            told = self.as_api_error(value)       # without its text: a provider may quote the prompt in it
+            log.info("%s %s %s: %d %s", self.request_id, self.request.method, self.request.path[:200], told.status, told.code or told.type)
         else:
             log.error("%s %s %s failed", self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb))
 

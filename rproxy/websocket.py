@@ -228,13 +228,20 @@ class ResponsesSocket(Edge, WebSocketHandler):
         if self._farewell is not None:
             raise self._farewell.error
         lane = self.lane(stream_id)
-        if sum(len(other.queue) for other in self._lanes.values()) >= self.site.config.server.max_queue:
+        if self.waiting() >= self.site.config.server.max_queue:
             raise ApiError(429, "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue.",
                            code="rate_limit_exceeded", retry_after=1.0)
         lane.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
         if lane.task is None:
             lane.task = asyncio.ensure_future(self.run_lane(lane))
             self.site.track(lane.task, lane.task)
+
+    def waiting(self) -> int:
+        """How many requests wait; those whose lane has only not got round to starting them do not count."""
+        lanes = self._lanes.values()
+        running = sum(lane.out is not None for lane in lanes)
+        starting = sum(lane.out is None and lane.task is not None and len(lane.queue) > 0 for lane in lanes)
+        return sum(len(lane.queue) for lane in lanes) - min(starting, MAX_RUNNING - running)
 
     def lane(self, stream_id: Optional[str]) -> Lane:
         """The lane of that name; made when new.  Raises ApiError when there are too many."""
@@ -316,7 +323,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
     def write_error_event(self, error: ApiError, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
         """Write an ``error`` frame; the socket stays open."""
         error = self.for_client(error)
-        log.info("%s error %s %s: %s", self.request_id, error.status, error.code, error)
+        log.info("%s WebSocket error: %d %s", self.request_id, error.status, error.code or error.type)
         return self.write_events([ws_error(error, stream_id)])
 
     # ---- the end

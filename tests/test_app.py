@@ -17,6 +17,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy import app
 from rproxy.access import Access, is_loopback, split_address
+from rproxy.config import parse_config
+from rproxy.demo import serve_demo
 from rproxy.errors import ConfigError
 from rproxy.websocket import unmask, use_fast_unmask
 
@@ -235,3 +237,76 @@ async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
         writer.close()
 
 
+# ---- the whole path: the real service, a provider on a real socket
+CONFIG = """
+server: {listen_addr: "127.0.0.1:0"}
+models: [{model: m, provider: {base_url: "%s", api_key: k}}]
+"""
+
+
+@contextlib.asynccontextmanager
+async def serving(provider: str) -> AsyncIterator[Running]:
+    """The server as the command starts it."""
+    one = Running(PlayedService())
+    opened: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    settings = parse_config((CONFIG % provider).encode(), "test", {})
+    one.task = asyncio.ensure_future(app.serve(settings, ready=opened.set_result))
+    one.url = await asyncio.wait_for(opened, 5)
+    try:
+        yield one
+    finally:
+        one.http.close()
+        for client in one.sockets:
+            client.close()
+        one.signal()
+        await one.stopped()
+
+
+async def test_serve_answers_on_every_transport() -> None:
+    with serve_demo(delay=0.0) as provider:
+        async with serving(provider) as one:
+            post = {"method": "POST", "headers": {"Content-Type": "application/json"}}
+            body = {"model": "m", "input": "hello", "stream": False}
+            answer = await one.http.fetch(one.url + "/v1/responses", body=json.dumps(body), **post)
+            assert json.loads(answer.body)["status"] == "completed"
+            answer = await one.http.fetch(one.url + "/v1/responses", body=json.dumps({**body, "stream": True}), **post)
+            assert b"event: response.completed" in answer.body and answer.body.endswith(b"data: [DONE]\n\n")
+            ws = await one.ws()
+            previous = None
+            for more in ({"generate": False, "instructions": "Be brief."}, {}, {"stream_id": "fork"}):
+                ws.write_message(json.dumps({"type": "response.create", "store": False, "previous_response_id": previous, **body, **more}))
+                event = None
+                while event is None or not event["type"].endswith("completed"):
+                    event = json.loads(str(await ws.read_message()))
+                    assert event["type"] != "error" and event.get("stream_id") == more.get("stream_id")
+                previous = event["response"]["id"]
+
+
+@pytest.mark.parametrize("transport", ["json", "sse", "ws"])
+async def test_the_provider_is_left_when_the_client_leaves(transport: str) -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        left.set()
+        writer.close()
+
+    provider = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with serving("http://127.0.0.1:%d" % provider.sockets[0].getsockname()[1]) as one:
+        body = {"type": "response.create", "model": "m", "input": "hello", "stream": transport == "sse"}
+        if transport == "ws":
+            ws = await one.ws()
+            ws.write_message(json.dumps(body))
+        else:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
+            data = json.dumps(body).encode()
+            writer.write(b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        await asyncio.wait_for(asked.wait(), 5)
+        if transport == "ws":
+            ws.close()
+        else:
+            writer.close()
+        await asyncio.wait_for(left.wait(), 0.1)
+    provider.close()

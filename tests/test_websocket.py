@@ -195,6 +195,23 @@ async def test_the_queue_is_bounded() -> None:
         assert [(await hear(ws))["type"] for _ in range(7)].count("response.completed") == 4
 
 
+async def test_32_lanes_in_one_burst_are_16_that_run_and_16_that_wait() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        burst = [json.dumps({"type": "response.create", "input": "hello", "stream_id": "lane-%d" % n}).encode() for n in range(32)]
+        raw.writer.write(b"".join(masked(message) for message in burst))
+        types = [json.loads((await read_frame(raw))[1])["type"] for _ in range(64)]
+        assert types.count("response.completed") == 32 and e.service.most <= 16
+
+
+async def test_a_burst_in_one_lane() -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        raw.writer.write(masked(create("hello")) * 18)
+        types = [json.loads((await read_frame(raw))[1])["type"] for _ in range(35)]
+        assert types.count("response.completed") == 17 and types.count("error") == 1
+
+
 # ---- interrupt, cancel, steer
 @pytest.mark.parametrize("message", [
     {"type": "response.interrupt", "response_id": "resp_1", "mode": "discard_partial_items"},
