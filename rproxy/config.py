@@ -245,7 +245,7 @@ class Model:
     description: str = key(c.text, "", "one line for menus")
     context_window: Optional[int] = key(c.whole(1), None, "tokens; Codex compacts its history in time; default: from the profile")
     max_output_tokens: Optional[int] = key(c.whole(1), None, "longest answer in tokens that is asked for; default: what the client wants")
-    modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads (text, image, file, audio); default: from the profile")
+    modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile")
     efforts: Tuple[str, ...] = key(c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile")
     instructions_file: Optional[str] = key(c.existing_file, None, "the base prompt that Codex gets for it; default: rproxy's own")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different for this model")

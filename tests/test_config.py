@@ -460,3 +460,14 @@ def flow(value: Any) -> str:
     if isinstance(value, str):
         return '"%s"' % "".join(c if " " <= c <= "~" and c not in '"\\' else "\\U%08X" % ord(c) for c in value)
     return {None: "null", True: "true", False: "false"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
+
+
+PUT = st.sampled_from(["", " ", "\n", ":", "-", "*", "&a", "$", "[", "\"", "#"])
+
+
+@given(st.lists(st.tuples(st.integers(0, len(SEED)), st.integers(0, 9), PUT), min_size=1, max_size=4))
+def test_a_damaged_file_loads_or_is_refused(damages: Any) -> None:
+    text = SEED
+    for start, length, put in damages:
+        text = text[:start] + put + text[start + length:]
+    loads_or_refuses(text.encode())
