@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import shlex
@@ -92,6 +93,20 @@ def test_rproxy_commands_in_the_readme_parse() -> None:
     assert len(lines) >= 2
     for words in lines:
         make_parser().parse_args(words[2:] if words[0].startswith("python") else words[1:])
+
+
+def messages() -> Iterator[str]:
+    """All string constants of the package that are not documentation."""
+    for path in (ROOT / "rproxy").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        yield from (node.value for node in ast.walk(tree)
+                    if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation)
+
+
+def test_messages_name_commands_that_exist() -> None:
+    named = {command for text in messages() for command in re.findall(r"\brproxy (serve|check|init|ask|models|codex|doctor)\b", text)}
+    assert named and named <= set(COMMANDS)
 
 
 def test_curl_lines_of_the_readme_hold_json() -> None:
