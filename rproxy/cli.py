@@ -35,8 +35,8 @@ models:
 BANNER = """\
 rproxy {version} on {url}    ({source})
 {models}
-Codex:  codex -c 'openai_base_url="{url}"'
-        or put this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}"
+Codex:  codex exec -c 'openai_base_url="{url}"' "list the files"
+        or, to stay, put this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}"
 Try:    curl {url}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
         curl -N {url}/responses -H 'Content-Type: application/json'{auth} \\
