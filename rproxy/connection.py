@@ -277,7 +277,7 @@ class Connection:
             self._finish()
         else:
             self._watch()
-            if self._tls is not None and self._tls.pending():
+            if self._tls is not None:           # it may hold bytes that the loop does not announce
                 self._read()
 
 

@@ -45,6 +45,7 @@ IDLE_TTL = 45.0             # seconds; providers and load balancers close idle c
 MAX_IDLE = 32               # connections kept per route
 _PORTS = {"https": 443, "http": 80, "http+unix": 0}
 _BAD_HEADER = "a line break, a control character or a character outside of latin-1 in a request header or in the URL"
+_UNSUPPORTED = ("body_producer", "expect_100_continue", "network_interface", "prepare_curl_callback")
 _NOT_IN_HEAD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGET = re.compile(r"[\x00-\x20\x7f]")
 
@@ -252,6 +253,9 @@ def _split(url: str) -> SplitResult:
 
 def _write_request(request: HTTPRequest, url: SplitResult, route: Route) -> List[bytes]:
     """The bytes to send: the head, and the body. :raises ValueError: something in it cannot be written on the wire"""
+    unsupported = [name for name in _UNSUPPORTED if getattr(request, name)]
+    if unsupported:
+        raise ValueError("this client does not support " + ", ".join(unsupported))
     body = cast(Optional[bytes], request.body)                  # None is possible, whatever Tornado's annotation says
     if body is None and request.method in ("POST", "PUT", "PATCH"):
         body = b""
@@ -267,18 +271,17 @@ def _write_request(request: HTTPRequest, url: SplitResult, route: Route) -> List
         path = "http://%s%s" % (url.netloc.rpartition("@")[2], path)
         headers.update(route.proxy.authorization())
     lines = ["%s %s HTTP/1.1" % (request.method, path)]
-    for name, value in headers.get_all():
-        if _NOT_IN_HEAD.search(name + value):
-            raise ValueError(_BAD_HEADER)
-        lines.append("%s: %s" % (name, value))
-    return [_encode("\r\n".join(lines + ["", ""])), body or b""]
+    lines += ["%s: %s" % header for header in headers.get_all()]
+    return [_encode(lines), body or b""]
 
 
-def _encode(head: str) -> bytes:
+def _encode(lines: List[str]) -> bytes:
     try:
-        return head.encode("latin-1")
+        if not any(_NOT_IN_HEAD.search(line) for line in lines):
+            return "\r\n".join(lines + ["", ""]).encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(_BAD_HEADER) from None
+        pass
+    raise ValueError(_BAD_HEADER)                               # without the culprit: it may be the key
 
 
 def _implied_headers(request: HTTPRequest, url: SplitResult, route: Route, body: Optional[bytes]) -> List[Tuple[str, str]]:

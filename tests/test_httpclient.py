@@ -180,6 +180,15 @@ async def test_one_retry_when_a_kept_connection_is_stale(start: Start, ending: s
         assert lab.client.stats()[2:] == (2, 1, 1)
 
 
+async def test_retry_when_writing_already_fails(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        await lab.fetch()
+        lab.server.peers[0].reset()
+        await asyncio.sleep(0)                          # the reset is sent, and the loop has not yet told the client
+        assert (await lab.fetch()).body == b"ok"
+        assert lab.client.stats()[2:] == (2, 1, 1)
+
+
 async def test_no_retry_once_a_byte_came_nor_on_a_new_connection(start: Start) -> None:
     async def script(peer: Peer) -> None:
         if peer.number == 0:
@@ -267,12 +276,12 @@ async def test_other_statuses_keep_their_body(start: Start) -> None:
 
 
 async def test_gzip(start: Start) -> None:
-    coded = gzip.compress(b"compressed")
+    coded, bomb = gzip.compress(b"compressed"), gzip.compress(b"\0" * (17 << 20))
     head = GOOD_200 + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
 
     async def script(peer: Peer) -> None:
         body = (await peer.request())[2]
-        data = {b"good": coded, b"cut": coded[:-1], b"bomb": gzip.compress(b"\0" * (17 << 20))}[body]
+        data = {b"good": coded, b"cut": coded[:-1], b"bomb": bomb}[body]
         await peer.send(head % len(data), *(data[i:i + 100] for i in range(0, len(data), 100)) if body == b"cut" else (data,))
 
     async with start(script) as lab:
@@ -611,6 +620,55 @@ async def test_what_is_sent(start: Start) -> None:
         assert seen[2][0] == "POST / HTTP/1.1" and seen[2][1]["content-length"] == "0"
         await lab.fetch()
         assert "content-length" not in seen[3][1]
+
+
+async def test_user_in_the_url_and_own_context(certificate: Tuple[Path, Path]) -> None:
+    seen: List[Any] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.send(OK)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with nothing_left(), RawServer(script).running(context) as server:
+        client = PooledHTTPClient(force_instance=True)
+        mine = ssl.create_default_context(cafile=str(certificate[0]))
+        await client.fetch(server.url.replace("//", "//u%40x:p@"), method="POST", ssl_options=mine)
+        assert seen[0][1]["authorization"] == "Basic dUB4OnA=" and seen[0][1]["host"] == server.url[8:]
+        assert seen[0][1]["content-length"] == "0"
+        client.close()
+
+
+async def test_a_body_has_a_limit_without_a_callback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rproxy.httpclient.MAX_BODY", 100_000)
+    async with start(flood) as lab:
+        with pytest.raises(TransportError, match="longer than 100000"):
+            await lab.fetch()
+
+
+async def test_what_is_not_supported_is_refused() -> None:
+    client = PooledHTTPClient(force_instance=True)
+    with pytest.raises(TransportError, match="does not support expect_100_continue"):
+        await client.fetch("http://127.0.0.1:1/", method="POST", body=b"", expect_100_continue=True)
+    with pytest.raises(TransportError, match="cannot be sent"):
+        await client.fetch("http://127.0.0.1:1/", method="GET / HTTP/1.1\r\nX:", allow_nonstandard_methods=True)
+    with pytest.raises(TransportError, match="cannot be sent"):
+        await client.fetch("http://127.0.0.1:1/", user_agent="\u20ac")
+    client.close()
+
+
+async def test_close_while_connecting(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        task = asyncio.ensure_future(lab.client.preconnect(HTTPRequest(lab.server.url, ca_certs=lab._ca_file)))
+        await asyncio.sleep(0)
+        lab.client.close()
+        lab.client.close()
+        with pytest.raises(TransportError, match="closed"):
+            await task
+        assert lab.client.stats().open == 0
+        with pytest.raises(RuntimeError):
+            lab.fetch()
 
 
 @pytest.mark.parametrize("url,headers", [
