@@ -113,6 +113,14 @@ class CallReader:
 
     # ---- which call?
     def _read(self, fragment: Json, index: Index, place: int, out: List[Delta]) -> None:
+        function, call = fragment.get("function"), self._by_index.get(index)
+        if call is not None and type(function) is dict and len(function) == 1 and len(fragment) == 2:
+            arguments = function.get("arguments")          # {"index", "function": {"arguments"}}: almost all are like this
+            if arguments and type(arguments) is str:
+                arguments = self._arguments(call, arguments)
+                if arguments:
+                    self._tell(call, out, None, None, arguments)
+                return
         said = _said(fragment)
         call = self._find(said, index, place)
         if call is None:
