@@ -391,6 +391,8 @@ def test_repeated_fragments_are_no_news() -> None:
     reader = ChunkReader(Answer())
     chunk = delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}])
     assert len(reader.read(chunk)) == 1
+    for arguments in ("{}", "", None):
+        assert reader.read(delta(tool_calls=[{"index": 0, "function": {"arguments": arguments}}])) == []
     assert reader.read(chunk) == []
 
 
