@@ -226,11 +226,12 @@ def with_logprobs(content: str, probabilities: Any) -> Json:
 
 
 def test_logprobs() -> None:
-    broken = {"content": [{"token": 1}, None, {"token": "b"}]}
-    turn = Turn(with_logprobs("é", logprobs("é")), with_logprobs("b", broken), end(), logprobs=True)
     entry = {"token": "é", "logprob": -0.5, "bytes": [0xC3, 0xA9], "top_logprobs": [{"token": "x", "logprob": -1, "bytes": [120]}]}
-    assert [event["logprobs"] for event in turn.named("response.output_text.delta")] == [[entry], []]
-    assert turn.output[0]["content"][0]["logprobs"] == [entry]
+    broken = {"content": [{"token": 1}, None, {"token": "b"}, {**entry, "top_logprobs": True}]}
+    turn = Turn(with_logprobs("é", logprobs("é")), with_logprobs("b", broken), end(), logprobs=True)
+    bare = {**entry, "top_logprobs": []}
+    assert [event["logprobs"] for event in turn.named("response.output_text.delta")] == [[entry], [bare]]
+    assert turn.output[0]["content"][0]["logprobs"] == [entry, bare]
 
 
 def test_logprobs_that_nobody_asked_for() -> None:

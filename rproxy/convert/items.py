@@ -34,7 +34,8 @@ class Kind(NamedTuple):
     part: str                    # the type of the part
     field: str                   # the part's key for the text
     part_event: str              # + .added, .done
-    text_event: str              # + .delta, .done
+    delta_event: str
+    text_event: str              # + .done, .annotation.added
     annotated: bool = False      # has annotations and logprobs
 
     def new_part(self, text: str, annotations: List[Json], logprobs: List[Json]) -> Json:
@@ -48,13 +49,13 @@ _MESSAGE = {"type": "message", "status": "in_progress", "role": "assistant"}
 _REASONING = {"type": "reasoning"}
 KINDS: Dict[str, Kind] = {
     "text": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "output_text", "text",
-                 "response.content_part", "response.output_text", annotated=True),
+                 "response.content_part", "response.output_text.delta", "response.output_text", annotated=True),
     "refusal": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "refusal", "refusal",
-                    "response.content_part", "response.refusal"),
+                    "response.content_part", "response.refusal.delta", "response.refusal"),
     "summary": Kind("rs", _REASONING, ("summary",), "summary", "summary_index", "summary_text", "text",
-                    "response.reasoning_summary_part", "response.reasoning_summary_text"),
+                    "response.reasoning_summary_part", "response.reasoning_summary_text.delta", "response.reasoning_summary_text"),
     "content": Kind("rs", _REASONING, ("summary",), "content", "content_index", "reasoning_text", "text",
-                    "response.content_part", "response.reasoning_text"),
+                    "response.content_part", "response.reasoning_text.delta", "response.reasoning_text"),
 }
 
 
@@ -148,13 +149,16 @@ class Prose:
             self._at[kind.counter] = 0
             self._sink.emit(kind.part_event + ".added", self._at, part=kind.new_part("", [], []))
         self._texts.append(text)
-        if kind.annotated:
-            logprobs, self._sink.logprobs = self._sink.logprobs, []
+        if not kind.annotated:
+            self._sink.emit(kind.delta_event, self._at, delta=text)
+            return
+        logprobs: List[Json] = []
+        if self._sink.logprobs:
+            logprobs, self._sink.logprobs = self._sink.logprobs, logprobs
             self._logprobs += logprobs
-            self._sink.emit(kind.text_event + ".delta", self._at, delta=text, logprobs=logprobs)
+        self._sink.emit(kind.delta_event, self._at, delta=text, logprobs=logprobs)
+        if self._sink.annotations:
             self.annotate()
-        else:
-            self._sink.emit(kind.text_event + ".delta", self._at, delta=text)
 
     def _announce(self) -> None:
         self._item = {"id": self._sink.ids(self.kind.prefix), **self.kind.head, **{name: [] for name in self.kind.lists}}

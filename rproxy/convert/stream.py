@@ -15,7 +15,7 @@ Whatever the chunks are, the events are a well-formed stream; nothing here raise
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .chunks import ChunkReader
 from .fences import Fences
@@ -207,8 +207,7 @@ class StreamConverter:
         for delta in deltas:
             kind = self._texts.get(delta[0])
             if kind is not None:
-                if delta[1]:
-                    self._last(kind).feed(delta[1])
+                self._last(kind).feed(delta[1])
             elif delta[0] == "call":
                 self._call(delta[1], delta[2])
             elif delta[0] == "annotations":
@@ -298,17 +297,16 @@ def _annotation(raw: Any) -> Optional[Json]:
             "start_index": start, "end_index": end}
 
 
-def _logprobs(entries: Iterable[Any]) -> List[Json]:
+def _logprobs(entries: List[Any]) -> List[Json]:
     """Chat logprobs as Responses logprobs: the same, but complete."""
-    return [{**_token(entry), "top_logprobs": [_token(top) for top in entry.get("top_logprobs") or [] if _is_token(top)]}
-            for entry in entries if _is_token(entry)]
+    return [{**token, "top_logprobs": [top for _, top in _tokens(entry.get("top_logprobs"))]} for entry, token in _tokens(entries)]
 
 
-def _is_token(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("token"), str) and isinstance(entry.get("logprob"), (int, float))
-
-
-def _token(entry: Json) -> Json:
-    raw = entry.get("bytes")
-    return {"token": entry["token"], "logprob": entry["logprob"],
-            "bytes": raw if isinstance(raw, list) else list(entry["token"].encode("utf-8", "replace"))}
+def _tokens(entries: Any) -> Iterator[Tuple[Json, Json]]:
+    """Each entry that is one, and what Responses tells of it."""
+    for entry in entries if isinstance(entries, list) else ():
+        token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+        if isinstance(token, str) and isinstance(logprob, (int, float)):
+            raw = entry.get("bytes")
+            yield entry, {"token": token, "logprob": logprob,
+                          "bytes": raw if isinstance(raw, list) else list(token.encode("utf-8", "replace"))}

@@ -1,0 +1,111 @@
+"""What real providers sent, as exact bytes, and what a client must see of it: ``fixtures/providers/*.expect.json``.
+
+Each answer is read in four ways, all of which must tell the same.
+"""
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+from grammar import check_sse, check_stream
+from stream_tools import converter
+
+from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
+from rproxy.convert.stream import StreamConverter
+from rproxy.errors import stream_error
+from rproxy.profiles import choose_profile
+
+Json = Dict[str, Any]
+
+FOLDER = Path(__file__).parent / "fixtures" / "providers"
+CASES = {path.name[:-len(".expect.json")]: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.expect.json"))}
+ANSWERS = [name for name, case in CASES.items() if case["http_status"] == 200]
+
+
+def pieces(data: bytes, play: str) -> List[bytes]:
+    if play == "whole":
+        return [data]
+    if play == "bytes":
+        return [data[i:i + 1] for i in range(len(data))]
+    if play == "lines":
+        return data.splitlines(keepends=True)
+    chance = random.Random(len(data))
+    cuts = sorted({0, len(data), *(chance.randrange(len(data) + 1) for _ in range(8))})
+    return [data[a:b] for a, b in zip(cuts, cuts[1:])]
+
+
+def convert(case: Json, play: str, **options: Any) -> Tuple[StreamConverter, List[Json]]:
+    """The service in small: bytes in, events out."""
+    profile = choose_profile(case.get("config", {}).get("provider", {}).get("profile", "generic"), "http://127.0.0.1", "m")
+    stream, decoder = converter(answer=profile.answer, **options), ChunkDecoder()
+    events = stream.start()
+    for piece in pieces((FOLDER / case["file"]).read_bytes(), play):
+        for chunk in decoder.feed(piece):
+            events += stream.feed(chunk)
+    for chunk in decoder.close():
+        events += stream.feed(chunk)
+    failure = stream.verdict(decoder.done)
+    if failure is None:
+        return stream, events + stream.finish()
+    code, message = failure.code, failure.message
+    if failure.raw is not None:
+        error = stream_error(failure.raw, "provider")
+        code, message = error.stream_code, error.failed_message()
+    return stream, events + stream.fail(code, message)
+
+
+def clean(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def told(events: List[Json], kind: str) -> str:
+    """What the deltas of one kind said, finished or not."""
+    return "".join(event["delta"] for event in events if event["type"] == "response.%s.delta" % kind)
+
+
+@pytest.mark.parametrize("play", ["whole", "bytes", "lines", "random"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answer(name: str, play: str) -> None:
+    expect = CASES[name]["expect"]
+    _, events = convert(CASES[name], play)
+    final = check_stream(events)
+    assert final["status"] == expect["outcome"], final["error"]
+    assert (final["incomplete_details"] or {}).get("reason") == expect["incomplete_reason"]
+    assert told(events, "output_text") == clean(expect["text"])
+    assert told(events, "refusal") == expect.get("refusal", "")
+    assert told(events, "reasoning_summary_text") == clean(expect["reasoning"])
+    calls = [item for item in final["output"] if item["type"] == "function_call"]
+    assert [call["name"] for call in calls] == [call["name"] for call in expect["tool_calls"]]
+    read = json.loads if expect.get("arguments_as_json") else str
+    assert [read(call["arguments"]) for call in calls] == [read(call["arguments"]) for call in expect["tool_calls"]]
+    assert [call["call_id"] for call in calls] == [want["call_id"] or call["call_id"] for call, want in zip(calls, expect["tool_calls"])]
+    if "items" in expect:
+        assert [item["type"] for item in final["output"]] == expect["items"]
+    if final["status"] == "failed":
+        assert final["error"]["code"] == expect["error_code"]
+        assert " ".join(expect.get("error_message_contains", "").split()) in " ".join(final["error"]["message"].split())
+    usage = final["usage"]
+    if usage is not None:
+        figures = {"input_tokens": usage["input_tokens"], "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
+                   "output_tokens": usage["output_tokens"], "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
+                   "total_tokens": usage["total_tokens"]}
+        assert figures == (expect["usage"] or dict.fromkeys(figures, 0))
+
+
+@pytest.mark.parametrize("options", [{"reasoning": "content"}, {"seal": json.dumps}, {"refusal_as_text": True, "strip_fences": True}],
+                         ids=["content", "sealed", "text"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answer_in_other_forms(name: str, options: Json) -> None:
+    _, events = convert(CASES[name], "whole", **options)
+    assert check_sse(encode_sse(events) + DONE)["status"] == CASES[name]["expect"]["outcome"]
+
+
+def test_the_reasoning_of_a_turn_can_go_back() -> None:
+    stream, events = convert(CASES["a21_openrouter_reasoning_details"], "whole", seal=json.dumps)
+    output = check_stream(events)["output"]
+    assert [item["type"] for item in output] == ["reasoning", "function_call"]
+    assert json.loads(output[0]["encrypted_content"]) == {"text": "Need ls.", "details": stream.reader.reasoning_details}
+    assert len(stream.reader.reasoning_details) == 2
