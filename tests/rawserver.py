@@ -49,6 +49,14 @@ class Peer:
             pass
         self.gone = time.monotonic()
 
+    async def when_gone(self) -> float:
+        """Wait for the client to close; a script must be in :meth:`wait_gone`."""
+        for _ in range(200):
+            if self.gone is not None:
+                return self.gone
+            await asyncio.sleep(0.005)
+        raise AssertionError("the client did not close the connection")
+
     def reset(self) -> None:
         """Close with RST."""
         sock = self.writer.get_extra_info("socket")

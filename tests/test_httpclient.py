@@ -18,6 +18,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from rproxy.httpclient import EndOfInterest, PooledHTTPClient, TransportError
 
+PROMPT = 0.25               # seconds; it is a few milliseconds, but the machine may be busy with other things
 GOOD_200 = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -36,7 +37,7 @@ class Lab:
         raise_error = options.pop("raise_error", True)
         return self.client.fetch(HTTPRequest(self.server.url + path, ca_certs=self._ca_file, **options), raise_error=raise_error)
 
-    async def fails(self, kind: str, within: float = 0.5, **options: Any) -> TransportError:
+    async def fails(self, kind: str, within: float = 1.0, **options: Any) -> TransportError:
         start = time.monotonic()
         with pytest.raises(TransportError) as caught:
             await self.fetch(streaming_callback=lambda data: None, **options)
@@ -346,9 +347,8 @@ async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
         await asyncio.sleep(0.1)
         before = time.monotonic()
         future.cancel()
-        await asyncio.sleep(0.05)
-        gone = lab.server.peers[0].gone
-        assert gone is not None and gone - before < 0.05
+        gone = await lab.server.peers[0].when_gone()
+        assert gone - before < PROMPT
         assert lab.client.stats().open == 0
 
 
@@ -394,8 +394,8 @@ async def test_cancel_while_connecting() -> None:
             if not future.done():                       # a machine without a route fails at once
                 before = time.monotonic()
                 future.cancel()
-                await asyncio.sleep(0.05)
-                assert all(peer.gone and peer.gone - before < 0.05 for peer in server.peers[-1:])
+                if server.peers:                        # the first request reached nobody
+                    assert await server.peers[-1].when_gone() - before < PROMPT
             future.exception() if not future.cancelled() else None
         for request in requests[1:]:
             request.connect_timeout = 0.05
@@ -425,7 +425,7 @@ async def test_any_byte_rearms_the_limits_and_there_is_no_total(start: Start) ->
         await peer.request()
         await peer.send(*(bytes([byte]) for byte in CHUNKED[:20]), CHUNKED[20:], *[chunk(b": ping\n\n")] * 10, END, pause=0.02)
 
-    async with start(script, first_byte_timeout=0.15, idle_timeout=0.15) as lab:
+    async with start(script, first_byte_timeout=0.3, idle_timeout=0.3) as lab:
         assert (await lab.fetch()).body == b": ping\n\n" * 10
 
 
@@ -553,7 +553,7 @@ async def test_a_cancelled_wait_ends_the_fetch(start: Start) -> None:
         assert lab.client.stats().open == 0
 
 
-@pytest.mark.parametrize("delay,reused", [(0.0, True), (0.05, True), (0.3, False)])
+@pytest.mark.parametrize("delay,reused", [(0.0, True), (0.03, True), (0.4, False)])
 async def test_end_of_interest(start: Start, delay: float, reused: bool) -> None:
     async def script(peer: Peer) -> None:
         while True:
@@ -568,7 +568,7 @@ async def test_end_of_interest(start: Start, delay: float, reused: bool) -> None
     async with start(script) as lab:
         before = time.monotonic()
         response = await lab.fetch(streaming_callback=take)
-        assert response.code == 200 and time.monotonic() - before < 0.04 + (0.1 if lab._ca_file else 0)
+        assert response.code == 200 and time.monotonic() - before < 0.35, "at once, not after the end of the body"
         await asyncio.sleep(0.2)
         assert lab.client.stats()[:2] == ((1, 1) if reused else (0, 0))
         await lab.fetch(streaming_callback=take)
