@@ -179,6 +179,7 @@ class Provider:
     base_url: str = key(_base_url, REQUIRED, "the address before /chat/completions, with /v1 if the provider has it; or $VAR")
     name: str = key(c.text, "", "how messages and metrics call it; default: from the address")
     api_key: Optional[str] = secret(c.header_value, None, "the key, better $VAR; leave it out for a server without keys")
+    api_keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (), "several keys, instead of api_key; they share the turns")
     api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
     profile_name: Optional[str] = key(_profile_name, None, "kind of provider; default: by address, then by model name", name="profile")
     headers: Mapping[str, str] = secret(c.text_map(header_names=True), {}, "further request headers; $VAR works")
@@ -187,15 +188,16 @@ class Provider:
     client_cert: Optional[str] = key(c.existing_file, None, "our certificate, PEM")
     client_key: Optional[str] = key(c.existing_file, None, "its key, PEM, if it is in a file of its own")
     http_proxy: Optional[str] = secret(_proxy, None, "http://HOST:PORT, or \"\" for none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
-    weight: int = key(c.whole(1), 1, "share of the turns, among several providers of a model")
+    weight: Optional[int] = key(c.whole(1), None, "share of the turns among several providers; without weights they are tried in order")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different here")
     profile: Profile = field(default_factory=Profile)
 
 
 def _provider(place: Place) -> Provider:
     values = c.values_of(Provider, place)
-    if "api_key" in values and "api_key_file" in values:
-        raise place.step("api_key_file").error("'api_key' stands here, too; keep one of them", key=True)
+    named = [name for name in ("api_key", "api_keys", "api_key_file") if name in values]
+    if len(named) > 1:
+        raise place.step(named[1]).error("%r stands here, too; keep one of them" % named[0], key=True)
     if "api_key_file" in values:
         values["api_key"] = _key_from(place.step("api_key_file"))
     if "client_key" in values and "client_cert" not in values:
@@ -224,9 +226,14 @@ def _key_from(place: Place) -> str:
 
 
 def _providers(place: Place) -> Tuple[Provider, ...]:
-    if isinstance(place.value, list):
-        return c.list_of(_provider, at_least=1)(place)
-    return (_provider(place),)
+    providers = c.list_of(_provider, at_least=1)(place) if isinstance(place.value, list) else (_provider(place),)
+    return tuple(one for provider in providers for one in _by_key(provider))
+
+
+def _by_key(provider: Provider) -> List[Provider]:
+    """A provider with several keys as several providers with one: each key has a purse, a limit and a health of its own."""
+    return [replace(provider, name="%s#%d" % (provider.name, i), api_key=found, api_keys=(), weight=provider.weight or 1)
+            for i, found in enumerate(provider.api_keys, 1)] or [provider]
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,11 @@ class ApiError(RproxyError):
         self.stream_code = stream_code or _stream_code(status, code)
         self.retryable = retryable
 
+    @property
+    def elsewhere(self) -> bool:
+        """May another provider, or another key, do better?"""
+        return self.retryable or self.stream_code in ("insufficient_quota", "invalid_api_key", "rate_limit_exceeded")
+
     def body(self) -> Json:
         """The JSON body of the HTTP answer; all four keys are always there."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}

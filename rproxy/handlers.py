@@ -129,7 +129,13 @@ class Edge(RequestHandler):
         """Who asks, for the service."""
         headers = {name.lower(): value for name, value in self.request.headers.get_all()}
         return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
-                      headers=headers, local=local, interrupt=interrupt)
+                      headers=headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)
+
+    @property
+    def answer_headers(self) -> Dict[str, str]:
+        """What the turn wants to say in the head of the answer, if that is HTTP."""
+        headers: Dict[str, str] = self.__dict__.setdefault("_answer_headers", {})
+        return headers
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error as this client can make the best of it (``server.errors``)."""
@@ -148,7 +154,7 @@ class Edge(RequestHandler):
     def put_error(self, error: ApiError) -> bytes:
         """Set status and headers for ``error``; returns the body."""
         self.set_status(error.status)
-        for name, value in error.headers().items():
+        for name, value in {**self.answer_headers, **error.headers()}.items():
             self.set_header(name, value)
         return encode_json(error.body())
 
@@ -280,6 +286,8 @@ class HttpHandler(Edge):
     def put_json(self, value: Any) -> Awaitable[None]:
         """Finish with ``value``.  Returns what to wait for until the client has it."""
         self.put_time()
+        for name, header in self.answer_headers.items():
+            self.set_header(name, header)
         return drained(self.finish(encode_json(value)))
 
     def put_time(self) -> None:

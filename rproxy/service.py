@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
@@ -23,9 +24,11 @@ from .convert.sealed import seal
 from .convert.stream import StreamConverter
 from .convert.validate import check_request, without_nulls
 from .errors import ApiError, invalid, model_not_found
+from .failover import Failover
 from .history import History, Past, Records, input_items
 from .log import turn_line
-from .turn import Client, Facts, Out, Turn
+from .repairs import Repairs
+from .turn import Client, Facts, Job, Means, Out, Turn
 from .upstream import Upstream
 
 Json = Dict[str, Any]
@@ -40,7 +43,7 @@ class Service:
     def __init__(self, config: Config, upstream: Upstream, store: Records, *,
                  stem: Callable[[], str] = lambda: secrets.token_hex(16), now: Callable[[], float] = time.time) -> None:
         self.config = config
-        self._upstream = upstream
+        self._means = Means(upstream, config.server, Failover(time.monotonic), Repairs())
         self._history = History(store)
         self._stem = stem
         self._now = now
@@ -137,8 +140,8 @@ class Service:
                 warning = await self._history.keep(client.owner, request, new, done.response)
                 facts.warnings += [warning] if warning else []
 
-        turn = Turn(upstream=self._upstream, server=self.config.server, providers=model.providers, client=client, out=out,
-                    stream=out is not None, convert=convert, converter=converter, keep=keep, headers={}, facts=facts)
+        job = Job(model.providers, model.downstream_model, _conversation(request, items), convert, converter, keep)
+        turn = Turn(self._means, job, client, out, facts)
         ended: Json = {"status": "cancelled"}
         try:
             ended = await turn.run()
@@ -185,7 +188,13 @@ class Service:
             "input_tokens": usage.get("input_tokens"), "cached_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
             "output_tokens": usage.get("output_tokens"), "reasoning_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
             "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
-            "retries": facts.retries, "warnings": facts.warnings}))
+            "retries": facts.retries, "warnings": facts.warnings + facts.learned}))
+
+
+def _conversation(request: Json, items: List[Json]) -> str:
+    """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
+    given = request.get("prompt_cache_key") or request.get("conversation")
+    return json.dumps(given or next((item for item in items if item.get("role") == "user"), None), sort_keys=True)
 
 
 def _wants_sealed(request: Json) -> bool:

@@ -24,11 +24,18 @@ from .convert.request import Conversion
 from .convert.sse import ChunkDecoder, encode_json
 from .convert.stream import StreamConverter
 from .errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
+from .failover import Failover
+from .repairs import MOST as MOST_REPAIRS
+from .repairs import Repairs
 from .upstream import EndOfInterest, Upstream
 
 Json = Dict[str, Any]
 
 COMMIT_AFTER = 10.0                              # seconds
+PROVIDER_HEADER = "x-rproxy-provider"            # which one answered
+UPSTREAM_ID_HEADER = "x-upstream-request-id"     # how the provider calls this request
+REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
+RATE_LIMITS = "x-ratelimit-"
 GRACE = 5.0                                      # seconds of silence after a finish_reason that end an answer
 PAUSES = (0.5, 2.0)                              # seconds before rproxy tries again
 LONGEST_PAUSE = 10.0                             # seconds; a provider that asks for more is not waited for
@@ -48,7 +55,8 @@ class Out(Protocol):
 class Client:
     """Who asks, and how. ``owner`` is "" when there is no auth, else a digest of the key.
 
-    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is set when the user wants to say something.
+    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is set when the user wants to say something;
+    ``answer_headers`` gets what the turn wants to say in the head of its HTTP answer.
     """
 
     owner: str
@@ -58,6 +66,7 @@ class Client:
     headers: Mapping[str, str]
     local: Optional[MutableMapping[str, Json]] = None
     interrupt: Optional[asyncio.Event] = None
+    answer_headers: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -70,32 +79,49 @@ class Facts:
     answer_bytes: int = 0
     first_event: Optional[float] = None          # seconds after the start
     warnings: List[str] = field(default_factory=list)
+    learned: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all turns of a process share."""
+
+    upstream: Upstream
+    server: Server
+    failover: Failover
+    repairs: Repairs
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one turn has to do.
+
+    ``model``: the downstream model. ``conversation``: what the turns of one conversation have in common. ``convert`` makes the chat
+    request for a provider (raises ApiError 400); ``converter`` makes a converter for its answer, given the first sequence number;
+    ``keep`` is called with the final Response object before its terminal event is sent.
+    """
+
+    providers: Sequence[Provider]
+    model: str
+    conversation: str
+    convert: Callable[[Provider], Conversion]
+    converter: Callable[[Conversion, int], StreamConverter]
+    keep: Callable[[StreamConverter, Conversion], Awaitable[None]]
 
 
 class Turn:
-    """One request on its way through the providers.
+    """One request on its way through the providers. :arg out: None in JSON mode: only the result counts"""
 
-    :arg convert: makes the chat request for a provider. :raises ApiError: 400
-    :arg converter: makes a fresh converter for the answer of a provider, given the conversion and the next sequence number
-    :arg keep: called with the final Response object before its terminal event is sent
-    """
-
-    def __init__(self, *, upstream: Upstream, server: Server, providers: Sequence[Provider], client: Client, out: Optional[Out], stream: bool,
-                 convert: Callable[[Provider], Conversion], converter: Callable[[Conversion, int], StreamConverter],
-                 keep: Callable[[StreamConverter, Conversion], Awaitable[None]], headers: Mapping[str, str], facts: Facts) -> None:
-        self._upstream = upstream
-        self._server = server
-        self._providers = providers
+    def __init__(self, means: Means, job: Job, client: Client, out: Optional[Out], facts: Facts) -> None:
+        server = means.server
+        self._means = means
+        self._job = job
         self._client = client
+        self._out = out
+        self._facts = facts
+        self._retries = server.retries
         self._interval = server.heartbeat_interval or float("inf")
         self._codex = server.errors == "codex" or server.errors == "auto" and client.codex
-        self._out = out
-        self._stream = stream
-        self._convert = convert
-        self._new_converter = converter
-        self._keep = keep
-        self._headers = headers
-        self._facts = facts
         self._started = time.monotonic()
         self._begun = False
         self._held: List[Json] = []              # the first events, until there is something to show
@@ -115,38 +141,77 @@ class Turn:
 
     async def _tries(self) -> Json:
         while True:
-            try:
-                return await self._try(self._providers[0])
-            except ApiError as error:
-                pause = self._pause(error)
-                if pause is None:
-                    return await self._fail(error)
-                self._facts.retries += 1
+            error = await self._round()
+            if error is None:
+                assert self._converter is not None
+                return self._converter.response
+            pause = self._pause(error)
+            if pause is None:
+                return await self._fail(error)
+            self._facts.retries += 1
             await asyncio.sleep(pause)
 
+    async def _round(self) -> Optional[ApiError]:
+        """Ask one provider after another, as long as nothing is seen and another one may do better. :returns: the last error"""
+        error: Optional[ApiError] = None
+        for provider in self._means.failover.order(self._job.providers, self._job.conversation):
+            try:
+                await self._repaired(provider)
+                self._means.failover.succeeded(provider)
+                return None
+            except ApiError as failure:
+                error = failure
+                if not failure.elsewhere:
+                    self._means.failover.released(provider)
+                    break
+                self._means.failover.failed(provider, failure)
+                if self._visible:
+                    break
+            except BaseException:
+                self._means.failover.released(provider)
+                raise
+        return error
+
+    async def _repaired(self, provider: Provider) -> None:
+        """Try a provider; when its refusal teaches something about it, try once more in another form."""
+        for left in range(MOST_REPAIRS, -1, -1):
+            fitted = self._means.repairs.applied(provider, self._job.model)
+            try:
+                return await self._try(fitted)
+            except ApiError as error:
+                learned = left and not self._visible and error.status in (400, 422) and self._means.repairs.learn(fitted, self._job.model, error.message)
+                if not learned:
+                    raise
+                self._facts.learned.append("repaired: %s" % learned)
+
+    @property
+    def _visible(self) -> bool:
+        return self._converter is not None and self._converter.visible
+
     def _pause(self, error: ApiError) -> Optional[float]:
-        """Seconds to wait before another try; None: this is final."""
+        """Seconds to wait before another round; None: this is final."""
         tries = self._facts.retries
-        seen = self._converter is not None and self._converter.visible
-        if not error.retryable or seen or tries >= self._server.retries:
+        if not error.retryable or self._visible or tries >= self._retries:
             return None
         pause = error.retry_after if error.retry_after is not None else PAUSES[min(tries, len(PAUSES) - 1)] * random.uniform(0.8, 1.2)
         return pause if pause <= LONGEST_PAUSE else None
 
     # ---- one try
-    async def _try(self, provider: Provider) -> Json:
-        conversion = self._convert(provider)
-        converter = self._new_converter(conversion, self._converter.sequence if self._converter is not None and self._begun else 0)
+    async def _try(self, provider: Provider) -> None:
+        conversion = self._job.convert(provider)
+        converter = self._job.converter(conversion, self._converter.sequence if self._converter is not None and self._begun else 0)
         self._converter = converter
         if not self._begun:
             self._held = converter.start()
-        answer = _Answer(converter, self._send, self._facts)
-        body = encode_json(conversion.chat_request(self._stream))
+        answer = _Answer(converter, self._send, self._head, self._facts)
+        body = encode_json(conversion.chat_request(self._out is not None))
         self._facts.provider, self._facts.request_bytes = provider.name, len(body)
+        self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings
         await self._exchange(provider, body, answer)
         if self._client.interrupt is not None and self._client.interrupt.is_set():
-            return await self._finish(converter, conversion, converter.interrupt())
+            await self._finish(converter, conversion, converter.interrupt())
+            return
         rest = answer.close()
         if rest:
             self._send(rest)
@@ -162,11 +227,13 @@ class Turn:
             # Codex repeats an incomplete answer six times, and a filter will not change its mind.
             raise ApiError(400, "%s: the provider's content filter stopped the answer. Put the request in other words." % provider.name,
                            code="content_filter", stream_code="invalid_prompt")
-        return await self._finish(converter, conversion, converter.finish())
+        if conversion.profile.empty_answer == "error" and converter.silent:
+            raise _empty(provider.name, final=self._facts.retries >= self._retries)
+        await self._finish(converter, conversion, converter.finish())
 
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
-        exchange = asyncio.ensure_future(self._upstream.chat(provider, body, headers={}, on_head=answer.head, on_data=answer.data))
+        exchange = asyncio.ensure_future(self._means.upstream.chat(provider, body, headers={}, on_head=answer.head, on_data=answer.data))
         waits: List[asyncio.Future[Any]] = [exchange, answer.over]
         interrupt = self._client.interrupt
         if interrupt is not None:
@@ -187,14 +254,23 @@ class Turn:
                 return                           # everything came; how the connection ended does not matter
             raise
         if not 200 <= result.status < 300:
+            self._head(result.status, result.headers)
             secrets = (provider.api_key,) if provider.api_key else ()
             raise provider_error(result.status, result.headers, result.body, provider.name, provider.base_url, time.time(), secrets)
 
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Pass on what a client may want of the head of the provider's answer, and nothing else."""
+        told = self._client.answer_headers
+        for name, value in headers.items():
+            if name.lower().startswith(RATE_LIMITS):
+                told[name.lower()] = value
+            elif name.lower() in REQUEST_IDS:
+                told[UPSTREAM_ID_HEADER] = value
+
     # ---- the ends
-    async def _finish(self, converter: StreamConverter, conversion: Conversion, events: List[Json]) -> Json:
-        await self._keep(converter, conversion)
+    async def _finish(self, converter: StreamConverter, conversion: Conversion, events: List[Json]) -> None:
+        await self._job.keep(converter, conversion)
         self._send(events)
-        return converter.response
 
     async def _fail(self, error: ApiError) -> Json:
         if not self._begun or self._out is None or self._converter is None:
@@ -213,7 +289,7 @@ class Turn:
             assert self._converter is not None
             self._begun = True
             self._facts.first_event = time.monotonic() - self._started
-            self._out.begin(self._converter.response, self._headers)
+            self._out.begin(self._converter.response, self._client.answer_headers)
             events, self._held = self._held + events, []
         self._last_sent = time.monotonic()
         return self._out.send(events)
@@ -231,11 +307,19 @@ class Turn:
         self._arm(max(due - time.monotonic(), 0.01))
 
 
+def _empty(provider: str, final: bool) -> ApiError:
+    """An answer without anything, from a provider that does not mean it. ``final``: Codex shall not ask six times more."""
+    return ApiError(502, "%s: the provider gave an empty answer. Try again, or in other words." % provider, type="server_error", code="server_error",
+                    stream_code="invalid_prompt" if final else "server_error", retryable=True)
+
+
 class _Answer:
     """The bytes of one answer on their way to the client. ``over`` is done when nothing more is worth reading."""
 
-    def __init__(self, converter: StreamConverter, send: Callable[[List[Json]], Optional[Awaitable[None]]], facts: Facts) -> None:
+    def __init__(self, converter: StreamConverter, send: Callable[[List[Json]], Optional[Awaitable[None]]],
+                 head: Callable[[int, Mapping[str, str]], None], facts: Facts) -> None:
         self.converter = converter
+        self.head = head
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._send = send
         self._facts = facts
@@ -245,9 +329,6 @@ class _Answer:
     @property
     def done(self) -> bool:
         return self._decoder.done
-
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
-        """A 2xx answer begins."""
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Called by the provider client for every read; a plain function, for this is the hot path."""

@@ -167,6 +167,11 @@ models:
     assert config.models[1].providers == config.models[0].providers[:1]
 
 
+def test_several_keys_make_several_providers_that_share_the_turns() -> None:
+    config = parse("models: [{model: a, provider: {base_url: 'http://one:1/v1', name: one, api_keys: [k1, k2]}}]")
+    assert [(p.name, p.api_key, p.weight) for p in config.models[0].providers] == [("one#1", "k1", 1), ("one#2", "k2", 1)]
+
+
 def test_overrides_the_models_wins() -> None:
     config = parse("""\
 models:
@@ -404,7 +409,7 @@ def test_the_sample_file_names_every_key_with_a_comment() -> None:
 def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^( +)# ([a-z_]+: )", r"\1\2", SAMPLE.read_text(encoding="utf-8"))
     text = text.replace("api_key: $DEEPSEEK_API_KEY   #", "# api_key:").replace("kind: memory", "kind: sqlite")
-    text = re.sub(r"(?m)^ +url: .*\n", "", text)
+    text = re.sub(r"(?m)^ +(url|api_keys): .*\n", "", text)
     text = re.sub(r"(~/.deepseek-key|\b(ca|me|prompt)\.(pem|key|md)) ", str(tmp_path / "file") + " ", text)
     (tmp_path / "file").write_text("x")
     (tmp_path / "file").chmod(0o600)

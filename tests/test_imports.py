@@ -19,7 +19,7 @@ LAYERS: List[Set[str]] = [
     {"checks", "demo", "dial", "history", "wire"},
     {"config", "connection"},
     {"catalog", "httpclient"},
-    {"upstream"},
+    {"failover", "repairs", "upstream"},
     {"turn"},
     {"service"},
     {"handlers", "websocket"},

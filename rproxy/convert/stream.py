@@ -106,6 +106,11 @@ class StreamConverter:
         return self._sink.added > 0
 
     @property
+    def silent(self) -> bool:
+        """Has the provider said nothing at all so far?"""
+        return not (self._sink.added or self._queue)
+
+    @property
     def finish_seen(self) -> bool:
         return self.reader.finish is not None
 
