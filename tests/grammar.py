@@ -339,8 +339,8 @@ class _Checker:
             assert given.get(key) == item.added.get(key), "output_item.done changes %s of item %d to %r" % (key, item.index, given.get(key))
         check_item(given)
         kind = given["type"]
-        key, streamed = CALLS.get(kind, (None, None))
-        if key is not None and streamed:
+        key, streamed = CALLS.get(kind, ("", None))
+        if streamed:
             assert item.written_done, "output_item.done of a %s before its %s are done" % (kind, key)
             assert given[key] == "".join(item.written), "item %d: %s differs from its deltas" % (item.index, key)
         for holds, parts in item.parts.items():
