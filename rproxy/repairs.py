@@ -85,6 +85,7 @@ REPAIRS: Tuple[Row, ...] = (
     Row(r"stream_options", _fixed({"include_usage": False})),
     Row(r"(?:unsupported parameter|unrecognized request argument(?: supplied)?|unknown (?:field|parameter|name)|unexpected keyword argument"
         r"|unrecognized (?:field|parameter))[:\s]+['\"`]?(?P<key>[A-Za-z_][\w.]*)", _drop),
+    Row(r"unsupported value: ['\"`](?P<key>[a-z_]+)['\"`] does not support", _drop),
     Row(r"(?:property|parameter|field|argument)s? ['\"`](?P<key>[a-z_][\w.]*)['\"`] (?:is|are) (?:not supported|unsupported|not permitted|not allowed|unknown)", _drop),
     Row(r"extra (?:parameters|inputs|fields).{0,20}\[?['\"`](?P<key>[a-z_][\w.]*)['\"`]", _drop),
     Row(r"['\"`]?(?:body|loc)['\"`]?.{0,12}['\"`](?P<key>[a-z_]\w*)['\"`].{0,200}extra(?:_forbidden| inputs are not permitted)", _drop),

@@ -51,6 +51,7 @@ CASES = [
     ("Unrecognized request argument supplied: parallel_tool_calls", {}, "drop", ("parallel_tool_calls",)),
     ("Unsupported parameter: 'temperature'", {}, "drop", ("temperature",)),
     ('{"detail":[{"type":"extra_forbidden","loc":["body","user"],"msg":"Extra inputs are not permitted"}]}', {}, "drop", ("user",)),
+    ("Unsupported value: 'temperature' does not support 0.25 with this model. Only the default (1) value is supported.", {}, "drop", ("temperature",)),
     ("Reasoning is mandatory for this endpoint and cannot be disabled.", {}, "thinking.disable", None),
     ("reasoning_effort: unknown variant `xhigh`, expected one of `low`, `high`, `max`", {}, "thinking.efforts",
      {e: e for e in ("minimal", "low", "medium", "high", "max")}),
