@@ -12,7 +12,7 @@ import errno
 import logging
 import signal
 import socket
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
@@ -209,12 +209,37 @@ async def serve(config: Config, *, insecure: bool = False, ready: Optional[Calla
     ``insecure``: listen beyond loopback without authentication.  Raises ConfigError when the address is unsafe or not available.
     """
     check_exposure(config, insecure)
+    async with open_service(config) as service:
+        await run(config, service, ready=ready)
+
+
+@contextlib.asynccontextmanager
+async def open_service(config: Config) -> AsyncIterator[Service]:
+    """The service with its store and its provider client, which are closed in the end."""
     server, kept = config.server, config.store
     store = open_store(kept.kind, kept.path, kept.url, max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl)
     upstream = Upstream(connect_timeout=server.connect_timeout, first_byte_timeout=server.first_byte_timeout,
                         idle_timeout=server.request_timeout)
     try:
-        await run(config, Service(config, upstream, store), ready=ready)
+        yield Service(config, upstream, store)
     finally:
         upstream.close()
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def embedded(config: Config) -> AsyncIterator[str]:
+    """Serve on the configured address as long as the context lasts; gives the base URL.  Signals are the caller's business."""
+    async with open_service(config) as service:
+        app = make_app(config, service)
+        sockets = listen(config.server.listen_addr)
+        server = make_server(config, app)
+        server.add_sockets(sockets)
+        hurry = asyncio.Event()
+        hurry.set()                   # whoever talked to this server is gone
+        try:
+            yield url_of(sockets)
+        finally:
+            server.stop()
+            await drain(app.settings["site"], hurry)
+            await server.close_all_connections()

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
+import re
+import shlex
 import sys
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from . import __version__, log
+from . import __version__, codex, log
 from .app import serve
 from .config import Config, find_config, load_config, parse_config
 from .demo import KEY, serve_demo
@@ -133,6 +136,78 @@ def add_nothing(parser: argparse.ArgumentParser) -> None:
     """``check`` has no options of its own."""
 
 
+# ---------------------------------------------------------------------------------------------- codex
+
+async def codex_on_demo(args: argparse.Namespace, environ: Environ) -> int:
+    """Codex, rproxy and the demo provider, all in this terminal."""
+    with serve_demo() as url:
+        return await codex.run_embedded(demo_config(url, args.config, environ), codex.find_codex(environ), args.args, environ)
+
+
+def command_codex(args: argparse.Namespace, environ: Environ) -> int:
+    profile = codex.Profile.of(args.profile, environ)
+    if args.restore:
+        print("\n".join(profile.restore()))
+        return OK
+    url = "http://127.0.0.1:%d" % args.port if args.port else args.url
+    base_url = re.sub(r"(/v1)?/*$", "/v1", url) if url else None
+    if args.print or args.write:
+        return show_profile(args, profile, base_url, environ)
+    quiet_log(args.log_file, args.log_level or "info")
+    if args.demo:
+        return asyncio.run(codex_on_demo(args, environ))
+    installed = codex.find_codex(environ)
+    if base_url:
+        return asyncio.run(codex.run_on(base_url, installed, args.args, environ))
+    config, _ = read_config(args, environ)
+    for warning in config.warnings:
+        print("rproxy: warning: " + warning, file=sys.stderr)
+    return asyncio.run(codex.run_embedded(config, installed, args.args, environ))
+
+
+def show_profile(args: argparse.Namespace, profile: codex.Profile, base_url: Optional[str], environ: Environ) -> int:
+    """``--print`` and ``--write``: the settings of Codex for a running ``rproxy serve``."""
+    settings, entries = (codex.fetched_settings(base_url, profile, args.args, environ) if base_url else
+                         codex.profile_settings(read_config(args, environ)[0], profile, args.args))
+    if args.print:
+        print("# %s, for: codex --profile %s\n%s" % (profile.toml, args.profile, settings.profile()))
+        print("# or without a file, once the catalog is written:\n" + shlex.join(["codex", *settings.overrides(), *args.args]))
+    if args.write:
+        done = profile.write(settings.profile(), codex.catalog_text(codex.find_codex(environ), entries, environ))
+        print("\n".join([*done, "Start it with: rproxy serve, and: codex --profile %s" % args.profile]))
+    return OK
+
+
+def quiet_log(path: Optional[str], level: str) -> None:
+    """The log goes to a file or nowhere: the terminal is Codex'."""
+    if path:
+        log.setup(level, stream=open(path, "a", encoding="utf-8", buffering=1))
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+def profile_name(text: str) -> str:
+    """A name that ``codex --profile`` takes."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError("%r is not letters, digits, - and _" % text)
+    return text
+
+
+def add_codex(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("args", nargs="*", metavar="ARGS", help="arguments for codex, behind --")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="use the rproxy that runs there, for example http://127.0.0.1:3000; $%s is its key" % codex.KEY_VARIABLE)
+    where.add_argument("--port", type=int, help="... on this port of this machine")
+    where.add_argument("--demo", action="store_true", help="use a built-in scripted provider; needs no key and no file")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--print", action="store_true", help="show Codex' settings for a running rproxy serve, and start nothing")
+    what.add_argument("--write", action="store_true", help="write them as a profile into ~/.codex; a file that is there is kept aside")
+    what.add_argument("--restore", action="store_true", help="take the profile back")
+    parser.add_argument("--profile", type=profile_name, default="rproxy", metavar="NAME", help="the profile's name; default: rproxy")
+    parser.add_argument("--log-file", metavar="FILE", help="where rproxy's own log goes; default: nowhere, the terminal is Codex'")
+    parser.add_argument("--log-level", choices=LEVELS, help="how much is logged")
+
+
 # ---------------------------------------------------------------------------------------------- the command
 
 class Command(NamedTuple):
@@ -146,6 +221,7 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_serve, command_serve),
+    "codex": Command("run Codex on the configured models, in one command", "rproxy codex -- exec \"list the files\"", add_codex, command_codex),
     "check": Command("check a configuration and show its models", "rproxy check --config config.yaml", add_nothing, command_check),
 }
 

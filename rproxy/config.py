@@ -26,6 +26,10 @@ from .profiles import ZERO_CONFIG, choose_profile, glob_matches, row_name, row_o
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MODALITIES = ("text", "image", "file", "audio")
+# Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an update. When nothing in the
+# configuration answers for such a name, the first model does that fits the first of STANDINS, else of the second.
+CODEX_NAMES = ("gpt-*", "codex-*")
+STANDINS = ("gpt-*", "*")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
 _LOST = {"function": "the shell and every other function", "custom": "apply_patch, its way to edit files",
          "namespace": "the tools of MCP servers and its subagents", "tool_search": "the tools that it loads when it needs them"}
@@ -306,11 +310,18 @@ class Config:
         return {model.model: model for model in self.models if not model.is_glob}
 
     def route(self, name: str) -> Optional[Model]:
-        """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last; None: nobody."""
+        """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a stand-in; None: nobody."""
         if name in self._exact:
             return self._exact[name]
         globs = sorted((model for model in self.models if model.is_glob), key=lambda model: model.model == "*")
-        return next((model.resolved(name) for model in globs if glob_matches(model.model, name)), None)
+        found = next((model.resolved(name) for model in globs if glob_matches(model.model, name)), None)
+        return found or self._standin(name)
+
+    def _standin(self, name: str) -> Optional[Model]:
+        """The model that answers for a name of Codex' own."""
+        if not any(glob_matches(pattern, name) for pattern in CODEX_NAMES):
+            return None
+        return next((model for pattern in STANDINS for known, model in self._exact.items() if glob_matches(pattern, known)), None)
 
 
 class Found(NamedTuple):

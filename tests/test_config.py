@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import pytest
 from hypothesis import given
@@ -212,6 +212,22 @@ models:
         assert (found.model, found.downstream_model, found.providers[0].base_url) == (model, downstream, url)
         assert (found.providers[0].profile.name, found.display_name) == (profile, name)
     assert parse(MODELS).route("other") is None
+
+
+@pytest.mark.parametrize("names, asked, answers", [
+    (("deepseek-v4-pro", "gpt-5.5", "gpt-5.4-mini"), "gpt-6.1-sol", "gpt-5.5"),
+    (("deepseek-v4-pro", "gpt-5.5"), "codex-auto-review", "gpt-5.5"),
+    (("gpt-5.5", "codex-auto-review"), "codex-auto-review", "codex-auto-review"),
+    (("deepseek-v4-pro", "glm-5"), "gpt-6.1-terra", "deepseek-v4-pro"),
+    (("gpt-5.5", "gpt-6*"), "gpt-6-sol", "gpt-6*"),
+    (("gpt-5.5",), "no-such-model", None),
+    (("gpt-5.5",), "my-gpt-5", None),
+    (("deepseek-*",), "gpt-6-sol", None),
+])
+def test_names_that_codex_asks_for_by_itself_find_a_model(names: Tuple[str, ...], asked: str, answers: Optional[str]) -> None:
+    config = parse("models:\n" + "".join("  - {model: '%s', provider: {base_url: http://h:1}}\n" % name for name in names))
+    found = config.route(asked)
+    assert (found.model if found else None) == answers
 
 
 # ---- what is refused

@@ -24,6 +24,7 @@ LAYERS: List[Set[str]] = [
     {"service"},
     {"handlers", "websocket"},
     {"app"},
+    {"codex"},
     {"cli"},
     {"__main__"},
 ]

@@ -85,7 +85,7 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
     assert run(*python, single, "--version", **alone).stdout == "rproxy %s\n" % __version__
     done = run(*python, single, "check", **alone)
     assert done.returncode == 78 and "DEEPSEEK_API_KEY" in done.stderr
-    read_data = "import sys; sys.path.insert(0, %r); from rproxy import catalog; print(catalog._instructions())" % str(single)
+    read_data = "import sys; sys.path.insert(0, %r); from rproxy import catalog; print(catalog._instructions(None))" % str(single)
     assert "Codex" in run(*python, "-c", read_data, **alone).stdout
     assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
 
