@@ -40,6 +40,10 @@ class CompactionConverter(StreamConverter):
     def _apply(self, deltas: Iterable[Tuple[Any, ...]]) -> None:
         self._summary += [delta[1] for delta in deltas if delta[0] == "text"]
 
+    @property
+    def silent(self) -> bool:
+        return not self._summary
+
     def verdict(self, done: bool) -> Optional[Failure]:
         failure = super().verdict(done)
         if failure is None and not "".join(self._summary).strip():
@@ -47,7 +51,8 @@ class CompactionConverter(StreamConverter):
         return failure
 
     def finish(self) -> List[Json]:
-        item: Json = {"id": self._sink.ids("cmp"), "type": "compaction", "encrypted_content": seal("compaction", {"text": "".join(self._summary).strip()})}
+        blob = seal("compaction", {"text": "".join(self._summary).strip()})
+        item: Json = {"id": self._sink.ids("cmp"), "type": "compaction", "encrypted_content": blob}
         at = self._sink.add(item)
         self._sink.finish(at, item)
         return self._end("completed")

@@ -2,7 +2,8 @@
 
 Text becomes a plain string wherever it can, because several providers take nothing else outside user messages (DeepSeek, NVIDIA), and
 some models answer an array with the syntax of an array.  What the model cannot take (an image for a text model) becomes a note
-and a warning: one picture must not end a session, since it stays in the history.
+and a warning: one picture must not end a session, since it stays in the history.  A file goes as it is where the provider takes files;
+else its text goes, and a file without readable text is refused, because an answer about it would be made up.
 """
 from __future__ import annotations
 
@@ -12,14 +13,17 @@ import mimetypes
 from typing import Any, Dict, List, Tuple, Union
 
 from ..errors import ApiError
+from .pdf import pdf_text
 from .profile import Profile
 
 Json = Dict[str, Any]
 Content = Union[str, List[Json]]
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
-TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript", "application/toml")
-TEXT_SUFFIXES = (".md", ".rst", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".log", ".sh", ".rs", ".go", ".ts", ".tsx", ".jsx", ".sql", ".diff", ".patch")
+TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript",
+              "application/toml")
+TEXT_SUFFIXES = (".md", ".rst", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".log", ".sh", ".rs", ".go", ".ts", ".tsx", ".jsx", ".sql",
+                 ".diff", ".patch")
 DETAILS = {"original": "high"}                   # Chat knows low, high and auto
 
 
@@ -83,8 +87,8 @@ class ContentWriter:
         if kind == "input_file":
             return self._file(part)
         if kind == "input_audio":
-            return self._media("audio", {"type": "input_audio", "input_audio": part.get("input_audio")})
-        self._warnings.append("content part %s left out" % kind)
+            return self._media("audio", {"type": "input_audio", "input_audio": part.get("input_audio") or {}})
+        self._warnings.append("content part %s left out" % str(kind)[:40])
         return {"type": "text", "text": ""}
 
     def _media(self, modality: str, chat: Json) -> Json:
@@ -110,16 +114,22 @@ class ContentWriter:
             raise invalid("input_file needs file_data; rproxy has no file store for file_id and fetches no file_url.")
         head, _, encoded = data.rpartition(",")
         mime = head[5:].partition(";")[0] if head.startswith("data:") else mimetypes.guess_type(name)[0] or ""
-        if mime.startswith(TEXT_TYPES) or name.lower().endswith(TEXT_SUFFIXES):
-            return {"type": "text", "text": "%s:\n%s" % (name, _decoded(encoded, name))}
-        if "file" not in self._profile.modalities:
-            raise invalid("This model's provider takes no files, and %s (%s) is not text. Send its text as input_text." % (name, mime or "unknown type"))
-        url = data if head else "data:%s;base64,%s" % (mime or "application/octet-stream", data)
-        return {"type": "file", "file": {"filename": name, "file_data": url}}
+        is_text = mime.startswith(TEXT_TYPES) or name.lower().endswith(TEXT_SUFFIXES)
+        if "file" in self._profile.modalities and not is_text:
+            url = data if head else "data:%s;base64,%s" % (mime or "application/octet-stream", data)
+            return {"type": "file", "file": {"filename": name, "file_data": url}}
+        raw = _decoded(encoded, name)
+        text = raw.decode("utf-8", "replace") if is_text else pdf_text(raw) if raw.startswith(b"%PDF-") else ""
+        if not text and not is_text:
+            raise invalid("This model's provider takes no files, and no text could be read from %s (%s). Send its text as input_text." % (
+                name, mime or "unknown type"))
+        if not is_text:
+            self._warnings.append("a PDF file became its text: the provider takes no files")
+        return {"type": "text", "text": "%s:\n%s" % (name, text)}
 
 
-def _decoded(encoded: str, name: str) -> str:
+def _decoded(encoded: str, name: str) -> bytes:
     try:
-        return base64.b64decode(encoded, validate=False).decode("utf-8", "replace")
+        return base64.b64decode(encoded, validate=False)
     except (binascii.Error, ValueError):
         raise invalid("file_data of %s is not base64." % name) from None

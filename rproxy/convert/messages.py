@@ -8,8 +8,8 @@ each call.  So this works in two passes:
    wherever it stood.
 2. :class:`_Writer` writes them as messages in the profile's dialect.
 
-Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`); without our ids, when
-nothing but assistant items stands between them and no reasoning begins anew.
+Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`), wherever they stand; without
+our ids, when nothing but assistant items stands between them and no reasoning begins anew.
 
 Rules and their sources: the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat templates).
 """
@@ -18,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from collections import Counter
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ..errors import ApiError
 from .content import Content, ContentWriter, Json, invalid, parts_of, text_of
@@ -27,7 +28,17 @@ from .sealed import unseal
 from .tools import CALLS, OUTPUTS, ToolTable
 from .tools.kind import Kind
 
-Recall = Callable[[str], Optional[Json]]         # call id -> {"text", "details", "extra_content"} of the turn that made it
+
+class CallKey(NamedTuple):
+    """What a call is known by. The id alone is not enough: some providers number the calls of every answer alike."""
+
+    call_id: str
+    name: str                                    # of the chat function
+    arguments: str
+    asked: str                                   # the user's last text before the answer
+
+
+Recall = Callable[[CallKey], Optional[Json]]     # -> {"text", "details", "extra_content"} of the turn that made the call
 
 ROLES = ("system", "developer", "user", "assistant")
 SILENT_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update")      # they act elsewhere and say nothing
@@ -50,17 +61,18 @@ class _Call:
     __slots__ = ("id", "name", "arguments", "outputs")
 
     def __init__(self, call_id: str, name: str, arguments: str) -> None:
-        self.id, self.name, self.arguments = call_id, name, arguments
+        self.id, self.name, self.arguments = call_id, name, arguments if arguments.strip() else "{}"
         self.outputs: List[Any] = []
 
 
 class _Turn:
     """One answer of the model, on its way to one assistant message."""
 
-    __slots__ = ("stem", "reasoning", "details", "texts", "calls")
+    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "calls")
 
-    def __init__(self, item_stem: Optional[str]) -> None:
+    def __init__(self, item_stem: Optional[str], asked: str) -> None:
         self.stem = item_stem
+        self.asked = asked                       # the user's last text before it
         self.reasoning: List[str] = []
         self.details: List[Json] = []
         self.texts: List[str] = []
@@ -86,12 +98,13 @@ class _Note:
 
 
 def to_messages(items: Sequence[Json], tools: ToolTable, profile: Profile, *, instructions: Optional[str] = None,
-                recall: Recall = lambda call_id: None, warnings: Optional[List[str]] = None) -> List[Json]:
+                recall: Recall = lambda key: None, resends: bool = True, warnings: Optional[List[str]] = None) -> List[Json]:
     """The ``messages`` of a chat request.
 
     :arg items: the whole history, earlier responses' items included
     :arg instructions: text of the first system message
     :arg recall: what is still known about the turn that made a call, for clients that did not send its reasoning back
+    :arg resends: the client sends what it got of an answer that broke off, when it repeats the request (Codex does)
     :arg warnings: gets a line for everything left out
     :raises ApiError: 400 for an item that cannot be understood
     """
@@ -100,48 +113,89 @@ def to_messages(items: Sequence[Json], tools: ToolTable, profile: Profile, *, in
     writer = _Writer(profile, recall, warnings)
     if instructions:
         writer.note(_Note("system", [{"type": "input_text", "text": instructions}]))
-    for i, entry in enumerate(entries):
+    for entry, following in zip(entries, [*entries[1:], None]):
         if isinstance(entry, _Note):
             writer.note(entry)
-        elif i + 1 < len(entries) or not _left_over(entry):
+        elif not _broken_off(entry, following, resends):
             writer.turn(entry)
     return _dialect(writer.messages, profile)
 
 
-def _left_over(turn: _Turn) -> bool:
-    """Is this last turn the rest of an answer of ours that broke off? (Codex sends it again with the request it repeats.)"""
-    return not turn.calls and (turn.stem is not None or not turn.texts)
+def _broken_off(turn: _Turn, following: Union[_Turn, _Note, None], resends: bool) -> bool:
+    """Is this the rest of an answer of ours that was asked for once more?
+
+    It stands at the end when the request is repeated, and before the complete answer ever after.  To leave it out both times keeps the
+    prefix stable, and some providers refuse an assistant message at the end.
+    """
+    if turn.calls or isinstance(following, _Note):
+        return False
+    if following is None and not turn.texts:
+        return True
+    return resends and turn.stem is not None and (following is None or following.stem is not None)
 
 
 # ---- pass 1: items -> turns
 def _turns(items: Iterable[Json], tools: ToolTable, warnings: List[str]) -> List[Union[_Turn, _Note]]:
+    items = list(items)
     entries: List[Union[_Turn, _Note]] = []
-    calls: Dict[str, _Call] = {}
+    results = _Results(items)
+    ours: Dict[str, _Turn] = {}                  # by stem
+    seen: Set[str] = set()                       # ids of our items: clients may send one twice, or refer to it as well
     turn: Optional[_Turn] = None                 # the one that is open
+    asked = ""
     for item in items:
         kind = _type(item)
         if kind == "reasoning" or _is_call(item) or kind == "message" and item.get("role") == "assistant":
+            item_stem = stem(item)
+            if item_stem and item["id"] in seen:
+                continue
+            turn = ours.get(item_stem or "", turn)
             if turn is None or not turn.takes(item):
-                turn = _Turn(stem(item))
+                turn = _Turn(item_stem, asked)
                 entries.append(turn)
-            turn.stem = turn.stem or stem(item)
-            _add_to_turn(turn, item, kind, tools, calls)
+            if item_stem:
+                turn.stem = item_stem
+                ours[item_stem] = turn
+                seen.add(item["id"])
+            _add_to_turn(turn, item, kind, tools, results)
         elif _is_output(item):
-            call = calls.get(str(item.get("call_id")))
-            if call is not None:
-                call.outputs.append(_output_kind(kind).output(item))
-            else:
+            if not results.take(item, kind):
                 entries.append(_orphan(item, kind))
             turn = None
         elif kind == "message":
             entries.append(_Note(_role(item), parts_of(item.get("content"), "content of a message")))
-            turn = None
+            turn, asked = None, _user_text(item, asked)
         elif kind == "compaction":
             entries.extend(_compaction(item, warnings))
             turn = None
         elif kind not in SILENT_ITEMS:
             warnings.append("input item %s left out" % kind)
     return entries
+
+
+class _Results:
+    """Brings calls and outputs together, in whatever order they come."""
+
+    def __init__(self, items: Sequence[Json]) -> None:
+        self._calls: Dict[str, _Call] = {}       # the last of each id: some providers number the calls of every answer alike
+        self._early: Dict[str, List[Any]] = {}   # outputs whose call stands further down
+        self._to_come = Counter(_call_id(item) for item in items if _is_call(item))
+
+    def add(self, call: _Call) -> None:
+        self._calls[call.id] = call
+        self._to_come[call.id] -= 1
+        call.outputs = self._early.pop(call.id, [])
+
+    def take(self, item: Json, kind: str) -> bool:
+        """Hang an output on its call. :returns: False if there is none"""
+        call_id, output = str(item.get("call_id")), OUTPUTS.get(kind, _FOREIGN).output(item)
+        if call_id in self._calls:
+            self._calls[call_id].outputs.append(output)
+        elif self._to_come[call_id]:
+            self._early.setdefault(call_id, []).append(output)
+        else:
+            return False
+        return True
 
 
 def _type(item: Json) -> str:
@@ -155,13 +209,21 @@ def _type(item: Json) -> str:
 
 def _role(item: Json) -> str:
     if item.get("role") not in ROLES:
-        raise invalid("A message's role must be one of %s, not %r." % (", ".join(ROLES), item.get("role")))
+        raise invalid("A message's role must be one of %s, not %r." % (", ".join(ROLES), str(item.get("role"))[:40]))
     return str(item["role"])
 
 
 def _is_call(item: Json) -> bool:
     kind = str(item.get("type"))
     return kind in CALLS or kind.endswith("_call") and isinstance(item.get("call_id"), str)
+
+
+def _call_id(item: Json) -> str:
+    """The id of a call; the item's own where it has none (``local_shell_call`` of old clients). :raises ApiError: 400"""
+    call_id = item.get("call_id") or item.get("id")
+    if not isinstance(call_id, str):
+        raise invalid("An input item of type %s needs a call_id." % item["type"])
+    return call_id
 
 
 def _is_output(item: Json) -> bool:
@@ -186,11 +248,7 @@ class _Foreign(Kind):
 _FOREIGN = _Foreign()
 
 
-def _output_kind(kind: str) -> Kind:
-    return OUTPUTS.get(kind, _FOREIGN)
-
-
-def _add_to_turn(turn: _Turn, item: Json, kind: str, tools: ToolTable, calls: Dict[str, _Call]) -> None:
+def _add_to_turn(turn: _Turn, item: Json, kind: str, tools: ToolTable, results: _Results) -> None:
     if kind == "reasoning":
         text, details = _reasoning(item)
         turn.reasoning.append(text)
@@ -201,12 +259,30 @@ def _add_to_turn(turn: _Turn, item: Json, kind: str, tools: ToolTable, calls: Di
             turn.texts.append("\n")
         turn.texts += [text] if text else []
     else:
-        of = CALLS.get(kind, _FOREIGN)
-        call_id = item.get("call_id") or item.get("id")
-        if not isinstance(call_id, str):
-            raise invalid("An input item of type %s needs a call_id." % kind)
-        calls[call_id] = call = _Call(call_id, tools.chat_name(of, item), of.call_arguments(item))
-        turn.calls.append(call)
+        call = _call(item, tools)
+        if all(known.id != call.id for known in turn.calls):         # else the client repeats itself
+            turn.calls.append(call)
+            results.add(call)
+
+
+def _call(item: Json, tools: ToolTable) -> _Call:
+    of = CALLS.get(item["type"], _FOREIGN)
+    return _Call(_call_id(item), tools.chat_name(of, item), of.call_arguments(item))
+
+
+def _user_text(item: Json, otherwise: str) -> str:
+    if item.get("role") != "user":
+        return otherwise
+    return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
+
+
+def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -> List[CallKey]:
+    """The keys by which the calls in ``output`` will be asked for, once it stands in the history behind ``items``."""
+    asked = ""
+    for item in items:
+        asked = _user_text(item, asked)
+    calls = [_call(item, tools) for item in output if _is_call(item)]
+    return [CallKey(call.id, call.name, call.arguments, asked) for call in calls]
 
 
 def _reasoning(item: Json) -> Tuple[str, List[Json]]:
@@ -222,9 +298,9 @@ def _reasoning(item: Json) -> Tuple[str, List[Json]]:
 
 def _orphan(item: Json, kind: str) -> _Note:
     """An output without its call, as text of the user: a provider refuses the tool message."""
-    texts = [text_of(part) for part in parts_of(_output_kind(kind).output(item), "output")]
-    return _Note("user", [{"type": "input_text", "text": "Tool output for the call %s, which is missing:\n%s"
-                           % (item.get("call_id"), "\n".join(texts) or NO_OUTPUT)}])
+    parts = parts_of(OUTPUTS.get(kind, _FOREIGN).output(item), "output")
+    head = "Tool output for the call %s, which is missing:" % item.get("call_id")
+    return _Note("user", [{"type": "input_text", "text": head}] + (parts or [{"type": "input_text", "text": NO_OUTPUT}]))
 
 
 def _compaction(item: Json, warnings: List[str]) -> List[_Note]:
@@ -246,10 +322,11 @@ def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
     """
     if not new_items or not all(_is_output(item) for item in new_items):
         return
-    made = {item.get("call_id") or item.get("id") for item in history if _is_call(item)}
+    made = {_call_id(item) for item in history if _is_call(item)}
     for item in new_items:
-        if item.get("call_id") not in made:
-            raise ApiError(400, "No tool call found for function call output with call_id %s." % item.get("call_id"), param="input")
+        call_id = str(item.get("call_id"))
+        if call_id not in made:
+            raise ApiError(400, "No tool call found for function call output with call_id %s." % call_id, param="input")
 
 
 # ---- pass 2: turns -> messages
@@ -258,18 +335,22 @@ class _Writer:
         self.messages: List[Json] = []
         self._profile = profile
         self._recall = recall
+        self._warnings = warnings
         self._content = ContentWriter(profile, warnings)
 
     def note(self, note: _Note) -> None:
         if note.role == "user":
             content: Content = self._content.user(note.parts)
         else:
-            content = "\n".join(filter(None, (text_of(part) for part in note.parts)))
+            texts, others = self._content.split(note.parts)
+            content = "\n".join(texts)
+            self._warnings += ["something other than text left out of a %s message" % note.role] if others else []
         if content:
             self.messages.append({"role": self._profile.developer_role if note.role == "developer" else note.role, "content": content})
 
     def turn(self, turn: _Turn) -> None:
-        known = next(filter(None, (self._recall(call.id) for call in turn.calls)), None) or {}
+        recalled = [self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls]
+        known: Json = next(filter(None, recalled), {})
         text = "".join(turn.texts)
         thought = "".join(turn.reasoning) or str(known.get("text") or "")
         details = turn.details or known.get("details") or []
@@ -279,7 +360,7 @@ class _Writer:
         self._add_reasoning(message, thought, details, bool(turn.calls))
         attachments: List[Json] = []
         if turn.calls:
-            message["tool_calls"] = [self._tool_call(call) for call in turn.calls]
+            message["tool_calls"] = [self._tool_call(call, known) for call, known in zip(turn.calls, recalled)]
         self.messages.append(message)
         for call in turn.calls:
             self.messages.append({"role": "tool", "tool_call_id": self._id(call.id), "content": self._result(call, attachments)})
@@ -290,10 +371,10 @@ class _Writer:
         rule = self._profile.reasoning
         return rule.reasoning_only == "keep" and rule.replay == "always"
 
-    def _tool_call(self, call: _Call) -> Json:
-        chat: Json = {"id": self._id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+    def _tool_call(self, call: _Call, known: Json) -> Json:
+        chat: Json = {"id": self._id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         if self._profile.keep_extra_content:
-            extra = ((self._recall(call.id) or {}).get("extra_content") or {}).get(call.id)
+            extra = (known.get("extra_content") or {}).get(call.id)
             if extra:
                 chat["extra_content"] = extra
         return chat
@@ -336,13 +417,15 @@ def _as_details(message: Json, thought: str, details: List[Json]) -> None:
 
 
 def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
-    message["content"] = "<think>\n%s\n</think>\n\n%s" % (thought.strip("\n"), message["content"] or "")
+    if thought:
+        message["content"] = "<think>\n%s\n</think>\n\n%s" % (thought.strip("\n"), message["content"] or "")
 
 
 def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
     """Mistral: a thinking part in front of the text."""
-    text = message["content"]
-    message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}] + ([{"type": "text", "text": text}] if text else [])
+    if thought:
+        text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+        message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *text]
 
 
 REASONING_FIELDS: Dict[str, Callable[[Json, str, List[Json]], None]] = {
@@ -374,30 +457,32 @@ def _dialect(messages: List[Json], profile: Profile) -> List[Json]:
 
 
 def _system_first(messages: List[Json]) -> List[Json]:
-    """One system message at the head; later ones become the user's ("System message must be at the beginning")."""
+    """One system message at the head; later ones become the user's ("System message must be at the beginning"), and so does the last
+    one of a conversation that has no others ("No user query found")."""
     lead = 0
-    while lead < len(messages) and messages[lead]["role"] in ("system", "developer"):
+    while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
     head = [{"role": "system", "content": "\n\n".join(m["content"] for m in messages[:lead])}] if lead else []
     return head + [dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]]
 
 
 def _merged(messages: List[Json]) -> List[Json]:
-    """Neighbours of one role joined ("roles must alternate"); messages with tool calls and tool messages stay."""
+    """Neighbours of one role joined ("roles must alternate"); tool messages and what they answer stay where they are."""
     out: List[Json] = []
     for message in messages:
         last = out[-1] if out else {}
-        if message["role"] == last.get("role") != "tool" and not message.get("tool_calls") and not last.get("tool_calls"):
-            out[-1] = dict(last, **{k: v for k, v in message.items() if k != "content"}, content=_joined(last["content"], message["content"]))
+        if message["role"] == last.get("role") != "tool":
+            out[-1] = {**last, **message, "content": _joined(last["content"], message["content"])}
         else:
             out.append(message)
     return out
 
 
-def _joined(first: Any, second: Any) -> Any:
-    if isinstance(first, str) and isinstance(second, str):
-        return "\n\n".join(filter(None, (first, second)))
-    return [part for content in (first, second) for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
+def _joined(*contents: Any) -> Any:
+    filled = [content for content in contents if content]
+    if all(isinstance(content, str) for content in filled):
+        return "\n\n".join(filled)
+    return [part for content in filled for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
 
 
 def _filled(messages: List[Json]) -> List[Json]:

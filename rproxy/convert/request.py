@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import ApiError
-from .content import Json
+from .content import Json, invalid, parts_of, text_of
 from .messages import Recall, to_messages
 from .profile import Profile
 from .tools import ToolTable
 
-SAME = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed", "logit_bias")      # both APIs' own words
+# both APIs' own words
+SAME = ("parallel_tool_calls", "temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed", "logit_bias")
 NEAREST = {"ultra": "max", "max": "xhigh", "xhigh": "high", "minimal": "low", "low": "medium", "medium": "high", "high": "medium"}
 _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -49,37 +50,35 @@ class Conversion:
 
 
 def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,
-                    allow: Optional[Sequence[str]] = None, recall: Recall = lambda call_id: None) -> Conversion:
+                    allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None, resends: bool = True) -> Conversion:
     """Convert a request.
 
     :arg request: a create request without nulls; its ``input`` is not looked at
     :arg items: the whole history: what went before and the request's own input items
     :arg allow: kinds of Responses tools that pass, None for the default
-    :arg recall: see :func:`~rproxy.convert.messages.to_messages`
+    :arg recall, resends: see :func:`~rproxy.convert.messages.to_messages`
     :raises ApiError: 400 for what cannot be expressed
     """
-    request = _updated(request, items)
+    try:
+        return _converted(_updated(request, items), items, profile, downstream_model, allow, recall, resends)
+    except RecursionError:
+        raise invalid("The request is nested too deeply.") from None
+
+
+def _converted(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, downstream_model: str,
+               allow: Optional[Sequence[str]], recall: Recall, resends: bool) -> Conversion:
     tools = ToolTable.build(request, items, profile, allow)
-    warnings = list(dict.fromkeys(tools.warnings))
-    response_format, note = _response_format(request, profile)
-    messages = to_messages(items, tools, profile, instructions=_instructions(request, note), recall=recall, warnings=warnings)
-    if not any(message["role"] != "system" or len(messages) == 1 for message in messages):
+    warnings = list(tools.warnings)
+    response_format, note = _response_format(request, items, profile)
+    messages = to_messages(items, tools, profile, instructions="\n\n".join(filter(None, (_instructions(request), note))),
+                           recall=recall, resends=resends, warnings=warnings)
+    if not messages:
         raise ApiError(400, "input is empty: there is nothing to answer.", code="missing_required_parameter", param="input")
-    if response_format == {"type": "json_object"} and not _mentions_json(messages):
-        messages.append({"role": "system", "content": "Answer with a JSON object."})
-    body: Json = {"model": downstream_model, "messages": messages}
+    body: Json = {"model": downstream_model, "messages": messages, **_options(request, profile)}
     if tools.chat_tools:
         body["tools"] = tools.chat_tools
-        if "parallel_tool_calls" in request:
-            body["parallel_tool_calls"] = request["parallel_tool_calls"]
-    body.update((key, request[key]) for key in SAME if key in request)
-    if "max_output_tokens" in request:
-        body[profile.max_tokens.field] = request["max_output_tokens"]
-    if request.get("top_logprobs") or "message.output_text.logprobs" in request.get("include", ()):
-        body.update(logprobs=True, **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}))
-    user = request.get("user") or request.get("safety_identifier")
-    if user:
-        body[profile.user_field] = _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user
+    else:
+        body.pop("parallel_tool_calls", None)
     if response_format:
         body["response_format"] = response_format
     thinking = _think(body, request.get("reasoning") or {}, profile, warnings)
@@ -87,49 +86,74 @@ def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: 
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
         body.pop(key, None)
     fenced = bool(note) or response_format == {"type": "json_object"}
-    return Conversion(body, tools, profile, strip_fences=fenced, warnings=warnings)
+    return Conversion(body, tools, profile, strip_fences=fenced, warnings=list(dict.fromkeys(warnings)))
+
+
+def _options(request: Mapping[str, Any], profile: Profile) -> Json:
+    """The fields that go over one by one."""
+    options = {key: request[key] for key in SAME if key in request}
+    if "max_output_tokens" in request:
+        options[profile.max_tokens.field] = request["max_output_tokens"]
+    if request.get("top_logprobs") or "message.output_text.logprobs" in request.get("include", ()):
+        options.update(logprobs=True, **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}))
+    user = request.get("user") or request.get("safety_identifier")
+    if user:
+        options[profile.user_field] = _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user
+    return options
 
 
 def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, Any]:
     """The request after the ``configuration_update`` items of its input: they change effort and format from there on."""
     for item in items:
         if item.get("type") == "configuration_update":
-            request = dict(request, **{key: dict(request.get(key) or {}, **item[key]) for key in ("reasoning", "text") if isinstance(item.get(key), dict)})
+            news = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
+            request = {**request, **{key: {**(request.get(key) or {}), **value} for key, value in news.items()}}
     return request
 
 
-def _instructions(request: Mapping[str, Any], note: str) -> str:
+def _instructions(request: Mapping[str, Any]) -> str:
     given = request.get("instructions") or ""
-    if isinstance(given, list):                  # a list of input items, by the letter of the schema
-        given = "\n".join(str(part.get("text") or "") for item in given for part in item.get("content") or () if isinstance(part, dict))
-    return "\n\n".join(filter(None, (given, note)))
+    if isinstance(given, str):
+        return given
+    # a list of input items, by the letter of the schema
+    return "\n".join(text_of(part) for item in given for part in parts_of(item.get("content"), "content of instructions"))
 
 
 # ---- text.format
-def _response_format(request: Mapping[str, Any], profile: Profile) -> Tuple[Optional[Json], str]:
-    """(``response_format``, words for the prompt where the provider cannot be asked for it)"""
+def _response_format(request: Mapping[str, Any], items: Sequence[Json], profile: Profile) -> Tuple[Optional[Json], str]:
+    """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on them)"""
     form = (request.get("text") or {}).get("format") or {}
+    if not isinstance(form, dict):               # check_request cannot see what a configuration_update brings
+        raise invalid("text.format must be an object.", "text.format")
     kind = form.get("type", "text")
     if kind == "text":
         return None, ""
     if kind == "json_schema":
         if not isinstance(form.get("schema"), dict):
-            raise ApiError(400, "text.format of type json_schema needs a schema (an object).", code="invalid_type", param="text.format.schema")
+            raise ApiError(400, "text.format of type json_schema needs a schema (an object).", code="invalid_type",
+                           param="text.format.schema")
         if kind in profile.response_format:
             schema = {key: form[key] for key in ("name", "description", "schema", "strict") if form.get(key) is not None}
             return {"type": kind, "json_schema": dict({"name": "response"}, **schema)}, ""
         note = ("Answer with one JSON object and nothing else: no Markdown fence, no comment. It must be valid against this JSON Schema:\n"
                 + json.dumps(form["schema"], ensure_ascii=False))
     elif kind == "json_object":
-        note = "" if kind in profile.response_format else "Answer with one JSON object and nothing else: no Markdown fence, no comment."
+        known = kind in profile.response_format and _mentions_json(request, items)
+        note = "" if known else "Answer with one JSON object and nothing else: no Markdown fence, no comment."
     else:
-        raise ApiError(400, "text.format.type must be text, json_object or json_schema, not %r." % kind, code="invalid_value", param="text.format.type")
+        raise invalid("text.format.type must be text, json_object or json_schema, not %r." % str(kind)[:40], "text.format.type")
     return ({"type": "json_object"} if "json_object" in profile.response_format else None), note
 
 
-def _mentions_json(messages: Sequence[Json]) -> bool:
-    """OpenAI and DeepSeek refuse json_object when nobody says the word."""
-    return any("json" in json.dumps(message.get("content")).lower() for message in messages)
+def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
+    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the first message of the
+    user: what is said about it must not change when the conversation goes on."""
+    said = [request.get("instructions")]
+    for item in items:
+        said.append(item.get("content"))
+        if item.get("role") == "user":
+            break
+    return "json" in json.dumps(said).lower()
 
 
 # ---- reasoning.effort
@@ -153,7 +177,7 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
         if level in rule.efforts:
             _merge(body, _nested(rule.effort, rule.efforts[level]))
         else:
-            warnings.append("reasoning.effort %s left out: unknown to the provider" % effort)
+            warnings.append("reasoning.effort %s left out: unknown to the provider" % str(effort)[:40])
     return bool(rule.default or effort is not None or rule.enable)
 
 

@@ -1,16 +1,43 @@
 """Repairs of the JSON Schemas of tools: what clients send and providers refuse.
 
-Always: a missing or typeless root becomes an object, a root of alternatives is loosened to one object, Codex' ``encrypted`` marks go.
+Always: the root becomes one object (a root of alternatives is loosened to one that admits each), keywords with values that mean
+nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so do Codex' ``encrypted`` marks.
 Only where a profile asks for it (:data:`REPAIRS`): references inlined, missing types added, the ``$schema`` key dropped.
 Functions return new objects; the client's own are never changed.
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set
 
 Json = Dict[str, Any]
-EMPTY: Json = {"type": "object", "properties": {}}
-MAX_DEPTH = 24                                   # of inlined references: a schema may refer to itself
+
+MAX_INLINED = 200                                # references in one schema: they may fan out, or come back to themselves
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+# where a schema holds other schemas
+MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+LISTS = ALTERNATIVES + ("prefixItems", "items")
+SINGLES = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+
+
+def _is_type(value: Any) -> bool:
+    return value in TYPES if isinstance(value, str) else isinstance(value, list) and bool(value) and all(v in TYPES for v in value)
+
+
+def _is_filled(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+# keyword -> is this value any good? Keywords that are not named here pass as they are.
+SOUND: Dict[str, Callable[[Any], bool]] = {
+    "type": _is_type,
+    "required": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "enum": _is_filled,
+    "description": lambda value: isinstance(value, str),
+    "encrypted": lambda value: value is not True,        # Codex marks parameters of its own services
+    **{word: lambda value: isinstance(value, dict) for word in MAPS},
+    **dict.fromkeys(ALTERNATIVES, _is_filled),
+}
 
 
 def function_schema(schema: Any) -> Json:
@@ -18,102 +45,133 @@ def function_schema(schema: Any) -> Json:
 
     :arg schema: whatever the client sent
     """
-    if not isinstance(schema, dict) or not schema:
-        return dict(EMPTY)
-    schema = _without_marks(schema)
-    kind = schema.get("type")
-    if kind == "object":
-        return schema if isinstance(schema.get("properties"), dict) else dict(schema, properties={})
-    if "properties" in schema or (kind is None and "$ref" in schema):
-        return dict(schema, type="object")
-    for word in ("anyOf", "oneOf", "allOf"):
-        if isinstance(schema.get(word), list):
-            return _loosened(schema, word)
-    return {**EMPTY, **({"description": schema["description"]} if "description" in schema else {})}
+    root = _sound(schema, schema) if isinstance(schema, dict) else {}
+    for _ in range(MAX_INLINED):                 # a root that only refers to somewhere
+        if "$ref" not in root:
+            break
+        root = _dereferenced(root, root)
+    if any(word in root for word in ALTERNATIVES):
+        root = _loosened(root)
+    if root.get("type") == "object" or "properties" in root:
+        return {**root, "type": "object", "properties": root.get("properties", {})}
+    return {"type": "object", "properties": {}, **({"description": root["description"]} if "description" in root else {})}
 
 
-def _loosened(schema: Json, word: str) -> Json:
-    """One object that admits every alternative: all properties, and as required only what each one requires."""
-    variants = [v for v in schema[word] if isinstance(v, dict)]
-    properties: Json = {}
-    for variant in variants:
-        for name, value in (variant.get("properties") or {}).items():
-            properties.setdefault(name, value)
-    lists = [set(v.get("required") or ()) for v in variants] or [set()]
-    required = set.union(*lists) if word == "allOf" else set.intersection(*lists)
-    rest = {k: v for k, v in schema.items() if k != word}
-    return {**rest, "type": "object", "properties": properties, **({"required": sorted(required)} if required else {})}
+def _sound(schema: Json, root: Json) -> Json:
+    """The schema with only such keywords as make sense, all the way down. ``root``: where its references point into"""
+    def walk(key: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value if isinstance(value, bool) else {}
+        good = {k: v for k, v in value.items() if k not in SOUND or SOUND[k](v)}
+        if "$ref" in good and not isinstance(_lookup(root, good["$ref"]), dict):
+            del good["$ref"]
+        return _mapped(good, walk)
+
+    result: Json = walk("", schema)
+    return result
 
 
-def _without_marks(value: Any) -> Any:
-    """Without the ``encrypted: true`` that Codex puts on parameters of its own services."""
-    if isinstance(value, dict):
-        return {k: _without_marks(v) for k, v in value.items() if not (k == "encrypted" and v is True)}
-    if isinstance(value, list):
-        return [_without_marks(v) for v in value]
-    return value
+def _mapped(schema: Json, change: Callable[[str, Any], Any]) -> Json:
+    """A copy with every schema directly inside replaced by ``change(keyword, it)``."""
+    out = dict(schema)
+    for key, value in schema.items():
+        if key in MAPS and isinstance(value, dict):
+            out[key] = {name: change(key, v) for name, v in value.items()}
+        elif key in LISTS and isinstance(value, list):
+            out[key] = [change(key, v) for v in value]
+        elif key in SINGLES:
+            out[key] = change(key, value)
+    return out
 
 
-def has_numbers(schema: Optional[Json]) -> bool:
-    """Does any parameter take a number?"""
-    properties = (schema or {}).get("properties")
-    return isinstance(properties, dict) and any(_is_number(p) for p in properties.values())
-
-
-def _is_number(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    kind = schema.get("type")
-    kinds = kind if isinstance(kind, list) else [kind]
-    return "integer" in kinds or "number" in kinds or any(_is_number(s) for word in ("anyOf", "oneOf") for s in schema.get(word) or ())
-
-
-# ---- repairs by name, for profiles
-def _inline_refs(schema: Json) -> Json:
-    """Replace local references by what they point to (GLM 5.3 answers with strings otherwise); keep what recurses too deep."""
-    def walk(value: Any, depth: int) -> Any:
-        if isinstance(value, dict):
-            ref = value.get("$ref")
-            if isinstance(ref, str):
-                target = _lookup(schema, ref)
-                if depth >= MAX_DEPTH or not isinstance(target, dict):
-                    return {"type": "object"}
-                return walk({**target, **{k: v for k, v in value.items() if k != "$ref"}}, depth + 1)
-            return {k: walk(v, depth + 1) for k, v in value.items() if k not in ("$defs", "definitions")}
-        return [walk(v, depth + 1) for v in value] if isinstance(value, list) else value
-
-    result = walk(schema, 0)
-    return result if isinstance(result, dict) else dict(EMPTY)
-
-
-def _lookup(schema: Json, ref: str) -> Any:
-    """What a local reference (``#/$defs/x``) points to, or None."""
-    value: Any = schema if ref.startswith("#/") else None
-    for key in ref[2:].split("/"):
+def _lookup(schema: Json, ref: Any) -> Any:
+    """What a local reference (``#``, ``#/$defs/x``) points to, or None."""
+    if not isinstance(ref, str) or ref != "#" and not ref.startswith("#/"):
+        return None
+    value: Any = schema
+    for key in ref[2:].split("/") if ref != "#" else ():
         value = value.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(value, dict) else None
     return value
 
 
-def _add_types(schema: Json) -> Json:
-    """Give every property a type, and move a type beside ``anyOf`` into its branches (Kimi)."""
-    def walk(value: Any) -> Any:
+def _dereferenced(root: Json, schema: Json) -> Json:
+    """``schema`` with what its reference points to; its own keywords win."""
+    target = _lookup(root, schema["$ref"])
+    rest = {k: v for k, v in schema.items() if k != "$ref"}
+    return {**_sound(target, root), **rest} if isinstance(target, dict) and target is not schema else rest
+
+
+def _loosened(schema: Json) -> Json:
+    """One object that admits every alternative: all properties, and as required only what each one requires."""
+    properties = dict(schema.get("properties", {}))
+    required = set(schema.get("required", ()))
+    for word in ALTERNATIVES:
+        variants = [_dereferenced(schema, v) if "$ref" in v else v for v in schema.get(word, ()) if isinstance(v, dict)]
+        for variant in variants:
+            for name, value in variant.get("properties", {}).items():
+                properties.setdefault(name, value)
+        lists: List[Set[str]] = [set(v.get("required", ())) for v in variants] or [set()]
+        required |= set.union(*lists) if word == "allOf" else set.intersection(*lists)
+    rest = {k: v for k, v in schema.items() if k not in ALTERNATIVES + ("required",)}
+    return {**rest, "type": "object", "properties": properties, **({"required": sorted(required)} if required else {})}
+
+
+def has_numbers(schema: Any) -> bool:
+    """Is there a number anywhere in what the schema describes?"""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        kinds = kind if isinstance(kind, list) else [kind]
+        return "integer" in kinds or "number" in kinds or any(map(has_numbers, schema.values()))
+    return isinstance(schema, list) and any(map(has_numbers, schema))
+
+
+# ---- repairs by name, for profiles
+def _inline_refs(schema: Json) -> Json:
+    """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs, any object will do."""
+    left = MAX_INLINED
+
+    def walk(value: Any, within: FrozenSet[str]) -> Any:
+        nonlocal left
         if not isinstance(value, dict):
             return value
-        out = {k: v for k, v in value.items()}
-        branches = out.get("anyOf")
-        if isinstance(branches, list):
-            kind = out.pop("type", None)
-            out["anyOf"] = [walk(b if not isinstance(b, dict) or "type" in b or kind is None else dict(b, type=kind)) for b in branches]
-        if isinstance(out.get("properties"), dict):
-            out["properties"] = {k: walk(v) for k, v in out["properties"].items()}
-        if "items" in out:
-            out["items"] = walk(out["items"])
-        if not ({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"} & set(out)):
-            out["type"] = "object" if "properties" in out else "array" if "items" in out else "string"
-        return out
+        ref = value.get("$ref")
+        if ref is not None:
+            if ref in within or left == 0:
+                return {"type": "object"}
+            left -= 1
+            return walk(_dereferenced(schema, value), within | {ref})
+        return _mapped({k: v for k, v in value.items() if k not in ("$defs", "definitions")}, lambda key, v: walk(v, within))
 
-    result: Json = walk(schema)
+    result: Json = walk(schema, frozenset())
     return result
+
+
+def _add_types(schema: Json) -> Json:
+    """Give every property a type, and move a type beside alternatives into them (Kimi)."""
+    def walk(key: str, value: Any) -> Any:
+        if not isinstance(value, dict) or not value and key == "additionalProperties":
+            return value
+        out = dict(value)
+        for word in ("anyOf", "oneOf"):
+            if word in out and "type" in out:
+                kind = out.pop("type")
+                out[word] = [{"type": kind, **branch} if isinstance(branch, dict) else branch for branch in out[word]]
+        if not ({"type", "$ref", *ALTERNATIVES} & set(out)):
+            out["type"] = _guessed(out)
+        return _mapped(out, walk)
+
+    result: Json = walk("", schema)
+    return result
+
+
+def _guessed(schema: Json) -> str:
+    """The type of a schema that does not tell it."""
+    for word, kind in (("properties", "object"), ("items", "array")):
+        if word in schema:
+            return kind
+    example = schema["enum"][0] if "enum" in schema else schema.get("const")
+    kinds = {bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+    return kinds.get(type(example), "string")
 
 
 def _drop_schema_key(schema: Json) -> Json:
@@ -125,7 +183,10 @@ REPAIRS: Dict[str, Callable[[Json], Json]] = {"inline_refs": _inline_refs, "add_
 
 
 def repaired(schema: Json, names: Iterable[str]) -> Json:
-    """``schema`` after the repairs that a profile names. :raises KeyError: for a name that is not in :data:`REPAIRS`"""
+    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names.
+
+    :raises KeyError: for a name that is not in :data:`REPAIRS`
+    """
     for name in names:
         schema = REPAIRS[name](schema)
     return schema

@@ -94,7 +94,8 @@ def check_request(request: Json) -> None:
         if name in request and not check(request[name]):
             raise ApiError(400, "%s must be %s, not %s." % (name, wanted, _shown(request[name])), code="invalid_type", param=name)
     if not request.get("model"):
-        raise ApiError(400, "model is required: the name of one of the models of GET /v1/models.", code="missing_required_parameter", param="model")
+        raise ApiError(400, "model is required: the name of one of the models of GET /v1/models.", code="missing_required_parameter",
+                       param="model")
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 from ...errors import ApiError
 from ..profile import Profile
 from ..schema import repaired
-from .kind import Json, Kind, Offer, flatten, hashed
+from .kind import MAX_NAME, Json, Kind, Offer, flatten, hashed, plain
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
 TOOL_ITEMS = ("additional_tools", "tool_search_output")      # items of the history that bring tools
@@ -62,23 +62,22 @@ class ToolTable:
         tool_type = str(tool.get("type"))
         kind = KINDS.get(tool_type)
         if tool_type not in allow:
-            self.warnings.append("tool %s dropped (not in tool_type_allowlist)" % tool_type)
+            self.warnings.append("tool %s dropped (not in tool_type_allowlist)" % tool_type[:40])
         elif kind is None:
             if tool not in self.chat_tools:
                 self.chat_tools.append(tool)                         # a hosted tool that the provider is said to know
         else:
             for namespace, member in kind.members(tool):
-                if namespace is None:
-                    self._offer(kind, None, member, profile)
-                elif member.get("type") in allow and member.get("type") in KINDS:
-                    self._offer(KINDS[member["type"]], namespace, member, profile)
+                of = kind if member is tool else KINDS.get(str(member.get("type")))
+                if of is not None and of.call_type and member.get("type") in allow:
+                    self._offer(of, plain(namespace), member, profile)
                 else:
-                    self.warnings.append("tool %s in a namespace dropped (not in tool_type_allowlist)" % member.get("type"))
+                    self.warnings.append("tool %s in a namespace dropped (not in tool_type_allowlist)" % str(member.get("type"))[:40])
 
     def _offer(self, kind: Kind, namespace: Optional[str], tool: Json, profile: Profile) -> None:
         name = kind.tool_name(tool)
         if not name:
-            self.warnings.append("tool %s without a usable name dropped" % tool.get("type"))
+            self.warnings.append("tool %s without a usable name dropped" % tool["type"])
             return
         if (namespace, name) in self._names:
             return                                                   # said again later in the history
@@ -95,31 +94,38 @@ class ToolTable:
 
     def _choose(self, choice: Any) -> None:
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-            wanted = {self._chosen(tool) for tool in choice.get("tools") or [] if isinstance(tool, dict)}
-            self.chat_tools = [t for t in self.chat_tools if t.get("type") != "function" or t["function"]["name"] in wanted]
+            tools = choice.get("tools")
+            wanted = [meant for tool in tools if isinstance(tool, dict) for meant in self._meant(tool)] if isinstance(tools, list) else []
+            self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in wanted]
             choice = choice.get("mode") or "auto"
-        if isinstance(choice, dict):
-            name = self._chosen(choice)
-            choice = {"type": "function", "function": {"name": name}} if name else "auto"
-        if self.chat_tools and choice in ("none", "required") or isinstance(choice, dict):
+        elif isinstance(choice, dict):
+            names = [name for kind, name in self._meant(choice) if kind == "function"]
+            choice = {"type": "function", "function": {"name": names[0]}} if len(names) == 1 else "auto"
+        if not self.chat_tools:
+            if choice == "required":
+                self.warnings.append("tool_choice required ignored: no tool is left")
+        elif choice in ("none", "required") or isinstance(choice, dict):
             self.chat_tool_choice = choice
-        elif choice == "required":
-            self.warnings.append("tool_choice required ignored: no tool is left")
 
-    def _chosen(self, choice: Json) -> Optional[str]:
-        """The chat name that a ``{type, name}`` of tool_choice means; None for a hosted tool.
+    def _meant(self, choice: Json) -> List[Tuple[str, Optional[str]]]:
+        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice means: ``{type, name}``, or a whole namespace.
 
         :raises ApiError: 400, for a tool that is not among the request's tools
         """
         kind = KINDS.get(str(choice.get("type")))
         if kind is None:
-            self.warnings.append("tool_choice %s ignored" % choice.get("type"))
-            return None
+            hosted = str(choice.get("type"))
+            self.warnings += [] if any(tool["type"] == hosted for tool in self.chat_tools) else ["tool_choice %s ignored" % hosted[:40]]
+            return [(hosted, None)]
         name = kind.tool_name(dict(choice, execution="client"))
-        chat_name = self._names.get((choice.get("namespace"), name)) or self._unique(name)
-        if chat_name is None:
-            raise ApiError(400, "tool_choice names the tool %r, which is not among the tools of this request." % name, param="tool_choice")
-        return chat_name
+        if not kind.call_type:
+            found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
+        else:
+            found = list(filter(None, [self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)]))
+        if not found:
+            raise ApiError(400, "tool_choice names the tool %r, which is not among the tools of this request." % name[:MAX_NAME],
+                           code="invalid_value", param="tool_choice")
+        return [("function", chat_name) for chat_name in found]
 
     # ---- using
     def offer(self, chat_name: str) -> Offer:
@@ -127,20 +133,24 @@ class ToolTable:
 
         Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that one.
         """
-        found = self._offers.get(chat_name) or self._offers.get(chat_name.replace(".", "__"))
-        if found is None:
-            unique = self._unique(chat_name.rpartition(".")[2])
-            found = self._offers[unique] if unique else Offer(chat_name, FUNCTION, chat_name)
-        return found
+        for name in (chat_name, chat_name.replace(".", "__"), self._unique(chat_name.rpartition(".")[2])):
+            if name in self._offers:
+                return self._offers[name]
+        return Offer(chat_name, FUNCTION, chat_name)
 
-    def _unique(self, name: str) -> Optional[str]:
+    def _unique(self, name: str) -> str:
         names = [offer.chat_name for offer in self._offers.values() if offer.name == name]
-        return names[0] if len(names) == 1 else None
+        return names[0] if len(names) == 1 else ""
 
     def chat_name(self, kind: Kind, item: Json) -> str:
         """The function name under which an earlier call stands in the history."""
-        name, namespace = kind.call_name(item), item.get("namespace")
-        return self._names.get((namespace, name)) or self._names.get((None, name)) or flatten(namespace, name)
+        name, namespace = kind.call_name(item), plain(item.get("namespace"))
+        return self._names.get((namespace, name)) or flatten(namespace, name)
+
+
+def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
+    """What tells an entry of the chat request's tools from the others: functions by name, hosted tools by type."""
+    return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
 
 
 def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Json]:

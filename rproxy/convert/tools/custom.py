@@ -9,8 +9,9 @@ import json
 import re
 from typing import Any, List, Optional, Tuple
 
-from .kind import Json, Kind, Offer, Reader
+from .kind import Json, Kind, Offer, Reader, described, loads
 
+_KEYS = ("input", "patch", "code", "content")   # what models call the text, the right name first
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)
 
 
@@ -24,10 +25,10 @@ class Custom(Kind):
     done_type = "response.custom_tool_call_input.done"
 
     def function(self, tool: Json) -> Json:
-        description = tool.get("description") or ""
+        description = described(tool)
         form = tool.get("format")
         if isinstance(form, dict) and form.get("definition"):
-            description += "\n\nThe input must match this %s grammar:\n%s" % (form.get("syntax") or "", form["definition"])
+            description += "\n\nThe input must match this %s grammar:\n%s" % (form.get("syntax") or "lark", form["definition"])
         return {"description": description.strip(), "parameters": {
             "type": "object", "additionalProperties": False, "required": ["input"],
             "properties": {"input": {"type": "string", "description": "The raw text of the input, without Markdown fences."}}}}
@@ -43,7 +44,7 @@ class InputReader(Reader):
     """Streams the value of ``input`` out of ``{"input": "..."}``, un-escaping as it goes.
 
     Whatever does not begin like that is held until the end and understood as well as can be: another key, a bare JSON string,
-    raw text, one Markdown fence around it.
+    raw text, one Markdown fence around it.  What comes out does not depend on how the text was cut.
     """
 
     def __init__(self) -> None:
@@ -78,22 +79,23 @@ class InputReader(Reader):
         return whole, whole
 
 
-KEY = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-KEY_TEXT = '{"input":"'
+_KEY = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_KEY_TEXT = '{"input":"'
+_FENCE_HEAD = re.compile(r"(?: |\\[nrt])*```")
+_MAYBE_FENCE_HEAD = re.compile(r"(?: |\\[nrt])*(?:`{0,2}|\\)")
 
 
 def _value_start(head: str) -> Optional[int]:
     """Where the value of ``input`` begins; None: not known yet; -1: this is something else, or begins with a fence."""
-    match = KEY.match(head)
+    match = _KEY.match(head)
     if match is None:
-        squeezed = "".join(head.split())
-        return None if KEY_TEXT.startswith(squeezed) else -1
-    text = head[match.end():].lstrip(" ")
-    if "```".startswith(text[:3]) and len(text) < 3:
+        return None if _KEY_TEXT.startswith("".join(head.split())) else -1
+    if _MAYBE_FENCE_HEAD.fullmatch(head, match.end()):
         return None
-    return -1 if text.startswith("```") or text.startswith("\\n```") else match.end()
+    return -1 if _FENCE_HEAD.match(head, match.end()) else match.end()
 
 
+_HEX = re.compile("[0-9a-fA-F]{4}")
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -128,29 +130,16 @@ def _unescape(text: str) -> Tuple[str, str, bool]:
 
 
 def _hex(digits: str) -> int:
-    try:
-        return int(digits, 16)
-    except ValueError:
-        return 0xFFFD
+    return int(digits, 16) if _HEX.fullmatch(digits) else 0xFFFD
 
 
 def unwrap(raw: str) -> str:
     """The text that a model meant by the arguments ``raw`` of a freeform tool."""
-    text: Any = raw
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        value = raw
+    value = loads(raw)
+    text = value if isinstance(value, str) else raw
     if isinstance(value, dict):
-        strings = [v for v in value.values() if isinstance(v, str)]
-        for key in ("input", "patch", "code", "content"):
-            if isinstance(value.get(key), str):
-                text = value[key]
-                break
-        else:
-            text = strings[0] if len(strings) == len(value) == 1 else "" if not value else raw
-    elif isinstance(value, str):
-        text = value
+        candidates = [value[key] for key in _KEYS if key in value] + list(value.values() if len(value) == 1 else ())
+        text = next((v for v in candidates if isinstance(v, str)), raw if value else "")
     fenced = _FENCE.match(text)
     return fenced.group(1) + "\n" if fenced else text
 

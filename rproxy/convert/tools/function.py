@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Tuple
 
 from ..schema import function_schema, has_numbers
-from .kind import Json, Kind, Offer, Reader
+from .kind import Json, Kind, Offer, Reader, described
 
 
 class Function(Kind):
@@ -19,7 +19,7 @@ class Function(Kind):
     done_type = "response.function_call_arguments.done"
 
     def function(self, tool: Json) -> Json:
-        function: Json = {"description": tool.get("description") or "", "parameters": function_schema(tool.get("parameters"))}
+        function: Json = {"description": described(tool), "parameters": function_schema(tool.get("parameters"))}
         if isinstance(tool.get("strict"), bool):
             function["strict"] = tool["strict"]
         return function

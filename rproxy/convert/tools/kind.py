@@ -14,8 +14,14 @@ from typing import Any, Dict, List, Optional, Tuple
 
 Json = Dict[str, Any]
 MAX_NAME = 64                                    # of a function; OpenAI's limit, which every provider copied
+_LEGAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_NAME)
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
 PLAIN_NAMESPACE = "functions"                    # Codex' name for "no namespace"
+
+
+def plain(namespace: Any) -> Optional[str]:
+    """The namespace as a part of a name, None where there is none (a client may send anything)."""
+    return namespace if isinstance(namespace, str) and namespace not in ("", PLAIN_NAMESPACE) else None
 
 
 def flatten(namespace: Optional[str], name: str) -> str:
@@ -24,9 +30,8 @@ def flatten(namespace: Optional[str], name: str) -> str:
     A pure function of its arguments, so that a history is written with the same names in every turn, even when the tool itself
     is not offered any more.
     """
-    full = name if namespace in (None, "", PLAIN_NAMESPACE) else "%s__%s" % (namespace, name)
-    legal = _ILLEGAL.sub("_", full)
-    return legal if legal == full and len(full) <= MAX_NAME else hashed(full)
+    full = name if namespace is None else "%s__%s" % (namespace, name)
+    return full if _LEGAL.fullmatch(full) else hashed(full)
 
 
 def hashed(full: str) -> str:
@@ -122,7 +127,7 @@ class Kind:
         """Add the keys of this kind to a new item."""
         item["name"] = offer.name
         item[self.text_field] = ""
-        if offer.namespace not in (None, PLAIN_NAMESPACE):
+        if offer.namespace is not None:
             item["namespace"] = offer.namespace
 
     def reader(self, offer: Offer) -> Reader:
@@ -149,8 +154,19 @@ class Kind:
 
 def loads_object(text: str) -> Json:
     """The JSON object in ``text``, or an empty one: for items that must carry an object."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
+    value = loads(text)
     return value if isinstance(value, dict) else {}
+
+
+def loads(text: str) -> Any:
+    """The JSON value in ``text``; ``text`` itself when it is none. A model may write anything, even brackets beyond recursion."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def described(tool: Json) -> str:
+    """The description of a tool: a string, whatever was sent."""
+    description = tool.get("description")
+    return description if isinstance(description, str) else ""

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
-from .kind import Json, Kind
+from .kind import Json, Kind, described
 
 
 class Namespace(Kind):
     types = ("namespace",)
 
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
-        name, about = self.tool_name(tool), tool.get("description") or ""
+        name, about = self.tool_name(tool), described(tool)
         tools = tool.get("tools")
         return [(name, _introduced(member, about)) for member in tools if isinstance(member, dict)] if isinstance(tools, list) else []
 
@@ -22,7 +22,7 @@ def _introduced(member: Json, about: str) -> Json:
     """The member with the description of its namespace in front: a flat function list has no other place for it."""
     if not about:
         return member
-    return dict(member, description=("%s\n\n%s" % (about, member.get("description") or "")).strip())
+    return dict(member, description=("%s\n\n%s" % (about, described(member))).strip())
 
 
 KIND: Any = Namespace()

@@ -5,10 +5,10 @@ The call carries an argument object, not a string; the result names the tools th
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Iterator, Tuple
 
 from ..schema import function_schema
-from .kind import Json, Kind, Offer, loads_object
+from .kind import Json, Kind, Offer, described, flatten, loads_object, plain
 
 
 class ToolSearch(Kind):
@@ -22,7 +22,7 @@ class ToolSearch(Kind):
         return "tool_search" if tool.get("execution") == "client" else ""
 
     def function(self, tool: Json) -> Json:
-        return {"description": tool.get("description") or "Search for tools.", "parameters": function_schema(tool.get("parameters"))}
+        return {"description": described(tool) or "Search for tools.", "parameters": function_schema(tool.get("parameters"))}
 
     def describe(self, offer: Offer, item: Json) -> None:
         item.update(execution="client", arguments={})
@@ -34,13 +34,15 @@ class ToolSearch(Kind):
         return "tool_search"
 
     def output(self, item: Json) -> Any:
-        """The names of the tools that were found; their definitions stand in the request's tools."""
-        found = [(name, tool.get("name")) for name, tool in _found(item) if tool.get("name")]
-        return json.dumps({"tools": [name if not space else "%s.%s" % (space, name) for space, name in found]}, ensure_ascii=False)
+        """The names under which the tools that were found can be called; their definitions stand in the request's tools."""
+        found = [(plain(space), tool.get("name")) for space, tool in _found(item)]
+        return json.dumps({"tools": [flatten(space, name) for space, name in found if isinstance(name, str)]})
 
 
-def _found(item: Json) -> Any:
-    for entry in item.get("tools") or []:
+def _found(item: Json) -> Iterator[Tuple[Any, Json]]:
+    """(namespace, tool) for each tool of a result."""
+    entries = item.get("tools")
+    for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict):
             members = entry.get("tools")
             if isinstance(members, list):
