@@ -42,6 +42,8 @@ class ChunkReader:
     complete when something else than reasoning has come, or after :meth:`end`.
     """
 
+    over = False
+
     def __init__(self, answer: Answer) -> None:
         self.chunks = 0
         self.model: Optional[str] = None

@@ -104,15 +104,18 @@ class Prose:
 
     :arg fences: a filter for the text
     :arg seal: called with the whole text, gives further keys for the finished item
+    :arg head: further keys of the item
     """
 
     may_close = True
 
-    def __init__(self, sink: Sink, kind: Kind, fences: Optional[Fences] = None, seal: Optional[Callable[[str], Json]] = None) -> None:
+    def __init__(self, sink: Sink, kind: Kind, fences: Optional[Fences] = None, seal: Optional[Callable[[str], Json]] = None,
+                 head: Optional[Json] = None) -> None:
         self.kind = kind
         self._sink = sink
         self._fences = fences
         self._seal = seal
+        self._head = head or {}
         self._live = False
         self._waiting: List[str] = []
         self._texts: List[str] = []
@@ -161,7 +164,7 @@ class Prose:
             self.annotate()
 
     def _announce(self) -> None:
-        self._item = {"id": self._sink.ids(self.kind.prefix), **self.kind.head, **{name: [] for name in self.kind.lists}}
+        self._item = {"id": self._sink.ids(self.kind.prefix), **self.kind.head, **{name: [] for name in self.kind.lists}, **self._head}
         self._at = self._sink.add(self._item)
 
     def annotate(self) -> None:
@@ -278,7 +281,34 @@ class Call:
         self._sink.finish(self._at, offer.finish(self._item, whole))
 
 
-Item = Union[Prose, Call]
+_PREFIX = re.compile(r"([a-z]{1,8})_")
+
+
+class Whole:
+    """An item of a kind that nobody here knows, complete as it came (a web search that the provider has made)."""
+
+    may_close = True
+
+    def __init__(self, sink: Sink, item: Json) -> None:
+        self._sink = sink
+        self._item = item
+        self._said = False
+
+    def start(self) -> None:
+        """Nothing before it is open any more."""
+        if self._said:
+            return
+        self._said = True
+        prefix = _PREFIX.match(str(self._item.get("id")))
+        item = {**self._item, "id": self._sink.ids(prefix[1] if prefix else "item")}
+        at = self._sink.add({**item, "status": "in_progress"} if "status" in item else item)
+        self._sink.finish(at, item)
+
+    def close(self, cut: bool = False) -> None:
+        """It was complete from the beginning."""
+
+
+Item = Union[Prose, Call, Whole]
 
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
 

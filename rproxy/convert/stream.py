@@ -15,11 +15,11 @@ Whatever the chunks are, the events are a well-formed stream; nothing here raise
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple
 
 from .chunks import ChunkReader
 from .fences import Fences
-from .items import KINDS, Call, Item, Json, Kind, Prose, Sink
+from .items import KINDS, Call, Item, Json, Kind, Prose, Sink, Whole
 from .profile import Answer
 from .response import usage_object
 from .tools import ToolTable
@@ -40,6 +40,24 @@ ENDINGS: Dict[Optional[str], Ending] = {
     "content_filter": Ending("incomplete", "content_filter"),
     "error": Ending("failed", None),
 }
+
+
+OWN_ANNOTATIONS = ("file_citation", "container_file_citation", "file_path")     # of the Responses API alone
+
+
+class Reader(Protocol):
+    """Makes deltas of what a provider sends; see :class:`~rproxy.convert.chunks.ChunkReader` for the meaning of all this."""
+
+    chunks: int
+    finish: Optional[str]
+    error: Optional[Json]
+    usage: Optional[Json]
+    reasoning_details: List[Json]
+    over: bool                   # what comes after this is of no interest
+
+    def read(self, chunk: Json) -> List[Tuple[Any, ...]]: ...
+
+    def end(self) -> List[Tuple[Any, ...]]: ...
 
 
 class Failure(NamedTuple):
@@ -64,6 +82,7 @@ class StreamConverter:
     :arg reasoning: ``summary`` or ``content``: in which of its two forms the thinking is shown
     :arg seal: makes ``encrypted_content`` of ``{"text": ..., "details": ...}``; None: the client does not want any
     :arg answer: how the provider writes its answers
+    :arg reader: reads what is fed; default: a ChunkReader for ``answer``
     :arg refusal_as_text: Codex loses messages with a refusal part
     :arg strip_fences: the client wants JSON that the provider was only asked for in words
     :arg logprobs: the client asked for the probabilities of the tokens
@@ -73,10 +92,10 @@ class StreamConverter:
 
     def __init__(self, response: Json, tools: ToolTable, *, ids: Callable[[str], str], now: Callable[[], int],
                  reasoning: str = "summary", seal: Optional[Callable[[Json], str]] = None, answer: Answer = Answer(),
-                 refusal_as_text: bool = False, strip_fences: bool = False, logprobs: bool = False, cached: str = "hit",
+                 reader: Optional[Reader] = None, refusal_as_text: bool = False, strip_fences: bool = False, logprobs: bool = False, cached: str = "hit",
                  sequence: int = 0) -> None:
         self.response = response
-        self.reader = ChunkReader(answer)
+        self.reader: Reader = reader or ChunkReader(answer)
         self._tools = tools
         self._now = now
         self._seal = seal
@@ -217,19 +236,37 @@ class StreamConverter:
                 self._call(delta[1], delta[2])
             elif delta[0] == "annotations":
                 self._annotate(delta[1])
+            elif delta[0] in _RARE:
+                _RARE[delta[0]](self, *delta[1:])
 
     def _last(self, kind: Kind) -> Prose:
         """The last item of the queue if it is of this kind, else a new one."""
         last = self._queue[-1] if self._queue else None
         if isinstance(last, Prose) and last.kind is kind:
             return last
+        return self._open(kind)
+
+    def _open(self, kind: Kind, head: Optional[Json] = None) -> Prose:
         if kind is self._reasoning:
             item = Prose(self._sink, kind, seal=self._sealed)
             self._thoughts.append(item)
         else:
-            item = Prose(self._sink, kind, Fences() if self._strip_fences and kind is KINDS["text"] else None)
+            item = Prose(self._sink, kind, Fences() if self._strip_fences and kind is KINDS["text"] else None, head=head)
         self._append(item)
         return item
+
+    # what only a provider with the Responses API says
+    def _begin(self, kind: str, head: Json) -> None:
+        self._open(self._texts[kind], head)
+
+    def _detail(self, detail: Json) -> None:
+        self.reader.reasoning_details.append(detail)
+        if self._seal is not None:
+            self._details_seen += 1
+            self._last(self._reasoning)
+
+    def _whole(self, item: Json) -> None:
+        self._append(Whole(self._sink, item))
 
     def _call(self, key: int, news: Json) -> None:
         call = self._calls.get(key)
@@ -291,9 +328,17 @@ class StreamConverter:
         return self._sink.take()
 
 
+_RARE: Dict[str, Callable[..., None]] = {
+    "begin": StreamConverter._begin, "detail": StreamConverter._detail, "item": StreamConverter._whole}
+
+
 def _annotation(raw: Any) -> Optional[Json]:
-    """A chat annotation in the words of Responses; None for what is none. OpenAI and OpenRouter know only ``url_citation``."""
-    found = raw.get("url_citation") if isinstance(raw, dict) else None
+    """An annotation in the words of Responses; None for what is none. Chat knows only ``url_citation``, with an object inside."""
+    if not isinstance(raw, dict):
+        return None
+    if raw.get("type") in OWN_ANNOTATIONS:
+        return raw
+    found = raw.get("url_citation", raw)
     if not isinstance(found, dict) or not isinstance(found.get("url"), str):
         return None
     start, end = (found[key] if isinstance(found.get(key), int) else 0 for key in ("start_index", "end_index"))
