@@ -134,8 +134,9 @@ class Edge(RequestHandler):
     @property
     def answer_headers(self) -> Dict[str, str]:
         """What the turn wants to say in the head of the answer, if that is HTTP."""
-        headers: Dict[str, str] = self.__dict__.setdefault("_answer_headers", {})
-        return headers
+        if not hasattr(self, "_answer_headers"):
+            self._answer_headers: Dict[str, str] = self.site.service.catalog_headers if self.codex else {}
+        return self._answer_headers
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error as this client can make the best of it (``server.errors``)."""
@@ -390,6 +391,7 @@ class ModelsHandler(HttpHandler):
     """``GET /models``: one body for OpenAI clients and for Codex."""
 
     def get(self) -> None:
+        self.set_header("ETag", self.site.service.models_etag)
         self.put_json(self.site.service.models())
 
     head = get

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import __version__
-from .catalog import models_body
+from .catalog import etag, models_body
 from .config import Config, Model, Provider
 from .convert.compaction import CompactionConverter, is_trigger, prompt_item
 from .convert.ids import Ids
@@ -45,6 +45,8 @@ class Service:
         self.config = config
         self._means = Means(upstream, config.server, Failover(time.monotonic), Repairs())
         self._history = History(store)
+        self._models = models_body(config)
+        self.models_etag = etag(self._models)
         self._stem = stem
         self._now = now
         self._calls: OrderedDict[str, Json] = OrderedDict()          # call id -> what its turn thought
@@ -52,7 +54,12 @@ class Service:
     # ---- the small endpoints
     def models(self) -> Json:
         """The body of GET /models: the OpenAI list, and Codex' catalog beside it."""
-        return models_body(self.config)
+        return self._models
+
+    @property
+    def catalog_headers(self) -> Dict[str, str]:
+        """What tells Codex to fetch its catalog anew: it compares this with the ``ETag`` of GET /models."""
+        return {"x-models-etag": self.models_etag}
 
     def health(self) -> Json:
         return {"status": "ok", "version": __version__}

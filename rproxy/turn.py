@@ -40,6 +40,9 @@ GRACE = 5.0                                      # seconds of silence after a fi
 PAUSES = (0.5, 2.0)                              # seconds before rproxy tries again
 LONGEST_PAUSE = 10.0                             # seconds; a provider that asks for more is not waited for
 
+# Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its text; in a stream, six times.
+TOLD_IN_STREAM = ("server_error", "rate_limit_exceeded")
+
 
 class Out(Protocol):
     """Where the events of a turn go."""
@@ -273,9 +276,9 @@ class Turn:
         self._send(events)
 
     async def _fail(self, error: ApiError) -> Json:
-        if not self._begun or self._out is None or self._converter is None:
-            raise error
         told = for_codex(error) if self._codex else error
+        if self._out is None or self._converter is None or not (self._begun or self._codex and told.stream_code in TOLD_IN_STREAM):
+            raise error
         if not self._codex and self._client.transport == "sse":
             self._out.send([error_event(told, self._converter.next_sequence())])
         self._send(self._converter.fail(told.stream_code, told.failed_message(), type=told.type, param=told.param))

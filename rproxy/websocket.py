@@ -188,6 +188,8 @@ class ResponsesSocket(Edge, WebSocketHandler):
             raise invalid("A WebSocket handshake needs the header 'Connection: Upgrade'. If a reverse proxy is in between, let it pass on.")
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
+        for name, value in self.answer_headers.items():
+            self.set_header(name, value)
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:

@@ -46,6 +46,12 @@ class PlayedService:
     def models(self) -> Json:
         return MODELS
 
+    models_etag = '"catalog-1"'
+
+    @property
+    def catalog_headers(self) -> Dict[str, str]:
+        return {"x-models-etag": self.models_etag}
+
     def health(self) -> Json:
         return {"status": "ok"}
 
