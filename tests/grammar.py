@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 Json = Dict[str, Any]
 
 TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
+INTERRUPTS = ("response.interrupt.accepted", "response.output_item.interrupted")      # what Codex is told before an interrupted end
 LIFECYCLE = {"response.created": "in_progress", "response.queued": "queued", "response.in_progress": "in_progress", **TERMINAL}
 
 # part type -> (the item it belongs in, list of the item, index key, text key, prefix of the part's events, prefix of the text's events)
@@ -203,6 +204,8 @@ class _Checker:
         assert event["sequence_number"] == self.sequence + 1, (
             "%s has sequence_number %r after %d" % (kind, event["sequence_number"], self.sequence))
         self.sequence += 1
+        assert kind in (*INTERRUPTS[1:], "response.incomplete") or self.types[-1:] == [] or self.types[-1] not in INTERRUPTS, (
+            "%s after an interrupt" % kind)
         assert kind == "response.failed" or self.types[-1:] != ["error"], (
             "%s after an error event, which only response.failed may follow" % kind)
         if number == 0:
@@ -214,8 +217,18 @@ class _Checker:
             self.lifecycle(kind, event["response"])
         elif kind == "response.output_item.added":
             self.added(event["output_index"], event["item"])
+        elif kind in INTERRUPTS:
+            self.interrupted(kind, event)
         elif kind != "error":
             self.item_event(kind, event)
+
+    def interrupted(self, kind: str, event: Json) -> None:
+        assert self.created is not None and event["response_id"] == self.created["id"], "%s of another response" % kind
+        if kind == INTERRUPTS[1]:
+            assert self.types[-2] == INTERRUPTS[0], "%s without %s" % (kind, INTERRUPTS[0])
+            last = self.items[-1]
+            assert last.done is None, "the interrupted item is finished"
+            assert (event["output_index"], event["item_id"]) == (last.index, last.added["id"]), "another item is interrupted than the open one"
 
     def lifecycle(self, kind: str, response: Json) -> None:
         assert (kind == "response.created") == (self.created is None), "response.created is not the first event, or comes twice"

@@ -398,6 +398,18 @@ def test_interrupt() -> None:
     final = check_stream(events)
     assert final["incomplete_details"] == {"reason": "interrupted"} and texts(final["output"]) == [("reasoning", "r")]
     assert final["usage"] == NO_USAGE
+    accepted, interrupted = events[-3:-1]
+    assert (accepted["type"], accepted["response_id"]) == ("response.interrupt.accepted", final["id"])
+    added = [event for event in events if event["type"] == "response.output_item.added"][-1]
+    assert {key: interrupted[key] for key in ("type", "response_id", "item_id", "output_index")} == {
+        "type": "response.output_item.interrupted", "response_id": final["id"], "item_id": added["item"]["id"], "output_index": 1}
+
+
+def test_interrupt_between_items() -> None:
+    stream = converter()
+    events = stream.start() + stream.interrupt()
+    assert [event["type"] for event in events[2:]] == ["response.interrupt.accepted", "response.incomplete"]
+    assert check_stream(events)["output"] == []
 
 
 @pytest.mark.parametrize("how", ["finish", "fail", "interrupt"])

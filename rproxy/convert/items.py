@@ -67,6 +67,7 @@ class Sink:
         self.sequence = sequence                 # of the next event
         self.done: List[Json] = []               # finished items; the events hold the same objects
         self.added = 0                           # how many items were announced
+        self.open: Json = {}                     # which of them is not finished: what its events repeat; empty: none
         self.logprobs: List[Json] = []           # arrived, for the next piece of text
         self.annotations: List[Json] = []        # arrived, for the message that is live or the next one
         self._events: List[Json] = []
@@ -81,11 +82,13 @@ class Sink:
         at = {"item_id": item["id"], "output_index": self.added}
         self.emit("response.output_item.added", {"output_index": self.added}, item=item)
         self.added += 1
+        self.open = at
         return at
 
     def finish(self, at: Json, item: Json) -> None:
         self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
         self.done.append(item)
+        self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
         """The provider's id of a call, or a new one where it sent none, or one that another call has: clients refuse those."""

@@ -217,8 +217,18 @@ class StreamConverter:
         return self._end("failed", error={"code": code, "message": message, "type": type, "param": param})
 
     def interrupt(self) -> List[Json]:
-        """``response.incomplete`` with the reason ``interrupted``: the user wants to say something. Only finished items count."""
-        return [] if self._ended else self._end("incomplete", reason="interrupted")
+        """``response.incomplete`` with the reason ``interrupted``: the user wants to say something. Only finished items count.
+
+        Codex is told before that its ``response.interrupt`` was heard, and which item it will not get to the end.
+        """
+        if self._ended:
+            return []
+        whose = {"response_id": self.response["id"]}
+        self._sink.emit("response.interrupt.accepted", whose)
+        if self._sink.open:
+            at = {key: self._sink.open[key] for key in ("item_id", "output_index")}
+            self._sink.emit("response.output_item.interrupted", whose, **at)
+        return self._end("incomplete", reason="interrupted")
 
     # ---- from chunks to items
     def _apply(self, deltas: Iterable[Tuple[Any, ...]]) -> None:
