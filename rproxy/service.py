@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 import time
-from collections import OrderedDict
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import __version__
@@ -17,7 +17,7 @@ from .catalog import etag, models_body
 from .config import Config, Model, Provider
 from .convert.compaction import CompactionConverter, is_trigger, prompt_item
 from .convert.ids import Ids
-from .convert.messages import check_orphans
+from .convert.messages import call_keys, check_orphans
 from .convert.request import Conversion, to_chat_request
 from .convert.response import response_object
 from .convert.sealed import seal
@@ -28,13 +28,12 @@ from .failover import Failover
 from .history import History, Past, Records, input_items
 from .log import turn_line
 from .repairs import Repairs
+from .thoughts import Scope, Thoughts
 from .turn import Client, Facts, Job, Means, Out, Turn
 from .upstream import Upstream
 
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.turn")
-
-REMEMBERED = 20_000                              # tool calls whose turn is still known
 
 
 class Service:
@@ -49,7 +48,7 @@ class Service:
         self.models_etag = etag(self._models)
         self._stem = stem
         self._now = now
-        self._calls: OrderedDict[str, Json] = OrderedDict()          # call id -> what its turn thought
+        self._thoughts = Thoughts()
 
     # ---- the small endpoints
     def models(self) -> Json:
@@ -128,9 +127,12 @@ class Service:
         asked = {**request, "tool_choice": "none"} if compacting else request
         response = self._response(request, ids)
 
+        def scope(provider: Provider) -> Scope:
+            return client.owner, model.downstream_model, provider.base_url
+
         def convert(provider: Provider) -> Conversion:
             return to_chat_request(asked, items, provider.profile, downstream_model=model.downstream_model,
-                                   allow=self.config.server.tool_type_allowlist, recall=self._calls.get)
+                                   allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)))
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(
@@ -139,8 +141,10 @@ class Service:
                 strip_fences=conversion.strip_fences, logprobs="logprobs" in conversion.body, cached=self.config.usage.cached_tokens,
                 sequence=sequence)
 
-        async def keep(done: StreamConverter, conversion: Conversion) -> None:
-            self._remember(done)
+        async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> None:
+            thought = {"text": done.reasoning_text, "details": done.reader.reasoning_details, "extra_content": done.extra_content}
+            if any(thought.values()):
+                self._thoughts.remember(scope(provider), call_keys(items, done.response["output"], conversion.tools), thought)
             if client.local is not None:
                 self._history.keep_local(client.local, request, past, new, done.response)
             if request.get("store", True) and done.response["status"] != "failed":
@@ -172,19 +176,6 @@ class Service:
             return form
         asked = request.get("reasoning") or {}
         return "summary" if client.codex or asked.get("summary") or asked.get("generate_summary") else "content"
-
-    def _remember(self, done: StreamConverter) -> None:
-        """Keep what the turn thought by its call ids, for clients that send calls back without their reasoning."""
-        output = done.response["output"]
-        calls = [item["call_id"] for item in output if "call_id" in item]
-        if not calls:
-            return
-        known = {"text": done.reasoning_text, "details": done.reader.reasoning_details, "extra_content": done.extra_content}
-        for call_id in calls:
-            self._calls[call_id] = known
-            self._calls.move_to_end(call_id)
-        while len(self._calls) > REMEMBERED:
-            self._calls.popitem(last=False)
 
     def _log(self, request: Json, client: Client, model: Model, facts: Facts, ended: Mapping[str, Any], seconds: float) -> None:
         usage = ended.get("usage") or {}

@@ -101,7 +101,7 @@ class Job:
 
     ``model``: the downstream model. ``conversation``: what the turns of one conversation have in common. ``convert`` makes the chat
     request for a provider (raises ApiError 400); ``converter`` makes a converter for its answer, given the first sequence number;
-    ``keep`` is called with the final Response object before its terminal event is sent.
+    ``keep`` is called with the converter of the final Response object, before its terminal event is sent.
     """
 
     providers: Sequence[Provider]
@@ -109,7 +109,7 @@ class Job:
     conversation: str
     convert: Callable[[Provider], Conversion]
     converter: Callable[[Conversion, int], StreamConverter]
-    keep: Callable[[StreamConverter, Conversion], Awaitable[None]]
+    keep: Callable[[StreamConverter, Conversion, Provider], Awaitable[None]]
 
 
 class Turn:
@@ -213,7 +213,7 @@ class Turn:
         self._facts.warnings = conversion.warnings
         await self._exchange(provider, body, answer)
         if self._client.interrupt is not None and self._client.interrupt.is_set():
-            await self._finish(converter, conversion, converter.interrupt())
+            await self._finish(converter, conversion, provider, converter.interrupt())
             return
         rest = answer.close()
         if rest:
@@ -232,7 +232,7 @@ class Turn:
                            code="content_filter", stream_code="invalid_prompt")
         if conversion.profile.empty_answer == "error" and converter.silent:
             raise _empty(provider.name, final=self._facts.retries >= self._retries)
-        await self._finish(converter, conversion, converter.finish())
+        await self._finish(converter, conversion, provider, converter.finish())
 
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
@@ -271,8 +271,8 @@ class Turn:
                 told[UPSTREAM_ID_HEADER] = value
 
     # ---- the ends
-    async def _finish(self, converter: StreamConverter, conversion: Conversion, events: List[Json]) -> None:
-        await self._job.keep(converter, conversion)
+    async def _finish(self, converter: StreamConverter, conversion: Conversion, provider: Provider, events: List[Json]) -> None:
+        await self._job.keep(converter, conversion, provider)
         self._send(events)
 
     async def _fail(self, error: ApiError) -> Json:

@@ -15,7 +15,7 @@ LAYERS: List[Set[str]] = [
     {"__init__"},
     {"error_text", "errors", "provider_errors"},
     {"convert"},
-    {"access", "bodies", "demo_rules", "http1", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "store"},
+    {"access", "bodies", "demo_rules", "http1", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "store", "thoughts"},
     {"checks", "demo", "dial", "history", "wire"},
     {"config", "connection"},
     {"catalog", "httpclient"},
