@@ -1,0 +1,182 @@
+"""``scripts/bench``: proxies side by side on this machine, everything on loopback; prints a Markdown table.
+
+In each round every server is started anew, and each scenario visits them in turn, so that whatever else the machine does hits all alike.
+The figures are medians over the rounds; compare rows, for the absolute values belong to the machine.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import lab
+import limits
+from scenarios import SCENARIOS, Bench, Figures
+from variants import DIRECT, LITELLM, OURS, PEERS, PROJECT, RIVALS, Variant, launch, obstacle
+
+Row = Tuple[str, bool]            # name of the variant, TLS to the provider
+Samples = Dict[Row, Dict[str, List[float]]]
+TLS_SERVERS = ("rproxy", "naive")
+MARKS = ("<!-- scripts/bench -->\n", "<!-- end -->\n")
+
+COLUMNS = (                       # figure, heading, format
+    ("live", "live, µs CPU a delta", "%.0f"),
+    ("burst", "burst, µs CPU a delta", "%.1f"),
+    ("rate", "burst, deltas/s", "%.0f"),
+    ("turn", "ms CPU a turn", "%.2f"),
+    ("first50", "first delta p50, ms", "%.1f"),
+    ("first99", "p99, ms", "%.1f"),
+    ("rss", "MB idle", "%.0f"),
+    ("quiet", "KB a quiet stream", "%.0f"),
+    ("start", "start, s", "%.2f"),
+)
+RATIOS = (                        # text, figure, row and row it is compared with, how, target
+    ("live: of nginx' relay", "live", "rproxy, SSE", "nginx proxy_pass (bytes)", "/", 2.3),
+    ("live: of the naive translator", "live", "rproxy, SSE", "naive Tornado translator", "/", 0.4),
+    ("live: WebSocket, of SSE", "live", "rproxy, WebSocket", "rproxy, SSE", "/", 1.6),
+    ("burst: of the naive translator", "burst", "rproxy, SSE", "naive Tornado translator", "/", 0.35),
+    ("first delta: over direct, p50, ms", "first50", "rproxy, SSE", "no proxy", "-", 1.0),
+    ("first delta: over direct, p99, ms", "first99", "rproxy, SSE", "no proxy", "-", 4.0),
+    ("TLS, first delta: of the naive translator", "first50", "rproxy, SSE, TLS", "naive Tornado translator, TLS", "/", 0.3),
+    ("TLS, CPU a turn: of the naive translator", "turn", "rproxy, SSE, TLS", "naive Tornado translator, TLS", "/", 0.3),
+)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(scenario: str, benches: List[Bench], samples: Samples, seconds: float) -> None:
+    """One visit of a scenario to all that take part."""
+    run, _, servers, forms, tls = SCENARIOS[scenario]
+    for bench in benches:
+        secure = bench.provider.ca is not None
+        if (bench.variant.server or "direct") not in servers.split() or bench.variant.form not in forms.split() or secure and not tls:
+            continue
+        figures: Figures = {}
+        try:
+            figures = run(bench, seconds)
+        except RuntimeError as error:
+            bench.errors.append("%s, %s: %s" % (bench.variant.name, scenario, error))
+        for name, value in figures.items():
+            samples.setdefault((bench.variant.name, secure), {}).setdefault(name, []).append(value)
+
+
+def play(variants: List[Variant], providers: List[lab.Provider], folder: Path, names: List[str], smoke: bool, samples: Samples,
+         errors: List[str]) -> None:
+    """One round."""
+    running: Dict[Tuple[str, int], lab.Process] = {}
+    benches: List[Bench] = []
+    try:
+        for provider in providers:
+            for variant in variants:
+                if provider.ca and variant.server not in TLS_SERVERS:
+                    continue
+                key = (variant.server, provider.port)
+                if variant.server and key not in running:
+                    try:
+                        process = running[key] = launch(variant, provider, folder)
+                    except RuntimeError as error:
+                        errors.append(str(error))
+                        continue
+                    found = samples.setdefault((variant.name, provider.ca is not None), {})
+                    found.setdefault("start", []).append(process.started)
+                    found.setdefault("rss", []).append(process.rss())
+                benches.append(Bench(variant, running[key] if variant.server else provider, provider, errors))
+        for bench in benches:
+            bench.load(model="bench-n20", workers=4)
+        for name in names:
+            measure(name, benches, samples, 0.5 if smoke else SCENARIOS[name].seconds)
+    finally:
+        for process in running.values():
+            process.stop()
+
+
+def table(samples: Samples, rounds: int) -> str:
+    """The figures as Markdown, with their ratios."""
+    middle = {(name + ", TLS" if tls else name): {figure: statistics.median(values) for figure, values in figures.items()}
+              for (name, tls), figures in samples.items()}
+    lines = ["Measured on: %s. Medians of %d rounds." % (lab.machine(), rounds), "",
+             "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, figures in middle.items():
+        lines.append("| %s | %s |" % (name, " | ".join(shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)))
+    lines += ["", "| ratio or difference | here | target |", "|---|---|---|"]
+    for text, figure, mine, other, how, target in RATIOS:
+        try:
+            a, b = middle[mine][figure], middle[other][figure]
+        except KeyError:
+            continue
+        lines.append("| %s | %.2f | at most %g |" % (text, a / b if how == "/" else a - b, target))
+    peers = [middle[variant.name]["rate"] for variant in [*PEERS, LITELLM] if "rate" in middle.get(variant.name, {})]
+    if peers:
+        lines.append("| deltas/s at saturation: of the best peer | %.2f | at least 2 |" % (middle["rproxy, SSE"]["rate"] / max(peers)))
+    return "\n".join(lines) + "\n"
+
+
+def put_into_readme(text: str) -> None:
+    """Replace what stands between the marks."""
+    file = PROJECT / "README.md"
+    before, after = MARKS
+    old = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(re.escape(before) + ".*?" + re.escape(after), lambda _: before + text + after, old, flags=re.S), encoding="utf-8")
+
+
+def choose(args: argparse.Namespace) -> List[Variant]:
+    """The variants that can run here."""
+    wanted = [DIRECT, *OURS, *RIVALS, *([] if args.no_peers or args.smoke else PEERS), *([LITELLM] if args.litellm else [])]
+    able = []
+    for variant in wanted:
+        reason = obstacle(variant)
+        if reason is None:
+            able.append(variant)
+        else:
+            say("left out: %s: %s" % (variant.name, reason))
+    return able
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Compare rproxy with other proxies on this machine.")
+    parser.add_argument("--smoke", action="store_true", help="every variant and scenario for a moment: does it work? No time counts")
+    parser.add_argument("--limits", action="store_true", help="instead: many streams, long answers, clients that leave or do not read")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="scenarios, such as live,burst; default: all (%s)" % ",".join(SCENARIOS))
+    parser.add_argument("--no-peers", action="store_true", help="without the packages that pip would have to install")
+    parser.add_argument("--litellm", action="store_true", help="with litellm[proxy], which is large")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
+    args = parser.parse_args(argv)
+    names = [name for name in SCENARIOS if not args.only or name in args.only.split(",")]
+    errors: List[str] = []
+    with tempfile.TemporaryDirectory(prefix="rproxy-bench-") as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        providers = [lab.Provider(folder), lab.Provider(folder, lab.make_certificate(folder))]
+        try:
+            if args.limits:
+                return limits.run(providers[0], folder)
+            variants = choose(args)
+            samples: Samples = {}
+            rounds = 1 if args.smoke else args.rounds
+            for number in range(rounds):
+                say("round %d of %d" % (number + 1, rounds))
+                play(variants, providers, folder, names, args.smoke, samples, errors)
+        finally:
+            for provider in providers:
+                provider.stop()
+    for text in sorted(set(errors)):
+        say("error: " + text)
+    if args.smoke:
+        say("every variant works" if not errors else "something does not work")
+        return 1 if errors else 0
+    text = table(samples, rounds)
+    print(text, end="")
+    if args.readme:
+        put_into_readme(text)
+    return 1 if any(error.startswith("rproxy") for error in errors) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
