@@ -12,7 +12,7 @@ from typing import Iterator, List
 
 MAX_BYTES = 16 << 20                             # of the file, and of each stream of it
 
-_STREAM = re.compile(rb"\bobj\b(.{0,2000}?)\bstream\r?\n(.*?)endstream", re.S)
+_STREAM = re.compile(rb"\bobj\b(.{0,2000}?)\bstream\r?\n", re.S)
 _NOT_A_PAGE = re.compile(rb"/(?:Image|XRef|ObjStm|Metadata|Length1|CIDInit|FunctionType)\b")
 _TOKEN = re.compile(
     rb"\((?P<text>(?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*)\)"           # a string; brackets inside may be nested once
@@ -40,7 +40,13 @@ def pdf_text(data: bytes) -> str:
 
 def _pages(data: bytes) -> Iterator[bytes]:
     """The streams that may be pages, uncompressed."""
-    for head, body in _STREAM.findall(data):
+    end = 0
+    while True:
+        start = _STREAM.search(data, end)
+        end = data.find(b"endstream", start.end()) if start else -1
+        if start is None or end < 0:
+            return
+        head, body = start[1], data[start.end():end]
         if _NOT_A_PAGE.search(head):
             continue
         if b"/FlateDecode" in head:

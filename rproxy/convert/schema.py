@@ -34,7 +34,7 @@ SOUND: Dict[str, Callable[[Any], bool]] = {
     "required": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     "enum": _is_filled,
     "description": lambda value: isinstance(value, str),
-    "encrypted": lambda value: value is not True,        # Codex marks parameters of its own services
+    "encrypted": lambda value: False,            # Codex marks parameters of its own services
     **{word: lambda value: isinstance(value, dict) for word in MAPS},
     **dict.fromkeys(ALTERNATIVES, _is_filled),
 }
@@ -52,6 +52,7 @@ def function_schema(schema: Any) -> Json:
         root = _dereferenced(root, root)
     if any(word in root for word in ALTERNATIVES):
         root = _loosened(root)
+        root = _sound(root, root)                # something may have referred to an alternative
     if root.get("type") == "object" or "properties" in root:
         return {**root, "type": "object", "properties": root.get("properties", {})}
     return {"type": "object", "properties": {}, **({"description": root["description"]} if "description" in root else {})}

@@ -5,6 +5,7 @@ Source: the request schema of the Responses API (Open Responses 2026-04-24 and t
 """
 from __future__ import annotations
 
+import json
 from typing import Any, Callable, Dict, Tuple
 
 from ..errors import ApiError
@@ -61,7 +62,7 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "top_logprobs": ("an integer", _integer),
     "stop": ("a string or a list of strings", lambda v: _string(v) or _strings(v)),
     "tools": ("a list of objects", _objects),
-    "tool_choice": ("a string or an object", lambda v: v in ("auto", "none", "required") if _string(v) else _object(v)),
+    "tool_choice": ("auto, none, required or an object", lambda v: v in ("auto", "none", "required") if _string(v) else _object(v)),
     "parallel_tool_calls": ("a boolean", _boolean),
     "reasoning": ("an object", _object),
     "text": ("an object", lambda v: _object(v) and (v.get("format") is None or _object(v["format"]))),
@@ -101,5 +102,5 @@ def check_request(request: Json) -> None:
 def _shown(value: Any) -> str:
     """A value in an error text: short scalars as they are, everything else (perhaps a prompt) as its type."""
     if isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) <= 40:
-        return repr(value)
+        return json.dumps(value, ensure_ascii=False)
     return "an object" if isinstance(value, dict) else "a list of something else" if isinstance(value, list) else "a long string"
