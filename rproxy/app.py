@@ -23,14 +23,16 @@ from tornado.web import Application
 from .access import Access, is_loopback, split_address
 from .config import Config
 from .errors import ConfigError
-from .handlers import (
+from .handlers import HealthHandler, ModelHandler, ModelsHandler, NotFoundHandler, Site
+from .handlers_chat import ChatHandler
+from .handlers_conversations import ConversationHandler, ConversationItemHandler, ConversationItemsHandler, ConversationsHandler
+from .handlers_responses import (
+    CancelHandler,
     CompactHandler,
-    HealthHandler,
-    ModelHandler,
-    ModelsHandler,
-    NotFoundHandler,
+    InputItemsHandler,
+    InputTokensHandler,
     ResponsesHandler,
-    Site,
+    StoredResponseHandler,
 )
 from .service import Service
 from .store import open_store
@@ -48,6 +50,15 @@ HEADROOM = 1 << 20                # a stream's buffer must hold the largest mess
 ROUTES = (
     (r"(?:/v1)?/responses/?", ResponsesHandler),
     (r"(?:/v1)?/responses/compact/?", CompactHandler),
+    (r"(?:/v1)?/responses/input_tokens/?", InputTokensHandler),
+    (r"(?:/v1)?/responses/([^/]+)/?", StoredResponseHandler),
+    (r"(?:/v1)?/responses/([^/]+)/input_items/?", InputItemsHandler),
+    (r"(?:/v1)?/responses/([^/]+)/cancel/?", CancelHandler),
+    (r"(?:/v1)?/conversations/?", ConversationsHandler),
+    (r"(?:/v1)?/conversations/([^/]+)/?", ConversationHandler),
+    (r"(?:/v1)?/conversations/([^/]+)/items/?", ConversationItemsHandler),
+    (r"(?:/v1)?/conversations/([^/]+)/items/([^/]+)/?", ConversationItemHandler),
+    (r"(?:/v1)?/chat/completions/?", ChatHandler),
     (r"(?:/v1)?/models/?", ModelsHandler),
     (r"(?:/v1)?/models/(.+)", ModelHandler),
     (r"(?:/v1)?/health/?", HealthHandler),

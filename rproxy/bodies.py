@@ -10,6 +10,7 @@ or the optional ``zstandard`` package, and without them the answer tells the use
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from importlib import import_module
@@ -147,6 +148,18 @@ class BodyReader:
             self._pieces.clear()
             raise _over(self._limit)
         self._pieces.append(piece)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, as they came."""
+        return self._size
+
+    def digest(self) -> str:
+        """What tells this body from others, before it is read by :meth:`json`."""
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in self._pieces:
+            digest.update(piece)
+        return digest.hexdigest()
 
     def json(self) -> Json:
         """The whole body as a JSON object.  Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`."""

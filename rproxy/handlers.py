@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, ClassVar, Dict, List, Mapping, MutableMapping, Optional, Protocol, Set, Tuple
+from typing import Any, Awaitable, Callable, ClassVar, Dict, List, Mapping, MutableMapping, Optional, Protocol, Set, Tuple
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
@@ -26,8 +26,9 @@ from .access import Access
 from .bodies import BodyReader
 from .config import Config
 from .convert.sse import DONE, encode_json, encode_sse
-from .errors import ApiError, for_codex, internal, invalid, model_not_found, not_found, unavailable
+from .errors import ApiError, error_event, for_codex, internal, model_not_found, not_found, unavailable
 from .service import Service
+from .sharing import Sharing
 from .turn import Client
 from .wire import Progress, Wire, drained
 
@@ -62,6 +63,7 @@ class Site:
     draining: bool = False
     turns: Dict[asyncio.Task[Any], asyncio.Task[Any]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
+    sharing: Sharing = field(default_factory=Sharing)
 
     def track(self, outer: asyncio.Task[Any], turn: asyncio.Task[Any]) -> None:
         """Count ``turn`` as running until ``outer`` is done."""
@@ -261,6 +263,10 @@ class HttpHandler(Edge):
         if self._turn is not None:
             self._turn.cancel()
 
+    def query(self) -> Dict[str, str]:
+        """The parameters of the URL; of one that comes more than once the last."""
+        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+
     async def run_turn(self, work: Any) -> Any:
         """Await ``work`` in a task that ends with the client.
 
@@ -284,6 +290,29 @@ class HttpHandler(Edge):
             self.set_header("Access-Control-Allow-Methods", ", ".join(self.verbs))
             self.set_header("Access-Control-Allow-Headers", self.request.headers.get("Access-Control-Request-Headers", "*"))
 
+    async def send_events(self, work: Callable[[SseOut], Awaitable[Any]], *, lasts: bool = False) -> None:
+        """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its first event.
+
+        :arg lasts: what is shown goes on without this client, so that it must not be told to have failed when only the showing ends
+        """
+        out = SseOut(self)
+        try:
+            await self.run_turn(work(out))
+        except Exception as error:
+            if not out.begun or self._gone:
+                raise
+            self.log_exception(type(error), error, error.__traceback__)
+            if lasts:
+                self.stream.close()
+                raise Finish() from error
+            if out.open:
+                out.send([out.failed(self.as_api_error(error))])
+            elif out.response is None:
+                out.write(encode_sse([error_event(self.as_api_error(error), 0)]))
+        await drained(self.finish(DONE))
+        if self.request.version != "HTTP/1.1":
+            self.stream.close()       # without chunks only this ends the body, whatever the client asked for
+
     def put_json(self, value: Any) -> Awaitable[None]:
         """Finish with ``value``.  Returns what to wait for until the client has it."""
         self.put_time()
@@ -305,9 +334,25 @@ class SseOut(Progress):
         self._chunked = handler.request.version == "HTTP/1.1"
         self._wire: Optional[Wire] = None
 
+    @property
+    def begun(self) -> bool:
+        """Has the client got the head of the answer, or is it on its way?"""
+        return self.response is not None or self._wire is not None
+
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """Commit to status 200; the head leaves with the first events."""
+        if not self.begun:
+            self.put_head(headers)
         self.response = response
+
+    def idle(self) -> Optional[Awaitable[None]]:
+        """A comment, so that nobody in between takes the connection for dead."""
+        if not self.begun:
+            self.put_head({})
+        return self.write(b": wait\n\n")
+
+    def put_head(self, headers: Mapping[str, str]) -> None:
+        """The head of an event stream."""
         for name, value in headers.items():
             self._handler.set_header(name, value)
         self._handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -333,58 +378,6 @@ class SseOut(Progress):
             written = self._handler.flush()
             return drained(written) if stream.writing() else None
         return self._wire.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-
-class ResponsesHandler(HttpHandler):
-    """``/responses``: POST creates a response, as JSON or as a stream.  The upgrade of GET is in ``websocket``."""
-
-    verbs = ("POST", "GET", "HEAD")
-
-    async def post(self) -> None:
-        assert self.body is not None
-        request = self.body.json()
-        stream = request.get("stream")
-        if stream is not None and not isinstance(stream, bool):
-            raise invalid("'stream' must be true or false.", param="stream")
-        if stream:
-            await self.stream_events(request)
-        else:
-            await self.put_json(await self.run_turn(self.site.service.create(request, self.client("json"), None)))
-
-    async def stream_events(self, request: Json) -> None:
-        """Answer with an event stream, or with an HTTP error when the turn fails before its first event."""
-        out = SseOut(self)
-        try:
-            await self.run_turn(self.site.service.create(request, self.client("sse"), out))
-        except Exception as error:
-            if out.response is None or self._gone:
-                raise
-            self.log_exception(type(error), error, error.__traceback__)
-            if out.open:
-                out.send([out.failed(self.as_api_error(error))])
-        await drained(self.finish(DONE))
-        if self.request.version != "HTTP/1.1":
-            self.stream.close()       # without chunks only this ends the body, whatever the client asked for
-
-    def get(self) -> None:
-        self.set_status(426)
-        self.set_header("Upgrade", "websocket")
-        self.set_header("Connection", "Upgrade")
-        error = ApiError(426, "GET on this path opens a WebSocket: send 'Upgrade: websocket', or use POST.", code="upgrade_required")
-        self.finish(encode_json(error.body()))
-
-    def head(self) -> None:
-        self.finish()
-
-
-class CompactHandler(HttpHandler):
-    """``POST /responses/compact``: the conversation as one sealed item."""
-
-    verbs = ("POST",)
-
-    async def post(self) -> None:
-        assert self.body is not None
-        await self.put_json(await self.run_turn(self.site.service.compact(self.body.json(), self.client("json"))))
 
 
 class ModelsHandler(HttpHandler):

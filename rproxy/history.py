@@ -1,33 +1,28 @@
 """What came before a request: the items of earlier responses.
 
-A response is kept as a record ``{"response", "input", "previous", "owner"}``; its history is the chain of ``previous``.  A WebSocket keeps the
-last responses of its own in ``client.local`` with the whole history beside them (``items``), whether or not they are stored, and they
-end with the connection.
+A response is kept as a record ``{"response", "input", "previous", "conversation", "last", "owner"}`` (``last``: the number of its last
+event).  Its history is the chain of ``previous``, or what stood before it in its conversation.  A WebSocket keeps the last responses of
+its own in ``client.local`` with the whole history beside them (``items``), whether or not they are stored, and they end with the
+connection.
 
-Item references need no index: our items carry the hex digits of their response's id (see ``convert.messages.stem``).
+Item references need no index: our items carry the hex digits of their response's id (see :func:`rproxy.listing.owner_of`).
 """
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Protocol
+from typing import Any, Dict, List, Mapping, MutableMapping, Optional
 
-from .convert.messages import stem
-from .errors import ApiError, StoreError, previous_response_not_found
+from .errors import ApiError, StoreError, invalid, previous_response_not_found
+from .listing import listed, owner_of
+from .replay import RUNNING
+from .store.patient import PatientStore
 
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.history")
 
 MAX_CHAIN = 10_000                               # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")      # what a warm-up says once for the turns that follow
-
-
-class Records(Protocol):
-    """What history needs of a response store."""
-
-    async def get(self, response_id: str) -> Optional[Json]: ...
-
-    async def put(self, response_id: str, record: Json) -> None: ...
 
 
 @dataclass
@@ -41,13 +36,15 @@ class Past:
 def input_items(request: Mapping[str, Any]) -> List[Json]:
     """The request's own input as items; a string is one message of the user."""
     given = request.get("input", [])
-    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}] if isinstance(given, str) else list(given)
+    if not isinstance(given, str):
+        return list(given)
+    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
 
 
 class History:
     """Finds and keeps the past of one client's requests."""
 
-    def __init__(self, store: Records) -> None:
+    def __init__(self, store: PatientStore) -> None:
         self._store = store
 
     async def past(self, request: Mapping[str, Any], owner: str, local: Optional[Mapping[str, Json]]) -> Past:
@@ -61,15 +58,45 @@ class History:
         return Past(await self._chain(previous, owner))
 
     async def _chain(self, response_id: str, owner: str) -> List[Json]:
+        records = await self._records(response_id, owner)
+        if records[-1]["response"]["status"] in RUNNING:
+            raise invalid("Previous response with id '%s' has not ended yet; wait until its status is completed." % response_id[:100],
+                          "previous_response_id", "response_not_completed")
+        before = await self._before(records[0])
+        return before + [item for record in records for item in record["input"] + record["response"]["output"]]
+
+    async def _records(self, response_id: str, owner: str) -> List[Json]:
+        """The record of a response and those it continues, the oldest first. :raises ApiError: 400 when one is missing"""
         records: List[Json] = []
         link: Optional[str] = response_id
         while link is not None:
             record = await self.stored(link, owner)
-            if record is None or len(records) >= MAX_CHAIN:
+            if record is None or "response" not in record or len(records) >= MAX_CHAIN:
                 raise previous_response_not_found(response_id)
             records.append(record)
             link = record.get("previous")
-        return [item for record in reversed(records) for item in record["input"] + record["response"]["output"]]
+        return records[::-1]
+
+    async def _before(self, record: Json) -> List[Json]:
+        """What stood in the conversation before the input of this response; nothing is known when it was deleted."""
+        name, own = record.get("conversation"), {item.get("id") for item in record["input"] + record["response"]["output"]}
+        conversation = await self.stored(name, record["owner"]) if name else None
+        items = conversation["items"] if conversation is not None else []
+        first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
+        found: List[Json] = items[:first]
+        return found
+
+    async def seen(self, response_id: str, owner: str) -> List[Json]:
+        """The input of a response with everything before it, as :func:`rproxy.listing.listed` items, the oldest first."""
+        try:
+            records = await self._records(response_id, owner)
+        except ApiError:
+            record = await self.stored(response_id, owner)           # what it continues is gone; its own input is not
+            records = [record] if record is not None else []
+        items = await self._before(records[0]) if records else []
+        for number, record in enumerate(records, 1):
+            items = items + listed(record["input"], _stem_of(record)) + (record["response"]["output"] if number < len(records) else [])
+        return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[Json]:
         """The record of a stored response, None when there is none or it is somebody else's."""
@@ -87,10 +114,10 @@ class History:
     async def _referenced(self, item: Json, past: Past, owner: str) -> Json:
         wanted = item.get("id")
         candidates = past.items
-        of = stem(item)
+        of = owner_of(wanted)
         record = await self.stored("resp_" + of, owner) if of else None
         if record is not None:
-            candidates = candidates + record["response"]["output"]
+            candidates = candidates + listed(record["input"], _stem_of(record)) + record["response"]["output"]
         for candidate in candidates:
             if candidate.get("id") == wanted:
                 return candidate
@@ -102,13 +129,20 @@ class History:
         said = {key: request[key] for key in KEPT_BY_WARM_UP if key in request} if request.get("generate") is False else {}
         local[response["id"]] = {"items": past.items + new + response["output"], "inherited": {**past.inherited, **said}}
 
-    async def keep(self, owner: str, request: Mapping[str, Any], new: List[Json], response: Json) -> Optional[str]:
+    async def keep(self, record: Json) -> Optional[str]:
         """Store a response. :returns: a warning when that failed; the answer is worth more than its record"""
-        try:
-            await self._store.put(response["id"], {"response": response, "input": new, "previous": request.get("previous_response_id"), "owner": owner})
-        except StoreError as error:
-            return "response not stored: %s" % error
-        return None
+        warning = await self._store.keep(record["response"]["id"], record)
+        return "response %s" % warning if warning else None
+
+
+def new_record(owner: str, request: Mapping[str, Any], new: List[Json], conversation: Optional[str], response: Json) -> Json:
+    """What is stored of a response."""
+    return {"response": response, "input": new, "previous": request.get("previous_response_id"), "conversation": conversation,
+            "owner": owner}
+
+
+def _stem_of(record: Json) -> str:
+    return str(record["response"]["id"])[len("resp_"):]
 
 
 def is_reference(item: Json) -> bool:

@@ -9,12 +9,15 @@ import json
 import logging
 import secrets
 import time
+from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 from . import __version__
+from .background import Background, Running
 from .catalog import etag, models_body
 from .config import Config, Model, Provider
+from .conversations import Conversations, check_metadata, conversation_id
 from .convert.compaction import CompactionConverter, is_trigger, prompt_item
 from .convert.ids import Ids
 from .convert.messages import call_keys, check_orphans
@@ -25,10 +28,16 @@ from .convert.stream import StreamConverter
 from .convert.validate import check_request, without_nulls
 from .errors import ApiError, invalid, model_not_found
 from .failover import Failover
-from .history import History, Past, Records, input_items
-from .log import turn_line
+from .history import History, Past, input_items, new_record
+from .listing import listed
+from .log import log_turn
+from .passing import Passing
 from .repairs import Repairs
+from .store import Store
+from .store.patient import PatientStore
+from .stored import Stored
 from .thoughts import Scope, Thoughts
+from .tokens import estimate
 from .turn import Client, Facts, Job, Means, Out, Turn
 from .upstream import Upstream
 
@@ -36,14 +45,35 @@ Json = Dict[str, Any]
 log = logging.getLogger("rproxy.turn")
 
 
+class Asked(NamedTuple):
+    """A create request, ready for its turn. ``new``: its own input items; ``conversation``: the id of the one it belongs to."""
+
+    request: Json
+    model: Model
+    past: Past
+    new: List[Json]
+    ids: Ids
+    conversation: Optional[str]
+
+    @property
+    def warms_up(self) -> bool:
+        """Shall nobody be asked?"""
+        return self.request.get("generate") is False or bool((self.request.get("prompt_cache_options") or {}).get("prewarm"))
+
+
 class Service:
     """:arg stem: makes the 32 hex digits of a response's id. :arg now: seconds since the epoch"""
 
-    def __init__(self, config: Config, upstream: Upstream, store: Records, *,
+    def __init__(self, config: Config, upstream: Upstream, store: Store, *,
                  stem: Callable[[], str] = lambda: secrets.token_hex(16), now: Callable[[], float] = time.time) -> None:
         self.config = config
         self._means = Means(upstream, config.server, Failover(time.monotonic), Repairs())
-        self._history = History(store)
+        self.passing = Passing(config, self._means)
+        self._store = PatientStore(store)
+        self._history = History(self._store)
+        self._background = Background(self._store, now)
+        self.stored = Stored(self._store, self._history, self._background)
+        self.conversations = Conversations(self._store, stem, now)
         self._models = models_body(config)
         self.models_etag = etag(self._models)
         self._stem = stem
@@ -72,30 +102,63 @@ class Service:
         :returns: the final Response object
         :raises ApiError: when the turn failed before ``out.begin`` was called, or, without ``out``, whenever it failed
         """
-        request = without_nulls(request)
-        check_request(request)
-        model = self._route(request["model"])
         try:
-            past = await self._history.past(request, client.owner, client.local)
-            request = {**past.inherited, **request}
-            new = await self._history.resolved(input_items(request), past, client.owner)
-            if request.get("generate") is False or (request.get("prompt_cache_options") or {}).get("prewarm"):
-                return self._warm_up(request, client, out, past, new)
-            if "input" not in request and "previous_response_id" not in request:
-                raise invalid("input is required: a string or a list of items.", "input", "missing_required_parameter")
-            check_orphans(past.items, new)
-            return await self._turn(request, client, out, model, past, new)
+            asked = await self._asked(request, client)
+            return await (self._warm_up(asked, client, out) if asked.warms_up else self._turn(asked, client, out))
         except ApiError:
             if client.local is not None:
-                client.local.pop(request.get("previous_response_id", ""), None)      # a chain that failed cannot be continued
+                client.local.pop(str(request.get("previous_response_id")), None)     # a chain that failed cannot be continued
             raise
+
+    async def background(self, request: Json, client: Client) -> Running:
+        """Begin a turn that goes on without its client. :raises ApiError: what is wrong with the request"""
+        if request.get("store") is False:
+            raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
+        asked = await self._asked(request, client)
+        away = replace(client, transport="background", local=None, interrupt=None, answer_headers={})
+        response = self._response(asked)
+        record = new_record(client.owner, asked.request, asked.new, asked.conversation, response)
+        return await self._background.start(response, record, lambda running: self._turn(asked, away, running, first=1))
+
+    async def input_tokens(self, request: Json, client: Client) -> Json:
+        """POST /responses/input_tokens: an estimate of what the provider would count; see :mod:`rproxy.tokens`."""
+        asked = await self._asked({"model": self.config.models[0].model, **without_nulls(request)}, client)
+        provider = asked.model.providers[0]
+        conversion = to_chat_request(asked.request, asked.past.items + asked.new, provider.profile,
+                                     downstream_model=asked.model.downstream_model, allow=self.config.server.tool_type_allowlist)
+        return {"object": "response.input_tokens", "input_tokens": estimate(conversion.body)}
+
+    async def close(self) -> None:
+        """Let the store have what it has not got yet."""
+        await self._background.close()
+        await self._store.close()
+
+    async def _asked(self, request: Json, client: Client) -> Asked:
+        """The request with its model and its history. :raises ApiError: 400, 404"""
+        request = without_nulls(request)
+        check_request(request)
+        check_metadata(request)
+        model, ids, conversation = self.route(request["model"]), Ids(self._stem()), conversation_id(request)
+        if conversation is not None:
+            past = Past(await self.conversations.past(conversation, client.owner))
+        else:
+            past = await self._history.past(request, client.owner, client.local)
+        request = {**past.inherited, **request}
+        new = await self._history.resolved(input_items(request), past, client.owner)
+        asked = Asked(request, model, past, listed(new, ids.response[len("resp_"):]) if conversation else new, ids, conversation)
+        if not asked.warms_up:
+            if not any(name in request for name in ("input", "previous_response_id", "conversation")):
+                raise invalid("input is required: a string or a list of items.", "input", "missing_required_parameter")
+            check_orphans(past.items, new)
+        return asked
 
     async def compact(self, request: Json, client: Client) -> Json:
         """POST /responses/compact: the conversation as one sealed item, beside the user's own messages."""
         request = without_nulls(request)
         check_request(request)
         items = input_items(request)
-        wanted: Json = {key: request[key] for key in ("model", "instructions", "previous_response_id", "prompt_cache_key") if key in request}
+        names = ("model", "instructions", "previous_response_id", "prompt_cache_key")
+        wanted: Json = {key: request[key] for key in names if key in request}
         response = await self.create({**wanted, "input": items + [{"type": "compaction_trigger"}], "store": False}, client, None)
         said = [{"id": "msg_%s%04x" % (self._stem(), i), "type": "message", "status": "completed", "role": "user",
                  "content": [{"type": "input_text", "text": item["content"]}] if isinstance(item.get("content"), str) else item.get("content")}
@@ -103,35 +166,50 @@ class Service:
         return {"id": response["id"], "object": "response.compaction", "created_at": response["created_at"],
                 "output": said + response["output"], "usage": response["usage"]}
 
-    def _route(self, name: str) -> Model:
+    def route(self, name: str) -> Model:
+        """The model of that name. :raises ApiError: 404"""
         model = self.config.route(name)
         if model is None:
             raise model_not_found(name, [m.model for m in self.config.models])
         return model
 
-    def _warm_up(self, request: Json, client: Client, out: Optional[Out], past: Past, new: List[Json]) -> Json:
+    async def _warm_up(self, asked: Asked, client: Client, out: Optional[Out]) -> Json:
         """``generate: false``: remember the input, ask nobody."""
-        converter = StreamConverter.empty(self._response(request, Ids(self._stem())), now=self._seconds)
+        converter = StreamConverter.empty(self._response(asked), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
-        if client.local is not None:
-            self._history.keep_local(client.local, request, past, new, converter.response)
+        await self._keep(asked, client, converter)
         if out is not None:
             out.begin(begun, {})
             out.send(events)
         return converter.response
 
-    async def _turn(self, request: Json, client: Client, out: Optional[Out], model: Model, past: Past, new: List[Json]) -> Json:
-        started, facts, ids = time.monotonic(), Facts(), Ids(self._stem())
-        compacting = is_trigger(new)
-        items = past.items + new + ([prompt_item()] if compacting else [])
-        asked = {**request, "tool_choice": "none"} if compacting else request
-        response = self._response(request, ids)
+    async def _keep(self, asked: Asked, client: Client, done: StreamConverter) -> List[str]:
+        """Remember a response that has ended, as far as the client wants that. :returns: warnings"""
+        request, response = asked.request, done.response
+        warnings: List[Optional[str]] = []
+        if client.local is not None:
+            self._history.keep_local(client.local, request, asked.past, asked.new, response)
+        if request.get("store", True) and response["status"] != "failed":
+            record = new_record(client.owner, request, asked.new, asked.conversation, response)
+            warnings.append(await self._history.keep({**record, "last": done.sequence - 1}))
+        if asked.conversation is not None and response["status"] != "failed":
+            warnings.append(await self.conversations.append(asked.conversation, asked.new + response["output"], client.owner))
+        return [warning for warning in warnings if warning]
+
+    async def _turn(self, asked: Asked, client: Client, out: Optional[Out], first: int = 0) -> Json:
+        """:arg first: the number of the first event"""
+        started, facts, ids = time.monotonic(), Facts(), asked.ids
+        request, model = asked.request, asked.model
+        compacting = is_trigger(asked.new)
+        items = asked.past.items + asked.new + ([prompt_item()] if compacting else [])
+        chat = {**request, "tool_choice": "none"} if compacting else request
+        response = self._response(asked)
 
         def scope(provider: Provider) -> Scope:
             return client.owner, model.downstream_model, provider.base_url
 
         def convert(provider: Provider) -> Conversion:
-            return to_chat_request(asked, items, provider.profile, downstream_model=model.downstream_model,
+            return to_chat_request(chat, items, provider.profile, downstream_model=model.downstream_model,
                                    allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)))
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
@@ -139,17 +217,13 @@ class Service:
                 response, conversion.tools, ids=ids, now=self._seconds, reasoning=self._reasoning_form(request, client),
                 seal=_seal_reasoning if _wants_sealed(request) else None, answer=conversion.profile.answer, refusal_as_text=client.codex,
                 strip_fences=conversion.strip_fences, logprobs="logprobs" in conversion.body, cached=self.config.usage.cached_tokens,
-                sequence=sequence)
+                sequence=max(sequence, first))
 
         async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> None:
             thought = {"text": done.reasoning_text, "details": done.reader.reasoning_details, "extra_content": done.extra_content}
             if any(thought.values()):
                 self._thoughts.remember(scope(provider), call_keys(items, done.response["output"], conversion.tools), thought)
-            if client.local is not None:
-                self._history.keep_local(client.local, request, past, new, done.response)
-            if request.get("store", True) and done.response["status"] != "failed":
-                warning = await self._history.keep(client.owner, request, new, done.response)
-                facts.warnings += [warning] if warning else []
+            facts.warnings += await self._keep(asked, client, done)
 
         job = Job(model.providers, model.downstream_model, _conversation(request, items), convert, converter, keep)
         turn = Turn(self._means, job, client, out, facts)
@@ -163,8 +237,9 @@ class Service:
             self._log(request, client, model, facts, ended, time.monotonic() - started)
         return ended
 
-    def _response(self, request: Json, ids: Ids) -> Json:
-        return response_object(request, id=ids.response, created_at=self._seconds())
+    def _response(self, asked: Asked) -> Json:
+        response = response_object(asked.request, id=asked.ids.response, created_at=self._seconds())
+        return {**response, "conversation": {"id": asked.conversation}} if asked.conversation is not None else response
 
     def _seconds(self) -> int:
         return int(self._now())
@@ -179,14 +254,14 @@ class Service:
 
     def _log(self, request: Json, client: Client, model: Model, facts: Facts, ended: Mapping[str, Any], seconds: float) -> None:
         usage = ended.get("usage") or {}
-        log.info("%s", turn_line({
+        log_turn({
             "model": request["model"], "downstream_model": model.downstream_model, "provider": facts.provider, "transport": client.transport,
             "status": ended["status"], "error": (ended.get("error") or {}).get("code"), "request_id": client.request_id,
             "request_bytes": facts.request_bytes, "answer_bytes": facts.answer_bytes,
             "input_tokens": usage.get("input_tokens"), "cached_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
             "output_tokens": usage.get("output_tokens"), "reasoning_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
             "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
-            "retries": facts.retries, "warnings": facts.warnings + facts.learned}))
+            "retries": facts.retries, "warnings": facts.warnings + facts.learned})
 
 
 def _conversation(request: Json, items: List[Json]) -> str:

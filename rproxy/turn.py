@@ -262,13 +262,7 @@ class Turn:
             raise provider_error(result.status, result.headers, result.body, provider.name, provider.base_url, time.time(), secrets)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Pass on what a client may want of the head of the provider's answer, and nothing else."""
-        told = self._client.answer_headers
-        for name, value in headers.items():
-            if name.lower().startswith(RATE_LIMITS):
-                told[name.lower()] = value
-            elif name.lower() in REQUEST_IDS:
-                told[UPSTREAM_ID_HEADER] = value
+        pass_on(headers, self._client.answer_headers)
 
     # ---- the ends
     async def _finish(self, converter: StreamConverter, conversion: Conversion, provider: Provider, events: List[Json]) -> None:
@@ -308,6 +302,15 @@ class Turn:
             self._send(self._converter.heartbeat() if self._begun else [])
             due = self._last_sent + self._interval
         self._arm(max(due - time.monotonic(), 0.01))
+
+
+def pass_on(headers: Mapping[str, str], told: Dict[str, str]) -> None:
+    """Put into ``told`` what a client may want of the head of the provider's answer, and nothing else."""
+    for name, value in headers.items():
+        if name.lower().startswith(RATE_LIMITS):
+            told[name.lower()] = value
+        elif name.lower() in REQUEST_IDS:
+            told[UPSTREAM_ID_HEADER] = value
 
 
 def _empty(provider: str, final: bool) -> ApiError:

@@ -76,8 +76,8 @@ def test_every_command_and_option_is_in_the_readme() -> None:
 
 def test_every_route_is_in_the_readme() -> None:
     for pattern, _ in ROUTES:
-        path = pattern.replace("(?:/v1)?", "").replace("/?", "").replace("(.+)", "{id}")
-        assert re.search(r"`(GET|POST) (/v1)?%s`" % re.escape(path), README), path
+        path = pattern.replace("(?:/v1)?", "").replace("/?", "").replace("(.+)", "{id}").replace("([^/]+)", "{id}")
+        assert re.search(r"`((GET|POST) )?(/v1)?%s`" % re.escape(path), README), path
 
 
 def test_scripts_named_in_the_readme_exist_and_the_other_way_round() -> None:

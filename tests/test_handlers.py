@@ -70,7 +70,7 @@ async def test_what_the_service_learns_of_the_client() -> None:
     ("/models", b"{}", {}, 405, "GET, HEAD"),
     ("/models/none", None, {}, 404, "none"),
     ("/nothing-here", None, {}, 404, "/nothing-here"),
-    ("/v1/chat/completions", {"messages": ["x" * 100000]}, {}, 404, "Responses API"),
+    ("/v1/embeddings", {"messages": ["x" * 100000]}, {}, 404, "Responses API"),
     ("/v2/responses", HELLO, {}, 404, "/v2/responses"),
 ])
 async def test_errors_are_json_and_the_next_request_works(path: str, body: Any, more: Dict[str, Any], status: int, says: str) -> None:

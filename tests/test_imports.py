@@ -15,14 +15,17 @@ LAYERS: List[Set[str]] = [
     {"__init__"},
     {"error_text", "errors", "provider_errors"},
     {"convert"},
-    {"access", "bodies", "demo_rules", "http1", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "store", "thoughts"},
-    {"checks", "demo", "dial", "history", "wire"},
+    {"access", "bodies", "demo_rules", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "replay", "sharing", "store", "thoughts", "tokens"},
+    {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
+    {"stored"},
     {"config", "connection"},
     {"catalog", "httpclient"},
     {"failover", "repairs", "upstream"},
     {"turn"},
+    {"passing"},
     {"service"},
     {"handlers", "websocket"},
+    {"handlers_chat", "handlers_conversations", "handlers_responses"},
     {"app"},
     {"codex"},
     {"cli"},
@@ -30,7 +33,7 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "httpclient", "upstream", "websocket", "wire"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "upstream", "websocket", "wire"},
     "yaml": {"marked_yaml"},
     "redis": {"store"},               # these two are optional
     "zstandard": {"bodies"},

@@ -14,9 +14,10 @@ from typing import Any, Callable, Dict, Optional, Protocol
 
 from ..errors import ConfigError, StoreError
 
-__all__ = ["Json", "Store", "decode", "encode", "open_store", "valid_id"]
+__all__ = ["Change", "Json", "Store", "decode", "encode", "open_store", "valid_id"]
 
 Json = Dict[str, Any]
+Change = Callable[[Json], Json]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 MAX_RESPONSES = 10_000
 MAX_BYTES = 256 << 20
@@ -34,6 +35,13 @@ class Store(Protocol):
 
     async def delete(self, record_id: str) -> bool:
         """Forgets the record. :returns: was it there?"""
+
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """Replaces the record by what ``change`` makes of it; nobody else, in whatever process, writes it in between.
+
+        :arg change: a plain function; it may be called several times, and in another thread
+        :returns: the new record, None when there was none
+        """
 
     async def sweep(self) -> int:
         """Forgets what is too old or too much. :returns: the number of records that went. Stores also sweep by themselves."""

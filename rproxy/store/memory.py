@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from ..errors import StoreError
-from . import Json, decode, encode
+from . import Change, Json, decode, encode
 
 
 class MemoryStore:
@@ -43,6 +43,14 @@ class MemoryStore:
         self._born[record_id] = self._now()
         self._bytes += len(blob)
         await self.sweep()
+
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """:returns: the new record, None when there was none"""
+        record = await self.get(record_id)
+        if record is not None:
+            record = change(record)
+            await self.put(record_id, record)
+        return record
 
     async def delete(self, record_id: str) -> bool:
         """:returns: was it there?"""

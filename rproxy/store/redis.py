@@ -11,10 +11,13 @@ from typing import Any, Optional
 
 from ..error_text import without_login
 from ..errors import ConfigError, StoreError
-from . import Json, decode, encode, valid_id
+from . import Change, Json, decode, encode, valid_id
 
 PREFIX = "rproxy:response:"
 TIMEOUT = 5.0                                     # seconds for a connection, and for an answer
+TRIES = 100                                       # of an update that others come in between
+# Sets the key, unless somebody has changed it: KEYS[1], ARGV: old value, new value, milliseconds to live.
+SWAP = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
 CONNECTIONS = 20                                  # of one process; further work waits for a free one
 
 
@@ -54,6 +57,19 @@ class RedisStore:
         """Returns when Redis has it."""
         await self._ask("SET", record_id, encode(record_id, record), "PX", self._ttl)
 
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """:returns: the new record, None when there was none. :raises StoreError: too many others change it at the same time"""
+        for _ in range(TRIES if valid_id(record_id) else 0):
+            blob = await self._ask("GET", record_id)
+            if blob is None:
+                return None
+            record = change(decode(record_id, blob))
+            if await self._ask("EVAL", record_id, blob, encode(record_id, record), self._ttl):
+                return record
+        if not valid_id(record_id):
+            return None
+        raise StoreError("redis store %s: %s is changed by too many at once" % (self._name, record_id))
+
     async def delete(self, record_id: str) -> bool:
         """:returns: was it there?"""
         return valid_id(record_id) and bool(await self._ask("DEL", record_id))
@@ -68,6 +84,7 @@ class RedisStore:
 
     async def _ask(self, command: str, record_id: str, *values: Any) -> Any:
         try:
-            return await self._redis.execute_command(command, self._prefix + record_id, *values)
+            script = (SWAP, 1) if command == "EVAL" else ()
+            return await self._redis.execute_command(command, *script, self._prefix + record_id, *values)
         except self._failures as error:
             raise StoreError("redis store %s: %s" % (self._name, error)) from error

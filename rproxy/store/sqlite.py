@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, TypeVar
 
 from ..errors import ConfigError, StoreError
-from . import Json, decode, encode, valid_id
+from . import Change, Json, decode, encode, valid_id
 
 T = TypeVar("T")
 VERSION = 1
@@ -66,6 +66,10 @@ class SqliteStore:
         """Returns when the record is committed."""
         blob = encode(record_id, record)
         await self._run(lambda: self._put(record_id, blob))
+
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """:returns: the new record, once it is committed; None when there was none"""
+        return await self._run(lambda: self._update(record_id, change)) if valid_id(record_id) else None
 
     async def delete(self, record_id: str) -> bool:
         """:returns: was it there?"""
@@ -117,6 +121,19 @@ class SqliteStore:
                          (record_id, self._now(), len(blob), blob))
         if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
             self._sweep()
+
+    def _update(self, record_id: str, change: Change) -> Optional[Json]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            record = self._get(record_id)
+            if record is not None:
+                record = change(record)
+                self._put(record_id, encode(record_id, record))
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        return record
 
     def _delete(self, record_id: str) -> bool:
         return self._db.execute("DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())).rowcount > 0

@@ -1,0 +1,268 @@
+"""Responses after their request: read, listed, replayed, deleted; and those that run in the background. Real processes and sockets."""
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from api import AUTH, Api, site, valid
+from grammar import check_stream
+from scripted import call, error, say, sleep, think
+
+Json = Dict[str, Any]
+pytestmark = pytest.mark.timeout(seconds=60)
+
+MODEL = "gpt-5.5"
+HI: Json = {"model": MODEL, "input": "hi"}
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+SLOW = [say("one "), sleep(0.3), say("two "), sleep(0.3), say("three")]
+
+
+def sdk() -> Any:
+    pytest.importorskip("openai")
+    from openai.types import responses
+    return responses
+
+
+# ---- stored responses ---------------------------------------------------------------------------------------------------------
+async def test_read_and_delete(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[think("Hm."), say("Hello.")]]
+        made = await api("POST", "/responses", HI)
+        assert await api("GET", "/responses/%s?include[]=reasoning.encrypted_content" % made["id"]) == made
+        valid(sdk().Response, made)
+        assert await api("DELETE", "/responses/" + made["id"]) == {"id": made["id"], "object": "response", "deleted": True}
+        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("GET", "?stream=true"), ("POST", "/cancel")):
+            refused = await api(method, "/responses/" + made["id"] + path, None if method != "POST" else {}, expect=404)
+            assert made["id"] in refused["message"]
+        assert (await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, 400))["code"] == "previous_response_not_found"
+
+
+NOWHERE = ("resp_nobody", "..%2F..%2Fetc", "x" * 300, "resp_1-alive", "conv_1", "a%00b", "*", "%F0%9F%8E%AF")
+
+
+async def test_ids_that_lead_nowhere(tmp_path: Path) -> None:
+    async with site(tmp_path, more="store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")) as (_, api, _p):
+        for name in NOWHERE:
+            for method in ("GET", "DELETE"):
+                assert (await api(method, "/responses/" + name, expect=404))["type"] == "invalid_request_error"
+                assert (await api(method, "/conversations/" + name, expect=404))["type"] == "invalid_request_error"
+            await api("POST", "/responses", {**HI, "previous_response_id": name}, expect=400)
+
+
+async def test_store_false_leaves_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[say("Hello.")]]
+        made = await api("POST", "/responses", {**HI, "store": False})
+        assert made["store"] is False
+        await api("GET", "/responses/" + made["id"], expect=404)
+        refused = await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, expect=400)
+        assert refused["code"] == "previous_response_not_found"
+        reference = {"type": "item_reference", "id": made["output"][0]["id"]}
+        assert "not found" in (await api("POST", "/responses", {**HI, "input": [reference]}, expect=404))["message"]
+
+
+async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> None:
+    async with site(tmp_path, server=AUTH) as (provider, api, _):
+        one, two = Api(api.base_url, "key-one-0123456789"), Api(api.base_url, "key-two-0123456789")
+        provider.turns += [[say("Hello.")], SLOW]
+        made = await one("POST", "/responses", HI)
+        running = await one("POST", "/responses", {**HI, "background": True})
+        talk = await one("POST", "/conversations", {})
+        for name in (made["id"], running["id"]):
+            for method, path in (("GET", ""), ("GET", "?stream=true"), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")):
+                await two(method, "/responses/%s%s" % (name, path), {} if method == "POST" else None, expect=404)
+        await two("GET", "/conversations/" + talk["id"], expect=404)
+        await two("POST", "/conversations/%s/items" % talk["id"], {"items": []}, expect=404)
+        await two("POST", "/responses", {**HI, "conversation": talk["id"]}, expect=404)
+        await two("POST", "/responses", {**HI, "previous_response_id": made["id"]}, expect=400)
+        await two("POST", "/responses", {**HI, "input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}, expect=404)
+        await Api(api.base_url, "wrong")("GET", "/responses/" + made["id"], expect=401)
+        assert (await one("GET", "/responses/" + made["id"]))["id"] == made["id"]
+        assert (await one.until(running["id"], "completed"))["output"][0]["content"][0]["text"] == "one two three"
+
+
+async def test_input_items_are_the_whole_past_in_pages(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[think("Call."), call("f", "c1")], [say("Done.")]]
+        said = [{"role": "user", "content": "Do it"}, {"role": "assistant", "content": "What?"}, {"role": "user", "content": [
+            {"type": "input_text", "text": "This"}]}]
+        first = await api("POST", "/responses", {"model": MODEL, "input": said, "tools": [TOOL]})
+        second = await api("POST", "/responses", {"model": MODEL, "tools": [TOOL], "previous_response_id": first["id"],
+                                                  "input": [{"type": "function_call_output", "call_id": "c1", "output": "ok"}]})
+        listed = await api("GET", "/responses/%s/input_items?order=asc" % second["id"])
+        valid(sdk().ResponseItemList, listed)
+        kinds = [(item["type"], item.get("role")) for item in listed["data"]]
+        assert kinds == [("message", "user"), ("message", "assistant"), ("message", "user"), ("reasoning", None), ("function_call", None),
+                         ("function_call_output", None)]
+        ids = [item["id"] for item in listed["data"]]
+        assert len(set(ids)) == 6 and ids[3:5] == [item["id"] for item in first["output"]]
+        path, pages, after = "/responses/%s/input_items?limit=4" % second["id"], [], ""
+        for _ in range(2):
+            page = await api("GET", path + after)
+            pages.append([item["id"] for item in page["data"]])
+            after = "&after=" + page["last_id"]
+            assert (page["first_id"], page["last_id"]) == (pages[-1][0], pages[-1][-1])
+        assert pages == [ids[:1:-1], ids[1::-1]] and page["has_more"] is False
+        assert [i["id"] for i in (await api("GET", path + "&before=" + ids[4]))["data"]] == [ids[5]]
+        for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=nobody"):
+            assert (await api("GET", "/responses/%s/input_items?%s" % (second["id"], query), expect=400))["param"] == query.split("=")[0]
+        # an item of the input can be referred to by the id that it got
+        provider.turns += [[say("Yes.")]]
+        await api("POST", "/responses", {"model": MODEL, "input": [{"id": ids[0]}]})
+        assert provider.requests[-1]["messages"] == [{"role": "user", "content": "Do it"}]
+
+
+async def test_the_events_of_a_stored_response(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[think("Both."), say("I look.\n\u00fc"), call("f", "c1", 0, a="x" * 40), call("f", "c2", 1)]]
+        live = await api.events("POST", "/responses", {**HI, "tools": [TOOL], "stream": True, "reasoning": {"summary": "auto"}})
+        response = check_stream(live)
+        path = "/responses/%s?stream=true" % response["id"]
+        again = await api.events("GET", path)
+        assert check_stream(again) == response
+        for event in again:
+            valid(sdk().ResponseStreamEvent, event)
+        assert {e["type"] for e in again} == {e["type"] for e in live} and len(again) < len(live)
+        # the numbers of the first stream were others: who comes back in the middle of it gets its end, and who has the end nothing
+        last = live[-1]["sequence_number"]
+        assert await api.events("GET", path + "&starting_after=5") == [{**again[-1], "sequence_number": last}]
+        assert await api.events("GET", path + "&starting_after=%d" % last) == []
+        assert (await api("GET", path + "&starting_after=soon", expect=400))["param"] == "starting_after"
+
+
+# ---- background ---------------------------------------------------------------------------------------------------------------
+async def test_a_response_in_the_background(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[think("Slow."), *SLOW], [say("Next.")]]
+        made = await api("POST", "/responses", {**HI, "background": True})
+        assert (made["status"], made["background"], made["output"]) == ("queued", True, [])
+        valid(sdk().Response, made)
+        refused = await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, expect=400)
+        assert refused["code"] == "response_not_completed"
+        seen = await api.until(made["id"], "in_progress")
+        valid(sdk().Response, seen)
+        done = await api.until(made["id"], "completed")
+        assert done["output"][-1]["content"][0]["text"] == "one two three" and done["created_at"] == made["created_at"]
+        follower = await api("POST", "/responses", {**HI, "previous_response_id": made["id"]})
+        assert follower["output"][0]["content"][0]["text"] == "Next." and len(provider.requests[1]["messages"]) == 3
+        assert (await api("POST", "/responses/%s/cancel" % made["id"], {}))["status"] == "completed"
+        assert "background" in (await api("POST", "/responses/%s/cancel" % follower["id"], {}, expect=400))["message"]
+
+
+def well_formed(events: List[Json], status: str = "completed") -> Json:
+    """A background stream: queued before it is in progress, numbered without gaps, one end."""
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    assert [e["type"] for e in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert [e["response"]["status"] for e in events[:3]] == ["queued", "queued", "in_progress"]
+    assert not any(e["type"] == "response.created" for e in events[1:])
+    response: Json = events[-1]["response"]
+    assert response["status"] == status
+    for event in events:
+        valid(sdk().ResponseStreamEvent, event)
+    return response
+
+
+async def test_a_background_stream_is_resumed_where_it_broke_off(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [SLOW]
+        got = b""
+        reader, writer = await api.post_and_keep("/responses", {**HI, "background": True, "stream": True})
+        while b"two" not in got:
+            got += await reader.read(65536)
+        writer.transport.abort()                             # the connection is lost
+        first = [line for line in got.split(b"\n") if line.startswith(b"data: {")]
+        response_id = got.split(b'"id":"')[1].split(b'"')[0].decode()
+        path = "/responses/%s?stream=true" % response_id
+        rest, whole = await asyncio.gather(api.events("GET", path + "&starting_after=%d" % (len(first) - 1)), api.events("GET", path))
+        response = well_formed(whole)
+        assert rest == whole[len(first):] and len(provider.requests) == 1 and provider.gone == 0
+        assert response["output"][0]["content"][0]["text"] == "one two three"
+        assert await api.events("GET", path) == whole        # also when it has ended
+        assert await api("GET", "/responses/" + response_id) == response
+
+
+async def test_a_client_that_leaves_at_once_leaves_nothing_queued(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, proxy):
+        provider.turns += [[say("x")]] * 20
+        for n in range(10):
+            reader, writer = await api.post_and_keep("/responses", {**HI, "background": True, "stream": True})
+            if n % 2:
+                await reader.read(1)
+            writer.transport.abort()
+        await asyncio.sleep(0.5)
+        said = proxy.log.read_text()
+        assert said.count("transport=background status=completed") == len(provider.requests) >= 5, said
+
+
+async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[say("Once"), sleep(30)], [say("Twice"), sleep(30)]]
+        first = await api("POST", "/responses", {**HI, "background": True})
+        stream = asyncio.ensure_future(api.events("GET", "/responses/%s?stream=true" % first["id"]))
+        await api.until(first["id"], "in_progress")
+        await asyncio.sleep(0.3)
+        cancelled = await Api(api.base_url)("POST", "/responses/%s/cancel" % first["id"], {})
+        valid(sdk().Response, cancelled)
+        assert cancelled["status"] == "cancelled" and provider.gone == 1
+        events = await stream
+        assert well_formed(events, "cancelled") == cancelled and events[-1]["type"] == "response.incomplete"
+        assert await api("GET", "/responses/" + first["id"]) == cancelled
+        assert await api("POST", "/responses/%s/cancel" % first["id"], {}) == cancelled
+        second = await api("POST", "/responses", {**HI, "background": True})
+        await api.until(second["id"], "in_progress")
+        await api("DELETE", "/responses/" + second["id"])
+        await api("GET", "/responses/" + second["id"], expect=404)
+        await asyncio.sleep(0.1)
+        assert provider.gone == 2
+
+
+async def test_a_background_turn_that_fails(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[error(402, "Insufficient Balance")]]
+        made = await api("POST", "/responses", {**HI, "background": True})
+        failed = await api.until(made["id"], "failed")
+        assert failed["error"]["code"] == "insufficient_quota" and "Insufficient Balance" in failed["error"]["message"]
+        assert (await api.events("GET", "/responses/%s?stream=true" % made["id"]))[-1]["type"] == "response.failed"
+        for wrong, param in (({"store": False}, "store"), ({"input": 5}, "input"), ({"input": None}, "input"), ({"model": ""}, "model")):
+            assert (await api("POST", "/responses", {**HI, "background": True, **wrong}, expect=400))["param"] == param
+
+
+async def test_what_runs_when_the_server_stops_is_told_as_failed(tmp_path: Path) -> None:
+    more = "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")
+    async with site(tmp_path, server="  drain_timeout: 0\n", more=more) as (provider, api, _):
+        provider.turns += [[say("Once"), sleep(30)]]
+        made = await api("POST", "/responses", {**HI, "background": True})
+        await api.until(made["id"], "in_progress")
+    async with site(tmp_path, more=more) as (provider, api, _):
+        failed = await api("GET", "/responses/" + made["id"])
+        assert failed["status"] == "failed" and "stopped" in failed["error"]["message"]
+
+
+# ---- counting, limits ---------------------------------------------------------------------------------------------------------
+async def test_input_tokens(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        counts = []
+        for text in ("Say hello.", "word " * 1000, "\u6587" * 1000):
+            counted = await api("POST", "/responses/input_tokens", {"model": MODEL, "input": text})
+            valid(sdk().InputTokenCountResponse, counted)
+            counts.append(counted["input_tokens"])
+        assert api.headers["x-rproxy-estimate"] == "input_tokens"
+        assert 3 <= counts[0] <= 20 and 900 <= counts[1] <= 1400 and 500 <= counts[2] <= 1100
+        more = await api("POST", "/responses/input_tokens", {"input": "Say hello.", "tools": [TOOL], "instructions": "Be brief."})
+        assert more["input_tokens"] > counts[0]
+        assert (await api("POST", "/responses/input_tokens", {"model": "nobody", "input": 5}, expect=400))["param"] == "input"
+        assert provider.requests == []
+
+
+BAD_METADATA = [({str(n): "v" for n in range(17)}, "16 pairs"), ({"k" * 65: "v"}, "64"), ({"k": "v" * 513}, "512"), ({"k": 1}, "strings"),
+                (["k"], "object")]
+
+
+async def test_metadata_is_bounded(tmp_path: Path) -> None:
+    async with site(tmp_path) as (_, api, _p):
+        for metadata, says in BAD_METADATA:
+            for path, body in (("/responses", HI), ("/conversations", {})):
+                refused = await api("POST", path, {**body, "metadata": metadata}, expect=400)
+                assert refused["param"] == "metadata" and says in refused["message"]
