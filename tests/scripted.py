@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, AsyncIterator, Deque, Dict, Iterator, List, Optional
@@ -22,6 +23,8 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
+from rproxy.app import embedded
+from rproxy.config import parse_config
 from rproxy.demo_rules import refusal
 
 Json = Dict[str, Any]
@@ -48,12 +51,22 @@ def sleep(seconds: float) -> Json:
     return {"sleep": seconds}
 
 
+def wait(seconds: float) -> Json:
+    """Before the status line; the first step."""
+    return {"wait": seconds}
+
+
+def comment(text: str) -> Json:
+    return {"comment": text}
+
+
 def finish(reason: str) -> Json:
     return {"finish": reason}
 
 
 def error(status: int, message: str, headers: Optional[Dict[str, str]] = None, **fields: Any) -> Json:
-    return {"status": status, "headers": headers or {}, "body": {"error": dict({"message": message, "type": None, "param": None, "code": None}, **fields)}}
+    told = dict({"message": message, "type": None, "param": None, "code": None}, **fields)
+    return {"status": status, "headers": headers or {}, "body": {"error": told}}
 
 
 CUT: Json = {"cut": True}                        # the connection ends here
@@ -68,9 +81,10 @@ class ScriptedProvider:
         self.headers: List[Any] = []
         self.refusals: List[str] = []
         self.gone = 0
+        self.gone_at = 0.0                       # when the last of them was noticed, by time.monotonic
         self.strict = strict
         sock, self.port = bind_unused_port()
-        self._server = HTTPServer(Application([(r".*/chat/completions", _Chat, {"provider": self})], log_function=lambda handler: None), no_keep_alive=False)
+        self._server = HTTPServer(Application([(r".*/chat/completions", _Chat, {"provider": self})], log_function=lambda handler: None))
         self._server.add_socket(sock)
 
     @property
@@ -85,10 +99,11 @@ class ScriptedProvider:
 class _Chat(RequestHandler):
     def initialize(self, provider: ScriptedProvider) -> None:
         self.provider = provider
-        self.task: Optional["asyncio.Task[None]"] = None
+        self.task: Optional[asyncio.Task[None]] = None
 
     def on_connection_close(self) -> None:
         self.provider.gone += 1
+        self.provider.gone_at = time.monotonic()
         if self.task is not None:
             self.task.cancel()
 
@@ -102,7 +117,10 @@ class _Chat(RequestHandler):
             provider.refusals.append(refused)
         if self.request.headers.get("Authorization") != "Bearer " + KEY:
             refused = "Authentication Fails"
-        steps = [error(400, refused)] if refused else provider.turns.popleft() if provider.turns else [say("No turn is left in the script.")]
+        left = provider.turns.popleft() if provider.turns and not refused else [say("No turn is left in the script.")]
+        steps = [error(400, refused)] if refused else left
+        if "wait" in steps[0]:
+            await asyncio.sleep(steps.pop(0)["wait"])
         if "status" in steps[0]:
             self.set_status(steps[0]["status"])
             for name, value in steps[0]["headers"].items():
@@ -118,6 +136,10 @@ class _Chat(RequestHandler):
         for step in steps:
             if "sleep" in step:
                 await asyncio.sleep(step["sleep"])
+                continue
+            if "comment" in step:
+                self.write(": %s\n\n" % step["comment"])
+                await self.flush()
                 continue
             if "cut" in step:
                 self.request.connection.stream.close()
@@ -153,7 +175,8 @@ class _Chat(RequestHandler):
 
 def _whole_call(step: Json) -> Json:
     name, call_id, index, arguments = step["call"]
-    return {"index": index, "id": call_id or "call_%d_%s" % (index, os.urandom(6).hex()), "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"index": index, "id": call_id or "call_%d_%s" % (index, os.urandom(6).hex()), "type": "function",
+            "function": {"name": name, "arguments": arguments}}
 
 
 def _deltas(step: Json) -> Iterator[Json]:
@@ -188,6 +211,14 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@contextlib.asynccontextmanager
+async def served(base_url: str, server: str = "", config: str = CONFIG) -> AsyncIterator[str]:
+    """rproxy in this process, in front of the provider at ``base_url``; gives its own base URL."""
+    text = config.format(port=0, base_url=base_url, server=server)
+    async with embedded(parse_config(text.encode(), "test.yaml", {"SCRIPTED_KEY": KEY})) as url:
+        yield url + "/v1"
 
 
 class Running:
