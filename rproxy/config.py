@@ -6,22 +6,23 @@ Values that are secret never show in a repr or in a message.
 """
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import stat
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from . import addresses
 from . import checks as c
 from .access import is_loopback, split_address
 from .checks import REQUIRED, Place, key, secret
 from .convert.profile import FieldError, Profile
+from .convert.rewrite import Rule
 from .errors import ConfigError
 from .marked_yaml import load
 from .profiles import ZERO_CONFIG, choose_profile, glob_matches, row_name, row_of_host
+from .rewrite_rules import rewrite_rules
 
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -33,49 +34,6 @@ STANDINS = ("gpt-*", "*")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
 _LOST = {"function": "the shell and every other function", "custom": "apply_patch, its way to edit files",
          "namespace": "the tools of MCP servers and its subagents", "tool_search": "the tools that it loads when it needs them"}
-
-
-def _listen_addr(place: Place) -> str:
-    value = str(place.value) if type(place.value) is int else c.reference(place)
-    try:
-        if split_address(value)[0] or value.startswith("*"):
-            return value
-    except ConfigError:
-        pass                                      # explained below
-    port = re.fullmatch(r":?(\d{1,5})", value)
-    if port:
-        raise place.error("names no host; write 127.0.0.1:%s (this machine only) or 0.0.0.0:%s (every interface)" % (port[1], port[1]))
-    if "://" in value:
-        raise place.error("must be HOST:PORT without http://, for example 127.0.0.1:3000")
-    if value.count(":") > 1 and "[" not in value:
-        raise place.error("needs brackets around an IPv6 address, for example \"[::1]:3000\"")
-    raise place.error("must be HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:3000")
-
-
-def _base_url(place: Place) -> str:
-    """The address without a final slash and without /chat/completions; /v1 is never added, since not every provider has it."""
-    value = c.sendable(c.reference(place), place)
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018 -- raises for a wrong one
-    except ValueError as error:
-        raise place.error("is not a URL: %s" % error) from None
-    if parts.scheme.startswith("http+unix"):
-        raise place.error("addresses a Unix socket, which is not supported yet; let the provider listen on http://127.0.0.1:PORT")
-    if parts.scheme not in ("http", "https") or not parts.hostname or " " in value:
-        raise place.error("must be a URL such as https://api.example.com/v1 (it begins with http:// or https://, and names a host)")
-    if parts.username is not None or parts.fragment:
-        raise place.error("must not hold a user, a password or a #; the key belongs into api_key")
-    return urlunsplit((parts.scheme, parts.netloc, re.sub(r"(/+chat/completions|/)*$", "", parts.path), parts.query, ""))
-
-
-def _proxy(place: Place) -> str:
-    if place.value == "":
-        return ""
-    value = c.sendable(c.reference(place), place)
-    if not re.fullmatch(r"http://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):\d{1,5}/?", value):
-        raise place.error("must be http://HOST:PORT (or http://USER:PASSWORD@HOST:PORT)")
-    return value
 
 
 def _profile_name(place: Place) -> str:
@@ -132,7 +90,7 @@ class Auth:
 class Server:
     """The client side. Times in seconds, sizes in bytes."""
 
-    listen_addr: str = key(_listen_addr, "127.0.0.1:3000", "HOST:PORT; beyond this machine only with auth (or --insecure)")
+    listen_addr: str = key(addresses.listen_addr, "127.0.0.1:3000", "HOST:PORT; beyond this machine only with auth (or --insecure)")
     request_timeout: float = key(c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte starts it anew")
     connect_timeout: float = key(c.seconds(), 10.0, "seconds until a provider must have taken the connection")
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds until a provider must have begun to answer")
@@ -180,7 +138,7 @@ class Usage:
 class Provider:
     """A base_url and a key, and (``profile``) how that kind of provider behaves for the model it stands under."""
 
-    base_url: str = key(_base_url, REQUIRED, "the address before /chat/completions, with /v1 if the provider has it; or $VAR")
+    base_url: str = key(addresses.base_url, REQUIRED, "the address before /chat/completions, with /v1 if the provider has it; or $VAR")
     name: str = key(c.text, "", "how messages and metrics call it; default: from the address")
     api_key: Optional[str] = secret(c.header_value, None, "the key, better $VAR; leave it out for a server without keys")
     api_keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (), "several keys, instead of api_key; they share the turns")
@@ -191,9 +149,11 @@ class Provider:
     ca_file: Optional[str] = key(c.existing_file, None, "certificates to trust, PEM; default: the system's")
     client_cert: Optional[str] = key(c.existing_file, None, "our certificate, PEM")
     client_key: Optional[str] = key(c.existing_file, None, "its key, PEM, if it is in a file of its own")
-    http_proxy: Optional[str] = secret(_proxy, None, "http://HOST:PORT, or \"\" for none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
+    http_proxy: Optional[str] = secret(addresses.proxy, None, "http://HOST:PORT; \"\": none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
     weight: Optional[int] = key(c.whole(1), None, "share of the turns among several providers; without weights they are tried in order")
+    wire: str = key(c.one_of("chat", "responses"), "chat", "its API: chat (Chat Completions) or responses (the Responses API)")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different here")
+    rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request before it goes out: set, remove, rename, replace")
     profile: Profile = field(default_factory=Profile)
 
 
@@ -209,8 +169,8 @@ def _provider(place: Place) -> Provider:
     parts = urlsplit(values["base_url"])
     values["base_url"] = urlunsplit(parts._replace(query=""))
     values["query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **values.get("query", {})}
-    values.setdefault("name", row_of_host(values["base_url"]) or parts.netloc)
-    if parts.scheme == "http" and "api_key" in values and _is_public(parts.hostname or ""):
+    values.setdefault("name", row_of_host(values["base_url"]) or addresses.server_name(values["base_url"]))
+    if parts.scheme == "http" and "api_key" in values and addresses.is_public(parts.hostname or ""):
         place.step("base_url").warn("the key travels unencrypted; use https://")
     return Provider(**values)
 
@@ -255,11 +215,12 @@ class Model:
     display_name: str = key(c.text, "", "the name in menus; default: the model's")
     description: str = key(c.text, "", "one line for menus")
     context_window: Optional[int] = key(c.whole(1), None, "tokens; Codex compacts its history in time; default: from the profile")
-    max_output_tokens: Optional[int] = key(c.whole(1), None, "longest answer in tokens that is asked for; default: what the client wants")
+    max_output_tokens: Optional[int] = key(c.whole(1), None, "limit that is sent when the client names none, or a higher one; default: the client's")
     modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile")
     efforts: Tuple[str, ...] = key(c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile")
     instructions_file: Optional[str] = key(c.existing_file, None, "the base prompt that Codex gets for it; default: rproxy's own")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different for this model")
+    rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request for this model, after those of the provider")
 
     @property
     def is_glob(self) -> bool:
@@ -271,11 +232,11 @@ class Model:
         own: Dict[str, Any] = dict({"modalities": self.modalities} if self.modalities else {})
         if self.context_window:
             own["context_window"] = self.context_window
-        providers = tuple(replace(p, profile=choose_profile(p.profile_name, p.base_url, downstream, p.override, self.override, own))
-                          for p in self.providers)
+        providers = tuple(replace(p, rewrite=p.rewrite + self.rewrite, profile=choose_profile(
+            p.profile_name, p.base_url, downstream, p.override, self.override, own, wire=p.wire)) for p in self.providers)
         profile = providers[0].profile
         return replace(self, providers=providers, downstream_model=downstream, display_name=self.display_name or requested,
-                       context_window=profile.context_window, modalities=profile.modalities)
+                       context_window=profile.context_window, modalities=profile.modalities, rewrite=())
 
 
 def _model(place: Place) -> Model:
@@ -400,11 +361,3 @@ def _provider_of(names: Tuple[str, ...], known: Any, environ: Mapping[str, str])
     if not all(" " <= c <= "~" for c in found):
         raise ConfigError("$%s holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)" % name)
     return Provider(base_url=known.base_url, name=known.profile, api_key=found, profile_name=known.profile)
-
-
-def _is_public(host: str) -> bool:
-    """Does the way to this host lead through the internet? By address, or by the look of the name."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_global
-    except ValueError:
-        return "." in host and not re.search(r"\.(local|localhost|internal|lan|home|test|svc|cluster)$", host)

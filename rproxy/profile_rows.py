@@ -1,8 +1,8 @@
 """The table of providers: one row of data for each kind, in the shape of :class:`rproxy.convert.profile.Profile`.
 
 Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix; also ``host:port`` or ``host/path``), ``extends``
-(another row), ``models`` (glob on the downstream model -> more fields; the first that fits, case does not matter).  ``thinking``
-replaces what it extends as a whole, everything else is merged field by field.
+(another row), ``models`` (glob on the downstream model -> more fields; the first that fits, case does not matter), ``responses`` (fields
+that are different with ``wire: responses``).  ``thinking`` replaces what it extends as a whole, everything else is merged field by field.
 
 Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users report, *adapter* what the
 vendor's own client or several independent adapters do, *guess* none of these.  A key that is not named here needs no rule:
@@ -66,6 +66,7 @@ ROWS: Dict[str, Row] = {
         "empty_answer": "error",                                # adapter (the vendor's own): an empty stop is retried
         "modalities": ["text"],                                 # docs: images only for the vision models
         "context_window": 1_000_000,                            # docs
+        "responses": {"response_format": ["text", "json_object", "json_schema"], "native_tools": ["web_search"]},       # docs
         "models": {"deepseek-r1*": {**_R1, "context_window": 128_000}, "*vision*": {"modalities": _TEXT_IMAGE}},
     },
     "moonshot": {
@@ -210,6 +211,7 @@ ROWS: Dict[str, Row] = {
                           "logit_bias"],                        # docs: not for reasoning models
         "tool_call_id": "max40",                                # error: string too long
         "context_window": 272_000,                              # model pages: the input's share of 400000
+        "responses": {"native_tools": ["custom", "web_search", "file_search", "code_interpreter", "image_generation", "mcp"]},      # docs
         "models": {                                             # docs: no reasoning_effort
             "gpt-3.5*": {"thinking": _switch({}, {}, default=False), "context_window": 16_000},
             "gpt-4.1*": {"thinking": _switch({}, {}, default=False), "context_window": 1_000_000},

@@ -15,7 +15,7 @@ from .convert.profile import Profile, Thinking, suggestion
 from .errors import ConfigError
 from .profile_rows import ALIASES, MODEL_NAMES, ROWS
 
-_NO_FIELDS = {"match", "extends", "models", "thinking"}
+_NO_FIELDS = {"match", "extends", "models", "responses", "thinking"}
 
 
 class Known(NamedTuple):
@@ -74,16 +74,18 @@ def profile_dict(name: str, downstream_model: str = "") -> Dict[str, Any]:
     return plain
 
 
-def choose_profile(name: Optional[str], base_url: str, downstream_model: str, *overrides: Mapping[str, Any]) -> Profile:
+def choose_profile(name: Optional[str], base_url: str, downstream_model: str, *overrides: Mapping[str, Any], wire: str = "chat") -> Profile:
     """The profile of a model at a provider.
 
     :param name: what the configuration says under ``profile:``, or None
     :param overrides: fields of the profile; what comes later wins
+    :param wire: ``chat`` or ``responses``: which of its APIs the provider is asked through
     :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if base_url is no URL
     """
     row = row_name(name) if name is not None else row_of_host(base_url) or _row_of_model(downstream_model) or "generic"
     profile = _build(row, downstream_model)
-    for override in overrides:
+    on_the_wire = [layer.get(wire, {}) for layer in _layers(row)]
+    for override in (*on_the_wire, *overrides):
         profile = profile.override(override) if override else profile
     return profile
 

@@ -5,13 +5,15 @@
 """
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Set
 
 from . import __version__
 from .background import Background, Running
@@ -23,6 +25,7 @@ from .convert.ids import Ids
 from .convert.messages import call_keys, check_orphans
 from .convert.request import Conversion, to_chat_request
 from .convert.response import response_object
+from .convert.responses_request import to_responses_request
 from .convert.sealed import seal
 from .convert.stream import StreamConverter
 from .convert.validate import check_request, without_nulls
@@ -79,6 +82,7 @@ class Service:
         self._stem = stem
         self._now = now
         self._thoughts = Thoughts()
+        self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- the small endpoints
     def models(self) -> Json:
@@ -177,11 +181,19 @@ class Service:
         """``generate: false``: remember the input, ask nobody."""
         converter = StreamConverter.empty(self._response(asked), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
+        connecting = asyncio.ensure_future(self._preconnect(asked.model.providers[0]))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
         await self._keep(asked, client, converter)
         if out is not None:
             out.begin(begun, {})
             out.send(events)
         return converter.response
+
+    async def _preconnect(self, provider: Provider) -> None:
+        """Have a connection ready for the turn that follows a warm-up. If that is not possible, the turn will say so."""
+        with suppress(ApiError):
+            await self._means.upstream.preconnect(provider)
 
     async def _keep(self, asked: Asked, client: Client, done: StreamConverter) -> List[str]:
         """Remember a response that has ended, as far as the client wants that. :returns: warnings"""
@@ -202,21 +214,22 @@ class Service:
         request, model = asked.request, asked.model
         compacting = is_trigger(asked.new)
         items = asked.past.items + asked.new + ([prompt_item()] if compacting else [])
-        chat = {**request, "tool_choice": "none"} if compacting else request
+        chat = _limited({**request, "tool_choice": "none"} if compacting else request, model.max_output_tokens)
         response = self._response(asked)
 
         def scope(provider: Provider) -> Scope:
             return client.owner, model.downstream_model, provider.base_url
 
         def convert(provider: Provider) -> Conversion:
-            return to_chat_request(chat, items, provider.profile, downstream_model=model.downstream_model,
-                                   allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)))
+            to_request = partial(to_responses_request, origin=provider.base_url) if provider.wire == "responses" else to_chat_request
+            return to_request(chat, items, provider.profile, downstream_model=model.downstream_model,
+                              allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)))
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(
                 response, conversion.tools, ids=ids, now=self._seconds, reasoning=self._reasoning_form(request, client),
-                seal=_seal_reasoning if _wants_sealed(request) else None, answer=conversion.profile.answer, refusal_as_text=client.codex,
-                strip_fences=conversion.strip_fences, logprobs="logprobs" in conversion.body, cached=self.config.usage.cached_tokens,
+                seal=_seal_reasoning if _wants_sealed(request) else None, reader=conversion.reader(), refusal_as_text=client.codex,
+                strip_fences=conversion.strip_fences, logprobs=conversion.logprobs, cached=self.config.usage.cached_tokens,
                 sequence=max(sequence, first))
 
         async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> None:
@@ -262,6 +275,11 @@ class Service:
             "output_tokens": usage.get("output_tokens"), "reasoning_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
             "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
             "retries": facts.retries, "warnings": facts.warnings + facts.learned})
+
+
+def _limited(request: Json, most: Optional[int]) -> Json:
+    """The request with the model's limit on the length of an answer, when the client names none, or a higher one."""
+    return request if most is None else {**request, "max_output_tokens": min(request.get("max_output_tokens", most), most)}
 
 
 def _conversation(request: Json, items: List[Json]) -> str:

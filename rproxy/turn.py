@@ -21,6 +21,7 @@ from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping
 
 from .config import Provider, Server
 from .convert.request import Conversion
+from .convert.rewrite import rewritten
 from .convert.sse import ChunkDecoder, encode_json
 from .convert.stream import StreamConverter
 from .errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
@@ -32,6 +33,7 @@ from .upstream import EndOfInterest, Upstream
 Json = Dict[str, Any]
 
 COMMIT_AFTER = 10.0                              # seconds
+PATHS = {"chat": "/chat/completions", "responses": "/responses"}     # by wire
 PROVIDER_HEADER = "x-rproxy-provider"            # which one answered
 UPSTREAM_ID_HEADER = "x-upstream-request-id"     # how the provider calls this request
 REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
@@ -207,7 +209,7 @@ class Turn:
         if not self._begun:
             self._held = converter.start()
         answer = _Answer(converter, self._send, self._head, self._facts)
-        body = encode_json(conversion.chat_request(self._out is not None))
+        body = encode_json(rewritten(conversion.chat_request(self._out is not None), provider.rewrite))
         self._facts.provider, self._facts.request_bytes = provider.name, len(body)
         self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings
@@ -236,7 +238,8 @@ class Turn:
 
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
-        exchange = asyncio.ensure_future(self._means.upstream.chat(provider, body, headers={}, on_head=answer.head, on_data=answer.data))
+        exchange = asyncio.ensure_future(self._means.upstream.chat(
+            provider, body, headers={}, on_head=answer.head, on_data=answer.data, path=PATHS[provider.wire]))
         waits: List[asyncio.Future[Any]] = [exchange, answer.over]
         interrupt = self._client.interrupt
         if interrupt is not None:
@@ -343,7 +346,7 @@ class _Answer:
         for chunk in self._decoder.feed(data):
             events += self.converter.feed(chunk)
         written = self._send(events) if events else None
-        if self._decoder.done or self.converter.reader.error is not None:
+        if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
             raise EndOfInterest
         if self.converter.finish_seen:
             self._wait_for_more()

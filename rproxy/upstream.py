@@ -78,8 +78,8 @@ class Upstream:
         self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
 
     async def chat(self, provider: Provider, body: bytes, *, headers: Mapping[str, str], on_head: OnHead,
-                   on_data: OnData) -> Result:
-        """POST ``body`` to the provider's ``/chat/completions``.
+                   on_data: OnData, path: str = "/chat/completions") -> Result:
+        """POST ``body`` to the provider's ``path``.
 
         :arg headers: of this turn; they win over those of the configuration
         :arg on_head: called once, with status and headers, when a 2xx answer begins
@@ -90,7 +90,7 @@ class Upstream:
         """
         watch = _HeadWatch(on_head)
         try:
-            request = self._request(provider, "/chat/completions", headers)
+            request = self._request(provider, path, headers)
             request.method, request.body = "POST", body
             request.header_callback, request.streaming_callback = watch, on_data
             response = await self._client.fetch(request, raise_error=False)

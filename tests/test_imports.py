@@ -17,7 +17,7 @@ LAYERS: List[Set[str]] = [
     {"convert"},
     {"access", "bodies", "demo_rules", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel", "replay", "sharing", "store", "thoughts", "tokens"},
     {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
-    {"stored"},
+    {"addresses", "rewrite_rules", "stored"},
     {"config", "connection"},
     {"catalog", "httpclient"},
     {"failover", "repairs", "upstream"},

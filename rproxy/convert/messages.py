@@ -46,6 +46,7 @@ NO_OUTPUT = "(no output)"
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
 ATTACHED = "Attached from the tool result:"
+RESPONSE_ITEM = "responses.item"                 # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
 SUMMARY = "Summary of the conversation so far:\n\n"
 
 _STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
@@ -413,7 +414,18 @@ def _as_text(key: str) -> Callable[[Json, str, List[Json]], None]:
 
 def _as_details(message: Json, thought: str, details: List[Json]) -> None:
     """OpenRouter and MiniMax: the pieces as they came, or one made of the text."""
-    message["reasoning_details"] = details or [{"type": "reasoning.text", "text": thought}]
+    pieces = [detail for detail in details if not _is_response_item(detail)]
+    if thought or pieces:
+        message["reasoning_details"] = pieces or [{"type": "reasoning.text", "text": thought}]
+
+
+def _as_response_items(message: Json, thought: str, details: List[Json]) -> None:
+    """For ``responses_request``: what a provider with the Responses API has encrypted."""
+    message["response_items"] = [detail for detail in details if _is_response_item(detail)]
+
+
+def _is_response_item(detail: Any) -> bool:
+    return isinstance(detail, dict) and detail.get("type") == RESPONSE_ITEM
 
 
 def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
@@ -429,7 +441,7 @@ def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
 
 
 REASONING_FIELDS: Dict[str, Callable[[Json, str, List[Json]], None]] = {
-    "reasoning_details": _as_details, "think_tags": _as_tags, "mistral_parts": _as_parts}
+    "reasoning_details": _as_details, "response_items": _as_response_items, "think_tags": _as_tags, "mistral_parts": _as_parts}
 
 
 def _nine(call_id: str) -> str:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import ApiError
+from .chunks import ChunkReader
 from .content import Json, invalid, parts_of, text_of
 from .messages import Recall, to_messages
 from .profile import Profile
+from .stream import Reader
 from .tools import ToolTable
 
 # both APIs' own words
@@ -47,6 +49,15 @@ class Conversion:
         if "tools" in body:
             body.update(self.profile.extra)
         return body
+
+    @property
+    def logprobs(self) -> bool:
+        """Is the provider asked for the probabilities of the tokens?"""
+        return "logprobs" in self.body
+
+    def reader(self) -> Reader:
+        """What reads the answer."""
+        return ChunkReader(self.profile.answer)
 
 
 def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,

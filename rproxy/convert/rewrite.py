@@ -1,0 +1,111 @@
+r"""Rewrite rules: small changes to a request that is about to go out, for the quirk that no profile knows.
+
+A rule acts at the places that a path means: keys with dots between them, ``[n]`` for one entry of a list (``[-1]`` is the last), ``[*]``
+for all.  ``messages[*].content`` is the content of every message.  A place that a request does not have is no error: the rule
+does nothing there.  Requests share parts with each other and with what is stored, so nothing is changed; what is different is copied.
+"""
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
+
+Json = Dict[str, Any]
+Step = Union[str, int, None]                     # a key, an index, all entries
+Path = Tuple[Step, ...]
+Change = Callable[[Any], Any]                    # of a value
+
+GONE = object()                                  # what becomes of a value that is taken away
+
+MAX_STEPS = 32
+_STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]")
+
+
+class Rule(NamedTuple):
+    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: mappings that are missing on the way there are made."""
+
+    path: Path
+    change: Change
+    makes: bool = False
+
+
+def parse_path(text: str) -> Path:
+    """``a.b[0].c[*]`` as steps. :raises ValueError: it is none; the text says why"""
+    steps: List[Step] = []
+    at = 0
+    while at < len(text):
+        match = _STEP.match(text, at)
+        if match is None or (at == 0 and match["key"] is None):
+            raise ValueError("%r is not a path such as tools, metadata.user, messages[0].content or messages[*].content" % text)
+        steps.append(match["key"] if match["key"] is not None else None if match["index"] is None else int(match["index"]))
+        at = match.end()
+    if not 0 < len(steps) <= MAX_STEPS:
+        raise ValueError("a path must have 1 to %d steps" % MAX_STEPS)
+    return tuple(steps)
+
+
+def set_rule(path: Path, value: Any) -> Rule:
+    """Put ``value`` there, whatever was there before."""
+    return Rule(path, lambda old: value, makes=True)
+
+
+def remove_rule(path: Path) -> Rule:
+    """Take away what is there."""
+    return Rule(path, lambda old: GONE)
+
+
+def rename_rule(path: Path, name: str) -> Rule:
+    """Give the last key of ``path`` another name. A value that has the name already makes way.
+
+    :raises ValueError: the path does not end in a key
+    """
+    last = path[-1]
+    if not isinstance(last, str):
+        raise ValueError("only a key can be renamed, not an entry of a list")
+
+    def change(mapping: Any) -> Any:
+        if not isinstance(mapping, dict) or last not in mapping:
+            return mapping
+        return {name if key == last else key: value for key, value in mapping.items() if key == last or key != name}
+    return Rule(path[:-1], change)
+
+
+def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
+    r"""Replace what the regular expression finds in the text there; ``replacement`` may refer to groups (``\1``).
+
+    :raises ValueError: one of the two cannot be used
+    """
+    try:
+        compiled = re.compile(pattern)
+        compiled.sub(replacement, "")
+    except (re.error, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return Rule(path, lambda old: compiled.sub(replacement, old) if isinstance(old, str) else old)
+
+
+def rewritten(request: Json, rules: Iterable[Rule]) -> Json:
+    """The request after all rules, in their order. The request itself stays as it is; nothing is raised."""
+    for rule in rules:
+        request = _applied(request, rule.path, rule)
+    return request
+
+
+def _applied(node: Any, path: Path, rule: Rule) -> Any:
+    if not path:
+        return rule.change(node)
+    step, rest = path[0], path[1:]
+    if isinstance(step, str):
+        return _in_mapping(node, step, rest, rule) if isinstance(node, dict) and (rule.makes or step in node) else node
+    if not isinstance(node, list) or step is not None and not -len(node) <= step < len(node):
+        return node
+    chosen = range(len(node)) if step is None else (step % len(node),)
+    return [new for i, old in enumerate(node) for new in [_applied(old, rest, rule) if i in chosen else old] if new is not GONE]
+
+
+def _in_mapping(node: Json, key: str, rest: Path, rule: Rule) -> Json:
+    old = node.get(key)
+    if old is None and rule.makes and rest and isinstance(rest[0], str):
+        old = {}
+    new = _applied(old, rest, rule)
+    if new is GONE:
+        return {name: value for name, value in node.items() if name != key}
+    return node if new is old and (rest or key in node) else {**node, key: new}
