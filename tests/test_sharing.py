@@ -122,8 +122,9 @@ async def test_chat_completions_that_fail(tmp_path: Path) -> None:
         wanted = {"retry-after": "7", "x-ratelimit-remaining-requests": "0", "x-upstream-request-id": "up-1", "set-cookie": None}
         assert {name: api.headers.get(name) for name in wanted} == wanted
         assert api.headers["x-request-id"].startswith("req_")
-        reader, _writer = await api.post_and_keep("/chat/completions", {**CHAT, "stream": True})
+        reader, writer = await api.post_and_keep("/chat/completions", {**CHAT, "stream": True})
         told = await reader.read()
+        writer.close()
         assert b'"content": "x"' in told and not told.endswith(b"\r\n0\r\n\r\n")        # cut, as the provider's answer was
         assert (await api("POST", "/chat/completions", {"messages": []}, expect=400))["param"] == "model"
         assert (await api("POST", "/chat/completions", {**CHAT, "model": ""}, expect=400))["param"] == "model"

@@ -18,7 +18,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from rproxy.errors import ConfigError, StoreError
-from rproxy.store import Store, encode, open_store, valid_id
+from rproxy.store import Json, Store, encode, open_store, valid_id
+from rproxy.store.memory import MemoryStore
+from rproxy.store.patient import PatientStore
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = {"response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]}, "input": [{"n": 1.5, "x": None}], "owner": "k1"}
@@ -125,6 +127,24 @@ async def test_a_record_is_a_copy(make: Callable[..., Store]) -> None:
     assert first == {"input": [1]}
     first["input"].append(3)
     assert await store.get("resp_copy") == {"input": [1]}
+
+
+@every_store
+async def test_updates_do_not_lose_each_other(make: Callable[..., Store]) -> None:
+    shared = "Memory" not in type(make()).__name__
+    stores = [make(), make()] if shared else [make()]
+    assert await stores[0].update("resp_n", dict) is None
+    await stores[0].put("resp_n", {"n": 0})
+    await asyncio.gather(*(store.update("resp_n", lambda record: {"n": record["n"] + 1}) for _ in range(20) for store in stores))
+    assert await stores[-1].get("resp_n") == {"n": 20 * len(stores)}
+    assert await stores[0].update("no id", dict) is None
+
+    def fail(record: Json) -> Json:
+        raise StoreError("no")
+
+    with pytest.raises(StoreError):
+        await stores[0].update("resp_n", fail)
+    assert await stores[0].update("resp_n", lambda record: {"n": -1}) == {"n": -1}
 
 
 @every_store
@@ -385,3 +405,65 @@ def test_redis_needs_a_url_and_a_package(monkeypatch: pytest.MonkeyPatch, redis_
 def test_unknown_kind(kind: str, path: str, url: str) -> None:
     with pytest.raises(ConfigError, match="kind must be"):
         open_store(kind, path, url)
+
+
+# ---- a store that is slow or fails --------------------------------------------------------------------------------------------
+class SlowStore(MemoryStore):
+    """Its puts wait for ``gate``; ``failure``: what they raise then."""
+
+    def __init__(self) -> None:
+        super().__init__(100, 1 << 20, 60.0, Clock())
+        self.gate = asyncio.Event()
+        self.failure: List[StoreError] = []
+
+    async def put(self, record_id: str, record: Json) -> None:
+        await self.gate.wait()
+        if self.failure:
+            raise self.failure.pop(0)
+        await super().put(record_id, record)
+
+
+async def test_a_slow_store_holds_nobody_up() -> None:
+    slow = SlowStore()
+    store = PatientStore(slow, patience=0.05)
+    began = time.perf_counter()
+    assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
+    assert await store.keep("resp_1", {"n": 2}) == "not stored yet: the store is slow"
+    assert time.perf_counter() - began < 0.5
+    assert await store.get("resp_1") == {"n": 2} and await slow.get("resp_1") is None
+    gone = asyncio.ensure_future(store.delete("resp_1"))
+    slow.gate.set()
+    assert await gone is True and await store.get("resp_1") is None
+    assert await store.keep("resp_3", {"n": 3}) is None and await slow.get("resp_3") == {"n": 3}
+
+
+async def test_what_waits_is_written_in_order_before_the_end() -> None:
+    slow = SlowStore()
+    store = PatientStore(slow, patience=0.0)
+    for n in range(5):
+        await store.keep("resp_1", {"n": n})
+    changed = asyncio.ensure_future(store.update("resp_1", lambda record: {"n": record["n"] + 10}))
+    asyncio.get_running_loop().call_later(0.05, slow.gate.set)
+    await store.close()
+    assert await changed == {"n": 14}
+    await store.close()
+
+
+async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> None:
+    slow = SlowStore()
+    store = PatientStore(slow, patience=0.05)
+    slow.failure = [StoreError("disk full"), StoreError("disk full")]
+    assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
+    expect_log("resp_1 was not stored: disk full")
+    slow.gate.set()
+    await asyncio.sleep(0.01)
+    assert await store.get("resp_1") is None
+    assert await store.keep("resp_2", {"n": 1}) == "not stored: disk full"
+    assert "is not an id" in str(await store.keep("no id", {}))
+
+
+async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rproxy.store.patient.MOST", 3)
+    store = PatientStore(SlowStore(), patience=0.0)
+    warnings = [await store.keep("resp_%d" % n, {}) for n in range(5)]
+    assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]

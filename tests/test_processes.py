@@ -1,0 +1,193 @@
+"""Several processes of rproxy on one store: an sqlite file, a real Redis; behind a real nginx; and one that is killed."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
+
+import pytest
+from api import Api
+from grammar import check_sse
+from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
+
+Json = Dict[str, Any]
+pytestmark = pytest.mark.timeout(seconds=90)
+
+HI: Json = {"model": "gpt-5.5", "input": "hi"}
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1;
+events {{ }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream rproxy {{ {servers} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://rproxy; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_set_header Host $http_host; proxy_buffering off; }} }}
+}}
+"""
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    pytest.importorskip("redis")
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("there is no redis-server")
+    port = free_port()
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_for(port)
+    yield "redis://127.0.0.1:%d/0" % port
+    server.terminate()
+    server.wait(10)
+
+
+def wait_for(port: int) -> None:
+    import socket
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("nothing listens on port %d" % port)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The store section of a configuration that two processes share."""
+    if request.param == "redis":
+        return "store: {{kind: redis, url: '%s'}}\n" % request.getfixturevalue("redis_url")
+    return "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "responses.db")
+
+
+@contextlib.asynccontextmanager
+async def two(folder: Path, store: str) -> AsyncIterator[Tuple[ScriptedProvider, Running, Running]]:
+    """A provider and two processes."""
+    provider = ScriptedProvider()
+    folders = [folder / "a", folder / "b"]
+    for one in folders:
+        one.mkdir()
+    config = CONFIG + store
+    async with running(folders[0], provider.base_url, config=config) as a, running(folders[1], provider.base_url, config=config) as b:
+        yield provider, a, b
+    await provider.close()
+
+
+async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> None:
+    async with two(tmp_path, store) as (provider, a, b):
+        one, other = Api(a.base_url), Api(b.base_url)
+        provider.turns += [[say("first")], [say("second")], [say("third")], [say("slow "), sleep(1.5), say("end")], [say("x"), sleep(30)]]
+        first = await one("POST", "/responses", HI)
+        assert await other("GET", "/responses/" + first["id"]) == first
+        second = await other("POST", "/responses", {**HI, "previous_response_id": first["id"]})
+        await one("POST", "/responses", {**HI, "previous_response_id": second["id"]})
+        assert [m["content"] for m in provider.requests[2]["messages"]] == ["hi", "first", "hi", "second", "hi"]
+        await other("DELETE", "/responses/" + first["id"])
+        await one("GET", "/responses/" + first["id"], expect=404)
+        # in the background of one, seen from the other
+        running_ = await one("POST", "/responses", {**HI, "background": True})
+        path = "/responses/" + running_["id"]
+        assert (await other("GET", path))["status"] in ("queued", "in_progress")
+        events = await other.events("GET", path + "?stream=true")
+        assert events[-1]["type"] == "response.completed" and events[-1]["response"] == await one("GET", path)
+        stuck = await one("POST", "/responses", {**HI, "background": True})
+        await asyncio.sleep(0.5)
+        cancelled = await other("POST", "/responses/%s/cancel" % stuck["id"], {})
+        assert cancelled["status"] == "cancelled"
+        assert (await one.until(stuck["id"], "cancelled"))["id"] == stuck["id"]
+        assert (await other("GET", "/responses/" + stuck["id"]))["status"] == "cancelled" and provider.gone == 1
+
+
+async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if binary is None:
+        pytest.skip("there is no nginx")
+    async with two(tmp_path, store) as (provider, a, b):
+        port = free_port()
+        (tmp_path / "nginx.conf").write_text(NGINX.format(
+            folder=tmp_path, port=port, servers=" ".join("server 127.0.0.1:%d;" % one.port for one in (a, b))))
+        command = [binary, "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")]
+        nginx = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(port)
+            api = Api("http://127.0.0.1:%d/v1" % port)
+            last, said = None, []
+            for n in range(8):
+                provider.turns += [[say("answer %d" % n)]]
+                last = await api("POST", "/responses", {**HI, "input": "%d" % n, **({"previous_response_id": last["id"]} if last else {})})
+                said += ["%d" % n, "answer %d" % n]
+                for _ in range(2):                           # nginx takes turns: each process sees every kind of request
+                    assert await api("GET", "/responses/" + last["id"]) == last
+            assert [m["content"] for m in provider.requests[-1]["messages"]] == said[:-1]
+            provider.turns += [[say("a "), sleep(0.3), say("b")]]
+            status, body = await api.raw("POST", "/responses", {**HI, "stream": True})
+            assert status == 200 and check_sse(body)["output"][0]["content"][0]["text"] == "a b"
+            for one in (a, b):
+                assert "turn " in one.log.read_text(), "a process never got a request"
+        finally:
+            nginx.terminate()
+            await nginx.wait()
+
+
+async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[say("x" * 2000)] for _ in range(2000)]
+    store = "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")
+    acknowledged: List[Json] = []
+    for _ in range(3):
+        port = free_port()
+        (tmp_path / "c.yaml").write_text((CONFIG + store).format(port=port, base_url=provider.base_url, server=""))
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rproxy", "serve", "--config", str(tmp_path / "c.yaml"), cwd=str(ROOT),
+                env=dict(os.environ, SCRIPTED_KEY=KEY), stdout=log, stderr=log)
+        for _try in range(200):
+            with contextlib.suppress(OSError):
+                (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                break
+            await asyncio.sleep(0.05)
+        stuck = await Api("http://127.0.0.1:%d/v1" % port)("POST", "/responses", {**HI, "background": True})
+        acknowledged.append(stuck)
+
+        async def many(port: int = port) -> None:
+            api = Api("http://127.0.0.1:%d/v1" % port)
+            while True:
+                acknowledged.append(await api("POST", "/responses", HI))
+
+        clients = [asyncio.ensure_future(many()) for _n in range(8)]
+        await asyncio.sleep(1.0)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        await asyncio.gather(*clients, return_exceptions=True)           # each has found its connection cut
+    assert len(acknowledged) > 50
+    async with running(tmp_path, provider.base_url, config=CONFIG + store) as proxy:
+        api = Api(proxy.base_url)
+        for response in acknowledged:
+            found = await api("GET", "/responses/" + response["id"])
+            assert found == response or response["background"]
+    await provider.close()
+
+
+async def test_a_broken_store_costs_a_warning_and_no_answer(tmp_path: Path, redis_url: str) -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[say("one")], [say("two")], [say("three")]]
+    store = "store: {{kind: redis, url: 'redis://127.0.0.1:%d/0'}}\n" % free_port()         # nobody listens there
+    async with running(tmp_path, provider.base_url, config=CONFIG + store) as proxy:
+        api = Api(proxy.base_url)
+        began = time.perf_counter()
+        made = await api("POST", "/responses", HI)
+        assert check_sse((await api.raw("POST", "/responses", {**HI, "stream": True}))[1])["status"] == "completed"
+        assert time.perf_counter() - began < 8 and "not stored" in proxy.log.read_text()
+        assert (await api("GET", "/responses/" + made["id"], expect=503))["code"] == "server_error"
+        assert "Retry-After".lower() in api.headers
+        await api("POST", "/conversations", {}, expect=503)
+        gone = await api("POST", "/responses", {**HI, "background": True})
+        assert (await api.until(gone["id"], "completed"))["output"][0]["content"][0]["text"] == "three"
+    await provider.close()
