@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, AsyncIterator, Deque, Dict, Iterator, List, Optional
+from typing import Any, AsyncIterator, Callable, Deque, Dict, Iterator, List, Optional
 
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
@@ -64,6 +64,11 @@ def finish(reason: str) -> Json:
     return {"finish": reason}
 
 
+def tokens(prompt: int) -> Json:
+    """What the usage of this turn says of the prompt."""
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}}
+
+
 def error(status: int, message: str, headers: Optional[Dict[str, str]] = None, **fields: Any) -> Json:
     told = dict({"message": message, "type": None, "param": None, "code": None}, **fields)
     return {"status": status, "headers": headers or {}, "body": {"error": told}}
@@ -77,6 +82,7 @@ class ScriptedProvider:
 
     def __init__(self, strict: bool = True) -> None:
         self.turns: Deque[List[Json]] = deque()
+        self.aside: Callable[[Json], Optional[List[Json]]] = lambda body: None       # answers some requests out of turn
         self.requests: List[Json] = []
         self.headers: List[Any] = []
         self.refusals: List[str] = []
@@ -117,8 +123,7 @@ class _Chat(RequestHandler):
             provider.refusals.append(refused)
         if self.request.headers.get("Authorization") != "Bearer " + KEY:
             refused = "Authentication Fails"
-        left = provider.turns.popleft() if provider.turns and not refused else [say("No turn is left in the script.")]
-        steps = [error(400, refused)] if refused else left
+        steps = [error(400, refused)] if refused else provider.aside(body) or self.next_turn()
         if "wait" in steps[0]:
             await asyncio.sleep(steps.pop(0)["wait"])
         if "status" in steps[0]:
@@ -130,9 +135,12 @@ class _Chat(RequestHandler):
         with contextlib.suppress(asyncio.CancelledError):
             await (self.stream(steps) if body.get("stream") else self.whole(steps))
 
+    def next_turn(self) -> List[Json]:
+        return self.provider.turns.popleft() if self.provider.turns else [say("No turn is left in the script.")]
+
     async def stream(self, steps: List[Json]) -> None:
         self.set_header("Content-Type", "text/event-stream")
-        reason = "stop"
+        reason, usage = "stop", USAGE
         for step in steps:
             if "sleep" in step:
                 await asyncio.sleep(step["sleep"])
@@ -144,13 +152,13 @@ class _Chat(RequestHandler):
             if "cut" in step:
                 self.request.connection.stream.close()
                 return
-            if "finish" in step:
-                reason = step["finish"]
+            if "finish" in step or "usage" in step:
+                reason, usage = step.get("finish", reason), step.get("usage", usage)
                 continue
             reason = "tool_calls" if "call" in step else reason
             for delta in _deltas(step):
                 await self.chunk({"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None})
-        await self.chunk({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": reason}], "usage": USAGE})
+        await self.chunk({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": reason}], "usage": usage})
         self.write("data: [DONE]\n\n")
         await self.flush()
 
