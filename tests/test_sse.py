@@ -68,6 +68,16 @@ def everyway(data: bytes) -> Tuple[List[Any], bool, int]:
     (b'{"a":1}\ndata: {"b":2}\n\ndata: [DONE]\n\n', [A, B], True, 0),
     (b': hi\n\n{"a":1}\n', [A], False, 0),
     (b'[DONE]', [], True, 0),
+    (b'data: {"a":1}\n\ndata: "[DONE]"\n\n', [A], True, 0),
+    (b'{"a":1} {"b":2}', [A, B], False, 0),
+    (b'{\n"a":1}{"b":2} [5]\n', [A, B], False, 1),
+    (b'{"a":1} and so on\n{"b":2}', [A, B], False, 0),
+    (b'{bad}\n{"a":1}\n', [A], False, 1),
+    (b'{"a":1}\n{"x\n{"b":2}', [A, B], False, 1),
+    (b'\xef\xbb\xbf{"a":1}', [A], False, 0),
+    (b'\xef\xbb\xbf {\n"a":1}\n<html>', [A], False, 0),
+    (b'  \t{"a":1}\n data: {"b":2}\n', [A, B], False, 0),
+    (b'{"s": "}\\"}",\n"t": "\\\\"}', [{"s": '}"}', "t": "\\"}], False, 0),
     (b'Bad Gateway\n', [], False, 0),
     (b'', [], False, 0),
     (b'\n\n\n', [], False, 0),
@@ -75,6 +85,16 @@ def everyway(data: bytes) -> Tuple[List[Any], bool, int]:
 ])
 def test_bodies(data: bytes, chunks: List[Any], done: bool, skipped: int) -> None:
     assert everyway(data) == (chunks, done, skipped)
+
+
+@pytest.mark.parametrize("data, expected", [
+    (b'{"a":1}', [A]), (b'\n\n{\n "a": 1\n}', [A]), (b'[{"a":1},\n{"b":2}]', [A, B]), (b'\xef\xbb\xbf{"a":1}', [A]),
+    (b'{"a":1}\n{"b":2}', [A, B]), (b'{"a":1} {"b":2', [A]), (b'data: {"a":1}\n\ndata: [DONE]', [A]), (b'data:[DONE]', []), (b'{"a":1}\n[DONE]', [A]),
+])
+def test_what_is_complete_is_told_while_the_connection_stays_open(data: bytes, expected: List[Any]) -> None:
+    whole, bytewise = ChunkDecoder(), ChunkDecoder()
+    assert whole.feed(data) == expected == [chunk for byte in data for chunk in bytewise.feed(bytes([byte]))]
+    assert whole.done == bytewise.done == data.endswith(b"[DONE]")
 
 
 @pytest.mark.parametrize("data", [b"<html>\n<body>sign in</body>", b" \n<!DOCTYPE html>", b"<html>\n\ndata: {}\n\n"])
@@ -85,7 +105,8 @@ def test_web_pages(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [
     b"data: " + b"x" * 60, b"data: " + b"x" * 60 + b"\n\n", b"data: {\n" * 60, b"{\n" * 60, b"x" * 60,
-    b"event: error\n" + b"data: y\n" * 60,
+    b"event: error\n" + b"data: y\n" * 60, b'{"a":"' + b"x" * 60 + b'"}', b'{"a":\n"' + b"x" * 45 + b'"}\n', b"{" + b"x" * 60 + b"\n",
+    b" " * 60 + b"x" * 60,
 ])
 def test_nothing_is_held_without_limit(data: bytes) -> None:
     head = b"" if data[:1] == b"{" else b'data: {"a":1}\n\n'

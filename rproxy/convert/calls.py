@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from .items import ObjectEnd
+from .json_end import JsonEnd
 from .sse import encode_json
 from .surrogates import REPLACEMENT, mend, mend_piece
 
@@ -37,7 +37,7 @@ class _Call:
         self.parts: List[str] = []
         self.size = 0                          # characters in parts
         self.half = ""                         # the first half of a surrogate pair
-        self._end = ObjectEnd()
+        self._end = JsonEnd()
         self._unread: List[str] = []           # what the end was not looked for in; that costs, and is seldom needed
 
     def add(self, text: str) -> None:

@@ -17,6 +17,7 @@ import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 from .fences import Fences
+from .json_end import JsonEnd
 from .tools import ToolTable
 from .tools.kind import Offer, Reader
 
@@ -216,7 +217,7 @@ class Call:
         self._id: Optional[str] = None
         self._live = self._closed = False
         self._waiting: List[str] = []
-        self._end = ObjectEnd()
+        self._end = JsonEnd()
         self._offer: Optional[Offer] = None      # None: not announced
         self._reader = Reader()
         self._item: Json = {}
@@ -312,37 +313,3 @@ class Whole:
 
 
 Item = Union[Prose, Call, Whole]
-
-_MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
-
-
-class ObjectEnd:
-    """Tells when the JSON object in a growing text is complete; looks at each character once. Other values never are: ``12`` may
-    become ``123``."""
-
-    def __init__(self) -> None:
-        self.untouched = True
-        self._first = ""
-        self._depth = 0
-        self._string = self._escaped = False
-
-    @property
-    def reached(self) -> bool:
-        return self._first == "{" and self._depth <= 0 and not self._string
-
-    def feed(self, text: str) -> None:
-        self.untouched = False
-        if not self._first:
-            self._first = text.lstrip()[:1]
-        if self._escaped:
-            text, self._escaped = text[1:], False
-        for mark in _MARKS.findall(text):
-            if self._string:
-                self._escaped = mark == "\\"     # the character it escapes has not come
-                self._string = mark != '"'
-            elif mark == '"':
-                self._string = True
-            elif mark in "{[":
-                self._depth += 1
-            elif mark in "}]":
-                self._depth -= 1

@@ -3,7 +3,8 @@
 Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
 page, whatever its Content-Type says, so the bytes alone decide: the first line that is not blank tells which one it is.
 Everything is done by lines; a line is handled once and completely as soon as its end is seen, so the result cannot depend on
-how the network cut the bytes.
+how the network cut the bytes.  A JSON document ends with its last brace, and ``[DONE]`` with its bracket: some servers send
+no line end behind them and leave the connection open.
 
 Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON value is a chunk at
 once, without waiting for the blank line: that serves providers which separate events by one newline, and saves latency with all
@@ -13,8 +14,10 @@ times, also when they come one by one.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Optional
+import re
+from typing import Any, Dict, List, Optional, Union
 
+from .json_end import JsonEnd
 from .surrogates import mend
 
 Json = Dict[str, Any]
@@ -22,9 +25,14 @@ Json = Dict[str, Any]
 DONE = b"data: [DONE]\n\n"
 
 _BOM = b"\xef\xbb\xbf"
+_BLANKS = b" \t"
+_NO_BLANK = re.compile(r"[^ \t]|\Z")
+_OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
+_DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
 _UNREADABLE = (ValueError, RecursionError)         # what a JSON text can raise; too long integers are a ValueError too
 _MAX_DEPTH = 200                                   # deeper than anything meaningful, far below the interpreter's recursion limit
 
+_STRIPPED = " \t\r\n\ufeff"
 _GARBAGE = object()
 _decoder = json.JSONDecoder(parse_constant=lambda word: None)      # NaN and Infinity are not JSON and must not leave again
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -76,7 +84,7 @@ def _tame(value: Any, depth: int) -> Any:
 def _values(text: str) -> List[Any]:
     """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is unreadable."""
     values: List[Any] = []
-    text = text.strip()
+    text = text.strip(_STRIPPED)
     position = 0
     try:
         while position < len(text):
@@ -113,10 +121,11 @@ class ChunkDecoder:
         self.saw_bytes = False
         self.skipped = 0
         self._max = max_line
-        self._kind = "?"                           # only blanks so far; "lines" (events or JSON lines), "document", "over"
+        self._kind = "?"                           # only blanks so far; "document"; "next" behind one; "lines" of events or JSON; "over"
         self._after_cr = False                     # the last byte was CR: an LF that follows belongs to it
-        self._partial: List[bytes] = []            # pieces of the line that has not ended yet
-        self._partial_size = 0
+        self._partial = bytearray()                # the line that has not ended yet
+        self._end = JsonEnd("{[")                  # of the document that these lines are, or that the partial line is
+        self._scanned = 0                          # bytes of the partial line that self._end has seen
         self._held: List[bytes] = []               # data lines of an unfinished event, or lines of a document
         self._held_size = 0
         self._alarm = False                        # inside an event of type "error"
@@ -133,61 +142,123 @@ class ChunkDecoder:
         lines = data.splitlines()
         rest = b"" if data[-1:] in b"\r\n" else lines.pop()
         if self._partial and lines:
-            self._partial.append(lines[0])
-            lines[0] = b"".join(self._partial)
+            lines[0] = bytes(self._partial + lines[0])
             self._partial.clear()
-            self._partial_size = 0
         for line in lines:
             self._line(line, out)
             if self._kind == "over":
                 return out
         if rest:
-            self._partial.append(rest)
-            self._partial_size += len(rest)
-            if self._partial_size > self._max:
-                self._too_long(out)
+            self._rest(rest, out)
         return out
 
     def close(self) -> List[Json]:
         """The end of the body: the chunks that were still waiting for more."""
         out: List[Json] = []
         if self._partial:
-            self._line(b"".join(self._partial), out)
+            self._line(bytes(self._partial), out)
         if self._kind != "over":
             self._flush(out)
         self._stop()
         return out
 
     def _line(self, line: bytes, out: List[Json]) -> None:
+        if self._kind == "lines" and line[:5] == b"data:" and len(line) <= self._max:
+            self._data(line[5:], out)
+            return
+        line = line.lstrip(_BLANKS)
+        if self._is_json(line):
+            end = self._end.find(str(line, "latin-1"), self._scanned)
+            line = line[self._values(line, end, out):]
+            if self._kind != "over" and self._is_json(line):
+                self._open_end(line, out)
+                return
+        if self._kind != "over":
+            self._other(line, out)
+
+    def _other(self, line: bytes, out: List[Json]) -> None:
+        """A line that does not begin with a JSON value."""
+        if len(line) > self._max and not _DONE_LINE.match(line):
+            self._too_long(out)
+        elif self._kind != "lines":
+            self._first(line, out)
+        elif line[:5] == b"data:":
+            self._data(line[5:], out)
+        elif line:
+            self._field(line, out)
+        elif self._held or self._alarm:
+            self._flush(out)
+
+    def _rest(self, rest: bytes, out: List[Json]) -> None:
+        """The beginning of a line, or more of it. What is complete need not wait for the end of the line."""
+        self._partial += rest if self._partial else rest.lstrip(_BLANKS)
+        if self._is_json(self._partial):
+            end = self._end.find(str(self._partial[self._scanned:], "latin-1"))
+            if end >= 0:
+                line, end = bytes(self._partial), self._scanned + end
+                self._partial = bytearray(line[self._values(line, end, out):])
+            self._scanned = len(self._partial) if self._is_json(self._partial) else 0
+        if self._kind != "over" and _DONE_LINE.match(self._partial) and self._kind != "document":
+            self._other(bytes(self._partial), out)
+        if self._kind != "over" and len(self._partial) > self._max:
+            self._too_long(out)
+
+    # ---- JSON without a field name
+    def _is_json(self, line: Union[bytes, bytearray]) -> bool:
+        return self._kind == "document" or _OPENS.match(line) is not None
+
+    def _values(self, line: bytes, end: int, out: List[Json]) -> int:
+        """Take the JSON values that a line begins with; the first ends at ``end`` (-1: there is none).
+
+        :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and ``_end`` has seen it
+        """
+        text, begin = str(line, "latin-1"), 0
+        while end >= 0:
+            self._value(line[begin:end], out)
+            self._end, self._scanned = JsonEnd("{["), 0
+            begin = _NO_BLANK.search(text, end).start()  # type: ignore[union-attr]
+            if self._kind == "over" or not _OPENS.match(line, begin):
+                break
+            end = self._end.find(text, begin)
+        return begin
+
+    def _value(self, piece: bytes, out: List[Json]) -> None:
+        """A complete value; or the end of a document of several lines."""
+        if self._kind == "document":
+            self._hold(piece, out)
+            if self._kind == "document":
+                self._flush(out)
+                self._kind = "next"
+        elif len(piece) > self._max:
+            self._too_long(out)
+        elif piece == b"[DONE]":
+            self._finish()
+        else:
+            self._kind = "lines"
+            if not self._emit_whole(piece, out):
+                self.skipped += 1
+
+    def _open_end(self, line: bytes, out: List[Json]) -> None:
+        """A value that goes on in the next line, which is possible in a document only."""
         if len(line) > self._max:
             self._too_long(out)
         elif self._kind == "lines":
-            if line[:5] == b"data:":
-                self._data(line[5:], out)
-            elif line:
-                self._field(line, out)
-            elif self._held or self._alarm:
-                self._flush(out)
-        elif self._kind == "document":
-            self._hold(line, out)
+            self._end = JsonEnd("{[")
+            self.skipped += 1
         else:
-            self._first(line, out)
+            self._kind = "document"
+            self._hold(line, out)
+        self._scanned = 0
 
+    # ---- lines of an event stream
     def _first(self, line: bytes, out: List[Json]) -> None:
         """Decide what the body is."""
-        if line.startswith(_BOM):
+        while line.startswith(_BOM):
             line = line[len(_BOM):]
-        head = line.lstrip()[:1]
-        if head == b"<":
+        if line[:1] == b"<" and self._kind == "?":
             out.append(_protocol_error("The answer is an HTML page and not a completion: check base_url, and proxies on the way."))
             self._stop()
-        elif head in (b"{", b"["):
-            if self._emit_whole(line, out):
-                self._kind = "lines"
-            elif not self._is_done(line):
-                self._kind = "document"
-                self._hold(line, out)
-        elif head:
+        elif line:
             self._kind = "lines"
             self._line(line, out)
 
@@ -202,11 +273,7 @@ class ChunkDecoder:
             self._hold(payload, out)
 
     def _field(self, line: bytes, out: List[Json]) -> None:
-        """A line of an event stream that is neither blank nor data; or a line of JSON without any field name."""
-        if line[:1] in (b"{", b"["):
-            if not self._emit_whole(line, out) and not self._is_done(line):
-                self.skipped += 1
-            return
+        """A line of an event stream that is neither blank nor data."""
         name, _, value = line.partition(b":")
         value = value.strip()
         if name == b"event":
@@ -214,11 +281,6 @@ class ChunkDecoder:
             self._alarm = value == b"error"
         elif name == b"error" and value:           # llama.cpp before its pull request 16109
             self._emit_error(_str(value), out)
-
-    def _is_done(self, line: bytes) -> bool:
-        if line.strip().startswith(b"[DONE]"):
-            self._finish()
-        return self.done
 
     def _hold(self, line: bytes, out: List[Json]) -> None:
         self._held.append(line)
@@ -243,7 +305,7 @@ class ChunkDecoder:
 
     def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
         """Emit the payload if it is JSON by itself."""
-        text = str(payload, "utf-8", "replace").strip()
+        text = str(payload, "utf-8", "replace").strip(_STRIPPED)
         try:
             value, end = _decoder.raw_decode(text)
         except _UNREADABLE:
@@ -259,6 +321,9 @@ class ChunkDecoder:
     def _emit_values(self, values: List[Any], out: List[Json]) -> None:
         """Emit the objects among the values, and those in lists."""
         for value in values:
+            if value == "[DONE]":                  # in quotes
+                self._finish()
+                return
             chunks = [item for item in (value if type(value) is list else [value]) if type(item) is dict]
             out.extend(chunks)
             self.skipped += not chunks

@@ -1,0 +1,58 @@
+"""Where a JSON value ends that comes in pieces."""
+from __future__ import annotations
+
+import re
+
+_MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
+_BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"              # a byte order mark, too, also one that was read as Latin-1
+
+
+class JsonEnd:
+    """Tells when the JSON object in a growing text is complete; looks at each character once. Other values never are: ``12`` may
+    become ``123``.
+
+    :arg opening: the first characters of values that count
+    """
+
+    def __init__(self, opening: str = "{") -> None:
+        self.untouched = True
+        self._opening = opening
+        self._first = ""
+        self._depth = 0
+        self._string = self._escaped = False
+
+    @property
+    def reached(self) -> bool:
+        return self._first != "" and self._first in self._opening and self._depth <= 0 and not self._string
+
+    def find(self, text: str, begin: int = 0) -> int:
+        """Read a text from ``begin`` on. :returns: where the value ends; -1: not in this text"""
+        if not self._first:
+            self._first = text[begin:begin + 16].lstrip(_BLANKS)[:1]
+        if self._escaped and begin < len(text):
+            self._escaped, begin = False, begin + 1
+        for match in _MARKS.finditer(text, begin):
+            self._mark(match[0])
+            if self._depth <= 0 and self.reached:
+                return match.end()
+        return -1
+
+    def feed(self, text: str) -> None:
+        self.untouched = False
+        if not self._first:
+            self._first = text.lstrip(_BLANKS)[:1]
+        if self._escaped:
+            text, self._escaped = text[1:], False
+        for mark in _MARKS.findall(text):
+            self._mark(mark)
+
+    def _mark(self, mark: str) -> None:
+        if self._string:
+            self._escaped = mark == "\\"         # the character it escapes has not come
+            self._string = mark != '"'
+        elif mark == '"':
+            self._string = True
+        elif mark in "{[":
+            self._depth += 1
+        elif mark in "}]":
+            self._depth -= 1
