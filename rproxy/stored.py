@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncIterator, Dict, List, Mapping
+from typing import Any, AsyncIterator, Dict, List, Mapping, Optional
 
-from .background import Background
+from .background import Background, Running
 from .errors import ApiError, StoreError, not_found, unavailable
 from .history import History
 from .listing import page
@@ -27,7 +27,7 @@ class Stored:
 
     async def retrieve(self, response_id: str, owner: str) -> Json:
         """GET /responses/{id}"""
-        job = self._background.running(response_id, owner)
+        job = await self._job(response_id, owner)
         return job.response if job is not None else await self._present((await self._record(response_id, owner))["response"])
 
     async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> Json:
@@ -66,7 +66,7 @@ class Stored:
 
     async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
         """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running response as they come."""
-        job = self._background.running(response_id, owner)
+        job = await self._job(response_id, owner)
         if job is not None:
             async for batch in job.follow(after):
                 yield batch
@@ -85,6 +85,16 @@ class Stored:
         rest = tail(response, after, record.get("last"))
         if rest:
             yield rest
+
+    async def _job(self, response_id: str, owner: str) -> Optional[Running]:
+        """What this process knows of a background response by itself. One that has ended may have been deleted since, by anybody."""
+        job = self._background.running(response_id, owner)
+        if job is not None and job.ended:
+            try:
+                return job if await self._store.get(response_id) is not None else None
+            except StoreError:
+                pass
+        return job
 
     async def _record(self, response_id: str, owner: str) -> Json:
         try:

@@ -266,3 +266,34 @@ async def test_metadata_is_bounded(tmp_path: Path) -> None:
             for path, body in (("/responses", HI), ("/conversations", {})):
                 refused = await api("POST", path, {**body, "metadata": metadata}, expect=400)
                 assert refused["param"] == "metadata" and says in refused["message"]
+
+
+# ---- the real SDK -------------------------------------------------------------------------------------------------------------
+async def test_the_sdk_polls_resumes_and_keeps_a_conversation(tmp_path: Path) -> None:
+    openai = pytest.importorskip("openai")
+    async with site(tmp_path) as (provider, api, _), openai.AsyncOpenAI(base_url=api.base_url, api_key="any", max_retries=0) as client:
+        provider.turns += [SLOW, [say("Hi Ann.")], [say("Ann.")], [say("x"), sleep(30)]]
+        seen: List[Any] = []
+        stream = await client.responses.create(model=MODEL, input="hi", background=True, stream=True)
+        while len(seen) < 8:
+            seen.append(await stream.__anext__())
+        await stream.close()                                 # the rest comes from a second one
+        response_id, last = seen[0].response.id, seen[-1].sequence_number
+        async for event in await client.responses.retrieve(response_id, stream=True, starting_after=last):
+            seen.append(event)
+        assert [event.sequence_number for event in seen] == list(range(len(seen)))
+        assert "".join(event.delta for event in seen if event.type == "response.output_text.delta") == "one two three"
+        assert (await client.responses.retrieve(response_id)).output_text == "one two three"
+        talk = await client.conversations.create(items=[{"type": "message", "role": "user", "content": "I am Ann."}], metadata={"a": "b"})
+        await client.responses.create(model=MODEL, input="Hello", conversation=talk.id)
+        response = await client.responses.create(model=MODEL, input="Who am I?", conversation=talk.id)
+        assert response.conversation.id == talk.id and response.output_text == "Ann."
+        items = [item async for item in client.conversations.items.list(talk.id, limit=2, order="asc")]
+        assert [item.content[0].text for item in items] == ["I am Ann.", "Hello", "Hi Ann.", "Who am I?", "Ann."]
+        assert [item.id async for item in client.responses.input_items.list(response.id, limit=3)] == [item.id for item in items[-2::-1]]
+        assert (await client.conversations.delete(talk.id)).deleted
+        running = await client.responses.create(model=MODEL, input="hi", background=True)
+        assert running.status == "queued" and (await client.responses.cancel(running.id)).status == "cancelled"
+        await client.responses.delete(running.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(running.id)
