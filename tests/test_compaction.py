@@ -67,8 +67,11 @@ def test_without_a_summary_the_compaction_fails(chunks: List[Json], message: str
 
 
 def test_it_is_silent_until_something_was_said() -> None:
-    stream = CompactionConverter(response_object({"model": "m"}, id="resp_1", created_at=1), ToolTable(), ids=Ids(STEM), now=lambda: COMPLETED)
-    stream.feed(think("hm"))
-    assert stream.silent
-    stream.feed(text("We"))
-    assert not stream.silent and not stream.visible
+    stream = CompactionConverter(response_object({"model": "m"}, id="resp_1", created_at=1), ToolTable(), ids=Ids(STEM),
+        now=lambda: COMPLETED)
+    silent = []
+    for chunk in (think("hm"), text("We")):
+        stream.feed(chunk)
+        silent.append(stream.silent)
+    assert silent == [True, False]
+    assert not stream.visible

@@ -24,7 +24,8 @@ def obj(properties: Json, **more: Any) -> Json:
 
 # what comes -> what every provider gets
 ROOTS: Dict[str, Any] = {
-    "a good one stays": (obj({"a": STRING}, required=["a"], additionalProperties=False), obj({"a": STRING}, required=["a"], additionalProperties=False)),
+    "a good one stays": (obj({"a": STRING}, required=["a"], additionalProperties=False),
+        obj({"a": STRING}, required=["a"], additionalProperties=False)),
     "nothing": (None, obj({})),
     "something else": ([1], obj({})),
     "an empty one": ({}, obj({})),
@@ -35,11 +36,13 @@ ROOTS: Dict[str, Any] = {
     "no object": ({"type": "string", "description": "d"}, obj({}, description="d")),
     "no object and no description": ({"type": "array", "items": STRING}, obj({})),
     "alternatives": (
-        {"anyOf": [obj({"a": STRING, "b": STRING}, required=["a", "b"]), obj({"b": NUMBER, "c": NUMBER}, required=["b"])], "description": "d"},
+        {"anyOf": [obj({"a": STRING, "b": STRING}, required=["a", "b"]), obj({"b": NUMBER, "c": NUMBER}, required=["b"])],
+            "description": "d"},
         {"description": "d", **obj({"a": STRING, "b": STRING, "c": NUMBER}, required=["b"])}),
     "one of several": ({"oneOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING})]}, obj({"a": STRING, "b": STRING})),
     "all of several": (
-        {"allOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING}, required=["b"])]}, obj({"a": STRING, "b": STRING}, required=["a", "b"])),
+        {"allOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING}, required=["b"])]},
+            obj({"a": STRING, "b": STRING}, required=["a", "b"])),
     "alternatives beside properties": (
         obj({"a": STRING, "b": STRING, "c": STRING}, required=["c"], anyOf=[{"required": ["a"]}, {"required": ["b"]}]),
         obj({"a": STRING, "b": STRING, "c": STRING}, required=["c"])),
@@ -50,7 +53,8 @@ ROOTS: Dict[str, Any] = {
         {"anyOf": [obj({"a": STRING}), obj({"b": {"$ref": "#/anyOf/0/properties/a"}})]}, obj({"a": STRING, "b": {}})),
     "a reference": ({"$ref": "#/$defs/A", "$defs": {"A": obj({"a": STRING})}}, {**obj({"a": STRING}), "$defs": {"A": obj({"a": STRING})}}),
     "a reference to itself": ({"$ref": "#"}, obj({})),
-    "a chain of references that ends nowhere": ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}}, obj({})),
+    "a chain of references that ends nowhere": ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}},
+        obj({})),
     "a reference into no schema": (
         {"x": {"properties": 5, "enum": []}, "anyOf": [{"$ref": "#/x"}]}, {"x": {"properties": 5, "enum": []}, **obj({})}),
 }
@@ -75,9 +79,11 @@ def test_the_root_becomes_one_object(title: str) -> None:
     ({"items": [STRING, None]}, {"items": [STRING, {}]}),
     ({"anyOf": [STRING, None]}, {"anyOf": [STRING, {}]}),
     ({"additionalProperties": {"type": None}}, {"additionalProperties": {}}),
-    ({"$ref": "#/$defs/gone"}, {}), ({"$ref": "https://example.com/schema"}, {}), ({"$ref": 5}, {}), ({"$ref": "#/properties/a~1b/x~0y"}, {}),
+    ({"$ref": "#/$defs/gone"}, {}), ({"$ref": "https://example.com/schema"}, {}), ({"$ref": 5}, {}),
+         ({"$ref": "#/properties/a~1b/x~0y"}, {}),
     ({"$ref": "#"}, {"$ref": "#"}), ({"$ref": "#/properties/other"}, {"$ref": "#/properties/other"}),
-    (obj({"encrypted": True, "type": STRING, "enum": STRING}), obj({"encrypted": True, "type": STRING, "enum": STRING})),    # names, not keywords
+    (obj({"encrypted": True, "type": STRING, "enum": STRING}), obj({"encrypted": True, "type": STRING, "enum": STRING})),
+         # names, not keywords
 ])
 def test_keywords_that_mean_nothing_go(inner: Any, wanted: Any) -> None:
     schema = function_schema(obj({"a": inner, "other": STRING}))
@@ -132,7 +138,8 @@ def test_a_schema_that_doubles_at_every_step_stays_small() -> None:
      {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}, True]}),
     ({"anyOf": [{}, NUMBER]}, {"anyOf": [STRING, NUMBER]}),
     ({"type": "object", "additionalProperties": {}}, {"type": "object", "additionalProperties": {}}),
-    ({"type": "object", "additionalProperties": {"description": "d"}}, {"type": "object", "additionalProperties": {"description": "d", "type": "string"}}),
+    ({"type": "object", "additionalProperties": {"description": "d"}},
+         {"type": "object", "additionalProperties": {"description": "d", "type": "string"}}),
     ({"$ref": "#"}, {"$ref": "#"}), (True, True),
 ])
 def test_missing_types_are_added(inner: Any, wanted: Any) -> None:
@@ -147,11 +154,14 @@ def test_the_schema_key_goes() -> None:
 
 
 # ---- anything
-KEYWORDS = ["type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const", "description",
+KEYWORDS = ["type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const",
+    "description",
             "encrypted", "additionalProperties", "not", "$schema", "title"]
-VALUES = st.one_of(JSON, st.sampled_from(["object", "string", "number", "#", "#/$defs/a", "#/definitions/a", "#/properties/a"]), st.just(True))
+VALUES = st.one_of(JSON, st.sampled_from(["object", "string", "number", "#", "#/$defs/a", "#/definitions/a", "#/properties/a"]),
+    st.just(True))
 SCHEMAS: Any = st.recursive(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=4), lambda inner: st.dictionaries(
-    st.sampled_from(KEYWORDS), st.one_of(VALUES, inner, st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2))), max_leaves=12)
+    st.sampled_from(KEYWORDS),
+        st.one_of(VALUES, inner, st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2))), max_leaves=12)
 
 
 @settings(max_examples=200)
@@ -163,4 +173,4 @@ def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None
     assert function_schema(sound) == sound
     every: List[str] = sorted(REPAIRS, reverse=True)
     repaired_one = repaired(sound, every)
-    assert "$ref" not in [key for key in repaired_one] and repaired_one["type"] == "object"
+    assert "$ref" not in repaired_one and repaired_one["type"] == "object"

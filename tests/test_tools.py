@@ -35,7 +35,8 @@ def space(name: str, *tools: Json, **more: Any) -> Json:
     return {"type": "namespace", "name": name, "tools": list(tools), **more}
 
 
-def table(*tools: Any, items: Iterable[Json] = (), allow: Optional[List[str]] = None, choice: Any = None, profile: Profile = Profile()) -> ToolTable:
+def table(*tools: Any, items: Iterable[Json] = (), allow: Optional[List[str]] = None, choice: Any = None,
+    profile: Profile = Profile()) -> ToolTable:
     return ToolTable.build({"tools": list(tools), "tool_choice": choice}, items, profile, allow)
 
 
@@ -91,10 +92,14 @@ DROPPED: Dict[str, Tuple[Any, str]] = {
     "a tool without type": ({"name": "ls"}, "tool None dropped (not in tool_type_allowlist)"),
     "a tool without name": ({"type": "function"}, "tool function without a usable name dropped"),
     "a tool with a strange name": ({"type": "function", "name": ["ls"]}, "tool function without a usable name dropped"),
-    "a search that the service would run": ({"type": "tool_search", "execution": "server"}, "tool tool_search without a usable name dropped"),
-    "a hosted tool in a namespace": (space("n", {"type": "web_search"}), "tool web_search in a namespace dropped (not in tool_type_allowlist)"),
-    "a namespace in a namespace": (space("n", space("m", function("f"))), "tool namespace in a namespace dropped (not in tool_type_allowlist)"),
-    "a tool of no type in a namespace": (space("n", {"type": ["function"]}), "tool ['function'] in a namespace dropped (not in tool_type_allowlist)"),
+    "a search that the service would run": ({"type": "tool_search", "execution": "server"},
+        "tool tool_search without a usable name dropped"),
+    "a hosted tool in a namespace": (space("n", {"type": "web_search"}),
+        "tool web_search in a namespace dropped (not in tool_type_allowlist)"),
+    "a namespace in a namespace": (space("n", space("m", function("f"))),
+        "tool namespace in a namespace dropped (not in tool_type_allowlist)"),
+    "a tool of no type in a namespace": (space("n", {"type": ["function"]}),
+        "tool ['function'] in a namespace dropped (not in tool_type_allowlist)"),
 }
 
 
@@ -105,7 +110,8 @@ def test_what_is_dropped_is_a_warning(title: str) -> None:
     assert (tools.chat_tools, tools.warnings) == ([], [warning])
 
 
-@pytest.mark.parametrize("tools", [5, "x", [5], [{"type": "namespace", "name": "n", "tools": 5}], [{"type": "namespace", "name": "n", "tools": [5]}]])
+@pytest.mark.parametrize("tools",
+    [5, "x", [5], [{"type": "namespace", "name": "n", "tools": 5}], [{"type": "namespace", "name": "n", "tools": [5]}]])
 def test_lists_of_tools_that_are_none_offer_nothing(tools: Any) -> None:
     assert ToolTable.build({}, [{"type": "additional_tools", "tools": tools}], Profile()).chat_tools == []
 
@@ -121,7 +127,8 @@ def test_an_explicit_allowlist_is_obeyed_to_the_letter() -> None:
 
 
 def test_tools_come_from_all_over_the_history_in_the_order_of_appearance() -> None:
-    items = [{"type": "additional_tools", "tools": [space("functions", function("exec"))]}, {"type": "message"},
+    items: List[Json] = [
+             {"type": "additional_tools", "tools": [space("functions", function("exec"))]}, {"type": "message"},
              {"type": "tool_search_output", "tools": [space("mcp__x", function("add")), function("f")]},
              {"type": "additional_tools", "tools": [function("exec"), function("late")]}]
     assert names(table(function("f"), items=items)) == ["f", "exec", "mcp__x__add", "late"]
@@ -131,17 +138,21 @@ def test_tools_come_from_all_over_the_history_in_the_order_of_appearance() -> No
 def test_profiles_mend_schemas_and_drop_strict() -> None:
     tool = function("f", strict=True, parameters={"$schema": "s", "type": "object", "properties": {"a": {}}})
     assert table(tool).chat_tools[0]["function"]["strict"] is True
-    assert table(tool, profile=PROFILES["moonshot"]).chat_tools == [offered("f", parameters={"type": "object", "properties": {"a": {"type": "string"}}})]
+    assert table(tool,
+        profile=PROFILES["moonshot"]).chat_tools == [offered("f", parameters={"type": "object", "properties": {"a": {"type": "string"}}})]
 
 
 # ---- names
 def test_names_are_flattened_into_legal_ones() -> None:
-    assert [plain(value) for value in (None, "", "functions", "n", 5, [])] == [None, None, None, "n", None, None]
+    odd: List[Any] = [None, "", "functions", 5, []]
+    assert [plain(value) for value in odd] == [None] * 5
+    assert plain("n") == "n"
     assert flatten(None, "ls") == "ls"
     assert flatten("n", "ls") == "n__ls"
     assert flatten(None, "a" * 64) == "a" * 64
-    for odd in (flatten(None, "a" * 65), flatten("n" * 60, "name"), flatten(None, "zeige.übersicht"), flatten(None, ""), flatten(None, "\ud800")):
-        assert re.fullmatch("[A-Za-z0-9_-]{9,64}", odd)
+    for name in (flatten(None, "a" * 65), flatten("n" * 60, "name"), flatten(None, "zeige.übersicht"), flatten(None, ""),
+        flatten(None, "\ud800")):
+        assert re.fullmatch("[A-Za-z0-9_-]{9,64}", name)
     assert len({hashed(full) for full in ("a.b", "a_b", "a b")}) == 3
 
 
@@ -153,7 +164,8 @@ def test_two_tools_that_flatten_to_one_name_get_two() -> None:
     assert tools.chat_name(KINDS["function"], {"namespace": "a", "name": "b__c"}) == second
 
 
-CALLED = [function("ls"), space("mcp__demo", function("add"), function("sub")), space("other", function("sub")), space("functions", function("wait"))]
+CALLED = [function("ls"), space("mcp__demo", function("add"), function("sub")), space("other", function("sub")),
+    space("functions", function("wait"))]
 
 
 @pytest.mark.parametrize("said, name, namespace", [
@@ -267,13 +279,17 @@ ANSWERS: Dict[str, Tuple[Json, str, str, Json]] = {
         function("ls", parameters={"properties": {"p": {"type": "number"}}}), "ls", '{"p":1.0}', {"name": "ls", "arguments": '{"p":1}'}),
     "function in a namespace": (space("n", function("ls")), "n__ls", "{}", {"name": "ls", "namespace": "n", "arguments": "{}"}),
     "custom": (PATCH, "apply_patch", '{"input": "a\\nb"}', {"name": "apply_patch", "input": "a\nb"}),
-    "custom in a namespace": (space("n", PATCH), "n__apply_patch", '{"input": "a"}', {"name": "apply_patch", "namespace": "n", "input": "a"}),
+    "custom in a namespace": (space("n", PATCH), "n__apply_patch", '{"input": "a"}',
+        {"name": "apply_patch", "namespace": "n", "input": "a"}),
     "tool_search": (SEARCH, "tool_search", '{"query": "x"}', {"execution": "client", "arguments": {"query": "x"}}),
     "tool_search without an object": (SEARCH, "tool_search", "[", {"execution": "client", "arguments": {}}),
     "tool_search with a list": (SEARCH, "tool_search", "[1]", {"execution": "client", "arguments": {}}),
-    "local_shell": ({"type": "local_shell"}, "local_shell", '{"command": ["ls"]}', {"action": {"type": "exec", "command": ["ls"], "env": {}}}),
-    "shell": ({"type": "shell"}, "shell", '{"commands": ["ls"]}', {"action": {"commands": ["ls"], "timeout_ms": None, "max_output_length": None}}),
-    "apply_patch": ({"type": "apply_patch"}, "apply_patch", '{"type": "delete_file", "path": "a"}', {"operation": {"type": "delete_file", "path": "a"}}),
+    "local_shell": ({"type": "local_shell"}, "local_shell", '{"command": ["ls"]}',
+        {"action": {"type": "exec", "command": ["ls"], "env": {}}}),
+    "shell": ({"type": "shell"}, "shell", '{"commands": ["ls"]}',
+        {"action": {"commands": ["ls"], "timeout_ms": None, "max_output_length": None}}),
+    "apply_patch": ({"type": "apply_patch"}, "apply_patch", '{"type": "delete_file", "path": "a"}',
+        {"operation": {"type": "delete_file", "path": "a"}}),
     "brackets beyond recursion": (SEARCH, "tool_search", "[" * 100_000, {"execution": "client", "arguments": {}}),
 }
 
@@ -315,7 +331,9 @@ def test_earlier_calls_are_written_as_the_model_made_them(kind: str, item: Json,
     assert CALLS[kind].call_arguments(item) == arguments
 
 
-FOUND = [space("mcp__x", function("add"), {"name": 5}, "nonsense"), function("f"), "nonsense", {"type": "function"}]      # type: ignore[arg-type]
+FOUND: List[Any] = [
+    {"type": "namespace", "name": "mcp__x", "tools": [function("add"), {"name": 5}, "nonsense"]}, function("f"), "nonsense",
+        {"type": "function"}]
 
 
 @pytest.mark.parametrize("kind, item, output", [
@@ -339,7 +357,8 @@ def test_what_was_found_is_named_as_it_can_be_called() -> None:
 
 def test_kinds_with_fixed_names_have_them_in_the_history() -> None:
     fixed = {kind.call_type: kind.call_name({"name": "other"}) for kind in CALLS.values()}
-    assert fixed == {"function_call": "other", "custom_tool_call": "other", "tool_search_call": "tool_search", "local_shell_call": "local_shell",
+    assert fixed == {"function_call": "other", "custom_tool_call": "other", "tool_search_call": "tool_search",
+        "local_shell_call": "local_shell",
                      "shell_call": "shell", "apply_patch_call": "apply_patch"}
     assert KINDS["function"].call_name({"name": 5}) == ""
 
@@ -422,7 +441,8 @@ def cut(draw: Any, texts: Any) -> Tuple[str, List[str]]:
     return text, [text[a:b] for a, b in zip([0, *places], [*places, len(text)])]
 
 
-SCRAPS = st.lists(st.sampled_from(['{"input": "', '"', "}", "\\", "u", "d83d", "\\ud83d", "\\ude80", "```", "\n", "\\n", " ", "a", ":", "[", "{"]),
+SCRAPS = st.lists(st.sampled_from(['{"input": "', '"', "}", "\\", "u", "d83d", "\\ud83d", "\\ude80", "```", "\n", "\\n", " ", "a", ":",
+    "[", "{"]),
                   max_size=12).map("".join)
 
 
@@ -468,7 +488,8 @@ def test_only_integral_numbers_change(value: Any, data: Any) -> None:
 # ---- anything
 WILD_TOOLS: Any = st.lists(st.dictionaries(
     st.sampled_from(["type", "name", "description", "parameters", "strict", "tools", "format", "execution"]),
-    st.one_of(JSON, st.sampled_from([*KINDS, "client", "web_search"]), st.lists(st.fixed_dictionaries({"type": st.sampled_from([*KINDS]), "name": st.text()}))),
+    st.one_of(JSON, st.sampled_from([*KINDS, "client", "web_search"]),
+        st.lists(st.fixed_dictionaries({"type": st.sampled_from([*KINDS]), "name": st.text()}))),
 ), max_size=4)
 
 

@@ -28,11 +28,15 @@ WRONG = [
     ("input", ["x"], "input must be a string or a list of items (objects), not a list of something else."),
     ("input", {"role": "user"}, "input must be a string or a list of items (objects), not an object."),
     ("instructions", ["x"], None), ("conversation", {"id": 5}, None), ("conversation", 5, None),
-    ("store", "yes", 'store must be a boolean, not "yes".'), ("store", 1, None), ("store", "y" * 99, "store must be a boolean, not a long string."),
-    ("max_output_tokens", 0, "max_output_tokens must be a positive integer, not 0."), ("max_output_tokens", True, None), ("max_output_tokens", 1.0, None),
-    ("temperature", True, "temperature must be a number, not true."), ("top_logprobs", "2", None), ("stop", [1], None), ("tools", ["x"], None),
+    ("store", "yes", 'store must be a boolean, not "yes".'), ("store", 1, None),
+         ("store", "y" * 99, "store must be a boolean, not a long string."),
+    ("max_output_tokens", 0, "max_output_tokens must be a positive integer, not 0."), ("max_output_tokens", True, None),
+         ("max_output_tokens", 1.0, None),
+    ("temperature", True, "temperature must be a number, not true."), ("top_logprobs", "2", None), ("stop", [1], None),
+         ("tools", ["x"], None),
     ("tool_choice", "maybe", 'tool_choice must be auto, none, required or an object, not "maybe".'), ("tool_choice", 5, None),
-    ("text", {"format": "json"}, None), ("metadata", {"a": 1}, None), ("include", "x", None), ("include", [1], None), ("reasoning", "high", None),
+    ("text", {"format": "json"}, None), ("metadata", {"a": 1}, None), ("include", "x", None), ("include", [1], None),
+         ("reasoning", "high", None),
 ]
 
 
@@ -50,7 +54,8 @@ def test_other_forms_are_good_too(field: str, value: Any) -> None:
 def test_a_wrong_type_is_a_400_that_names_the_field(field: str, value: Any, message: Any) -> None:
     with pytest.raises(ApiError) as caught:
         check_request({**GOOD, field: value})
-    assert (caught.value.status, caught.value.param, caught.value.code, caught.value.type) == (400, field, "invalid_type", "invalid_request_error")
+    assert (caught.value.status, caught.value.param, caught.value.code, caught.value.type) == (400, field, "invalid_type",
+        "invalid_request_error")
     assert message is None or caught.value.message == message
 
 
