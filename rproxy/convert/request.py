@@ -22,6 +22,8 @@ from .tools import ToolTable
 # both APIs' own words
 SAME = ("parallel_tool_calls", "temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed", "logit_bias")
 NEAREST = {"ultra": "max", "max": "xhigh", "xhigh": "high", "minimal": "low", "low": "medium", "medium": "high", "high": "medium"}
+PLEAS = {"required": "Answer by calling one of the tools.", "function": "Answer by calling the tool %(name)s.",
+         "none": "Answer without calling a tool."}                  # what tool_choice means, for providers that do not take it
 _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -81,8 +83,9 @@ def _converted(request: Mapping[str, Any], items: Sequence[Json], profile: Profi
     tools = ToolTable.build(request, items, profile, allow)
     warnings = list(tools.warnings)
     response_format, note = _response_format(request, items, profile)
-    messages = to_messages(items, tools, profile, instructions="\n\n".join(filter(None, (_instructions(request), note))),
-                           recall=recall, resends=resends, warnings=warnings)
+    choice, reasoning, plea = _forced(tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings)
+    messages = to_messages(_with_plea(items, plea), tools, profile, recall=recall, resends=resends, warnings=warnings,
+                           instructions="\n\n".join(filter(None, (_instructions(request), note))))
     if not messages:
         raise ApiError(400, "input is empty: there is nothing to answer.", code="missing_required_parameter", param="input")
     body: Json = {"model": downstream_model, "messages": messages, **_options(request, profile)}
@@ -92,8 +95,9 @@ def _converted(request: Mapping[str, Any], items: Sequence[Json], profile: Profi
         body.pop("parallel_tool_calls", None)
     if response_format:
         body["response_format"] = response_format
-    thinking = _think(body, request.get("reasoning") or {}, profile, warnings)
-    _set_tool_choice(body, tools.chat_tool_choice, thinking, profile, warnings)
+    if choice is not None:
+        body["tool_choice"] = choice
+    thinking = _think(body, reasoning, profile, warnings)
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
         body.pop(key, None)
     fenced = bool(note) or response_format == {"type": "json_object"}
@@ -210,13 +214,33 @@ def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 # ---- tool_choice
-def _set_tool_choice(body: Json, choice: Any, thinking: bool, profile: Profile, warnings: List[str]) -> None:
+def _forced(choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> Tuple[Any, Mapping[str, Any], str]:
+    """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was asked for in so many words.
+
+    :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where nothing else helps)
+    """
     if choice is None:
-        return
+        return None, reasoning, ""
     rule = profile.tool_choice
     word = choice if isinstance(choice, str) else "function"
-    for allowed in (rule.any, rule.thinking if thinking else None):
-        if allowed is not None and word not in allowed:
-            warnings.append("tool_choice %s became auto: the provider takes %s" % (word, ", ".join(allowed)))
-            return
-    body["tool_choice"] = rule.rename.get(choice, choice) if isinstance(choice, str) else choice
+    ever, thinking = (words is None or word in words for words in (rule.any, rule.thinking))
+    sent = rule.rename.get(choice, choice) if isinstance(choice, str) else choice
+    if ever and (thinking or not _think({}, reasoning, profile, [])):
+        return sent, reasoning, ""
+    if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
+        warnings.append("thinking switched off: with it the provider takes no tool_choice %s" % word)
+        return sent, {"effort": "none"}, ""
+    warnings.append("tool_choice %s became words in the prompt: the provider does not take it" % word)
+    return None, reasoning, PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""}
+
+
+def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:
+    """The history with ``plea`` where models heed it most: in the user's own message when that stands last, else at the very end."""
+    if not plea or not items:
+        return items
+    last = items[-1]
+    if last.get("role") != "user":
+        return [*items, {"type": "message", "role": "developer", "content": plea}]
+    said = last.get("content")
+    parts = [{"type": "input_text", "text": said}] if isinstance(said, str) else list(said or ())
+    return [*items[:-1], dict(last, content=[*parts, {"type": "input_text", "text": plea}])]
