@@ -90,6 +90,7 @@ def play(variants: List[Variant], providers: List[lab.Provider], folder: Path, n
         for bench in benches:
             bench.load(model="bench-n20", workers=4)
         for name in names:
+            say("  " + name)
             measure(name, benches, samples, 0.5 if smoke else SCENARIOS[name].seconds)
     finally:
         for process in running.values():

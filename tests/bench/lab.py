@@ -31,14 +31,20 @@ class Process:
     def __init__(self, argv: List[str], port: int, log: Path, env: Optional[Mapping[str, str]] = None, patience: float = 60.0) -> None:
         self.port = port
         self.log = log
+        self.argv = argv
+        self.env = {**os.environ, **(env or {})}
+        self.patience = patience
+        self.start()
+
+    def start(self) -> None:
         begin = time.monotonic()
-        with log.open("ab") as out:
-            self.popen = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=out, cwd=log.parent, env={**os.environ, **(env or {})})
+        with self.log.open("ab") as out:
+            self.popen = subprocess.Popen(self.argv, stdout=subprocess.DEVNULL, stderr=out, cwd=self.log.parent, env=self.env)
         while not self.answers():
-            if self.popen.poll() is not None or time.monotonic() - begin > patience:
-                tail = log.read_text(errors="replace")[-1000:]
+            if self.popen.poll() is not None or time.monotonic() - begin > self.patience:
+                tail = self.log.read_text(errors="replace")[-1000:]
                 self.stop()
-                raise RuntimeError("%s does not start: %s" % (Path(argv[0]).name, tail))
+                raise RuntimeError("%s does not start: %s" % (Path(self.argv[0]).name, tail))
             time.sleep(0.003)
         self.started = time.monotonic() - begin
 

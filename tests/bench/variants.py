@@ -11,7 +11,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from lab import HERE, Process, Provider, free_port
 
@@ -41,7 +41,7 @@ class Variant(NamedTuple):
     path: str
     start: Callable[[Place], Start]
     package: str = ""             # what pip installs
-    env: Mapping[str, str] = {}
+    leaks: bool = False           # streams to the provider outlive the client's
 
 
 def nginx(place: Place) -> Start:
@@ -105,8 +105,8 @@ OURS = [
 ]
 RIVALS = [
     Variant("nginx proxy_pass (bytes)", "nginx", "chat", "/v1/chat/completions", nginx),
-    Variant("Tornado relay (bytes)", "relay", "chat", "/v1/chat/completions", rival("relay")),
-    Variant("naive Tornado translator", "naive", "sse", "/v1/responses", rival("naive")),
+    Variant("Tornado relay (bytes)", "relay", "chat", "/v1/chat/completions", rival("relay"), leaks=True),
+    Variant("naive Tornado translator", "naive", "sse", "/v1/responses", rival("naive"), leaks=True),
 ]
 PEERS = [
     Variant("codex-relay", "codex-relay", "sse", "/v1/responses", codex_relay, "codex-relay"),
