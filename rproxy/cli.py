@@ -150,7 +150,7 @@ def command_codex(args: argparse.Namespace, environ: Environ) -> int:
         print("\n".join(profile.restore()))
         return OK
     url = "http://127.0.0.1:%d" % args.port if args.port else args.url
-    base_url = re.sub(r"(/v1)?/*$", "/v1", url) if url else None
+    base_url = re.sub(r"(/v1)?/*$", "/v1", url, count=1) if url else None
     if args.print or args.write:
         return show_profile(args, profile, base_url, environ)
     quiet_log(args.log_file, args.log_level or "info")
