@@ -20,6 +20,8 @@ from .app import serve
 from .config import Config, find_config, load_config, parse_config
 from .demo import KEY, serve_demo
 from .errors import ConfigError, RproxyError
+from .marked_yaml import dump
+from .profiles import profile_dict, profile_lines
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
 LEVELS = ("trace", "debug", "info", "warn", "error")
@@ -136,6 +138,28 @@ def add_nothing(parser: argparse.ArgumentParser) -> None:
     """``check`` has no options of its own."""
 
 
+# ---------------------------------------------------------------------------------------------- profiles
+
+PROFILE_HEAD = """\
+# The profile %s%s. Copy what shall be different under a provider or a model of the configuration.
+"""
+
+
+def command_profiles(args: argparse.Namespace, environ: Environ) -> int:
+    if args.name is None:
+        print("\n".join(profile_lines()))
+        return OK
+    data = profile_dict(args.name, args.model, args.wire)
+    print(PROFILE_HEAD % (args.name, " for the model " + args.model if args.model else "") + dump({"override": data}), end="")
+    return OK
+
+
+def add_profiles(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show this one, as YAML; default: list them all")
+    parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="... for this downstream model")
+    parser.add_argument("--wire", choices=("chat", "responses"), default="chat", help="... with this wire; default: chat")
+
+
 # ---------------------------------------------------------------------------------------------- codex
 
 async def codex_on_demo(args: argparse.Namespace, environ: Environ) -> int:
@@ -223,6 +247,8 @@ COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_serve, command_serve),
     "codex": Command("run Codex on the configured models, in one command", "rproxy codex -- exec \"list the files\"", add_codex, command_codex),
     "check": Command("check a configuration and show its models", "rproxy check --config config.yaml", add_nothing, command_check),
+    "profiles": Command("list the profiles of providers, or show one", "rproxy profiles deepseek deepseek-v4-pro", add_profiles,
+                        command_profiles),
 }
 
 

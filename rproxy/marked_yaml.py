@@ -58,6 +58,12 @@ class Document:
         return ConfigError("%s:%d:%d: %s" % (self.name, place[0], place[1], text))
 
 
+def dump(data: Any) -> str:
+    """Plain values as YAML, in their order; what holds nothing but plain values stands in one line."""
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return text
+
+
 class _Built(NamedTuple):
     value: Any
     size: int                                     # how many values it stands for

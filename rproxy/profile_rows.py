@@ -305,6 +305,40 @@ ROWS: Dict[str, Row] = {
     },
 }
 
+# What each one is, in a line.
+ABOUT: Dict[str, str] = {
+    "generic": "any other server: what most of them take",
+    "deepseek": "DeepSeek's own API",
+    "moonshot": "Moonshot AI: Kimi",
+    "zai": "Z.ai and BigModel: GLM",
+    "dashscope": "Alibaba Cloud Model Studio: Qwen",
+    "minimax": "MiniMax",
+    "openrouter": "OpenRouter",
+    "groq": "Groq",
+    "mistral": "Mistral AI",
+    "gemini": "Google Gemini, its OpenAI endpoint",
+    "xai": "xAI: Grok",
+    "together": "Together AI",
+    "fireworks": "Fireworks AI",
+    "cerebras": "Cerebras",
+    "nvidia": "NVIDIA NIM, the hosted one",
+    "huggingface": "Hugging Face Inference Providers",
+    "openai": "OpenAI's own API",
+    "azure": "Azure OpenAI and AI Foundry",
+    "openai-gateway": "OpenAI's models behind somebody else's gateway",
+    "anthropic": "Anthropic's OpenAI endpoint",
+    "ark": "Volcengine Ark, BytePlus: Doubao",
+    "stepfun": "StepFun",
+    "siliconflow": "SiliconFlow",
+    "xiaomi": "Xiaomi MiMo",
+    "vllm": "a vLLM server",
+    "sglang": "an SGLang server",
+    "template": "an open model behind a server that is not known",
+    "llamacpp": "a llama.cpp server",
+    "ollama": "Ollama",
+    "lmstudio": "LM Studio",
+}
+
 # Other names that `profile:` takes.
 ALIASES = {"kimi": "moonshot", "glm": "zai", "zhipu": "zai", "bigmodel": "zai", "qwen": "dashscope", "aliyun": "dashscope",
            "google": "gemini", "grok": "xai", "doubao": "ark", "volcengine": "ark", "mimo": "xiaomi", "nim": "nvidia",

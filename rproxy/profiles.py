@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from .convert.profile import Profile, Thinking, suggestion
 from .errors import ConfigError
-from .profile_rows import ALIASES, MODEL_NAMES, ROWS
+from .profile_rows import ABOUT, ALIASES, MODEL_NAMES, ROWS
 
 _NO_FIELDS = {"match", "extends", "models", "responses", "thinking"}
 
@@ -63,12 +63,20 @@ def list_profiles() -> List[str]:
     return sorted(ROWS)
 
 
-def profile_dict(name: str, downstream_model: str = "") -> Dict[str, Any]:
+def profile_lines() -> List[str]:
+    """A line about each profile: its name, the hosts that it is chosen for, what it is."""
+    width = max(map(len, ROWS))
+    others = {name: sorted(alias for alias, row in ALIASES.items() if row == name) for name in ROWS}
+    return ["%-*s  %s%s%s" % (width, name, ABOUT[name], " (%s)" % ", ".join(ROWS[name]["match"]) if "match" in ROWS[name] else "",
+                              "; also called " + ", ".join(others[name]) if others[name] else "") for name in list_profiles()]
+
+
+def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> Dict[str, Any]:
     """A profile as plain data (lists, dicts, text), in the shape that the configuration's ``override`` takes.
 
     :raises ConfigError: if there is no such profile
     """
-    data = asdict(_build(row_name(name), downstream_model))
+    data = asdict(choose_profile(name, "", downstream_model, wire=wire))
     del data["name"]
     plain: Dict[str, Any] = _plain(data)
     return plain

@@ -37,6 +37,8 @@ CALLS: Dict[str, Tuple[str, Optional[str]]] = {
     "shell_call": ("action", None),
     "apply_patch_call": ("operation", None),
 }
+# what a provider with the Responses API has done itself; nothing is streamed
+HOSTED = ("web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call", "mcp_list_tools")
 CALL_EVENTS = {prefix: (key, kind) for kind, (key, prefix) in CALLS.items() if prefix}
 
 RESPONSE_KEYS = {
@@ -139,6 +141,8 @@ def check_item(item: Json) -> None:
         assert item["summary"] or item.get("content") or item.get("encrypted_content"), "an empty reasoning item"
     elif kind == "compaction":
         assert item["encrypted_content"], "an empty compaction item"
+    elif kind in HOSTED:
+        assert item.get("status", "completed") != "in_progress", "a %s that is not finished" % kind
     else:
         assert kind in CALLS, "unknown item type %r" % kind
         assert item["status"] == "completed", "a call with status %r among the finished items" % item["status"]
@@ -251,6 +255,8 @@ class _Checker:
         assert not item.get("content") and not item.get("summary"), "%s added with content already there" % kind
         if kind == "compaction":
             assert item["encrypted_content"], "compaction added without its content, which no delta brings"
+        elif kind in HOSTED:
+            assert item.get("status", "in_progress") == "in_progress", "%s added with status %r" % (kind, item["status"])
         elif kind in ("message", "reasoning"):
             assert item["summary" if kind == "reasoning" else "content"] == [], "%s added without an empty list" % kind
             assert kind == "reasoning" or (item["role"], item["status"]) == ("assistant", "in_progress"), "message added: %s" % _short(item)

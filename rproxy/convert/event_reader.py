@@ -199,7 +199,7 @@ class EventReader:
         index = index if type(index) is int else None
         item = self._by_id.get(item_id)
         if item is None:
-            item = self._by_index.get(index)
+            item = self._by_index.get(index) if index is not None or not item_id else None
             if item is None or item.kind != kind or item.done:
                 item = self._new(kind)
         if item_id:
@@ -228,7 +228,7 @@ class EventReader:
     # ---- what is new about it?
     def _head(self, item: _Item, given: Json) -> None:
         if given.get("phase") and type(given["phase"]) is str:
-            item.head = {"phase": given["phase"]}
+            item.head = {"phase": mend(given["phase"])}
         if item.kind in CALLS and not item.named:
             name = "tool_search" if item.kind == "tool_search_call" else given.get("name")
             if name and type(name) is str:
@@ -255,7 +255,7 @@ class EventReader:
             self._parts(item, given, "content")
             self._parts(item, given, "summary")
             self._detail(item, given)
-        else:
+        elif given.get("type") and type(given["type"]) is str:
             self._speaker = item
             self._out.append(("item", given))
         item.done = True

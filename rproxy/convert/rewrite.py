@@ -34,7 +34,7 @@ def parse_path(text: str) -> Path:
     at = 0
     while at < len(text):
         match = _STEP.match(text, at)
-        if match is None or (at == 0 and match["key"] is None):
+        if match is None or text[0] in ".[":
             raise ValueError("%r is not a path such as tools, metadata.user, messages[0].content or messages[*].content" % text)
         steps.append(match["key"] if match["key"] is not None else None if match["index"] is None else int(match["index"]))
         at = match.end()

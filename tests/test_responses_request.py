@@ -1,0 +1,192 @@
+"""A request for a provider that serves the Responses API itself."""
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional
+
+import pytest
+from histories import HISTORIES, PNG, PROFILES, call, dev, image, out, said, thought, user
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rproxy.convert.event_reader import EventReader
+from rproxy.convert.profile import Profile
+from rproxy.convert.responses_request import ResponsesConversion, to_responses_request
+from rproxy.convert.sealed import seal
+from rproxy.convert.sse import encode_json
+from rproxy.errors import ApiError
+from rproxy.profiles import choose_profile, list_profiles
+
+Json = Dict[str, Any]
+WIRED = {name: choose_profile(name, "", "some-model", wire="responses") for name in list_profiles()}
+DEEPSEEK, OPENAI, GENERIC = WIRED["deepseek"], WIRED["openai"], WIRED["generic"]
+LS = {"type": "function", "name": "ls", "description": "d", "parameters": {"type": "object", "properties": {}}}
+PATCH = {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}}
+PATCHED = [user("go"), {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
+           {"type": "custom_tool_call_output", "call_id": "c", "output": "Done"}]
+
+
+def converted(items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any) -> ResponsesConversion:
+    return to_responses_request(request or {}, items, profile, downstream_model="up", **options)
+
+
+def body(items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any) -> Json:
+    return converted(items, profile, request, **options).body
+
+
+def given_input(items: List[Json], profile: Profile = GENERIC, **options: Any) -> List[Json]:
+    found: List[Json] = body(items, profile, **options)["input"]
+    return found
+
+
+def by(role: str, content: Any) -> Json:
+    return {"type": "message", "role": role, "content": content}
+
+
+def thinks(text: str) -> Json:
+    return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+
+
+def without_ids(items: List[Json]) -> List[Json]:
+    return [{key: value for key, value in item.items() if key != "id"} for item in items]
+
+
+def test_the_least() -> None:
+    conversion = converted([user("go")])
+    assert conversion.body == {"model": "up", "input": [by("user", "go")], "store": False, "include": ["reasoning.encrypted_content"]}
+    assert conversion.chat_request(False) == conversion.body and conversion.chat_request(True) == {**conversion.body, "stream": True}
+    assert not conversion.logprobs and isinstance(conversion.reader(), EventReader)
+    assert converted([user("go")], WIRED["dashscope"]).chat_request(False)["stream"] is True
+
+
+def test_fields_in_the_words_of_this_api() -> None:
+    request = {"instructions": "Be brief.", "max_output_tokens": 9, "temperature": 0.5, "top_logprobs": 2, "include": ["x"],
+               "previous_response_id": "r", "conversation": "c", "background": False, "metadata": {"a": "b"}, "prompt_cache_key": "k",
+               "client_metadata": {}, "store": True, "reasoning": {"effort": "high", "summary": "auto"}, "tools": [LS],
+               "tool_choice": {"type": "function", "name": "ls"},
+               "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}}}
+    assert body([user("go")], GENERIC, request) == {
+        "model": "up", "instructions": "Be brief.", "input": [by("user", "go")], "store": False, "max_output_tokens": 9, "temperature": 0.5,
+        "top_logprobs": 2, "include": ["reasoning.encrypted_content", "message.output_text.logprobs"], "prompt_cache_key": "k",
+        "reasoning": {"effort": "high", "summary": "auto"}, "tools": [LS], "tool_choice": {"type": "function", "name": "ls"},
+        "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}}}
+    assert converted([user("go")], GENERIC, request).logprobs
+
+
+@pytest.mark.parametrize("effort, told", [("none", "none"), ("minimal", "low"), ("medium", "high"), ("xhigh", "high"), ("max", "max")])
+def test_effort_in_deepseeks_words(effort: str, told: str) -> None:
+    found = body([user("go")], DEEPSEEK, {"reasoning": {"effort": effort}, "prompt_cache_key": "k"})
+    assert found["reasoning"] == {"effort": told} and "thinking" not in found and "prompt_cache_key" not in found
+
+
+def test_a_switch_stays_a_switch() -> None:
+    assert body([user("go")], WIRED["dashscope"], {"reasoning": {"effort": "none"}})["enable_thinking"] is False
+    form = {"format": {"type": "json_object"}}
+    assert body([user("go")], DEEPSEEK, {"text": form, "instructions": "json"})["text"] == form
+    mandatory = choose_profile("zai", "", "glm-5.3", wire="responses")
+    assert body([user("go")], mandatory, {"reasoning": {"effort": "none"}})["reasoning"] == {"effort": "low"}
+
+
+def test_roles_and_parts() -> None:
+    parts = {"type": "message", "role": "user", "content": [
+        {"type": "input_text", "text": "see"}, image(), image(detail="low"), {"type": "input_file", "filename": "a.pdf", "file_data": PNG}]}
+    expected = [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": PNG, "detail": "auto"},
+                {"type": "input_image", "image_url": PNG, "detail": "low"}, {"type": "input_file", "filename": "a.pdf", "file_data": PNG}]
+    assert given_input([dev("rules"), parts], OPENAI) == [by("developer", "rules"), by("user", expected)]
+    audio = {"type": "input_audio", "input_audio": {"data": "x"}}
+    listening = choose_profile(None, "", "m", {"modalities": ["text", "audio"]}, wire="responses")
+    assert given_input([{"role": "user", "content": [audio]}], listening) == [by("user", [audio])]
+    assert body([dev("rules"), user("go")], DEEPSEEK)["instructions"] == "rules"
+    assert given_input([dev("rules")], DEEPSEEK) == [by("system", "rules")]
+
+
+def test_outputs_stand_behind_all_calls_of_an_answer() -> None:
+    listed = [{"type": "input_text", "text": "y"}]
+    items = [user("go"), thought("hm"), call("a"), dev("hook"), out("a"), call("b"), out("b", listed), said("ok"), user("more")]
+    assert without_ids(given_input(items, DEEPSEEK)) == [
+        by("user", "go"), thinks("hm"), {"type": "function_call", "call_id": "a", "name": "ls", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "x"}, by("system", "hook"),
+        thinks(""), {"type": "function_call", "call_id": "b", "name": "ls", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "b", "output": "y"}, by("assistant", "ok"), by("user", "more")]
+
+
+def test_thinking_goes_back_as_the_profile_says() -> None:
+    items = [user("go"), thought("hm"), said("ok"), user("more"), thought("oh"), call("a"), out("a")]
+    kinds = [[i["type"] for i in given_input(items, profile)].count("reasoning") for profile in (GENERIC, WIRED["together"], OPENAI)]
+    assert kinds == [2, 1, 0]
+    ids = [[i["id"] for i in given_input(items[:n], GENERIC) if i["type"] == "reasoning"] for n in (4, 7)]
+    assert ids[1][:1] == ids[0] and ids[0][0].startswith("rs_")
+
+
+def test_encrypted_reasoning_goes_to_its_maker_only() -> None:
+    reader = EventReader()
+    made = converted([user("go")], OPENAI, origin="https://a").reader()
+    item = {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
+    ((_, _, _), (_, detail)) = made.read({"type": "response.output_item.done", "item": {**item, "id": "rs_theirs"}})
+    assert reader.reasoning_details == [] and "https" not in json.dumps(detail)
+    others = [{"type": "reasoning.text", "text": "other"}, {"type": "responses.item", "origin": "x"}]
+    blob = seal("reasoning", {"text": "", "details": [detail, *others]})
+    items = [user("go"), {"type": "reasoning", "summary": [], "encrypted_content": blob}, call("a"), out("a")]
+    for profile in (OPENAI, GENERIC):
+        assert given_input(items, profile, origin="https://a")[1] == item
+        assert given_input(items, profile, origin="https://b")[1]["type"] == "function_call"
+    foreign = [user("go"), {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}, call("a"), out("a")]
+    assert len(given_input(foreign, OPENAI)) == 3
+
+
+def test_tools() -> None:
+    tools = [LS, PATCH, {"type": "web_search"}, {"type": "namespace", "name": "mcp__x", "tools": [LS]}]
+    names = {name: [tool.get("name") or tool["type"] for tool in body([user("go")], profile, {"tools": tools})["tools"]]
+             for name, profile in (("generic", GENERIC), ("deepseek", DEEPSEEK), ("openai", OPENAI))}
+    assert names == {"generic": ["ls", "apply_patch", "mcp__x__ls"], "deepseek": ["ls", "apply_patch", "web_search", "mcp__x__ls"],
+                     "openai": ["ls", "apply_patch", "web_search", "mcp__x__ls"]}
+    assert body([user("go")], OPENAI, {"tools": tools})["tools"][1] == PATCH
+    assert body([user("go")], GENERIC, {"tools": tools})["tools"][1]["type"] == "function"
+    assert [t["type"] for t in body([user("go")], OPENAI, {"tools": tools}, allow=["web_search"])["tools"]] == ["web_search"]
+    choice = {"tools": tools, "tool_choice": {"type": "custom", "name": "apply_patch"}}
+    assert body([user("go")], OPENAI, choice)["tool_choice"] == {"type": "custom", "name": "apply_patch"}
+    assert body([user("go")], GENERIC, choice)["tool_choice"] == {"type": "function", "name": "apply_patch"}
+    assert body([user("go")], OPENAI, {"tools": tools, "tool_choice": "required"})["tool_choice"] == "required"
+
+
+def test_freeform_calls_of_the_history() -> None:
+    assert given_input(PATCHED, OPENAI, request={"tools": [PATCH]}) == [by("user", "go"), *PATCHED[1:]]
+    assert given_input(PATCHED, GENERIC, request={"tools": [PATCH]})[1:] == [
+        {"type": "function_call", "call_id": "c", "name": "apply_patch", "arguments": '{"input": "*** Begin"}'},
+        {"type": "function_call_output", "call_id": "c", "output": "Done"}]
+    lite = [{"type": "additional_tools", "tools": [PATCH]}, *PATCHED]
+    assert given_input(lite, OPENAI)[1]["type"] == "custom_tool_call"
+
+
+def test_nothing_to_answer() -> None:
+    with pytest.raises(ApiError, match="input is empty"):
+        converted([])
+
+
+REQUESTS = st.fixed_dictionaries({}, optional={
+    "instructions": st.sampled_from(["", "Be brief."]), "tools": st.just([LS, PATCH]), "reasoning": st.just({"effort": "low"})})
+
+
+@given(HISTORIES, REQUESTS, st.sampled_from(sorted(WIRED)), st.booleans())
+def test_any_history_obeys_the_order_that_deepseek_wants(items: List[Json], request: Json, name: str, more: bool) -> None:
+    profile = WIRED[name]
+    try:
+        sent = body(items, profile, request)
+    except ApiError:
+        return
+    encode_json(sent)
+    open_calls: List[str] = []
+    answering = False
+    for item in sent["input"]:
+        if item["type"].endswith("_call"):
+            assert not (answering and open_calls), "a call among outputs"
+            open_calls, answering = [*open_calls, item["call_id"]], False
+            assert item["type"] in ("function_call", "custom_tool_call")
+        elif item["type"].endswith("_call_output"):
+            assert item["call_id"] == open_calls.pop(0), "outputs in another order than their calls"
+            answering = True
+        else:
+            assert not open_calls, "%s between a call and its output" % item["type"]
+            assert item["type"] == "reasoning" or item["type"] == "message" and item["content"]
+    assert not open_calls
+    assert PROFILES[name].native_tools == ()
