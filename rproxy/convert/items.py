@@ -13,7 +13,6 @@ Texts are collected in lists and joined once, at the close.
 """
 from __future__ import annotations
 
-import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
 from .fences import Fences
@@ -285,9 +284,6 @@ class Call:
         self._sink.finish(self._at, offer.finish(self._item, whole))
 
 
-_PREFIX = re.compile(r"([a-z]{1,8})_")
-
-
 class Whole:
     """An item of a kind that nobody here knows, complete as it came (a web search that the provider has made)."""
 
@@ -303,8 +299,8 @@ class Whole:
         if self._said:
             return
         self._said = True
-        prefix = _PREFIX.match(str(self._item.get("id")))
-        item = {**self._item, "id": self._sink.ids(prefix[1] if prefix else "item")}
+        prefix, found, _ = str(self._item.get("id")).partition("_")
+        item = {**self._item, "id": self._sink.ids(prefix if found and prefix.isalnum() and len(prefix) <= 8 else "item")}
         at = self._sink.add({**item, "status": "in_progress"} if "status" in item else item)
         self._sink.finish(at, item)
 

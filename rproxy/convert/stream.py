@@ -92,8 +92,8 @@ class StreamConverter:
 
     def __init__(self, response: Json, tools: ToolTable, *, ids: Callable[[str], str], now: Callable[[], int],
                  reasoning: str = "summary", seal: Optional[Callable[[Json], str]] = None, answer: Answer = Answer(),
-                 reader: Optional[Reader] = None, refusal_as_text: bool = False, strip_fences: bool = False, logprobs: bool = False, cached: str = "hit",
-                 sequence: int = 0) -> None:
+                 reader: Optional[Reader] = None, refusal_as_text: bool = False, strip_fences: bool = False, logprobs: bool = False,
+                 cached: str = "hit", sequence: int = 0) -> None:
         self.response = response
         self.reader: Reader = reader or ChunkReader(answer)
         self._tools = tools
