@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from chat_rules import differences, problems
 from histories import PROFILES
+from provider_cases import our_own
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request import Conversion, to_chat_request
@@ -19,12 +20,14 @@ from rproxy.profiles import choose_profile
 
 Json = Dict[str, Any]
 GENERIC = PROFILES["generic"]
-CASES = sorted((Path(__file__).parent / "fixtures" / "providers").glob("req_*.json"))
+CASES: Dict[str, Json] = {path.stem: json.loads(path.read_text(encoding="utf-8"))
+                          for path in sorted((Path(__file__).parent / "fixtures" / "providers").glob("req_*.json"))}
+CASES.update((name, case) for name, case in our_own().items() if "expect_messages" in case)
 
 
-@pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
-def test_the_recorded_cases_arrive_at_the_provider_as_they_should(path: Path) -> None:
-    case = json.loads(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", CASES)
+def test_the_recorded_cases_arrive_at_the_provider_as_they_should(name: str) -> None:
+    case = CASES[name]
     config = case.get("config") or {}
     profile = choose_profile((config.get("provider") or {}).get("profile"), "http://127.0.0.1:1/v1", config.get("downstream_model", "up"))
     request = without_nulls({"model": "m", "input": case["responses_input"], **case.get("request", {})})

@@ -1,4 +1,4 @@
-"""What real providers sent, as exact bytes, and what a client must see of it: ``fixtures/providers/*.expect.json``.
+"""What real providers sent, as exact bytes, and what a client must see of it; and our own cases in the same form (see provider_cases.py).
 
 Each answer is read in four ways, all of which must tell the same.
 """
@@ -6,23 +6,23 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
 from grammar import check_sse, check_stream
+from provider_cases import our_own, recorded
 from stream_tools import converter
 
 from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
 from rproxy.convert.stream import StreamConverter
-from rproxy.errors import stream_error
+from rproxy.errors import provider_error, stream_error
 from rproxy.profiles import choose_profile
 
 Json = Dict[str, Any]
 
-FOLDER = Path(__file__).parent / "fixtures" / "providers"
-CASES = {path.name[:-len(".expect.json")]: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.expect.json"))}
-ANSWERS = [name for name, case in CASES.items() if case["http_status"] == 200]
+CASES = {**recorded(), **our_own()}
+ANSWERS = [name for name, case in CASES.items() if "expect" in case]
+REFUSALS = [name for name, case in CASES.items() if "expect_http" in case]
 
 
 def pieces(data: bytes, play: str) -> List[bytes]:
@@ -42,7 +42,7 @@ def convert(case: Json, play: str, **options: Any) -> Tuple[StreamConverter, Lis
     profile = choose_profile(case.get("config", {}).get("provider", {}).get("profile", "generic"), "http://127.0.0.1", "m")
     stream, decoder = converter(answer=profile.answer, **options), ChunkDecoder()
     events = stream.start()
-    for piece in pieces((FOLDER / case["file"]).read_bytes(), play):
+    for piece in pieces(case["body"], play):
         for chunk in decoder.feed(piece):
             events += stream.feed(chunk)
     for chunk in decoder.close():
@@ -109,3 +109,17 @@ def test_the_reasoning_of_a_turn_can_go_back() -> None:
     assert [item["type"] for item in output] == ["reasoning", "function_call"]
     assert json.loads(output[0]["encrypted_content"]) == {"text": "Need ls.", "details": stream.reader.reasoning_details}
     assert len(stream.reader.reasoning_details) == 2
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusal(name: str) -> None:
+    case = CASES[name]
+    expect = case["expect_http"]
+    error = provider_error(case["http_status"], case["headers"], case["body"], "provider", "http://127.0.0.1")
+    assert error.status == expect["http_status"]
+    assert error.code == expect["code"]
+    low, high = expect["retry_after"] if isinstance(expect.get("retry_after"), list) else [expect.get("retry_after")] * 2
+    if error.status == 429:
+        pause = error.headers().get("Retry-After")
+        assert pause is None and low is None or low <= int(pause or 0) <= high
+    assert " ".join(expect.get("message_contains", "").split()) in " ".join(error.message.split())
