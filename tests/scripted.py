@@ -124,6 +124,10 @@ class _Chat(RequestHandler):
         if self.request.headers.get("Authorization") != "Bearer " + KEY:
             refused = "Authentication Fails"
         steps = [error(400, refused)] if refused else provider.aside(body) or self.next_turn()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.play(steps, bool(body.get("stream")))
+
+    async def play(self, steps: List[Json], stream: bool) -> None:
         if "wait" in steps[0]:
             await asyncio.sleep(steps.pop(0)["wait"])
         if "status" in steps[0]:
@@ -132,8 +136,7 @@ class _Chat(RequestHandler):
                 self.set_header(name, value)
             self.finish(steps[0]["body"])
             return
-        with contextlib.suppress(asyncio.CancelledError):
-            await (self.stream(steps) if body.get("stream") else self.whole(steps))
+        await (self.stream(steps) if stream else self.whole(steps))
 
     def next_turn(self) -> List[Json]:
         return self.provider.turns.popleft() if self.provider.turns else [say("No turn is left in the script.")]
