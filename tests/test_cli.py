@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, AsyncIterator, List, Tuple
 
@@ -18,6 +19,8 @@ from tornado.httpclient import AsyncHTTPClient
 
 from rproxy import __version__
 from rproxy.cli import COMMANDS, main
+from rproxy.config import parse_config
+from rproxy.profiles import choose_profile, list_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = """\
@@ -200,6 +203,29 @@ async def test_serves_a_file_and_stops_on_term(tmp_path: Path, monkeypatch: Any)
     assert status == 0
     for line in log.splitlines():
         assert json.loads(line)["level"] in ("debug", "info", "warning"), line
+
+
+def test_profiles_are_listed(capsys: Any) -> None:
+    assert main(["profiles"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_profiles()
+    deepseek = next(line for line in lines if line.startswith("deepseek"))
+    assert "api.deepseek.com" in deepseek and any("also called kimi" in line for line in lines)
+
+
+@pytest.mark.parametrize("name, model, wire", [
+    ("deepseek", "", "chat"), ("openrouter", "deepseek/deepseek-v4-pro", "chat"), ("kimi", "", "responses"), ("openai", "gpt-5.5", "responses")])
+def test_a_profile_can_be_copied(name: str, model: str, wire: str, capsys: Any) -> None:
+    assert main(["profiles", name, model, "--wire", wire]) == 0
+    printed = capsys.readouterr().out
+    text = "models:\n- model: m\n  provider:\n    base_url: http://h\n    profile: %s\n" % name
+    copied = parse_config((text + textwrap.indent(printed, "    ")).encode(), "c", {}).models[0].providers[0].profile
+    assert copied == choose_profile(name, "", model, wire=wire)
+
+
+def test_a_profile_that_does_not_exist(capsys: Any) -> None:
+    assert main(["profiles", "deepsek"]) == 78
+    assert "did you mean 'deepseek'?" in capsys.readouterr().err
 
 
 async def test_demo_with_a_file_takes_its_server_section(tmp_path: Path) -> None:

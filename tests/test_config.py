@@ -121,10 +121,15 @@ def test_secrets_do_not_show_in_a_repr() -> None:
     ("https://h.example/v1", "https://h.example/v1"), ("https://h.example/v1/", "https://h.example/v1"),
     ("https://h.example/v1/chat/completions", "https://h.example/v1"), ("https://h.example/v1/chat/completions//", "https://h.example/v1"),
     ("https://h.example", "https://h.example"), ("https://h.example/", "https://h.example"), ("http://[::1]:8000/v4/", "http://[::1]:8000/v4"),
+    ("https://h.example/v1/responses", "https://h.example/v1"), ("http+unix://%2Frun%2Fa.sock/v1/", "http+unix://%2Frun%2Fa.sock/v1"),
     ("$URL", "http://h.example:8000"), ("${URL}/v1", "http://h.example:8000/v1"), ("' $URL '", "http://h.example:8000"),
 ])
 def test_base_urls(written: str, read: str) -> None:
     assert parse(provider("", url=written), URL=" http://h.example:8000 ").models[0].providers[0].base_url == read
+
+
+def test_a_provider_on_a_unix_socket_is_called_by_its_path() -> None:
+    assert parse(provider("", url="http+unix://%2Frun%2Fa.sock/v1")).models[0].providers[0].name == "/run/a.sock"
 
 
 def test_a_query_of_the_base_url_becomes_part_of_the_query() -> None:

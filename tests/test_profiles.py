@@ -8,7 +8,7 @@ import pytest
 
 from rproxy.convert.profile import FieldError, Profile, Thinking
 from rproxy.errors import ConfigError
-from rproxy.profile_rows import ALIASES, MODEL_NAMES, ROWS
+from rproxy.profile_rows import ABOUT, ALIASES, MODEL_NAMES, ROWS
 from rproxy.profiles import ZERO_CONFIG, choose_profile, glob_matches, list_profiles, profile_dict, row_of_host
 
 
@@ -93,6 +93,14 @@ def test_what_a_row_says(profile: str, model: str, field: str, value: Any) -> No
     assert found == value
 
 
+def test_what_is_different_on_the_other_wire() -> None:
+    chat, responses = (choose_profile("deepseek", "http://h", "m", wire=wire) for wire in ("chat", "responses"))
+    assert (chat.response_format, chat.native_tools) == (("text", "json_object"), ())
+    assert (responses.response_format, responses.native_tools) == (("text", "json_object", "json_schema"), ("web_search",))
+    assert "custom" in choose_profile("azure", "http://h", "gpt-5.5", wire="responses").native_tools
+    assert choose_profile("openai", "http://h", "m", {"native_tools": []}, wire="responses").native_tools == ()
+
+
 def test_a_rows_thinking_is_a_whole_of_its_own() -> None:
     assert choose_profile("dashscope", "http://h", "m").thinking == Thinking(
         default=None, enable={"enable_thinking": True}, disable={"enable_thinking": False})
@@ -140,6 +148,7 @@ def test_every_profile_is_plain_data_that_an_override_takes(name: str) -> None:
 
 
 def test_the_tables_have_no_loose_ends() -> None:
+    assert set(ABOUT) == set(ROWS)
     assert set(ALIASES.values()) | {row for _, row in MODEL_NAMES} | {known.profile for known in ZERO_CONFIG} <= set(ROWS)
     assert not set(ALIASES) & set(ROWS)
     assert all(pattern == pattern.lower() for pattern, _ in MODEL_NAMES)
