@@ -189,6 +189,13 @@ def _key_from(place: Place) -> str:
     return c.sendable(found, place)
 
 
+def _prompt_file(place: Place) -> str:
+    """The path of a file with text in it: Codex puts nothing in the place of an empty prompt."""
+    if not c.read_file(place).strip():
+        raise place.error("the file is empty, and would leave the model without a prompt")
+    return c.file_path(place)
+
+
 def _providers(place: Place) -> Tuple[Provider, ...]:
     providers = c.list_of(_provider, at_least=1)(place) if isinstance(place.value, list) else (_provider(place),)
     return tuple(one for provider in providers for one in _by_key(provider))
@@ -218,7 +225,7 @@ class Model:
     max_output_tokens: Optional[int] = key(c.whole(1), None, "limit that is sent when the client names none, or a higher one; default: the client's")
     modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile")
     efforts: Tuple[str, ...] = key(c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile")
-    instructions_file: Optional[str] = key(c.existing_file, None, "the base prompt that Codex gets for it; default: rproxy's own")
+    instructions_file: Optional[str] = key(_prompt_file, None, "the base prompt that Codex gets for it; default: rproxy's own")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different for this model")
     rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request for this model, after those of the provider")
 
