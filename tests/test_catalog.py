@@ -16,7 +16,8 @@ NEEDED = {"slug", "display_name", "supported_reasoning_levels", "shell_type", "v
           "support_verbosity", "truncation_policy", "experimental_supported_tools", "base_instructions"}
 LITE: Json = {"slug": "gpt-6", "use_responses_lite": True, "base_instructions": "Lite."}
 CLASSIC: Json = {"slug": "gpt-5.5", "use_responses_lite": False, "base_instructions": "Classic.",
-                 "model_messages": {"instructions_template": "Classic."}, "default_reasoning_level": "medium", "upgrade": {"model": "gpt-6"}, "later_field": True}
+                 "model_messages": {"instructions_template": "Classic."}, "default_reasoning_level": "medium",
+                 "upgrade": {"model": "gpt-6"}, "later_field": True}
 
 
 def config(model: str = "", server: str = "", path: str = "config.yaml") -> Config:
