@@ -10,7 +10,18 @@ from histories import HISTORIES, PNG, PROFILES, WILD_HISTORIES, call, dev, image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rproxy.convert.messages import ATTACHED, INTERRUPTED, NO_OUTPUT, SEE_BELOW, SUMMARY, Recall, check_orphans, stem, to_messages
+from rproxy.convert.messages import (
+    ATTACHED,
+    INTERRUPTED,
+    NO_OUTPUT,
+    RESPONSE_ITEM,
+    SEE_BELOW,
+    SUMMARY,
+    Recall,
+    check_orphans,
+    stem,
+    to_messages,
+)
 from rproxy.convert.profile import Profile
 from rproxy.convert.request import to_chat_request
 from rproxy.convert.sealed import seal
@@ -235,6 +246,8 @@ REPLAY: Dict[str, Tuple[Profile, List[Json], Json]] = {
         PROFILES["tags"], [thought("", encrypted_content=sealed(details=[DETAIL])), *TURN[1:]], asks("c1", content="hi")),
     "sealed details without text have no parts": (
         MISTRAL, [thought("", encrypted_content=sealed(details=[DETAIL])), *TURN[1:]], asks(MISTRAL_ID, content="hi")),
+    "details of another wire say nothing on this one": (
+        PROFILES["minimax"], [thought("", encrypted_content=sealed(details=[{"type": RESPONSE_ITEM}])), *TURN[1:]], asks("c1", content="hi")),
     "strange details are no details": (
         DEEPSEEK, [thought("", encrypted_content=sealed(text="sealed", details="x")), *TURN[1:]],
         asks("c1", content="hi", reasoning_content="sealed")),
