@@ -247,7 +247,8 @@ REPLAY: Dict[str, Tuple[Profile, List[Json], Json]] = {
     "sealed details without text have no parts": (
         MISTRAL, [thought("", encrypted_content=sealed(details=[DETAIL])), *TURN[1:]], asks(MISTRAL_ID, content="hi")),
     "details of another wire say nothing on this one": (
-        PROFILES["minimax"], [thought("", encrypted_content=sealed(details=[{"type": RESPONSE_ITEM}])), *TURN[1:]], asks("c1", content="hi")),
+        PROFILES["minimax"], [thought("", encrypted_content=sealed(details=[{"type": RESPONSE_ITEM}])), *TURN[1:]],
+        asks("c1", content="hi")),
     "strange details are no details": (
         DEEPSEEK, [thought("", encrypted_content=sealed(text="sealed", details="x")), *TURN[1:]],
         asks("c1", content="hi", reasoning_content="sealed")),
