@@ -100,7 +100,12 @@ FIELDS: Dict[str, Tuple[str, Json, Json]] = {
     "required where it is refused": ("moonshot", {"tools": [TOOL], "tool_choice": "required"}, {"tools": {"$any": True}}),
     "named": ("generic", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
               {"tools": {"$any": True}, "tool_choice": {"type": "function", "function": {"name": "ls"}}}),
-    "named while thinking": ("deepseek", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}}, {"tools": {"$any": True}}),
+    "named while thinking": (
+        "deepseek", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}, "reasoning": {"effort": "low"}},
+        {"tools": {"$any": True}, "thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+    "named while it would think by itself": (
+        "deepseek", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}, "reasoning": {"summary": "auto"}},
+        {"tools": {"$any": True}, "tool_choice": {"$any": True}, "thinking": {"type": "disabled"}}),
     "named while not thinking": (
         "deepseek", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}, "reasoning": {"effort": "none"}},
         {"tools": {"$any": True}, "tool_choice": {"$any": True}, "thinking": {"type": "disabled"}}),
@@ -130,9 +135,10 @@ def test_the_fields_that_go_over(title: str) -> None:
 @pytest.mark.parametrize("profile, request_, warning", [
     ("xai", {"reasoning": {"effort": "none"}}, "reasoning.effort none: this model cannot stop thinking"),
     ("generic", {"reasoning": {"effort": "heroic" * 9}}, "reasoning.effort %s left out: unknown to the provider" % ("heroic" * 9)[:40]),
-    ("moonshot", {"tools": [TOOL], "tool_choice": "required"}, "tool_choice required became auto: the provider takes auto, none"),
+    ("moonshot", {"tools": [TOOL], "tool_choice": "required"},
+         "tool_choice required became words in the prompt: the provider does not take it"),
     ("deepseek", {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
-         "tool_choice function became auto: the provider takes auto, none"),
+         "thinking switched off: with it the provider takes no tool_choice function"),
     ("generic", {"tools": [{"type": "mcp"}, {"type": "mcp"}]}, "tool mcp dropped (not in tool_type_allowlist)"),
 ])
 def test_what_changes_on_the_way_is_a_warning_and_said_once(profile: str, request_: Json, warning: str) -> None:
