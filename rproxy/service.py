@@ -223,7 +223,8 @@ class Service:
         def convert(provider: Provider) -> Conversion:
             to_request = partial(to_responses_request, origin=provider.base_url) if provider.wire == "responses" else to_chat_request
             return to_request(chat, items, provider.profile, downstream_model=model.downstream_model,
-                              allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)))
+                              allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)),
+                              resends=client.codex)
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(
