@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, MutableMapping, Optional
 
-from .errors import ApiError, StoreError, invalid, previous_response_not_found
+from .errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
 from .listing import listed, owner_of
 from .replay import RUNNING
 from .store.patient import PatientStore
@@ -21,6 +21,7 @@ from .store.patient import PatientStore
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.history")
 
+STORE_FAILS = "The store of this proxy does not work at the moment, so what came before is not known. Try again."
 MAX_CHAIN = 10_000                               # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")      # what a warm-up says once for the turns that follow
 
@@ -48,7 +49,7 @@ class History:
         self._store = store
 
     async def past(self, request: Mapping[str, Any], owner: str, local: Optional[Mapping[str, Json]]) -> Past:
-        """What the request continues. :raises ApiError: 400 previous_response_not_found"""
+        """What the request continues. :raises ApiError: 400 previous_response_not_found, 503"""
         previous = request.get("previous_response_id")
         if previous is None:
             return Past()
@@ -99,28 +100,32 @@ class History:
         return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[Json]:
-        """The record of a stored response, None when there is none or it is somebody else's."""
+        """The record of a stored response, None when there is none or it is somebody else's.
+
+        :raises ApiError: 503 when the store fails, because a client gives up a response that it is told is gone
+        """
         try:
             record = await self._store.get(response_id)
         except StoreError as error:
             log.warning("%s", error)
-            return None
+            raise unavailable(STORE_FAILS) from error
         return record if record is not None and record.get("owner") == owner else None
 
     async def resolved(self, items: List[Json], past: Past, owner: str) -> List[Json]:
-        """The items with every ``item_reference`` replaced by what it means. :raises ApiError: 404 for an unknown one"""
+        """The items with every ``item_reference`` replaced by what it means. :raises ApiError: 404 for an unknown one, 503"""
         return [await self._referenced(item, past, owner) if is_reference(item) else item for item in items]
 
     async def _referenced(self, item: Json, past: Past, owner: str) -> Json:
         wanted = item.get("id")
-        candidates = past.items
-        of = owner_of(wanted)
-        record = await self.stored("resp_" + of, owner) if of else None
-        if record is not None:
-            candidates = candidates + listed(record["input"], _stem_of(record)) + record["response"]["output"]
-        for candidate in candidates:
+        for candidate in past.items:
             if candidate.get("id") == wanted:
                 return candidate
+        of = owner_of(wanted)
+        record = await self.stored("resp_" + of, owner) if of else None
+        for candidate in listed(record["input"], _stem_of(record)) + record["response"]["output"] if record is not None else ():
+            if candidate.get("id") == wanted:
+                found: Json = candidate
+                return found
         raise ApiError(404, "Item with id '%s' not found. Items are not persisted when `store` is set to false. "
                             "Send the item itself, or store the response it belongs to." % wanted, param="input")
 

@@ -187,6 +187,9 @@ async def test_a_broken_store_costs_a_warning_and_no_answer(tmp_path: Path, redi
         assert time.perf_counter() - began < 8 and "not stored" in proxy.log.read_text()
         assert (await api("GET", "/responses/" + made["id"], expect=503))["code"] == "server_error"
         assert "Retry-After".lower() in api.headers
+        for more in ({"previous_response_id": made["id"]}, {"input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}):
+            told = await api("POST", "/responses", {**HI, **more}, expect=503)       # a "not found" would make the client give it up
+            assert "store" in told["message"] and int(api.headers["retry-after"]) >= 1
         await api("POST", "/conversations", {}, expect=503)
         gone = await api("POST", "/responses", {**HI, "background": True})
         assert (await api.until(gone["id"], "completed"))["output"][0]["content"][0]["text"] == "three"

@@ -20,7 +20,8 @@ GOOD: Json = {
     "tool_choice": "auto", "parallel_tool_calls": True, "reasoning": {}, "text": {}, "truncation": "auto", "metadata": {"a": "b"},
     "include": ["x"], "prompt_cache_key": "k", "safety_identifier": "s", "user": "u", "service_tier": "auto", "prompt_cache_options": {},
 }
-ALSO_GOOD = [("input", []), ("input", [{}]), ("instructions", [{}]), ("conversation", {"id": "conv_1"}), ("stop", ["x"]), ("tools", [{}]),
+ALSO_GOOD = [("temperature", 10 ** 400), ("reasoning", {"effort": None, "summary": "auto"}), ("text", {"verbosity": "low"}),
+             ("input", []), ("input", [{}]), ("instructions", [{}]), ("conversation", {"id": "conv_1"}), ("stop", ["x"]), ("tools", [{}]),
              ("tool_choice", {}), ("text", {"format": None}), ("text", {"format": {}}), ("metadata", {}), ("include", [])]
 WRONG = [
     ("model", 5, "model must be a string, not 5."),
@@ -32,6 +33,8 @@ WRONG = [
          ("store", "y" * 99, "store must be a boolean, not a long string."),
     ("max_output_tokens", 0, "max_output_tokens must be a positive integer, not 0."), ("max_output_tokens", True, None),
          ("max_output_tokens", 1.0, None),
+    ("temperature", float("inf"), "temperature must be a number, not Infinity."), ("reasoning", {"effort": 3}, None),
+         ("reasoning", {"summary": []}, None), ("text", {"verbosity": 1}, None),
     ("temperature", True, "temperature must be a number, not true."), ("top_logprobs", "2", None), ("stop", [1], None),
          ("tools", ["x"], None),
     ("tool_choice", "maybe", 'tool_choice must be auto, none, required or an object, not "maybe".'), ("tool_choice", 5, None),

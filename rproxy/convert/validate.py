@@ -6,6 +6,7 @@ Source: the request schema of the Responses API (Open Responses 2026-04-24 and t
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Callable, Dict, Tuple
 
 from ..errors import ApiError
@@ -15,7 +16,7 @@ Check = Callable[[Any], bool]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf     # 1e999 is infinity
 
 
 def _integer(value: Any) -> bool:
@@ -32,6 +33,11 @@ def _boolean(value: Any) -> bool:
 
 def _object(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _object_of_strings(*names: str) -> Check:
+    """An object in which these keys, if they are there, are strings or null."""
+    return lambda value: _object(value) and all(value.get(name) is None or _string(value[name]) for name in names)
 
 
 def _objects(value: Any) -> bool:
@@ -64,8 +70,9 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "tools": ("a list of objects", _objects),
     "tool_choice": ("auto, none, required or an object", lambda v: v in ("auto", "none", "required") if _string(v) else _object(v)),
     "parallel_tool_calls": ("a boolean", _boolean),
-    "reasoning": ("an object", _object),
-    "text": ("an object", lambda v: _object(v) and (v.get("format") is None or _object(v["format"]))),
+    "reasoning": ("an object whose effort and summary are strings", _object_of_strings("effort", "summary", "generate_summary")),
+    "text": ("an object whose format is an object and whose verbosity is a string",
+             lambda v: _object_of_strings("verbosity")(v) and (v.get("format") is None or _object(v["format"]))),
     "truncation": ("a string", _string),
     "metadata": ("an object of strings", lambda v: _object(v) and all(map(_string, v.values()))),
     "include": ("a list of strings", _strings),
