@@ -104,6 +104,10 @@ class CallReader:
                 more = len(arguments) > call.size and arguments.startswith(call.text())
                 self._update(call, (id, name, arguments[call.size:] if more else "", extra), out)
 
+    def whole(self, name: str, arguments: str, out: List[Delta]) -> None:
+        """A call that was found elsewhere, complete."""
+        self._update(self._new(None), ("", name, arguments, None), out, first=True)
+
     def end(self, out: List[Delta]) -> None:
         """The answer is over: what was held back."""
         for call in self._calls:

@@ -10,16 +10,19 @@ Deltas are tuples, the kind first::
 A chunk may also be a whole completion, or a closing message that repeats what was streamed; of that only the missing end is news.
 Nothing ends the reading but an error: usage and even text come after a finish_reason.
 
-A piece of text passes three stations, each there only for providers that need it: snapshots become deltas, thinking in tags is
-taken out, halves of surrogate pairs are joined.  What a station holds back comes with a later piece, or from :meth:`ChunkReader.end`.
+A piece of text passes four stations, each there only for providers that need it: snapshots become deltas, thinking in tags is
+taken out, so are calls that leaked into the text, halves of surrogate pairs are joined.  What a station holds back comes with a
+later piece, or from :meth:`ChunkReader.end`.
 Most chunks are one piece of text in a delta with one key; that path is kept short.  Nothing here raises, whatever a chunk is.
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .calls import CallReader
 from .details import Details
+from .healing import HealFilter
 from .profile import Answer
 from .shapes import counts_tokens, error_of, pieces_of, stronger_finish, text_of, unwrap
 from .surrogates import REPLACEMENT, mend_piece
@@ -35,6 +38,7 @@ class ChunkReader:
     """The state of one answer.
 
     :param answer: how the provider writes its answers
+    :param tools: the functions that were offered, name -> JSON Schema; only for calls that leaked into the text
 
     ``chunks``: how many were read.  ``model``: the provider's name of it.  ``finish``: the strongest finish_reason so far, one of stop,
     tool_calls, content_filter, length, context, error, or None.  ``error``: the error object, after which nothing is read.
@@ -44,7 +48,7 @@ class ChunkReader:
 
     over = False
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, tools: Mapping[str, Json] = MappingProxyType({})) -> None:
         self.chunks = 0
         self.model: Optional[str] = None
         self.finish: Optional[str] = None
@@ -54,6 +58,7 @@ class ChunkReader:
         self.reasoning_details: List[Json] = self._details.entries
         self._calls = CallReader(answer.cumulative)
         self._filter = ThinkFilter() if answer.think_tags else None
+        self._healer = HealFilter(tools) if answer.heal_tool_text and tools else None
         self._snapshots: Dict[str, str] = dict.fromkeys(("text", "reasoning", "refusal"), "") if answer.cumulative else {}
         self._raw: Dict[str, List[str]] = {"text": [], "reasoning": [], "refusal": []}     # as it came, without snapshots
         self._halves: Dict[str, str] = {}
@@ -208,7 +213,7 @@ class ChunkReader:
         if kind != "reasoning":
             self._details.settle()
         if kind != "text" or self._filter is None:
-            self._emit(kind, text, out)
+            self._tell(kind, text, out)
             return
         for part, piece in self._filter.feed(text):
             self._sift(part, piece, out)
@@ -219,7 +224,21 @@ class ChunkReader:
             if self._raw["reasoning"]:
                 return
             self._tagged = True
-        self._emit(kind, text, out)
+        self._tell(kind, text, out)
+
+    def _tell(self, kind: str, text: str, out: List[Delta]) -> None:
+        if kind == "text" and self._healer is not None:
+            self._heal(self._healer.feed(text), out)
+        else:
+            self._emit(kind, text, out)
+
+    def _heal(self, pieces: List[Tuple[str, Any]], out: List[Delta]) -> None:
+        for kind, piece in pieces:
+            if kind == "call":
+                self._give_up_halves(out)
+                self._calls.whole(piece[0], piece[1], out)
+            else:
+                self._emit(kind, piece, out)
 
     def _emit(self, kind: str, text: str, out: List[Delta]) -> None:
         if self._halves or not text.isascii():
@@ -243,4 +262,6 @@ class ChunkReader:
         if self._filter is not None:
             for kind, text in self._filter.close():
                 self._sift(kind, text, out)
+        if self._healer is not None:
+            self._heal(self._healer.close(), out)
         self._give_up_halves(out)

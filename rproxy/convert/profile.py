@@ -69,7 +69,8 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas."""
+    """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls that leak into the text
+    (``heal_tool_text`` makes calls of those that are certain, see :mod:`rproxy.convert.healing`)."""
 
     think_tags: bool = False
     cumulative: bool = False

@@ -59,7 +59,8 @@ class Conversion:
 
     def reader(self) -> Reader:
         """What reads the answer."""
-        return ChunkReader(self.profile.answer)
+        offered = [tool["function"] for tool in self.tools.chat_tools if tool["type"] == "function"]
+        return ChunkReader(self.profile.answer, {function["name"]: function["parameters"] for function in offered})
 
 
 def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,
