@@ -34,14 +34,6 @@ class Past:
     inherited: Json = field(default_factory=dict)
 
 
-def input_items(request: Mapping[str, Any]) -> List[Json]:
-    """The request's own input as items; a string is one message of the user."""
-    given = request.get("input", [])
-    if not isinstance(given, str):
-        return list(given)
-    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
-
-
 class History:
     """Finds and keeps the past of one client's requests."""
 

@@ -23,7 +23,7 @@ from .conversations import Conversations, check_metadata, conversation_id
 from .convert.compaction import CompactionConverter, is_trigger, prompt_item
 from .convert.ids import Ids
 from .convert.messages import call_keys, check_orphans
-from .convert.request import Conversion, to_chat_request
+from .convert.request import Conversion, input_items, to_chat_request
 from .convert.response import response_object
 from .convert.responses_request import to_responses_request
 from .convert.sealed import seal
@@ -31,7 +31,7 @@ from .convert.stream import StreamConverter
 from .convert.validate import check_request, without_nulls
 from .errors import ApiError, invalid, model_not_found
 from .failover import Failover
-from .history import History, Past, input_items, new_record
+from .history import History, Past, new_record
 from .listing import listed
 from .log import log_turn
 from .passing import Passing

@@ -18,13 +18,12 @@ from stream_tools import call, end, text, think
 
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
-from rproxy.convert.request import to_chat_request
+from rproxy.convert.request import input_items, to_chat_request
 from rproxy.convert.response import response_object
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
 from rproxy.convert.stream import StreamConverter
 from rproxy.convert.tools import ToolTable
-from rproxy.history import input_items
 
 Json = Dict[str, Any]
 CODEX = sorted((Path(__file__).parent / "fixtures" / "codex").glob("*.jsonl"))

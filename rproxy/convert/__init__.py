@@ -1,0 +1,34 @@
+"""The translation between the Responses API and Chat Completions, as a library: standard library only, no I/O, no clock, no chance.
+
+A request becomes a chat request; the bytes of the answer become chunks, the chunks become events:
+
+>>> request = {"model": "gpt-5.5", "input": "What is 2+2?"}
+>>> conversion = to_chat_request(request, input_items(request), Profile(), downstream_model="deepseek-v4-pro")
+>>> conversion.chat_request(stream=True)["messages"]
+[{'role': 'user', 'content': 'What is 2+2?'}]
+>>> ids, decoder = Ids("0123456789abcdef" * 2), ChunkDecoder()
+>>> response = response_object(request, id=ids.response, created_at=1_700_000_000)
+>>> converter = StreamConverter(response, conversion.tools, ids=ids, now=lambda: 1_700_000_001, reader=conversion.reader())
+>>> answer = b'data: {"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]}' + b"\\n\\ndata: [DONE]\\n\\n"
+>>> events = converter.start() + [event for chunk in decoder.feed(answer) for event in converter.feed(chunk)] + converter.finish()
+>>> encode_sse(events).decode().splitlines()[0], events[-1]["type"], converter.response["output"][0]["content"][0]["text"]
+('event: response.created', 'response.completed', '4')
+
+A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``; ``converter.response`` is the Response object.
+Before ``finish``, ``converter.verdict(decoder.done)`` tells whether the provider has really come to its end.  ``Profile()`` stands for
+a provider without peculiarities; ``rproxy.profiles.choose_profile`` gives those of the known ones.  A refused request raises
+:class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
+"""
+from .ids import Ids
+from .profile import Profile
+from .request import Conversion, input_items, to_chat_request
+from .response import response_object, usage_object
+from .sealed import seal, unseal
+from .sse import DONE, ChunkDecoder, encode_json, encode_sse
+from .stream import Failure, StreamConverter
+from .validate import check_request, without_nulls
+
+__all__ = [
+    "DONE", "ChunkDecoder", "Conversion", "Failure", "Ids", "Profile", "StreamConverter", "check_request", "encode_json", "encode_sse",
+    "input_items", "response_object", "seal", "to_chat_request", "unseal", "usage_object", "without_nulls",
+]

@@ -63,6 +63,14 @@ class Conversion:
         return ChunkReader(self.profile.answer, {function["name"]: function["parameters"] for function in offered})
 
 
+def input_items(request: Mapping[str, Any]) -> List[Json]:
+    """The request's own input as items; a string is one message of the user."""
+    given = request.get("input", [])
+    if not isinstance(given, str):
+        return list(given)
+    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+
+
 def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,
                     allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None, resends: bool = True) -> Conversion:
     """Convert a request.
