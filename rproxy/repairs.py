@@ -18,7 +18,7 @@ log = logging.getLogger("rproxy.repairs")
 
 Json = Dict[str, Any]
 MOST = 3                                         # repairs in one turn
-NEEDED = {"model", "messages", "tools", "stream"}            # keys that are never dropped
+NEEDED = {"model", "messages", "input", "tools", "stream"}   # keys that are never dropped
 
 
 class Row(NamedTuple):

@@ -214,7 +214,8 @@ def test_profiles_are_listed(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("name, model, wire", [
-    ("deepseek", "", "chat"), ("openrouter", "deepseek/deepseek-v4-pro", "chat"), ("kimi", "", "responses"), ("openai", "gpt-5.5", "responses")])
+    ("deepseek", "", "chat"), ("openrouter", "deepseek/deepseek-v4-pro", "chat"), ("kimi", "", "responses"),
+    ("openai", "gpt-5.5", "responses")])
 def test_a_profile_can_be_copied(name: str, model: str, wire: str, capsys: Any) -> None:
     assert main(["profiles", name, model, "--wire", wire]) == 0
     printed = capsys.readouterr().out

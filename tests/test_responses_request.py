@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rproxy.convert.event_reader import EventReader
 from rproxy.convert.profile import Profile
+from rproxy.convert.request import to_chat_request
 from rproxy.convert.responses_request import ResponsesConversion, to_responses_request
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
@@ -130,6 +131,11 @@ def test_encrypted_reasoning_goes_to_its_maker_only() -> None:
     for profile in (OPENAI, GENERIC):
         assert given_input(items, profile, origin="https://a")[1] == item
         assert given_input(items, profile, origin="https://b")[1]["type"] == "function_call"
+    chat = to_chat_request({}, items, PROFILES["openrouter"], downstream_model="up").body["messages"]
+    assert chat[1]["reasoning_details"] == [{"type": "reasoning.text", "text": "other"}]
+    alone = seal("reasoning", {"text": "", "details": [detail]})
+    items[1] = {"type": "reasoning", "summary": [], "encrypted_content": alone}
+    assert "reasoning_details" not in to_chat_request({}, items, PROFILES["openrouter"], downstream_model="up").body["messages"][1]
     foreign = [user("go"), {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}, call("a"), out("a")]
     assert len(given_input(foreign, OPENAI)) == 3
 
