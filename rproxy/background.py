@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, Optional
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .errors import ApiError, StoreError, internal, unavailable
 from .replay import TERMINAL, opening
@@ -54,7 +54,7 @@ class Running:
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """There is nobody to promise anything to."""
 
-    def send(self, events: List[Json]) -> None:
+    def send(self, events: Sequence[Json]) -> None:
         """Take events, without those of the opening: the job has told them already."""
         self._tell([event for event in events if event["sequence_number"] >= len(self._opening)])
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, Callable, ClassVar, Dict, List, Mapping, MutableMapping, Optional, Protocol, Set, Tuple
+from typing import Any, Awaitable, Callable, ClassVar, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set, Tuple
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
@@ -25,6 +25,7 @@ from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 from .access import Access
 from .bodies import BodyReader
 from .config import Config
+from .convert.fastpath import DeltaRun
 from .convert.sse import DONE, encode_json, encode_sse
 from .errors import ApiError, error_event, for_codex, internal, model_not_found, not_found, unavailable
 from .service import Service
@@ -360,12 +361,12 @@ class SseOut(Progress):
         self._handler.set_header("X-Accel-Buffering", "no")
         self._handler.put_time()
 
-    def send(self, events: List[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
         if not events:
             return None
         self.note(events)
-        return self.write(encode_sse(events))
+        return self.write(events.sse() if isinstance(events, DeltaRun) else encode_sse(events))
 
     def write(self, data: bytes) -> Optional[Awaitable[None]]:
         """Write ``data`` as one HTTP chunk (an HTTP/1.0 client gets it as it is)."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
 
 from .config import Provider, Server
+from .convert.fastpath import Shortcut
 from .convert.request import Conversion
 from .convert.rewrite import rewritten
 from .convert.sse import ChunkDecoder, encode_json
@@ -52,7 +53,7 @@ class Out(Protocol):
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """Commit: the answer is a stream of events."""
 
-    def send(self, events: List[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events in one go. :returns: something to wait for when the client does not keep up"""
 
 
@@ -282,7 +283,7 @@ class Turn:
         return self._converter.response
 
     # ---- writing
-    def _send(self, events: List[Json]) -> Optional[Awaitable[None]]:
+    def _send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         if self._out is None or not (events or self._held):
             return None
         if not self._begun:
@@ -290,7 +291,7 @@ class Turn:
             self._begun = True
             self._facts.first_event = time.monotonic() - self._started
             self._out.begin(self._converter.response, self._client.answer_headers)
-            events, self._held = self._held + events, []
+            events, self._held = [*self._held, *events], []
         self._last_sent = time.monotonic()
         return self._out.send(events)
 
@@ -325,7 +326,7 @@ def _empty(provider: str, final: bool) -> ApiError:
 class _Answer:
     """The bytes of one answer on their way to the client. ``over`` is done when nothing more is worth reading."""
 
-    def __init__(self, converter: StreamConverter, send: Callable[[List[Json]], Optional[Awaitable[None]]],
+    def __init__(self, converter: StreamConverter, send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
                  head: Callable[[int, Mapping[str, str]], None], facts: Facts) -> None:
         self.converter = converter
         self.head = head
@@ -333,6 +334,7 @@ class _Answer:
         self._send = send
         self._facts = facts
         self._decoder = ChunkDecoder()
+        self._shortcut = Shortcut(self._decoder, converter)
         self._grace: Optional[asyncio.TimerHandle] = None
 
     @property
@@ -342,10 +344,10 @@ class _Answer:
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Called by the provider client for every read; a plain function, for this is the hot path."""
         self._facts.answer_bytes += len(data)
-        events: List[Json] = []
-        for chunk in self._decoder.feed(data):
-            events += self.converter.feed(chunk)
-        written = self._send(events) if events else None
+        written: Optional[Awaitable[None]] = None
+        batches = self._shortcut.feed(data)
+        for events in batches:
+            written = self._send(events) or written
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
             raise EndOfInterest
         if self.converter.finish_seen:
@@ -354,16 +356,19 @@ class _Answer:
 
     def close(self) -> List[Json]:
         """The events of what the decoder still holds when the body has ended."""
-        return [event for chunk in self._decoder.close() for event in self.converter.feed(chunk)]
+        return self._shortcut.close()
 
     def _end(self) -> None:
         if not self.over.done():
             self.over.set_result(None)
 
     def _wait_for_more(self) -> None:
-        self.stop()
+        if self._grace is not None:
+            self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(GRACE, self._end)
 
     def stop(self) -> None:
+        """Nothing is read any more."""
+        self._shortcut.settle()
         if self._grace is not None:
             self._grace.cancel()

@@ -24,13 +24,14 @@ import re
 import struct
 from collections import deque
 from importlib import import_module
-from typing import Any, Awaitable, Callable, Deque, Dict, Iterator, List, Mapping, MutableMapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Awaitable, Callable, Deque, Dict, Iterator, Mapping, MutableMapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import tornado.websocket
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
 
 from .bodies import parse_object
+from .convert.fastpath import DeltaRun
 from .convert.sse import encode_json
 from .errors import ApiError, invalid, unavailable, ws_error
 from .handlers import STOPPING, Edge, new_request_id
@@ -146,7 +147,7 @@ class SocketOut(Progress):
         """The turn is going to be answered with events.  A frame has no headers."""
         self.response = response
 
-    def send(self, events: List[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
         if not events:
             return None
@@ -314,13 +315,14 @@ class ResponsesSocket(Edge, WebSocketHandler):
             self.write_error_event(self.as_api_error(error), stream_id)
 
     # ---- what the client hears
-    def write_events(self, events: List[Json], stream_id: Optional[str] = None) -> Optional[Awaitable[None]]:
+    def write_events(self, events: Sequence[Json], stream_id: Optional[str] = None) -> Optional[Awaitable[None]]:
         """Write events as frames, at once.  Returns what to wait for when the client does not keep up."""
         if self._wire is None or self.ws_connection is None or self.ws_connection.is_closing():
             return None
         if stream_id is not None:
             events = [{**event, "stream_id": stream_id} for event in events]
-        return self._wire.send(b"".join([frame(encode_json(event)) for event in events]))
+        payloads = events.payloads() if isinstance(events, DeltaRun) else map(encode_json, events)
+        return self._wire.send(b"".join(map(frame, payloads)))
 
     def write_error_event(self, error: ApiError, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
         """Write an ``error`` frame; the socket stays open."""

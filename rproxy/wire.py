@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any, Awaitable, Dict, List, Optional
+from typing import Any, Awaitable, Dict, Optional, Sequence
 
 from tornado.iostream import IOStream, StreamClosedError
 
+from .convert.fastpath import DeltaRun
 from .errors import ApiError
 
 Json = Dict[str, Any]
@@ -73,8 +74,11 @@ class Progress:
         """True between the first event and the terminal one."""
         return self.response is not None and not self._ended
 
-    def note(self, events: List[Json]) -> None:
+    def note(self, events: Sequence[Json]) -> None:
         """Remember the position in the stream."""
+        if isinstance(events, DeltaRun):
+            self._next = events.after
+            return
         last = events[-1]
         self._next = int(last.get("sequence_number", self._next)) + 1
         self._ended = last.get("type") in TERMINAL

@@ -66,6 +66,11 @@ class ChunkReader:
         self._tagged = False                       # thinking came in tags
         self._annotated = False
 
+    @property
+    def transparent(self) -> bool:
+        """Does text pass unchanged, until something else comes?"""
+        return not (self._filter or self._snapshots or self._halves or self.finish or self.error)
+
     def read(self, chunk: Json) -> List[Delta]:
         """What is new in a chunk."""
         out: List[Delta] = []

@@ -87,6 +87,8 @@ class EventReader:
     :param origin: whose answer it is (base_url); only there its encrypted reasoning is understood
     """
 
+    transparent = False
+
     def __init__(self, origin: str = "") -> None:
         self.chunks = 0
         self.model: Optional[str] = None

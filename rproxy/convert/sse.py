@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from .json_end import JsonEnd
 from .surrogates import mend
@@ -49,7 +49,7 @@ def encode_json(obj: Any) -> bytes:
     return _utf8(_text(obj))
 
 
-def encode_sse(events: List[Json]) -> bytes:
+def encode_sse(events: Sequence[Json]) -> bytes:
     """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``; b"" for no events."""
     return _utf8("".join(["event: %s\ndata: %s\n\n" % (event["type"], _text(event)) for event in events]))
 
@@ -129,6 +129,11 @@ class ChunkDecoder:
         self._held: List[bytes] = []               # data lines of an unfinished event, or lines of a document
         self._held_size = 0
         self._alarm = False                        # inside an event of type "error"
+
+    @property
+    def between(self) -> bool:
+        """In an event stream, with no event begun."""
+        return self._kind == "lines" and not (self._partial or self._held or self._alarm or self._after_cr)
 
     def feed(self, data: bytes) -> List[Json]:
         """The chunks that ``data`` completes."""

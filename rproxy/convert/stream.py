@@ -55,6 +55,9 @@ class Reader(Protocol):
     reasoning_details: List[Json]
     over: bool                   # what comes after this is of no interest
 
+    @property
+    def transparent(self) -> bool: ...       # does text pass unchanged from now on?
+
     def read(self, chunk: Json) -> List[Tuple[Any, ...]]: ...
 
     def end(self) -> List[Tuple[Any, ...]]: ...
@@ -142,6 +145,16 @@ class StreamConverter:
     def extra_content(self) -> Dict[str, Json]:
         """Call id -> what the provider wants back with that call (Gemini: the signature of its thinking)."""
         return {call.call_id: call.extra_content for call in self._calls.values() if call.call_id and call.extra_content}
+
+    @property
+    def transparent(self) -> bool:
+        """Would more text go out as it comes, in the item that is open?"""
+        return self.reader.transparent and not (self._strip_fences or self._logprobs or self._ended) and len(self._queue) == 1
+
+    def advance(self, count: int) -> None:
+        """Deltas were told by somebody else (:mod:`.fastpath`), each from a chunk of its own."""
+        self._sink.sequence += count
+        self.reader.chunks += count
 
     @property
     def sequence(self) -> int:

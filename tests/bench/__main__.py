@@ -55,7 +55,8 @@ def measure(scenario: str, benches: List[Bench], samples: Samples, seconds: floa
     run, _, servers, forms, tls = SCENARIOS[scenario]
     for bench in benches:
         secure = bench.provider.ca is not None
-        if (bench.variant.server or "direct") not in servers.split() or bench.variant.form not in forms.split() or secure and not tls:
+        known = (bench.variant.server or "direct") in servers.split() and bench.variant.form in forms.split()
+        if not known or secure and not tls:
             continue
         figures: Figures = {}
         try:
@@ -104,7 +105,8 @@ def table(samples: Samples, rounds: int) -> str:
     lines = ["Measured on: %s. Medians of %d rounds." % (lab.machine(), rounds), "",
              "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, figures in middle.items():
-        lines.append("| %s | %s |" % (name, " | ".join(shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)))
+        cells = (shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)
+        lines.append("| %s | %s |" % (name, " | ".join(cells)))
     lines += ["", "| ratio or difference | here | target |", "|---|---|---|"]
     for text, figure, mine, other, how, target in RATIOS:
         try:
@@ -122,8 +124,8 @@ def put_into_readme(text: str) -> None:
     """Replace what stands between the marks."""
     file = PROJECT / "README.md"
     before, after = MARKS
-    old = file.read_text(encoding="utf-8")
-    file.write_text(re.sub(re.escape(before) + ".*?" + re.escape(after), lambda _: before + text + after, old, flags=re.S), encoding="utf-8")
+    pattern = re.compile(re.escape(before) + ".*?" + re.escape(after), re.S)
+    file.write_text(pattern.sub(lambda _: before + text + after, file.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def choose(args: argparse.Namespace) -> List[Variant]:

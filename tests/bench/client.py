@@ -64,8 +64,9 @@ class Worker:
         sock = self.sock = socket.create_connection(("127.0.0.1", options["port"]), 10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if options["form"] == "ws":
+            key = base64.b64encode(os.urandom(16))
             sock.sendall(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %b\r\n"
-                         b"Sec-WebSocket-Version: 13\r\n\r\n" % (options["path"].encode(), options["port"], base64.b64encode(os.urandom(16))))
+                         b"Sec-WebSocket-Version: 13\r\n\r\n" % (options["path"].encode(), options["port"], key))
             head = b""
             while b"\r\n\r\n" not in head:
                 head += sock.recv(1)
@@ -77,7 +78,8 @@ class Worker:
         if self.sock is None:
             self.connect()
         assert self.sock is not None
-        self.tail, self.deltas, self.first, self.ended, self.answered = b"", 0, False, False, self.load.form is FORMS["ws"]
+        self.tail, self.deltas, self.first, self.ended = b"", 0, False, False
+        self.answered = self.load.form is FORMS["ws"]
         self.began = time.monotonic()
         self.sock.setblocking(True)
         self.sock.sendall(self.load.request)
@@ -206,7 +208,8 @@ class Load:
         return self.result(began)
 
     def result(self, began: float) -> Json:
-        return {"turns": self.turns, "deltas": self.deltas, "seconds": time.monotonic() - began, "first": sorted(self.first), "errors": self.errors}
+        return {"turns": self.turns, "deltas": self.deltas, "seconds": time.monotonic() - began, "first": sorted(self.first),
+                "errors": self.errors}
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ def make_certificate(folder: Path) -> Path:
     """A throw-away certificate and its key in one file."""
     file = folder / "cert.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", str(folder / "only.pem")],
-                   check=True, capture_output=True)
+                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", str(file), "-out", str(folder / "only.pem")], check=True, capture_output=True)
     file.write_text(file.read_text() + (folder / "only.pem").read_text())
     return file
 

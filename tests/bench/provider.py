@@ -30,7 +30,8 @@ BLOCK = 100                                   # deltas of a burst in one piece o
 MODEL = re.compile(rb'"model": ?"(bench[^"]*)"')
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 STREAM = re.compile(rb'"stream": ?true')
-CHUNK = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[{"index":0,"delta":%s,"finish_reason":%s}]%s}'
+CHUNK = ('{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"bench",'
+         '"choices":[{"index":0,"delta":%s,"finish_reason":%s}]%s}')
 USAGE = '{"prompt_tokens":10,"completion_tokens":10,"total_tokens":20}'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
 

@@ -1,7 +1,7 @@
 """What rproxy is compared with, on stock Tornado: ``python rivals.py naive|relay PORT PROVIDER_URL [CA_FILE]``.
 
-``relay`` passes bytes on, ``naive`` translates them to Responses events the obvious way: Tornado's own client, each delta parsed, written as
-an event and flushed by itself.  Neither does more than the comparison needs.
+``relay`` passes bytes on, ``naive`` translates them to Responses events the obvious way: Tornado's own client, each delta parsed, written
+as an event and flushed by itself.  Neither does more than the comparison needs.
 """
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class Naive(Handler):
                 content = choice["delta"].get("content")
                 if content:
                     self.text += content
-                    await self.event("response.output_text.delta", item_id="msg_1", output_index=0, content_index=0, delta=content, logprobs=[])
+                    await self.event("response.output_text.delta", item_id="msg_1", output_index=0, content_index=0, delta=content,
+                                     logprobs=[])
 
     async def event(self, kind: str, **fields: Any) -> None:
         body = json.dumps({"type": kind, "sequence_number": self.number, **fields})
@@ -85,7 +86,8 @@ class Naive(Handler):
 async def main(kind: str, port: int, url: str, ca_file: Optional[str]) -> None:
     Handler.url, Handler.ca_file = url + "/chat/completions", ca_file
     tornado.httpclient.AsyncHTTPClient.configure(None, max_clients=100_000, max_body_size=1 << 40)
-    tornado.web.Application([(r"/v1/.*", {"naive": Naive, "relay": Relay}[kind])], log_function=lambda handler: None).listen(port, "127.0.0.1")
+    handlers = [(r"/v1/.*", {"naive": Naive, "relay": Relay}[kind])]
+    tornado.web.Application(handlers, log_function=lambda handler: None).listen(port, "127.0.0.1", backlog=4096)
     await asyncio.Event().wait()
 
 

@@ -64,8 +64,13 @@ def rproxy(place: Place) -> Start:
     return argv, {"PYTHONPATH": str(PROJECT)}
 
 
+def home(package: str) -> Path:
+    """The venv of a peer."""
+    return CACHE / package.partition("[")[0]
+
+
 def program(package: str, name: str) -> str:
-    return str(CACHE / package.split("[")[0] / "bin" / name)
+    return str(home(package) / "bin" / name)
 
 
 def codex_relay(place: Place) -> Start:
@@ -123,26 +128,26 @@ def obstacle(variant: Variant) -> Optional[str]:
         return None if shutil.which("nginx") else "nginx is not installed"
     if not variant.package:
         return None
-    home = CACHE / variant.package.split("[")[0]
-    if (home / "installed").exists():
+    folder = home(variant.package)
+    if (folder / "installed").exists():
         return None
     print("installing %s, once" % variant.package, file=sys.stderr)
-    venv.create(home, with_pip=True, clear=True)
+    venv.create(folder, with_pip=True, clear=True)
     try:
-        done = subprocess.run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
+        done = subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
                                variant.package], capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
         return "installing it took too long"
     if done.returncode:
         return "pip cannot install it: " + done.stderr.strip().splitlines()[-1][:200]
-    (home / "installed").touch()
+    (folder / "installed").touch()
     return None
 
 
 def launch(variant: Variant, provider: Provider, folder: Path) -> Process:
     """Start the server of the variant. :raises RuntimeError: it does not come up"""
-    home = folder / ("%s-%d" % (variant.server, provider.port))
-    home.mkdir(exist_ok=True)
+    files = folder / ("%s-%d" % (variant.server, provider.port))
+    files.mkdir(exist_ok=True)
     port = free_port()
-    argv, env = variant.start(Place(port, provider, home))
-    return Process(argv, port, home / "log", env)
+    argv, env = variant.start(Place(port, provider, files))
+    return Process(argv, port, files / "log", env)
