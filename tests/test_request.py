@@ -118,6 +118,7 @@ FIELDS: Dict[str, Tuple[str, Json, Json]] = {
     "a schema in words": ("deepseek", {"text": FORMAT}, {"response_format": {"type": "json_object"}}),
     "a schema in words only": ("minimax", {"text": FORMAT}, {}),
     "any JSON": ("generic", {"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
+    "a schema that is not there": ("generic", {"text": {"format": {"type": "json_schema"}}}, {"response_format": {"type": "json_object"}}),
     "any JSON in words only": ("minimax", {"text": {"format": {"type": "json_object"}}}, {}),
 }
 
@@ -227,7 +228,7 @@ def test_later_settings_hold_from_there_on() -> None:
 @pytest.mark.parametrize("request_, param, message", [
     ({"input": []}, "input", "input is empty: there is nothing to answer."),
     ({"input": ""}, "input", "input is empty"),
-    ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema", "needs a schema"),
+    ({"text": {"format": {"type": "json_schema", "schema": "{}"}}}, "text.format.schema", "needs a schema"),
     ({"text": {"format": {"type": "xml" * 40}}}, "text.format.type", "must be text, json_object or json_schema, not 'xml"),
     ({"input": [{"type": "configuration_update", "text": {"format": 5}}]}, "text.format", "text.format must be an object"),
     ({"instructions": [{"content": 5}]}, "input", "content of instructions must be a string or a list"),

@@ -150,6 +150,8 @@ def _response_format(request: Mapping[str, Any], items: Sequence[Json], profile:
     if not isinstance(form, dict):               # check_request cannot see what a configuration_update brings
         raise invalid("text.format must be an object.", "text.format")
     kind = form.get("type", "text")
+    if kind == "json_schema" and form.get("schema") is None:
+        kind = "json_object"                     # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
     if kind == "text":
         return None, ""
     if kind == "json_schema":
