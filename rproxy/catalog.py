@@ -21,13 +21,15 @@ Json = Dict[str, Any]
 
 CREATED = 1767225600                             # OpenAI clients want a date; when a model was configured means nothing
 HIDDEN = ("codex-auto-review",)                  # served, but not offered in the model picker: Codex asks for it by itself
-EFFORTS = {"none": "Answers at once", "minimal": "Thinks very little", "low": "Thinks briefly", "medium": "Thinks as much as most tasks need",
+EFFORTS = {"none": "Answers at once", "minimal": "Thinks very little", "low": "Thinks briefly",
+           "medium": "Thinks as much as most tasks need",
            "high": "Thinks thoroughly", "xhigh": "Thinks longer", "max": "Thinks as long as it can"}
 SWITCHED_ON = "medium"                           # the name of thinking where it can only be switched
 DEFAULT_EFFORTS = ("medium", "high", "low", "minimal", "xhigh", "max")      # the first that there is; never "none": that must be chosen
 DEFAULT_WINDOW = 128_000                         # tokens
 # What stands in a bundled entry and is true at OpenAI only; a key that an entry does not have is not added.
-NOT_HERE: Mapping[str, Any] = {"upgrade": None, "availability_nux": None, "additional_speed_tiers": [], "service_tiers": [], "tool_mode": None,
+NOT_HERE: Mapping[str, Any] = {
+    "upgrade": None, "availability_nux": None, "additional_speed_tiers": [], "service_tiers": [], "tool_mode": None,
                                "use_responses_lite": False, "supports_image_detail_original": False, "default_verbosity": None}
 
 

@@ -141,7 +141,8 @@ class Provider:
     base_url: str = key(addresses.base_url, REQUIRED, "the address before /chat/completions, with /v1 if the provider has it; or $VAR")
     name: str = key(c.text, "", "how messages and metrics call it; default: from the address")
     api_key: Optional[str] = secret(c.header_value, None, "the key, better $VAR; leave it out for a server without keys")
-    api_keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (), "several keys, instead of api_key; they share the turns")
+    api_keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (),
+                                        "several keys, instead of api_key; they share the turns")
     api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
     profile_name: Optional[str] = key(_profile_name, None, "kind of provider; default: by address, then by model name", name="profile")
     headers: Mapping[str, str] = secret(c.text_map(header_names=True), {}, "further request headers; $VAR works")
@@ -154,6 +155,7 @@ class Provider:
     wire: str = key(c.one_of("chat", "responses"), "chat", "its API: chat (Chat Completions) or responses (the Responses API)")
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different here")
     rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request before it goes out: set, remove, rename, replace")
+    group: str = ""                               # its endpoints share turns among themselves only
     profile: Profile = field(default_factory=Profile)
 
 
@@ -203,7 +205,8 @@ def _providers(place: Place) -> Tuple[Provider, ...]:
 
 def _by_key(provider: Provider) -> List[Provider]:
     """A provider with several keys as several providers with one: each key has a purse, a limit and a health of its own."""
-    return [replace(provider, name="%s#%d" % (provider.name, i), api_key=found, api_keys=(), weight=provider.weight or 1)
+    return [replace(provider, name="%s#%d" % (provider.name, i), api_key=found, api_keys=(), weight=provider.weight or 1,
+                    group="" if provider.weight else provider.name)
             for i, found in enumerate(provider.api_keys, 1)] or [provider]
 
 
@@ -222,7 +225,8 @@ class Model:
     display_name: str = key(c.text, "", "the name in menus; default: the model's")
     description: str = key(c.text, "", "one line for menus")
     context_window: Optional[int] = key(c.whole(1), None, "tokens; Codex compacts its history in time; default: from the profile")
-    max_output_tokens: Optional[int] = key(c.whole(1), None, "limit that is sent when the client names none, or a higher one; default: the client's")
+    max_output_tokens: Optional[int] = key(c.whole(1), None,
+                                           "limit that is sent when the client names none, or a higher one; default: the client's")
     modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile")
     efforts: Tuple[str, ...] = key(c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile")
     instructions_file: Optional[str] = key(_prompt_file, None, "the base prompt that Codex gets for it; default: rproxy's own")

@@ -1,8 +1,8 @@
 """Which provider to ask first, and whom to leave alone for a while.
 
 A model may have several providers, and a provider several keys; each pair is an :class:`Endpoint` here.  Without weights they
-are tried in the order of the configuration.  With weights the turns are shared among them, and a conversation stays with the
-endpoint it began with (rendezvous hashing), because only there the prompt cache is warm.
+are tried in the order of the configuration.  Those with weights, and the keys of one provider, share the turns among them, and a
+conversation stays with the endpoint it began with (rendezvous hashing), because only there the prompt cache is warm.
 
 An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further failure.  After that one
 turn probes it (half open) while the others still pass it by; the outcome closes or lengthens the pause.
@@ -43,8 +43,7 @@ class Failover:
         """
         if len(providers) == 1:
             return list(providers)
-        shared = any(provider.weight is not None for provider in providers)
-        line = sorted(providers, key=lambda p: _rank(p, conversation)) if shared else list(providers)
+        line = _shared(providers, conversation)
         resting = [provider for provider in line if self._rests(provider)]
         ready = [provider for provider in line if provider not in resting]
         for provider in ready[:1]:
@@ -79,6 +78,16 @@ class Failover:
 
 def _key(provider: Provider) -> Tuple[str, str, str]:
     return provider.name, provider.base_url, provider.api_key or ""
+
+
+def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
+    """Those with a weight change places among themselves (the keys of one provider only among each other); the others stay."""
+    line = list(providers)
+    for group in {provider.group for provider in providers if provider.weight is not None}:
+        places = [i for i, provider in enumerate(providers) if provider.weight is not None and provider.group == group]
+        for place, provider in zip(places, sorted((providers[i] for i in places), key=lambda p: _rank(p, conversation))):
+            line[place] = provider
+    return line
 
 
 def _rank(provider: Provider, conversation: str) -> float:

@@ -21,6 +21,7 @@ from .catalog import etag, models_body
 from .config import Config, Model, Provider
 from .conversations import Conversations, check_metadata, conversation_id
 from .convert.compaction import CompactionConverter, is_trigger, prompt_item
+from .convert.content import parts_of
 from .convert.ids import Ids
 from .convert.messages import call_keys, check_orphans
 from .convert.request import Conversion, input_items, to_chat_request
@@ -165,7 +166,7 @@ class Service:
         wanted: Json = {key: request[key] for key in names if key in request}
         response = await self.create({**wanted, "input": items + [{"type": "compaction_trigger"}], "store": False}, client, None)
         said = [{"id": "msg_%s%04x" % (self._stem(), i), "type": "message", "status": "completed", "role": "user",
-                 "content": [{"type": "input_text", "text": item["content"]}] if isinstance(item.get("content"), str) else item.get("content")}
+                 "content": parts_of(item.get("content"))}
                 for i, item in enumerate(items) if item.get("role") == "user"]
         return {"id": response["id"], "object": "response.compaction", "created_at": response["created_at"],
                 "output": said + response["output"], "usage": response["usage"]}
@@ -268,12 +269,13 @@ class Service:
 
     def _log(self, request: Json, client: Client, model: Model, facts: Facts, ended: Mapping[str, Any], seconds: float) -> None:
         usage = ended.get("usage") or {}
+        into, out_of = usage.get("input_tokens_details") or {}, usage.get("output_tokens_details") or {}
         log_turn({
-            "model": request["model"], "downstream_model": model.downstream_model, "provider": facts.provider, "transport": client.transport,
-            "status": ended["status"], "error": (ended.get("error") or {}).get("code"), "request_id": client.request_id,
-            "request_bytes": facts.request_bytes, "answer_bytes": facts.answer_bytes,
-            "input_tokens": usage.get("input_tokens"), "cached_tokens": (usage.get("input_tokens_details") or {}).get("cached_tokens"),
-            "output_tokens": usage.get("output_tokens"), "reasoning_tokens": (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+            "model": request["model"], "downstream_model": model.downstream_model, "provider": facts.provider,
+            "transport": client.transport, "status": ended["status"], "error": (ended.get("error") or {}).get("code"),
+            "request_id": client.request_id, "request_bytes": facts.request_bytes, "answer_bytes": facts.answer_bytes,
+            "input_tokens": usage.get("input_tokens"), "cached_tokens": into.get("cached_tokens"),
+            "output_tokens": usage.get("output_tokens"), "reasoning_tokens": out_of.get("reasoning_tokens"),
             "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
             "retries": facts.retries, "warnings": facts.warnings + facts.learned})
 

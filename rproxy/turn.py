@@ -9,7 +9,8 @@ an HTTP error, or be tried again in silence.  Only when the provider keeps silen
 substance, after at most ``COMMIT_AFTER`` seconds, and then a heartbeat whenever nothing was sent for ``heartbeat_interval``: clients
 (Codex) give up on a stream without events, and comments do not count as such.
 
-**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some servers forget to close.
+**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some servers
+forget to close.
 """
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ PROVIDER_HEADER = "x-rproxy-provider"            # which one answered
 UPSTREAM_ID_HEADER = "x-upstream-request-id"     # how the provider calls this request
 REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
 RATE_LIMITS = "x-ratelimit-"
-GRACE = 5.0                                      # seconds of silence after a finish_reason that end an answer
+GRACE = 5.0                                      # seconds without news after a finish_reason that end an answer
+LONG_GRACE = 20.0                                # ... when it has said nothing yet: some servers send "stop" first, and then the answer
+MAX_ANSWER = 512 << 20                           # bytes; the longest real answers, a token in each chunk, are below 150 MiB
 PAUSES = (0.5, 2.0)                              # seconds before rproxy tries again
 LONGEST_PAUSE = 10.0                             # seconds; a provider that asks for more is not waited for
 
@@ -185,8 +188,9 @@ class Turn:
             try:
                 return await self._try(fitted)
             except ApiError as error:
-                learned = left and not self._visible and error.status in (400, 422) and self._means.repairs.learn(fitted, self._job.model, error.message)
-                if not learned:
+                may_learn = left and not self._visible and error.status in (400, 422)
+                learned = self._means.repairs.learn(fitted, self._job.model, error.message) if may_learn else None
+                if learned is None:
                     raise
                 self._facts.learned.append("repaired: %s" % learned)
 
@@ -319,8 +323,8 @@ def pass_on(headers: Mapping[str, str], told: Dict[str, str]) -> None:
 
 def _empty(provider: str, final: bool) -> ApiError:
     """An answer without anything, from a provider that does not mean it. ``final``: Codex shall not ask six times more."""
-    return ApiError(502, "%s: the provider gave an empty answer. Try again, or in other words." % provider, type="server_error", code="server_error",
-                    stream_code="invalid_prompt" if final else "server_error", retryable=True)
+    return ApiError(502, "%s: the provider gave an empty answer. Try again, or in other words." % provider, type="server_error",
+                    code="server_error", stream_code="invalid_prompt" if final else "server_error", retryable=True)
 
 
 class _Answer:
@@ -350,8 +354,12 @@ class _Answer:
             written = self._send(events) or written
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
             raise EndOfInterest
-        if self.converter.finish_seen:
+        if self.converter.finish_seen and (batches or self._grace is None):
             self._wait_for_more()
+        if self._facts.answer_bytes > MAX_ANSWER:
+            error = broken(self._facts.provider, "the answer has more than %d MiB and still goes on." % (MAX_ANSWER >> 20))
+            error.retryable = False
+            raise error
         return written
 
     def close(self) -> List[Json]:
@@ -365,7 +373,7 @@ class _Answer:
     def _wait_for_more(self) -> None:
         if self._grace is not None:
             self._grace.cancel()
-        self._grace = asyncio.get_running_loop().call_later(GRACE, self._end)
+        self._grace = asyncio.get_running_loop().call_later(LONG_GRACE if self.converter.silent else GRACE, self._end)
 
     def stop(self) -> None:
         """Nothing is read any more."""

@@ -232,7 +232,7 @@ class _Checker:
             assert self.types[-2] == INTERRUPTS[0], "%s without %s" % (kind, INTERRUPTS[0])
             last = self.items[-1]
             assert last.done is None, "the interrupted item is finished"
-            assert (event["output_index"], event["item_id"]) == (last.index, last.added["id"]), "another item is interrupted than the open one"
+            assert (event["output_index"], event["item_id"]) == (last.index, last.added["id"]), "another item than the open one"
 
     def lifecycle(self, kind: str, response: Json) -> None:
         assert (kind == "response.created") == (self.created is None), "response.created is not the first event, or comes twice"

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import List
 
@@ -42,6 +43,11 @@ def test_weights_share_conversations_and_each_stays_where_it_began() -> None:
     first = {str(i): names(failover.order(providers, str(i)))[0] for i in range(400)}
     assert 240 < Counter(first.values())["a"] < 360
     assert first == {str(i): names(failover.order(list(reversed(providers)), str(i)))[0] for i in range(400)}
+
+
+def test_the_keys_of_one_provider_share_turns_but_do_not_overtake_another_provider() -> None:
+    providers = [provider("a")] + [replace(provider(name, 1), group="b") for name in ("b", "c")]
+    assert {names(Failover(Clock()).order(providers, str(i))) for i in range(40)} == {"abc", "acb"}
 
 
 def test_a_failure_sends_a_provider_to_the_end_and_one_probe_brings_it_back() -> None:
@@ -104,7 +110,8 @@ async def test_the_second_provider_answers_when_the_first_is_poor_and_then_keeps
     client = AsyncHTTPClient(force_instance=True)
     async with running(tmp_path, first.base_url, config=CONFIG.replace("{second}", second.base_url)) as rproxy:
         for expected in ("From the second.", "Again."):
-            answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=encode_json({"model": "m", "input": "hi"}), raise_error=False)
+            body = encode_json({"model": "m", "input": "hi"})
+            answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=body, raise_error=False)
             assert expected.encode() in answer.body
             assert answer.headers["x-rproxy-provider"].startswith("second#")
     assert len(first.requests) == 1
@@ -120,7 +127,8 @@ async def test_nobody_listens_at_the_first(tmp_path: Path) -> None:
     client = AsyncHTTPClient(force_instance=True)
     config = CONFIG.replace("{second}", second.base_url).replace("wrong-key, ", "")
     async with running(tmp_path, "http://127.0.0.1:%d" % free_port(), config=config) as rproxy:
-        answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=encode_json({"model": "m", "input": "hi", "stream": True}))
+        body = encode_json({"model": "m", "input": "hi", "stream": True})
+        answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=body)
         assert b"Here." in answer.body and answer.headers["x-rproxy-provider"] == "second#1"
         assert "second#1" in rproxy.log.read_text() and KEY.encode() not in answer.body
     client.close()

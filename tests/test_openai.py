@@ -11,7 +11,8 @@ openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.timeout(seconds=60)
 
 WEATHER: Dict[str, Any] = {"type": "function", "name": "get_weather", "description": "The weather of a city",
-                           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}, "strict": False}
+                           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+                           "strict": False}
 
 
 class Site:
@@ -63,7 +64,8 @@ async def test_the_stream_helper_accumulates_what_the_final_response_says(tmp_pa
 
 async def test_a_tool_round_trip_with_full_history(tmp_path: Path) -> None:
     async with Site(tmp_path) as (provider, client):
-        provider.turns += [[think("Two cities."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")], [say("Cold and warm.")]]
+        provider.turns += [[think("Two cities."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
+                           [say("Cold and warm.")]]
         history = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
         first = await client.responses.create(model="gpt-5.5", input=history, tools=[WEATHER])
         calls = [item for item in first.output if item.type == "function_call"]
@@ -95,7 +97,8 @@ async def test_a_client_that_drops_the_thinking_still_gets_through(tmp_path: Pat
     async with Site(tmp_path) as (provider, client):
         provider.turns += [[think("Secret."), call("get_weather", "c7", 0, city="Oslo")], [say("Cold.")]]
         await client.responses.create(model="gpt-5.5", input="Weather?", tools=[WEATHER])
-        bare = [{"role": "user", "content": "Weather?"}, {"type": "function_call", "call_id": "c7", "name": "get_weather", "arguments": '{"city": "Oslo"}'},
+        bare = [{"role": "user", "content": "Weather?"},
+                {"type": "function_call", "call_id": "c7", "name": "get_weather", "arguments": '{"city": "Oslo"}'},
                 {"type": "function_call_output", "call_id": "c7", "output": "3 degrees"}]
         response = await client.responses.create(model="gpt-5.5", input=bare, tools=[WEATHER])
         assert response.output_text == "Cold."

@@ -36,9 +36,11 @@ def field(path: str) -> Callable[[Json], Any]:
 
 
 CASES = [
-    ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", {}, "max_tokens.field", "max_completion_tokens"),
+    ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+     {}, "max_tokens.field", "max_completion_tokens"),
     ("max_completion_tokens is not supported", {"max_tokens": {"field": "max_completion_tokens"}}, "max_tokens.field", "max_tokens"),
-    ("messages[0].role: unknown variant `developer`, expected one of `system`, `user`", {"developer_role": "developer"}, "developer_role", "system"),
+    ("messages[0].role: unknown variant `developer`, expected one of `system`, `user`",
+     {"developer_role": "developer"}, "developer_role", "system"),
     ("The `reasoning_content` in the thinking mode must be passed back to the API.", {}, "reasoning.required_on_tool_calls", ""),
     ("thinking is enabled but reasoning_content is missing in assistant tool call message at index 7",
      {"reasoning": {"required_on_tool_calls": ""}}, "reasoning.required_on_tool_calls", " "),
@@ -51,7 +53,8 @@ CASES = [
     ("Unrecognized request argument supplied: parallel_tool_calls", {}, "drop", ("parallel_tool_calls",)),
     ("Unsupported parameter: 'temperature'", {}, "drop", ("temperature",)),
     ('{"detail":[{"type":"extra_forbidden","loc":["body","user"],"msg":"Extra inputs are not permitted"}]}', {}, "drop", ("user",)),
-    ("Unsupported value: 'temperature' does not support 0.25 with this model. Only the default (1) value is supported.", {}, "drop", ("temperature",)),
+    ("Unsupported value: 'temperature' does not support 0.25 with this model. Only the default (1) value is supported.",
+     {}, "drop", ("temperature",)),
     ("Reasoning is mandatory for this endpoint and cannot be disabled.", {}, "thinking.disable", None),
     ("reasoning_effort: unknown variant `xhigh`, expected one of `low`, `high`, `max`", {}, "thinking.efforts",
      {e: e for e in ("minimal", "low", "medium", "high", "max")}),
@@ -87,8 +90,8 @@ models: [{{model: m, downstream_model: new, provider: {{base_url: "{base_url}", 
 @pytest.mark.timeout(seconds=30)
 async def test_a_request_is_repaired_once_and_the_next_one_is_right_at_once(tmp_path: Path) -> None:
     provider = ScriptedProvider(strict=False)
-    provider.turns += [[error(400, "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")],
-                       [error(400, "Unsupported parameter: 'temperature'")], [say("First.")], [say("Second.")]]
+    refusal = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    provider.turns += [[error(400, refusal)], [error(400, "Unsupported parameter: 'temperature'")], [say("First.")], [say("Second.")]]
     client = AsyncHTTPClient(force_instance=True)
     body = json.dumps({"model": "m", "input": "hi", "max_output_tokens": 50, "temperature": 0.5})
     async with running(tmp_path, provider.base_url, config=CONFIG) as rproxy:

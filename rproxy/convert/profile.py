@@ -115,7 +115,7 @@ class Profile:
     answer: Answer = field(default_factory=Answer)
     modalities: Tuple[str, ...] = _one_of(("text", "image", "file"), "text", "image", "file", "audio")    # of the input
     context_window: Optional[int] = None          # tokens; what GET /models tells Codex
-    native_tools: Tuple[str, ...] = ()            # only with wire: responses: kinds of tools it takes as they are, such as web_search, custom
+    native_tools: Tuple[str, ...] = ()            # with wire: responses: kinds of tools it takes as they are
     auth_header: str = "Authorization"            # "Authorization" gets "Bearer KEY", any other header the bare key
     headers: Mapping[str, str] = _merged()
     query: Mapping[str, str] = _merged()
