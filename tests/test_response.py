@@ -74,6 +74,8 @@ def test_reasoning(given_: Json, expected: Json) -> None:
     ({"format": {"type": "json_object"}, "verbosity": None}, {"format": {"type": "json_object"}}),
     ({"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": None}},
      {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": False, "description": None}}),
+    ({"format": {"type": "json_schema"}},
+     {"format": {"type": "json_schema", "name": "response", "schema": {}, "strict": False, "description": None}}),
     ({"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True, "description": "d"}},
      {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True, "description": "d"}}),
 ])

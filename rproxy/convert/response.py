@@ -38,7 +38,7 @@ _ECHO: Tuple[Tuple[str, Any], ...] = (
     ("metadata", {}),
 )
 _FUNCTION = {"description": None, "parameters": None, "strict": True}
-_JSON_SCHEMA = {"description": None, "strict": False}
+_JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "strict": False}
 
 
 def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Json:
