@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from . import __version__, codex, log
+from . import __version__, codex, codex_profile, log
 from .app import serve
 from .config import Config, find_config, load_config, parse_config
 from .demo import KEY, serve_demo
@@ -169,7 +169,7 @@ async def codex_on_demo(args: argparse.Namespace, environ: Environ) -> int:
 
 
 def command_codex(args: argparse.Namespace, environ: Environ) -> int:
-    profile = codex.Profile.of(args.profile, environ)
+    profile = codex_profile.Profile.of(args.profile, environ)
     if args.restore:
         print("\n".join(profile.restore()))
         return OK
@@ -189,7 +189,7 @@ def command_codex(args: argparse.Namespace, environ: Environ) -> int:
     return asyncio.run(codex.run_embedded(config, installed, args.args, environ))
 
 
-def show_profile(args: argparse.Namespace, profile: codex.Profile, base_url: Optional[str], environ: Environ) -> int:
+def show_profile(args: argparse.Namespace, profile: codex_profile.Profile, base_url: Optional[str], environ: Environ) -> int:
     """``--print`` and ``--write``: the settings of Codex for a running ``rproxy serve``."""
     settings, entries = (codex.fetched_settings(base_url, profile, args.args, environ) if base_url else
                          codex.profile_settings(read_config(args, environ)[0], profile, args.args))

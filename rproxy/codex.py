@@ -1,11 +1,11 @@
 """``rproxy codex``: from a key to a running Codex.
 
 A run starts rproxy on a free port of this machine, with a key made for this run, and the installed Codex beside it, told by ``-c``
-overrides to use it.  No file of the user is read or written by rproxy; the one file that Codex needs, a catalog of the
-configured models, lies in a temporary folder that ends with the run.  The catalog is built from an entry that the installed Codex brings along
-(``codex debug models --bundled``), so that Codex' own prompt stays whole (see :mod:`rproxy.catalog`).
+overrides to use it (:mod:`rproxy.codex_profile`).  No file of the user is read or written by rproxy; the one file that Codex needs, a
+catalog of the configured models, lies in a temporary folder that ends with the run.  The catalog is built from an entry that the
+installed Codex brings along (``codex debug models --bundled``), so that Codex' own prompt stays whole (:mod:`rproxy.catalog`).
 
-Signals go on to Codex, and its exit status comes back.  ``--write`` makes a profile of the same settings for a running ``rproxy serve``.
+Signals go on to Codex, and its exit status comes back.
 
 Sources: Codex CLI 0.169, measured; profiles as files exist since 0.134.
 """
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
@@ -33,8 +33,8 @@ from urllib.parse import urlsplit
 from .access import is_loopback, split_address
 from .app import embedded
 from .catalog import codex_entry, models_body, with_prompt_of
+from .codex_profile import CodexError, Profile, Settings
 from .config import Auth, Config
-from .errors import RproxyError
 
 Json = Dict[str, Any]
 Environ = Mapping[str, str]
@@ -44,15 +44,10 @@ INSTALL = "npm install -g @openai/codex"
 KEY_VARIABLE = "RPROXY_API_KEY"                  # where Codex finds the key for rproxy
 ANY_KEY = "rproxy"                               # for a server without authentication: Codex wants a key with env_key
 PATIENCE = 30.0                                  # seconds for the short calls of Codex, and for a running rproxy to answer
-MARK = "# Written by rproxy codex --write; rproxy codex --restore takes it back."
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 # Where the npm package keeps the program that its launcher starts; a killed launcher may leave it running.
 NATIVE = ("node_modules/@openai/codex-*/vendor/*/bin/codex*", "../codex-*/vendor/*/bin/codex*", "vendor/*/bin/codex*")
 PROGRAMS = ("codex", "codex.exe")
-
-
-class CodexError(RproxyError):
-    """Codex cannot be started, or its files not be written; the text says what to do."""
 
 
 # ---- the installed Codex
@@ -83,7 +78,8 @@ def find_codex(environ: Environ) -> Installed:
     if not found:
         raise CodexError("%s does not look like Codex: its --version says %r" % (path, said.strip()[:100]))
     if tuple(map(int, found.groups())) < OLDEST:
-        raise CodexError("%s is Codex %s; rproxy needs %s or newer. Update it: %s@latest" % (path, found[0], ".".join(map(str, OLDEST)), INSTALL))
+        oldest = ".".join(map(str, OLDEST))
+        raise CodexError("%s is Codex %s; rproxy needs %s or newer. Update it: %s@latest" % (path, found[0], oldest, INSTALL))
     return Installed(path, found[0])
 
 
@@ -102,7 +98,7 @@ def _glob(package: Path, pattern: str) -> List[Path]:
     return sorted(package.glob(pattern))
 
 
-def _call(argv: List[str], environ: Environ) -> "subprocess.CompletedProcess[str]":
+def _call(argv: List[str], environ: Environ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(argv, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
                               timeout=PATIENCE, check=False)
@@ -156,97 +152,6 @@ def first_model(entries: Sequence[Json]) -> str:
     return slug
 
 
-# ---- what Codex is told
-@dataclass(frozen=True)
-class Settings:
-    """Codex' settings. ``env_key`` None: rproxy asks for no key."""
-
-    base_url: str
-    model: str
-    catalog: str
-    env_key: Optional[str]
-
-    def table(self) -> Dict[str, Any]:
-        """As Codex' configuration file names them."""
-        provider: Dict[str, Any] = {"name": "rproxy", "base_url": self.base_url, "wire_api": "responses", "supports_websockets": True}
-        if self.env_key:
-            provider["env_key"] = self.env_key
-        # Its web search runs at OpenAI; offering it would be a tool that nobody answers.
-        return {"model": self.model, "model_provider": "rproxy", "model_catalog_json": self.catalog, "web_search": "disabled",
-                "model_providers": {"rproxy": provider}}
-
-    def overrides(self) -> List[str]:
-        """As arguments of ``codex``."""
-        table = self.table()
-        providers = table.pop("model_providers")
-        lines = ["%s=%s" % (key, _toml(value)) for key, value in table.items()]
-        lines += ["model_providers.%s=%s" % (name, _toml(value)) for name, value in providers.items()]
-        return [part for line in lines for part in ("-c", line)]
-
-    def profile(self) -> str:
-        """As a file in ``~/.codex``."""
-        table = self.table()
-        providers = table.pop("model_providers")
-        lines = [MARK] + ["%s = %s" % (key, _toml(value)) for key, value in table.items()]
-        for name, provider in providers.items():
-            lines += ["", "[model_providers.%s]" % name] + ["%s = %s" % (key, _toml(value)) for key, value in provider.items()]
-        return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{%s}" % ",".join("%s=%s" % (key, _toml(item)) for key, item in value.items())
-    return json.dumps(value, ensure_ascii=False)
-
-
-# ---- the profile in ~/.codex
-class Profile(NamedTuple):
-    """The files of one profile in Codex' home."""
-
-    toml: Path
-    catalog: Path
-    backup: Path
-
-    @classmethod
-    def of(cls, name: str, environ: Environ) -> Profile:
-        home = Path(environ.get("CODEX_HOME") or Path(environ.get("HOME") or Path.home()) / ".codex")
-        return cls(home / (name + ".config.toml"), home / (name + ".models.json"), home / (name + ".config.toml.before-rproxy"))
-
-    @property
-    def ours(self) -> bool:
-        with contextlib.suppress(OSError):
-            return self.toml.read_text(encoding="utf-8", errors="replace").startswith(MARK)
-        return False
-
-    def write(self, text: str, catalog: str) -> List[str]:
-        """Put the profile there; a file of the user's is kept as ``backup``. :returns: what was done, for the user. :raises CodexError"""
-        done = []
-        if self.toml.exists() and not self.ours:
-            if self.backup.exists():
-                raise CodexError("%s is not rproxy's, and %s exists already; move one of them away" % (self.toml, self.backup))
-            self.toml.rename(self.backup)
-            done.append("kept %s as %s" % (self.toml.name, self.backup))
-        self.toml.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((self.catalog, catalog), (self.toml, text)):
-            fresh = path.with_name(path.name + ".new")
-            fresh.write_text(content, encoding="utf-8")
-            fresh.replace(path)                  # Codex reads the old file or the new one, never half of one
-            done.append("wrote %s" % path)
-        return done
-
-    def restore(self) -> List[str]:
-        """Take the profile back. :returns: what was done, for the user. :raises CodexError: when it is not ours"""
-        if not self.ours:
-            raise CodexError("%s was not written by rproxy codex --write; nothing is changed" % self.toml)
-        self.toml.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            self.catalog.unlink()
-        if not self.backup.exists():
-            return ["removed %s" % self.toml]
-        self.backup.rename(self.toml)
-        return ["restored %s" % self.toml]
-
-
 # ---- a run
 async def run_embedded(config: Config, codex: Installed, args: Sequence[str], environ: Environ) -> int:
     """Start rproxy on a free port and Codex on it. :returns: Codex' exit status"""
@@ -254,17 +159,17 @@ async def run_embedded(config: Config, codex: Installed, args: Sequence[str], en
     server = replace(config.server, listen_addr="127.0.0.1:0", auth=Auth(enabled=True, keys=(key,)))
     entries = entries_of(config, wanted)
     model = wanted or first_model(entries)
-    with catalog_file(codex, entries, environ) as catalog:
+    with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
         async with embedded(replace(config, server=server)) as url:
-            return await run_codex(codex, Settings(url + "/v1", model, catalog, KEY_VARIABLE), args, {**environ, KEY_VARIABLE: key})
+            return await run_codex(codex, Settings(url + "/v1", model, catalog, KEY_VARIABLE), args, {**environ, KEY_VARIABLE: key}, last)
 
 
 async def run_on(base_url: str, codex: Installed, args: Sequence[str], environ: Environ) -> int:
     """Start Codex on the rproxy that runs at ``base_url``. :returns: Codex' exit status"""
     entries = fetched_entries(base_url, environ)
     model = wanted_model(args) or first_model(entries)
-    with catalog_file(codex, entries, environ) as catalog:
-        return await run_codex(codex, Settings(base_url, model, catalog, KEY_VARIABLE), args, {KEY_VARIABLE: ANY_KEY, **environ})
+    with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
+        return await run_codex(codex, Settings(base_url, model, catalog, KEY_VARIABLE), args, {KEY_VARIABLE: ANY_KEY, **environ}, last)
 
 
 @contextlib.contextmanager
@@ -286,13 +191,16 @@ def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) ->
     return json.dumps({"models": with_prompt_of(entries, bundled) if bundled else list(entries)}, ensure_ascii=False)
 
 
-async def run_codex(codex: Installed, settings: Settings, args: Sequence[str], environ: Environ) -> int:
-    """Run Codex in our terminal, and pass signals on to it. :returns: its exit status; 128 + N when signal N ended it"""
+async def run_codex(codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack) -> int:
+    """Run Codex in our terminal, and pass signals on to it. :returns: its exit status; 128 + N when signal N ended it
+
+    :arg last: is left when everything else is closed; until then a second Ctrl-C must not end rproxy
+    """
     argv = [codex.path, *settings.overrides(), *args]
     process = await asyncio.create_subprocess_exec(*argv, env=_reachable(settings.base_url, environ))
     try:
-        with passed_on(process):
-            status = await process.wait()
+        last.enter_context(passed_on(process))
+        status = await process.wait()
     finally:
         if process.returncode is None:
             process.terminate()

@@ -15,7 +15,8 @@ import pytest
 from scripted import free_port
 
 from rproxy.cli import main
-from rproxy.codex import MARK, CodexError, find_codex, wanted_model
+from rproxy.codex import find_codex, wanted_model
+from rproxy.codex_profile import MARK, CodexError
 
 Json = Dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
