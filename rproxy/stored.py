@@ -106,12 +106,15 @@ class Stored:
         return record
 
     async def _present(self, response: Json) -> Json:
-        """The stored state; a running response whose process has died is told as failed."""
+        """The stored state. A response is stored as queued until it ends, and no job waits for long: while its process lives it is in
+        progress, and failed when that has died."""
+        if response["status"] not in RUNNING:
+            return response
         try:
-            lost = response["status"] in RUNNING and not await self._background.alive(response["id"])
+            alive = await self._background.alive(response["id"])
         except StoreError as error:
             raise _failing() from error
-        return {**response, "status": "failed", "error": LOST} if lost else response
+        return {**response, "status": "in_progress"} if alive else {**response, "status": "failed", "error": LOST}
 
 
 def _cancelled(record: Json) -> Json:

@@ -17,6 +17,12 @@ from api import Api
 from grammar import check_sse
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
 
+from rproxy.background import LEASE
+from rproxy.config import parse_config
+from rproxy.service import Service
+from rproxy.store import open_store
+from rproxy.upstream import Upstream
+
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=90)
 
@@ -94,7 +100,7 @@ async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> 
         # in the background of one, seen from the other
         running_ = await one("POST", "/responses", {**HI, "background": True})
         path = "/responses/" + running_["id"]
-        assert (await other("GET", path))["status"] in ("queued", "in_progress")
+        assert (await other("GET", path))["status"] == "in_progress"
         events = await other.events("GET", path + "?stream=true")
         assert events[-1]["type"] == "response.completed" and events[-1]["response"] == await one("GET", path)
         stuck = await one("POST", "/responses", {**HI, "background": True})
@@ -172,6 +178,28 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
         for response in acknowledged:
             found = await api("GET", "/responses/" + response["id"])
             assert found == response or response["background"]
+    await provider.close()
+
+
+async def test_a_background_response_whose_process_was_killed_fails_after_its_lease(tmp_path: Path) -> None:
+    provider, path = ScriptedProvider(), tmp_path / "r.db"
+    provider.turns += [[say("x"), sleep(30)]]
+    config = CONFIG + "store: {{kind: sqlite, path: '%s'}}\n" % path
+    with contextlib.suppress(ProcessLookupError):                        # running() stops it once more
+        async with running(tmp_path, provider.base_url, config=config) as proxy:
+            made = await Api(proxy.base_url)("POST", "/responses", {**HI, "background": True})
+            proxy.process.kill()
+            await proxy.process.wait()
+    async with running(tmp_path, provider.base_url, config=config) as proxy:
+        assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))["status"] == "in_progress"      # who knows?
+    store = open_store("sqlite", str(path))
+    service = Service(parse_config(config.format(port=0, base_url=provider.base_url, server="").encode(), "c.yaml", {"SCRIPTED_KEY": KEY}),
+                      Upstream(connect_timeout=1, first_byte_timeout=1, idle_timeout=1), store, now=lambda: time.time() + LEASE)
+    lost = await service.stored.retrieve(made["id"], "")
+    assert (lost["status"], lost["error"]["code"]) == ("failed", "server_error") and "died" in lost["error"]["message"]
+    assert [batch async for batch in service.stored.events(made["id"], -1, "")][-1][-1]["type"] == "response.failed"
+    await service.close()
+    await store.close()
     await provider.close()
 
 
