@@ -348,6 +348,8 @@ class _Answer:
         if self._good and len(self._body) + len(data) > MAX_BODY:
             raise ProtocolError("the body is longer than %d bytes" % MAX_BODY)
         self._body += data[:self._room - len(self._body)]
+        if not self._good and len(self._body) >= self._room:
+            raise EndOfInterest
         return None
 
     def _decode(self, decoder: GzipDecoder, data: bytes) -> bytes:
@@ -364,8 +366,11 @@ class _Answer:
             self._decoder.close()
 
     def response(self, error: Optional[BaseException], start_time: float, seconds: float) -> HTTPResponse:
-        """What ``fetch`` gives to its caller: the answer, or Tornado's 599 with the error."""
-        if error is not None or self._head is None:
+        """What ``fetch`` gives to its caller: the answer, or Tornado's 599 with the error.
+
+        An answer that is not 2xx and breaks off is one: its status says more than the way it ended.
+        """
+        if self._head is None or error is not None and (self._good or not isinstance(error, TransportError)):
             return HTTPResponse(self._request, 599, error=error, request_time=seconds, start_time=start_time)
         return HTTPResponse(self._request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
                             reason=self._head.reason, request_time=seconds, start_time=start_time)

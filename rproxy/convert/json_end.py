@@ -32,8 +32,9 @@ class JsonEnd:
         if self._escaped and begin < len(text):
             self._escaped, begin = False, begin + 1
         for match in _MARKS.finditer(text, begin):
-            self._mark(match[0])
-            if self._depth <= 0 and self.reached:
+            mark = match[0]
+            self._mark(mark)
+            if mark in "}]" and self._depth <= 0 and self.reached:
                 return match.end()
         return -1
 

@@ -126,8 +126,7 @@ class ChunkDecoder:
         self._partial = bytearray()                # the line that has not ended yet
         self._end = JsonEnd("{[")                  # of the document that these lines are, or that the partial line is
         self._scanned = 0                          # bytes of the partial line that self._end has seen
-        self._held: List[bytes] = []               # data lines of an unfinished event, or lines of a document
-        self._held_size = 0
+        self._held = bytearray()                   # data lines of an unfinished event, or lines of a document
         self._alarm = False                        # inside an event of type "error"
 
     @property
@@ -174,7 +173,8 @@ class ChunkDecoder:
         line = line.lstrip(_BLANKS)
         if self._is_json(line):
             end = self._end.find(str(line, "latin-1"), self._scanned)
-            line = line[self._values(line, end, out):]
+            if end >= 0:
+                line = line[self._values(line, end, out):]
             if self._kind != "over" and self._is_json(line):
                 self._open_end(line, out)
                 return
@@ -213,7 +213,7 @@ class ChunkDecoder:
         return self._kind == "document" or _OPENS.match(line) is not None
 
     def _values(self, line: bytes, end: int, out: List[Json]) -> int:
-        """Take the JSON values that a line begins with; the first ends at ``end`` (-1: there is none).
+        """Take the JSON values that a line begins with; the first ends at ``end``.
 
         :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and ``_end`` has seen it
         """
@@ -288,16 +288,15 @@ class ChunkDecoder:
             self._emit_error(_str(value), out)
 
     def _hold(self, line: bytes, out: List[Json]) -> None:
-        self._held.append(line)
-        self._held_size += len(line)
-        if self._held_size > self._max:
+        self._held += line
+        self._held += b"\n"
+        if len(self._held) > self._max:
             self._too_long(out)
 
     def _flush(self, out: List[Json]) -> None:
         """The end of an event, or of the document."""
-        held, alarm = self._held, self._alarm
-        self._held, self._held_size, self._alarm = [], 0, False
-        text = _str(b"\n".join(held))
+        text, alarm = str(self._held, "utf-8", "replace").strip(), self._alarm
+        self._held, self._alarm = bytearray(), False
         if alarm:
             self._emit_error(text, out)
             return
@@ -305,8 +304,8 @@ class ChunkDecoder:
         if values[:1] != [_GARBAGE]:
             self._emit_values(values, out)
         else:                                      # perhaps a damaged line between good ones
-            for line in held:
-                self._emit_values(_values(_str(line)), out)
+            for line in text.split("\n"):
+                self._emit_values(_values(line), out)
 
     def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
         """Emit the payload if it is JSON by itself."""
