@@ -220,7 +220,7 @@ def profile_name(text: str) -> str:
 def add_codex(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("args", nargs="*", metavar="ARGS", help="arguments for codex, behind --")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--url", help="use the rproxy that runs there, for example http://127.0.0.1:3000; $%s is its key" % codex.KEY_VARIABLE)
+    where.add_argument("--url", help="use the rproxy that runs there, such as http://127.0.0.1:3000; its key: $%s" % codex.KEY_VARIABLE)
     where.add_argument("--port", type=int, help="... on this port of this machine")
     where.add_argument("--demo", action="store_true", help="use a built-in scripted provider; needs no key and no file")
     what = parser.add_mutually_exclusive_group()
@@ -245,7 +245,8 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_serve, command_serve),
-    "codex": Command("run Codex on the configured models, in one command", "rproxy codex -- exec \"list the files\"", add_codex, command_codex),
+    "codex": Command("run Codex on the configured models, in one command", "rproxy codex -- exec \"list the files\"", add_codex,
+                     command_codex),
     "check": Command("check a configuration and show its models", "rproxy check --config config.yaml", add_nothing, command_check),
     "profiles": Command("list the profiles of providers, or show one", "rproxy profiles deepseek deepseek-v4-pro", add_profiles,
                         command_profiles),
