@@ -205,7 +205,7 @@ def show_profile(args: argparse.Namespace, profile: codex_profile.Profile, base_
 def quiet_log(path: Optional[str], level: str) -> None:
     """The log goes to a file or nowhere: the terminal is Codex'."""
     if path:
-        log.setup(level, stream=open(path, "a", encoding="utf-8", buffering=1))
+        log.setup(level, stream=open(path, "a", encoding="utf-8", buffering=1))  # noqa: SIM115 -- open as long as the process lives
     else:
         logging.getLogger().addHandler(logging.NullHandler())
 

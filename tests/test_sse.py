@@ -89,7 +89,8 @@ def test_bodies(data: bytes, chunks: List[Any], done: bool, skipped: int) -> Non
 
 @pytest.mark.parametrize("data, expected", [
     (b'{"a":1}', [A]), (b'\n\n{\n "a": 1\n}', [A]), (b'[{"a":1},\n{"b":2}]', [A, B]), (b'\xef\xbb\xbf{"a":1}', [A]),
-    (b'{"a":1}\n{"b":2}', [A, B]), (b'{"a":1} {"b":2', [A]), (b'data: {"a":1}\n\ndata: [DONE]', [A]), (b'data:[DONE]', []), (b'{"a":1}\n[DONE]', [A]),
+    (b'{"a":1}\n{"b":2}', [A, B]), (b'{"a":1} {"b":2', [A]), (b'data: {"a":1}\n\ndata: [DONE]', [A]), (b'data:[DONE]', []),
+    (b'{"a":1}\n[DONE]', [A]),
 ])
 def test_what_is_complete_is_told_while_the_connection_stays_open(data: bytes, expected: List[Any]) -> None:
     whole, bytewise = ChunkDecoder(), ChunkDecoder()
