@@ -79,10 +79,21 @@ def script(body: Json) -> Say:
     else:
         said = Say(_pieces(think + "No tool is needed."), _pieces(_answer(question)))
     if said.text and (body.get("response_format") or {}).get("type") == "json_object":
-        said = replace(said, text=_pieces(json.dumps({"answer": "".join(said.text)}, ensure_ascii=False)))
+        schema, told = _schema(body["messages"]), "".join(said.text)
+        said = replace(said, text=_pieces(json.dumps({"answer": told} if schema is None else instance(schema, told), ensure_ascii=False)))
     if not thinking(body):
         said = replace(said, reasoning=())
     return _limited(said, body.get("max_tokens"))
+
+
+def _schema(messages: Sequence[Json]) -> Any:
+    """The JSON Schema that the instructions show for the answer; None when there is none."""
+    told = "\n".join(_text(message) for message in messages if message["role"] == "system")
+    _, found, shown = told.rpartition("JSON Schema:")
+    try:
+        return json.JSONDecoder().raw_decode(shown.lstrip())[0] if found else None
+    except ValueError:
+        return None
 
 
 def _since_user(messages: Sequence[Json]) -> Tuple[str, List[str]]:

@@ -133,6 +133,11 @@ def test_sums_json_and_switched_off_thinking() -> None:
     assert "".join(script(user("What is 2+2? Reply with just the number.")).text) == "4"
     assert json.loads("".join(script(user("json: 3*4", response_format={"type": "json_object"})).text)) == {"answer": "12"}
     assert not script(user("2+2", thinking=OFF)).reasoning
+    form = {"type": "object", "properties": {"sum": {"type": "string"}, "sure": {"type": "boolean"}}, "required": ["sum", "sure"]}
+    for told, expected in ((json.dumps(form), {"sum": "4", "sure": False}), ("none", {"answer": "4"})):
+        asked = user("json: 2+2", response_format={"type": "json_object"})
+        asked["messages"].insert(0, {"role": "system", "content": "Obey this JSON Schema:\n" + told})
+        assert json.loads("".join(script(asked).text)) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 3, 9, 1000])
