@@ -30,6 +30,7 @@ MODALITIES = ("text", "image", "file", "audio")
 # Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an update. When nothing in the
 # configuration answers for such a name, the first model does that fits the first of STANDINS, else of the second.
 CODEX_NAMES = ("gpt-*", "codex-*")
+MOST_RESOLVED = 1000              # names of models whose route is remembered
 STANDINS = ("gpt-*", "*")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
 _LOST = {"function": "the shell and every other function", "custom": "apply_patch, its way to edit files",
@@ -281,13 +282,20 @@ class Config:
     def _exact(self) -> Dict[str, Model]:
         return {model.model: model for model in self.models if not model.is_glob}
 
+    @cached_property
+    def _resolved(self) -> Dict[str, Model]:
+        """What globs and stand-ins have become for the names that were asked for."""
+        return {}
+
     def route(self, name: str) -> Optional[Model]:
         """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a stand-in; None: nobody."""
-        if name in self._exact:
-            return self._exact[name]
-        globs = sorted((model for model in self.models if model.is_glob), key=lambda model: model.model == "*")
-        found = next((model.resolved(name) for model in globs if glob_matches(model.model, name)), None)
-        return found or self._standin(name)
+        found = self._exact.get(name) or self._resolved.get(name)
+        if found is None:
+            globs = sorted((model for model in self.models if model.is_glob), key=lambda model: model.model == "*")
+            found = next((model.resolved(name) for model in globs if glob_matches(model.model, name)), None) or self._standin(name)
+            if found is not None and len(self._resolved) < MOST_RESOLVED:
+                self._resolved[name] = found
+        return found
 
     def _standin(self, name: str) -> Optional[Model]:
         """The model that answers for a name of Codex' own."""

@@ -26,6 +26,7 @@ from tornado.ioloop import IOLoop
 from .http1 import Head, ProtocolError, ResponseParser
 
 READ_SIZE = 65536
+ONE_PACKET = 65536          # bytes; head and body of a smaller request go out together, which saves a system call
 LINGER = 0.1                # seconds that the end of a body may come after the last bytes that were of interest
 _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -107,6 +108,8 @@ class Connection:
         self._parser, self._receiver, self._answered = parser, receiver, False
         self._limits = (first_byte_timeout, idle_timeout)
         future = self._future = self._loop.create_future()
+        if sum(map(len, request)) <= ONE_PACKET:
+            request = [b"".join(request)]
         self._output = [memoryview(piece) for piece in request if piece]
         self._arm(first_byte_timeout)
         self._write()

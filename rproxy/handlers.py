@@ -310,7 +310,7 @@ class HttpHandler(Edge):
                 out.send([out.failed(self.as_api_error(error))])
             elif out.response is None:
                 out.write(encode_sse([error_event(self.as_api_error(error), 0)]))
-        await drained(self.finish(DONE))
+        await drained(self.finish(b"" if out.done else DONE))
         if self.request.version != "HTTP/1.1":
             self.stream.close()       # without chunks only this ends the body, whatever the client asked for
 
@@ -333,6 +333,7 @@ class SseOut(Progress):
         super().__init__()
         self._handler = handler
         self._chunked = handler.request.version == "HTTP/1.1"
+        self.done = False                         # [DONE] was sent, together with the terminal event
         self._wire: Optional[Wire] = None
 
     @property
@@ -366,7 +367,10 @@ class SseOut(Progress):
         if not events:
             return None
         self.note(events)
-        return self.write(events.sse() if isinstance(events, DeltaRun) else encode_sse(events))
+        if isinstance(events, DeltaRun):
+            return self.write(events.sse())
+        self.done = self.ended
+        return self.write(encode_sse(events) + (DONE if self.done else b""))
 
     def write(self, data: bytes) -> Optional[Awaitable[None]]:
         """Write ``data`` as one HTTP chunk (an HTTP/1.0 client gets it as it is)."""

@@ -37,7 +37,7 @@ from .dial import Route, dial
 from .http1 import GzipDecoder, Head, ProtocolError, ResponseParser
 from .proxytunnel import Proxy
 
-__all__ = ["EndOfInterest", "PooledHTTPClient", "Stats", "TransportError"]
+__all__ = ["EndOfInterest", "HeadCallback", "PooledHTTPClient", "Stats", "TransportError"]
 
 MAX_ERROR_BODY = 1 << 20    # bytes of a non-2xx body that are kept
 MAX_BODY = 100 << 20        # bytes of a 2xx body without streaming_callback; Tornado's own limit
@@ -58,6 +58,16 @@ class Stats(NamedTuple):
     connects: int
     reused: int
     retried: int
+
+
+class HeadCallback:
+    """A ``header_callback`` that wants the head in one piece and parsed, not line by line."""
+
+    def __call__(self, line: str) -> None:
+        """Not called by this client."""
+
+    def on_head(self, status: int, headers: httputil.HTTPHeaders) -> None:
+        raise NotImplementedError
 
 
 class PooledHTTPClient(AsyncHTTPClient):
@@ -332,7 +342,9 @@ class _Answer:
 
     def _announce(self, head: Head) -> None:
         callback = self._request.header_callback
-        if callback is not None:
+        if isinstance(callback, HeadCallback):
+            callback.on_head(head.status, self._headers)
+        elif callback is not None:
             callback("%s %d %s\r\n" % (head.version, head.status, head.reason))
             for name, value in head.headers:
                 callback("%s: %s\r\n" % (name, value))

@@ -7,16 +7,16 @@ is the task: cancelling it closes the connection, which makes the provider stop 
 from __future__ import annotations
 
 import os
-from typing import Awaitable, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol
+from typing import Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
-from tornado.httputil import HTTPHeaders, parse_response_start_line
+from tornado.httputil import HTTPHeaders
 
 from . import __version__
 from .convert.profile import Profile
 from .errors import ApiError, ConfigError, connect_error
-from .httpclient import EndOfInterest, PooledHTTPClient, Stats, TransportError
+from .httpclient import EndOfInterest, HeadCallback, PooledHTTPClient, Stats, TransportError
 from .proxytunnel import find_proxy
 
 __all__ = ["EndOfInterest", "Provider", "Result", "Upstream"]
@@ -124,22 +124,17 @@ class Upstream:
         return request
 
 
-class _HeadWatch:
-    """Turns the lines that Tornado's ``header_callback`` gets into one call for a 2xx answer."""
+class _HeadWatch(HeadCallback):
+    """Announces the head of a 2xx answer, and remembers that it did."""
 
     def __init__(self, on_head: OnHead) -> None:
         self.announced = False
-        self._on_head = on_head
-        self._lines: List[str] = []
+        self._announce = on_head
 
-    def __call__(self, line: str) -> None:
-        if line != "\r\n":
-            self._lines.append(line)
-            return
-        status = parse_response_start_line(self._lines[0].rstrip("\r\n")).code
+    def on_head(self, status: int, headers: HTTPHeaders) -> None:
         if 200 <= status < 300:
             self.announced = True
-            self._on_head(status, HTTPHeaders.parse("".join(self._lines[1:])))
+            self._announce(status, headers)
 
 
 def endpoint(provider: Provider, path: str) -> str:

@@ -67,12 +67,12 @@ class Progress:
     def __init__(self) -> None:
         self.response: Optional[Json] = None
         self._next = 0
-        self._ended = False
+        self.ended = False                        # the terminal event was sent
 
     @property
     def open(self) -> bool:
         """True between the first event and the terminal one."""
-        return self.response is not None and not self._ended
+        return self.response is not None and not self.ended
 
     def note(self, events: Sequence[Json]) -> None:
         """Remember the position in the stream."""
@@ -81,7 +81,7 @@ class Progress:
             return
         last = events[-1]
         self._next = int(last.get("sequence_number", self._next)) + 1
-        self._ended = last.get("type") in TERMINAL
+        self.ended = last.get("type") in TERMINAL
 
     def failed(self, error: ApiError) -> Json:
         """The terminal event of a turn that this proxy itself cuts short."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union, overload
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
 
 from .items import KINDS
 from .sse import ChunkDecoder, encode_json
@@ -118,6 +118,7 @@ class Shortcut:
         self._decoder = decoder
         self._converter = converter
         self._template: Optional[Template] = None
+        self._lesson: Optional[Tuple[bytes, Json, Json]] = None     # what a template can be made of, see learn()
         self._lessons = LESSONS
         self._served = 0                   # deltas of the present template
         self._unsettled: List[bytes] = []  # their texts, unless the converter knows them
@@ -125,7 +126,7 @@ class Shortcut:
 
     def feed(self, data: bytes) -> List[Events]:
         """What the provider sent, as lists of events, none of them empty."""
-        template = self._template
+        template = self._learned()
         if template is None:
             return self._plain(data)
         if self._held:
@@ -180,17 +181,24 @@ class Shortcut:
         self._forget()
         cut = data.rfind(b"\n") + 1
         batches = self._taught(data[:cut]) if cut else []
-        rest = data[cut:]
-        if rest and self._template is not None:
-            return batches + self._leave(self._template, rest)
-        return batches + (self._taught(rest) if rest else [])
+        if cut < len(data):
+            template = self._learned()
+            batches += self._taught(data[cut:]) if template is None else self._leave(template, data[cut:])
+        return batches
+
+    def _learned(self) -> Optional[Template]:
+        """The present template; it is learned only now, for the event that taught it shall not wait for that."""
+        if self._lesson is not None:
+            lesson, self._lesson = self._lesson, None
+            self._template = learn(*lesson)
+        return self._template
 
     def _forget(self) -> None:
         """What follows may mean something else than before."""
         self.settle()
         if self._served >= WORTHWHILE:
             self._lessons += 1
-        self._template, self._served = None, 0
+        self._template, self._lesson, self._served = None, None, 0
 
     def _taught(self, data: bytes) -> List[Events]:
         """The plain path itself, with an eye on the last event."""
@@ -202,7 +210,7 @@ class Shortcut:
             events += new
         if new and new[-1]["type"] in _DELTAS and self._lessons and self._decoder.between and self._converter.transparent:
             self._lessons -= 1
-            self._template = learn(data, chunk, new[-1])
+            self._lesson = data, chunk, new[-1]
         return [events] if events else []
 
 

@@ -9,6 +9,7 @@ the script, letters with numbers behind ``bench``::
     bench-n9-t4          the last 4 deltas are arguments of a tool call
     bench-n5-s200        200 characters a delta (default 5)
     bench-n1-q1          the deltas, then silence for ever
+    bench-n1-w60         60 seconds of silence before the deltas
 
 Without ``"stream": true`` the answer is one JSON document.  ``GET /stats``: connections that are open, deltas sent.
 """
@@ -39,7 +40,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
 def script(model: str) -> Dict[str, int]:
     """``bench-n5-r20`` -> {"n": 5, "r": 20, ...}"""
     found = {letter: int(number) for letter, number in re.findall(r"-([a-z])(\d+)", model)}
-    return {"n": 1, "r": 0, "k": 0, "t": 0, "s": 5, "q": 0, **found}
+    return {"n": 1, "r": 0, "k": 0, "t": 0, "s": 5, "q": 0, "w": 0, **found}
 
 
 def frame(delta: str, finish: str = "null", more: str = "") -> bytes:
@@ -172,10 +173,11 @@ class Server:
             return self.send(peer, [document(model)])
         opening = HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n" + frame('{"role":"assistant","content":""}')
         peer.silent = bool(plan["q"])
-        if plan["r"]:
-            peer.live, peer.interval = list(deltas(model)), 1 / plan["r"]
+        if plan["r"] or plan["w"]:
+            peer.live, peer.interval = list(deltas(model)), 1 / (plan["r"] or 1000)
             self.send(peer, [opening])
-            return self.tick(peer, time.monotonic())
+            heapq.heappush(self.timers, (time.monotonic() + plan["w"], next(self.numbers), peer))
+            return
         self.sent += plan["n"]
         pieces = [opening]
         for piece, count in deltas(model):
