@@ -258,7 +258,8 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
     elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
         pause = None                              # a delay invites a repetition that cannot help
     message = provider_errors.message(finding, provider, base_url, secrets)
-    return _of_kind(finding.kind, message, finding.code, finding.param, pause)
+    code, param = (None if word is None or clean(word, secrets) != word else word for word in (finding.code, finding.param))
+    return _of_kind(finding.kind, message, code, param, pause)
 
 
 def _of_kind(name: str, message: str, code: Optional[str] = None, param: Optional[str] = None,

@@ -6,6 +6,8 @@ conversation stays with the endpoint it began with (rendezvous hashing), because
 
 An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further failure.  After that one
 turn probes it (half open) while the others still pass it by; the outcome closes or lengthens the pause.
+
+There is also one budget of repetitions for all turns: an outage must not double or triple the load on a provider that is down.
 """
 from __future__ import annotations
 
@@ -20,6 +22,8 @@ from .errors import ApiError
 FIRST_PAUSE = 5.0                                # seconds; doubles with each further failure
 LONGEST_PAUSE = 300.0
 QUOTA_PAUSE = 300.0                              # an empty purse is not filled within seconds
+RESERVE = 20.0                                   # repetitions that may follow each other at once ...
+PER_SUCCESS, PER_SECOND = 0.2, 0.1               # ... and what is added to them afterwards
 
 
 @dataclass
@@ -35,6 +39,18 @@ class Failover:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._health: Dict[Tuple[str, str, str], _Health] = {}
+        self._reserve, self._counted = RESERVE, now()
+
+    def may_repeat(self) -> bool:
+        """Takes a repetition out of the budget. :returns: False if it is empty"""
+        self._earn((self._now() - self._counted) * PER_SECOND)
+        self._counted = self._now()
+        allowed = self._reserve >= 1
+        self._reserve -= allowed
+        return allowed
+
+    def _earn(self, amount: float) -> None:
+        self._reserve = min(self._reserve + amount, RESERVE)
 
     def order(self, providers: Sequence[Provider], conversation: str) -> List[Provider]:
         """All providers, the one to ask first in front.
@@ -58,6 +74,7 @@ class Failover:
 
     def succeeded(self, provider: Provider) -> None:
         self._health.pop(_key(provider), None)
+        self._earn(PER_SUCCESS)
 
     def failed(self, provider: Provider, error: ApiError) -> None:
         """The endpoint failed in a way that another one might not."""

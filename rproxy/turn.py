@@ -44,6 +44,7 @@ GRACE = 5.0                                      # seconds without news after a 
 LONG_GRACE = 20.0                                # ... when it has said nothing yet: some servers send "stop" first, and then the answer
 MAX_ANSWER = 512 << 20                           # bytes; the longest real answers, a token in each chunk, are below 150 MiB
 PAUSES = (0.5, 2.0)                              # seconds before rproxy tries again
+ONCE = ("tool_use_failed",)                      # codes of bad luck: the model wrote a call that its server could not read
 LONGEST_PAUSE = 10.0                             # seconds; a provider that asks for more is not waited for
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its text; in a stream, six times.
@@ -201,10 +202,11 @@ class Turn:
     def _pause(self, error: ApiError) -> Optional[float]:
         """Seconds to wait before another round; None: this is final."""
         tries = self._facts.retries
-        if not error.retryable or self._visible or tries >= self._retries:
+        wanted = error.retryable or tries == 0 and error.code in ONCE
+        if not wanted or self._visible or tries >= self._retries:
             return None
         pause = error.retry_after if error.retry_after is not None else PAUSES[min(tries, len(PAUSES) - 1)] * random.uniform(0.8, 1.2)
-        return pause if pause <= LONGEST_PAUSE else None
+        return pause if pause <= LONGEST_PAUSE and self._means.failover.may_repeat() else None
 
     # ---- one try
     async def _try(self, provider: Provider) -> None:

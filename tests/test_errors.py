@@ -610,6 +610,31 @@ def test_any_answer_gives_an_error(status: int, headers: Dict[str, str], body: b
     check_form(provider_error(status, headers, body, "acme", url, NOW, secrets))
 
 
+KEY_TEXTS = st.tuples(st.sampled_from(["", "sk-", "gsk_", "ark-"]), st.text("abcXYZ019", min_size=16, max_size=40)).map("".join)
+
+
+def echoes(key: str) -> Any:
+    """JSON that has the key anywhere: as a word, within words, as a key, in JSON inside of a string."""
+    texts = st.sampled_from([key, "Incorrect API key provided: %s. Find yours" % key, "a%sb" % key, "Bearer " + key, "<b>%s</b>" % key, "x"])
+    words = st.sampled_from(["error", "message", "code", "type", "param", "detail", "metadata", "raw", "msg", "status", "loc",
+                             "title", "error_code", "base_resp", "status_msg", "provider_name", key])
+    values = st.recursive(texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4), max_leaves=8)
+    return values | values.map(json.dumps)
+
+
+@given(st.data(), KEY_TEXTS, st.sampled_from([302, 400, 401, 403, 404, 422, 429, 500, 503, 529]))
+def test_whatever_a_provider_echoes_the_key_is_not_told(data: st.DataObject, key: str, status: int) -> None:
+    raw = data.draw(echoes(key))
+    headers = {"Location": "https://elsewhere/?key=" + key, "Retry-After": key}
+    body = data.draw(st.sampled_from([json.dumps(raw), "<html><p>%s</p></html>" % key, "data: " + json.dumps(raw), key])).encode()
+    url = "https://user:%s@host/v1" % key
+    told = [provider_error(status, headers, body, "acme", url, NOW, [key]), stream_error(raw, "acme", url, [key]),
+            connect_error(OSError("no route for " + key), "acme", url, [key])]
+    for error in told + [for_codex(error) for error in told]:
+        said_to_client = [error.message, error.failed_message(), error.body(), error.headers(), error.stream_code, errors.ws_error(error)]
+        assert key not in json.dumps(said_to_client)
+
+
 @given(json_values)
 def test_any_object_gives_an_error(raw: Any) -> None:
     check_form(stream_error(raw, "acme"))

@@ -133,3 +133,32 @@ async def test_nobody_listens_at_the_first(tmp_path: Path) -> None:
         assert "second#1" in rproxy.log.read_text() and KEY.encode() not in answer.body
     client.close()
     await second.close()
+
+
+def test_repetitions_have_a_budget_that_time_and_successes_refill() -> None:
+    clock = Clock()
+    failover = Failover(clock)
+    assert [failover.may_repeat() for _ in range(25)] == [True] * 20 + [False] * 5
+    clock.now += 25                                               # seconds
+    assert [failover.may_repeat() for _ in range(4)] == [True, True, False, False]
+    for _ in range(4):
+        failover.succeeded(provider("a"))
+    assert [failover.may_repeat(), failover.may_repeat()] == [True, False]
+    clock.now += 10_000
+    assert sum(failover.may_repeat() for _ in range(100)) == 20
+
+
+async def test_a_call_that_the_server_could_not_read_is_asked_for_once_more(tmp_path: Path) -> None:
+    upstream = ScriptedProvider()
+    failed = [error(400, "Failed to call a function.", code="tool_use_failed", failed_generation="<function=ls>")]
+    upstream.turns += [failed, [say("Well.")], failed, failed, [say("Too late.")]]
+    async with running(tmp_path, upstream.base_url) as rproxy:
+        client = AsyncHTTPClient(force_instance=True)
+        statuses = []
+        for _ in range(2):
+            answer = await client.fetch(rproxy.base_url + "/responses", method="POST", headers={"Content-Type": "application/json"},
+                                        body=encode_json({"model": "gpt-5.5", "input": "go"}), raise_error=False)
+            statuses.append(answer.code)
+        client.close()
+    await upstream.close()
+    assert statuses == [200, 400] and len(upstream.requests) == 4
