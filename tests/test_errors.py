@@ -615,7 +615,7 @@ KEY_TEXTS = st.tuples(st.sampled_from(["", "sk-", "gsk_", "ark-"]), st.text("abc
 
 def echoes(key: str) -> Any:
     """JSON that has the key anywhere: as a word, within words, as a key, in JSON inside of a string."""
-    texts = st.sampled_from([key, "Incorrect API key provided: %s. Find yours" % key, "a%sb" % key, "Bearer " + key, "<b>%s</b>" % key, "x"])
+    texts = st.sampled_from([key, "Incorrect API key: %s. Find yours" % key, "a%sb" % key, "Bearer " + key, "<b>%s</b>" % key, "x"])
     words = st.sampled_from(["error", "message", "code", "type", "param", "detail", "metadata", "raw", "msg", "status", "loc",
                              "title", "error_code", "base_resp", "status_msg", "provider_name", key])
     values = st.recursive(texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4), max_leaves=8)
