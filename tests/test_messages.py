@@ -10,11 +10,11 @@ from histories import HISTORIES, PNG, PROFILES, WILD_HISTORIES, call, dev, image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rproxy.convert.dialect import RESPONSE_ITEM
 from rproxy.convert.messages import (
     ATTACHED,
     INTERRUPTED,
     NO_OUTPUT,
-    RESPONSE_ITEM,
     SEE_BELOW,
     SUMMARY,
     Recall,

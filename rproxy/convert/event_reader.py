@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from .messages import RESPONSE_ITEM
+from .dialect import RESPONSE_ITEM
 from .shapes import counts_tokens, error_of
 from .sse import encode_json
 from .surrogates import mend, mend_piece

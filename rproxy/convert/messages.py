@@ -15,7 +15,6 @@ Rules and their sources: the message-order table of the provider study (OpenAI, 
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 
 from ..errors import ApiError
 from .content import Content, ContentWriter, Json, invalid, parts_of, text_of
+from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 from .profile import Profile
 from .sealed import unseal
 from .tools import CALLS, OUTPUTS, ToolTable
@@ -46,7 +46,6 @@ NO_OUTPUT = "(no output)"
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
 ATTACHED = "Attached from the tool result:"
-RESPONSE_ITEM = "responses.item"                 # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
 SUMMARY = "Summary of the conversation so far:\n\n"
 
 _STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
@@ -119,7 +118,7 @@ def to_messages(items: Sequence[Json], tools: ToolTable, profile: Profile, *, in
             writer.note(entry)
         elif not _broken_off(entry, following, resends):
             writer.turn(entry)
-    return _dialect(writer.messages, profile)
+    return in_dialect(writer.messages, profile)
 
 
 def _broken_off(turn: _Turn, following: Union[_Turn, _Note, None], resends: bool) -> bool:
@@ -398,110 +397,9 @@ class _Writer:
             return
         if thought or details:
             for key in (rule.field,) + rule.also:
-                REASONING_FIELDS.get(key, _as_text(key))(message, thought, details)
+                reasoning_field(key)(message, thought, details)
         if has_calls and rule.required_on_tool_calls is not None:
             message.setdefault(rule.field, rule.required_on_tool_calls)
 
     def _id(self, call_id: str) -> str:
-        return TOOL_CALL_IDS.get(self._profile.tool_call_id or "", str)(call_id)
-
-
-def _as_text(key: str) -> Callable[[Json, str, List[Json]], None]:
-    def write(message: Json, thought: str, details: List[Json]) -> None:
-        message[key] = thought
-    return write
-
-
-def _as_details(message: Json, thought: str, details: List[Json]) -> None:
-    """OpenRouter and MiniMax: the pieces as they came, or one made of the text."""
-    pieces = [detail for detail in details if not _is_response_item(detail)]
-    if thought or pieces:
-        message["reasoning_details"] = pieces or [{"type": "reasoning.text", "text": thought}]
-
-
-def _as_response_items(message: Json, thought: str, details: List[Json]) -> None:
-    """For ``responses_request``: what a provider with the Responses API has encrypted."""
-    message["response_items"] = [detail for detail in details if _is_response_item(detail)]
-
-
-def _is_response_item(detail: Any) -> bool:
-    return isinstance(detail, dict) and detail.get("type") == RESPONSE_ITEM
-
-
-def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
-    if thought:
-        message["content"] = "<think>\n%s\n</think>\n\n%s" % (thought.strip("\n"), message["content"] or "")
-
-
-def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
-    """Mistral: a thinking part in front of the text."""
-    if thought:
-        text = [{"type": "text", "text": message["content"]}] if message["content"] else []
-        message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *text]
-
-
-REASONING_FIELDS: Dict[str, Callable[[Json, str, List[Json]], None]] = {
-    "reasoning_details": _as_details, "response_items": _as_response_items, "think_tags": _as_tags, "mistral_parts": _as_parts}
-
-
-def _nine(call_id: str) -> str:
-    """Mistral takes nine letters and digits."""
-    return call_id if re.fullmatch("[a-zA-Z0-9]{9}", call_id) else hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:9]
-
-
-def _forty(call_id: str) -> str:
-    """OpenAI takes at most 40 characters."""
-    return call_id if len(call_id) <= 40 else "call_" + hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:32]
-
-
-TOOL_CALL_IDS: Dict[str, Callable[[str], str]] = {"alnum9": _nine, "max40": _forty}
-
-
-# ---- the dialect of chat templates
-def _dialect(messages: List[Json], profile: Profile) -> List[Json]:
-    if profile.system_position == "first":
-        messages = _system_first(messages)
-    if profile.merge_same_role:
-        messages = _merged(messages)
-    if profile.assistant_after_tool:
-        messages = _filled(messages)
-    return messages
-
-
-def _system_first(messages: List[Json]) -> List[Json]:
-    """One system message at the head; later ones become the user's ("System message must be at the beginning"), and so does the last
-    one of a conversation that has no others ("No user query found")."""
-    lead = 0
-    while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
-        lead += 1
-    head = [{"role": "system", "content": "\n\n".join(m["content"] for m in messages[:lead])}] if lead else []
-    return head + [dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]]
-
-
-def _merged(messages: List[Json]) -> List[Json]:
-    """Neighbours of one role joined ("roles must alternate"); tool messages and what they answer stay where they are."""
-    out: List[Json] = []
-    for message in messages:
-        last = out[-1] if out else {}
-        if message["role"] == last.get("role") != "tool":
-            out[-1] = {**last, **message, "content": _joined(last["content"], message["content"])}
-        else:
-            out.append(message)
-    return out
-
-
-def _joined(*contents: Any) -> Any:
-    filled = [content for content in contents if content]
-    if all(isinstance(content, str) for content in filled):
-        return "\n\n".join(filled)
-    return [part for content in filled for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
-
-
-def _filled(messages: List[Json]) -> List[Json]:
-    """An assistant message between a tool message and a user message (Mistral: "Unexpected role 'user' after role 'tool'")."""
-    out: List[Json] = []
-    for message in messages:
-        if message["role"] == "user" and out and out[-1]["role"] == "tool":
-            out.append({"role": "assistant", "content": "Understood."})
-        out.append(message)
-    return out
+        return TOOL_CALL_IDS[self._profile.tool_call_id](call_id)
