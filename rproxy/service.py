@@ -152,8 +152,7 @@ class Service:
         new = await self._history.resolved(input_items(request), past, client.owner)
         asked = Asked(request, model, past, listed(new, ids.response[len("resp_"):]) if conversation else new, ids, conversation)
         if not asked.warms_up:
-            if not any(name in request for name in ("input", "previous_response_id", "conversation")):
-                raise invalid("input is required: a string or a list of items.", "input", "missing_required_parameter")
+            _need_input(request, "conversation")
             check_orphans(past.items, new)
         return asked
 
@@ -161,6 +160,7 @@ class Service:
         """POST /responses/compact: the conversation as one sealed item, beside the user's own messages."""
         request = without_nulls(request)
         check_request(request)
+        _need_input(request)
         items = input_items(request)
         names = ("model", "instructions", "previous_response_id", "prompt_cache_key")
         wanted: Json = {key: request[key] for key in names if key in request}
@@ -278,6 +278,12 @@ class Service:
             "output_tokens": usage.get("output_tokens"), "reasoning_tokens": out_of.get("reasoning_tokens"),
             "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
             "retries": facts.retries, "warnings": facts.warnings + facts.learned})
+
+
+def _need_input(request: Json, *instead: str) -> None:
+    """:arg instead: fields that may stand in for it, beside previous_response_id. :raises ApiError: 400"""
+    if not any(name in request for name in ("input", "previous_response_id", *instead)):
+        raise invalid("input is required: a string or a list of items.", "input", "missing_required_parameter")
 
 
 def _limited(request: Json, most: Optional[int]) -> Json:

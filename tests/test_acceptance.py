@@ -115,4 +115,6 @@ async def test_a_conversation_is_compacted_and_goes_on(tmp_path: Path) -> None:
         assert (compact["object"], [item["type"] for item in compact["output"]]) == ("response.compaction", ["message", "compaction"])
         await ask(api, False, {**HI, "input": [*compact["output"], {"role": "user", "content": "more"}]})
         assert "They said hi." in str(provider.requests[1]["messages"])
-        assert (await api("POST", "/responses/compact", {"input": [USER]}, expect=400))["param"] == "model"
+        for wrong, param in (({"input": [USER]}, "model"), ({"model": "gpt-5.5"}, "input"), ({**HI, "input": 5}, "input")):
+            assert (await api("POST", "/responses/compact", wrong, expect=400))["param"] == param
+        assert len(provider.requests) == 2
