@@ -233,7 +233,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
         lane = self.lane(stream_id)
         if self.waiting() >= self.site.config.server.max_queue:
             raise ApiError(429, "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue.",
-                           code="rate_limit_exceeded", retry_after=1.0)
+                           type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0)
         lane.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
         if lane.task is None:
             lane.task = asyncio.ensure_future(self.run_lane(lane))
