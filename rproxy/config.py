@@ -104,7 +104,7 @@ class Server:
     errors: str = key(c.one_of("auto", "openai", "codex"), "auto", "how errors are told: openai, codex, or auto (by the client)")
     max_body_size: int = key(c.size, 128 << 20, "largest request")
     max_message_size: int = key(c.size, 128 << 20, "largest WebSocket message")
-    max_queue: int = key(c.whole(1), 16, "turns that may wait on one WebSocket")
+    max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
     allowed_origins: Tuple[str, ...] = key(c.list_of(c.text, "a list of origins"), (), "foreign web pages that may use rproxy; \"*\": all")
     retries: int = key(c.whole(0), 2, "further tries at a provider that fails before anything was shown")
     drain_timeout: float = key(c.seconds(zero=True), 30.0, "seconds that running turns get when rproxy is stopped")

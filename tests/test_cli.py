@@ -84,6 +84,12 @@ def test_check_shows_where_the_models_lead(tmp_path: Path, monkeypatch: Any, cap
                                                            "* -> the same name @ 127.0.0.1:9 (generic)"]
 
 
+def test_check_tells_that_serve_would_refuse_an_open_address(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("MY_KEY", "k")
+    assert main(["check", "-c", config_file(tmp_path, "server: {listen_addr: '0.0.0.0:3000'}\n" + GOOD)]) == 0
+    assert "--insecure" in capsys.readouterr().err
+
+
 def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     (tmp_path / "config.yaml").write_text(GOOD, encoding="utf-8")
