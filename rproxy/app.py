@@ -114,11 +114,16 @@ def check_exposure(config: Config, insecure: bool) -> None:
     )
 
 
-def listen(address: str) -> List[socket.socket]:
-    """Sockets that listen on ``HOST:PORT``; port 0 takes a free one.  Raises ConfigError that says what to do."""
+def listen(address: str, reuse_port: bool = False) -> List[socket.socket]:
+    """Sockets that listen on ``HOST:PORT``; port 0 takes a free one.  Raises ConfigError that says what to do.
+
+    ``reuse_port``: several processes may listen there, if all say so; the kernel deals the connections out.
+    """
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError("--reuse-port: this system cannot share a port between processes; give each its own with --listen.")
     host, port = split_address(address)
     try:
-        return bind_sockets(port, host or None, backlog=BACKLOG)
+        return bind_sockets(port, host or None, backlog=BACKLOG, reuse_port=reuse_port)
     except socket.gaierror as error:
         raise ConfigError(f"server.listen_addr: the host of {address!r} cannot be resolved ({error.strerror}).") from error
     except OSError as error:
@@ -197,11 +202,11 @@ async def drain(site: Site, hurry: asyncio.Event) -> None:
         await asyncio.wait({session.closed for session in site.sessions}, timeout=LAST_WORDS)
 
 
-async def run(config: Config, service: Service, *, ready: Optional[Callable[[str], None]] = None) -> None:
+async def run(config: Config, service: Service, *, reuse_port: bool = False, ready: Optional[Callable[[str], None]] = None) -> None:
     """Serve until a signal; returns after a clean shutdown.  ``ready`` gets the base URL once the port is open."""
     app = make_app(config, service)
     site: Site = app.settings["site"]
-    sockets = listen(config.server.listen_addr)
+    sockets = listen(config.server.listen_addr, reuse_port)
     server = make_server(config, app)
     server.add_sockets(sockets)
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -214,14 +219,16 @@ async def run(config: Config, service: Service, *, ready: Optional[Callable[[str
         await server.close_all_connections()
 
 
-async def serve(config: Config, *, insecure: bool = False, ready: Optional[Callable[[str], None]] = None) -> None:
+async def serve(config: Config, *, insecure: bool = False, reuse_port: bool = False,
+                ready: Optional[Callable[[str], None]] = None) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
-    ``insecure``: listen beyond loopback without authentication.  Raises ConfigError when the address is unsafe or not available.
+    ``insecure``: listen beyond loopback without authentication.  ``reuse_port``: other processes listen there, too.
+    Raises ConfigError when the address is unsafe or not available.
     """
     check_exposure(config, insecure)
     async with open_service(config) as service:
-        await run(config, service, ready=ready)
+        await run(config, service, reuse_port=reuse_port, ready=ready)
 
 
 @contextlib.asynccontextmanager

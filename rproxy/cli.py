@@ -18,7 +18,6 @@ from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence,
 from . import __version__, codex, codex_profile, log
 from .app import serve
 from .config import Config, find_config, load_config, parse_config
-from .demo import KEY, serve_demo
 from .errors import ConfigError, RproxyError
 from .marked_yaml import dump
 from .profiles import profile_dict, profile_lines
@@ -73,6 +72,8 @@ def banner(config: Config, url: str, source: str) -> str:
 
 def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
     """The configuration of ``--demo``: the models go to the demo provider at ``url``; the rest is that of the file ``path``, if named."""
+    from .demo import KEY  # here, because most do without it, and it would cost them time at each start
+
     demo = parse_config(DEMO_CONFIG.format(url=url, key=KEY).encode(), "demo", environ)
     return replace(load_config(path, environ), models=demo.models) if path else replace(demo, path=None)
 
@@ -98,11 +99,14 @@ async def serve_config(config: Config, note: str, source: str, args: argparse.Na
     log.setup(config.server.log_level, config.server.log_format)
     for text in [*("warning: " + warning for warning in config.warnings), *([note] if note else [])]:
         print("rproxy: " + text, file=sys.stderr)
-    await serve(config, insecure=args.insecure, ready=lambda url: print(banner(config, url, source), flush=True))
+    await serve(config, insecure=args.insecure, reuse_port=args.reuse_port,
+                ready=lambda url: print(banner(config, url, source), flush=True))
 
 
 async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
     """Serve with the demo provider in this process."""
+    from .demo import serve_demo
+
     with serve_demo() as url:
         await serve_config(demo_config(url, args.config, environ), "", "the demo provider: a script, no key needed", args, environ)
 
@@ -120,6 +124,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="HOST:PORT", help="address to listen on, for server.listen_addr; port 0: a free one")
     parser.add_argument("--demo", action="store_true", help="answer with a built-in scripted provider; needs no key and no file")
     parser.add_argument("--insecure", action="store_true", help="allow an address beyond this machine although authentication is off")
+    parser.add_argument("--reuse-port", action="store_true", help="share the port with other processes that have this option, too")
     parser.add_argument("--log-level", choices=LEVELS, help="how much is logged; also $%s" % LEVEL_VARIABLE)
 
 
@@ -165,6 +170,8 @@ def add_profiles(parser: argparse.ArgumentParser) -> None:
 
 async def codex_on_demo(args: argparse.Namespace, environ: Environ) -> int:
     """Codex, rproxy and the demo provider, all in this terminal."""
+    from .demo import serve_demo
+
     with serve_demo() as url:
         return await codex.run_embedded(demo_config(url, args.config, environ), codex.find_codex(environ), args.args, environ)
 

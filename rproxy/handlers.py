@@ -101,6 +101,8 @@ class Edge(RequestHandler):
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
+        if self.settings["site"].draining:
+            self.set_header("Connection", "close")            # a reverse proxy shall not send us more on this one
         origin = self.request.headers.get("Origin")
         if origin is not None and self.settings["site"].access.listed(origin):
             self.set_header("Access-Control-Allow-Origin", origin)
