@@ -1,0 +1,306 @@
+"""``scripts/real_servers``: rproxy in front of real OpenAI-compatible servers, with the openai SDK, and Codex where CODEX_BIN names it.
+
+The servers are installed by name with pip, each into an environment of its own in the cache directory, where they stay for the next time:
+
+* the LiteLLM proxy, with mock answers, and as a gateway in front of a scripted provider;
+* the server of llama-cpp-python, with a llama of random weights that is made here. pip compiles it, which takes some minutes.
+
+Prints a line for each thing that was seen. Exit status 0: all as it should be; 1: not; a server that cannot be installed is only reported.
+"""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional, Sequence, Tuple
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS))
+
+import openai  # noqa: E402
+from grammar import check_stream  # noqa: E402
+from scripted import KEY, ScriptedProvider, call, free_port, running, say, think  # noqa: E402
+
+Json = Dict[str, Any]
+Check = Callable[[Any, str], Awaitable[str]]      # (client, model) -> what was seen
+
+INSTALL_TIME = 1500                               # seconds
+START_TIME = 180
+TOOL: Json = {"type": "function", "name": "get_weather", "description": "The weather of a city", "strict": False,
+              "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+CONFIG = """
+server:
+  listen_addr: "127.0.0.1:{port}"
+{server}models:
+  - model: "*"
+    provider: {{base_url: "{base_url}", api_key: $SCRIPTED_KEY, profile: %s, name: %s}}
+"""
+
+
+def environment(cache: Path, name: str, packages: Sequence[str]) -> Optional[Path]:
+    """The Python of an environment that has the packages; None if they cannot be installed."""
+    python = cache / name / "bin" / "python"
+    ready = cache / name / "ready"
+    if not ready.exists():
+        print("installing %s ..." % " ".join(packages), flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / name)], check=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        try:
+            subprocess.run(command, check=True, timeout=INSTALL_TIME, stderr=subprocess.DEVNULL)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            print("skip  %s: pip cannot install it here (%s)" % (name, type(error).__name__))
+            return None
+        ready.touch()
+    return python
+
+
+@contextlib.contextmanager
+def server(argv: Sequence[str], url: str, folder: Path, **environ: str) -> Any:
+    """Run a server until the context ends. :raises RuntimeError: it does not answer"""
+    log = folder / "server.log"
+    env = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    with log.open("wb") as out:
+        process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=str(folder), env={**env, **environ})
+    try:
+        end = time.monotonic() + START_TIME
+        while not answers(url):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("%s did not start:\n%s" % (argv[0], log.read_text(encoding="utf-8", errors="replace")[-3000:]))
+            time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+# ---- what is looked at
+async def streamed(client: Any, model: str, **request: Any) -> Tuple[Json, List[Json]]:
+    """A streamed answer, its grammar checked: (response, events)."""
+    stream = await client.responses.create(model=model, stream=True, **{"input": "Hi", **request})
+    events = [event.to_dict(mode="json") async for event in stream]
+    for response in (event["response"] for event in events if "response" in event):     # the SDK makes floats of these
+        response.update({name: int(response[name]) for name in ("created_at", "completed_at") if response.get(name)})
+    return check_stream(events), events
+
+
+def deltas(events: List[Json], kind: str = "output_text") -> List[str]:
+    return [event["delta"] for event in events if event["type"] == "response.%s.delta" % kind]
+
+
+async def text(client: Any, model: str) -> str:
+    final, events = await streamed(client, model)
+    whole = await client.responses.create(model=model, input="Hi")
+    said = "".join(deltas(events))
+    assert said == whole.output_text == "Hello from the gateway: über 文 😀.", (said, whole.output_text)
+    figures = final["usage"]["total_tokens"], whole.usage.total_tokens
+    assert min(figures) > 0, figures
+    return "%d deltas, the same text in both modes, usage %d and %d" % (len(deltas(events)), *figures)
+
+
+async def whole_tool(client: Any, model: str) -> str:
+    answer = await client.responses.create(model=model, input="Weather?", tools=[TOOL])
+    (item,) = answer.output
+    assert (item.type, item.name, item.call_id, json.loads(item.arguments)) == ("function_call", "get_weather", "call_1", {"city": "Oslo"})
+    return "a call of %s with %s" % (item.name, item.arguments)
+
+
+def fails(status: int, code: str) -> Check:
+    async def check(client: Any, model: str) -> str:
+        for stream in (False, True):
+            try:
+                await client.responses.create(model=model, input="Hi", stream=stream)
+            except openai.APIStatusError as error:
+                assert (error.status_code, error.code) == (status, code), (error.status_code, error.body)
+                message = " ".join(error.message.split())
+            else:
+                raise AssertionError("no error")
+        return "%d %s: %s" % (status, code, message[:90])
+    return check
+
+
+async def tool_loop(client: Any, model: str) -> str:
+    history: List[Any] = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
+    final, events = await streamed(client, model, input=history, tools=[TOOL], store=False, include=["reasoning.encrypted_content"])
+    calls = [item for item in final["output"] if item["type"] == "function_call"]
+    assert [json.loads(item["arguments"]) for item in calls] == [{"city": "Oslo"}, {"city": "Rome"}], final["output"]
+    history += final["output"] + [{"type": "function_call_output", "call_id": item["call_id"], "output": "cold"} for item in calls]
+    final, _ = await streamed(client, model, input=history, tools=[TOOL], store=False)
+    assert final["output"][-1]["content"][0]["text"] == "Both are cold.", final["output"]
+    return "two parallel calls, %d argument deltas, and the answer to their results" % len(deltas(events, "function_call_arguments"))
+
+
+async def nonsense(client: Any, model: str) -> str:
+    final, events = await streamed(client, model, max_output_tokens=24, temperature=0.0)
+    assert final["status"] == "incomplete" and final["incomplete_details"] == {"reason": "max_output_tokens"}, final
+    assert final["usage"]["output_tokens"] == 24 and final["usage"]["input_tokens"] > 0, final["usage"]
+    said = "".join(deltas(events))
+    whole = await client.responses.create(model=model, input="Hi", max_output_tokens=24, temperature=0.0)
+    assert whole.status == "incomplete" and whole.output_text == said, (whole.output_text, said)
+    return "24 tokens in %d deltas, the same in both modes, incomplete: %r" % (len(deltas(events)), said[:40])
+
+
+async def schema(client: Any, model: str) -> str:
+    wanted = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    form = {"type": "json_schema", "name": "n", "schema": wanted}
+    _, events = await streamed(client, model, text={"format": form}, max_output_tokens=300)
+    assert isinstance(json.loads("".join(deltas(events)))["yes"], bool)
+    return "an answer by the schema: %s" % "".join("".join(deltas(events)).split())
+
+
+async def forced_tool(client: Any, model: str) -> str:
+    tool = {**TOOL, "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}}
+    choice = {"type": "function", "name": "get_weather"}
+    final, events = await streamed(client, model, tools=[tool], tool_choice=choice, max_output_tokens=300)
+    (item,) = [item for item in final["output"] if item["type"] == "function_call"]
+    assert json.loads(item["arguments"])["city"] in ("Oslo", "Rome")
+    count = len(deltas(events, "function_call_arguments"))
+    return "a forced call with %s, %d deltas, status %s" % (item["arguments"], count, final["status"])
+
+
+async def too_long(client: Any, model: str) -> str:
+    try:
+        await client.responses.create(model=model, input="word " * 6000)
+    except openai.BadRequestError as error:
+        assert error.code == "context_length_exceeded", error.body
+        return "400 context_length_exceeded: %s" % error.message[:110]
+    raise AssertionError("no error")
+
+
+async def cancelled(client: Any, model: str) -> str:
+    """The model must be free at once for the next one."""
+    stream = await client.responses.create(model=model, input="Hi", stream=True, max_output_tokens=3000)
+    async for event in stream:
+        if event.type == "response.output_text.delta":
+            break
+    await stream.close()
+    started = time.monotonic()
+    await client.responses.create(model=model, input="Hi", max_output_tokens=4)
+    return "after a cancelled answer the next one came in %.1f s" % (time.monotonic() - started)
+
+
+# ---- the servers
+MOCK = ("  - model_name: %s\n    litellm_params: {model: openai/mock, api_key: none, mock_response: %s%s}\n")
+LITELLM_CONFIG = "model_list:\n" + "".join((
+    MOCK % ("mock-text", '"Hello from the gateway: über 文 😀."', ""),
+    MOCK % ("mock-tool", '""', ", mock_tool_calls: [{id: call_1, type: function, index: 0, function: {name: get_weather, "
+                               "arguments: '{\"city\": \"Oslo\"}'}}]"),
+    MOCK % ("mock-rate", "litellm.RateLimitError", ""),
+    MOCK % ("mock-broken", "litellm.InternalServerError", ""),
+    MOCK % ("mock-context", "litellm.ContextWindowExceededError", ""),
+    "  - model_name: gateway\n    litellm_params: {model: openai/deepseek-v4-pro, api_base: '%s', api_key: '%s'}\n",
+    "litellm_settings: {num_retries: 0}\ngeneral_settings: {master_key: '%s'}\n"))
+LITELLM_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
+    ("text", "mock-text", text), ("tool, whole", "mock-tool", whole_tool), ("rate limit", "mock-rate", fails(429, "rate_limit_exceeded")),
+    ("failure", "mock-broken", fails(500, "server_error")), ("context", "mock-context", fails(400, "context_length_exceeded")),
+    ("unknown model", "no-such-model", fails(404, "model_not_found")), ("tool loop through the gateway", "gateway", tool_loop))
+LLAMA_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
+    ("text", "tiny", nonsense), ("schema", "tiny", schema), ("forced tool", "tiny", forced_tool), ("too long", "tiny", too_long),
+    ("cancel", "tiny", cancelled))
+
+
+async def litellm(python: Path, folder: Path) -> int:
+    provider, port = ScriptedProvider(strict=False), free_port()
+    provider.turns += [[think("Two."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
+                       [think("Cold."), say("Both are cold.")]]
+    config = folder / "litellm.yaml"
+    config.write_text(LITELLM_CONFIG % (provider.base_url, KEY, KEY), encoding="utf-8")
+    argv = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    url = "http://127.0.0.1:%d" % port
+    with server(argv, url + "/health/liveliness", folder, LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_TELEMETRY="False"):
+        async with before(url + "/v1", folder, "generic", "litellm") as (client, base_url):
+            wrong = await checked("litellm", client, LITELLM_CHECKS)
+            provider.turns += [[think("Look."), call("exec_command", "c3", 0, cmd="echo $((6*7))")], [say("It is 42.")]]
+            wrong += await codex_says("litellm", folder, base_url, "gateway", "It is 42.")
+    await provider.close()
+    return wrong
+
+
+async def llamacpp(python: Path, folder: Path) -> int:
+    model, port = folder / "tiny.gguf", free_port()
+    maker = await asyncio.create_subprocess_exec(str(python), str(Path(__file__).with_name("tiny_gguf.py")), str(model))
+    assert await maker.wait() == 0
+    argv = [str(python), "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "tiny", "--host", "127.0.0.1",
+            "--port", str(port), "--n_ctx", "2048", "--chat_format", "chatml-function-calling", "--n_threads", "2"]
+    url = "http://127.0.0.1:%d" % port
+    with server(argv, url + "/v1/models", folder):
+        async with before(url + "/v1", folder, "llamacpp", "llama.cpp") as (client, _):
+            return await checked("llama-cpp-python", client, LLAMA_CHECKS)
+
+
+@contextlib.asynccontextmanager
+async def before(base_url: str, folder: Path, profile: str, name: str) -> AsyncIterator[Tuple[Any, str]]:
+    """rproxy in front of a server: (client, base URL)."""
+    async with running(folder, base_url, "  retries: 0\n", CONFIG % (profile, name)) as rproxy:
+        client = openai.AsyncOpenAI(base_url=rproxy.base_url, api_key="any", max_retries=0, timeout=120)
+        try:
+            yield client, rproxy.base_url
+        finally:
+            await client.close()
+
+
+async def checked(name: str, client: Any, checks: Sequence[Tuple[str, str, Check]]) -> int:
+    """:returns: how many failed"""
+    wrong = 0
+    for title, model, check in checks:
+        try:
+            print("ok    %s, %s: %s" % (name, title, await check(client, model)), flush=True)
+        except (AssertionError, openai.OpenAIError, ValueError) as error:
+            wrong += 1
+            print("FAIL  %s, %s: %s %s" % (name, title, type(error).__name__, error), flush=True)
+    return wrong
+
+
+async def codex_says(name: str, folder: Path, base_url: str, model: str, expected: str) -> int:
+    if not os.environ.get("CODEX_BIN"):
+        print("skip  %s, Codex: CODEX_BIN is not set" % name)
+        return 0
+    from test_codex import codex
+    run = await codex(folder, base_url, "What is 6*7? Use the shell.", ws=False, model=model)
+    commands = [item.get("aggregated_output", "").strip() for item in run.items("command_execution")]
+    good = run.code == 0 and run.said == [expected] and commands == ["42"]
+    trouble = "" if good else run.errors + run.stderr[-500:]
+    print("%s  %s, Codex: ran %r, said %r %s" % ("ok  " if good else "FAIL", name, commands, run.said, trouble))
+    return 0 if good else 1
+
+
+SERVERS: Dict[str, Tuple[Sequence[str], Callable[[Path, Path], Awaitable[int]]]] = {
+    "litellm": (("litellm[proxy]",), litellm),
+    "llamacpp": (("llama-cpp-python[server]", "gguf"), llamacpp),
+}
+
+
+def main() -> int:
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rproxy-real-servers"
+    parser = argparse.ArgumentParser(prog="scripts/real_servers", description="Try rproxy in front of real servers.")
+    parser.add_argument("servers", nargs="*", help="any of %s (default: all)" % ", ".join(SERVERS))
+    parser.add_argument("--cache", type=Path, default=default, help="where they are installed (default: %(default)s)")
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    wrong = 0
+    for name in args.servers or SERVERS:
+        packages, run = SERVERS[name]
+        python = environment(args.cache, name, packages)
+        if python is not None:
+            with tempfile.TemporaryDirectory(prefix="rproxy-real-") as folder:
+                wrong += asyncio.run(run(python, Path(folder)))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
