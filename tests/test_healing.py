@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from stream_tools import Turn, call, converter, drive, end, text, texts, think
 
 from rproxy.convert.chunks import ChunkReader
+from rproxy.convert.fastpath import Shortcut
 from rproxy.convert.healing import HealFilter
 from rproxy.convert.profile import Answer
 from rproxy.convert.request import to_chat_request
+from rproxy.convert.sse import ChunkDecoder
 from rproxy.profile_rows import ROWS
 from rproxy.profiles import choose_profile
 
@@ -137,6 +139,18 @@ def test_half_a_pair_before_a_call() -> None:
     stream = converter(None, reader=reader())
     drive(stream, [text("a\ud83d"), text("\n" + LS), end()])
     assert texts(stream.response["output"]) == [("message", "a\ufffd"), ("function_call", '{"p": "/"}')]
+
+
+def test_the_short_cut_is_not_taken() -> None:
+    stream, decoder = converter(None, reader=reader()), ChunkDecoder()
+    stream.start()
+    shortcut = Shortcut(decoder, stream)
+    for piece in ["Word after word after word"[i:i + 3] for i in range(24)] + ["\n"] + [LS[i:i + 4] for i in range(0, len(LS), 4)]:
+        shortcut.feed(b"data: %b\n\n" % json.dumps(text(piece)).encode())
+    shortcut.feed(b"data: %b\n\n" % json.dumps(end()).encode())
+    shortcut.settle()
+    stream.finish()
+    assert shortcut.used == 0 and [item["type"] for item in stream.response["output"]] == ["message", "function_call"]
 
 
 def test_only_where_the_profile_says_so() -> None:

@@ -69,7 +69,7 @@ class ChunkReader:
     @property
     def transparent(self) -> bool:
         """Does text pass unchanged, until something else comes?"""
-        return not (self._filter or self._snapshots or self._halves or self.finish or self.error)
+        return not (self._filter or self._healer or self._snapshots or self._halves or self.finish or self.error)
 
     def read(self, chunk: Json) -> List[Delta]:
         """What is new in a chunk."""
