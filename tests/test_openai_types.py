@@ -42,7 +42,8 @@ PATHS: Dict[str, Any] = {
     "filtered": ([say("The first"), finish("content_filter")], {}, "incomplete"),
     "every field": ([say("Hi.")], {
         "instructions": "Be brief.", "metadata": {"a": "b"}, "temperature": 0.5, "top_p": 0.5, "top_logprobs": 0, "max_tool_calls": 3,
-        "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "service_tier": "auto", "truncation": "auto", "parallel_tool_calls": False,
+        "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "service_tier": "auto", "truncation": "auto",
+        "parallel_tool_calls": False,
         "tools": [WEATHER], "tool_choice": "auto", "store": False}, "completed"),
 }
 
