@@ -13,14 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
+from .convert.steps import parse_steps
 from .errors import ApiError, invalid, too_large
+from .gently import gently
 
 Json = Dict[str, Any]
 
 PIECE = 1 << 20
+LARGE = 1 << 20                   # bytes of JSON that are parsed in 3 ms; more is parsed in steps
 IDENTITY = ("", "identity")
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
@@ -122,6 +126,14 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     return value
 
 
+async def parse_large(text: str, what: str = "request body") -> Json:
+    """:func:`parse_object` without keeping others waiting."""
+    try:
+        return await gently(parse_steps(text, _no_constant))
+    except (ValueError, RecursionError):
+        return parse_object(text, what)                    # which knows what is wrong
+
+
 class BodyReader:
     """Collects one request body of at most ``limit`` bytes.
 
@@ -163,8 +175,17 @@ class BodyReader:
 
     def json(self) -> Json:
         """The whole body as a JSON object.  Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`."""
+        return parse_object(self._plain())
+
+    async def parsed(self) -> Json:
+        """The same, without keeping others waiting if it is large."""
+        data = self._plain()
+        if len(data) > LARGE:
+            with suppress(UnicodeDecodeError):
+                return await parse_large(data.decode("utf-8-sig"))
+        return parse_object(data)
+
+    def _plain(self) -> bytes:
         data = b"".join(self._pieces)
         self._pieces.clear()
-        if self._encoding not in IDENTITY and data:
-            data = decompress(data, self._encoding, self._limit)
-        return parse_object(data)
+        return decompress(data, self._encoding, self._limit) if self._encoding not in IDENTITY and data else data

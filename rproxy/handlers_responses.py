@@ -40,7 +40,7 @@ class ResponsesHandler(HttpHandler):
     async def post(self) -> None:
         assert self.body is not None
         repeat = repeat_of(self.request.headers, self.owner, self.body.digest)
-        request = self.body.json()
+        request = await self.body.parsed()
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' must be true or false.", param="stream")

@@ -24,10 +24,12 @@ from .config import Provider, Server
 from .convert.fastpath import Shortcut
 from .convert.request import Conversion
 from .convert.rewrite import rewritten
-from .convert.sse import ChunkDecoder, encode_json
+from .convert.sse import ChunkDecoder
+from .convert.steps import encode_steps
 from .convert.stream import StreamConverter
 from .errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
 from .failover import Failover
+from .gently import gently
 from .repairs import MOST as MOST_REPAIRS
 from .repairs import Repairs
 from .upstream import EndOfInterest, Upstream
@@ -216,7 +218,7 @@ class Turn:
         if not self._begun:
             self._held = converter.start()
         answer = _Answer(converter, self._send, self._head, self._facts)
-        body = encode_json(rewritten(conversion.chat_request(self._out is not None), provider.rewrite))
+        body = await gently(encode_steps(rewritten(conversion.chat_request(self._out is not None), provider.rewrite)))
         self._facts.provider, self._facts.request_bytes = provider.name, len(body)
         self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings

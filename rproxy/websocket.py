@@ -30,7 +30,7 @@ import tornado.websocket
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
 
-from .bodies import parse_object
+from .bodies import LARGE, parse_large, parse_object
 from .convert.fastpath import DeltaRun
 from .convert.sse import encode_json
 from .errors import ApiError, invalid, unavailable, ws_error
@@ -166,6 +166,13 @@ class Lane:
         self.out: Optional[SocketOut] = None               # of the turn that runs
 
 
+def read_message(message: Union[str, bytes]) -> Json:
+    """The JSON object in a message. Raises ApiError 400."""
+    if isinstance(message, bytes):
+        raise invalid("Binary frames are not part of the protocol; send JSON in text frames.")
+    return parse_object(message, "message")
+
+
 class ResponsesSocket(Edge, WebSocketHandler):
     """``GET /responses`` with ``Upgrade: websocket``."""
 
@@ -204,11 +211,25 @@ class ResponsesSocket(Edge, WebSocketHandler):
 
     # ---- what the client says
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
+        if isinstance(message, str) and len(message) > LARGE:
+            return self.on_large_message(message)
+        return self.obey(lambda: read_message(message))
+
+    async def on_large_message(self, message: str) -> None:
+        try:
+            request = await parse_large(message, "message")
+        except ApiError as error:
+            waits = self.write_error_event(error, None)
+        else:
+            waits = self.obey(lambda: request)
+        if waits is not None:
+            await waits
+
+    def obey(self, read: Callable[[], Json]) -> Optional[Awaitable[None]]:
+        """Do what a message says; an error becomes an event."""
         stream_id = None
         try:
-            if isinstance(message, bytes):
-                raise invalid("Binary frames are not part of the protocol; send JSON in text frames.")
-            request = parse_object(message, "message")
+            request = read()
             given = request.get("stream_id")
             if "stream_id" in request and (not isinstance(given, str) or not STREAM_ID.match(given)):
                 raise invalid(BAD_STREAM_ID, param="stream_id", code="invalid_stream_id")

@@ -15,7 +15,7 @@ LAYERS: List[Set[str]] = [
     {"__init__"},
     {"error_text", "errors", "provider_errors"},
     {"convert"},
-    {"access", "bodies", "codex_profile", "demo_rules", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel",
+    {"access", "bodies", "codex_profile", "demo_rules", "gently", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles", "proxytunnel",
      "replay", "sharing", "store", "thoughts", "tokens"},
     {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
     {"addresses", "rewrite_rules", "stored"},
