@@ -134,8 +134,8 @@ def command_check(args: argparse.Namespace, environ: Environ) -> int:
     config, note = read_config(args, environ)
     print("%s: good" % (config.path or "no configuration file, keys from the environment"))
     print("\n".join(model_lines(config)))
-    exposed = ["server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"] if config.server.is_open else []
-    for warning in [*config.warnings, *exposed, *([note] if note else [])]:
+    exposed = "server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"
+    for warning in [*config.warnings, *([exposed] if config.server.is_open else []), *([note] if note else [])]:
         print("rproxy: warning: " + warning, file=sys.stderr)
     return OK
 
