@@ -63,7 +63,8 @@ def test_what_is_no_object_is_refused_as_ever(text: str) -> None:
         assert not expected or not isinstance(expected, dict)
 
 
-@pytest.mark.parametrize("text", ['{"a": [1, 2', '{"a": [1 2]}', '{"a" 1}', '{"a": NaN}', '{"a": 1} x', "[1]", "", '{"a": 1,}', "7", '{1: 2}'])
+@pytest.mark.parametrize("text", [
+    '{"a": [1, 2', '{"a": [1 2]}', '{"a" 1}', '{"a": NaN}', '{"a": 1} x', "[1]", "", '{"a": 1,}', "7", '{1: 2}'])
 async def test_the_message_is_the_same(text: str) -> None:
     with pytest.raises(ApiError) as small:
         parse_object(text)
