@@ -56,6 +56,9 @@ class ResponsesHandler(HttpHandler):
     async def stream_turn(self, request: Json, repeat: Optional[Repeat], out: SseOut) -> None:
         """One turn as a stream; a turn that another request began is told from its result."""
         sharing, client = self.site.sharing, self.client("sse")
+        if repeat is None:
+            await self.site.service.create(request, client, out)
+            return
         joins = sharing.joins(repeat)
         turn = asyncio.ensure_future(sharing.run(repeat, lambda: self.site.service.create(request, client, out), self.answer_headers))
         try:

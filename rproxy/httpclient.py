@@ -139,6 +139,26 @@ class PooledHTTPClient(AsyncHTTPClient):
             error = exc
         callback(answer.response(error, start_time, time.monotonic() - start))
 
+    async def send(self, request: HTTPRequest) -> HTTPResponse:
+        """:meth:`fetch` for a caller with a task of its own: it saves a task, a future and some turns of the loop.
+
+        Fields of the request that are not set are not filled from the defaults. :raises TransportError: there is no answer
+        """
+        start_time, start = time.time(), time.monotonic()
+        answer, task = _Answer(request), asyncio.current_task()
+        assert task is not None
+        self._fetches[task] = None                              # so that close() finds it
+        try:
+            with _Limit(request.request_timeout or 0, "no complete answer within"):
+                await self._perform(request, answer)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise TransportError("reset", "the request was abandoned") from None
+            raise
+        finally:
+            self._fetches.pop(task, None)
+        return answer.response(None, start_time, time.monotonic() - start)
+
     async def _perform(self, request: HTTPRequest, answer: _Answer) -> None:
         try:
             url = _split(request.url)

@@ -93,7 +93,7 @@ class Upstream:
             request = self._request(provider, path, headers)
             request.method, request.body = "POST", body
             request.header_callback, request.streaming_callback = watch, on_data
-            response = await self._client.fetch(request, raise_error=False)
+            response = await self._client.send(request)
         except (TransportError, ConfigError) as error:
             raise _api_error(error, provider, watch.announced) from error
         return Result(response.code, response.headers, response.body)
