@@ -119,6 +119,7 @@ OVERLOAD_CODES = _codes(r"1305 503 529 \w*overloaded\w* service_?unavailable\w* 
                         r"insufficient_system_resource")
 OVERLOAD = re.compile(r"(?i:overloaded|\bbusy\b|(?:at|over) capacity|insufficient_system_resource|temporarily unavailable|"
                       r"loading model|访问量过大|繁忙)|DEGRADED|ResourceExhausted")
+VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
 BAD_CODES = _codes(r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* unsupported_(?:parameter|value) "
                    r"base_resp:2013 121[04] validation_error")
 
@@ -168,6 +169,7 @@ ROWS: Sequence[Row] = (
     Row("model", (*REQUEST, 403), codes=MODEL_CODES),
     Row("model", REQUEST, text=MODEL),
     Row("forbidden", (403,)),
+    Row("request", (500,), text=VALIDATION),              # llama-cpp-python
     Row("gateway", (529,)),                               # Anthropic and Cloudflare; 503 would be repeated too soon
     Row("overload", (503,)),
     Row("overload", FAILING, codes=OVERLOAD_CODES),

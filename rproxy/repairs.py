@@ -79,7 +79,8 @@ REPAIRS: Tuple[Row, ...] = (
     Row(r"please use low, high, or max|reasoning is mandatory|invalid combination of reasoning_effort and thinking", _cannot_stop_thinking),
     Row(r"(thinking|does not).{0,60}tool_choice|tool_choice.{0,80}(thinking|not support|unsupported|invalid)",
         _fixed({"tool_choice": {"any": ["auto", "none"]}})),
-    Row(r"response_format.{0,80}(unavailable|not supported|unsupported|invalid)|json_schema.{0,60}(not supported|unsupported|unavailable)",
+    Row(r"response_format.{0,80}(unavailable|not supported|unsupported|invalid|input should be)"
+        r"|json_schema.{0,60}(not supported|unsupported|unavailable)",
         _format),
     Row(r"system message must be (at the beginning|first)|only.{0,20}first message.{0,20}system", _fixed({"system_position": "first"})),
     Row(r"roles must alternate|must alternate between", _fixed({"merge_same_role": True, "system_position": "first"})),

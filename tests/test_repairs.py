@@ -46,6 +46,8 @@ CASES = [
      {"reasoning": {"required_on_tool_calls": ""}}, "reasoning.required_on_tool_calls", " "),
     ("Thinking mode does not support this tool_choice", {}, "tool_choice.any", ("auto", "none")),
     ("This response_format type is unavailable now", {}, "response_format", ("text", "json_object")),
+    ("""{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': "Input should be 'text' or 'json_object'"}""",
+     {}, "response_format", ("text", "json_object")),
     ("System message must be at the beginning.", {}, "system_position", "first"),
     ("Conversation roles must alternate user/assistant/user/assistant/...", {}, "merge_same_role", True),
     ("Unexpected role 'user' after role 'tool'", {}, "assistant_after_tool", True),
