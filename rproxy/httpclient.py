@@ -155,6 +155,9 @@ class PooledHTTPClient(AsyncHTTPClient):
             if self._closed:
                 raise TransportError("reset", "the request was abandoned") from None
             raise
+        except TransportError:
+            if not answer.refused:
+                raise
         finally:
             self._fetches.pop(task, None)
         return answer.response(None, start_time, time.monotonic() - start)
@@ -397,12 +400,17 @@ class _Answer:
         if self._decoder is not None and self._good:
             self._decoder.close()
 
+    @property
+    def refused(self) -> bool:
+        """Did an answer begin that is not 2xx?"""
+        return self._head is not None and not self._good
+
     def response(self, error: Optional[BaseException], start_time: float, seconds: float) -> HTTPResponse:
         """What ``fetch`` gives to its caller: the answer, or Tornado's 599 with the error.
 
         An answer that is not 2xx and breaks off is one: its status says more than the way it ended.
         """
-        if self._head is None or error is not None and (self._good or not isinstance(error, TransportError)):
+        if self._head is None or error is not None and not (self.refused and isinstance(error, TransportError)):
             return HTTPResponse(self._request, 599, error=error, request_time=seconds, start_time=start_time)
         return HTTPResponse(self._request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
                             reason=self._head.reason, request_time=seconds, start_time=start_time)
