@@ -195,7 +195,8 @@ async def drain(site: Site, hurry: asyncio.Event) -> None:
         await asyncio.sleep(0)        # so that finished tasks leave the table
     waiting.cancel()
     for turn in list(site.turns.values()):
-        turn.cancel()
+        if turn is not None:
+            turn.cancel()
     if site.turns:
         await asyncio.wait(set(site.turns), timeout=LAST_WORDS)
     if site.sessions:                 # their clients answer the close frame with one of their own

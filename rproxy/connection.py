@@ -108,9 +108,8 @@ class Connection:
         self._parser, self._receiver, self._answered = parser, receiver, False
         self._limits = (first_byte_timeout, idle_timeout)
         future = self._future = self._loop.create_future()
-        if sum(map(len, request)) <= ONE_PACKET:
-            request = [b"".join(request)]
-        self._output = [memoryview(piece) for piece in request if piece]
+        small = sum(map(len, request)) <= ONE_PACKET
+        self._output = [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
         self._arm(first_byte_timeout)
         self._write()
         try:

@@ -4,7 +4,7 @@
 request as soon as its header is there.  A refusal is written at once, but the connection is kept until the body has passed, up to
 ``LINGER`` bytes: closing a socket that still receives makes TCP drop the very answer that explains the refusal.
 
-**The turn.**  ``service.create`` runs in a task of its own.  When the client goes, Tornado calls ``on_connection_close`` and the task
+**The turn.**  ``service.create`` runs in the handler's task.  When the client goes, Tornado calls ``on_connection_close`` and the turn
 is cancelled, whether or not the provider says anything.  When the server stops, what still runs after the grace period is cancelled,
 too; a stream that has begun then ends with ``response.failed``, because a client must never have to guess how a turn ended.
 
@@ -16,7 +16,22 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, Callable, ClassVar, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set, Tuple
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    ClassVar,
+    Coroutine,
+    Dict,
+    Mapping,
+    MutableMapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+)
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
@@ -36,6 +51,7 @@ from .wire import Progress, Wire, drained
 log = logging.getLogger("rproxy.http")
 
 Json = Dict[str, Any]
+T = TypeVar("T")
 
 LINGER = 8 << 20                  # bytes of a refused body that are read and thrown away
 LINGER_SECONDS = 10.0
@@ -55,14 +71,14 @@ class Session(Protocol):
 class Site:
     """What the handlers of one server share.
 
-    ``turns`` maps a running handler task to the task that runs its turn (the one to cancel).
+    ``turns`` maps a running handler task to the task to cancel in the end, which may be itself; None: it only says goodbye.
     """
 
     config: Config
     service: Service
     access: Access
     draining: bool = False
-    turns: Dict[asyncio.Task[Any], asyncio.Task[Any]] = field(default_factory=dict)
+    turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
     sharing: Sharing = field(default_factory=Sharing)
 
@@ -132,9 +148,8 @@ class Edge(RequestHandler):
     def client(self, transport: str, *, request_id: Optional[str] = None, local: Optional[MutableMapping[str, Any]] = None,
                interrupt: Optional[asyncio.Event] = None) -> Client:
         """Who asks, for the service."""
-        headers = {name.lower(): value for name, value in self.request.headers.get_all()}
         return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
-                      headers=headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)
+                      headers=self.request.headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)
 
     @property
     def answer_headers(self) -> Dict[str, str]:
@@ -270,19 +285,23 @@ class HttpHandler(Edge):
         """The parameters of the URL; of one that comes more than once the last."""
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
-    async def run_turn(self, work: Any) -> Any:
-        """Await ``work`` in a task that ends with the client.
+    async def run_turn(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``, which is cancelled when the client goes, or when the server has waited long enough.
 
         Raises what ``work`` raises, tornado.web.Finish when the client is gone, ApiError 503 when the server stops.
         """
-        turn = self._turn = asyncio.ensure_future(work)
         if self._gone:
-            turn.cancel()
-        self.site.track(current_task(), turn)
-        await asyncio.wait({turn})
-        if turn.cancelled():
-            raise Finish() if self._gone else unavailable(STOPPING)
-        return turn.result()
+            work.close()
+            raise Finish()
+        task = self._turn = current_task()
+        self.site.track(task, task)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise (Finish() if self._gone else unavailable(STOPPING)) from None
+        finally:
+            self._turn = None
+            self.site.turns[task] = None
 
     def options(self, *args: str) -> None:
         """A browser asks what it may send; only listed origins get an answer that helps them."""
@@ -293,7 +312,7 @@ class HttpHandler(Edge):
             self.set_header("Access-Control-Allow-Methods", ", ".join(self.verbs))
             self.set_header("Access-Control-Allow-Headers", self.request.headers.get("Access-Control-Request-Headers", "*"))
 
-    async def send_events(self, work: Callable[[SseOut], Awaitable[Any]], *, lasts: bool = False) -> None:
+    async def send_events(self, work: Callable[[SseOut], Coroutine[Any, Any, None]], *, lasts: bool = False) -> None:
         """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its first event.
 
         :arg lasts: what is shown goes on without this client, so that it must not be told to have failed when only the showing ends

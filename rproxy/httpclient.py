@@ -37,7 +37,7 @@ from .dial import Route, dial
 from .http1 import GzipDecoder, Head, ProtocolError, ResponseParser
 from .proxytunnel import Proxy
 
-__all__ = ["EndOfInterest", "HeadCallback", "PooledHTTPClient", "Stats", "TransportError"]
+__all__ = ["Answer", "EndOfInterest", "HeadCallback", "PooledHTTPClient", "Stats", "TransportError"]
 
 MAX_ERROR_BODY = 1 << 20    # bytes of a non-2xx body that are kept
 MAX_BODY = 100 << 20        # bytes of a 2xx body without streaming_callback; Tornado's own limit
@@ -58,6 +58,23 @@ class Stats(NamedTuple):
     connects: int
     reused: int
     retried: int
+
+
+class Answer(NamedTuple):
+    """What :meth:`PooledHTTPClient.send` gives. ``body``: what a ``streaming_callback`` has not got."""
+
+    status: int
+    headers: httputil.HTTPHeaders
+    body: bytes
+
+
+class _Message(NamedTuple):
+    """A request as it goes out. ``pieces`` is emptied when it is not needed any more."""
+
+    route: Route
+    method: str
+    connect_timeout: Optional[float]
+    pieces: List[bytes]
 
 
 class HeadCallback:
@@ -125,11 +142,11 @@ class PooledHTTPClient(AsyncHTTPClient):
 
     async def _run(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
         start_time, start = time.time(), time.monotonic()
-        answer = _Answer(request)
+        receiver = _Receiver(request)
         error: Optional[BaseException] = None
         try:
             with _Limit(request.request_timeout or 0, "no complete answer within"):
-                await self._perform(request, answer)
+                await self._perform(self._message(request), receiver)
         except asyncio.CancelledError:
             future = self._fetches.get(asyncio.current_task())  # type: ignore[arg-type]
             if future is None or future.cancelled():
@@ -137,50 +154,54 @@ class PooledHTTPClient(AsyncHTTPClient):
             error = TransportError("reset", "the request was abandoned")
         except Exception as exc:
             error = exc
-        callback(answer.response(error, start_time, time.monotonic() - start))
+        callback(receiver.response(request, error, start_time, time.monotonic() - start))
 
-    async def send(self, request: HTTPRequest) -> HTTPResponse:
-        """:meth:`fetch` for a caller with a task of its own: it saves a task, a future and some turns of the loop.
+    async def send(self, request: HTTPRequest) -> Answer:
+        """:meth:`fetch` for a caller with a task of its own: it saves a task, a future, and memory while the answer comes.
 
         Fields of the request that are not set are not filled from the defaults. :raises TransportError: there is no answer
         """
-        start_time, start = time.time(), time.monotonic()
-        answer, task = _Answer(request), asyncio.current_task()
+        message, receiver, limit = self._message(request), _Receiver(request), request.request_timeout or 0
+        del request
+        task = asyncio.current_task()
         assert task is not None
         self._fetches[task] = None                              # so that close() finds it
         try:
-            with _Limit(request.request_timeout or 0, "no complete answer within"):
-                await self._perform(request, answer)
+            with _Limit(limit, "no complete answer within"):
+                await self._perform(message, receiver)
         except asyncio.CancelledError:
             if self._closed:
                 raise TransportError("reset", "the request was abandoned") from None
             raise
         except TransportError:
-            if not answer.refused:
+            if not receiver.refused:
                 raise
         finally:
             self._fetches.pop(task, None)
-        return answer.response(None, start_time, time.monotonic() - start)
+        return receiver.answer()
 
-    async def _perform(self, request: HTTPRequest, answer: _Answer) -> None:
+    def _message(self, request: HTTPRequest) -> _Message:
         try:
             url = _split(request.url)
             route = self._route(request, url)
-            message = _write_request(request, url, route)
+            return _Message(route, request.method, request.connect_timeout, _write_request(request, url, route))
         except (ValueError, OSError) as error:                  # UnicodeError and SSLError, too
             raise TransportError("connect", "this request cannot be sent: %s" % error, real_error=error) from None
-        connection = self._take(route)
+
+    async def _perform(self, message: _Message, receiver: _Receiver) -> None:
+        receiver.sent = message.pieces
+        connection = self._take(message.route)
         if connection is not None:
             try:
-                return await self._exchange(connection, request, message, answer)
+                return await self._exchange(connection, message, receiver)
             except TransportError as error:
                 if error.kind != "reset" or error.answered:
                     raise
                 self._retried += 1
-        await self._exchange(await self._connect(route, request.connect_timeout), request, message, answer)
+        await self._exchange(await self._connect(message.route, message.connect_timeout), message, receiver)
 
-    async def _exchange(self, connection: Connection, request: HTTPRequest, message: List[bytes], answer: _Answer) -> None:
-        await connection.exchange(message, ResponseParser(request.method), answer, self.first_byte_timeout, self.idle_timeout)
+    async def _exchange(self, connection: Connection, message: _Message, receiver: _Receiver) -> None:
+        await connection.exchange(message.pieces, ResponseParser(message.method), receiver, self.first_byte_timeout, self.idle_timeout)
 
     # The pool...
 
@@ -333,11 +354,15 @@ def _implied_headers(request: HTTPRequest, url: SplitResult, route: Route, body:
     return headers
 
 
-class _Answer:
-    """Receives one answer: calls the request's callbacks with a 2xx answer, keeps the body otherwise."""
+class _Receiver:
+    """Receives one answer: calls the request's callbacks with a 2xx answer, keeps the body otherwise.
+
+    ``sent``: the request's bytes; they are given up as soon as there is an answer.
+    """
 
     def __init__(self, request: HTTPRequest) -> None:
-        self._request = request
+        self.sent: List[bytes] = []
+        self._header_callback, self._streaming_callback = request.header_callback, request.streaming_callback
         self._head: Optional[Head] = None
         self._headers = httputil.HTTPHeaders()
         self._decoder: Optional[GzipDecoder] = None
@@ -348,11 +373,12 @@ class _Answer:
 
     def on_head(self, head: Head) -> None:
         self._head = head
+        self.sent.clear()
         for name, value in head.headers:
             self._headers.add(name, value)
         self._good = 200 <= head.status < 300
         if self._good:
-            self._callback = self._request.streaming_callback
+            self._callback = self._streaming_callback
             self._room = MAX_BODY
         coding = [name for name in head.values("content-encoding") if name != "identity"]
         if coding in (["gzip"], ["x-gzip"]):
@@ -364,7 +390,7 @@ class _Answer:
         self._announce(head)
 
     def _announce(self, head: Head) -> None:
-        callback = self._request.header_callback
+        callback = self._header_callback
         if isinstance(callback, HeadCallback):
             callback.on_head(head.status, self._headers)
         elif callback is not None:
@@ -405,14 +431,18 @@ class _Answer:
         """Did an answer begin that is not 2xx?"""
         return self._head is not None and not self._good
 
-    def response(self, error: Optional[BaseException], start_time: float, seconds: float) -> HTTPResponse:
+    def answer(self) -> Answer:
+        """What came, of a refusal that broke off, too."""
+        return Answer(self._head.status if self._head is not None else 599, self._headers, bytes(self._body))
+
+    def response(self, request: HTTPRequest, error: Optional[BaseException], start_time: float, seconds: float) -> HTTPResponse:
         """What ``fetch`` gives to its caller: the answer, or Tornado's 599 with the error.
 
         An answer that is not 2xx and breaks off is one: its status says more than the way it ended.
         """
         if self._head is None or error is not None and not (self.refused and isinstance(error, TransportError)):
-            return HTTPResponse(self._request, 599, error=error, request_time=seconds, start_time=start_time)
-        return HTTPResponse(self._request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
+            return HTTPResponse(request, 599, error=error, request_time=seconds, start_time=start_time)
+        return HTTPResponse(request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
                             reason=self._head.reason, request_time=seconds, start_time=start_time)
 
 

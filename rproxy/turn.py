@@ -218,11 +218,11 @@ class Turn:
         if not self._begun:
             self._held = converter.start()
         answer = _Answer(converter, self._send, self._head, self._facts)
-        body = await gently(encode_steps(rewritten(conversion.chat_request(self._out is not None), provider.rewrite)))
-        self._facts.provider, self._facts.request_bytes = provider.name, len(body)
+        self._facts.provider = provider.name
         self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings
-        await self._exchange(provider, body, answer)
+        request = rewritten(conversion.chat_request(self._out is not None), provider.rewrite)
+        await self._exchange(provider, await gently(encode_steps(request)), answer)
         if self._client.interrupt is not None and self._client.interrupt.is_set():
             await self._finish(converter, conversion, provider, converter.interrupt())
             return
@@ -247,8 +247,10 @@ class Turn:
 
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
+        self._facts.request_bytes = len(body)
         exchange = asyncio.ensure_future(self._means.upstream.chat(
             provider, body, headers={}, on_head=answer.head, on_data=answer.data, path=PATHS[provider.wire]))
+        del body                                 # it may be large, and this may take long
         waits: List[asyncio.Future[Any]] = [exchange, answer.over]
         interrupt = self._client.interrupt
         if interrupt is not None:
@@ -356,6 +358,7 @@ class _Answer:
         batches = self._shortcut.feed(data)
         for events in batches:
             written = self._send(events) or written
+        self._shortcut.learn()
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
             raise EndOfInterest
         if self.converter.finish_seen and (batches or self._grace is None):

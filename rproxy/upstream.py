@@ -93,10 +93,11 @@ class Upstream:
             request = self._request(provider, path, headers)
             request.method, request.body = "POST", body
             request.header_callback, request.streaming_callback = watch, on_data
-            response = await self._client.send(request)
+            sending = self._client.send(request)
+            del request, body                    # a long history; nobody needs it any more when the answer begins
+            return Result(*await sending)
         except (TransportError, ConfigError) as error:
             raise _api_error(error, provider, watch.announced) from error
-        return Result(response.code, response.headers, response.body)
 
     async def preconnect(self, provider: Provider) -> None:
         """Open a connection, so that the next chat() saves the time for it. :raises ApiError: that is not possible"""

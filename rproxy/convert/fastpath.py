@@ -94,13 +94,16 @@ class Form(NamedTuple):
 
 
 class Template(NamedTuple):
-    """An event of the provider without its text: ``prefix``, the string, ``suffix``. In ``chunk`` it is the delta's ``key``."""
+    """An event of the provider without its text, ``prefix`` and ``suffix``, and ours."""
 
     prefix: bytes
     suffix: bytes
-    chunk: Json
-    key: str
     form: Form
+
+    def chunk(self, text: bytes) -> Json:
+        """The chunk with this text in it, as JSON spells it."""
+        chunk: Json = json.loads(b"%b%b%b" % (self.prefix[len(b"data:"):], text, self.suffix))
+        return chunk
 
     def begins(self, data: bytes) -> bool:
         """May this become an event of the template, when more comes?"""
@@ -118,7 +121,7 @@ class Shortcut:
         self._decoder = decoder
         self._converter = converter
         self._template: Optional[Template] = None
-        self._lesson: Optional[Tuple[bytes, Json, Json]] = None     # what a template can be made of, see learn()
+        self._lesson: Optional[Tuple[bytes, Json, Json]] = None     # what a template can be made of, see template_of()
         self._lessons = LESSONS
         self._served = 0                   # deltas of the present template
         self._unsettled: List[bytes] = []  # their texts, unless the converter knows them
@@ -126,7 +129,7 @@ class Shortcut:
 
     def feed(self, data: bytes) -> List[Events]:
         """What the provider sent, as lists of events, none of them empty."""
-        template = self._learned()
+        template = self.learn()
         if template is None:
             return self._plain(data)
         if self._held:
@@ -138,12 +141,18 @@ class Shortcut:
             return [run] + (self._leave(template, rest) if rest else [])
         return self._leave(template, data)
 
+    def learn(self) -> Optional[Template]:
+        """The template for what follows. To be called when the events of :meth:`feed` are on their way, which shall not wait for this."""
+        if self._lesson is not None:
+            lesson, self._lesson = self._lesson, None
+            self._template = template_of(*lesson)
+        return self._template
+
     def settle(self) -> None:
         """Give the converter the text that passed it by. To be called before anything is asked of it but the number of the next event."""
         if self._unsettled and self._template is not None:
-            text = json.loads(b'"%b"' % b"".join(self._unsettled))
-            self._unsettled = []
-            self._converter.feed(_with_text(self._template, text))
+            texts, self._unsettled = self._unsettled, []
+            self._converter.feed(self._template.chunk(b"".join(texts)))
             self._converter.advance(-1)    # that was counted before
 
     def close(self) -> List[Json]:
@@ -182,16 +191,9 @@ class Shortcut:
         cut = data.rfind(b"\n") + 1
         batches = self._taught(data[:cut]) if cut else []
         if cut < len(data):
-            template = self._learned()
+            template = self.learn()
             batches += self._taught(data[cut:]) if template is None else self._leave(template, data[cut:])
         return batches
-
-    def _learned(self) -> Optional[Template]:
-        """The present template; it is learned only now, for the event that taught it shall not wait for that."""
-        if self._lesson is not None:
-            lesson, self._lesson = self._lesson, None
-            self._template = learn(*lesson)
-        return self._template
 
     def _forget(self) -> None:
         """What follows may mean something else than before."""
@@ -214,7 +216,7 @@ class Shortcut:
         return [events] if events else []
 
 
-def learn(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
+def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
     """The template of the last event in ``data``, which is ``chunk`` and became ``event``; None: it does not lend itself to that."""
     key = _key(chunk, event["delta"])
     separator = next((end for end in _ENDS if data.endswith(end)), None)
@@ -228,9 +230,8 @@ def learn(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
     form = _form(event)
     for spelling in {json.dumps(event["delta"]), json.dumps(event["delta"], ensure_ascii=False)}:
         prefix, found, suffix = line.rpartition(spelling.encode())
-        template = Template(prefix + b'"', b'"' + suffix + separator, chunk, key, form)
-        if found and _parsed(b'%b"%b"%b' % (prefix[5:], _MARK.encode(), suffix)) == _with_text(template, _MARK):
-            return template
+        if found and _parsed(b'%b"%b"%b' % (prefix[5:], _MARK.encode(), suffix)) == _with_text(chunk, key, _MARK):
+            return Template(prefix + b'"', b'"' + suffix + separator, form)
     return None
 
 
@@ -247,9 +248,9 @@ def _key(chunk: Json, text: str) -> Optional[str]:
     return told[0] if len(told) == 1 and delta[told[0]] == text else None
 
 
-def _with_text(template: Template, text: str) -> Json:
-    choice = template.chunk["choices"][0]
-    return {**template.chunk, "choices": [{**choice, "delta": {**choice["delta"], template.key: text}}]}
+def _with_text(chunk: Json, key: str, text: str) -> Json:
+    choice = chunk["choices"][0]
+    return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], key: text}}]}
 
 
 def _form(event: Json) -> Form:

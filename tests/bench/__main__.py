@@ -21,6 +21,7 @@ from variants import DIRECT, LITELLM, OURS, PEERS, PROJECT, RIVALS, Variant, lau
 Row = Tuple[str, bool]            # name of the variant, TLS to the provider
 Samples = Dict[Row, Dict[str, List[float]]]
 TLS_SERVERS = ("rproxy", "naive")
+NAMES = [variant.name for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]]
 MARKS = ("<!-- scripts/bench -->\n", "<!-- end -->\n")
 
 COLUMNS = (                       # figure, heading, format
@@ -104,7 +105,7 @@ def table(samples: Samples, rounds: int) -> str:
               for (name, tls), figures in samples.items()}
     lines = ["Measured on: %s. Medians of %d rounds." % (lab.machine(), rounds), "",
              "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, figures in middle.items():
+    for name, figures in sorted(middle.items(), key=lambda row: NAMES.index(row[0].replace(", TLS", ""))):
         cells = (shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)
         lines.append("| %s | %s |" % (name, " | ".join(cells)))
     lines += ["", "| ratio or difference | here | target |", "|---|---|---|"]
@@ -114,9 +115,11 @@ def table(samples: Samples, rounds: int) -> str:
         except KeyError:
             continue
         lines.append("| %s | %.2f | at most %g |" % (text, a / b if how == "/" else a - b, target))
-    peers = [middle[variant.name]["rate"] for variant in [*PEERS, LITELLM] if "rate" in middle.get(variant.name, {})]
+    peers = [middle[variant.name]["rate"] for variant in [*PEERS, LITELLM]
+             if "Rust" not in variant.name and "rate" in middle.get(variant.name, {})]
     if peers:
-        lines.append("| deltas/s at saturation: of the best peer | %.2f | at least 2 |" % (middle["rproxy, SSE"]["rate"] / max(peers)))
+        lines.append("| deltas/s at saturation: of the best peer in Python | %.1f | at least 2 |"
+                     % (middle["rproxy, SSE"]["rate"] / max(peers)))
     return "\n".join(lines) + "\n"
 
 

@@ -114,7 +114,7 @@ RIVALS = [
     Variant("naive Tornado translator", "naive", "sse", "/v1/responses", rival("naive"), leaks=True),
 ]
 PEERS = [
-    Variant("codex-relay", "codex-relay", "sse", "/v1/responses", codex_relay, "codex-relay"),
+    Variant("codex-relay (Rust)", "codex-relay", "sse", "/v1/responses", codex_relay, "codex-relay"),
     Variant("codex-bridge-python", "codex-bridge-python", "sse", "/v1/responses", codex_bridge, "codex-bridge-python"),
     Variant("codex-proxy", "codex-proxy", "sse", "/responses", codex_proxy, "codex-proxy"),
     Variant("open-responses-server", "open-responses-server", "sse", "/responses", open_responses_server, "open-responses-server"),
@@ -150,4 +150,4 @@ def launch(variant: Variant, provider: Provider, folder: Path) -> Process:
     files.mkdir(exist_ok=True)
     port = free_port()
     argv, env = variant.start(Place(port, provider, files))
-    return Process(argv, port, files / "log", env)
+    return Process(argv, port, files / "stderr.txt", env)
