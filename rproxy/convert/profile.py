@@ -120,11 +120,6 @@ class Profile:
     headers: Mapping[str, str] = _merged()
     query: Mapping[str, str] = _merged()
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], name: str = "generic") -> Profile:
-        """The generic profile with the values of ``data`` on top, called ``name``. :raises FieldError: see :meth:`override`"""
-        return replace(cls().override(data), name=name)
-
     def override(self, data: Mapping[str, Any]) -> Profile:
         """This profile with the values of ``data``, in the shape of the configuration; nested mappings are merged field by field.
 
