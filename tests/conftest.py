@@ -49,9 +49,13 @@ def log_guard() -> Iterator[LogGuard]:
     """Fails the test when anything was logged at WARNING or above that :func:`expect_log` did not announce."""
     guard = LogGuard()
     root = logging.getLogger()
+    ours = logging.getLogger("rproxy")
+    levels, handlers = (root.level, ours.level), root.handlers[:]
     root.addHandler(guard)
     yield guard
-    root.removeHandler(guard)
+    for logger, level in zip((root, ours), levels):
+        logger.setLevel(level)
+    root.handlers[:] = handlers       # what a test sets up for a command must not outlive it: its stream does not either
     complaints = guard.complaints()
     if complaints:
         pytest.fail("\n".join(complaints), pytrace=False)
