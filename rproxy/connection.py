@@ -18,6 +18,7 @@ import asyncio
 import enum
 import socket
 import ssl
+import time
 from typing import Awaitable, Callable, List, Optional, Protocol, Tuple
 
 from tornado.httpclient import HTTPClientError
@@ -56,12 +57,14 @@ class EndOfInterest(Exception):
     """
 
 
+Deliver = Callable[[bytes], Optional[Awaitable[None]]]
+
+
 class Receiver(Protocol):
     """Who gets the answer. The methods may raise; the exchange then ends with that very exception."""
 
-    def on_head(self, head: Head) -> None: ...
-
-    def on_data(self, data: bytes) -> Optional[Awaitable[None]]: ...
+    def on_head(self, head: Head) -> Deliver:
+        """:returns: what to call with each piece of the body"""
 
     def on_end(self) -> None: ...
 
@@ -83,6 +86,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._parser = ResponseParser()
         self._receiver: Optional[Receiver] = None
+        self._deliver: Optional[Deliver] = None         # there is a receiver, and it has the head
         self._future: Optional[asyncio.Future[None]] = None
         self._pause: Optional[asyncio.Future[None]] = None
         self._pause_is_ours = False
@@ -134,7 +138,7 @@ class Connection:
 
     def _release(self) -> Optional[asyncio.Future[None]]:
         """Forget the caller, its callbacks and its limits."""
-        future, self._future, self._receiver = self._future, None, None
+        future, self._future, self._receiver, self._deliver = self._future, None, None, None
         self._arm(0)
         pause, self._pause = self._pause, None
         if pause is not None and self._pause_is_ours:
@@ -168,13 +172,13 @@ class Connection:
     # Limits...
 
     def _arm(self, limit: float) -> None:
-        self._last, self._limit = self._loop.time(), limit
+        self._last, self._limit = time.monotonic(), limit
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(limit, self._on_timer) if limit else None
 
     def _on_timer(self) -> None:
-        left = self._last + self._limit - self._loop.time()
+        left = self._last + self._limit - time.monotonic()
         if self._pause is not None:             # the silence is ours
             left = self._limit
         if left > 0 and self.state is State.BUSY:
@@ -201,7 +205,7 @@ class Connection:
         try:
             while self._output:
                 sent = self._sock.send(self._output[0])
-                self._last = self._loop.time()
+                self._last = time.monotonic()
                 self._output[0] = self._output[0][sent:]
                 if not self._output[0]:
                     del self._output[0]
@@ -223,7 +227,7 @@ class Connection:
                 return
             except OSError as error:
                 return self._fail(TransportError("reset", "the connection broke: %s" % error, self._answered, error))
-            self._last = self._loop.time()
+            self._last = time.monotonic()
             self._answered = self._answered or size > 0
             if self._receiver is None and self.state is not State.DRAINING:
                 return self.close()
@@ -234,17 +238,14 @@ class Connection:
     def _take(self, data: bytes) -> None:
         """What came (nothing: the other side closed) goes through the parser to the receiver."""
         try:
-            headless = self._parser.head is None
-            if data:
-                body = self._parser.feed(data)
-            else:
-                self._parser.feed_eof()
-                body = b""
-            if headless and self._parser.head is not None and self._receiver is not None:
+            body = self._parser.feed(data) if data else self._parser.feed_eof()
+            if self._deliver is None and self._receiver is not None and self._parser.head is not None:
                 self._arm(self._limits[1])
-                self._receiver.on_head(self._parser.head)
-            if body and self._receiver is not None:
-                self._hold(self._receiver.on_data(body))
+                self._deliver = self._receiver.on_head(self._parser.head)
+            if body and self._deliver is not None:
+                wait_for = self._deliver(body)
+                if wait_for is not None:
+                    self._hold(wait_for)
             if self._parser.done and self._receiver is not None:
                 self._receiver.on_end()
         except EndOfInterest:
@@ -258,10 +259,8 @@ class Connection:
 
     # Backpressure...
 
-    def _hold(self, wait_for: Optional[Awaitable[None]]) -> None:
+    def _hold(self, wait_for: Awaitable[None]) -> None:
         """Read no more until the receiver is ready."""
-        if wait_for is None:
-            return
         self._pause = pause = asyncio.ensure_future(wait_for)
         self._pause_is_ours = pause is not wait_for     # a task for a coroutine; a future belongs to whoever made it
         self._watch()
@@ -272,7 +271,7 @@ class Connection:
         if pause is not self._pause:            # the exchange ended meanwhile
             return
         self._pause = None
-        self._last = self._loop.time()
+        self._last = time.monotonic()
         if error is not None:
             self._fail(error)
         elif self._parser.done:

@@ -66,6 +66,7 @@ class ResponseParser:
         self.done = False
         self._method = method
         self._persistent = False
+        self._chunks = self._chunk_line     # one object, so that it can be recognised
         self._state: Callable[[bytes, int], int] = self._status_line
         self._rest = b""                    # an unfinished line
         self._extra = False                 # bytes came after the end
@@ -84,6 +85,12 @@ class ResponseParser:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        if self._state is self._chunks:     # one whole chunk, as events usually come
+            match = _CHUNK.match(data)
+            if match is not None:
+                start, end = match.end(), len(data) - 2
+                if start < end == start + int(match[1], 16) and data.endswith(b"\r\n"):
+                    return data[start:end]
         position, end = 0, len(data)
         while position < end and not self.done:
             after = self._state(data, position)
@@ -96,8 +103,11 @@ class ResponseParser:
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
-    def feed_eof(self) -> None:
-        """The server closed its side. :raises ProtocolError: ``truncated``, unless that is a proper end of this answer"""
+    def feed_eof(self) -> bytes:
+        """The server closed its side. :returns: b"", for no more can come
+
+        :raises ProtocolError: ``truncated``, unless that is a proper end of this answer
+        """
         if self._state == self._until_close:
             self.done = True
         elif self.head is not None and not self.done:
@@ -105,6 +115,7 @@ class ResponseParser:
         elif self.head is None:
             where = "in the middle of the head" if self._rest or self._budget < MAX_HEAD else "without an answer"
             raise ProtocolError("the connection was closed " + where, truncated=True)
+        return b""
 
     # Lines of the head...
 
@@ -180,7 +191,7 @@ class ResponseParser:
             if coding != ["chunked"]:
                 raise ProtocolError("Transfer-Encoding %r is not supported" % ", ".join(coding)[:80])
             self._persistent = self._persistent and not lengths    # two lengths: the chunks count, but never trust the rest
-            self._state = self._chunk_line
+            self._state = self._chunks
         elif lengths:
             if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
                 raise ProtocolError("Content-Length %r is not one number" % ", ".join(lengths)[:80])
@@ -208,7 +219,7 @@ class ResponseParser:
         match = _CHUNK.match(data, position)
         if match is None:
             return self._bad_chunk_line(data, position)
-        while match is not None:                        # whole chunks, as events usually come
+        while match is not None:                        # whole chunks
             start = match.end()
             end = start + int(match[1], 16)
             if start == end or not data.startswith(b"\r\n", end):
@@ -237,7 +248,7 @@ class ResponseParser:
     def _chunk_end(self, data: bytes, position: int) -> int:
         for end in (b"\r\n", b"\n"):
             if data.startswith(end, position):
-                self._state = self._chunk_line
+                self._state = self._chunks
                 return position + len(end)
         if data[position:] == b"\r":
             return WAIT

@@ -371,7 +371,7 @@ class _Receiver:
         self._body = bytearray()
         self._room = MAX_ERROR_BODY
 
-    def on_head(self, head: Head) -> None:
+    def on_head(self, head: Head) -> Callable[[bytes], Optional[Awaitable[None]]]:
         self._head = head
         self.sent.clear()
         for name, value in head.headers:
@@ -388,6 +388,7 @@ class _Receiver:
         elif coding:
             self._room = 0                                      # the status says more than a body that nobody can read
         self._announce(head)
+        return self._callback if self._callback is not None and self._decoder is None else self._take
 
     def _announce(self, head: Head) -> None:
         callback = self._header_callback
@@ -399,7 +400,7 @@ class _Receiver:
                 callback("%s: %s\r\n" % (name, value))
             callback("\r\n")
 
-    def on_data(self, data: bytes) -> Optional[Awaitable[None]]:
+    def _take(self, data: bytes) -> Optional[Awaitable[None]]:
         if self._decoder is not None:
             data = self._decode(self._decoder, data)
         if not data:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
 
 from .config import Provider, Server
-from .convert.fastpath import Shortcut
+from .convert.fastpath import DeltaRun, Shortcut
 from .convert.request import Conversion
 from .convert.rewrite import rewritten
 from .convert.sse import ChunkDecoder
@@ -358,7 +358,10 @@ class _Answer:
         batches = self._shortcut.feed(data)
         for events in batches:
             written = self._send(events) or written
-        self._shortcut.learn()
+        if len(batches) == 1 and type(batches[0]) is DeltaRun and self._facts.answer_bytes <= MAX_ANSWER:
+            return written                       # text, and nothing else
+        if self._shortcut.lesson is not None:
+            self._shortcut.learn()
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
             raise EndOfInterest
         if self.converter.finish_seen and (batches or self._grace is None):

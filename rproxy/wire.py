@@ -6,6 +6,7 @@ loop for every delta.  :class:`Progress` remembers how far a turn has come, so t
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any, Awaitable, Dict, Optional, Sequence
 
@@ -29,11 +30,12 @@ class Wire:
     def send(self, data: bytes) -> Optional[Awaitable[None]]:
         """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""
         stream, sent = self._stream, 0
-        if stream.closed():
-            return None               # the close callback cancels the turn
+        sock: Optional[socket.socket] = stream.socket
+        if sock is None:
+            return None               # closed; the close callback cancels the turn
         if not stream.writing():
             try:
-                sent = stream.socket.send(data)
+                sent = sock.send(data)
             except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 pass
             except OSError as error:
@@ -76,7 +78,7 @@ class Progress:
 
     def note(self, events: Sequence[Json]) -> None:
         """Remember the position in the stream."""
-        if isinstance(events, DeltaRun):
+        if type(events) is DeltaRun:
             self._next = events.after
             return
         last = events[-1]

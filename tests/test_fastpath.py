@@ -220,4 +220,6 @@ def test_a_run_is_a_sequence_of_events() -> None:
     assert len(run) == 3 and run[-1] == list(run)[2] and run[:2] == list(run)[:2]
     assert run.after == run[-1]["sequence_number"] + 1
     assert run.sse() == encode_sse(list(run))
+    one = shortcut.feed(event)[0]
+    assert isinstance(one, DeltaRun) and one.sse() == encode_sse(list(one))
     assert [json.loads(payload) for payload in run.payloads()] == list(run)

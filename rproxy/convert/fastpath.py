@@ -43,6 +43,8 @@ class DeltaRun(Sequence[Json]):
     :arg first: the sequence_number of the first
     """
 
+    __slots__ = ("_first", "_form", "_texts")
+
     def __init__(self, form: Form, texts: List[bytes], first: int) -> None:
         self._form = form
         self._texts = texts
@@ -56,6 +58,8 @@ class DeltaRun(Sequence[Json]):
     def sse(self) -> bytes:
         """As :func:`~rproxy.convert.sse.encode_sse` writes them."""
         head, middle, end = self._form.sse
+        if len(self._texts) == 1:
+            return b"%b%d%b%b%b" % (head, self._first, middle, self._texts[0], end)
         return b"".join([b"%b%d%b%b%b" % (head, number, middle, text, end) for number, text in enumerate(self._texts, self._first)])
 
     def payloads(self) -> List[bytes]:
@@ -93,12 +97,29 @@ class Form(NamedTuple):
     sse: Parts
 
 
-class Template(NamedTuple):
+class Template:
     """An event of the provider without its text, ``prefix`` and ``suffix``, and ours."""
 
-    prefix: bytes
-    suffix: bytes
-    form: Form
+    __slots__ = ("form", "prefix", "suffix")
+
+    def __init__(self, prefix: bytes, suffix: bytes, form: Form) -> None:
+        self.prefix = prefix
+        self.suffix = suffix
+        self.form = form
+
+    def texts(self, data: bytes) -> Tuple[List[bytes], int]:
+        """The texts of the events that ``data`` consists of, and where the last of them ends; none: it begins with something else."""
+        prefix, suffix = self.prefix, self.suffix
+        begin = len(prefix)
+        end = data.rfind(suffix, begin)
+        if end <= begin or not data.startswith(prefix):
+            return [], 0
+        text = data[begin:end]
+        after = end + len(suffix)
+        if _is_simple(text):               # one event, as nearly always
+            return [text], after
+        texts = text.split(suffix + prefix)
+        return (texts, after) if _STRINGS.fullmatch(b"\0".join(texts)) and _is_utf8(text) else ([], 0)
 
     def chunk(self, text: bytes) -> Json:
         """The chunk with this text in it, as JSON spells it."""
@@ -113,45 +134,51 @@ class Template(NamedTuple):
 class Shortcut:
     """Decoder and converter of one answer, with the short cut between them.
 
-    ``used``: deltas that went this way.
+    ``used``: deltas that went this way.  ``lesson``: what the next template can be made of, see :func:`template_of`.
     """
 
     def __init__(self, decoder: ChunkDecoder, converter: StreamConverter) -> None:
-        self.used = 0
         self._decoder = decoder
         self._converter = converter
         self._template: Optional[Template] = None
-        self._lesson: Optional[Tuple[bytes, Json, Json]] = None     # what a template can be made of, see template_of()
+        self.lesson: Optional[Tuple[bytes, Json, Json]] = None
         self._lessons = LESSONS
-        self._served = 0                   # deltas of the present template
-        self._unsettled: List[bytes] = []  # their texts, unless the converter knows them
+        self._unsettled: List[bytes] = []  # texts of the present template that the converter does not know yet
+        self._settled = 0
         self._held = b""                   # the beginning of an event
+
+    @property
+    def used(self) -> int:
+        return self._settled + len(self._unsettled)
 
     def feed(self, data: bytes) -> List[Events]:
         """What the provider sent, as lists of events, none of them empty."""
-        template = self.learn()
+        if self.lesson is not None:
+            self.learn()
+        template = self._template
         if template is None:
             return self._plain(data)
         if self._held:
             data, self._held = self._held + data, b""
-        end = data.rfind(template.suffix) + len(template.suffix)
-        run = self._run(template, data, end) if data.startswith(template.prefix) else None
-        if run is not None:
-            rest = data[end:]
-            return [run] + (self._leave(template, rest) if rest else [])
-        return self._leave(template, data)
+        texts, end = template.texts(data)
+        if not texts:
+            return self._leave(template, data)
+        run = DeltaRun(template.form, texts, self._converter.advance(len(texts)))
+        self._unsettled += texts
+        return [run] if end == len(data) else [run, *self._leave(template, data[end:])]
 
-    def learn(self) -> Optional[Template]:
-        """The template for what follows. To be called when the events of :meth:`feed` are on their way, which shall not wait for this."""
-        if self._lesson is not None:
-            lesson, self._lesson = self._lesson, None
+    def learn(self) -> None:
+        """Make the template for what follows of ``lesson``. To be called when the events of :meth:`feed` are on their way, which shall
+        not wait for this."""
+        if self.lesson is not None:
+            lesson, self.lesson = self.lesson, None
             self._template = template_of(*lesson)
-        return self._template
 
     def settle(self) -> None:
         """Give the converter the text that passed it by. To be called before anything is asked of it but the number of the next event."""
         if self._unsettled and self._template is not None:
             texts, self._unsettled = self._unsettled, []
+            self._settled += len(texts)
             self._converter.feed(self._template.chunk(b"".join(texts)))
             self._converter.advance(-1)    # that was counted before
 
@@ -162,22 +189,6 @@ class Shortcut:
         for chunk in self._decoder.close():
             events += self._converter.feed(chunk)
         return events
-
-    def _run(self, template: Template, data: bytes, end: int) -> Optional[DeltaRun]:
-        """The events up to ``end``, if all of them fit the template."""
-        prefix, suffix = template.prefix, template.suffix
-        begin, stop = len(prefix), end - len(suffix)
-        if stop <= begin or not (data.isascii() or _is_utf8(data[:end])):
-            return None
-        texts = data[begin:stop].split(suffix + prefix)
-        if not _STRINGS.fullmatch(b"\0".join(texts)):
-            return None
-        run = DeltaRun(template.form, texts, self._converter.sequence)
-        self._converter.advance(len(texts))
-        self._unsettled += texts
-        self._served += len(texts)
-        self.used += len(texts)
-        return run
 
     def _leave(self, template: Template, data: bytes) -> List[Events]:
         """Something else, or not yet a whole event."""
@@ -191,16 +202,19 @@ class Shortcut:
         cut = data.rfind(b"\n") + 1
         batches = self._taught(data[:cut]) if cut else []
         if cut < len(data):
-            template = self.learn()
-            batches += self._taught(data[cut:]) if template is None else self._leave(template, data[cut:])
+            self.learn()
+            batches += self._rest(data[cut:])
         return batches
+
+    def _rest(self, data: bytes) -> List[Events]:
+        return self._taught(data) if self._template is None else self._leave(self._template, data)
 
     def _forget(self) -> None:
         """What follows may mean something else than before."""
-        self.settle()
-        if self._served >= WORTHWHILE:
+        if len(self._unsettled) >= WORTHWHILE:
             self._lessons += 1
-        self._template, self._lesson, self._served = None, None, 0
+        self.settle()
+        self._template, self.lesson = None, None
 
     def _taught(self, data: bytes) -> List[Events]:
         """The plain path itself, with an eye on the last event."""
@@ -212,7 +226,7 @@ class Shortcut:
             events += new
         if new and new[-1]["type"] in _DELTAS and self._lessons and self._decoder.between and self._converter.transparent:
             self._lessons -= 1
-            self._lesson = data, chunk, new[-1]
+            self.lesson = data, chunk, new[-1]
         return [events] if events else []
 
 
@@ -265,6 +279,16 @@ def _parsed(data: bytes) -> Any:
         return json.loads(data)
     except ValueError:
         return None
+
+
+def _is_simple(text: bytes) -> bool:
+    """Is it a legal JSON string without escapes? Most are; this takes less time than the regular expression."""
+    if b'"' in text or b"\\" in text:
+        return False
+    try:
+        return text.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -151,10 +151,12 @@ class StreamConverter:
         """Would more text go out as it comes, in the item that is open?"""
         return self.reader.transparent and not (self._strip_fences or self._logprobs or self._ended) and len(self._queue) == 1
 
-    def advance(self, count: int) -> None:
-        """Deltas were told by somebody else (:mod:`.fastpath`), each from a chunk of its own."""
-        self._sink.sequence += count
+    def advance(self, count: int) -> int:
+        """Deltas are told by somebody else (:mod:`.fastpath`), each from a chunk of its own. :returns: the number of the first"""
+        first = self._sink.sequence
+        self._sink.sequence = first + count
         self.reader.chunks += count
+        return first
 
     @property
     def sequence(self) -> int:
