@@ -10,7 +10,8 @@ of four states:
     CLOSED
 
 The limits are on silence, never on duration: any byte, read or written, re-arms them.  A read only notes the time and the timer
-looks at that note when it fires, so that a stream of many small events does no work on timers.
+looks at that note when it fires, so that a stream of many small events does no work on timers; nor do exchanges, for the timer of one
+stays for the next and, if it fires too early, goes back to sleep.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ import enum
 import socket
 import ssl
 import time
+from functools import partial
 from typing import Awaitable, Callable, List, Optional, Protocol, Tuple
 
 from tornado.httpclient import HTTPClientError
@@ -57,6 +59,19 @@ class EndOfInterest(Exception):
     """
 
 
+class Stop:
+    """Called by anybody, it ends an exchange as if its answer were complete; the connection is closed, so that the server stops, too."""
+
+    def __init__(self) -> None:
+        self.called = False
+        self.means: Optional[Callable[[], object]] = None       # how to end what goes on just now
+
+    def __call__(self) -> None:
+        self.called = True
+        if self.means is not None:
+            self.means()
+
+
 Deliver = Callable[[bytes], Optional[Awaitable[None]]]
 
 
@@ -92,6 +107,7 @@ class Connection:
         self._pause_is_ours = False
         self._output: List[memoryview] = []
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._due = 0.0                         # when the timer fires
         self._limits: Tuple[float, float] = (0.0, 0.0)
         self._limit = 0.0
         self._last = 0.0                        # when a byte was last read or written
@@ -99,7 +115,7 @@ class Connection:
         self._broken = False                    # it cannot be written any more
         self._io_loop.add_handler(sock, self._on_event, IOLoop.READ)
 
-    async def exchange(self, request: List[bytes], parser: ResponseParser, receiver: Receiver,
+    async def exchange(self, request: List[bytes], parser: ResponseParser, receiver: Receiver, stop: Stop,
                        first_byte_timeout: float = 0, idle_timeout: float = 0) -> None:
         """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or closed.
 
@@ -116,18 +132,29 @@ class Connection:
         self._output = [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
         self._arm(first_byte_timeout)
         self._write()
+        stop.means = partial(self._stop, future)
         try:
             await future
         except asyncio.CancelledError:
-            if self._future is future:          # otherwise it ended just before, and may already serve another request
+            if self._future is future:          # as in _stop()
                 self.close()
             raise
+        finally:
+            stop.means = None
+
+    def _stop(self, future: asyncio.Future[None]) -> None:
+        if self._future is future:              # otherwise it ended just before, and may already serve another request
+            self.close()
+            future.set_result(None)
 
     def close(self) -> None:
         """Close the socket now, whatever goes on. Does nothing the second time."""
         if self.state is State.CLOSED:
             return
         self._release()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.state = State.CLOSED
         self._output = []
         self._io_loop.remove_handler(self._sock)
@@ -165,25 +192,34 @@ class Connection:
     def _drain(self) -> None:
         future = self._release()
         self.state = State.DRAINING
-        self._arm(LINGER)
+        self._limit = LINGER
+        self._wake_in(LINGER)
         if future is not None and not future.done():
             future.set_result(None)
 
     # Limits...
 
     def _arm(self, limit: float) -> None:
+        """From now on there may be silence for ``limit`` seconds, or (0) for ever."""
         self._last, self._limit = time.monotonic(), limit
+        if limit and (self._timer is None or self._due > self._last + limit):
+            self._wake_in(limit)
+
+    def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(limit, self._on_timer) if limit else None
+        self._due = time.monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
+        self._timer = None
+        if not self._limit:
+            return
         left = self._last + self._limit - time.monotonic()
         if self._pause is not None:             # the silence is ours
             left = self._limit
         if left > 0 and self.state is State.BUSY:
-            self._timer = self._loop.call_later(left, self._on_timer)
-            return
+            return self._wake_in(left)
         what = "nothing came" if self._parser.head is not None else "no answer came"
         text = "%s for %g s" % (what, self._limit)
         self._fail(TransportError("timeout", text, self._answered, TimeoutError(text)))
@@ -249,7 +285,8 @@ class Connection:
             if self._parser.done and self._receiver is not None:
                 self._receiver.on_end()
         except EndOfInterest:
-            self._drain()
+            if not self._parser.done:
+                self._drain()
         except ProtocolError as error:
             self._fail(_as_transport_error(error, self._answered))
         except (Exception, asyncio.CancelledError) as error:    # the receiver's own: it belongs to the caller

@@ -45,7 +45,7 @@ from .convert.sse import DONE, encode_json, encode_sse
 from .errors import ApiError, error_event, for_codex, internal, model_not_found, not_found, unavailable
 from .service import Service
 from .sharing import Sharing
-from .turn import Client
+from .turn import Client, Interrupt
 from .wire import Progress, Wire, drained
 
 log = logging.getLogger("rproxy.http")
@@ -146,7 +146,7 @@ class Edge(RequestHandler):
         return self.request.headers.get("originator", "").lower().startswith("codex")
 
     def client(self, transport: str, *, request_id: Optional[str] = None, local: Optional[MutableMapping[str, Any]] = None,
-               interrupt: Optional[asyncio.Event] = None) -> Client:
+               interrupt: Optional[Interrupt] = None) -> Client:
         """Who asks, for the service."""
         return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
                       headers=self.request.headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)

@@ -14,40 +14,36 @@
 * ``proxy_host`` and its relatives work; so do Unix sockets: ``http+unix://%2Fpath%2Fof%2Fsocket/path``;
 * redirects are never followed (they would carry the key away); everything that goes wrong is one :class:`TransportError`.
 
-The work is divided: ``dial`` opens sockets, ``connection`` moves bytes over one of them, ``http1`` parses, and here requests are
-written, answers decoded and connections pooled.
+The work is divided: ``prepared`` writes the heads of requests, ``dial`` opens sockets, ``connection`` moves bytes over one of them,
+``http1`` parses, and here answers are decoded and connections pooled.
 """
 from __future__ import annotations
 
 import asyncio
-import base64
 import collections
 import io
-import re
-import ssl
+import socket
 import time
-from typing import Any, Awaitable, Callable, Deque, Dict, List, NamedTuple, Optional, Tuple, Type, Union, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from functools import partial
+from typing import Any, Awaitable, Callable, Deque, Dict, List, NamedTuple, Optional, Type, Union, cast
 
 from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
-from .connection import READ_SIZE, Connection, EndOfInterest, State, TransportError
+from .connection import READ_SIZE, Connection, EndOfInterest, State, Stop, TransportError
 from .dial import Route, dial
 from .http1 import GzipDecoder, Head, ProtocolError, ResponseParser
-from .proxytunnel import Proxy
+from .prepared import BAD_HEADER, Preparation, Prepared
 
-__all__ = ["Answer", "EndOfInterest", "HeadCallback", "PooledHTTPClient", "Stats", "TransportError"]
+__all__ = ["Answer", "EndOfInterest", "PooledHTTPClient", "Stats", "Stop", "TransportError"]
 
 MAX_ERROR_BODY = 1 << 20    # bytes of a non-2xx body that are kept
 MAX_BODY = 100 << 20        # bytes of a 2xx body without streaming_callback; Tornado's own limit
 IDLE_TTL = 45.0             # seconds; providers and load balancers close idle connections after 60 or more
 MAX_IDLE = 32               # connections kept per route
-_PORTS = {"https": 443, "http": 80, "http+unix": 0}
-_BAD_HEADER = "a line break, a control character or a character outside of latin-1 in a request header or in the URL"
-_UNSUPPORTED = ("body_producer", "expect_100_continue", "network_interface", "prepare_curl_callback")
-_NOT_IN_HEAD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_NOT_IN_TARGET = re.compile(r"[\x00-\x20\x7f]")
+BODY_METHODS = ("POST", "PUT", "PATCH")     # which have a body, if only an empty one
+OnHead = Callable[[Head, httputil.HTTPHeaders], None]
+OnData = Callable[[bytes], Optional[Awaitable[None]]]
 
 
 class Stats(NamedTuple):
@@ -68,25 +64,6 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class _Message(NamedTuple):
-    """A request as it goes out. ``pieces`` is emptied when it is not needed any more."""
-
-    route: Route
-    method: str
-    connect_timeout: Optional[float]
-    pieces: List[bytes]
-
-
-class HeadCallback:
-    """A ``header_callback`` that wants the head in one piece and parsed, not line by line."""
-
-    def __call__(self, line: str) -> None:
-        """Not called by this client."""
-
-    def on_head(self, status: int, headers: httputil.HTTPHeaders) -> None:
-        raise NotImplementedError
-
-
 class PooledHTTPClient(AsyncHTTPClient):
     """See the module. Make one with ``PooledHTTPClient(force_instance=True, ...)``.
 
@@ -103,10 +80,11 @@ class PooledHTTPClient(AsyncHTTPClient):
         self._buffer = bytearray(READ_SIZE)
         self._idle: Dict[Route, Deque[Connection]] = {}
         self._routes: Dict[Connection, Route] = {}              # of every open connection
-        self._expiry: Dict[Connection, asyncio.TimerHandle] = {}
+        self._since: Dict[Connection, float] = {}               # monotonic time, of idle ones
+        self._sweeper: Optional[asyncio.TimerHandle] = None
         self._fetches: Dict[asyncio.Task[None], Optional[asyncio.Future[HTTPResponse]]] = {}
         self._latest: Optional[asyncio.Task[None]] = None
-        self._contexts: Dict[Tuple[Any, ...], ssl.SSLContext] = {}
+        self._preparation = Preparation()
         self._connects = self._reused = self._retried = 0
 
     def stats(self) -> Stats:
@@ -120,6 +98,8 @@ class PooledHTTPClient(AsyncHTTPClient):
                 task.cancel()
             for connection in list(self._routes):
                 connection.close()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
 
     # fetch...
 
@@ -128,7 +108,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         try:
             future = super().fetch(request, raise_error, **kwargs)
         except httputil.HTTPInputError:                         # its text shows the header, and so perhaps the key
-            raise TransportError("connect", "this request cannot be sent: %s" % _BAD_HEADER) from None
+            raise TransportError("connect", "this request cannot be sent: %s" % BAD_HEADER) from None
         task = self._latest                                     # fetch_impl ran just now
         assert task is not None
         self._fetches[task] = future
@@ -142,11 +122,15 @@ class PooledHTTPClient(AsyncHTTPClient):
 
     async def _run(self, request: HTTPRequest, callback: Callable[[HTTPResponse], None]) -> None:
         start_time, start = time.time(), time.monotonic()
-        receiver = _Receiver(request)
+        receiver = _Receiver(partial(_tell_lines, request.header_callback), request.streaming_callback)
         error: Optional[BaseException] = None
         try:
             with _Limit(request.request_timeout or 0, "no complete answer within"):
-                await self._perform(self._message(request), receiver)
+                body = cast(Optional[bytes], request.body)      # None is possible, whatever Tornado's annotation says
+                if body is None and request.method in BODY_METHODS:
+                    body = b""
+                prepared = self.prepare(request)
+                await self._perform(prepared, prepared.written(body), receiver, Stop())
         except asyncio.CancelledError:
             future = self._fetches.get(asyncio.current_task())  # type: ignore[arg-type]
             if future is None or future.cancelled():
@@ -156,19 +140,20 @@ class PooledHTTPClient(AsyncHTTPClient):
             error = exc
         callback(receiver.response(request, error, start_time, time.monotonic() - start))
 
-    async def send(self, request: HTTPRequest) -> Answer:
-        """:meth:`fetch` for a caller with a task of its own: it saves a task, a future, and memory while the answer comes.
+    async def send(self, prepared: Prepared, body: bytes, on_head: OnHead, on_data: OnData, stop: Stop) -> Answer:
+        """:meth:`fetch` for a caller with a task of its own and many requests of one kind: it saves tasks, futures, time and memory.
 
-        Fields of the request that are not set are not filled from the defaults. :raises TransportError: there is no answer
+        :arg on_head: called when the head of the answer has come; on_data: with each piece of a 2xx body, a ``streaming_callback``
+        :arg stop: ends this early; what has come is returned
+        :raises TransportError: there is no answer
         """
-        message, receiver, limit = self._message(request), _Receiver(request), request.request_timeout or 0
-        del request
-        task = asyncio.current_task()
+        receiver, task = _Receiver(on_head, on_data), asyncio.current_task()
         assert task is not None
+        pieces = prepared.written(body)
+        del body                                                # the pieces go when the answer begins
         self._fetches[task] = None                              # so that close() finds it
         try:
-            with _Limit(limit, "no complete answer within"):
-                await self._perform(message, receiver)
+            await self._perform(prepared, pieces, receiver, stop)
         except asyncio.CancelledError:
             if self._closed:
                 raise TransportError("reset", "the request was abandoned") from None
@@ -180,46 +165,58 @@ class PooledHTTPClient(AsyncHTTPClient):
             self._fetches.pop(task, None)
         return receiver.answer()
 
-    def _message(self, request: HTTPRequest) -> _Message:
+    def prepare(self, request: HTTPRequest) -> Prepared:
+        """What :meth:`send` needs of a request, whose body does not matter. :raises TransportError: it cannot be sent"""
         try:
-            url = _split(request.url)
-            route = self._route(request, url)
-            return _Message(route, request.method, request.connect_timeout, _write_request(request, url, route))
+            return self._preparation.prepare(request)
         except (ValueError, OSError) as error:                  # UnicodeError and SSLError, too
             raise TransportError("connect", "this request cannot be sent: %s" % error, real_error=error) from None
 
-    async def _perform(self, message: _Message, receiver: _Receiver) -> None:
-        receiver.sent = message.pieces
-        connection = self._take(message.route)
+    async def _perform(self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: Stop) -> None:
+        receiver.sent = pieces
+        connection = self._take(prepared.route)
         if connection is not None:
             try:
-                return await self._exchange(connection, message, receiver)
+                return await self._exchange(connection, prepared, receiver, stop)
             except TransportError as error:
                 if error.kind != "reset" or error.answered:
                     raise
                 self._retried += 1
-        await self._exchange(await self._connect(message.route, message.connect_timeout), message, receiver)
+        connection = await self._connect(prepared, stop)
+        if connection is not None:
+            await self._exchange(connection, prepared, receiver, stop)
 
-    async def _exchange(self, connection: Connection, message: _Message, receiver: _Receiver) -> None:
-        await connection.exchange(message.pieces, ResponseParser(message.method), receiver, self.first_byte_timeout, self.idle_timeout)
+    async def _exchange(self, connection: Connection, prepared: Prepared, receiver: _Receiver, stop: Stop) -> None:
+        parser = ResponseParser(prepared.method)
+        await connection.exchange(receiver.sent, parser, receiver, stop, self.first_byte_timeout, self.idle_timeout)
 
     # The pool...
 
-    async def preconnect(self, request: Union[str, HTTPRequest]) -> None:
+    async def preconnect(self, prepared: Prepared) -> None:
         """Have a connection ready for requests like this one, unless there is one. :raises TransportError: it cannot be opened"""
-        if not isinstance(request, HTTPRequest):
-            request = HTTPRequest(request)
-        try:
-            route = self._route(request, _split(request.url))
-        except (ValueError, OSError) as error:
-            raise TransportError("connect", str(error), real_error=error) from None
-        if not self._idle.get(route):
-            self._on_state(await self._connect(route, request.connect_timeout or 10.0))
+        connection = None if self._idle.get(prepared.route) else await self._connect(prepared, Stop())
+        if connection is not None:
+            self._on_state(connection)
 
-    async def _connect(self, route: Route, timeout: Optional[float]) -> Connection:
+    async def _connect(self, prepared: Prepared, stop: Stop) -> Optional[Connection]:
+        """:returns: a new connection; None: stopped"""
+        route = prepared.route
+        dialing = asyncio.ensure_future(dial(route))
+        stop.means = dialing.cancel
+        if stop.called:
+            dialing.cancel()
         try:
-            with _Limit(timeout or 0, "no connection to %s within" % (route,)):
-                sock = await dial(route)
+            with _Limit(prepared.connect_timeout or 0, "no connection to %s within" % (route,)):
+                await asyncio.wait({dialing})
+        finally:
+            stop.means = None
+            if not dialing.done():
+                dialing.cancel()
+                dialing.add_done_callback(_hang_up)
+        if dialing.cancelled():
+            return None
+        try:
+            sock = dialing.result()
         except OSError as error:
             # without a proxy the cause says it all; with one, who could not be reached is half of the news
             raise TransportError("connect", "cannot connect to %s: %s" % (route, error),
@@ -237,7 +234,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         if not waiting:
             return None
         connection = waiting.pop()
-        self._expiry.pop(connection).cancel()
+        del self._since[connection]
         self._reused += 1
         return connection
 
@@ -247,111 +244,28 @@ class PooledHTTPClient(AsyncHTTPClient):
             waiting = self._idle.setdefault(self._routes[connection], collections.deque())
             if len(waiting) < self._max_idle:
                 waiting.append(connection)
-                self._expiry[connection] = asyncio.get_running_loop().call_later(self._idle_ttl, connection.close)
+                self._since[connection] = time.monotonic()
+                if self._sweeper is None:
+                    self._sweeper = asyncio.get_running_loop().call_later(self._idle_ttl, self._sweep)
             else:
                 connection.close()
             return
         route = self._routes.pop(connection)
-        timer = self._expiry.pop(connection, None)
-        if timer is not None:                                   # it was idle
-            timer.cancel()
+        if self._since.pop(connection, None) is not None:       # it was idle
             self._idle[route].remove(connection)
         if route in self._idle and not self._idle[route]:
             del self._idle[route]
 
-    # Routes...
-
-    def _route(self, request: HTTPRequest, url: SplitResult) -> Route:
-        if url.scheme == "http+unix":
-            return Route("http", "localhost", 0, unix_path=unquote(url.netloc))
-        host = (url.hostname or "").encode("idna").decode("ascii")
-        tls = self._tls_context(request) if url.scheme == "https" else None
-        proxy = None
-        if getattr(request, "proxy_host", None):
-            proxy = Proxy(str(request.proxy_host), request.proxy_port or 80, request.proxy_username, request.proxy_password or "")
-        return Route(url.scheme, host, url.port or _PORTS[url.scheme], tls=tls, proxy=proxy)
-
-    def _tls_context(self, request: HTTPRequest) -> ssl.SSLContext:
-        """One context per combination of files, since making one costs milliseconds and belongs to the pool's key."""
-        if isinstance(request.ssl_options, ssl.SSLContext):
-            return request.ssl_options
-        key = (request.validate_cert is not False, request.ca_certs, request.client_cert, request.client_key)
-        if key not in self._contexts:
-            self._contexts[key] = _new_context(*key)
-        return self._contexts[key]
-
-
-def _new_context(validate: bool, ca_file: Optional[str], cert: Optional[str], key: Optional[str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file)    # without a file: the system's, or SSL_CERT_FILE and SSL_CERT_DIR
-        if not validate:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if cert:
-            context.load_cert_chain(cert, key)
-    except OSError as error:
-        names = ", ".join(name for name in (ca_file, cert, key) if name)
-        raise ValueError("cannot use the certificate files (%s): %s" % (names, error)) from None
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _split(url: str) -> SplitResult:
-    if _NOT_IN_TARGET.search(url):                              # urlsplit would just remove line breaks
-        raise ValueError("a blank or control character in the URL")
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.netloc:
-        raise ValueError("the URL must begin with https://, http:// or http+unix:// and a host")
-    return parts
-
-
-def _write_request(request: HTTPRequest, url: SplitResult, route: Route) -> List[bytes]:
-    """The bytes to send: the head, and the body. :raises ValueError: something in it cannot be written on the wire"""
-    unsupported = [name for name in _UNSUPPORTED if getattr(request, name)]
-    if unsupported:
-        raise ValueError("this client does not support " + ", ".join(unsupported))
-    body = cast(Optional[bytes], request.body)                  # None is possible, whatever Tornado's annotation says
-    if body is None and request.method in ("POST", "PUT", "PATCH"):
-        body = b""
-    try:
-        headers = httputil.HTTPHeaders(request.headers)
-    except httputil.HTTPInputError:
-        raise ValueError(_BAD_HEADER) from None
-    for name, value in _implied_headers(request, url, route, body):
-        if name not in headers:
-            headers[name] = value
-    path = (url.path or "/") + ("?" + url.query if url.query else "")
-    if route.proxy is not None and route.tls is None:           # RFC 9112 section 3.2.2: a proxy gets the absolute form
-        path = "http://%s%s" % (url.netloc.rpartition("@")[2], path)
-        headers.update(route.proxy.authorization())
-    lines = ["%s %s HTTP/1.1" % (request.method, path)]
-    lines += ["%s: %s" % header for header in headers.get_all()]
-    return [_encode(lines), body or b""]
-
-
-def _encode(lines: List[str]) -> bytes:
-    try:
-        if not any(_NOT_IN_HEAD.search(line) for line in lines):
-            return "\r\n".join(lines + ["", ""]).encode("latin-1")
-    except UnicodeEncodeError:
-        pass
-    raise ValueError(_BAD_HEADER)                               # without the culprit: it may be the key
-
-
-def _implied_headers(request: HTTPRequest, url: SplitResult, route: Route, body: Optional[bytes]) -> List[Tuple[str, str]]:
-    headers = [("Host", "localhost" if route.unix_path else url.netloc.rpartition("@")[2].encode("idna").decode("ascii")),
-               ("Accept-Encoding", "gzip" if request.decompress_response else "identity")]
-    if body is not None:
-        headers.append(("Content-Length", str(len(body))))
-    if request.user_agent:
-        headers.append(("User-Agent", request.user_agent))
-    username, password = request.auth_username, request.auth_password
-    if url.username is not None and not route.unix_path:
-        username, password = unquote(url.username), unquote(url.password or "")
-    if username:
-        pair = ("%s:%s" % (username, password or "")).encode("utf-8")
-        headers.append(("Authorization", "Basic " + base64.b64encode(pair).decode("ascii")))
-    return headers
+    def _sweep(self) -> None:
+        """Close what has been idle for too long. One timer for all, which is set for the oldest."""
+        self._sweeper = None
+        now = time.monotonic()
+        for connection, since in list(self._since.items()):
+            if since + self._idle_ttl <= now + 0.001:
+                connection.close()
+        if self._since:
+            left = min(self._since.values()) + self._idle_ttl - now
+            self._sweeper = asyncio.get_running_loop().call_later(left, self._sweep)
 
 
 class _Receiver:
@@ -360,13 +274,13 @@ class _Receiver:
     ``sent``: the request's bytes; they are given up as soon as there is an answer.
     """
 
-    def __init__(self, request: HTTPRequest) -> None:
+    def __init__(self, on_head: OnHead, on_data: Optional[OnData]) -> None:
         self.sent: List[bytes] = []
-        self._header_callback, self._streaming_callback = request.header_callback, request.streaming_callback
+        self._on_head, self._on_data = on_head, on_data
         self._head: Optional[Head] = None
         self._headers = httputil.HTTPHeaders()
         self._decoder: Optional[GzipDecoder] = None
-        self._callback: Optional[Callable[[bytes], Optional[Awaitable[None]]]] = None
+        self._callback: Optional[OnData] = None
         self._good = False
         self._body = bytearray()
         self._room = MAX_ERROR_BODY
@@ -378,7 +292,7 @@ class _Receiver:
             self._headers.add(name, value)
         self._good = 200 <= head.status < 300
         if self._good:
-            self._callback = self._streaming_callback
+            self._callback = self._on_data
             self._room = MAX_BODY
         coding = [name for name in head.values("content-encoding") if name != "identity"]
         if coding in (["gzip"], ["x-gzip"]):
@@ -387,18 +301,8 @@ class _Receiver:
             raise ProtocolError("the answer has the Content-Encoding %r, which was not asked for" % ", ".join(coding)[:80])
         elif coding:
             self._room = 0                                      # the status says more than a body that nobody can read
-        self._announce(head)
+        self._on_head(head, self._headers)
         return self._callback if self._callback is not None and self._decoder is None else self._take
-
-    def _announce(self, head: Head) -> None:
-        callback = self._header_callback
-        if isinstance(callback, HeadCallback):
-            callback.on_head(head.status, self._headers)
-        elif callback is not None:
-            callback("%s %d %s\r\n" % (head.version, head.status, head.reason))
-            for name, value in head.headers:
-                callback("%s: %s\r\n" % (name, value))
-            callback("\r\n")
 
     def _take(self, data: bytes) -> Optional[Awaitable[None]]:
         if self._decoder is not None:
@@ -445,6 +349,21 @@ class _Receiver:
             return HTTPResponse(request, 599, error=error, request_time=seconds, start_time=start_time)
         return HTTPResponse(request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
                             reason=self._head.reason, request_time=seconds, start_time=start_time)
+
+
+def _tell_lines(header_callback: Optional[Callable[[str], object]], head: Head, _: httputil.HTTPHeaders) -> None:
+    """The head for a ``header_callback``: line by line, with the line breaks."""
+    if header_callback is not None:
+        header_callback("%s %d %s\r\n" % (head.version, head.status, head.reason))
+        for name, value in head.headers:
+            header_callback("%s: %s\r\n" % (name, value))
+        header_callback("\r\n")
+
+
+def _hang_up(dialing: asyncio.Task[socket.socket]) -> None:
+    """A connection that came too late."""
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result().close()
 
 
 class _Limit:

@@ -81,7 +81,7 @@ class Passing:
             return answer.data(piece)
 
         try:
-            result = await self._means.upstream.chat(provider, body, headers={}, on_head=head, on_data=data)
+            result = await self._means.upstream.chat(provider, body, on_head=head, on_data=data)
             status = "completed" if 200 <= result.status < 300 else str(result.status)
             if status != "completed":
                 _refusal(result, provider, told(result.headers), answer)

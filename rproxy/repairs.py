@@ -107,13 +107,19 @@ class Repairs:
 
     def __init__(self) -> None:
         self._learned: Dict[Tuple[str, str], List[Json]] = {}
+        self._applied: Dict[Tuple[int, str], Tuple[Provider, Provider]] = {}    # by identity: the provider of the config, and the result
 
     def applied(self, provider: Provider, model: str) -> Provider:
-        """The provider with what is known of its model."""
-        profile = provider.profile
-        for override in self._learned.get((provider.base_url, model), ()):
-            profile = profile.override(override)
-        return provider if profile is provider.profile else replace(provider, profile=profile)
+        """The provider with what is known of its model; the same object until more is learned."""
+        learned = self._learned.get((provider.base_url, model))
+        if not learned:
+            return provider
+        if (id(provider), model) not in self._applied:
+            profile = provider.profile
+            for override in learned:
+                profile = profile.override(override)
+            self._applied[id(provider), model] = provider, replace(provider, profile=profile)
+        return self._applied[id(provider), model][1]
 
     def learn(self, provider: Provider, model: str, refusal: str) -> Optional[str]:
         """Learn from a refusal of a request that was made with ``provider``'s profile.
@@ -126,6 +132,7 @@ class Repairs:
             override = change(match, provider.profile) if match else {}
             if override and provider.profile.override(override) != provider.profile:
                 self._learned.setdefault((provider.base_url, model), []).append(override)
+                self._applied.clear()
                 log.warning("%s refused a request for %s and gets it in another form from now on. To make this permanent, put under "
                             "the provider:  override: %s", provider.name, model, override)
                 return ", ".join(override)

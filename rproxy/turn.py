@@ -32,7 +32,7 @@ from .failover import Failover
 from .gently import gently
 from .repairs import MOST as MOST_REPAIRS
 from .repairs import Repairs
-from .upstream import EndOfInterest, Upstream
+from .upstream import EndOfInterest, Stop, Upstream
 
 Json = Dict[str, Any]
 
@@ -63,11 +63,30 @@ class Out(Protocol):
         """Write whole events in one go. :returns: something to wait for when the client does not keep up"""
 
 
+class Interrupt:
+    """Called by the edge, it ends the running turn early, with what it has."""
+
+    def __init__(self) -> None:
+        self.called = False
+        self._stop: Optional[Stop] = None
+
+    def __call__(self) -> None:
+        self.called = True
+        if self._stop is not None:
+            self._stop()
+
+    def ends(self, stop: Stop) -> None:
+        """What to call from now on, or at once if the interruption has come already."""
+        self._stop = stop
+        if self.called:
+            stop()
+
+
 @dataclass
 class Client:
     """Who asks, and how. ``owner`` is "" when there is no auth, else a digest of the key.
 
-    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is set when the user wants to say something;
+    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is called when the user wants to say something;
     ``answer_headers`` gets what the turn wants to say in the head of its HTTP answer.
     """
 
@@ -77,7 +96,7 @@ class Client:
     request_id: str
     headers: Mapping[str, str]
     local: Optional[MutableMapping[str, Json]] = None
-    interrupt: Optional[asyncio.Event] = None
+    interrupt: Optional[Interrupt] = None
     answer_headers: Dict[str, str] = field(default_factory=dict)
 
 
@@ -223,7 +242,7 @@ class Turn:
         self._facts.warnings = conversion.warnings
         request = rewritten(conversion.chat_request(self._out is not None), provider.rewrite)
         await self._exchange(provider, await gently(encode_steps(request)), answer)
-        if self._client.interrupt is not None and self._client.interrupt.is_set():
+        if self._client.interrupt is not None and self._client.interrupt.called:
             await self._finish(converter, conversion, provider, converter.interrupt())
             return
         rest = answer.close()
@@ -248,28 +267,21 @@ class Turn:
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
         self._facts.request_bytes = len(body)
-        exchange = asyncio.ensure_future(self._means.upstream.chat(
-            provider, body, headers={}, on_head=answer.head, on_data=answer.data, path=PATHS[provider.wire]))
+        sending = self._means.upstream.chat(provider, body, on_head=answer.head, on_data=answer.data, path=PATHS[provider.wire],
+                                            stop=answer.stop)
         del body                                 # it may be large, and this may take long
-        waits: List[asyncio.Future[Any]] = [exchange, answer.over]
-        interrupt = self._client.interrupt
-        if interrupt is not None:
-            waits.append(asyncio.ensure_future(interrupt.wait()))
+        if self._client.interrupt is not None:
+            self._client.interrupt.ends(answer.stop)
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            answer.stop()
-            for wait in waits:
-                if not wait.done():
-                    wait.cancel()
-        if not exchange.done() or exchange.cancelled():
-            return                               # interrupted, or over without the end of the body
-        try:
-            result = exchange.result()
+            result = await sending
         except ApiError:
             if answer.done or answer.converter.finish_seen:
                 return                           # everything came; how the connection ended does not matter
             raise
+        finally:
+            answer.settle()
+        if answer.stop.called:
+            return                               # interrupted, or over without the end of the body
         if not 200 <= result.status < 300:
             self._head(result.status, result.headers)
             secrets = (provider.api_key,) if provider.api_key else ()
@@ -334,13 +346,13 @@ def _empty(provider: str, final: bool) -> ApiError:
 
 
 class _Answer:
-    """The bytes of one answer on their way to the client. ``over`` is done when nothing more is worth reading."""
+    """The bytes of one answer on their way to the client. ``stop`` is called when nothing more is worth reading."""
 
     def __init__(self, converter: StreamConverter, send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
                  head: Callable[[int, Mapping[str, str]], None], facts: Facts) -> None:
         self.converter = converter
         self.head = head
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stop = Stop()
         self._send = send
         self._facts = facts
         self._decoder = ChunkDecoder()
@@ -376,16 +388,12 @@ class _Answer:
         """The events of what the decoder still holds when the body has ended."""
         return self._shortcut.close()
 
-    def _end(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
-
     def _wait_for_more(self) -> None:
         if self._grace is not None:
             self._grace.cancel()
-        self._grace = asyncio.get_running_loop().call_later(LONG_GRACE if self.converter.silent else GRACE, self._end)
+        self._grace = asyncio.get_running_loop().call_later(LONG_GRACE if self.converter.silent else GRACE, self.stop)
 
-    def stop(self) -> None:
+    def settle(self) -> None:
         """Nothing is read any more."""
         self._shortcut.settle()
         if self._grace is not None:

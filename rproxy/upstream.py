@@ -7,7 +7,7 @@ is the task: cancelling it closes the connection, which makes the provider stop 
 from __future__ import annotations
 
 import os
-from typing import Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol
+from typing import Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -16,12 +16,15 @@ from tornado.httputil import HTTPHeaders
 from . import __version__
 from .convert.profile import Profile
 from .errors import ApiError, ConfigError, connect_error
-from .httpclient import EndOfInterest, HeadCallback, PooledHTTPClient, Stats, TransportError
+from .http1 import Head
+from .httpclient import EndOfInterest, PooledHTTPClient, Stats, Stop, TransportError
+from .prepared import Prepared
 from .proxytunnel import find_proxy
 
-__all__ = ["EndOfInterest", "Provider", "Result", "Upstream"]
+__all__ = ["EndOfInterest", "Provider", "Result", "Stop", "Upstream"]
 
 OnHead = Callable[[int, Mapping[str, str]], None]
+MOST_KNOWN = 256                                 # prepared requests
 OnData = Callable[[bytes], Optional[Awaitable[None]]]
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",
@@ -75,26 +78,24 @@ class Upstream:
                  environ: Mapping[str, str] = os.environ) -> None:
         self._connect_timeout = connect_timeout
         self._environ = environ
+        self._known: Dict[Tuple[int, str], Tuple[Provider, Prepared]] = {}      # by the identity of the provider and the path
         self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
 
-    async def chat(self, provider: Provider, body: bytes, *, headers: Mapping[str, str], on_head: OnHead,
-                   on_data: OnData, path: str = "/chat/completions") -> Result:
+    async def chat(self, provider: Provider, body: bytes, *, on_head: OnHead, on_data: OnData, path: str = "/chat/completions",
+                   stop: Optional[Stop] = None) -> Result:
         """POST ``body`` to the provider's ``path``.
 
-        :arg headers: of this turn; they win over those of the configuration
         :arg on_head: called once, with status and headers, when a 2xx answer begins
         :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read until that is done. It may
             raise :class:`EndOfInterest` after the last piece it wants: chat() returns at once, and the connection can be used again
             if the end of the body comes soon, while cancelling the task closes it. Its other exceptions come out of chat().
+        :arg stop: ends it early, in every state; the result is what has come, and its status 599 if nothing has
         :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer had begun
         """
         watch = _HeadWatch(on_head)
         try:
-            request = self._request(provider, path, headers)
-            request.method, request.body = "POST", body
-            request.header_callback, request.streaming_callback = watch, on_data
-            sending = self._client.send(request)
-            del request, body                    # a long history; nobody needs it any more when the answer begins
+            sending = self._client.send(self._prepared(provider, path), body, watch, on_data, stop or Stop())
+            del body                             # a long history; nobody needs it any more when the answer begins
             return Result(*await sending)
         except (TransportError, ConfigError) as error:
             raise _api_error(error, provider, watch.announced) from error
@@ -102,7 +103,7 @@ class Upstream:
     async def preconnect(self, provider: Provider) -> None:
         """Open a connection, so that the next chat() saves the time for it. :raises ApiError: that is not possible"""
         try:
-            await self._client.preconnect(self._request(provider, "/chat/completions", {}))
+            await self._client.preconnect(self._prepared(provider, "/chat/completions"))
         except (TransportError, ConfigError) as error:
             raise _api_error(error, provider, False) from error
 
@@ -113,10 +114,18 @@ class Upstream:
         """Close all connections; turns that still run fail."""
         self._client.close()
 
-    def _request(self, provider: Provider, path: str, headers: Mapping[str, str]) -> HTTPRequest:
+    def _prepared(self, provider: Provider, path: str) -> Prepared:
+        known = self._known.get((id(provider), path))
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:   # repaired providers are new objects every time
+                self._known.clear()
+            known = self._known[id(provider), path] = (provider, self._client.prepare(self._request(provider, path)))
+        return known[1]
+
+    def _request(self, provider: Provider, path: str) -> HTTPRequest:
         url = endpoint(provider, path)
         proxy = find_proxy(url, self._environ, provider.http_proxy)
-        request = HTTPRequest(url, headers=request_headers(provider, headers), connect_timeout=self._connect_timeout,
+        request = HTTPRequest(url, method="POST", headers=request_headers(provider), connect_timeout=self._connect_timeout,
                               decompress_response=False, ca_certs=provider.ca_file, client_cert=provider.client_cert,
                               client_key=provider.client_key)
         if proxy is not None:
@@ -125,17 +134,17 @@ class Upstream:
         return request
 
 
-class _HeadWatch(HeadCallback):
+class _HeadWatch:
     """Announces the head of a 2xx answer, and remembers that it did."""
 
     def __init__(self, on_head: OnHead) -> None:
         self.announced = False
         self._announce = on_head
 
-    def on_head(self, status: int, headers: HTTPHeaders) -> None:
-        if 200 <= status < 300:
+    def __call__(self, head: Head, headers: HTTPHeaders) -> None:
+        if 200 <= head.status < 300:
             self.announced = True
-            self._announce(status, headers)
+            self._announce(head.status, headers)
 
 
 def endpoint(provider: Provider, path: str) -> str:
@@ -147,13 +156,13 @@ def endpoint(provider: Provider, path: str) -> str:
     return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, urlencode(query), ""))
 
 
-def request_headers(provider: Provider, extra: Mapping[str, str]) -> HTTPHeaders:
-    """Standard headers and the key, then those of profile, provider and turn; the later ones win."""
+def request_headers(provider: Provider) -> HTTPHeaders:
+    """Standard headers and the key, then those of profile and provider; the later ones win."""
     headers = HTTPHeaders(_STANDARD_HEADERS)
     if provider.api_key:
         name = provider.profile.auth_header
         headers[name] = "Bearer " + provider.api_key if name.lower() == "authorization" else provider.api_key
-    for more in (provider.profile.headers, provider.headers, extra):
+    for more in (provider.profile.headers, provider.headers):
         headers.update(more)
     return headers
 

@@ -35,6 +35,7 @@ from .convert.fastpath import DeltaRun
 from .convert.sse import encode_json
 from .errors import ApiError, invalid, unavailable, ws_error
 from .handlers import STOPPING, Edge, new_request_id
+from .turn import Interrupt
 from .wire import Progress, Wire
 
 log = logging.getLogger("rproxy.websocket")
@@ -141,7 +142,7 @@ class SocketOut(Progress):
         super().__init__()
         self._session = session
         self._stream_id = stream_id
-        self.interrupt = asyncio.Event()
+        self.interrupt = Interrupt()
 
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """The turn is going to be answered with events.  A frame has no headers."""
@@ -286,7 +287,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
             if lane.out is None or running is None:
                 continue
             if running.get("id") == wanted if wanted is not None else lane.name == stream_id:
-                lane.out.interrupt.set()
+                lane.out.interrupt()
 
     def steer(self, request: Json, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
         """``response.steer``: Chat Completions cannot take input while it answers."""

@@ -16,7 +16,7 @@ import pytest
 from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
-from rproxy.httpclient import EndOfInterest, PooledHTTPClient, TransportError
+from rproxy.httpclient import EndOfInterest, PooledHTTPClient, Stop, TransportError
 
 PROMPT = 0.25               # seconds; it is a few milliseconds, but the machine may be busy with other things
 GOOD_200 = b"HTTP/1.1 200 OK\r\n"
@@ -114,23 +114,23 @@ async def test_idle_connections_expire(start: Start) -> None:
 
 async def test_preconnect(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
-        request = HTTPRequest(lab.server.url, ca_certs=lab._ca_file)
+        request = lab.client.prepare(HTTPRequest(lab.server.url, ca_certs=lab._ca_file))
         await lab.client.preconnect(request)
         await lab.client.preconnect(request)
         assert lab.client.stats()[:4] == (1, 1, 1, 0)
         await lab.fetch()
         assert lab.client.stats()[:4] == (1, 1, 1, 1)
         with pytest.raises(TransportError):
-            await lab.client.preconnect("http://127.0.0.1:1")
+            await lab.client.preconnect(lab.client.prepare(HTTPRequest("http://127.0.0.1:1")))
         with pytest.raises(TransportError):
-            await lab.client.preconnect("ftp://127.0.0.1/")
+            lab.client.prepare(HTTPRequest("ftp://127.0.0.1/"))
 
 
 async def test_tls_contexts_are_cached(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
         for _ in range(3):
             await lab.fetch()
-        assert len(lab.client._contexts) == (1 if lab._ca_file else 0)
+        assert len(lab.client._preparation._contexts) == (1 if lab._ca_file else 0)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokJUNK",
@@ -350,6 +350,64 @@ async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
         gone = await lab.server.peers[0].when_gone()
         assert gone - before < PROMPT
         assert lab.client.stats().open == 0
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED + chunk(b"hello")])
+async def test_stop_returns_what_has_come_and_closes(start: Start, sent: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(sent)
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        data: List[bytes] = []
+        stop = Stop()
+        prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
+        sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda head, headers: None, data.append, stop))
+        await asyncio.sleep(0.1)
+        before = time.monotonic()
+        stop()
+        answer = await sending
+        assert (answer.status, data) == ((200, [b"hello"]) if sent.endswith(b"hello\r\n") else (599, []))
+        assert await lab.server.peers[0].when_gone() - before < PROMPT
+        assert lab.client.stats().open == 0 and stop.means is None
+        stop()                                          # too late to mean anything
+
+
+async def test_stop_before_and_while_connecting() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.wait_gone()
+
+    async with nothing_left(), RawServer(script).running() as server:
+        client = PooledHTTPClient(force_instance=True)
+        prepared = client.prepare(HTTPRequest(server.url.replace("http:", "https:"), method="POST"))
+        for delay in (None, 0.0, 0.001, 0.05):
+            stop = Stop()
+            if delay is None:
+                stop()
+            sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda head, headers: None, lambda data: None, stop))
+            if delay is not None:
+                await asyncio.sleep(delay)
+                stop()
+            assert (await asyncio.wait_for(sending, 1)).status == 599
+            await asyncio.sleep(0.01)
+            assert client.stats().open == 0 and all([peer.gone for peer in server.peers])
+        client.close()
+
+
+async def test_stop_does_not_touch_the_next_request(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
+        former = Stop()
+
+        async def send(stop: Stop) -> int:
+            return (await lab.client.send(prepared, b"{}", lambda head, headers: None, lambda data: None, stop)).status
+
+        assert await send(former) == 200
+        sending = asyncio.ensure_future(send(Stop()))
+        await asyncio.sleep(0)
+        former()
+        assert await sending == 200 and lab.client.stats() == (1, 1, 1, 1, 0)
 
 
 async def test_cancel_while_sending_and_at_once(start: Start) -> None:
@@ -660,7 +718,7 @@ async def test_what_is_not_supported_is_refused() -> None:
 
 async def test_close_while_connecting(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
-        task = asyncio.ensure_future(lab.client.preconnect(HTTPRequest(lab.server.url, ca_certs=lab._ca_file)))
+        task = asyncio.ensure_future(lab.client.preconnect(lab.client.prepare(HTTPRequest(lab.server.url, ca_certs=lab._ca_file))))
         await asyncio.sleep(0)
         lab.client.close()
         lab.client.close()

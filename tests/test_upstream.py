@@ -42,8 +42,8 @@ class Turn:
     def on_data(self, data: bytes) -> None:
         self.data.append(data)
 
-    async def run(self, upstream: Upstream, provider: Provider, headers: Optional[Dict[str, str]] = None) -> Result:
-        return await upstream.chat(provider, b'{"a":1}', headers=headers or {}, on_head=self.on_head, on_data=self.on_data)
+    async def run(self, upstream: Upstream, provider: Provider) -> Result:
+        return await upstream.chat(provider, b'{"a":1}', on_head=self.on_head, on_data=self.on_data)
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +69,7 @@ async def test_a_turn() -> None:
         await upstream.preconnect(provider)
         assert upstream.stats()[:3] == (1, 1, 1)
         turn = Turn()
-        result = await turn.run(upstream, provider, {"X-Session": "s"})
+        result = await turn.run(upstream, provider)
         assert result.status == 200 and result.body == b"" and result.headers["x-request-id"] == "r1"
         assert turn.data == [b"data: 1\n\n", b"data: [DONE]\n\n"]
         assert [(status, headers["x-request-id"]) for status, headers in turn.heads] == [(200, "r1")]
@@ -78,17 +78,17 @@ async def test_a_turn() -> None:
     first, headers, body = seen[0]
     assert (first, body) == ("POST /v1/chat/completions HTTP/1.1", b'{"a":1}')
     assert headers == {"host": provider.base_url[7:-3], "authorization": "Bearer sk-secret", "content-type": "application/json",
-                       "accept": "text/event-stream, application/json", "accept-encoding": "identity", "x-session": "s",
+                       "accept": "text/event-stream, application/json", "accept-encoding": "identity",
                        "user-agent": "rproxy/" + __version__, "content-length": "7"}
 
 
 def test_headers() -> None:
     provider = Provider(profile=replace(Profile(), auth_header="api-key", headers={"A": "profile", "B": "profile", "C": "profile"}),
                         headers={"b": "provider", "c": "provider", "User-Agent": "mine"})
-    headers = request_headers(provider, {"c": "turn"})
-    assert [headers[name] for name in ("api-key", "a", "b", "c", "user-agent")] == ["sk-secret", "profile", "provider", "turn", "mine"]
+    headers = request_headers(provider)
+    assert [headers[name] for name in ("api-key", "a", "b", "c", "user-agent")] == ["sk-secret", "profile", "provider", "provider", "mine"]
     assert "Authorization" not in headers
-    assert "Authorization" not in request_headers(Provider(api_key=None), {})
+    assert "Authorization" not in request_headers(Provider(api_key=None))
 
 
 @pytest.mark.parametrize("base,query,expected", [
@@ -198,7 +198,7 @@ async def test_end_of_interest_keeps_the_connection() -> None:
 
     async with running(script) as (upstream, provider, _):
         for _ in range(3):
-            result = await upstream.chat(provider, b"{}", headers={}, on_head=lambda *_: None, on_data=on_data)
+            result = await upstream.chat(provider, b"{}", on_head=lambda *_: None, on_data=on_data)
             assert result.status == 200
             await asyncio.sleep(0.06)
         assert upstream.stats() == (1, 1, 1, 2, 0)
@@ -210,6 +210,6 @@ async def test_exceptions_of_the_callbacks_come_out() -> None:
 
     async with running(keep_serving(OK)) as (upstream, provider, _):
         with pytest.raises(KeyError):
-            await upstream.chat(provider, b"{}", headers={}, on_head=fail, on_data=lambda data: None)
+            await upstream.chat(provider, b"{}", on_head=fail, on_data=lambda data: None)
         with pytest.raises(KeyError):
-            await upstream.chat(provider, b"{}", headers={}, on_head=lambda *_: None, on_data=fail)
+            await upstream.chat(provider, b"{}", on_head=lambda *_: None, on_data=fail)
