@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from functools import lru_cache
 from typing import FrozenSet, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ def split_address(address: str) -> Tuple[str, int]:
     return ("" if host == "*" else host), int(port)
 
 
+@lru_cache(maxsize=1000)
 def is_loopback(host: str) -> bool:
     """True for names and addresses that never leave this machine."""
     host = host.lower().rstrip(".")

@@ -53,6 +53,7 @@ log = logging.getLogger("rproxy.http")
 Json = Dict[str, Any]
 T = TypeVar("T")
 
+BODY_TIMEOUT = 600.0              # seconds a request body may take to arrive; Tornado's own limit costs a task for each request
 LINGER = 8 << 20                  # bytes of a refused body that are read and thrown away
 LINGER_SECONDS = 10.0
 UNLIMITED = 1 << 60               # Tornado's own limit answers without a body; BodyReader counts instead
@@ -201,7 +202,8 @@ class HttpHandler(Edge):
     """One path.  Subclasses name their ``verbs`` and define the methods."""
 
     verbs: ClassVar[Tuple[str, ...]] = ("GET", "HEAD")
-    body: Optional[BodyReader] = None
+    _body: Optional[BodyReader] = None
+    _late: Optional[asyncio.TimerHandle] = None           # while the body arrives
     _refused = False
     _dropped = 0
     _turn: Optional[asyncio.Task[Any]] = None
@@ -218,6 +220,8 @@ class HttpHandler(Edge):
         connection, headers = self.request.connection, self.request.headers
         assert isinstance(connection, HTTP1Connection)
         connection.set_max_body_size(UNLIMITED)
+        if self.has_body():
+            self._allow(BODY_TIMEOUT)
         try:
             if self.request.method == "OPTIONS" and headers.get("Origin"):
                 return
@@ -225,7 +229,7 @@ class HttpHandler(Edge):
             self.admit()
             if self.request.method == "POST":
                 limit = self.site.config.server.max_body_size
-                self.body = BodyReader(limit, headers.get("Content-Length"), headers.get("Content-Encoding", ""))
+                self._body = BodyReader(limit, headers.get("Content-Length"), headers.get("Content-Encoding", ""))
         except ApiError as error:
             self.refuse(error)
 
@@ -247,12 +251,10 @@ class HttpHandler(Edge):
         if waits or not self.has_body():
             self.finish(body)
             return
+        self._allow(LINGER_SECONDS)
         self.set_header("Content-Length", str(len(body)))
         self.write(body)
         self.flush()
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        connection.set_body_timeout(LINGER_SECONDS)
         # What Tornado calls once the body has passed:
         setattr(self, str(self.request.method).lower(), lambda *args: drained(self.finish()))
 
@@ -262,9 +264,9 @@ class HttpHandler(Edge):
         return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
     def data_received(self, chunk: bytes) -> None:
-        if self.body is not None and not self._refused:
+        if self._body is not None and not self._refused:
             try:
-                self.body.feed(chunk)
+                self._body.feed(chunk)
             except ApiError as error:
                 self.refuse(error)
             return
@@ -275,8 +277,28 @@ class HttpHandler(Edge):
             else:
                 self.stream.close()
 
+    def body(self) -> BodyReader:
+        """The body of a POST. It has come when the verb's method is called."""
+        assert self._body is not None
+        self._in_time()
+        return self._body
+
+    def _allow(self, seconds: float) -> None:
+        """So long the body may take from now on."""
+        self._in_time()
+        self._late = asyncio.get_running_loop().call_later(seconds, self.stream.close)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def on_finish(self) -> None:
+        self._in_time()
+
     def on_connection_close(self) -> None:
         super().on_connection_close()
+        self._in_time()
         self._gone = True
         if self._turn is not None:
             self._turn.cancel()
@@ -293,6 +315,7 @@ class HttpHandler(Edge):
         if self._gone:
             work.close()
             raise Finish()
+        self._in_time()
         task = self._turn = current_task()
         self.site.track(task, task)
         try:

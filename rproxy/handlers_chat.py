@@ -35,10 +35,9 @@ class ChatHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        assert self.body is not None
         relay = _Relay(self)
         try:
-            await self.run_turn(self.site.service.passing.chat(self.body.json(), self.client("chat"), relay))
+            await self.run_turn(self.site.service.passing.chat(self.body().json(), self.client("chat"), relay))
         except ApiError as error:
             if not relay.begun:
                 raise

@@ -11,8 +11,8 @@ Json = Dict[str, Any]
 class _Handler(HttpHandler):
     def body_json(self) -> Json:
         """The request's body; none at all counts as an empty object."""
-        assert self.body is not None
-        return self.body.json() if self.body.size else {}
+        body = self.body()
+        return body.json() if body.size else {}
 
 
 class ConversationsHandler(_Handler):

@@ -38,9 +38,9 @@ class ResponsesHandler(HttpHandler):
     verbs = ("POST", "GET", "HEAD")
 
     async def post(self) -> None:
-        assert self.body is not None
-        repeat = repeat_of(self.request.headers, self.owner, self.body.digest)
-        request = await self.body.parsed()
+        body = self.body()
+        repeat = repeat_of(self.request.headers, self.owner, body.digest)
+        request = await body.parsed()
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' must be true or false.", param="stream")
@@ -104,8 +104,7 @@ class CompactHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        assert self.body is not None
-        await self.put_json(await self.run_turn(self.site.service.compact(self.body.json(), self.client("json"))))
+        await self.put_json(await self.run_turn(self.site.service.compact(self.body().json(), self.client("json"))))
 
 
 class InputTokensHandler(HttpHandler):
@@ -114,8 +113,7 @@ class InputTokensHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        assert self.body is not None
-        counted = await self.site.service.input_tokens(self.body.json(), self.client("json"))
+        counted = await self.site.service.input_tokens(self.body().json(), self.client("json"))
         self.set_header("x-rproxy-estimate", "input_tokens")
         await self.put_json(counted)
 

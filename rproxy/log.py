@@ -30,6 +30,10 @@ FORMATS = ("text", "json")
 KEYS = re.compile(r"\b(Bearer\s+|(?:sk|gsk|xai|nvapi)-|(?:gsk|hf)_|AIza)[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
+PLAIN = re.compile(r"[^\s\"=]+\Z")
+turns = logging.getLogger("rproxy.turn")
+
+
 def mask(text: str) -> str:
     """The text with everything that looks like an API key replaced."""
     return KEYS.sub(lambda match: match.group(1) + "***", text)
@@ -41,7 +45,7 @@ def _number(value: Any) -> str:
 
 def _text(value: Any) -> str:
     text = str(value)
-    return text if re.match(r"[^\s\"=]+\Z", text) else json.dumps(text, ensure_ascii=False)
+    return text if PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _list(value: Any) -> str:
@@ -65,7 +69,10 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
 
 
 def turn_fields(fields: Mapping[str, Any]) -> Json:
-    """The known fields that have a value, in the order of the table, with the cache hit ratio (0 to 1) added."""
+    """The known fields that have a value, in the order of the table, with the cache hit ratio (0 to 1) added.
+
+    Numbers are tokens, bytes and milliseconds; ``warnings`` is a sequence of short texts without any prompt.
+    """
     known = dict(fields)
     if fields.get("input_tokens") and fields.get("cached_tokens") is not None:
         known["cache_hit"] = round(fields["cached_tokens"] / fields["input_tokens"], 3)
@@ -73,16 +80,15 @@ def turn_fields(fields: Mapping[str, Any]) -> Json:
 
 
 def turn_line(fields: Mapping[str, Any]) -> str:
-    """The log line of a turn: ``key=value`` pairs. ``fields`` has keys of ``TURN_FIELDS``; others are left out.
-
-    Numbers are tokens, bytes and milliseconds; ``warnings`` is a sequence of short texts without any prompt.
-    """
-    return "turn " + " ".join("%s=%s" % (key, TURN_FIELDS[key](value)) for key, value in turn_fields(fields).items())
+    """The log line of a turn: ``key=value`` pairs. ``fields``: see :func:`turn_fields`."""
+    return "turn " + " ".join(["%s=%s" % (key, TURN_FIELDS[key](value)) for key, value in fields.items()])
 
 
 def log_turn(fields: Mapping[str, Any]) -> None:
     """Write the one line of a finished turn; in JSON format its fields are keys of their own."""
-    logging.getLogger("rproxy.turn").info("%s", turn_line(fields), extra={"turn": turn_fields(fields)})
+    if turns.isEnabledFor(logging.INFO):
+        known = turn_fields(fields)
+        turns.info("%s", turn_line(known), extra={"turn": known})
 
 
 class TextFormatter(logging.Formatter):
@@ -118,4 +124,5 @@ def setup(level: str = "info", log_format: str = "text", stream: Optional[TextIO
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(others)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False     # no format here shows them
     logging.getLogger("rproxy").setLevel(ours)

@@ -25,7 +25,6 @@ class Wire:
 
     def __init__(self, stream: IOStream) -> None:
         self._stream = stream
-        stream.set_nodelay(True)      # else Nagle and delayed ACK hold events back for 40 ms
 
     def send(self, data: bytes) -> Optional[Awaitable[None]]:
         """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""

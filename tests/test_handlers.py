@@ -240,6 +240,22 @@ def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
     raw.send(f"POST /v1/responses HTTP/{version}", "Host: localhost", f"Content-Length: {len(data)}", *lines, body=data)
 
 
+async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for the body alone: an answer may take longer."""
+    monkeypatch.setattr("rproxy.handlers.BODY_TIMEOUT", 0.2)
+    async with edge() as e:
+        slow = await e.raw()
+        slow.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
+        assert await asyncio.wait_for(slow.rest(), 5) == b""
+        quick = await e.raw()
+        body = json.dumps({"model": "m", "input": "gate", "stream": True}).encode()
+        quick.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: %d" % len(body), body=body)
+        assert (await quick.head())[0] == 200
+        await asyncio.sleep(0.4)
+        e.service.gate.set()
+        assert b"response.completed" in await quick.reader.readuntil(b"data: [DONE]\n\n")
+
+
 async def test_an_event_stream() -> None:
     async with edge() as e:
         raw = await e.raw()

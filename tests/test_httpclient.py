@@ -391,7 +391,7 @@ async def test_stop_before_and_while_connecting() -> None:
                 stop()
             assert (await asyncio.wait_for(sending, 1)).status == 599
             await asyncio.sleep(0.01)
-            assert client.stats().open == 0 and all([peer.gone for peer in server.peers])
+            assert client.stats().open == 0 and all(peer.gone for peer in server.peers)
         client.close()
 
 

@@ -26,15 +26,15 @@ def restored() -> Iterator[None]:
 
 
 def test_turn_line() -> None:
-    assert log.turn_line(TURN) == (
+    assert log.turn_line(log.turn_fields(TURN)) == (
         'turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse status=completed input_tokens=2000 '
         'cached_tokens=1500 output_tokens=20 reasoning_tokens=7 cache_hit=75% first_event_ms=12 total_ms=300 retries=0 '
         'warnings="dropped tool web_search; no logprobs"')
 
 
 def test_only_known_fields_get_into_the_line() -> None:
-    assert "secret" not in log.turn_line(TURN)
-    assert log.turn_line({"status": "failed", "model": "a\nb=\"c\""}) == 'turn model="a\\nb=\\"c\\"" status=failed'
+    assert "secret" not in log.turn_line(log.turn_fields(TURN))
+    assert log.turn_line(log.turn_fields({"status": "failed", "model": "a\nb=\"c\""})) == 'turn model="a\\nb=\\"c\\"" status=failed'
 
 
 @pytest.mark.parametrize("text, masked", [

@@ -409,6 +409,8 @@ def test_unknown_kind(kind: str, path: str, url: str) -> None:
 
 # ---- a store that is slow or fails --------------------------------------------------------------------------------------------
 class SlowStore(MemoryStore):
+    instant = False
+
     """Its puts wait for ``gate``; ``failure``: what they raise then."""
 
     def __init__(self) -> None:

@@ -120,8 +120,8 @@ def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
     for path in paths:
         value: Any = raw
         for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        number = _int(value)
+            value = value.get(key) if isinstance(value, dict) else None
+        number = _int(value) if value else 0
         if number:
             return number
     return 0

@@ -27,6 +27,9 @@ TTL = 86_400.0                                    # seconds
 class Store(Protocol):
     """The interface of a response store. Every method may raise StoreError; a missing or expired record is no error."""
 
+    instant: bool
+    """Nothing here ever waits for anything."""
+
     async def get(self, record_id: str) -> Optional[Json]:
         """The record, or None."""
 

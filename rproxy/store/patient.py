@@ -39,6 +39,12 @@ class PatientStore:
 
     async def keep(self, record_id: str, record: Json) -> Optional[str]:
         """Store the record. :returns: a warning, when that failed or is not done yet; it never raises"""
+        if self._store.instant:
+            try:
+                await self._store.put(record_id, record)
+            except Exception as reason:
+                return _not_stored(reason)
+            return None
         former = self._puts.get(record_id)
         if len(self._puts) >= MOST:
             return "not stored: %d earlier responses still wait for the store" % MOST
@@ -50,7 +56,7 @@ class PatientStore:
             task.add_done_callback(lambda done: _complain(record_id, done))
             return "not stored yet: the store is slow"
         error = task.exception()
-        return None if error is None else "not stored: %s" % error
+        return None if error is None else _not_stored(error)
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
         """:returns: the new record, None when there was none. :raises StoreError:"""
@@ -80,6 +86,10 @@ class PatientStore:
         put = self._puts.get(record_id)
         if put is not None:
             await asyncio.wait({put.task})
+
+
+def _not_stored(error: BaseException) -> str:
+    return "not stored: %s" % error
 
 
 def _complain(record_id: str, done: asyncio.Task[None]) -> None:

@@ -27,6 +27,8 @@ class RedisStore:
     :raises ConfigError: the package is missing or the URL is none
     """
 
+    instant = False
+
     def __init__(self, url: str, ttl: float, prefix: str = PREFIX) -> None:
         try:
             import redis.asyncio as redis

@@ -43,6 +43,8 @@ class SqliteStore:
     :raises ConfigError: the file cannot be opened or is something else
     """
 
+    instant = False
+
     def __init__(self, path: str, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]) -> None:
         self._path = path
         self._limits = (max_responses, max_bytes)
