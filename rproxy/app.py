@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import signal
 import socket
@@ -44,7 +43,6 @@ from .websocket import PING_INTERVAL, ResponsesSocket, use_fast_unmask
 log = logging.getLogger("rproxy.app")
 
 BACKLOG = 1024
-GARBAGE = 10_000                  # objects between two looks for garbage
 HEADER_TIMEOUT = 300.0            # seconds a connection may stay idle between requests
 LAST_WORDS = 2.0                  # seconds for terminal events and close frames after the grace period
 HEADROOM = 1 << 20                # a stream's buffer must hold the largest message and its frame header
@@ -222,20 +220,12 @@ async def run(config: Config, service: Service, *, reuse_port: bool = False, rea
     server.add_sockets(sockets)
     stop, hurry = asyncio.Event(), asyncio.Event()
     with stop_signals(lambda: hurry.set() if stop.is_set() else stop.set()):
-        settle_memory()
         if ready is not None:
             ready(url_of(sockets))
         await stop.wait()
         server.stop()
         await drain(site, hurry)
         await server.close_all_connections()
-
-
-def settle_memory() -> None:
-    """What exists when the server starts stays, so the garbage collector need not walk over it again and again; nor look for cycles
-    after every 700 objects, which is each turn: there are hardly any."""
-    gc.freeze()
-    gc.set_threshold(GARBAGE, 20, 20)
 
 
 async def serve(config: Config, *, insecure: bool = False, reuse_port: bool = False,

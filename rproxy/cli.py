@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -99,8 +100,14 @@ async def serve_config(config: Config, note: str, source: str, args: argparse.Na
     log.setup(config.server.log_level, config.server.log_format)
     for text in [*("warning: " + warning for warning in config.warnings), *([note] if note else [])]:
         print("rproxy: " + text, file=sys.stderr)
-    await serve(config, insecure=args.insecure, reuse_port=args.reuse_port,
-                ready=lambda url: print(banner(config, url, source), flush=True))
+
+    def ready(url: str) -> None:
+        # What exists now stays, and a turn leaves no cycles behind: it is enough to look for those of errors now and then.
+        gc.freeze()
+        gc.set_threshold(5000, 20, 20)
+        print(banner(config, url, source), flush=True)
+
+    await serve(config, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
 
 
 async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:

@@ -78,6 +78,9 @@ Deliver = Callable[[bytes], Optional[Awaitable[None]]]
 class Receiver(Protocol):
     """Who gets the answer. The methods may raise; the exchange then ends with that very exception."""
 
+    def on_sent(self) -> None:
+        """The request is on its way."""
+
     def on_head(self, head: Head) -> Deliver:
         """:returns: what to call with each piece of the body"""
 
@@ -134,8 +137,9 @@ class Connection:
         self._write()
         stop.means = partial(self._stop, future)
         try:
+            receiver.on_sent()
             await future
-        except asyncio.CancelledError:
+        except BaseException:
             if self._future is future:          # as in _stop()
                 self.close()
             raise

@@ -66,8 +66,7 @@ class ResponseParser:
         self.done = False
         self._method = method
         self._persistent = False
-        self._chunks = self._chunk_line     # one object, so that it can be recognised
-        self._state: Callable[[bytes, int], int] = self._status_line
+        self._state: Callable[[ResponseParser, bytes, int], int] = ResponseParser._status_line
         self._rest = b""                    # an unfinished line
         self._extra = False                 # bytes came after the end
         self._budget = MAX_HEAD             # bytes that lines of the head (later: of the trailers) may still have
@@ -85,7 +84,7 @@ class ResponseParser:
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if self._state is self._chunks:     # one whole chunk, as events usually come
+        if self._state is ResponseParser._chunk_line:          # one whole chunk, as events usually come
             match = _CHUNK.match(data)
             if match is not None:
                 start, end = match.end(), len(data) - 2
@@ -93,7 +92,7 @@ class ResponseParser:
                     return data[start:end]
         position, end = 0, len(data)
         while position < end and not self.done:
-            after = self._state(data, position)
+            after = self._state(self, data, position)
             if after == WAIT:
                 self._rest = data[position:]
                 break
@@ -108,7 +107,7 @@ class ResponseParser:
 
         :raises ProtocolError: ``truncated``, unless that is a proper end of this answer
         """
-        if self._state == self._until_close:
+        if self._state is ResponseParser._until_close:
             self.done = True
         elif self.head is not None and not self.done:
             raise ProtocolError("the connection was closed in the middle of the answer", truncated=True)
@@ -142,7 +141,7 @@ class ResponseParser:
             minor, status, reason = match.groups()
             self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
             self._headers = []
-            self._state = self._header_line
+            self._state = ResponseParser._header_line
         return after
 
     def _header_line(self, data: bytes, position: int) -> int:
@@ -174,7 +173,7 @@ class ResponseParser:
         if head.status == 101:
             raise ProtocolError("the server switched protocols without being asked (101)")
         if head.status < 200:
-            self._state = self._status_line
+            self._state = ResponseParser._status_line
             return
         self.head = head
         self._persistent = head.version == "HTTP/1.1" and "close" not in head.values("connection")
@@ -191,16 +190,16 @@ class ResponseParser:
             if coding != ["chunked"]:
                 raise ProtocolError("Transfer-Encoding %r is not supported" % ", ".join(coding)[:80])
             self._persistent = self._persistent and not lengths    # two lengths: the chunks count, but never trust the rest
-            self._state = self._chunks
+            self._state = ResponseParser._chunk_line
         elif lengths:
             if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
                 raise ProtocolError("Content-Length %r is not one number" % ", ".join(lengths)[:80])
             self._left = int(lengths[0])
             self.done = self._left == 0
-            self._state = self._sized
+            self._state = ResponseParser._sized
         else:
             self._persistent = False
-            self._state = self._until_close
+            self._state = ResponseParser._until_close
 
     # Bytes of the body...
 
@@ -224,7 +223,7 @@ class ResponseParser:
             end = start + int(match[1], 16)
             if start == end or not data.startswith(b"\r\n", end):
                 self._left = end - start
-                self._state = self._chunk if self._left else self._trailer_line
+                self._state = ResponseParser._chunk if self._left else ResponseParser._trailer_line
                 return start
             self._body.append(data[start:end])
             position = end + 2
@@ -242,13 +241,13 @@ class ResponseParser:
         self._body.append(piece)
         self._left -= len(piece)
         if not self._left:
-            self._state = self._chunk_end
+            self._state = ResponseParser._chunk_end
         return position + len(piece)
 
     def _chunk_end(self, data: bytes, position: int) -> int:
         for end in (b"\r\n", b"\n"):
             if data.startswith(end, position):
-                self._state = self._chunks
+                self._state = ResponseParser._chunk_line
                 return position + len(end)
         if data[position:] == b"\r":
             return WAIT

@@ -18,13 +18,14 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
 
 from .config import Provider, Server
 from .convert.fastpath import DeltaRun, Shortcut
 from .convert.request import Conversion
 from .convert.rewrite import rewritten
-from .convert.sse import ChunkDecoder
+from .convert.sse import ChunkDecoder, Written
 from .convert.steps import encode_steps
 from .convert.stream import StreamConverter
 from .errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
@@ -156,6 +157,7 @@ class Turn:
         self._started = time.monotonic()
         self._begun = False
         self._held: List[Json] = []              # the first events, until there is something to show
+        self._answer: Optional[_Answer] = None   # the one that is awaited
         self._converter: Optional[StreamConverter] = None
         self._last_sent = self._started
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -167,6 +169,7 @@ class Turn:
         try:
             return await self._tries()
         finally:
+            self._answer = None                  # which knows this turn: so both go without the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -232,16 +235,13 @@ class Turn:
     # ---- one try
     async def _try(self, provider: Provider) -> None:
         conversion = self._job.convert(provider)
-        converter = self._job.converter(conversion, self._converter.sequence if self._converter is not None and self._begun else 0)
-        self._converter = converter
-        if not self._begun:
-            self._held = converter.start()
-        answer = _Answer(converter, self._send, self._head, self._facts)
+        answer = self._answer = _Answer(partial(self._new_converter, conversion), self._send, self._facts)
         self._facts.provider = provider.name
         self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings
         request = rewritten(conversion.chat_request(self._out is not None), provider.rewrite)
         await self._exchange(provider, await gently(encode_steps(request)), answer)
+        converter = answer.converter
         if self._client.interrupt is not None and self._client.interrupt.called:
             await self._finish(converter, conversion, provider, converter.interrupt())
             return
@@ -264,21 +264,29 @@ class Turn:
             raise _empty(provider.name, final=self._facts.retries >= self._retries)
         await self._finish(converter, conversion, provider, converter.finish())
 
+    def _new_converter(self, conversion: Conversion) -> StreamConverter:
+        sequence = self._converter.sequence if self._converter is not None and self._begun else 0
+        converter = self._converter = self._job.converter(conversion, sequence)
+        if not self._begun:
+            self._held = list(map(Written, converter.start())) if self._out is not None else converter.start()
+        return converter
+
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
         self._facts.request_bytes = len(body)
-        sending = self._means.upstream.chat(provider, body, on_head=answer.head, on_data=answer.data, path=PATHS[provider.wire],
-                                            stop=answer.stop)
+        sending = self._means.upstream.chat(provider, body, on_sent=answer.begin, on_head=self._head, on_data=answer.data,
+                                            path=PATHS[provider.wire], stop=answer.stop)
         del body                                 # it may be large, and this may take long
         if self._client.interrupt is not None:
             self._client.interrupt.ends(answer.stop)
         try:
             result = await sending
         except ApiError:
-            if answer.done or answer.converter.finish_seen:
-                return                           # everything came; how the connection ended does not matter
+            if answer.complete:
+                return                           # how the connection ended does not matter
             raise
         finally:
+            answer.begin()
             answer.settle()
         if answer.stop.called:
             return                               # interrupted, or over without the end of the body
@@ -324,8 +332,9 @@ class Turn:
     def _beat(self) -> None:
         """Nothing was sent for a while? Then say that the turn is alive."""
         due = self._last_sent + self._interval if self._begun else 0.0
-        if time.monotonic() >= due - 0.01 and self._converter is not None:
-            self._send(self._converter.heartbeat() if self._begun else [])
+        if time.monotonic() >= due - 0.01 and self._answer is not None:
+            self._answer.begin()
+            self._send(self._answer.converter.heartbeat() if self._begun else [])
             due = self._last_sent + self._interval
         self._arm(max(due - time.monotonic(), 0.01))
 
@@ -346,22 +355,39 @@ def _empty(provider: str, final: bool) -> ApiError:
 
 
 class _Answer:
-    """The bytes of one answer on their way to the client. ``stop`` is called when nothing more is worth reading."""
+    """The bytes of one answer on their way to the client.
 
-    def __init__(self, converter: StreamConverter, send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
-                 head: Callable[[int, Mapping[str, str]], None], facts: Facts) -> None:
-        self.converter = converter
-        self.head = head
+    ``stop`` is called when nothing more is worth reading. ``converter`` is there from :meth:`begin` on.
+    """
+
+    converter: StreamConverter
+
+    def __init__(self, make: Callable[[], StreamConverter], send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
+                 facts: Facts) -> None:
         self.stop = Stop()
+        self._make = make
+        self._begun = False
         self._send = send
         self._facts = facts
         self._decoder = ChunkDecoder()
-        self._shortcut = Shortcut(self._decoder, converter)
+        self._shortcut: Shortcut
         self._grace: Optional[asyncio.TimerHandle] = None
+
+    def begin(self) -> None:
+        """Get ready to read, if that is not done. There is time for it while the provider thinks, but none when it has answered."""
+        if not self._begun:
+            self._begun = True
+            self.converter = self._make()
+            self._shortcut = Shortcut(self._decoder, self.converter)
 
     @property
     def done(self) -> bool:
         return self._decoder.done
+
+    @property
+    def complete(self) -> bool:
+        """Has everything come?"""
+        return self._begun and (self.done or self.converter.finish_seen)
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Called by the provider client for every read; a plain function, for this is the hot path."""

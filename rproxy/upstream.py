@@ -66,6 +66,10 @@ class Result(NamedTuple):
     body: bytes
 
 
+def _nothing() -> None:
+    """There is nothing to do."""
+
+
 class Upstream:
     """All connections to all providers.
 
@@ -81,10 +85,11 @@ class Upstream:
         self._known: Dict[Tuple[int, str], Tuple[Provider, Prepared]] = {}      # by the identity of the provider and the path
         self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
 
-    async def chat(self, provider: Provider, body: bytes, *, on_head: OnHead, on_data: OnData, path: str = "/chat/completions",
-                   stop: Optional[Stop] = None) -> Result:
+    async def chat(self, provider: Provider, body: bytes, *, on_head: OnHead, on_data: OnData, on_sent: Callable[[], None] = _nothing,
+                   path: str = "/chat/completions", stop: Optional[Stop] = None) -> Result:
         """POST ``body`` to the provider's ``path``.
 
+        :arg on_sent: called when the request is on its way, which is the time for whatever the answer will need; perhaps twice
         :arg on_head: called once, with status and headers, when a 2xx answer begins
         :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read until that is done. It may
             raise :class:`EndOfInterest` after the last piece it wants: chat() returns at once, and the connection can be used again
@@ -94,7 +99,7 @@ class Upstream:
         """
         watch = _HeadWatch(on_head)
         try:
-            sending = self._client.send(self._prepared(provider, path), body, watch, on_data, stop or Stop())
+            sending = self._client.send(self._prepared(provider, path), body, on_sent, watch, on_data, stop or Stop())
             del body                             # a long history; nobody needs it any more when the answer begins
             return Result(*await sending)
         except (TransportError, ConfigError) as error:

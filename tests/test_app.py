@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any, AsyncIterator, Callable, List, Optional
 import pytest
 import tornado.websocket
 from edge import PlayedService, config, error_of, until
+from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -280,6 +282,44 @@ async def test_serve_answers_on_every_transport() -> None:
                     event = json.loads(str(await ws.read_message()))
                     assert event["type"] != "error" and event.get("stream_id") == more.get("stream_id")
                 previous = event["response"]["id"]
+
+
+@pytest.mark.parametrize("transport", ["json", "sse", "ws"])
+async def test_turns_leave_no_cycles_behind(transport: str) -> None:
+    """The garbage collector need not do what reference counts do at once."""
+    provider = ScriptedProvider()
+    async with served(provider.base_url) as base_url:
+        client = AsyncHTTPClient(force_instance=True)
+        ws = await websocket_connect(base_url.replace("http", "ws") + "/responses")
+        body = {"type": "response.create", "model": "gpt-5.5", "input": "hello", "stream": transport == "sse"}
+
+        async def turn() -> None:
+            provider.turns += [[think("Look."), say("Let me see."), call("exec_command", cmd="ls")]]
+            if transport == "ws":
+                ws.write_message(json.dumps(body))
+                while json.loads(str(await ws.read_message()))["type"] != "response.completed":
+                    pass
+            else:
+                await client.fetch(base_url + "/responses", method="POST", body=json.dumps(body))
+
+        await turn()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(3):
+                await turn()
+            await asyncio.sleep(0.05)
+            gc.collect()
+            left = {type(thing) for thing in gc.garbage if type(thing).__module__.partition(".")[0] == "rproxy"}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+            client.close()
+            ws.close()
+            await provider.close()
+        assert left == set()
 
 
 @pytest.mark.parametrize("transport", ["json", "sse", "ws"])

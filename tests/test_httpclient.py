@@ -363,7 +363,7 @@ async def test_stop_returns_what_has_come_and_closes(start: Start, sent: bytes) 
         data: List[bytes] = []
         stop = Stop()
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
-        sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda head, headers: None, data.append, stop))
+        sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda: None, lambda head, headers: None, data.append, stop))
         await asyncio.sleep(0.1)
         before = time.monotonic()
         stop()
@@ -385,7 +385,7 @@ async def test_stop_before_and_while_connecting() -> None:
             stop = Stop()
             if delay is None:
                 stop()
-            sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda head, headers: None, lambda data: None, stop))
+            sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop))
             if delay is not None:
                 await asyncio.sleep(delay)
                 stop()
@@ -401,7 +401,7 @@ async def test_stop_does_not_touch_the_next_request(start: Start) -> None:
         former = Stop()
 
         async def send(stop: Stop) -> int:
-            return (await lab.client.send(prepared, b"{}", lambda head, headers: None, lambda data: None, stop)).status
+            return (await lab.client.send(prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop)).status
 
         assert await send(former) == 200
         sending = asyncio.ensure_future(send(Stop()))

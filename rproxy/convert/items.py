@@ -185,7 +185,8 @@ class Prose:
         if rest:
             self._say(rest)
         text = self.text
-        more = self._seal(text) if self._seal is not None else {}
+        seal, self._seal = self._seal, None      # it knows whoever knows this item
+        more = seal(text) if seal is not None else {}
         if text:
             more = {self.kind.holds: [self._close_part(text)], **more}
         elif more:

@@ -41,6 +41,16 @@ _make = getattr(json.encoder, "c_make_encoder", None)
 _parts = _make and _make(None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
 
 
+class Written(Dict[str, Any]):
+    """An event whose JSON is ready."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, event: Json) -> None:
+        super().__init__(event)
+        self.text = _text(event)
+
+
 def encode_json(obj: Any) -> bytes:
     """``obj`` as compact UTF-8 JSON that any parser takes: no surrogates, no NaN or Infinity (they become null).
 
@@ -55,6 +65,8 @@ def encode_sse(events: Sequence[Json]) -> bytes:
 
 
 def _text(obj: Any) -> str:
+    if type(obj) is Written:
+        return obj.text
     try:
         return "".join(_parts(obj, 0)) if _parts else _encoder.encode(obj)
     except (ValueError, RecursionError):
