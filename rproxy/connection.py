@@ -1,7 +1,7 @@
 """One keep-alive HTTP/1.1 connection to a provider: a socket read straight from the event loop.
 
-Reading costs one callback per arrival: ``recv_into`` a buffer that all connections share, parse, call the receiver.  (A Tornado
-IOStream costs twice that, because its reads go through a future and so through another turn of the loop.)  A connection is in one
+Reading costs one callback per arrival: ``recv``, parse, call the receiver.  (A Tornado IOStream costs twice that, because its reads go
+through a future and so through another turn of the loop.)  A connection is in one
 of four states:
 
     FREE      nothing is asked; any byte or a close from the other side ends it, for nobody could say what the bytes answer
@@ -21,10 +21,11 @@ import socket
 import ssl
 import time
 from functools import partial
-from typing import Awaitable, Callable, List, Optional, Protocol, Tuple
+from typing import Awaitable, Callable, List, Optional, Protocol, Tuple, cast
 
 from tornado.httpclient import HTTPClientError
 from tornado.ioloop import IOLoop
+from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from .http1 import Head, ProtocolError, ResponseParser
 
@@ -92,16 +93,16 @@ class State(enum.Enum):
 
 
 class Connection:
-    """:arg buffer: at least 1 byte, shared by connections of the same loop. :arg on_state: told of each FREE and of CLOSED"""
+    """:arg on_state: told of each FREE and of CLOSED"""
 
-    def __init__(self, sock: socket.socket, buffer: bytearray, on_state: Callable[[Connection], None]) -> None:
+    def __init__(self, sock: socket.socket, on_state: Callable[[Connection], None]) -> None:
         self.state = State.FREE
         self._sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._view = memoryview(buffer)
         self._on_state = on_state
-        self._io_loop = IOLoop.current()
         self._loop = asyncio.get_running_loop()
+        self._selector = cast(BaseAsyncIOLoop, IOLoop.current()).selector_loop      # not every loop of asyncio can watch a socket
+        self._reading = self._writing = False   # what it watches for
         self._parser = ResponseParser()
         self._receiver: Optional[Receiver] = None
         self._deliver: Optional[Deliver] = None         # there is a receiver, and it has the head
@@ -116,7 +117,7 @@ class Connection:
         self._last = 0.0                        # when a byte was last read or written
         self._answered = False
         self._broken = False                    # it cannot be written any more
-        self._io_loop.add_handler(sock, self._on_event, IOLoop.READ)
+        self._watch()
 
     async def exchange(self, request: List[bytes], parser: ResponseParser, receiver: Receiver, stop: Stop,
                        first_byte_timeout: float = 0, idle_timeout: float = 0) -> None:
@@ -161,7 +162,7 @@ class Connection:
             self._timer = None
         self.state = State.CLOSED
         self._output = []
-        self._io_loop.remove_handler(self._sock)
+        self._watch()
         self._sock.close()
         self._on_state(self)
 
@@ -231,15 +232,20 @@ class Connection:
     # The socket...
 
     def _watch(self) -> None:
-        if self.state is not State.CLOSED:
-            wanted = (IOLoop.READ if self._pause is None else 0) | (IOLoop.WRITE if self._output else 0)
-            self._io_loop.update_handler(self._sock, wanted)
-
-    def _on_event(self, _: object, events: int) -> None:
-        if events & IOLoop.WRITE and self._output:
-            self._write()
-        if events & IOLoop.READ and self._pause is None:
-            self._read()
+        reading = self._pause is None and self.state is not State.CLOSED
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self._selector.add_reader(self._sock, self._read)
+            else:
+                self._selector.remove_reader(self._sock)
+        writing = bool(self._output)
+        if writing is not self._writing:
+            self._writing = writing
+            if writing:
+                self._selector.add_writer(self._sock, self._write)
+            else:
+                self._selector.remove_writer(self._sock)
 
     def _write(self) -> None:
         try:
@@ -262,16 +268,16 @@ class Connection:
         again = True
         while again:
             try:
-                size = self._sock.recv_into(self._view)
+                data = self._sock.recv(READ_SIZE)
             except _TRY_LATER:
                 return
             except OSError as error:
                 return self._fail(TransportError("reset", "the connection broke: %s" % error, self._answered, error))
             self._last = time.monotonic()
-            self._answered = self._answered or size > 0
+            self._answered = self._answered or bool(data)
             if self._receiver is None and self.state is not State.DRAINING:
                 return self.close()
-            self._take(bytes(self._view[:size]))
+            self._take(data)
             # what TLS has decrypted already is not announced by the loop
             again = self._tls is not None and self._pause is None and self.state is not State.CLOSED and self._tls.pending() > 0
 

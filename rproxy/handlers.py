@@ -408,13 +408,13 @@ class SseOut(Progress):
 
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
-        if not events:
-            return None
         if type(events) is DeltaRun:
             self._next, data = events.after, events.sse()
             if self._wire is not None and self._chunked:
                 return self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
             return self.write(data)
+        if not events:
+            return None
         self.note(events)
         self.done = self.ended
         return self.write(encode_sse(events) + (DONE if self.done else b""))

@@ -30,7 +30,7 @@ from typing import Any, Awaitable, Callable, Deque, Dict, List, NamedTuple, Opti
 from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
-from .connection import READ_SIZE, Connection, EndOfInterest, State, Stop, TransportError
+from .connection import Connection, EndOfInterest, State, Stop, TransportError
 from .dial import Route, dial
 from .http1 import GzipDecoder, Head, ProtocolError, ResponseParser
 from .prepared import BAD_HEADER, Preparation, Prepared
@@ -77,7 +77,6 @@ class PooledHTTPClient(AsyncHTTPClient):
         super().initialize(defaults={"request_timeout": 0.0, **(defaults or {})})
         self.first_byte_timeout, self.idle_timeout = first_byte_timeout, idle_timeout
         self._max_idle, self._idle_ttl = max_idle, idle_ttl
-        self._buffer = bytearray(READ_SIZE)
         self._idle: Dict[Route, Deque[Connection]] = {}
         self._routes: Dict[Connection, Route] = {}              # of every open connection
         self._since: Dict[Connection, float] = {}               # monotonic time, of idle ones
@@ -224,7 +223,7 @@ class PooledHTTPClient(AsyncHTTPClient):
             raise TransportError("connect", "cannot connect to %s: %s" % (route, error),
                                  real_error=None if route.proxy else error) from error
         self._connects += 1
-        connection = Connection(sock, self._buffer, self._on_state)
+        connection = Connection(sock, self._on_state)
         self._routes[connection] = route
         if self._closed:
             connection.close()

@@ -314,9 +314,11 @@ class Turn:
 
     # ---- writing
     def _send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
-        if self._out is None or not (events or self._held):
+        if self._out is None:
             return None
         if not self._begun:
+            if not (events or self._held):
+                return None
             assert self._converter is not None
             self._begun = True
             self._facts.first_event = time.monotonic() - self._started
