@@ -283,19 +283,20 @@ class Connection:
 
     def _take(self, data: bytes) -> None:
         """What came (nothing: the other side closed) goes through the parser to the receiver."""
+        parser = self._parser
         try:
-            body = self._parser.feed(data) if data else self._parser.feed_eof()
-            if self._deliver is None and self._receiver is not None and self._parser.head is not None:
+            body = parser.feed(data) if data else parser.feed_eof()
+            if self._deliver is None and self._receiver is not None and parser.head is not None:
                 self._arm(self._limits[1])
-                self._deliver = self._receiver.on_head(self._parser.head)
+                self._deliver = self._receiver.on_head(parser.head)
             if body and self._deliver is not None:
                 wait_for = self._deliver(body)
                 if wait_for is not None:
                     self._hold(wait_for)
-            if self._parser.done and self._receiver is not None:
+            if parser.done and self._receiver is not None:
                 self._receiver.on_end()
         except EndOfInterest:
-            if not self._parser.done:
+            if not parser.done:
                 self._drain()
         except ProtocolError as error:
             self._fail(_as_transport_error(error, self._answered))

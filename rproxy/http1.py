@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from .errors import RproxyError
@@ -53,6 +54,16 @@ class Head(NamedTuple):
         return [part.strip().lower() for line in lines for part in line.split(",") if part.strip()]
 
 
+@lru_cache(maxsize=4096)
+def _size_line(length: int) -> bytes:
+    """How servers write the first line of a chunk that has, with all its framing, so many bytes."""
+    for digits in range(1, 9):
+        size = length - digits - 4
+        if size > 0 and len(b"%x" % size) == digits:
+            return b"%x\r\n" % size
+    return b"no such chunk"
+
+
 class ResponseParser:
     """One response to one request of the given method (the answer to HEAD, and a 2xx to CONNECT, has no body).
 
@@ -85,11 +96,9 @@ class ResponseParser:
             data = self._rest + data
             self._rest = b""
         if self._state is ResponseParser._chunk_line:          # one whole chunk, as events usually come
-            match = _CHUNK.match(data)
-            if match is not None:
-                start, end = match.end(), len(data) - 2
-                if start < end == start + int(match[1], 16) and data.endswith(b"\r\n"):
-                    return data[start:end]
+            line = _size_line(len(data))
+            if data.startswith(line) and data.endswith(b"\r\n"):
+                return data[len(line):-2]
         position, end = 0, len(data)
         while position < end and not self.done:
             after = self._state(self, data, position)

@@ -394,12 +394,12 @@ class _Answer:
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Called by the provider client for every read; a plain function, for this is the hot path."""
         self._facts.answer_bytes += len(data)
-        written: Optional[Awaitable[None]] = None
         batches = self._shortcut.feed(data)
+        if len(batches) == 1 and type(batches[0]) is DeltaRun and self._facts.answer_bytes <= MAX_ANSWER:
+            return self._send(batches[0])        # text, and nothing else
+        written: Optional[Awaitable[None]] = None
         for events in batches:
             written = self._send(events) or written
-        if len(batches) == 1 and type(batches[0]) is DeltaRun and self._facts.answer_bytes <= MAX_ANSWER:
-            return written                       # text, and nothing else
         if self._shortcut.lesson is not None:
             self._shortcut.learn()
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
