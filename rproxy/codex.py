@@ -23,8 +23,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -129,6 +127,9 @@ def entries_of(config: Config, wanted: Optional[str]) -> List[Json]:
 
 def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
     """The entries of a running rproxy. :raises CodexError: when it does not answer as one"""
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(base_url + "/models", headers={"Authorization": "Bearer " + environ.get(KEY_VARIABLE, ANY_KEY)})
     proxies: Optional[Dict[str, str]] = {} if is_loopback(urlsplit(base_url).hostname or "") else None
     try:

@@ -18,11 +18,12 @@ import errno
 import math
 import socket
 import ssl
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
-from . import provider_errors
 from .error_text import COUNTED, clean, sentence, without_login
-from .provider_errors import Finding
+
+if TYPE_CHECKING:
+    from .provider_errors import Finding  # elsewhere imported when needed: its patterns take a while to compile
 
 Json = Dict[str, Any]
 
@@ -194,12 +195,16 @@ def provider_error(status: int, headers: Mapping[str, str], body: bytes, provide
     ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is preferred); ``secrets`` are
     texts that must not reach the client, such as the provider's key.
     """
+    from . import provider_errors
+
     finding = provider_errors.read_answer(status, headers, body, now)
     return _told(finding, provider, base_url, secrets)
 
 
 def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
     """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of these."""
+    from . import provider_errors
+
     return _told(provider_errors.read_object(raw), provider, base_url, secrets)
 
 
@@ -257,6 +262,8 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
         pause = RATE_LIMIT_PAUSE
     elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
         pause = None                              # a delay invites a repetition that cannot help
+    from . import provider_errors
+
     message = provider_errors.message(finding, provider, base_url, secrets)
     code, param = (None if word is None or clean(word, secrets) != word else word for word in (finding.code, finding.param))
     return _of_kind(finding.kind, message, code, param, pause)

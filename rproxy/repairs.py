@@ -99,7 +99,6 @@ REPAIRS: Tuple[Row, ...] = (
     Row(r"['\"`]?(?:body|loc)['\"`]?.{0,12}['\"`](?P<key>[a-z_]\w*)['\"`].{0,200}extra(?:_forbidden| inputs are not permitted)", _drop),
     Row(r"extra(?:_forbidden| inputs are not permitted).{0,200}['\"`]?(?:body|loc)['\"`]?.{0,12}['\"`](?P<key>[a-z_]\w*)['\"`]", _drop),
 )
-_COMPILED = [(re.compile(row.pattern, re.I | re.S), row.override) for row in REPAIRS]
 
 
 class Repairs:
@@ -127,8 +126,8 @@ class Repairs:
         :arg refusal: the provider's words
         :returns: the profile fields that change, or None when there is nothing to learn
         """
-        for pattern, change in _COMPILED:
-            match = pattern.search(refusal)
+        for pattern, change in REPAIRS:
+            match = re.search(pattern, refusal, re.I | re.S)     # compiled when first needed, which takes a while
             override = change(match, provider.profile) if match else {}
             if override and provider.profile.override(override) != provider.profile:
                 self._learned.setdefault((provider.base_url, model), []).append(override)

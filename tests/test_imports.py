@@ -20,7 +20,7 @@ LAYERS: List[Set[str]] = [
      "replay", "sharing", "store", "thoughts", "tokens"},
     {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
     {"addresses", "rewrite_rules", "stored"},
-    {"config", "connection"},
+    {"config", "connection", "prepared"},
     {"catalog", "httpclient"},
     {"failover", "repairs", "upstream"},
     {"turn"},
@@ -35,7 +35,7 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "upstream", "websocket", "wire"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "upstream", "websocket", "wire"},
     "yaml": {"marked_yaml"},
     "redis": {"store"},               # these two are optional
     "zstandard": {"bodies"},
