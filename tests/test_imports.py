@@ -35,7 +35,8 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "upstream", "websocket", "wire"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "upstream", "websocket",
+                "wire"},
     "yaml": {"marked_yaml"},
     "redis": {"store"},               # these two are optional
     "zstandard": {"bodies"},
