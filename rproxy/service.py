@@ -121,7 +121,7 @@ class Service:
             raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
         asked = await self._asked(request, client)
         away = replace(client, transport="background", local=None, interrupt=None, answer_headers={})
-        response = self._response(asked)
+        response = self._response(asked, self._seconds())
         record = new_record(client.owner, asked.request, asked.new, asked.conversation, response)
         return await self._background.start(response, record, lambda running: self._turn(asked, away, running, first=1))
 
@@ -180,7 +180,7 @@ class Service:
 
     async def _warm_up(self, asked: Asked, client: Client, out: Optional[Out]) -> Json:
         """``generate: false``: remember the input, ask nobody."""
-        converter = StreamConverter.empty(self._response(asked), now=self._seconds)
+        converter = StreamConverter.empty(self._response(asked, self._seconds()), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
         connecting = asyncio.ensure_future(self._preconnect(asked.model.providers[0]))
         self._connecting.add(connecting)
@@ -216,7 +216,7 @@ class Service:
         compacting = is_trigger(asked.new)
         items = asked.past.items + asked.new + ([prompt_item()] if compacting else [])
         chat = _limited({**request, "tool_choice": "none"} if compacting else request, model.max_output_tokens)
-        response = self._response(asked)
+        began = self._seconds()
 
         def scope(provider: Provider) -> Scope:
             return client.owner, model.downstream_model, provider.base_url
@@ -229,7 +229,7 @@ class Service:
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(
-                response, conversion.tools, ids=ids, now=self._seconds, reasoning=self._reasoning_form(request, client),
+                self._response(asked, began), conversion.tools, ids=ids, now=self._seconds, reasoning=self._reasoning_form(request, client),
                 seal=_seal_reasoning if _wants_sealed(request) else None, reader=conversion.reader(), refusal_as_text=client.codex,
                 strip_fences=conversion.strip_fences, logprobs=conversion.logprobs, cached=self.config.usage.cached_tokens,
                 sequence=max(sequence, first))
@@ -240,7 +240,7 @@ class Service:
                 self._thoughts.remember(scope(provider), call_keys(items, done.response["output"], conversion.tools), thought)
             facts.warnings += await self._keep(asked, client, done)
 
-        job = Job(model.providers, model.downstream_model, _conversation(request, items), convert, converter, keep)
+        job = Job(model.providers, model.downstream_model, partial(_conversation, request, items), convert, converter, keep)
         turn = Turn(self._means, job, client, out, facts)
         ended: Json = {"status": "cancelled"}
         try:
@@ -252,8 +252,8 @@ class Service:
             self._log(request, client, model, facts, ended, time.monotonic() - started)
         return ended
 
-    def _response(self, asked: Asked) -> Json:
-        response = response_object(asked.request, id=asked.ids.response, created_at=self._seconds())
+    def _response(self, asked: Asked, created_at: int) -> Json:
+        response = response_object(asked.request, id=asked.ids.response, created_at=created_at)
         return {**response, "conversation": {"id": asked.conversation}} if asked.conversation is not None else response
 
     def _seconds(self) -> int:

@@ -128,14 +128,14 @@ class Means:
 class Job:
     """What one turn has to do.
 
-    ``model``: the downstream model. ``conversation``: what the turns of one conversation have in common. ``convert`` makes the chat
+    ``model``: the downstream model. ``conversation`` tells what the turns of one conversation have in common. ``convert`` makes the chat
     request for a provider (raises ApiError 400); ``converter`` makes a converter for its answer, given the first sequence number;
     ``keep`` is called with the converter of the final Response object, before its terminal event is sent.
     """
 
     providers: Sequence[Provider]
     model: str
-    conversation: str
+    conversation: Callable[[], str]
     convert: Callable[[Provider], Conversion]
     converter: Callable[[Conversion, int], StreamConverter]
     keep: Callable[[StreamConverter, Conversion, Provider], Awaitable[None]]
@@ -188,7 +188,8 @@ class Turn:
     async def _round(self) -> Optional[ApiError]:
         """Ask one provider after another, as long as nothing is seen and another one may do better. :returns: the last error"""
         error: Optional[ApiError] = None
-        for provider in self._means.failover.order(self._job.providers, self._job.conversation):
+        providers = self._job.providers
+        for provider in self._means.failover.order(providers, self._job.conversation() if len(providers) > 1 else ""):
             try:
                 await self._repaired(provider)
                 self._means.failover.succeeded(provider)
