@@ -16,7 +16,6 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
@@ -24,7 +23,7 @@ from tornado.web import Application
 from .access import Access, is_loopback, split_address
 from .config import Config
 from .errors import ConfigError
-from .handlers import HealthHandler, ModelHandler, ModelsHandler, NotFoundHandler, Site
+from .handlers import Site
 from .handlers_chat import ChatHandler
 from .handlers_conversations import ConversationHandler, ConversationItemHandler, ConversationItemsHandler, ConversationsHandler
 from .handlers_responses import (
@@ -35,10 +34,12 @@ from .handlers_responses import (
     ResponsesHandler,
     StoredResponseHandler,
 )
+from .handlers_small import HealthHandler, ModelHandler, ModelsHandler, NotFoundHandler
 from .service import Service
 from .store import open_store
+from .tornado_speed import NoDelayServer, speed_up
 from .upstream import Upstream
-from .websocket import PING_INTERVAL, ResponsesSocket, use_fast_unmask
+from .websocket import PING_INTERVAL, ResponsesSocket
 
 log = logging.getLogger("rproxy.app")
 
@@ -88,7 +89,7 @@ def make_app(config: Config, service: Service) -> Application:
     """The Tornado application.  ``settings["site"]`` is the :class:`rproxy.handlers.Site` that its handlers share."""
     server = config.server
     host, _ = split_address(server.listen_addr)
-    use_fast_unmask()
+    speed_up()
     return Application(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
@@ -136,15 +137,6 @@ def url_of(sockets: List[socket.socket]) -> str:
     host, port = sockets[0].getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class NoDelayServer(HTTPServer):
-    """Nagle's algorithm stays off: it holds events back for 40 ms, and Tornado would switch it on and off for each answer."""
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        stream.set_nodelay(True)
-        stream.set_nodelay = lambda value: None  # type: ignore[method-assign]
-        super().handle_stream(stream, address)
 
 
 def make_server(config: Config, app: Application) -> HTTPServer:

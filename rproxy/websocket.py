@@ -23,10 +23,8 @@ import logging
 import re
 import struct
 from collections import deque
-from importlib import import_module
 from typing import Any, Awaitable, Callable, Deque, Dict, Iterator, Mapping, MutableMapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-import tornado.websocket
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
 
@@ -58,21 +56,6 @@ BAD_STREAM_ID = ("The 'stream_id' field must be a non-empty string with at most 
                  "numbers, underscores, hyphens, and periods.")
 TOO_MANY_LANES = (f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_LANES}). "
                   "Reuse an existing stream_id or open a new WebSocket connection.")
-
-
-def unmask(mask: bytes, data: bytes) -> bytes:
-    """XOR ``data`` with the repeated four bytes of ``mask``, as one large integer (4 ms a megabyte)."""
-    size = len(data)
-    key = (bytes(mask) * (size // 4 + 1))[:size]
-    return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
-
-
-def use_fast_unmask() -> None:
-    """Where Tornado came without its C module, its own Python loop takes 140 ms a megabyte; replace it by :func:`unmask`."""
-    try:
-        import_module("tornado.speedups")
-    except ImportError:
-        setattr(tornado.websocket, "_websocket_mask", unmask)  # noqa: B010
 
 
 def frame(data: bytes) -> bytes:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import gc
 import json
 import os
@@ -11,10 +12,12 @@ import socket
 from typing import Any, AsyncIterator, Callable, List, Optional
 
 import pytest
+import tornado.httputil
 import tornado.websocket
 from edge import PlayedService, config, error_of, until
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
+from tornado.httputil import format_timestamp
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy import app
@@ -22,7 +25,7 @@ from rproxy.access import Access, is_loopback, split_address
 from rproxy.config import parse_config
 from rproxy.demo import serve_demo
 from rproxy.errors import ConfigError
-from rproxy.websocket import unmask, use_fast_unmask
+from rproxy.tornado_speed import unmask, use_fast_dates, use_fast_unmask
 
 
 # ---- addresses
@@ -94,6 +97,12 @@ def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "tornado.speedups", None)
     use_fast_unmask()
     assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
+
+
+def test_dates_are_those_of_tornado() -> None:
+    use_fast_dates()
+    for when in (0, 1.9, 1763800000.5, (2026, 11, 22, 9, 0, 0, 6, 326, 0), datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)):
+        assert tornado.httputil.format_timestamp(when) == format_timestamp(when)
 
 
 # ---- life and death

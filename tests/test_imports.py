@@ -17,7 +17,7 @@ LAYERS: List[Set[str]] = [
     {"convert"},
     {"access", "bodies", "codex_profile", "demo_rules", "gently", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles",
      "proxytunnel",
-     "replay", "sharing", "store", "thoughts", "tokens"},
+     "replay", "sharing", "store", "thoughts", "tokens", "tornado_speed"},
     {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
     {"addresses", "rewrite_rules", "stored"},
     {"config", "connection", "prepared"},
@@ -27,7 +27,7 @@ LAYERS: List[Set[str]] = [
     {"passing"},
     {"service"},
     {"handlers", "websocket"},
-    {"handlers_chat", "handlers_conversations", "handlers_responses"},
+    {"handlers_chat", "handlers_conversations", "handlers_responses", "handlers_small"},
     {"app"},
     {"codex"},
     {"cli"},
@@ -35,8 +35,8 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "upstream", "websocket",
-                "wire"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "tornado_speed", "upstream",
+                "websocket", "wire"},
     "yaml": {"marked_yaml"},
     "redis": {"store"},               # these two are optional
     "zstandard": {"bodies"},

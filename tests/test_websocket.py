@@ -14,7 +14,8 @@ from edge import Edge, Raw, edge, error_of, until
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClientConnection
 
-from rproxy.websocket import KEPT, LaneResponses, LocalResponses, frame, unmask
+from rproxy.tornado_speed import unmask
+from rproxy.websocket import KEPT, LaneResponses, LocalResponses, frame
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
