@@ -150,7 +150,8 @@ class Connection:
     def _stop(self, future: asyncio.Future[None]) -> None:
         if self._future is future:              # otherwise it ended just before, and may already serve another request
             self.close()
-            future.set_result(None)
+            if not future.done():               # cancelled just now
+                future.set_result(None)
 
     def close(self) -> None:
         """Close the socket now, whatever goes on. Does nothing the second time."""

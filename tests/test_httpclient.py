@@ -395,6 +395,24 @@ async def test_stop_before_and_while_connecting() -> None:
         client.close()
 
 
+async def test_stop_and_cancel_at_once(start: Start) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.wait_gone()
+
+    async with start(script) as lab:
+        prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
+        for first_stop in (True, False):
+            stop = Stop()
+            sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop))
+            await asyncio.sleep(0.1)
+            for end in (stop, sending.cancel) if first_stop else (sending.cancel, stop):
+                end()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert lab.client.stats().open == 0
+
+
 async def test_stop_does_not_touch_the_next_request(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
