@@ -174,6 +174,8 @@ class PooledHTTPClient(AsyncHTTPClient):
             raise TransportError("connect", "this request cannot be sent: %s" % error, real_error=error) from None
 
     async def _perform(self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: Stop) -> None:
+        if stop.called:
+            return
         receiver.sent = pieces
         connection = self._take(prepared.route)
         if connection is not None:
@@ -204,17 +206,17 @@ class PooledHTTPClient(AsyncHTTPClient):
         route = prepared.route
         dialing = asyncio.ensure_future(dial(route))
         stop.means = dialing.cancel
-        if stop.called:
-            dialing.cancel()
         try:
             with _Limit(prepared.connect_timeout or 0, "no connection to %s within" % (route,)):
                 await asyncio.wait({dialing})
+        except BaseException:
+            dialing.cancel()
+            dialing.add_done_callback(_hang_up)
+            raise
         finally:
             stop.means = None
-            if not dialing.done():
-                dialing.cancel()
-                dialing.add_done_callback(_hang_up)
-        if dialing.cancelled():
+        if stop.called:
+            _hang_up(dialing)
             return None
         try:
             sock = dialing.result()

@@ -16,6 +16,7 @@ import pytest
 from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
+from rproxy.dial import Route, dial
 from rproxy.httpclient import EndOfInterest, PooledHTTPClient, Stop, TransportError
 
 PROMPT = 0.25               # seconds; it is a few milliseconds, but the machine may be busy with other things
@@ -392,6 +393,40 @@ async def test_stop_before_and_while_connecting() -> None:
             assert (await asyncio.wait_for(sending, 1)).status == 599
             await asyncio.sleep(0.01)
             assert client.stats().open == 0 and all(peer.gone for peer in server.peers)
+        client.close()
+
+
+async def test_stop_before_a_request_on_a_kept_connection(start: Start) -> None:
+    async with start(keep_serving(OK)) as lab:
+        await lab.fetch()
+        prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
+        stop = Stop()
+        stop()
+        assert (await lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop)).status == 599
+        assert lab.client.stats() == (1, 1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_the_end_comes_together_with_the_connection(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped or cancelled between the end of dialing and what follows it: the new socket is closed."""
+    async def script(peer: Peer) -> None:
+        await peer.wait_gone()
+
+    async with nothing_left(), RawServer(script).running() as server:
+        client = PooledHTTPClient(force_instance=True)
+        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), Stop()
+
+        async def dialed(route: Route) -> socket.socket:
+            sock = await dial(route)
+            asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, stop if stopped else sending.cancel)
+            return sock
+
+        monkeypatch.setattr("rproxy.httpclient.dial", dialed)
+        sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop))
+        with contextlib.suppress(asyncio.CancelledError):
+            assert (await sending).status == 599
+        await asyncio.sleep(0.05)
+        assert client.stats().open == 0 and all(peer.gone for peer in server.peers)
         client.close()
 
 
