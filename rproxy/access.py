@@ -30,7 +30,7 @@ def split_address(address: str) -> Tuple[str, int]:
     return ("" if host == "*" else host), int(port)
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=16)             # few, for clients choose the texts
 def is_loopback(host: str) -> bool:
     """True for names and addresses that never leave this machine."""
     host = host.lower().rstrip(".")

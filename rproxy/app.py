@@ -23,7 +23,7 @@ from tornado.web import Application
 from .access import Access, is_loopback, split_address
 from .config import Config
 from .errors import ConfigError
-from .handlers import Site
+from .handlers import Site, has_body
 from .handlers_chat import ChatHandler
 from .handlers_conversations import ConversationHandler, ConversationItemHandler, ConversationItemsHandler, ConversationsHandler
 from .handlers_responses import (
@@ -74,13 +74,13 @@ BIND_REASONS: Dict[int, str] = {
 
 
 class Upgrade(Matcher):
-    """Matches a WebSocket handshake on the path ``pattern``."""
+    """Matches a WebSocket handshake on the path ``pattern``; not one with a body, for which nobody would wait with a limit."""
 
     def __init__(self, pattern: str) -> None:
         self._path = PathMatches(pattern)
 
     def match(self, request: HTTPServerRequest) -> Optional[Dict[str, Any]]:
-        if request.method != "GET" or request.headers.get("Upgrade", "").strip().lower() != "websocket":
+        if request.method != "GET" or request.headers.get("Upgrade", "").strip().lower() != "websocket" or has_body(request.headers):
             return None
         return self._path.match(request)
 

@@ -192,6 +192,11 @@ class Edge(RequestHandler):
             log.error("%s %s %s failed", self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb))
 
 
+def has_body(headers: Mapping[str, str]) -> bool:
+    """True when the header announces a request body."""
+    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+
 def new_request_id() -> str:
     """``req_`` and 32 random hexadecimal digits."""
     return "req_" + secrets.token_hex(16)
@@ -220,7 +225,7 @@ class HttpHandler(Edge):
         connection, headers = self.request.connection, self.request.headers
         assert isinstance(connection, HTTP1Connection)
         connection.set_max_body_size(UNLIMITED)
-        if self.has_body():
+        if has_body(headers):
             self._allow(BODY_TIMEOUT)
         try:
             if self.request.method == "OPTIONS" and headers.get("Origin"):
@@ -248,7 +253,7 @@ class HttpHandler(Edge):
         self.log_exception(type(error), error, None)
         body = self.put_error(self.for_client(error))
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
-        if waits or not self.has_body():
+        if waits or not has_body(self.request.headers):
             self.finish(body)
             return
         self._allow(LINGER_SECONDS)
@@ -257,11 +262,6 @@ class HttpHandler(Edge):
         self.flush()
         # What Tornado calls once the body has passed:
         setattr(self, str(self.request.method).lower(), lambda *args: drained(self.finish()))
-
-    def has_body(self) -> bool:
-        """True when the header announces a request body."""
-        headers = self.request.headers
-        return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
     def data_received(self, chunk: bytes) -> None:
         if self._body is not None and not self._refused:
@@ -284,7 +284,7 @@ class HttpHandler(Edge):
         return self._body
 
     def _allow(self, seconds: float) -> None:
-        """So long the body may take from now on."""
+        """So long the body may take from now on; and a verb that does not look at it, too, until its turn begins or it has answered."""
         self._in_time()
         self._late = asyncio.get_running_loop().call_later(seconds, self.stream.close)
 

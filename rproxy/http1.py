@@ -61,7 +61,7 @@ def _size_line(length: int) -> bytes:
         size = length - digits - 4
         if size > 0 and len(b"%x" % size) == digits:
             return b"%x\r\n" % size
-    return b"no such chunk"
+    return b"?" * (length + 1)          # there is no such chunk
 
 
 class ResponseParser:

@@ -7,7 +7,7 @@
   replaced once, silently, because the server had closed it and never saw the request;
 * cancelling the future of ``fetch`` closes the socket at once, in every state;
 * ``connect_timeout`` is joined by limits on silence (of the client, not of a request); ``request_timeout``, the limit on the whole,
-  is off unless it is given;
+  is off unless it is given; ``Content-Length`` is always that of the body;
 * the body of an answer that is not 2xx is found in ``response.body`` even if there is a ``streaming_callback``;
 * a ``streaming_callback`` may return an awaitable (with every Tornado) and nothing is read until it is done; it may raise
   :class:`EndOfInterest`; any other exception of it is raised by ``fetch``;
@@ -143,6 +143,8 @@ class PooledHTTPClient(AsyncHTTPClient):
                    stop: Stop) -> Answer:
         """:meth:`fetch` for a caller with a task of its own and many requests of one kind: it saves tasks, futures, time and memory.
 
+        There is no limit on the whole.
+
         :arg on_sent: called when the request is on its way, and again if that was in vain on a connection that was kept
         :arg on_head: called when the head of the answer has come; on_data: with each piece of a 2xx body, a ``streaming_callback``
         :arg stop: ends this early; what has come is returned
@@ -174,10 +176,8 @@ class PooledHTTPClient(AsyncHTTPClient):
             raise TransportError("connect", "this request cannot be sent: %s" % error, real_error=error) from None
 
     async def _perform(self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: Stop) -> None:
-        if stop.called:
-            return
         receiver.sent = pieces
-        connection = self._take(prepared.route)
+        connection = self._take(prepared.route) if not stop.called else None
         if connection is not None:
             try:
                 return await self._exchange(connection, prepared, receiver, stop)
@@ -206,6 +206,8 @@ class PooledHTTPClient(AsyncHTTPClient):
         route = prepared.route
         dialing = asyncio.ensure_future(dial(route))
         stop.means = dialing.cancel
+        if stop.called:
+            dialing.cancel()
         try:
             with _Limit(prepared.connect_timeout or 0, "no connection to %s within" % (route,)):
                 await asyncio.wait({dialing})

@@ -101,6 +101,9 @@ REPAIRS: Tuple[Row, ...] = (
 )
 
 
+MOST_APPLIED = 256                               # results that are kept; a model name with a glob makes new providers again and again
+
+
 class Repairs:
     """What this process has learned, by provider and downstream model."""
 
@@ -114,6 +117,8 @@ class Repairs:
         if not learned:
             return provider
         if (id(provider), model) not in self._applied:
+            if len(self._applied) >= MOST_APPLIED:
+                self._applied.clear()
             profile = provider.profile
             for override in learned:
                 profile = profile.override(override)

@@ -283,7 +283,7 @@ class Turn:
         try:
             result = await sending
         except ApiError:
-            if answer.complete:
+            if answer.complete or answer.stop.called:
                 return                           # how the connection ended does not matter
             raise
         finally:
@@ -379,9 +379,9 @@ class _Answer:
     def begin(self) -> None:
         """Get ready to read, if that is not done. There is time for it while the provider thinks, but none when it has answered."""
         if not self._begun:
-            self._begun = True
             self.converter = self._make()
             self._shortcut = Shortcut(self._decoder, self.converter)
+            self._begun = True
 
     @property
     def done(self) -> bool:

@@ -2,7 +2,7 @@
 
 No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and streamed to ``on_data``;
 any other comes back whole in the :class:`Result`, for the caller to judge.  No answer at all is an ApiError.  The caller's control
-is the task: cancelling it closes the connection, which makes the provider stop generating.
+is the task, or a :class:`Stop`: cancelling the one and calling the other closes the connection, which makes the provider stop generating.
 """
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .proxytunnel import find_proxy
 __all__ = ["EndOfInterest", "Provider", "Result", "Stop", "Upstream"]
 
 OnHead = Callable[[int, Mapping[str, str]], None]
-MOST_KNOWN = 256                                 # prepared requests
 OnData = Callable[[bytes], Optional[Awaitable[None]]]
+MOST_KNOWN = 256                                 # prepared requests; a model name with a glob makes new providers again and again
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",
     "Accept": "text/event-stream, application/json",
@@ -122,7 +122,7 @@ class Upstream:
     def _prepared(self, provider: Provider, path: str) -> Prepared:
         known = self._known.get((id(provider), path))
         if known is None:
-            if len(self._known) >= MOST_KNOWN:   # repaired providers are new objects every time
+            if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             known = self._known[id(provider), path] = (provider, self._client.prepare(self._request(provider, path)))
         return known[1]

@@ -244,9 +244,12 @@ async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     """The time is for the body alone: an answer may take longer."""
     monkeypatch.setattr("rproxy.handlers.BODY_TIMEOUT", 0.2)
     async with edge() as e:
-        slow = await e.raw()
-        slow.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
-        assert await asyncio.wait_for(slow.rest(), 5) == b""
+        upgrade = ("GET /v1/responses HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: 0123456789abcdefghijkg==",
+                   "Sec-WebSocket-Version: 13")
+        for lines in (("POST /v1/responses HTTP/1.1",), ("DELETE /v1/responses/resp_1 HTTP/1.1",), upgrade):
+            slow = await e.raw()
+            slow.send(*lines, "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
+            assert await asyncio.wait_for(slow.rest(), 5) == b""
         quick = await e.raw()
         body = json.dumps({"model": "m", "input": "gate", "stream": True}).encode()
         quick.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: %d" % len(body), body=body)

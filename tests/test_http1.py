@@ -148,15 +148,34 @@ GARBAGE = st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([
     b" "])), max_size=8)
 
 
+def outcome(pieces: List[bytes], method: str = "GET") -> Optional[Parsed]:
+    try:
+        return parse(pieces, method, eof=True)
+    except ProtocolError:
+        return None
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.sampled_from(["%x", "0%x", "%X", "%x;e", "%xno", "?%x"]),
+       st.sampled_from([0, 0, 0, 1, -1, 16]),
+       st.sampled_from([b"\r\n", b"\r\n", b"\n", b"xx", b"\r\n0\r\n\r\n"]))
+def test_a_chunk_in_a_read_of_its_own(body: bytes, line: str, more: int, end: bytes) -> None:
+    """The quick way for it says what the long way says."""
+    piece = (line % (len(body) + more)).encode() + b"\r\n" + body + end
+    assert outcome([CHUNKED, piece, b"0\r\n\r\n"]) == outcome([CHUNKED, *bytewise(piece + b"0\r\n\r\n")])
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+def test_a_read_of_any_length_that_is_no_chunk(length: int) -> None:
+    for text in (b"no such chunk", b"?" * 40, b"x"):
+        assert outcome([CHUNKED, (text + b"y" * 40)[:max(length - 2, 0)] + b"\r\n"]) is None
+
+
 @settings(max_examples=1000, deadline=None)
 @given(GARBAGE, st.sampled_from(["GET", "HEAD", "CONNECT"]))
 def test_any_garbage_gives_an_answer_or_the_one_error(pieces: List[bytes], method: str) -> None:
-    def outcome(cut: List[bytes]) -> Optional[Parsed]:
-        try:
-            return parse(cut, method, eof=True)
-        except ProtocolError:
-            return None
-    assert outcome(pieces) == outcome([b"".join(pieces)]) == outcome(bytewise(b"".join(pieces)))
+    whole = b"".join(pieces)
+    assert outcome(pieces, method) == outcome([whole], method) == outcome(bytewise(whole), method)
 
 
 # gzip

@@ -16,6 +16,7 @@ import pytest
 from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
+from rproxy.connection import Connection
 from rproxy.dial import Route, dial
 from rproxy.httpclient import EndOfInterest, PooledHTTPClient, Stop, TransportError
 
@@ -427,6 +428,29 @@ async def test_the_end_comes_together_with_the_connection(stopped: bool, monkeyp
             assert (await sending).status == 599
         await asyncio.sleep(0.05)
         assert client.stats().open == 0 and all(peer.gone for peer in server.peers)
+        client.close()
+
+
+async def test_stop_when_a_kept_connection_is_just_found_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+        peer.writer.transport.abort()
+
+    async with nothing_left(), RawServer(script).running() as server:
+        client = PooledHTTPClient(force_instance=True)
+        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), Stop()
+        await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, Stop())
+        fail = Connection._fail
+
+        def failed(connection: Connection, error: BaseException) -> None:
+            fail(connection, error)
+            stop()
+
+        monkeypatch.setattr(Connection, "_fail", failed)
+        assert (await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, stop)).status == 599
+        assert client.stats() == (0, 0, 1, 1, 1) and len(server.peers) == 1
         client.close()
 
 

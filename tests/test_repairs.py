@@ -108,6 +108,17 @@ async def test_a_request_is_repaired_once_and_the_next_one_is_right_at_once(tmp_
     await provider.close()
 
 
+def test_what_is_remembered_is_bounded(expect_log: Any) -> None:
+    """A model name with a glob may lead to new provider objects for ever."""
+    expect_log("override")
+    repairs = Repairs()
+    repairs.learn(Provider(base_url="http://p:1", name="p"), "m", CASES[0][0])
+    providers = [Provider(base_url="http://p:1", name="p") for _ in range(1000)]
+    fitted = [repairs.applied(provider, "m") for provider in providers]
+    assert len(repairs._applied) <= 256 and all(provider.profile.max_tokens.field == "max_completion_tokens" for provider in fitted)
+    assert repairs.applied(providers[-1], "m") is fitted[-1]
+
+
 @pytest.mark.timeout(seconds=30)
 async def test_repairs_end(tmp_path: Path) -> None:
     provider = ScriptedProvider(strict=False)
