@@ -133,9 +133,12 @@ class SocketOut(Progress):
 
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
-        if not events:
+        if type(events) is DeltaRun:
+            self._next = events.after
+        elif events:
+            self.note(events)
+        else:
             return None
-        self.note(events)
         return self._session.write_events(events, self._stream_id)
 
 
@@ -326,7 +329,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
             return None
         if stream_id is not None:
             events = [{**event, "stream_id": stream_id} for event in events]
-        payloads = events.payloads() if isinstance(events, DeltaRun) else map(encode_json, events)
+        payloads = events.payloads() if type(events) is DeltaRun else map(encode_json, events)
         return self._wire.send(b"".join(map(frame, payloads)))
 
     def write_error_event(self, error: ApiError, stream_id: Optional[str]) -> Optional[Awaitable[None]]:

@@ -12,7 +12,6 @@ from typing import Any, Awaitable, Dict, Optional, Sequence
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from .convert.fastpath import DeltaRun
 from .errors import ApiError
 
 Json = Dict[str, Any]
@@ -77,9 +76,6 @@ class Progress:
 
     def note(self, events: Sequence[Json]) -> None:
         """Remember the position in the stream."""
-        if type(events) is DeltaRun:
-            self._next = events.after
-            return
         last = events[-1]
         self._next = int(last.get("sequence_number", self._next)) + 1
         self.ended = last.get("type") in TERMINAL

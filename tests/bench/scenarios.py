@@ -98,8 +98,8 @@ PEERS = " codex-relay codex-bridge-python codex-proxy open-responses-server lite
 SCENARIOS: Dict[str, Scenario] = {
     # before the others, which leave memory behind
     "quiet": Scenario(quiet, 0.2, "rproxy nginx naive", "sse chat", True),
-    "live": Scenario(live, 1.3, "rproxy nginx relay naive", "sse ws chat", True),
-    "burst": Scenario(burst, 0.5, "rproxy nginx relay naive" + PEERS, "sse ws chat", False),
+    "live": Scenario(live, 1.0, "rproxy nginx relay naive", "sse ws chat", True),
+    "burst": Scenario(burst, 0.4, "rproxy nginx relay naive" + PEERS, "sse ws chat", False),
     "turn": Scenario(turn, 0.5, "rproxy nginx relay naive" + PEERS, "sse ws json chat", True),
     "first": Scenario(first, 1.0, "direct rproxy nginx naive" + PEERS, "sse ws chat", True),
 }
