@@ -23,6 +23,7 @@ setup(
     extras_require={
         "redis": ["redis>=5"],
         "zstd": ["zstandard"],
+        "curl": ["pycurl"],
         "test": ["pytest<10", "pytest-tornasync", "pytest-cov", "hypothesis", "openai", "redis>=5", "zstandard", "setuptools>=70.1"],
         "check": ["ruff", "mypy", "types-PyYAML"],
     },

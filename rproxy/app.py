@@ -238,7 +238,7 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
     server, kept = config.server, config.store
     store = open_store(kept.kind, kept.path, kept.url, max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl)
     upstream = Upstream(connect_timeout=server.connect_timeout, first_byte_timeout=server.first_byte_timeout,
-                        idle_timeout=server.request_timeout)
+                        idle_timeout=server.request_timeout, http_client=server.http_client)
     try:
         yield Service(config, upstream, store)
     finally:

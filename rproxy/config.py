@@ -94,6 +94,8 @@ class Server:
     listen_addr: str = key(addresses.listen_addr, "127.0.0.1:3000", "HOST:PORT; beyond this machine only with auth (or --insecure)")
     request_timeout: float = key(c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte starts it anew")
     connect_timeout: float = key(c.seconds(), 10.0, "seconds until a provider must have taken the connection")
+    http_client: str = key(c.one_of("pooled", "stock", "curl"), "pooled",
+                           "how providers are talked to: pooled; Tornado's stock or curl (needs pycurl) only where that does not work")
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds until a provider must have begun to answer")
     heartbeat_interval: float = key(c.seconds(zero=True), 15.0, "an event after so many seconds without one, so that clients wait; 0: none")
     log_level: str = key(c.one_of("trace", "debug", "info", "warn", "warning", "error"), "info", "trace, debug, info, warn or error")

@@ -7,7 +7,7 @@ is the task, or a :class:`Stop`: cancelling the one and calling the other closes
 from __future__ import annotations
 
 import os
-from typing import Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -18,7 +18,6 @@ from .convert.profile import Profile
 from .errors import ApiError, ConfigError, connect_error
 from .http1 import Head
 from .httpclient import EndOfInterest, PooledHTTPClient, Stats, Stop, TransportError
-from .prepared import Prepared
 from .proxytunnel import find_proxy
 
 __all__ = ["EndOfInterest", "Provider", "Result", "Stop", "Upstream"]
@@ -75,15 +74,22 @@ class Upstream:
 
     :arg connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
     :arg first_byte_timeout: seconds of silence before the answer begins; idle_timeout: within it. Both are re-armed by any byte.
+    :arg http_client: ``pooled``, or ``stock`` or ``curl`` of :mod:`rproxy.tornado_client`. :raises ConfigError: there is no pycurl
     :arg environ: where HTTPS_PROXY and its relatives are looked up
     """
 
     def __init__(self, *, connect_timeout: float = 10.0, first_byte_timeout: float = 600.0, idle_timeout: float = 300.0,
-                 environ: Mapping[str, str] = os.environ) -> None:
+                 environ: Mapping[str, str] = os.environ, http_client: str = "pooled") -> None:
         self._connect_timeout = connect_timeout
         self._environ = environ
-        self._known: Dict[Tuple[int, str], Tuple[Provider, Prepared]] = {}      # by the identity of the provider and the path
-        self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
+        self._known: Dict[Tuple[int, str], Tuple[Provider, Any]] = {}      # by the identity of the provider and the path
+        self._client: Any
+        if http_client == "pooled":
+            self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
+        else:
+            from .tornado_client import TornadoClient
+
+            self._client = TornadoClient(http_client, first_byte_timeout, idle_timeout)
 
     async def chat(self, provider: Provider, body: bytes, *, on_head: OnHead, on_data: OnData, on_sent: Callable[[], None] = _nothing,
                    path: str = "/chat/completions", stop: Optional[Stop] = None) -> Result:
@@ -113,13 +119,14 @@ class Upstream:
             raise _api_error(error, provider, False) from error
 
     def stats(self) -> Stats:
-        return self._client.stats()
+        stats: Stats = self._client.stats()
+        return stats
 
     def close(self) -> None:
         """Close all connections; turns that still run fail."""
         self._client.close()
 
-    def _prepared(self, provider: Provider, path: str) -> Prepared:
+    def _prepared(self, provider: Provider, path: str) -> Any:
         known = self._known.get((id(provider), path))
         if known is None:
             if len(self._known) >= MOST_KNOWN:

@@ -22,6 +22,7 @@ LAYERS: List[Set[str]] = [
     {"addresses", "rewrite_rules", "stored"},
     {"config", "connection", "prepared"},
     {"catalog", "httpclient"},
+    {"tornado_client"},
     {"failover", "repairs", "upstream"},
     {"turn"},
     {"passing"},
@@ -35,11 +36,12 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "tornado_speed", "upstream",
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "tornado_client", "tornado_speed", "upstream",
                 "websocket", "wire"},
     "yaml": {"marked_yaml"},
-    "redis": {"store"},               # these two are optional
+    "redis": {"store"},               # these are optional
     "zstandard": {"bodies"},
+    "pycurl": {"tornado_client"},
 }
 # What the pure part must not touch: clocks, chance, files, sockets, processes, the environment.
 IMPURE = {"asyncio", "datetime", "logging", "os", "pathlib", "random", "secrets", "select", "shutil", "socket", "ssl", "subprocess",
