@@ -79,16 +79,20 @@ class TornadoClient:
         stop.means = exchange.end
         try:
             if not stop.called:
-                self._client.fetch(request, raise_error=False).add_done_callback(exchange.fetched)
+                self._begin(request, exchange)
                 on_sent()
                 await exchange.ended
-        except (HTTPInputError, ValueError, UnicodeError) as error:
-            raise TransportError("connect", "this request cannot be sent", real_error=error) from None
         finally:
             stop.means = None
             self._running.discard(exchange)
             exchange.close()
         return exchange.answer()
+
+    def _begin(self, request: HTTPRequest, exchange: _Exchange) -> None:
+        try:
+            self._client.fetch(request, raise_error=False).add_done_callback(exchange.fetched)
+        except (HTTPInputError, ValueError, RuntimeError):      # without its text, which may show the key
+            raise TransportError("connect", "this request cannot be sent") from None
 
 
 class _Exchange:

@@ -36,8 +36,8 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared", "tornado_client", "tornado_speed", "upstream",
-                "websocket", "wire"},
+    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared",
+                "tornado_client", "tornado_speed", "upstream", "websocket", "wire"},
     "yaml": {"marked_yaml"},
     "redis": {"store"},               # these are optional
     "zstandard": {"bodies"},

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, AsyncIterator, List, Mapping, Tuple
 
@@ -171,6 +172,13 @@ async def test_what_they_cannot_do(kind: str) -> None:
         with pytest.raises(ApiError, match="knows no proxies"):
             await Turn().run(client, Provider(http_proxy="http://127.0.0.1:1"))
     client.close()
+
+
+async def test_a_header_that_cannot_be_sent(kind: str) -> None:
+    async with upstream(kind, keep_serving(CHUNKED + END)) as (client, provider, server):
+        with pytest.raises(ApiError) as caught:
+            await Turn().run(client, replace(provider, api_key="sk-\u20ac-secret"))
+        assert "secret" not in str(caught.value) and client.stats().open == 0
 
 
 def test_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
