@@ -43,6 +43,10 @@ WISHES: Tuple[Tuple[str, str, str], ...] = (
 )
 # What other texts a tool is told: words in a property's name -> value.
 PROPERTIES: Tuple[Tuple[str, str], ...] = ((r"dir|path|cwd", "."), (r"unit", "celsius"))
+# Words in a tool's description -> how it wants to be told a command (as a JSON string).
+LANGUAGES: Tuple[Tuple[str, str], ...] = (
+    (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),       # Codex' code mode
+)
 SUM = re.compile(r"(-?\d+)\s*([-+*×])\s*(-?\d+)")
 SUMS: Dict[str, Callable[[int, int], int]] = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "×": int.__mul__}
 PLACE = re.compile(r"\b(?:in|for|of)\s+([A-Z][\w-]+(?:\s[A-Z][\w-]+)*)")
@@ -117,7 +121,7 @@ def _answer(question: str) -> str:
 
 def _wanted_call(body: Json, question: str, rounds: int) -> Optional[Tuple[str, Json]]:
     """The tool call that the user asks for in this round, if a tool that fits is offered."""
-    tools = {t["function"]["name"]: t["function"].get("parameters") or {} for t in body.get("tools") or ()}
+    tools = {t["function"]["name"]: t["function"] for t in body.get("tools") or ()}
     choice = body.get("tool_choice") or "auto"
     commands = re.findall(r"`([^`\n]+)`", question)
     if not tools or choice == "none" or rounds >= max(1, len(commands)):
@@ -131,7 +135,10 @@ def _wanted_call(body: Json, question: str, rounds: int) -> Optional[Tuple[str, 
         return None
     place = PLACE.search(question)
     value = commands[rounds] if commands else place.group(1) if place else word or _short(question)
-    return name, instance(tools[name], value)
+    for words, form in LANGUAGES:
+        if re.search(words, tools[name].get("description") or ""):
+            value = form % json.dumps(value)
+    return name, instance(tools[name].get("parameters") or {}, value)
 
 
 def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:

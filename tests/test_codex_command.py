@@ -307,6 +307,26 @@ class TestReal:
         status, _, err = await rproxy_codex(home, "--", *EXEC, "-c", "model_providers.rproxy.stream_max_retries=0", "hello")
         assert status == 1, err
 
+    async def test_the_first_commands_of_readme(self, home: Path) -> None:
+        """Codex with its own default model, which is told its commands in JavaScript."""
+        port = free_port()
+        (home / "work").mkdir()
+        (home / "work" / "file-of-mine").touch()
+        serve = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", "127.0.0.1:%d" % port,
+                                                     stdout=asyncio.subprocess.PIPE)
+        try:
+            assert serve.stdout is not None and b" on " in await asyncio.wait_for(serve.stdout.readline(), 10)
+            process = await asyncio.create_subprocess_exec(
+                REAL, *EXEC, "-c", 'openai_base_url="http://127.0.0.1:%d/v1"' % port, "list the files", cwd=str(home / "work"),
+                env=dict(os.environ, OPENAI_API_KEY="any"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+            out, _ = await asyncio.wait_for(process.communicate(), 60)
+            items = [json.loads(line).get("item", {}) for line in out.decode().splitlines() if line.startswith("{")]
+            said = [item["text"] for item in items if item.get("type") == "agent_message"]
+            assert process.returncode == 0 and "file-of-mine" in said[-1] and "Error" not in said[-1], out
+        finally:
+            serve.terminate()
+            await serve.communicate()
+
     async def test_the_written_profile_works(self, home: Path) -> None:
         config = 'server: {listen_addr: "127.0.0.1:%d"}\n' + CONFIG
         (home / "config.yaml").write_text(config % free_port(), encoding="utf-8")

@@ -31,6 +31,8 @@ def output(text: Any = "done", id: str = "c1") -> Dict[str, Any]:
     return {"role": "tool", "tool_call_id": id, "content": text}
 
 
+CODE = {"type": "function", "function": {"name": "exec", "description": "Run JavaScript code to orchestrate tool calls", "parameters": {
+    "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}}}
 ASK = {"role": "user", "content": "hi"}
 REFUSED = {
     "no object": ([], "expected an object"),
@@ -96,6 +98,7 @@ def test_accepts_what_deepseek_accepts(name: str) -> None:
 @pytest.mark.parametrize("text, tools, name, arguments", [
     ("list the files", [WEATHER, SHELL], "exec_command", {"cmd": "ls"}),
     ("please run `git status`", [SHELL], "exec_command", {"cmd": "git status"}),
+    ("run `echo \"hi\"`", [CODE], "exec", {"input": 'text((await tools.exec_command({cmd: "echo \\"hi\\""})).output)'}),
     ("What is the weather in New York?", [SHELL, WEATHER], "get_weather", {"city": "New York"}),
     ("use get_weather", [SHELL, WEATHER], "get_weather", {"city": "use get_weather"}),
 ])
