@@ -61,19 +61,34 @@ class EndOfInterest(Exception):
 
 
 class Stop:
-    """Called by anybody, it ends an exchange as if its answer were complete; the connection is closed, so that the server stops, too."""
+    """Called by anybody, it ends what goes on; an exchange as if its answer were complete, and its connection is closed, so that the
+    server stops, too.
+
+    ``called``: that has been said. ``means``: how to end what goes on just now, see :meth:`ends`.
+    """
 
     def __init__(self) -> None:
         self.called = False
-        self.means: Optional[Callable[[], object]] = None       # how to end what goes on just now
+        self.means: Optional[Callable[[], object]] = None
 
     def __call__(self) -> None:
         self.called = True
-        if self.means is not None:
-            self.means()
+        self.ends(self.means)
+
+    def ends(self, means: Optional[Callable[[], object]]) -> None:
+        """Call ``means`` to end what goes on from now on; at once, if the end has been called for already."""
+        self.means = means
+        if self.called and means is not None:
+            means()
 
 
-Deliver = Callable[[bytes], Optional[Awaitable[None]]]
+OnData = Callable[[bytes], Optional[Awaitable[None]]]
+
+
+def silence(limit: float, began: bool, answered: bool) -> TransportError:
+    """Nothing came for ``limit`` seconds. ``began``: the head of an answer had come; ``answered``: a byte of it"""
+    text = "%s for %g s" % ("nothing came" if began else "no answer came", limit)
+    return TransportError("timeout", text, answered, TimeoutError(text))
 
 
 class Receiver(Protocol):
@@ -82,7 +97,7 @@ class Receiver(Protocol):
     def on_sent(self) -> None:
         """The request is on its way."""
 
-    def on_head(self, head: Head) -> Deliver:
+    def on_head(self, head: Head) -> OnData:
         """:returns: what to call with each piece of the body"""
 
     def on_end(self) -> None: ...
@@ -105,7 +120,7 @@ class Connection:
         self._reading = self._writing = False   # what it watches for
         self._parser = ResponseParser()
         self._receiver: Optional[Receiver] = None
-        self._deliver: Optional[Deliver] = None         # there is a receiver, and it has the head
+        self._deliver: Optional[OnData] = None         # there is a receiver, and it has the head
         self._future: Optional[asyncio.Future[None]] = None
         self._pause: Optional[asyncio.Future[None]] = None
         self._pause_is_ours = False
@@ -136,8 +151,8 @@ class Connection:
         self._output = [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
         self._arm(first_byte_timeout)
         self._write()
-        stop.means = partial(self._stop, future)
         try:
+            stop.ends(partial(self._stop, future))
             receiver.on_sent()
             await future
         except BaseException:
@@ -145,7 +160,7 @@ class Connection:
                 self.close()
             raise
         finally:
-            stop.means = None
+            stop.ends(None)
 
     def _stop(self, future: asyncio.Future[None]) -> None:
         if self._future is future:              # otherwise it ended just before, and may already serve another request
@@ -226,27 +241,19 @@ class Connection:
             left = self._limit
         if left > 0 and self.state is State.BUSY:
             return self._wake_in(left)
-        what = "nothing came" if self._parser.head is not None else "no answer came"
-        text = "%s for %g s" % (what, self._limit)
-        self._fail(TransportError("timeout", text, self._answered, TimeoutError(text)))
+        self._fail(silence(self._limit, self._parser.head is not None, self._answered))
 
     # The socket...
 
     def _watch(self) -> None:
         reading = self._pause is None and self.state is not State.CLOSED
-        if reading is not self._reading:
-            self._reading = reading
-            if reading:
-                self._selector.add_reader(self._sock, self._read)
-            else:
-                self._selector.remove_reader(self._sock)
         writing = bool(self._output)
+        loop, sock = self._selector, self._sock
+        if reading is not self._reading:
+            loop.add_reader(sock, self._read) if reading else loop.remove_reader(sock)
         if writing is not self._writing:
-            self._writing = writing
-            if writing:
-                self._selector.add_writer(self._sock, self._write)
-            else:
-                self._selector.remove_writer(self._sock)
+            loop.add_writer(sock, self._write) if writing else loop.remove_writer(sock)
+        self._reading, self._writing = reading, writing
 
     def _write(self) -> None:
         try:

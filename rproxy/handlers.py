@@ -45,7 +45,8 @@ from .convert.sse import DONE, encode_json, encode_sse
 from .errors import ApiError, error_event, for_codex, internal, unavailable
 from .service import Service
 from .sharing import Sharing
-from .turn import Client, Interrupt
+from .turn import Client
+from .upstream import Stop
 from .wire import Progress, Wire, drained
 
 log = logging.getLogger("rproxy.http")
@@ -147,7 +148,7 @@ class Edge(RequestHandler):
         return self.request.headers.get("originator", "").lower().startswith("codex")
 
     def client(self, transport: str, *, request_id: Optional[str] = None, local: Optional[MutableMapping[str, Any]] = None,
-               interrupt: Optional[Interrupt] = None) -> Client:
+               interrupt: Optional[Stop] = None) -> Client:
         """Who asks, for the service."""
         return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
                       headers=self.request.headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)
@@ -409,10 +410,8 @@ class SseOut(Progress):
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
         if type(events) is DeltaRun:
-            self._next, data = events.after, events.sse()
-            if self._wire is not None and self._chunked:
-                return self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
-            return self.write(data)
+            self._next = events.after
+            return self.write(events.sse())
         if not events:
             return None
         self.note(events)

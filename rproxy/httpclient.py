@@ -30,12 +30,12 @@ from typing import Any, Awaitable, Callable, Deque, Dict, List, NamedTuple, Opti
 from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
-from .connection import Connection, EndOfInterest, State, Stop, TransportError
+from .connection import Connection, EndOfInterest, OnData, State, Stop, TransportError
 from .dial import Route, dial
 from .http1 import GzipDecoder, Head, ProtocolError, ResponseParser
 from .prepared import BAD_HEADER, Preparation, Prepared
 
-__all__ = ["Answer", "EndOfInterest", "PooledHTTPClient", "Stats", "Stop", "TransportError"]
+__all__ = ["Answer", "EndOfInterest", "OnData", "PooledHTTPClient", "Stats", "Stop", "TransportError"]
 
 MAX_ERROR_BODY = 1 << 20    # bytes of a non-2xx body that are kept
 MAX_BODY = 100 << 20        # bytes of a 2xx body without streaming_callback; Tornado's own limit
@@ -43,7 +43,6 @@ IDLE_TTL = 45.0             # seconds; providers and load balancers close idle c
 MAX_IDLE = 32               # connections kept per route
 BODY_METHODS = ("POST", "PUT", "PATCH")     # which have a body, if only an empty one
 OnHead = Callable[[Head, httputil.HTTPHeaders], None]
-OnData = Callable[[bytes], Optional[Awaitable[None]]]
 
 
 class Stats(NamedTuple):
@@ -205,9 +204,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         """:returns: a new connection; None: stopped"""
         route = prepared.route
         dialing = asyncio.ensure_future(dial(route))
-        stop.means = dialing.cancel
-        if stop.called:
-            dialing.cancel()
+        stop.ends(dialing.cancel)
         try:
             with _Limit(prepared.connect_timeout or 0, "no connection to %s within" % (route,)):
                 await asyncio.wait({dialing})
@@ -216,7 +213,7 @@ class PooledHTTPClient(AsyncHTTPClient):
             dialing.add_done_callback(_hang_up)
             raise
         finally:
-            stop.means = None
+            stop.ends(None)
         if stop.called:
             _hang_up(dialing)
             return None
@@ -290,7 +287,7 @@ class _Receiver:
         self._body = bytearray()
         self._room = MAX_ERROR_BODY
 
-    def on_head(self, head: Head) -> Callable[[bytes], Optional[Awaitable[None]]]:
+    def on_head(self, head: Head) -> OnData:
         self._head = head
         self.sent.clear()
         for name, value in head.headers:

@@ -20,10 +20,10 @@ from tornado.httputil import HTTPHeaders, HTTPInputError
 from tornado.ioloop import IOLoop
 from tornado.simple_httpclient import SimpleAsyncHTTPClient, _HTTPConnection
 
-from .connection import EndOfInterest, TransportError
+from .connection import EndOfInterest, OnData, Stop, TransportError, silence
 from .errors import ConfigError
 from .http1 import Head
-from .httpclient import MAX_ERROR_BODY, Answer, OnData, OnHead, Stats, Stop
+from .httpclient import MAX_ERROR_BODY, Answer, OnHead, Stats
 
 MOST = {"stock": 10_000, "curl": 500}            # requests at once; curl makes so many handles in advance
 UNLIMITED = 1 << 50                              # bytes; Turn has the limit
@@ -76,14 +76,14 @@ class TornadoClient:
         del body
         self._connects += 1
         self._running.add(exchange)
-        stop.means = exchange.end
+        stop.ends(exchange.end)
         try:
             if not stop.called:
                 self._begin(request, exchange)
                 on_sent()
                 await exchange.ended
         finally:
-            stop.means = None
+            stop.ends(None)
             self._running.discard(exchange)
             exchange.close()
         return exchange.answer()
@@ -198,8 +198,7 @@ class _Exchange:
         if left > 0:
             self._timer = asyncio.get_running_loop().call_later(left, self._look)
         else:
-            text = "%s for %g s" % ("nothing came" if self._head is not None else "no answer came", limit)
-            self.end(TransportError("timeout", text, self._head is not None, TimeoutError(text)))
+            self.end(silence(limit, self._head is not None, self._head is not None))
 
     def close(self) -> None:
         """Let go of the provider; further calls do nothing."""

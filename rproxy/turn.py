@@ -64,25 +64,6 @@ class Out(Protocol):
         """Write whole events in one go. :returns: something to wait for when the client does not keep up"""
 
 
-class Interrupt:
-    """Called by the edge, it ends the running turn early, with what it has."""
-
-    def __init__(self) -> None:
-        self.called = False
-        self._stop: Optional[Stop] = None
-
-    def __call__(self) -> None:
-        self.called = True
-        if self._stop is not None:
-            self._stop()
-
-    def ends(self, stop: Stop) -> None:
-        """What to call from now on, or at once if the interruption has come already."""
-        self._stop = stop
-        if self.called:
-            stop()
-
-
 @dataclass
 class Client:
     """Who asks, and how. ``owner`` is "" when there is no auth, else a digest of the key.
@@ -97,7 +78,7 @@ class Client:
     request_id: str
     headers: Mapping[str, str]
     local: Optional[MutableMapping[str, Json]] = None
-    interrupt: Optional[Interrupt] = None
+    interrupt: Optional[Stop] = None
     answer_headers: Dict[str, str] = field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ is the task, or a :class:`Stop`: cancelling the one and calling the other closes
 from __future__ import annotations
 
 import os
-from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -17,13 +17,12 @@ from . import __version__
 from .convert.profile import Profile
 from .errors import ApiError, ConfigError, connect_error
 from .http1 import Head
-from .httpclient import EndOfInterest, PooledHTTPClient, Stats, Stop, TransportError
+from .httpclient import EndOfInterest, OnData, PooledHTTPClient, Stats, Stop, TransportError
 from .proxytunnel import find_proxy
 
 __all__ = ["EndOfInterest", "Provider", "Result", "Stop", "Upstream"]
 
 OnHead = Callable[[int, Mapping[str, str]], None]
-OnData = Callable[[bytes], Optional[Awaitable[None]]]
 MOST_KNOWN = 256                                 # prepared requests; a model name with a glob makes new providers again and again
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",

@@ -33,7 +33,7 @@ from .convert.fastpath import DeltaRun
 from .convert.sse import encode_json
 from .errors import ApiError, invalid, unavailable, ws_error
 from .handlers import STOPPING, Edge, new_request_id
-from .turn import Interrupt
+from .upstream import Stop
 from .wire import Progress, Wire
 
 log = logging.getLogger("rproxy.websocket")
@@ -125,7 +125,7 @@ class SocketOut(Progress):
         super().__init__()
         self._session = session
         self._stream_id = stream_id
-        self.interrupt = Interrupt()
+        self.interrupt = Stop()
 
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """The turn is going to be answered with events.  A frame has no headers."""

@@ -20,7 +20,6 @@ from rproxy.config import Auth, Config, Server, Store
 from rproxy.errors import ApiError, previous_response_not_found
 from rproxy.handlers import Site
 from rproxy.turn import Client, Out
-from rproxy.upstream import Stop
 
 Json = Dict[str, Any]
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "rproxy"},
@@ -103,9 +102,8 @@ class PlayedService:
         if word == "gate":
             waits = [asyncio.ensure_future(self.gate.wait())]
             if client.interrupt is not None:
-                stopped, stop = asyncio.Event(), Stop()
-                stop.means = stopped.set
-                client.interrupt.ends(stop)
+                stopped = asyncio.Event()
+                client.interrupt.ends(stopped.set)
                 waits.append(asyncio.ensure_future(stopped.wait()))
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

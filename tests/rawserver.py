@@ -119,6 +119,15 @@ def keep_serving(answer: bytes) -> Script:
     return script
 
 
+def then_silence(sent: bytes) -> Script:
+    """A script: this to one request, and nothing more."""
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(sent)
+        await peer.wait_gone()
+    return script
+
+
 @contextlib.asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
     """Fails when file descriptors or tasks are left that were not there before."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Tuple
 
 import pytest
-from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left
+from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left, then_silence
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from rproxy.connection import Connection
@@ -339,12 +339,7 @@ async def test_answer_before_the_request_is_sent(start: Start) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED, CHUNKED + b"5\r\nhel", CHUNKED + chunk(b"hello")])
 async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(sent)
-        await peer.wait_gone()
-
-    async with start(script) as lab:
+    async with start(then_silence(sent)) as lab:
         future = lab.fetch(streaming_callback=lambda data: None)
         await asyncio.sleep(0.1)
         before = time.monotonic()
@@ -356,12 +351,7 @@ async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED + chunk(b"hello")])
 async def test_stop_returns_what_has_come_and_closes(start: Start, sent: bytes) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(sent)
-        await peer.wait_gone()
-
-    async with start(script) as lab:
+    async with start(then_silence(sent)) as lab:
         data: List[bytes] = []
         stop = Stop()
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
@@ -543,12 +533,7 @@ async def test_cancel_while_connecting() -> None:
 @pytest.mark.parametrize("sent,limit", [(b"", "first_byte_timeout"), (b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_timeout"),
                                         (CHUNKED, "idle_timeout"), (CHUNKED + chunk(b"x"), "idle_timeout")])
 async def test_silence(start: Start, sent: bytes, limit: str) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(sent)
-        await peer.wait_gone()
-
-    async with start(script, **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.1}) as lab:
+    async with start(then_silence(sent), **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.1}) as lab:
         before = time.monotonic()
         error = await lab.fails("timeout")
         assert time.monotonic() - before > 0.09 and "0.1 s" in str(error)

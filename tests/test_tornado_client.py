@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, List, Mapping, Tuple
 
 import pytest
-from rawserver import CHUNKED, END, Peer, RawServer, Script, chunk, keep_serving
+from rawserver import CHUNKED, END, Peer, RawServer, Script, chunk, keep_serving, then_silence
 from scripted import ScriptedProvider, call, error, running, say, think
 from test_upstream import Provider
 from tornado.httpclient import AsyncHTTPClient
@@ -105,12 +105,8 @@ async def test_an_answer_that_is_cut(kind: str, sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent,limit", [(b"", "first_byte_timeout"), (CHUNKED + chunk(b"data: 1\n\n"), "idle_timeout")])
 async def test_silence(kind: str, sent: bytes, limit: str) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(sent)
-        await peer.wait_gone()
-
-    async with upstream(kind, script, **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.2}) as (client, provider, server):
+    limits = {"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.2}
+    async with upstream(kind, then_silence(sent), **limits) as (client, provider, server):
         with pytest.raises(ApiError, match="0.2 s") as caught:
             await asyncio.wait_for(Turn().run(client, provider), 10)
         assert caught.value.status == 504
@@ -120,12 +116,7 @@ async def test_silence(kind: str, sent: bytes, limit: str) -> None:
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 @pytest.mark.parametrize("sent", [b"", CHUNKED + chunk(b"data: 1\n\n")])
 async def test_the_provider_is_left(kind: str, sent: bytes, how: str) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(sent)
-        await peer.wait_gone()
-
-    async with upstream(kind, script) as (client, provider, server):
+    async with upstream(kind, then_silence(sent)) as (client, provider, server):
         turn = Turn()
         running = asyncio.ensure_future(turn.run(client, provider))
         await asyncio.sleep(0.2)
