@@ -10,6 +10,7 @@ or the optional ``zstandard`` package, and without them the answer tells the use
 """
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import zlib
@@ -25,6 +26,7 @@ Json = Dict[str, Any]
 
 PIECE = 1 << 20
 LARGE = 1 << 20                   # bytes of JSON that are parsed in 3 ms; more is parsed in steps
+PACKED = 1 << 16                  # bytes of a compressed body that are unpacked in a thread if there are more
 IDENTITY = ("", "identity")
 JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
@@ -179,7 +181,10 @@ class BodyReader:
 
     async def parsed(self) -> Json:
         """The same, without keeping others waiting if it is large."""
-        data = self._plain()
+        if self._encoding not in IDENTITY and self._size > PACKED:
+            data = await asyncio.get_running_loop().run_in_executor(None, self._plain)      # these libraries let go of the lock
+        else:
+            data = self._plain()
         if len(data) > LARGE:
             with suppress(UnicodeDecodeError):
                 return await parse_large(data.decode("utf-8-sig"))

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from .demo_rules import refusal, thinking
+from .tornado_speed import NoDelayServer
 
 Json = Dict[str, Any]
 
@@ -329,7 +329,7 @@ def make_demo_app(delay: float = DELAY) -> Application:
 @contextmanager
 def serve_demo(host: str = "127.0.0.1", delay: float = DELAY) -> Iterator[str]:
     """Serve the provider on a free port of ``host`` in the running event loop, as long as the context lasts; gives the base URL."""
-    server = HTTPServer(make_demo_app(delay))
+    server = NoDelayServer(make_demo_app(delay))
     sockets = bind_sockets(0, host)
     server.add_sockets(sockets)
     try:

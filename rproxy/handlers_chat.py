@@ -35,9 +35,9 @@ class ChatHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        relay = _Relay(self)
+        relay, request = _Relay(self), await self.body().parsed()
         try:
-            await self.run_turn(self.site.service.passing.chat(self.body().json(), self.client("chat"), relay))
+            await self.run_turn(self.site.service.passing.chat(request, self.client("chat"), relay))
         except ApiError as error:
             if not relay.begun:
                 raise

@@ -104,7 +104,7 @@ class CompactHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        await self.put_json(await self.run_turn(self.site.service.compact(self.body().json(), self.client("json"))))
+        await self.put_json(await self.run_turn(self.site.service.compact(await self.body().parsed(), self.client("json"))))
 
 
 class InputTokensHandler(HttpHandler):
@@ -113,7 +113,7 @@ class InputTokensHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        counted = await self.site.service.input_tokens(self.body().json(), self.client("json"))
+        counted = await self.site.service.input_tokens(await self.body().parsed(), self.client("json"))
         self.set_header("x-rproxy-estimate", "input_tokens")
         await self.put_json(counted)
 

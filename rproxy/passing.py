@@ -10,8 +10,9 @@ import time
 from typing import Any, Awaitable, Dict, Mapping, Optional, Protocol
 
 from .config import Config, Model, Provider
-from .convert.sse import encode_json
+from .convert.steps import encode_steps
 from .errors import ApiError, invalid, model_not_found
+from .gently import gently
 from .log import log_turn
 from .turn import PROVIDER_HEADER, Client, Means, pass_on
 from .upstream import Result
@@ -47,7 +48,7 @@ class Passing:
         model = self._config.route(name)
         if model is None:
             raise model_not_found(name, [m.model for m in self._config.models])
-        body = encode_json({**request, "model": model.downstream_model})
+        body = await gently(encode_steps({**request, "model": model.downstream_model}))
         failover, error = self._means.failover, ApiError(502, "No provider is configured for this model.", type="server_error")
         for provider in failover.order(model.providers, name):
             try:

@@ -380,8 +380,8 @@ class _Answer:
         if len(batches) == 1 and type(batches[0]) is DeltaRun and self._facts.answer_bytes <= MAX_ANSWER:
             return self._send(batches[0])        # text, and nothing else
         written: Optional[Awaitable[None]] = None
-        for events in batches:
-            written = self._send(events) or written
+        if batches:                              # of several kinds, as when the text ends: one write all the same
+            written = self._send(batches[0] if len(batches) == 1 else [event for events in batches for event in events])
         if self._shortcut.lesson is not None:
             self._shortcut.learn()
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:

@@ -9,12 +9,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from typing import Any, AsyncIterator, Callable, List, Optional
 
 import pytest
 import tornado.httputil
 import tornado.websocket
 from edge import PlayedService, config, error_of, until
+from rawserver import CHUNKED, END, Peer, RawServer, chunk
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httputil import format_timestamp
@@ -97,6 +100,12 @@ def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "tornado.speedups", None)
     use_fast_unmask()
     assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
+
+
+def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
+    rare = ["redis", "sqlite3", "pycurl", "zstandard", "urllib.request", "rproxy.demo", "rproxy.tornado_client", "rproxy.provider_errors"]
+    code = "import sys, rproxy.cli; print([name for name in %r if name in sys.modules])" % rare
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_dates_are_those_of_tornado() -> None:
@@ -291,6 +300,29 @@ async def test_serve_answers_on_every_transport() -> None:
                     event = json.loads(str(await ws.read_message()))
                     assert event["type"] != "error" and event.get("stream_id") == more.get("stream_id")
                 previous = event["response"]["id"]
+
+
+async def test_what_comes_in_one_read_leaves_in_one_write() -> None:
+    """Also when it is of several kinds."""
+    def delta(**more: str) -> bytes:
+        return chunk(b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": more}]}).encode())
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED, *[delta(reasoning_content="Hm.")] * 3, delta(reasoning_content="So.") * 3 + delta(content="Yes.") * 2,
+                        chunk(b"data: [DONE]\n\n") + END, pause=0.1)
+
+    async with RawServer(script).running() as provider, served(provider.url) as base_url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(base_url.split(":")[2].split("/")[0]))
+        body = json.dumps({"model": "gpt-5.5", "input": "hi", "stream": True}).encode()
+        writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.readuntil(b"\r\n\r\n")
+        sizes = []
+        while not sizes or sizes[-1]:
+            sizes.append(int(await reader.readuntil(b"\r\n"), 16))
+            await reader.readexactly(sizes[-1] + 2)
+        writer.close()
+    assert len(sizes) == 6                       # three deltas, the mixture, the terminal events, the end of the body
 
 
 @pytest.mark.parametrize("transport", ["json", "sse", "ws"])

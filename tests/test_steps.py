@@ -16,6 +16,7 @@ from rproxy.convert.sse import encode_json
 from rproxy.convert.steps import MANY, encode_steps, parse_steps
 from rproxy.errors import ApiError
 from rproxy.gently import gently
+from rproxy.store import encode, encode_gently
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -38,6 +39,11 @@ def at_once(steps: Generator[None, None, T]) -> T:
 
     deque(walk(), maxlen=0)
     return results[0]
+
+
+@given(OBJECTS)
+def test_the_stored_form_is_the_same_in_steps(value: Json) -> None:
+    assert asyncio.run(encode_gently("resp_1", value)) == encode("resp_1", value)
 
 
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())

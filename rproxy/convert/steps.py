@@ -17,18 +17,18 @@ MANY = 20                         # items of a list that are worth steps
 _mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match
 
 
-def encode_steps(value: Json) -> Generator[None, None, bytes]:
-    """:func:`~rproxy.convert.sse.encode_json` of an object, byte for byte."""
+def encode_steps(value: Json, encode: Callable[[Any], bytes] = encode_json) -> Generator[None, None, bytes]:
+    """``encode(value)`` of an object, byte for byte. :arg encode: writes any value as JSON without blanks"""
     if not any(type(inner) is list and len(inner) > MANY for inner in value.values()):
-        return encode_json(value)
+        return encode(value)
     pieces: List[bytes] = []
     for key, inner in value.items():
-        pieces.append(b"%b%b:" % (b"," if pieces else b"", encode_json(key)))
+        pieces.append(b"%b%b:" % (b"," if pieces else b"", encode(key)))
         if type(inner) is not list or not inner:
-            pieces.append(encode_json(inner))
+            pieces.append(encode(inner))
         else:
             for number, item in enumerate(inner):
-                pieces += (b"," if number else b"[", encode_json(item))
+                pieces += (b"," if number else b"[", encode(item))
                 yield
             pieces.append(b"]")
         yield

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any, Callable, Dict, Optional, Protocol
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, Optional, Protocol
 
+from ..convert.steps import encode_steps
 from ..errors import ConfigError, StoreError
+from ..gently import gently
 
-__all__ = ["Change", "Json", "Store", "decode", "encode", "open_store", "valid_id"]
+__all__ = ["Change", "Json", "Store", "decode", "encode", "encode_gently", "open_store", "valid_id"]
 
 Json = Dict[str, Any]
 Change = Callable[[Json], Json]
@@ -60,10 +63,26 @@ def valid_id(record_id: str) -> bool:
 
 def encode(record_id: str, record: Json) -> bytes:
     """The stored form. :raises StoreError: the id is none, or the record is no JSON object"""
+    with _refusing(record_id):
+        return _json(record)
+
+
+async def encode_gently(record_id: str, record: Json) -> bytes:
+    """:func:`encode`, with turns for others in between."""
+    with _refusing(record_id):
+        return await gently(encode_steps(record, _json))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+@contextmanager
+def _refusing(record_id: str) -> Iterator[None]:
     if not valid_id(record_id):
         raise StoreError("'%.40s' is not an id of a response" % record_id)
     try:
-        return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        yield
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError("response %s cannot be written as JSON: %s" % (record_id, error)) from error
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from ..errors import StoreError
-from . import Change, Json, decode, encode
+from . import Change, Json, decode, encode_gently
 
 
 class MemoryStore:
@@ -37,7 +37,7 @@ class MemoryStore:
 
     async def put(self, record_id: str, record: Json) -> None:
         """:raises StoreError: the record alone is over the limit of all"""
-        blob = encode(record_id, record)
+        blob = await encode_gently(record_id, record)
         if len(blob) > self._max_bytes:
             raise StoreError("response %s has %d bytes, more than store.max_bytes (%d)" % (record_id, len(blob), self._max_bytes))
         self._drop(record_id)

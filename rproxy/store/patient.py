@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Dict, NamedTuple, Optional
 
+from ..convert.steps import MANY
 from . import Change, Json, Store
 
 log = logging.getLogger("rproxy.store")
@@ -39,7 +40,7 @@ class PatientStore:
 
     async def keep(self, record_id: str, record: Json) -> Optional[str]:
         """Store the record. :returns: a warning, when that failed or is not done yet; it never raises"""
-        if self._store.instant:
+        if self._store.instant and record_id not in self._puts and len(record.get("input", ())) <= MANY:
             try:
                 await self._store.put(record_id, record)
             except Exception as reason:

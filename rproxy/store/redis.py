@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from ..error_text import without_login
 from ..errors import ConfigError, StoreError
-from . import Change, Json, decode, encode, valid_id
+from . import Change, Json, decode, encode, encode_gently, valid_id
 
 PREFIX = "rproxy:response:"
 TIMEOUT = 5.0                                     # seconds for a connection, and for an answer
@@ -57,7 +57,7 @@ class RedisStore:
 
     async def put(self, record_id: str, record: Json) -> None:
         """Returns when Redis has it."""
-        await self._ask("SET", record_id, encode(record_id, record), "PX", self._ttl)
+        await self._ask("SET", record_id, await encode_gently(record_id, record), "PX", self._ttl)
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
         """:returns: the new record, None when there was none. :raises StoreError: too many others change it at the same time"""

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, TypeVar
 
 from ..errors import ConfigError, StoreError
-from . import Change, Json, decode, encode, valid_id
+from . import Change, Json, decode, encode, encode_gently, valid_id
 
 T = TypeVar("T")
 VERSION = 1
@@ -66,7 +66,7 @@ class SqliteStore:
 
     async def put(self, record_id: str, record: Json) -> None:
         """Returns when the record is committed."""
-        blob = encode(record_id, record)
+        blob = await encode_gently(record_id, record)
         await self._run(lambda: self._put(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:

@@ -21,8 +21,7 @@ def leaving(bench: Bench) -> Outcome:
         busy = bench.provider.stats()["open"]
     time.sleep(1.0)
     left = bench.provider.stats()["open"]
-    idle = 32                     # the kept connections; the streams of those that left are closed, not kept
-    return "500 clients left: %d connections to the provider before, %d 1 s later" % (busy, left), busy >= 500 and left <= idle
+    return "500 clients left: %d connections to the provider before, %d 1 s later" % (busy, left), busy >= 500 and left == 0
 
 
 def flat(bench: Bench) -> Outcome:
