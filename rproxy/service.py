@@ -48,6 +48,8 @@ from .upstream import Upstream
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.turn")
 
+LONG_HISTORY = 500                # items that are converted in 5 ms
+
 
 class Asked(NamedTuple):
     """A create request, ready for its turn. ``new``: its own input items; ``conversation``: the id of the one it belongs to."""
@@ -221,11 +223,14 @@ class Service:
         def scope(provider: Provider) -> Scope:
             return client.owner, model.downstream_model, provider.base_url
 
-        def convert(provider: Provider) -> Conversion:
+        async def convert(provider: Provider) -> Conversion:
             to_request = partial(to_responses_request, origin=provider.base_url) if provider.wire == "responses" else to_chat_request
-            return to_request(chat, items, provider.profile, downstream_model=model.downstream_model,
-                              allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)),
-                              resends=client.codex)
+            converted = partial(to_request, chat, items, provider.profile, downstream_model=model.downstream_model,
+                                allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)),
+                                resends=client.codex)
+            if len(items) <= LONG_HISTORY:
+                return converted()
+            return await asyncio.get_running_loop().run_in_executor(None, converted)     # it lets others run every few milliseconds
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(

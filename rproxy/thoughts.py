@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any, Dict, Iterable, Optional, Tuple
 
 from .convert.messages import CallKey
@@ -39,11 +40,14 @@ class Thoughts:
             self._bytes -= self._known.popitem(last=False)[1][1]
 
     def recall(self, scope: Scope, key: CallKey) -> Optional[Json]:
+        """Thread-safe."""
         digest = _digest(scope, key)
-        if digest not in self._known:
+        known = self._known.get(digest)
+        if known is None:
             return None
-        self._known.move_to_end(digest)
-        return self._known[digest][0]
+        with suppress(KeyError):                 # dropped this very moment
+            self._known.move_to_end(digest)
+        return known[0]
 
 
 def _digest(scope: Scope, key: CallKey) -> bytes:

@@ -117,7 +117,7 @@ class Job:
     providers: Sequence[Provider]
     model: str
     conversation: Callable[[], str]
-    convert: Callable[[Provider], Conversion]
+    convert: Callable[[Provider], Awaitable[Conversion]]
     converter: Callable[[Conversion, int], StreamConverter]
     keep: Callable[[StreamConverter, Conversion, Provider], Awaitable[None]]
 
@@ -216,7 +216,7 @@ class Turn:
 
     # ---- one try
     async def _try(self, provider: Provider) -> None:
-        conversion = self._job.convert(provider)
+        conversion = await self._job.convert(provider)
         answer = self._answer = _Answer(partial(self._new_converter, conversion), self._send, self._facts)
         self._facts.provider = provider.name
         self._client.answer_headers[PROVIDER_HEADER] = provider.name

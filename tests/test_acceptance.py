@@ -118,3 +118,13 @@ async def test_a_conversation_is_compacted_and_goes_on(tmp_path: Path) -> None:
         for wrong, param in (({"input": [USER]}, "model"), ({"model": "gpt-5.5"}, "input"), ({**HI, "input": 5}, "input")):
             assert (await api("POST", "/responses/compact", wrong, expect=400))["param"] == param
         assert len(provider.requests) == 2
+
+
+async def test_a_long_history_is_converted_beside_the_loop(tmp_path: Path) -> None:
+    """In a thread: the provider gets the same, and mistakes are told as always."""
+    said = [{"role": "user" if i % 2 == 0 else "assistant", "content": "line %d" % i} for i in range(701)]
+    async with site(tmp_path) as (provider, api, _):
+        await ask(api, True, {**HI, "input": said})
+        assert [message["content"] for message in provider.requests[-1]["messages"]] == [item["content"] for item in said]
+        status, answer = await api.raw("POST", "/responses", {**HI, "input": [*said, {"role": "nobody", "content": "x"}]})
+        assert status == 400 and b"role must be one of" in (answer if isinstance(answer, bytes) else answer.encode())

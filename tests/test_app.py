@@ -304,13 +304,14 @@ async def test_serve_answers_on_every_transport() -> None:
 
 async def test_what_comes_in_one_read_leaves_in_one_write() -> None:
     """Also when it is of several kinds."""
-    def delta(**more: str) -> bytes:
+    def delta(**more: Any) -> bytes:
         return chunk(b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": more}]}).encode())
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.send(CHUNKED, *[delta(reasoning_content="Hm.")] * 3, delta(reasoning_content="So.") * 3 + delta(content="Yes.") * 2,
-                        chunk(b"data: [DONE]\n\n") + END, pause=0.1)
+        called = delta(tool_calls=[{"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}])
+        mixture, end = delta(content="So.") * 3 + called, chunk(b"data: [DONE]\n\n") + END
+        await peer.send(CHUNKED, *[delta(content="Hm.")] * 3, mixture, end, pause=0.1)
 
     async with RawServer(script).running() as provider, served(provider.url) as base_url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(base_url.split(":")[2].split("/")[0]))
