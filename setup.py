@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["rproxy", "rproxy.*"]),
-    package_data={"rproxy": ["py.typed", "*.md"]},
+    package_data={"rproxy": ["py.typed"], "rproxy.service": ["*.md"]},
     include_package_data=False,
     zip_safe=True,
     python_requires=">=3.9",
@@ -27,7 +27,7 @@ setup(
         "test": ["pytest<10", "pytest-tornasync", "pytest-cov", "hypothesis", "openai", "redis>=5", "zstandard", "setuptools>=70.1"],
         "check": ["ruff", "mypy", "types-PyYAML"],
     },
-    entry_points={"console_scripts": ["rproxy = rproxy.cli:main"]},
+    entry_points={"console_scripts": ["rproxy = rproxy.cli.main:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Console",

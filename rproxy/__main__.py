@@ -1,7 +1,7 @@
 """``python -m rproxy``, and the entry of the single file rproxy.pyz."""
 import sys
 
-from rproxy.cli import main
+from rproxy.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """The errors of rproxy, and what a client gets to see of them.
 
 Theory of operation.  Everything that can end a turn badly becomes one :class:`ApiError`.  What went wrong at the provider is
-read by :mod:`rproxy.provider_errors`, which knows the many spellings of the providers and answers with the name of a *kind*
+read by :mod:`rproxy.providers.failures`, which knows the many spellings of the providers and answers with the name of a *kind*
 ("quota", "rate", "context", ...).  The table ``KINDS`` here turns a kind into the status, type and codes that clients of the
 Responses API act upon; no other module holds an HTTP status.  An error is written in one of four forms: a JSON body with a
 status, ``response.failed`` in a stream (``stream_code`` and :meth:`ApiError.failed_message`), an ``error`` event
@@ -20,10 +20,10 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
-from .error_text import COUNTED, clean, sentence, without_login
+from .providers.failure_text import COUNTED, clean, sentence, without_login
 
 if TYPE_CHECKING:
-    from .provider_errors import Finding  # elsewhere imported when needed: its patterns take a while to compile
+    from .providers.failures import Finding  # elsewhere imported when needed: its patterns take a while to compile
 
 Json = Dict[str, Any]
 
@@ -195,7 +195,7 @@ def provider_error(status: int, headers: Mapping[str, str], body: bytes, provide
     ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is preferred); ``secrets`` are
     texts that must not reach the client, such as the provider's key.
     """
-    from . import provider_errors
+    from .providers import failures as provider_errors
 
     finding = provider_errors.read_answer(status, headers, body, now)
     return _told(finding, provider, base_url, secrets)
@@ -203,7 +203,7 @@ def provider_error(status: int, headers: Mapping[str, str], body: bytes, provide
 
 def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
     """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of these."""
-    from . import provider_errors
+    from .providers import failures as provider_errors
 
     return _told(provider_errors.read_object(raw), provider, base_url, secrets)
 
@@ -262,7 +262,7 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
         pause = RATE_LIMIT_PAUSE
     elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
         pause = None                              # a delay invites a repetition that cannot help
-    from . import provider_errors
+    from .providers import failures as provider_errors
 
     message = provider_errors.message(finding, provider, base_url, secrets)
     code, param = (None if word is None or clean(word, secrets) != word else word for word in (finding.code, finding.param))

@@ -15,11 +15,11 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy.app import make_app, make_server
-from rproxy.config import Auth, Config, Server, Store
+from rproxy.config.schema import Auth, Config, Server, Store
 from rproxy.errors import ApiError, previous_response_not_found
-from rproxy.handlers import Site
-from rproxy.turn import Client, Out
+from rproxy.server.app import make_app, make_server
+from rproxy.server.base import Site
+from rproxy.service.turn import Client, Out
 
 Json = Dict[str, Any]
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "rproxy"},

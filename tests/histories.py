@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 from hypothesis import strategies as st
 
 from rproxy.convert.profile import Profile
-from rproxy.profiles import choose_profile, list_profiles
+from rproxy.providers.profiles import choose_profile, list_profiles
 
 Json = Dict[str, Any]
 

@@ -23,9 +23,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from rproxy.app import embedded
-from rproxy.config import parse_config
-from rproxy.demo_rules import refusal
+from rproxy.cli.demo.rules import refusal
+from rproxy.config.schema import parse_config
+from rproxy.server.app import embedded
 
 Json = Dict[str, Any]
 KEY = "sk-scripted-provider-key"

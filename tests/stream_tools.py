@@ -5,10 +5,10 @@ from typing import Any, Dict, Iterable, List, Optional
 
 from grammar import check_stream
 
+from rproxy.convert.events.converter import StreamConverter
+from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
-from rproxy.convert.response import response_object
-from rproxy.convert.stream import StreamConverter
 from rproxy.convert.tools import ToolTable
 
 Json = Dict[str, Any]

@@ -9,7 +9,7 @@ from api import Api, site
 from grammar import check_response, check_sse
 from scripted import error, say, think
 
-from rproxy.convert.validate import FIELDS, UNSUPPORTED
+from rproxy.convert.request.validate import FIELDS, UNSUPPORTED
 
 Json = Dict[str, Any]
 HI: Json = {"model": "gpt-5.5", "input": "hi"}

@@ -23,12 +23,13 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httputil import format_timestamp
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy import app
-from rproxy.access import Access, is_loopback, split_address
-from rproxy.config import parse_config
-from rproxy.demo import serve_demo
+from rproxy.cli.demo.server import serve_demo
+from rproxy.config.schema import parse_config
 from rproxy.errors import ConfigError
-from rproxy.tornado_speed import unmask, use_fast_dates, use_fast_unmask
+from rproxy.server import app
+from rproxy.server.access import Access
+from rproxy.config.addresses import is_loopback, split_address
+from rproxy.server.tornado_patches import unmask, use_fast_dates, use_fast_unmask
 
 
 # ---- addresses
@@ -103,8 +104,8 @@ def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.Monke
 
 
 def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
-    rare = ["redis", "sqlite3", "pycurl", "zstandard", "urllib.request", "rproxy.demo", "rproxy.tornado_client", "rproxy.provider_errors"]
-    code = "import sys, rproxy.cli; print([name for name in %r if name in sys.modules])" % rare
+    rare = ["redis", "sqlite3", "pycurl", "zstandard", "urllib.request", "rproxy.cli.demo.server", "rproxy.upstream.tornado_client", "rproxy.providers.failures"]
+    code = "import sys, rproxy.cli.main; print([name for name in %r if name in sys.modules])" % rare
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -116,7 +117,7 @@ def test_dates_are_those_of_tornado() -> None:
 
 # ---- life and death
 class Running:
-    """A server under :func:`rproxy.app.run`."""
+    """A server under :func:`rproxy.server.app.run`."""
 
     def __init__(self, service: PlayedService) -> None:
         self.service = service

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rproxy import bodies
-from rproxy.bodies import BodyReader, parse_object
 from rproxy.errors import ApiError
+from rproxy.server import body as bodies
+from rproxy.server.body import BodyReader, parse_object
 
 LIMIT = 1 << 20
 HELLO = {"model": "m", "input": "héllo"}

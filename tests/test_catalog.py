@@ -6,9 +6,9 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from rproxy.catalog import etag, models_body, with_prompt_of
-from rproxy.config import Config, default_config, parse_config
+from rproxy.config.schema import Config, default_config, parse_config
 from rproxy.errors import ConfigError
+from rproxy.service.catalog import etag, models_body, with_prompt_of
 
 Json = Dict[str, Any]
 # Codex 0.169 voids the whole list if an entry lacks one of these.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.chunks import ChunkReader
+from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.profile import Answer
 from rproxy.convert.sse import ChunkDecoder, encode_json
 

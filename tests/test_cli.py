@@ -18,9 +18,9 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy import __version__
-from rproxy.cli import COMMANDS, main
-from rproxy.config import parse_config
-from rproxy.profiles import choose_profile, list_profiles
+from rproxy.cli.main import COMMANDS, main
+from rproxy.config.schema import parse_config
+from rproxy.providers.profiles import choose_profile, list_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = """\

@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from scripted import free_port
 
-from rproxy.cli import main
-from rproxy.codex import find_codex, wanted_model
-from rproxy.codex_profile import MARK, CodexError
+from rproxy.cli.codex import find_codex, wanted_model
+from rproxy.cli.codex_profile import MARK, CodexError
+from rproxy.cli.main import main
 
 Json = Dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,12 +7,12 @@ import pytest
 from grammar import check_stream
 from stream_tools import COMPLETED, CREATED, STEM, call, drive, end, text, think
 
-from rproxy.convert.compaction import PROMPT, CompactionConverter, is_trigger, prompt_item
+from rproxy.convert.events.compaction import PROMPT, CompactionConverter, is_trigger, prompt_item
+from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
-from rproxy.convert.messages import SUMMARY
 from rproxy.convert.profile import Profile
-from rproxy.convert.request import to_chat_request
-from rproxy.convert.response import response_object
+from rproxy.convert.request.chat import to_chat_request
+from rproxy.convert.request.messages import SUMMARY
 from rproxy.convert.tools import ToolTable
 
 Json = Dict[str, Any]

@@ -10,10 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.checks import keys_of
-from rproxy.config import Auth, Config, Model, Provider, Server, Store, Usage, default_config, find_config, load_config, parse_config
+from rproxy.config.checks import keys_of
+from rproxy.config.schema import (
+    Auth,
+    Config,
+    Model,
+    Provider,
+    Server,
+    Store,
+    Usage,
+    default_config,
+    find_config,
+    load_config,
+    parse_config,
+)
+from rproxy.config.yaml_positions import MAX_VALUES, load
 from rproxy.errors import ConfigError
-from rproxy.marked_yaml import MAX_VALUES, load
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "etc" / "config.yaml"

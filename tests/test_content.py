@@ -11,9 +11,9 @@ from histories import PNG, image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.content import ContentWriter, parts_of, text_of
-from rproxy.convert.pdf import MAX_BYTES, pdf_text
 from rproxy.convert.profile import Profile
+from rproxy.convert.request.content import ContentWriter, parts_of, text_of
+from rproxy.convert.request.pdf import MAX_BYTES, pdf_text
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]

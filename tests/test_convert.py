@@ -7,7 +7,15 @@ import sys
 from typing import Any, Dict
 
 from rproxy import convert
-from rproxy.convert import ChunkDecoder, Ids, Profile, StreamConverter, input_items, response_object, to_chat_request
+from rproxy.convert import (
+    ChunkDecoder,
+    Ids,
+    Profile,
+    StreamConverter,
+    input_items,
+    response_object,
+    to_chat_request,
+)
 
 Json = Dict[str, Any]
 REQUEST: Json = {"model": "m", "input": "What is 2+2?", "instructions": "Be brief."}
@@ -46,6 +54,6 @@ def test_a_whole_completion_is_a_stream_of_one_chunk() -> None:
 
 
 def test_the_library_needs_no_server() -> None:
-    code = "import sys, rproxy.convert; sys.exit(', '.join({'tornado', 'yaml', 'rproxy.service'} & set(sys.modules)) or 0)"
+    code = "import sys, rproxy.convert; sys.exit(', '.join({'tornado', 'yaml', 'rproxy.service.service'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

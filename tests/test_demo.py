@@ -7,8 +7,8 @@ from typing import Any, Dict, List
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
-from rproxy.demo import instance, make_demo_app, script, serve_demo
-from rproxy.demo_rules import MISSING_OUTPUTS, MISSING_REASONING, STRAY_OUTPUT, refusal
+from rproxy.cli.demo.rules import MISSING_OUTPUTS, MISSING_REASONING, STRAY_OUTPUT, refusal
+from rproxy.cli.demo.server import instance, make_demo_app, script, serve_demo
 
 SHELL = {"type": "function", "function": {"name": "exec_command", "parameters": {
     "type": "object", "properties": {"cmd": {"type": "string"}, "timeout": {"type": "integer"}}, "required": ["cmd"]}}}

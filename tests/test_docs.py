@@ -12,10 +12,10 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 from rproxy import __version__, log
-from rproxy.app import ROUTES
-from rproxy.checks import keys_of
-from rproxy.cli import COMMANDS, LEVEL_VARIABLE, LEVELS, make_parser
-from rproxy.config import Auth, Config, Model, Provider, Server, Store, Usage, parse_config
+from rproxy.cli.main import COMMANDS, LEVEL_VARIABLE, LEVELS, make_parser
+from rproxy.config.checks import keys_of
+from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage, parse_config
+from rproxy.server.app import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

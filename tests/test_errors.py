@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rproxy import errors
-from rproxy.error_text import delay_in_text, duration
 from rproxy.errors import ApiError, connect_error, for_codex, provider_error, stream_error
+from rproxy.providers.failure_text import delay_in_text, duration
 
 FIXTURES = Path(__file__).parent / "fixtures" / "errors"
 CASES = sorted(FIXTURES.glob("*.expect.json"))

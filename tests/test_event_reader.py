@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import Turn, call, converter, drive, end, text, texts, think
 
-from rproxy.convert.event_reader import EventReader
+from rproxy.convert.answer.responses import EventReader
 from rproxy.convert.sealed import seal, unseal
 
 Json = Dict[str, Any]

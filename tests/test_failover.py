@@ -10,10 +10,10 @@ import pytest
 from scripted import KEY, ScriptedProvider, error, free_port, running, say
 from tornado.httpclient import AsyncHTTPClient
 
-from rproxy.config import Provider
+from rproxy.config.schema import Provider
 from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError, provider_error
-from rproxy.failover import FIRST_PAUSE, QUOTA_PAUSE, Failover
+from rproxy.upstream.failover import FIRST_PAUSE, QUOTA_PAUSE, Failover
 
 BROKEN = provider_error(503, {}, b"busy", "x")
 POOR = provider_error(402, {}, b'{"error":{"message":"Insufficient Balance"}}', "x")

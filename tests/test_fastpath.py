@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import call, converter, delta, end, text, think
 
-from rproxy.convert.fastpath import LESSONS, MAX_HELD, DeltaRun, Shortcut
+from rproxy.convert.events.fastpath import LESSONS, MAX_HELD, DeltaRun, Shortcut
 from rproxy.convert.profile import Answer
 from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
 

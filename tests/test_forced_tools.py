@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 import pytest
 from histories import PROFILES
 
-from rproxy.convert.request import to_chat_request
+from rproxy.convert.request.chat import to_chat_request
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]

@@ -242,7 +242,7 @@ def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
 
 async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the body alone: an answer may take longer."""
-    monkeypatch.setattr("rproxy.handlers.BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr("rproxy.server.base.BODY_TIMEOUT", 0.2)
     async with edge() as e:
         upgrade = ("GET /v1/responses HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: 0123456789abcdefghijkg==",
                    "Sec-WebSocket-Version: 13")

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import Turn, call, converter, drive, end, text, texts, think
 
-from rproxy.convert.chunks import ChunkReader
-from rproxy.convert.fastpath import Shortcut
-from rproxy.convert.healing import HealFilter
+from rproxy.convert.answer.chat import ChunkReader
+from rproxy.convert.answer.leaked_calls import HealFilter
+from rproxy.convert.events.fastpath import Shortcut
 from rproxy.convert.profile import Answer
-from rproxy.convert.request import to_chat_request
+from rproxy.convert.request.chat import to_chat_request
 from rproxy.convert.sse import ChunkDecoder
-from rproxy.profile_rows import ROWS
-from rproxy.profiles import choose_profile
+from rproxy.providers.profile_table import ROWS
+from rproxy.providers.profiles import choose_profile
 
 Json = Dict[str, Any]
 TOOLS: Dict[str, Json] = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rproxy.http1 import MAX_HEAD, MAX_INFLATED, GzipDecoder, Head, ProtocolError, ResponseParser
+from rproxy.upstream.parser import MAX_HEAD, MAX_INFLATED, GzipDecoder, Head, ProtocolError, ResponseParser
 
 Parsed = Tuple[Optional[Head], bytes, bool, bool]
 

@@ -16,9 +16,9 @@ import pytest
 from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left, then_silence
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
-from rproxy.connection import Connection
-from rproxy.dial import Route, dial
-from rproxy.httpclient import EndOfInterest, PooledHTTPClient, Stop, TransportError
+from rproxy.upstream.connect import Route, dial
+from rproxy.upstream.connection import Connection
+from rproxy.upstream.pool import EndOfInterest, PooledHTTPClient, Stop, TransportError
 
 PROMPT = 0.25               # seconds; it is a few milliseconds, but the machine may be busy with other things
 GOOD_200 = b"HTTP/1.1 200 OK\r\n"
@@ -412,7 +412,7 @@ async def test_the_end_comes_together_with_the_connection(stopped: bool, monkeyp
             asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, stop if stopped else sending.cancel)
             return sock
 
-        monkeypatch.setattr("rproxy.httpclient.dial", dialed)
+        monkeypatch.setattr("rproxy.upstream.pool.dial", dialed)
         sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop))
         with contextlib.suppress(asyncio.CancelledError):
             assert (await sending).status == 599
@@ -761,7 +761,7 @@ async def test_user_in_the_url_and_own_context(certificate: Tuple[Path, Path]) -
 
 
 async def test_a_body_has_a_limit_without_a_callback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rproxy.httpclient.MAX_BODY", 100_000)
+    monkeypatch.setattr("rproxy.upstream.pool.MAX_BODY", 100_000)
     async with start(flood) as lab:
         with pytest.raises(TransportError, match="longer than 100000"):
             await lab.fetch()

@@ -10,8 +10,10 @@ from histories import HISTORIES, PNG, PROFILES, WILD_HISTORIES, call, dev, image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rproxy.convert.dialect import RESPONSE_ITEM
-from rproxy.convert.messages import (
+from rproxy.convert.profile import Profile
+from rproxy.convert.request.chat import to_chat_request
+from rproxy.convert.request.dialect import RESPONSE_ITEM
+from rproxy.convert.request.messages import (
     ATTACHED,
     INTERRUPTED,
     NO_OUTPUT,
@@ -22,8 +24,6 @@ from rproxy.convert.messages import (
     stem,
     to_messages,
 )
-from rproxy.convert.profile import Profile
-from rproxy.convert.request import to_chat_request
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
 from rproxy.convert.tools import ToolTable

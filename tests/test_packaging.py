@@ -64,7 +64,7 @@ def test_the_wheel_is_pure_and_complete(wheel: Path) -> None:
         entries = archive.read(next(n for n in names if n.endswith("/entry_points.txt"))).decode()
     assert sorted(n for n in names if ".dist-info/" not in n) == SOURCES
     assert any(n.endswith("LICENSE") for n in names)
-    assert "rproxy = rproxy.cli:main" in entries
+    assert "rproxy = rproxy.cli.main:main" in entries
     for line in ("Name: rproxy-responses", "Version: " + __version__, "Requires-Python: >=3.9", "Requires-Dist: tornado>=6.5.10"):
         assert line in metadata.splitlines()
 

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_tools import call, end, text, think
 
+from rproxy.convert.events.converter import StreamConverter
+from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
-from rproxy.convert.request import input_items, to_chat_request
-from rproxy.convert.response import response_object
+from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
-from rproxy.convert.stream import StreamConverter
 from rproxy.convert.tools import ToolTable
 
 Json = Dict[str, Any]
@@ -160,7 +160,7 @@ def test_codex_sessions_only_ever_append(path: Path, name: str) -> None:
     earlier: List[Tuple[List[Json], Json]] = []
     for request, items in recorded(path):
         if items[-1]["type"] == "compaction_trigger":
-            continue                             # asks for a summary of its own accord, see rproxy.convert.compaction
+            continue                             # asks for a summary of its own accord, see rproxy.convert.events.compaction
         body = chat(request, items, profile)
         before = parent(items, earlier)
         if before is not None:

@@ -17,11 +17,11 @@ from api import Api
 from grammar import check_sse
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
 
-from rproxy.background import LEASE
-from rproxy.config import parse_config
-from rproxy.service import Service
+from rproxy.config.schema import parse_config
+from rproxy.service.background import LEASE
+from rproxy.service.service import Service
 from rproxy.store import open_store
-from rproxy.upstream import Upstream
+from rproxy.upstream.client import Upstream
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=90)

@@ -8,8 +8,15 @@ import pytest
 
 from rproxy.convert.profile import FieldError, Profile, Thinking
 from rproxy.errors import ConfigError
-from rproxy.profile_rows import ABOUT, ALIASES, MODEL_NAMES, ROWS
-from rproxy.profiles import ZERO_CONFIG, choose_profile, glob_matches, list_profiles, profile_dict, row_of_host
+from rproxy.providers.profile_table import ABOUT, ALIASES, MODEL_NAMES, ROWS
+from rproxy.providers.profiles import (
+    ZERO_CONFIG,
+    choose_profile,
+    glob_matches,
+    list_profiles,
+    profile_dict,
+    row_of_host,
+)
 
 
 @pytest.mark.parametrize("base_url, row", [

@@ -12,8 +12,8 @@ from rawserver import OK, Peer, RawServer, keep_serving, make_certificate, nothi
 from tornado.httpclient import HTTPRequest
 
 from rproxy.errors import ConfigError
-from rproxy.httpclient import PooledHTTPClient, TransportError
-from rproxy.proxytunnel import Proxy, bypasses, connect_request, find_proxy, refusal
+from rproxy.upstream.pool import PooledHTTPClient, TransportError
+from rproxy.upstream.proxy import Proxy, bypasses, connect_request, find_proxy, refusal
 
 A, B = "http://a.example:1", "http://b.example:2"
 

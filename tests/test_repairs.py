@@ -9,9 +9,9 @@ import pytest
 from scripted import ScriptedProvider, error, running, say
 from tornado.httpclient import AsyncHTTPClient
 
-from rproxy.config import Provider
+from rproxy.config.schema import Provider
 from rproxy.convert.profile import Profile
-from rproxy.repairs import Repairs
+from rproxy.upstream.learned_overrides import Repairs
 
 Json = Dict[str, Any]
 

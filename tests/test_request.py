@@ -11,11 +11,11 @@ from histories import PROFILES
 from provider_cases import our_own
 
 from rproxy.convert.profile import Profile
-from rproxy.convert.request import Conversion, input_items, to_chat_request
+from rproxy.convert.request.chat import Conversion, input_items, to_chat_request
+from rproxy.convert.request.validate import check_request, without_nulls
 from rproxy.convert.sse import encode_json
-from rproxy.convert.validate import check_request, without_nulls
 from rproxy.errors import ApiError
-from rproxy.profiles import choose_profile
+from rproxy.providers.profiles import choose_profile
 
 Json = Dict[str, Any]
 GENERIC = PROFILES["generic"]

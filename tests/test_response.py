@@ -8,7 +8,7 @@ from grammar import check_response, check_usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.response import response_object, usage_object
+from rproxy.convert.events.response import response_object, usage_object
 
 Json = Dict[str, Any]
 

@@ -9,14 +9,14 @@ from histories import HISTORIES, PNG, PROFILES, call, dev, image, out, said, tho
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.event_reader import EventReader
+from rproxy.convert.answer.responses import EventReader
 from rproxy.convert.profile import Profile
-from rproxy.convert.request import to_chat_request
-from rproxy.convert.responses_request import ResponsesConversion, to_responses_request
+from rproxy.convert.request.chat import to_chat_request
+from rproxy.convert.request.responses import ResponsesConversion, to_responses_request
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
-from rproxy.profiles import choose_profile, list_profiles
+from rproxy.providers.profiles import choose_profile, list_profiles
 
 Json = Dict[str, Any]
 WIRED = {name: choose_profile(name, "", "some-model", wire="responses") for name in list_profiles()}

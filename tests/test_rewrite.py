@@ -10,8 +10,16 @@ from histories import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.config import parse_config
-from rproxy.convert.rewrite import Rule, parse_path, remove_rule, rename_rule, replace_rule, rewritten, set_rule
+from rproxy.config.schema import parse_config
+from rproxy.convert.request.rewrite import (
+    Rule,
+    parse_path,
+    remove_rule,
+    rename_rule,
+    replace_rule,
+    rewritten,
+    set_rule,
+)
 
 Json = Dict[str, Any]
 REQUEST: Json = {"model": "m", "n": None, "messages": [

@@ -11,7 +11,7 @@ from histories import JSON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rproxy.convert.schema import REPAIRS, function_schema, has_numbers, repaired
+from rproxy.convert.request.schema import REPAIRS, function_schema, has_numbers, repaired
 
 Json = Dict[str, Any]
 STRING: Json = {"type": "string"}

@@ -20,9 +20,9 @@ from scripted import free_port, running, served
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from rproxy.app import check_exposure
-from rproxy.config import parse_config
+from rproxy.config.schema import parse_config
 from rproxy.errors import ConfigError
+from rproxy.server.app import check_exposure
 
 Json = Dict[str, Any]
 Answer = Union[List[bytes], Tuple[str, Json]]    # the reads of a stream, or a status line's end (with headers) and a body

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.bodies import LARGE, BodyReader, parse_large, parse_object
+from rproxy.convert.json_steps import MANY, encode_steps, parse_steps
 from rproxy.convert.sse import encode_json
-from rproxy.convert.steps import MANY, encode_steps, parse_steps
+from rproxy.cooperative import gently
 from rproxy.errors import ApiError
-from rproxy.gently import gently
+from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
 from rproxy.store import encode, encode_gently
 
 Json = Dict[str, Any]

@@ -20,7 +20,7 @@ from tornado.ioloop import IOLoop
 from rproxy.errors import ConfigError, StoreError
 from rproxy.store import Json, Store, encode, open_store, valid_id
 from rproxy.store.memory import MemoryStore
-from rproxy.store.patient import PatientStore
+from rproxy.store.write_behind import PatientStore
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = {"response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]}, "input": [{"n": 1.5, "x": None}], "owner": "k1"}
@@ -465,7 +465,7 @@ async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> N
 
 
 async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rproxy.store.patient.MOST", 3)
+    monkeypatch.setattr("rproxy.store.write_behind.MOST", 3)
     store = PatientStore(SlowStore(), patience=0.0)
     warnings = [await store.keep("resp_%d" % n, {}) for n in range(5)]
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]

@@ -8,7 +8,7 @@ import pytest
 from grammar import check_stream
 from stream_tools import COMPLETED, STEM, Turn, call, converter, delta, drive, end, text, texts, think
 
-from rproxy.convert.stream import Failure, StreamConverter
+from rproxy.convert.events.converter import Failure, StreamConverter
 
 Json = Dict[str, Any]
 

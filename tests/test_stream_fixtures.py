@@ -13,10 +13,10 @@ from grammar import check_sse, check_stream
 from provider_cases import our_own, recorded
 from stream_tools import converter
 
+from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
-from rproxy.convert.stream import StreamConverter
 from rproxy.errors import provider_error, stream_error
-from rproxy.profiles import choose_profile
+from rproxy.providers.profiles import choose_profile
 
 Json = Dict[str, Any]
 

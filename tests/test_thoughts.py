@@ -6,10 +6,10 @@ from typing import Any, Dict, List
 import pytest
 from histories import call, out, thought, user
 
-from rproxy.convert.messages import CallKey, call_keys, to_messages
 from rproxy.convert.profile import Profile
+from rproxy.convert.request.messages import CallKey, call_keys, to_messages
 from rproxy.convert.tools import ToolTable
-from rproxy.thoughts import Thoughts
+from rproxy.service.reasoning_cache import Thoughts
 
 Json = Dict[str, Any]
 

@@ -16,7 +16,7 @@ from test_upstream import Provider
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.errors import ApiError, ConfigError
-from rproxy.upstream import EndOfInterest, Result, Stop, Upstream
+from rproxy.upstream.client import EndOfInterest, Result, Stop, Upstream
 
 
 @pytest.fixture(params=["stock", "curl"])

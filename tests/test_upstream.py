@@ -12,7 +12,7 @@ from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_ser
 from rproxy import __version__
 from rproxy.convert.profile import Profile
 from rproxy.errors import ApiError
-from rproxy.upstream import EndOfInterest, Result, Upstream, endpoint, request_headers
+from rproxy.upstream.client import EndOfInterest, Result, Upstream, endpoint, request_headers
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from histories import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.validate import FIELDS, UNSUPPORTED, check_request, without_nulls
+from rproxy.convert.request.validate import FIELDS, UNSUPPORTED, check_request, without_nulls
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]

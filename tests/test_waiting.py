@@ -14,7 +14,7 @@ from scripted import ScriptedProvider, call, comment, error, say, served, sleep,
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy import turn
+from rproxy.service import turn
 
 Json = Dict[str, Any]
 PROMPT = 0.1                                     # seconds until the provider must have noticed

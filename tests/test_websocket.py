@@ -14,8 +14,8 @@ from edge import Edge, Raw, edge, error_of, until
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClientConnection
 
-from rproxy.tornado_speed import unmask
-from rproxy.websocket import KEPT, LaneResponses, LocalResponses, frame
+from rproxy.server.tornado_patches import unmask
+from rproxy.server.websocket import KEPT, LaneResponses, LocalResponses, frame
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 

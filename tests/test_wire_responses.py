@@ -17,8 +17,8 @@ from test_codex import CODEX, codex, stable
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy.app import embedded
-from rproxy.config import parse_config
+from rproxy.config.schema import parse_config
+from rproxy.server.app import embedded
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)

@@ -16,17 +16,17 @@ A request becomes a chat request; the bytes of the answer become chunks, the chu
 
 A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``; ``converter.response`` is the Response object.
 Before ``finish``, ``converter.verdict(decoder.done)`` tells whether the provider has really come to its end.  ``Profile()`` stands for
-a provider without peculiarities; ``rproxy.profiles.choose_profile`` gives those of the known ones.  A refused request raises
+a provider without peculiarities; ``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
 :class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
 """
+from .events.converter import Failure, StreamConverter
+from .events.response import response_object, usage_object
 from .ids import Ids
 from .profile import Profile
-from .request import Conversion, input_items, to_chat_request
-from .response import response_object, usage_object
+from .request.chat import Conversion, input_items, to_chat_request
+from .request.validate import check_request, without_nulls
 from .sealed import seal, unseal
 from .sse import DONE, ChunkDecoder, encode_json, encode_sse
-from .stream import Failure, StreamConverter
-from .validate import check_request, without_nulls
 
 __all__ = [
     "DONE", "ChunkDecoder", "Conversion", "Failure", "Ids", "Profile", "StreamConverter", "check_request", "encode_json", "encode_sse",

@@ -1,7 +1,7 @@
 """What the converter must know about a provider, and nothing else.
 
 A profile is data: every difference between providers that tolerant code cannot find out by itself is a field here, and the
-converter branches on these fields only, never on a provider's name.  The rows live in ``rproxy.profiles``; every field can be
+converter branches on these fields only, never on a provider's name.  The rows live in ``rproxy.providers.profiles``; every field can be
 overridden per provider and per model in the configuration, in the very shape that :meth:`Profile.override` reads.
 """
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ToolChoice:
 @dataclass(frozen=True)
 class Answer:
     """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls that leak into the text
-    (``heal_tool_text`` makes calls of those that are certain, see :mod:`rproxy.convert.healing`)."""
+    (``heal_tool_text`` makes calls of those that are certain, see :mod:`rproxy.convert.answer.leaked_calls`)."""
 
     think_tags: bool = False
     cumulative: bool = False

@@ -13,9 +13,9 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Optional, Protocol
 
-from ..convert.steps import encode_steps
+from ..convert.json_steps import encode_steps
+from ..cooperative import gently
 from ..errors import ConfigError, StoreError
-from ..gently import gently
 
 __all__ = ["Change", "Json", "Store", "decode", "encode", "encode_gently", "open_store", "valid_id"]
 

@@ -9,8 +9,8 @@ import asyncio
 import math
 from typing import Any, Optional
 
-from ..error_text import without_login
 from ..errors import ConfigError, StoreError
+from ..providers.failure_text import without_login
 from . import Change, Json, decode, encode, encode_gently, valid_id
 
 PREFIX = "rproxy:response:"

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 
 from ...errors import ApiError
 from ..profile import Profile
-from ..schema import repaired
+from ..request.schema import repaired
 from .kind import MAX_NAME, Json, Kind, Offer, flatten, hashed, plain
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
-from ..schema import function_schema, has_numbers
+from ..request.schema import function_schema, has_numbers
 from .kind import Json, Kind, Offer, Reader, described
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any, Iterator, Tuple
 
-from ..schema import function_schema
+from ..request.schema import function_schema
 from .kind import Json, Kind, Offer, described, flatten, loads_object, plain
 
 

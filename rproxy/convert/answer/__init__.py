@@ -1,0 +1,1 @@
+"""Provider bytes to deltas: one reader per wire, and what both share."""

@@ -1,0 +1,1 @@
+"""Deltas to Responses events: the converter, the kinds of items, the response object."""

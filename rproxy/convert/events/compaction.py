@@ -1,0 +1,58 @@
+"""Compaction: the model writes a summary of the conversation, and a sealed item carries it.
+
+Asked for with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a create request (Codex).  The item's
+``encrypted_content`` holds the summary itself, so it is understood by any instance and after any restart.
+"""
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ..sealed import seal
+from ..tools import ToolTable
+from .converter import Failure, StreamConverter
+
+Json = Dict[str, Any]
+
+PROMPT = (
+    "Write a hand-off summary of this conversation for another model that continues the work and sees nothing but your summary. "
+    "Keep what it needs: the user's goals and preferences, decisions and their reasons, what has been done and found out (names of files, "
+    "commands, figures, exact identifiers), what failed, and what is left to do next. Leave out what no longer matters. "
+    "Answer with the summary alone; do not call tools.")
+
+
+def is_trigger(items: Sequence[Mapping[str, Any]]) -> bool:
+    """Does the input ask for a compaction?"""
+    return bool(items) and items[-1].get("type") == "compaction_trigger"
+
+
+def prompt_item() -> Json:
+    """The request for a summary, as the last item of the history."""
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}
+
+
+class CompactionConverter(StreamConverter):
+    """Makes one ``compaction`` item of the whole answer; nothing is shown before it is complete."""
+
+    def __init__(self, response: Json, tools: ToolTable, **options: Any) -> None:
+        super().__init__(response, tools, **options)
+        self._summary: List[str] = []
+
+    def _apply(self, deltas: Iterable[Tuple[Any, ...]]) -> None:
+        self._summary += [delta[1] for delta in deltas if delta[0] == "text"]
+
+    @property
+    def silent(self) -> bool:
+        return not self._summary
+
+    def verdict(self, done: bool) -> Optional[Failure]:
+        failure = super().verdict(done)
+        if failure is None and not "".join(self._summary).strip():
+            return Failure("server_error", "The model wrote no summary of the conversation. Try again.")
+        return failure
+
+    def finish(self) -> List[Json]:
+        blob = seal("compaction", {"text": "".join(self._summary).strip()})
+        item: Json = {"id": self._sink.ids("cmp"), "type": "compaction", "encrypted_content": blob}
+        at = self._sink.add(item)
+        self._sink.finish(at, item)
+        return self._end("completed")

@@ -1,0 +1,312 @@
+"""Output items while they grow.
+
+Every kind of item goes through the same events, in the same order::
+
+    output_item.added -> [part.added] -> delta* -> done -> [part.done] -> output_item.done
+
+What differs is words, and they stand in :data:`KINDS`; a call takes its words from the offer of its tool.  An item is in one of
+three states: *waiting* (something before it is still open; what arrives is kept), *live* (what arrives is sent at once) and
+*closed*.  It is announced when the first thing can be said about it, because an announced item must not change its id, call id
+or name any more, and must not stay empty.
+
+Texts are collected in lists and joined once, at the close.
+"""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+
+from ..json_end import JsonEnd
+from ..tools import ToolTable
+from ..tools.kind import Offer, Reader
+from .code_fence import Fences
+
+Json = Dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """The words of one kind of item that holds text."""
+
+    prefix: str                  # of the item's id
+    head: Json                   # the keys of a new item
+    lists: Tuple[str, ...]       # ... and those that begin as empty lists
+    holds: str                   # the list that gets the part
+    counter: str                 # the key that counts the parts, in events
+    part: str                    # the type of the part
+    field: str                   # the part's key for the text
+    part_event: str              # + .added, .done
+    delta_event: str
+    text_event: str              # + .done, .annotation.added
+    annotated: bool = False      # has annotations and logprobs
+
+    def new_part(self, text: str, annotations: List[Json], logprobs: List[Json]) -> Json:
+        part: Json = {"type": self.part, self.field: text}
+        if self.annotated:
+            part.update(annotations=annotations, logprobs=logprobs)
+        return part
+
+
+_MESSAGE = {"type": "message", "status": "in_progress", "role": "assistant"}
+_REASONING = {"type": "reasoning"}
+KINDS: Dict[str, Kind] = {
+    "text": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "output_text", "text",
+                 "response.content_part", "response.output_text.delta", "response.output_text", annotated=True),
+    "refusal": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "refusal", "refusal",
+                    "response.content_part", "response.refusal.delta", "response.refusal"),
+    "summary": Kind("rs", _REASONING, ("summary",), "summary", "summary_index", "summary_text", "text",
+                    "response.reasoning_summary_part", "response.reasoning_summary_text.delta", "response.reasoning_summary_text"),
+    "content": Kind("rs", _REASONING, ("summary",), "content", "content_index", "reasoning_text", "text",
+                    "response.content_part", "response.reasoning_text.delta", "response.reasoning_text"),
+}
+
+
+class Sink:
+    """What the items of one response write to: numbered events, and the list of what is done."""
+
+    def __init__(self, ids: Callable[[str], str], sequence: int = 0) -> None:
+        self.ids = ids
+        self.sequence = sequence                 # of the next event
+        self.done: List[Json] = []               # finished items; the events hold the same objects
+        self.added = 0                           # how many items were announced
+        self.open: Json = {}                     # which of them is not finished: what its events repeat; empty: none
+        self.logprobs: List[Json] = []           # arrived, for the next piece of text
+        self.annotations: List[Json] = []        # arrived, for the message that is live or the next one
+        self._events: List[Json] = []
+        self._call_ids: Set[str] = set()
+
+    def emit(self, type_: str, at: Json, **fields: Any) -> None:
+        self._events.append({"type": type_, "sequence_number": self.sequence, **at, **fields})
+        self.sequence += 1
+
+    def add(self, item: Json) -> Json:
+        """Announce an item. :returns: what all its further events repeat"""
+        at = {"item_id": item["id"], "output_index": self.added}
+        self.emit("response.output_item.added", {"output_index": self.added}, item=item)
+        self.added += 1
+        self.open = at
+        return at
+
+    def finish(self, at: Json, item: Json) -> None:
+        self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
+        self.done.append(item)
+        self.open = {}
+
+    def call_id(self, wanted: Optional[str]) -> str:
+        """The provider's id of a call, or a new one where it sent none, or one that another call has: clients refuse those."""
+        call_id = wanted if wanted and wanted not in self._call_ids else self.ids("call")
+        self._call_ids.add(call_id)
+        return call_id
+
+    def take(self) -> List[Json]:
+        """The events since the last time."""
+        events, self._events = self._events, []
+        return events
+
+
+class Prose:
+    """An item that holds one part with text: a message, a refusal, reasoning.
+
+    :arg fences: a filter for the text
+    :arg seal: called with the whole text, gives further keys for the finished item
+    :arg head: further keys of the item
+    """
+
+    may_close = True
+
+    def __init__(self, sink: Sink, kind: Kind, fences: Optional[Fences] = None, seal: Optional[Callable[[str], Json]] = None,
+                 head: Optional[Json] = None) -> None:
+        self.kind = kind
+        self._sink = sink
+        self._fences = fences
+        self._seal = seal
+        self._head = head or {}
+        self._live = False
+        self._waiting: List[str] = []
+        self._texts: List[str] = []
+        self._item: Json = {}
+        self._at: Json = {}
+        self._annotations: List[Json] = []
+        self._logprobs: List[Json] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def start(self) -> None:
+        """Nothing before it is open any more."""
+        self._live = True
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._say("".join(waiting))
+
+    def feed(self, text: str) -> None:
+        if self._fences is not None:
+            text = self._fences.feed(text)
+        if not text:
+            return
+        if self._live:
+            self._say(text)
+        else:
+            self._waiting.append(text)
+
+    def _say(self, text: str) -> None:
+        kind = self.kind
+        if not self._texts:
+            self._announce()
+            self._at[kind.counter] = 0
+            self._sink.emit(kind.part_event + ".added", self._at, part=kind.new_part("", [], []))
+        self._texts.append(text)
+        if not kind.annotated:
+            self._sink.emit(kind.delta_event, self._at, delta=text)
+            return
+        logprobs: List[Json] = []
+        if self._sink.logprobs:
+            logprobs, self._sink.logprobs = self._sink.logprobs, logprobs
+            self._logprobs += logprobs
+        self._sink.emit(kind.delta_event, self._at, delta=text, logprobs=logprobs)
+        if self._sink.annotations:
+            self.annotate()
+
+    def _announce(self) -> None:
+        self._item = {"id": self._sink.ids(self.kind.prefix), **self.kind.head, **{name: [] for name in self.kind.lists}, **self._head}
+        self._at = self._sink.add(self._item)
+
+    def annotate(self) -> None:
+        """Send the annotations that have come, if this is text that they can belong to."""
+        if self.kind.annotated and self._texts:
+            for annotation in self._sink.annotations:
+                self._sink.emit(self.kind.text_event + ".annotation.added", self._at,
+                                annotation_index=len(self._annotations), annotation=annotation)
+                self._annotations.append(annotation)
+            self._sink.annotations = []
+
+    def close(self, cut: bool = False) -> None:
+        """:arg cut: the answer ended before it was complete, and this is its last item"""
+        rest = self._fences.close() if self._fences is not None else ""
+        if rest:
+            self._say(rest)
+        text = self.text
+        seal, self._seal = self._seal, None      # it knows whoever knows this item
+        more = seal(text) if seal is not None else {}
+        if text:
+            more = {self.kind.holds: [self._close_part(text)], **more}
+        elif more:
+            self._announce()                     # nothing to read, but something to send back: encrypted reasoning
+        else:
+            return
+        if "status" in self._item:
+            more["status"] = "incomplete" if cut else "completed"
+        self._sink.finish(self._at, {**self._item, **more})
+
+    def _close_part(self, text: str) -> Json:
+        kind = self.kind
+        part = kind.new_part(text, self._annotations, self._logprobs)
+        said = {key: value for key, value in part.items() if key in (kind.field, "logprobs")}
+        self._sink.emit(kind.text_event + ".done", self._at, **said)
+        self._sink.emit(kind.part_event + ".done", self._at, part=part)
+        return part
+
+
+class Call:
+    """A call of a tool. Announced when its id and its whole name are known, which is when arguments come, or else at the close."""
+
+    def __init__(self, sink: Sink, tools: ToolTable) -> None:
+        self.name = ""
+        self.extra_content: Optional[Json] = None
+        self._sink = sink
+        self._tools = tools
+        self._id: Optional[str] = None
+        self._live = self._closed = False
+        self._waiting: List[str] = []
+        self._end = JsonEnd()
+        self._offer: Optional[Offer] = None      # None: not announced
+        self._reader = Reader()
+        self._item: Json = {}
+        self._at: Json = {}
+
+    @property
+    def call_id(self) -> Optional[str]:
+        """As the client knows it; None: not announced."""
+        return self._item.get("call_id")
+
+    @property
+    def may_close(self) -> bool:
+        return self._offer is not None and self._end.reached
+
+    def start(self) -> None:
+        """Nothing before it is open any more."""
+        self._live = True
+        self._try()
+
+    def feed(self, news: Json) -> None:
+        """:arg news: some of ``id``, ``name`` (the whole of it so far), ``arguments`` (a fragment), ``extra_content``"""
+        if self._closed:
+            return                               # its arguments were a complete object: this is white space or garbage
+        self.extra_content = news.get("extra_content") or self.extra_content
+        self._id = news.get("id") or self._id
+        self.name = (news.get("name") or "").strip() or self.name
+        fragment = news.get("arguments")
+        if fragment:
+            self._end.feed(fragment)
+            if self._offer is None:
+                self._waiting.append(fragment)
+            else:
+                self._say(self._reader.feed(fragment))
+        self._try()
+
+    def _try(self) -> None:
+        if self._offer is None and self._live and self._id and self.name and self._waiting:
+            self._announce()
+
+    def _announce(self) -> Offer:
+        offer = self._offer = self._tools.offer(self.name)
+        self._reader = offer.reader()
+        self._item = offer.item(self._sink.ids(offer.prefix), self._sink.call_id(self._id))
+        self._at = self._sink.add(self._item)
+        self._say(self._reader.feed("".join(self._waiting)))
+        return offer
+
+    def _say(self, text: str) -> None:
+        if text and self._offer is not None and self._offer.delta_type:
+            self._sink.emit(self._offer.delta_type, self._at, delta=text)
+
+    def close(self, cut: bool = False) -> None:
+        """:arg cut: the answer ended before it was complete. Then half a call must not look like one, and stays open."""
+        self._closed = True
+        if not self.name or cut and not self._end.reached:
+            return
+        offer = self._offer or self._announce()
+        if self._end.untouched:
+            self._say(self._reader.feed("{}"))   # clients parse the arguments, and take them from the deltas
+        rest, whole = self._reader.close()
+        self._say(rest)
+        if offer.done_type:
+            name = {"name": self._item["name"]} if "name" in self._item else {}
+            self._sink.emit(offer.done_type, self._at, **{offer.text_field: whole}, **name)
+        self._sink.finish(self._at, offer.finish(self._item, whole))
+
+
+class Whole:
+    """An item of a kind that nobody here knows, complete as it came (a web search that the provider has made)."""
+
+    may_close = True
+
+    def __init__(self, sink: Sink, item: Json) -> None:
+        self._sink = sink
+        self._item = item
+        self._said = False
+
+    def start(self) -> None:
+        """Nothing before it is open any more."""
+        if self._said:
+            return
+        self._said = True
+        prefix, found, _ = str(self._item.get("id")).partition("_")
+        item = {**self._item, "id": self._sink.ids(prefix if found and prefix.isalnum() and len(prefix) <= 8 else "item")}
+        at = self._sink.add({**item, "status": "in_progress"} if "status" in item else item)
+        self._sink.finish(at, item)
+
+    def close(self, cut: bool = False) -> None:
+        """It was complete from the beginning."""
+
+
+Item = Union[Prose, Call, Whole]

@@ -1,0 +1,1 @@
+"""A Responses request to the request that the provider gets."""

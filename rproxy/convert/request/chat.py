@@ -1,0 +1,257 @@
+"""Responses request -> chat request.
+
+:func:`to_chat_request` puts together what the other modules make of their parts (messages, tools) and maps the rest by tables.
+Sources: the request fields of the Responses API; the provider's side is all in the :class:`~rproxy.convert.profile.Profile`.
+"""
+from __future__ import annotations
+
+import copy
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ...errors import ApiError
+from ..answer.chat import ChunkReader
+from ..events.converter import Reader
+from ..profile import Profile
+from ..tools import ToolTable
+from .content import Json, invalid, parts_of, text_of
+from .messages import Recall, to_messages
+
+# both APIs' own words
+SAME = ("parallel_tool_calls", "temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed", "logit_bias")
+NEAREST = {"ultra": "max", "max": "xhigh", "xhigh": "high", "minimal": "low", "low": "medium", "medium": "high", "high": "medium"}
+PLEAS = {"required": "Answer by calling one of the tools.", "function": "Answer by calling the tool %(name)s.",
+         "none": "Answer without calling a tool."}                  # what tool_choice means, for providers that do not take it
+_USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A chat request and what is needed to understand its answer.
+
+    ``body``: without ``stream``, see :meth:`chat_request`. ``warnings``: what was dropped or changed, one short line each.
+    ``strip_fences``: the answer is JSON by persuasion, so a Markdown fence around it has to go.
+    """
+
+    body: Json
+    tools: ToolTable
+    profile: Profile
+    strip_fences: bool = False
+    warnings: List[str] = field(default_factory=list)
+
+    def chat_request(self, stream: bool) -> Json:
+        """The chat request, as a stream or as one answer."""
+        if not stream and self.profile.non_stream != "force_stream":
+            return self.body
+        body = dict(self.body, stream=True)
+        if self.profile.include_usage and "stream_options" not in self.profile.drop:
+            body["stream_options"] = {"include_usage": True}
+        if "tools" in body:
+            body.update(self.profile.extra)
+        return body
+
+    @property
+    def logprobs(self) -> bool:
+        """Is the provider asked for the probabilities of the tokens?"""
+        return "logprobs" in self.body
+
+    def reader(self) -> Reader:
+        """What reads the answer."""
+        offered = [tool["function"] for tool in self.tools.chat_tools if tool["type"] == "function"]
+        return ChunkReader(self.profile.answer, {function["name"]: function["parameters"] for function in offered})
+
+
+def input_items(request: Mapping[str, Any]) -> List[Json]:
+    """The request's own input as items; a string is one message of the user."""
+    given = request.get("input", [])
+    if not isinstance(given, str):
+        return list(given)
+    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+
+
+def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,
+                    allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None, resends: bool = True) -> Conversion:
+    """Convert a request.
+
+    :arg request: a create request without nulls; its ``input`` is not looked at
+    :arg items: the whole history: what went before and the request's own input items
+    :arg allow: kinds of Responses tools that pass, None for the default
+    :arg recall, resends: see :func:`~rproxy.convert.request.messages.to_messages`
+    :raises ApiError: 400 for what cannot be expressed
+    """
+    try:
+        return _converted(_updated(request, items), items, profile, downstream_model, allow, recall, resends)
+    except RecursionError:
+        raise invalid("The request is nested too deeply.") from None
+
+
+def _converted(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, downstream_model: str,
+               allow: Optional[Sequence[str]], recall: Recall, resends: bool) -> Conversion:
+    tools = ToolTable.build(request, items, profile, allow)
+    warnings = list(tools.warnings)
+    response_format, note = _response_format(request, items, profile)
+    choice, reasoning, plea = _forced(tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings)
+    messages = to_messages(_with_plea(items, plea), tools, profile, recall=recall, resends=resends, warnings=warnings,
+                           instructions="\n\n".join(filter(None, (_instructions(request), note))))
+    if not messages:
+        raise ApiError(400, "input is empty: there is nothing to answer.", code="missing_required_parameter", param="input")
+    body: Json = {"model": downstream_model, "messages": messages, **_options(request, profile)}
+    if tools.chat_tools:
+        body["tools"] = tools.chat_tools
+    else:
+        body.pop("parallel_tool_calls", None)
+    if response_format:
+        body["response_format"] = response_format
+    if choice is not None:
+        body["tool_choice"] = choice
+    thinking = _think(body, reasoning, profile, warnings)
+    for key in profile.drop + (profile.drop_thinking if thinking else ()):
+        body.pop(key, None)
+    fenced = bool(note) or response_format == {"type": "json_object"}
+    return Conversion(body, tools, profile, strip_fences=fenced, warnings=list(dict.fromkeys(warnings)))
+
+
+def _options(request: Mapping[str, Any], profile: Profile) -> Json:
+    """The fields that go over one by one."""
+    options = {key: request[key] for key in SAME if key in request}
+    if "max_output_tokens" in request:
+        options[profile.max_tokens.field] = request["max_output_tokens"]
+    if request.get("top_logprobs") or "message.output_text.logprobs" in request.get("include", ()):
+        options.update(logprobs=True, **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}))
+    user = request.get("user") or request.get("safety_identifier")
+    if user:
+        options[profile.user_field] = _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user
+    return options
+
+
+def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, Any]:
+    """The request after the ``configuration_update`` items of its input: they change effort and format from there on."""
+    for item in items:
+        if item.get("type") == "configuration_update":
+            news = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
+            request = {**request, **{key: {**(request.get(key) or {}), **value} for key, value in news.items()}}
+    return request
+
+
+def _instructions(request: Mapping[str, Any]) -> str:
+    given = request.get("instructions") or ""
+    if isinstance(given, str):
+        return given
+    # a list of input items, by the letter of the schema
+    return "\n".join(text_of(part) for item in given for part in parts_of(item.get("content"), "content of instructions"))
+
+
+# ---- text.format
+def _response_format(request: Mapping[str, Any], items: Sequence[Json], profile: Profile) -> Tuple[Optional[Json], str]:
+    """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on them)"""
+    form = (request.get("text") or {}).get("format") or {}
+    if not isinstance(form, dict):               # check_request cannot see what a configuration_update brings
+        raise invalid("text.format must be an object.", "text.format")
+    kind = form.get("type", "text")
+    if kind == "json_schema" and form.get("schema") is None:
+        kind = "json_object"                     # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
+    if kind == "text":
+        return None, ""
+    if kind == "json_schema":
+        if not isinstance(form.get("schema"), dict):
+            raise ApiError(400, "text.format of type json_schema needs a schema (an object).", code="invalid_type",
+                           param="text.format.schema")
+        if kind in profile.response_format:
+            schema = {key: form[key] for key in ("name", "description", "schema", "strict") if form.get(key) is not None}
+            return {"type": kind, "json_schema": dict({"name": "response"}, **schema)}, ""
+        note = ("Answer with one JSON object and nothing else: no Markdown fence, no comment. It must be valid against this JSON Schema:\n"
+                + json.dumps(form["schema"], ensure_ascii=False))
+    elif kind == "json_object":
+        known = kind in profile.response_format and _mentions_json(request, items)
+        note = "" if known else "Answer with one JSON object and nothing else: no Markdown fence, no comment."
+    else:
+        raise invalid("text.format.type must be text, json_object or json_schema, not %r." % str(kind)[:40], "text.format.type")
+    return ({"type": "json_object"} if "json_object" in profile.response_format else None), note
+
+
+def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
+    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the first message of the
+    user: what is said about it must not change when the conversation goes on."""
+    said = [request.get("instructions")]
+    for item in items:
+        said.append(item.get("content"))
+        if item.get("role") == "user":
+            break
+    return "json" in json.dumps(said).lower()
+
+
+# ---- reasoning.effort
+def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> bool:
+    """Turn the provider's knobs. :returns: will it think, as far as is known?"""
+    rule, effort = profile.thinking, reasoning.get("effort")
+    if effort == "none":
+        if rule.disable is not None:
+            _merge(body, rule.disable)
+            return False
+        warnings.append("reasoning.effort none: this model cannot stop thinking")
+        effort = next(iter(rule.efforts), None)
+    if not any(value is not None for value in reasoning.values()):
+        return bool(rule.default)
+    _merge(body, rule.enable)
+    if effort is not None and rule.effort:
+        level, seen = str(effort), set()
+        while level not in rule.efforts and level in NEAREST and level not in seen:
+            seen.add(level)
+            level = NEAREST[level]
+        if level in rule.efforts:
+            _merge(body, _nested(rule.effort, rule.efforts[level]))
+        else:
+            warnings.append("reasoning.effort %s left out: unknown to the provider" % str(effort)[:40])
+    return bool(rule.default or effort is not None or rule.enable)
+
+
+def _nested(dotted: str, value: Any) -> Json:
+    """``a.b``, v -> {"a": {"b": v}}"""
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    result: Json = value
+    return result
+
+
+def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Merge nested mappings into the request, copying what is put there."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(body.get(key), dict):
+            _merge(body[key], value)
+        else:
+            body[key] = copy.deepcopy(value)
+
+
+# ---- tool_choice
+def _forced(choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> Tuple[Any, Mapping[str, Any], str]:
+    """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was asked for in so many words.
+
+    :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where nothing else helps)
+    """
+    if choice is None:
+        return None, reasoning, ""
+    rule = profile.tool_choice
+    word = choice if isinstance(choice, str) else "function"
+    ever, thinking = (words is None or word in words for words in (rule.any, rule.thinking))
+    sent = rule.rename.get(choice, choice) if isinstance(choice, str) else choice
+    if ever and (thinking or not _think({}, reasoning, profile, [])):
+        return sent, reasoning, ""
+    if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
+        warnings.append("thinking switched off: with it the provider takes no tool_choice %s" % word)
+        return sent, {"effort": "none"}, ""
+    warnings.append("tool_choice %s became words in the prompt: the provider does not take it" % word)
+    return None, reasoning, PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""}
+
+
+def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:
+    """The history with ``plea`` where models heed it most: in the user's own message when that stands last, else at the very end."""
+    if not plea or not items:
+        return items
+    last = items[-1]
+    if last.get("role") != "user":
+        return [*items, {"type": "message", "role": "developer", "content": plea}]
+    said = last.get("content")
+    parts = [{"type": "input_text", "text": said}] if isinstance(said, str) else list(said or ())
+    return [*items[:-1], dict(last, content=[*parts, {"type": "input_text", "text": plea}])]

@@ -1,0 +1,175 @@
+"""Responses request -> the request for a provider that serves the Responses API itself (``wire: responses``).
+
+The way leads through the chat request: its messages are in an order that every provider accepts, its tools are functions, its fields
+fit the profile, and every warning is given.  What is left to do is to say the same in the other words.  That it is a detour costs
+little and keeps one place for the rules, most of which hold here, too: DeepSeek refuses an output that does not stand directly
+behind the calls, and a chat template reads these items in the end.
+
+The provider keeps no state: the whole history goes out as items, with ``store: false``, and no previous_response_id, conversation,
+background or prompt.  Earlier thinking goes back as the profile's ``reasoning.replay`` says, as reasoning items with content;
+encrypted reasoning only to the provider that made it.  Custom tools stay what they are where ``native_tools`` names them.
+
+Sources: OpenAI's reference of POST /responses; DeepSeek's guide to its own (stateless; effort none, low, high, max); vLLM's schema.
+"""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
+
+from ..answer.responses import EventReader
+from ..profile import MaxTokens, Profile, Reasoning, Thinking
+from ..tools import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
+from ..tools.custom import unwrap
+from .chat import Conversion, to_chat_request
+from .content import Json
+from .messages import Recall
+
+# the request's own fields that mean the same there
+SAME = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "truncation", "max_tool_calls")
+SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+
+
+@dataclass(frozen=True)
+class ResponsesConversion(Conversion):
+    """``body``: a Responses request without ``stream``. ``origin``: whom it is for."""
+
+    origin: str = ""
+
+    def chat_request(self, stream: bool) -> Json:
+        return dict(self.body, stream=True) if stream or self.profile.non_stream == "force_stream" else self.body
+
+    @property
+    def logprobs(self) -> bool:
+        return LOGPROBS in self.body.get("include", ())
+
+    def reader(self) -> EventReader:
+        return EventReader(self.origin)
+
+
+def to_responses_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str, origin: str = "",
+                         allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None,
+                         resends: bool = True) -> ResponsesConversion:
+    """Convert a request.
+
+    :arg origin: base_url of the provider; see :class:`~rproxy.convert.answer.responses.EventReader`
+    Other arguments and errors: see :func:`~rproxy.convert.request.chat.to_chat_request`
+    """
+    if allow is None:
+        allow = DEFAULT_ALLOW + profile.native_tools
+    chat = to_chat_request(request, items, _fitted(profile), downstream_model=downstream_model, allow=allow, recall=recall, resends=resends)
+    customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
+    origin = hashlib.sha256(origin.encode()).hexdigest()[:16]         # blobs are not encrypted, and addresses not the client's business
+    body = dict(chat.body)
+    history = list(_items(body.pop("messages"), _Writer(profile, chat.tools, customs, origin)))
+    if history[0].get("role") == "system" and len(history) > 1:
+        body["instructions"] = history.pop(0)["content"]
+    body.update(input=history, store=False, include=[SEALED])
+    if "max_tokens" in body:
+        body["max_output_tokens"] = body.pop("max_tokens")
+    if body.pop("logprobs", False):
+        body["include"] = [SEALED, LOGPROBS]
+    if "tools" in body:
+        body["tools"] = [_tool(tool, customs) for tool in body["tools"]]
+    if isinstance(body.get("tool_choice"), dict):
+        name = body["tool_choice"]["function"]["name"]
+        body["tool_choice"] = {"type": customs.get(name, {"type": "function"})["type"], "name": name}
+    _add_text(body, request.get("text") or {})
+    _add_summary(body, request.get("reasoning") or {})
+    body.update({key: request[key] for key in SAME if key in request})
+    for key in profile.drop:
+        body.pop(key, None)
+    return ResponsesConversion(body, chat.tools, profile, strip_fences=chat.strip_fences, warnings=chat.warnings, origin=origin)
+
+
+def _fitted(profile: Profile) -> Profile:
+    """The profile for the chat request on the way: what is on it must be found again."""
+    thinking, rule = profile.thinking, profile.reasoning
+    if thinking.effort is not None:              # this API has one word for it
+        disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
+        thinking = Thinking(thinking.default, {}, disable, "reasoning.effort", thinking.efforts)
+    only = rule.reasoning_only if rule.replay == "always" else "drop"
+    return replace(profile, max_tokens=MaxTokens("max_tokens"), thinking=thinking, include_usage=False, extra={}, keep_extra_content=False,
+                   reasoning=Reasoning("reasoning_content", "always", rule.required_on_tool_calls, only, ("response_items",)))
+
+
+# ---- tools
+def _customs(request: Mapping[str, Any], items: Sequence[Json], allow: Sequence[str]) -> Dict[str, Json]:
+    """The custom tools that can go out as they are, by name."""
+    lists = [request.get("tools"), *(item.get("tools") for item in items if item.get("type") in TOOL_ITEMS)]
+    tools = [tool for entries in lists if isinstance(entries, list) for tool in entries if isinstance(tool, dict)]
+    return {tool["name"]: tool for tool in tools if tool.get("type") == "custom" in allow and isinstance(tool.get("name"), str)}
+
+
+def _tool(tool: Json, customs: Mapping[str, Json]) -> Json:
+    if tool.get("type") != "function":
+        return tool                              # a hosted one
+    name = tool["function"]["name"]
+    return customs.get(name) or {"type": "function", **tool["function"]}
+
+
+# ---- fields
+def _add_text(body: Json, text: Mapping[str, Any]) -> None:
+    form = body.pop("response_format", None)
+    if form is not None:
+        body["text"] = {"format": {"type": form["type"], **form.get("json_schema", {})}}
+    if isinstance(text.get("verbosity"), str):
+        body.setdefault("text", {})["verbosity"] = text["verbosity"]
+
+
+def _add_summary(body: Json, reasoning: Mapping[str, Any]) -> None:
+    summary = reasoning.get("summary") or reasoning.get("generate_summary")
+    if summary is not None:
+        body["reasoning"] = {**body.get("reasoning", {}), "summary": summary}
+
+
+# ---- messages -> items
+class _Writer:
+    def __init__(self, profile: Profile, tools: ToolTable, customs: Mapping[str, Json], origin: str) -> None:
+        self.profile, self.tools, self.customs, self.origin = profile, tools, customs, origin
+        self.freeform: Dict[str, bool] = {}      # call id -> is it the call of a custom tool?
+
+
+def _items(messages: Sequence[Json], writer: _Writer) -> Iterator[Json]:
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if role == "tool":
+            kind = "custom_tool_call_output" if writer.freeform.get(message["tool_call_id"]) else "function_call_output"
+            yield {"type": kind, "call_id": message["tool_call_id"], "output": content}
+            continue
+        if role == "assistant":
+            yield from _thinking(message, writer)
+        if content:
+            yield {"type": "message", "role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+        for call in message.get("tool_calls", ()):
+            yield _call(call, writer)
+
+
+def _call(call: Json, writer: _Writer) -> Json:
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+    writer.freeform[call["id"]] = custom = name in writer.customs
+    if custom:
+        return {"type": "custom_tool_call", "call_id": call["id"], "name": name, "input": unwrap(arguments)}
+    return {"type": "function_call", "call_id": call["id"], "name": name, "arguments": arguments}
+
+
+def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
+    """Reasoning items: what this provider encrypted, else the text, as far as it wants that."""
+    details = [detail["item"] for detail in message.get("response_items", ())
+               if detail.get("origin") == writer.origin and isinstance(detail.get("item"), dict)]
+    yield from details
+    rule, calls, text = writer.profile.reasoning, "tool_calls" in message, message.get("reasoning_content")
+    wanted = rule.replay == "always" or rule.replay == "tool_turns" and calls
+    if wanted and not details and text is not None and (text or calls and rule.required_on_tool_calls is not None):
+        # vLLM wants an id; the same text must always get the same one
+        digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:40]
+        yield {"type": "reasoning", "id": "rs_" + digest, "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+
+
+def _part(part: Json) -> Json:
+    kind = part["type"]
+    if kind == "text":
+        return {"type": "input_text", "text": part["text"]}
+    if kind == "image_url":
+        return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": part["image_url"].get("detail", "auto")}
+    return {"type": "input_file", **part["file"]} if kind == "file" else part

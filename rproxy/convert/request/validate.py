@@ -1,0 +1,113 @@
+"""The types of a create request's fields: a wrong one is a clear 400 before anything happens.
+
+Unknown fields are ignored, an explicit null is the same as absence, and values are not judged here beyond their JSON type.
+Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI SDK's types).
+"""
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Callable, Dict, Tuple
+
+from ...errors import ApiError
+
+Json = Dict[str, Any]
+Check = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf     # 1e999 is infinity
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _object_of_strings(*names: str) -> Check:
+    """An object in which these keys, if they are there, are strings or null."""
+    return lambda value: _object(value) and all(value.get(name) is None or _string(value[name]) for name in names)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+FIELDS: Dict[str, Tuple[str, Check]] = {
+    "model": ("a string", _string),
+    "input": ("a string or a list of items (objects)", lambda v: _string(v) or _objects(v)),
+    "instructions": ("a string", lambda v: _string(v) or _objects(v)),
+    "previous_response_id": ("a string", _string),
+    "conversation": ("a string or an object with an id", lambda v: _string(v) or _object(v) and _string(v.get("id"))),
+    "store": ("a boolean", _boolean),
+    "stream": ("a boolean", _boolean),
+    "background": ("a boolean", _boolean),
+    "generate": ("a boolean", _boolean),
+    "stream_options": ("an object", _object),
+    "max_output_tokens": ("a positive integer", lambda v: _integer(v) and v > 0),
+    "max_tool_calls": ("an integer", _integer),
+    "temperature": ("a number", _number),
+    "top_p": ("a number", _number),
+    "presence_penalty": ("a number", _number),
+    "frequency_penalty": ("a number", _number),
+    "top_logprobs": ("an integer", _integer),
+    "stop": ("a string or a list of strings", lambda v: _string(v) or _strings(v)),
+    "tools": ("a list of objects", _objects),
+    "tool_choice": ("auto, none, required or an object", lambda v: v in ("auto", "none", "required") if _string(v) else _object(v)),
+    "parallel_tool_calls": ("a boolean", _boolean),
+    "reasoning": ("an object whose effort and summary are strings", _object_of_strings("effort", "summary", "generate_summary")),
+    "text": ("an object whose format is an object and whose verbosity is a string",
+             lambda v: _object_of_strings("verbosity")(v) and (v.get("format") is None or _object(v["format"]))),
+    "truncation": ("a string", _string),
+    "metadata": ("an object of strings", lambda v: _object(v) and all(map(_string, v.values()))),
+    "include": ("a list of strings", _strings),
+    "prompt_cache_key": ("a string", _string),
+    "safety_identifier": ("a string", _string),
+    "user": ("a string", _string),
+    "service_tier": ("a string", _string),
+    "prompt_cache_options": ("an object", _object),
+}
+UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as instructions and input."}
+
+
+def without_nulls(request: Json) -> Json:
+    """The request without the fields that are null: null means absent."""
+    return {key: value for key, value in request.items() if value is not None}
+
+
+def check_request(request: Json) -> None:
+    """Check every known field. The request comes without nulls.
+
+    :raises ApiError: 400, with the field as ``param``
+    """
+    for name, reason in UNSUPPORTED.items():
+        if name in request:
+            raise ApiError(400, "%s is not supported. %s" % (name, reason), code="unsupported_parameter", param=name)
+    for name, (wanted, check) in FIELDS.items():
+        if name in request and not check(request[name]):
+            raise ApiError(400, "%s must be %s, not %s." % (name, wanted, _shown(request[name])), code="invalid_type", param=name)
+    if not request.get("model"):
+        raise ApiError(400, "model is required: the name of one of the models of GET /v1/models.", code="missing_required_parameter",
+                       param="model")
+
+
+def _shown(value: Any) -> str:
+    """A value in an error text: short scalars as they are, everything else (perhaps a prompt) as its type."""
+    if isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) <= 40:
+        return json.dumps(value, ensure_ascii=False)
+    return "an object" if isinstance(value, dict) else "a list of something else" if isinstance(value, list) else "a long string"

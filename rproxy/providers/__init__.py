@@ -1,0 +1,1 @@
+"""Data about providers: their profiles, and what their failures mean."""

@@ -1,0 +1,109 @@
+"""Pieces of an error text: delays, web pages, keys that must not be told.
+
+Theory of operation.  Pure functions over strings, used by :mod:`rproxy.providers.failures` and :mod:`rproxy.errors`.  Providers
+spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a date in a header); all of them become seconds here,
+never more than an hour.
+"""
+from __future__ import annotations
+
+import html
+import re
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Mapping, Optional, Sequence
+
+MAX_SCANNED = 20000                               # characters of a text that the patterns are tried on
+MAX_DELAY = 3600.0                                # seconds
+
+# ---- delays -------------------------------------------------------------------------------------------------------------------
+UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))      # by the beginning of the unit's name
+UNIT = r"(?:milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
+AMOUNT = r"(\d{1,12}(?:\.\d{1,9})?)\s{0,3}(%s)(?![a-z])" % UNIT
+AMOUNTS = re.compile(AMOUNT, re.I)
+DURATION = re.compile(r"(?:%s[ ,]{0,3}){1,6}\Z" % AMOUNT, re.I)
+NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,15})?\Z")
+AGAIN = re.compile(r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: \w{1,20}){0,2}? (?:(?:in|after|for) )?"
+                   r"((?:%s[ ,]{0,3}){1,6})" % AMOUNT, re.I)
+# What Codex and the SDKs' users look for in the message of a rate limit.
+COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
+
+
+def bounded(delay: float) -> float:
+    """A delay in seconds that is neither negative nor longer than MAX_DELAY."""
+    return min(max(delay, 0.0), MAX_DELAY)
+
+
+def duration(text: str) -> Optional[float]:
+    """Seconds of ``"14s"``, ``"7m12.5s"``, ``"350 ms"``, ``"2"``; None for anything else."""
+    text = text.strip()
+    if NUMBER.match(text):
+        return float(text)
+    if not DURATION.match(text):
+        return None
+    return sum(float(amount) * next(seconds for name, seconds in UNITS if unit.lower().startswith(name))
+               for amount, unit in AMOUNTS.findall(text))
+
+
+def delay_in_text(text: str) -> Optional[float]:
+    """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None when nothing of the kind is said."""
+    match = AGAIN.search(text[:MAX_SCANNED])
+    delay = duration(match.group(1)) if match else None
+    return None if delay is None else bounded(delay)
+
+
+def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
+    """Seconds from ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date; floats occur)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        delay = duration(headers.get(name, ""))
+        if delay is not None:
+            return bounded(delay * unit)
+    then, sent = _date(headers.get("retry-after", "")), _date(headers.get("date", ""))
+    if then is None:
+        return None
+    start = sent or now                           # the provider's clock need not be ours
+    return bounded(then - start) if start else 0.0
+
+
+def _date(text: str) -> Optional[float]:
+    try:
+        when = parsedate_to_datetime(text)
+        return (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+# ---- web pages and secrets ----------------------------------------------------------------------------------------------------
+HTML = re.compile(r"\s*<(?:!doctype|!--|\?xml|/?[a-z][\w:-]*[\s/>])", re.I)
+TAGS = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/!?][^<>]*>", re.I | re.S)
+
+
+def without_tags(text: str) -> str:
+    """The text of a web page, in one line."""
+    return " ".join(html.unescape(TAGS.sub(" ", text[:MAX_SCANNED])).split())
+
+
+SECRETS = re.compile(r"\b(?:sk-|gsk_|csk-|nvapi-|pplx-|AIza)[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"',;]{4,}", re.I)
+MASK = "***"
+LONG, SHORT = 12, 4                               # characters: a short secret is masked as a word only, a dummy not at all
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def clean(text: str, secrets: Sequence[str] = ()) -> str:
+    """``text`` without keys, control characters and broken surrogates, at most MAX_SCANNED characters."""
+    text = text[:MAX_SCANNED].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    for secret in secrets:
+        if len(secret) >= LONG:
+            text = text.replace(secret, MASK)
+        elif len(secret) >= SHORT:
+            text = re.sub(r"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])" % re.escape(secret), MASK, text)
+    return CONTROL.sub(" ", SECRETS.sub(MASK, text)).strip()
+
+
+def without_login(url: str) -> str:
+    """A URL without user name and password."""
+    return re.sub(r"^([\w+.\-]*://)[^/@\s]*@", r"\1", url)
+
+
+def sentence(text: str) -> str:
+    """``text`` with a full stop, unless it has an end of its own."""
+    return text if not text or text[-1] in ".!?。！？…" else text + "."

@@ -1,0 +1,164 @@
+"""Which profile a provider gets: by name, else by the host of base_url, else by the downstream model's name, else generic.
+
+The rows are data, see :mod:`rproxy.providers.profile_table`.  The result is one frozen :class:`~rproxy.convert.profile.Profile`: the row, then
+what the row says about this model, then the overrides of the configuration in their order.
+"""
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from urllib.parse import urlsplit
+
+from ..convert.profile import Profile, Thinking, suggestion
+from ..errors import ConfigError
+from .profile_table import ABOUT, ALIASES, MODEL_NAMES, ROWS
+
+_NO_FIELDS = {"match", "extends", "models", "responses", "thinking"}
+
+
+class Known(NamedTuple):
+    """What zero configuration needs to know about a provider: the environment variables that hold its key, its address, its models.
+
+    ``models``: the first is the main model, the second the small one; then globs whose requests go there under their own names.
+    """
+
+    profile: str
+    env: Tuple[str, ...]
+    base_url: str
+    models: Tuple[str, ...]
+
+
+# In the order in which keys are looked for; the first provider found also answers every other name.
+ZERO_CONFIG: Tuple[Known, ...] = (
+    Known("deepseek", ("DEEPSEEK_API_KEY",), "https://api.deepseek.com", ("deepseek-v4-pro", "deepseek-v4-flash", "deepseek-*")),
+    Known("moonshot", ("MOONSHOT_API_KEY", "KIMI_API_KEY"), "https://api.moonshot.ai/v1",
+          ("kimi-k3", "kimi-k2.6", "kimi-*", "moonshot-*")),
+    Known("zai", ("ZAI_API_KEY", "Z_AI_API_KEY", "ZHIPU_API_KEY", "ZHIPUAI_API_KEY"), "https://api.z.ai/api/paas/v4",
+          ("glm-5.3", "glm-5.3-flash", "glm-*")),
+    Known("dashscope", ("DASHSCOPE_API_KEY",), "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+          ("qwen3-max", "qwen-plus", "qwen*")),
+    Known("minimax", ("MINIMAX_API_KEY",), "https://api.minimax.io/v1", ("MiniMax-M2.7", "MiniMax-*")),
+    Known("openrouter", ("OPENROUTER_API_KEY",), "https://openrouter.ai/api/v1",
+          ("deepseek/deepseek-v4-pro", "deepseek/deepseek-v4-flash", "*/*")),
+    Known("gemini", ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "https://generativelanguage.googleapis.com/v1beta/openai",
+          ("gemini-3.8-pro", "gemini-*")),
+    Known("xai", ("XAI_API_KEY",), "https://api.x.ai/v1", ("grok-4", "grok-3-mini", "grok-*")),
+    Known("mistral", ("MISTRAL_API_KEY",), "https://api.mistral.ai/v1",
+          ("mistral-medium-latest", "mistral-small-latest", "mistral-*", "magistral-*", "codestral-*", "devstral-*", "ministral-*")),
+    Known("groq", ("GROQ_API_KEY",), "https://api.groq.com/openai/v1", ("openai/gpt-oss-120b", "openai/gpt-oss-20b")),
+    Known("cerebras", ("CEREBRAS_API_KEY",), "https://api.cerebras.ai/v1", ("gpt-oss-120b",)),
+    Known("openai", ("OPENAI_API_KEY",), "https://api.openai.com/v1", ("gpt-5.5", "gpt-5.4-mini", "gpt-*", "o3*", "o4*")),
+)
+
+
+def glob_matches(pattern: str, name: str) -> bool:
+    """Does ``name`` fit ``pattern``, in which ``*`` stands for any text, and nothing else is special?"""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.S) is not None
+
+
+def list_profiles() -> List[str]:
+    """The names of all profiles."""
+    return sorted(ROWS)
+
+
+def profile_lines() -> List[str]:
+    """A line about each profile: its name, the hosts that it is chosen for, what it is."""
+    width = max(map(len, ROWS))
+    others = {name: sorted(alias for alias, row in ALIASES.items() if row == name) for name in ROWS}
+    return ["%-*s  %s%s%s" % (width, name, ABOUT[name], " (%s)" % ", ".join(ROWS[name]["match"]) if "match" in ROWS[name] else "",
+                              "; also called " + ", ".join(others[name]) if others[name] else "") for name in list_profiles()]
+
+
+def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> Dict[str, Any]:
+    """A profile as plain data (lists, dicts, text), in the shape that the configuration's ``override`` takes.
+
+    :raises ConfigError: if there is no such profile
+    """
+    data = asdict(choose_profile(name, "", downstream_model, wire=wire))
+    del data["name"]
+    plain: Dict[str, Any] = _plain(data)
+    return plain
+
+
+def choose_profile(name: Optional[str], base_url: str, downstream_model: str, *overrides: Mapping[str, Any], wire: str = "chat") -> Profile:
+    """The profile of a model at a provider.
+
+    :param name: what the configuration says under ``profile:``, or None
+    :param overrides: fields of the profile; what comes later wins
+    :param wire: ``chat`` or ``responses``: which of its APIs the provider is asked through
+    :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if base_url is no URL
+    """
+    row = row_name(name) if name is not None else row_of_host(base_url) or _row_of_model(downstream_model) or "generic"
+    profile = _build(row, downstream_model)
+    on_the_wire = [layer.get(wire, {}) for layer in _layers(row)]
+    for override in (*on_the_wire, *overrides):
+        profile = profile.override(override) if override else profile
+    return profile
+
+
+def row_of_host(base_url: str) -> Optional[str]:
+    """The row whose ``match`` fits the address; the longest one wins."""
+    parts = urlsplit(base_url)
+    netloc, path = parts.netloc.rpartition("@")[2].lower(), parts.path
+    host = re.sub(r":\d*$", "", netloc)
+    found = [(len(match), name) for name, row in ROWS.items() for match in row.get("match", ()) if _host_fits(match, host, netloc, path)]
+    return max(found)[1] if found else None
+
+
+def _host_fits(match: str, host: str, netloc: str, path: str) -> bool:
+    wanted, slash, prefix = match.partition("/")
+    if slash and not (path.strip("/") + "/").startswith(prefix.strip("/") + "/"):
+        return False
+    return wanted in (host, netloc) or host.endswith("." + wanted)
+
+
+def _row_of_model(downstream_model: str) -> Optional[str]:
+    name = downstream_model.lower()
+    return next((row for pattern, row in MODEL_NAMES if glob_matches(pattern, name)), None)
+
+
+def row_name(name: str) -> str:
+    """The row that is called ``name`` or has it as another name. :raises ConfigError: if there is none"""
+    row = ALIASES.get(name.lower(), name.lower())
+    if row not in ROWS:
+        raise ConfigError("there is no profile %r%s; known: %s" % (name, suggestion(name, [*ROWS, *ALIASES]), ", ".join(sorted(ROWS))))
+    return row
+
+
+def _build(row: str, downstream_model: str) -> Profile:
+    """The row's profile, with what it says about this model."""
+    pattern = next((p for p in _models(row) if glob_matches(p.lower(), downstream_model.lower())), None)
+    return _row_profile(row, pattern)
+
+
+@lru_cache(maxsize=None)
+def _row_profile(row: str, pattern: Optional[str]) -> Profile:
+    profile = Profile(name=row)
+    for layer in _layers(row) + ([_models(row)[pattern]] if pattern is not None else []):
+        if "thinking" in layer:                   # a whole of its own: keys of another provider's way must not mix in
+            profile = replace(profile, thinking=Thinking()).override({"thinking": layer["thinking"]})
+        profile = profile.override({key: value for key, value in layer.items() if key not in _NO_FIELDS})
+    return profile
+
+
+def _layers(row: str) -> List[Mapping[str, Any]]:
+    """The row and what it extends, the most general first."""
+    data = ROWS[row]
+    return (_layers(data["extends"]) if "extends" in data else []) + [data]
+
+
+def _models(row: str) -> Dict[str, Mapping[str, Any]]:
+    """The row's table of models; what it extends stands behind."""
+    tables: Dict[str, Mapping[str, Any]] = {}
+    for layer in reversed(_layers(row)):
+        for pattern, fields in layer.get("models", {}).items():
+            tables.setdefault(pattern, fields)
+    return tables
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,80 @@
+"""Who may use the proxy: API keys, browser origins, host names.
+
+Three questions, asked about every request before its body is read, and about every WebSocket upgrade:
+
+* Is the key right?  Only when authentication is on; compared in constant time with every key, so that the time says nothing.
+* Does it come from a foreign web page?  Browsers tell with ``Origin``.  A page must not spend the key of a proxy on the
+  visitor's own machine, so a state-changing request needs an origin that is loopback, this very host, or listed.
+* Was the proxy asked for under one of its own names?  A page can point a name of its own at 127.0.0.1 (DNS rebinding) and then
+  counts as the same host; so a proxy that listens on loopback without keys answers to loopback names and listed hosts only.
+  With keys the page would need one, and a reverse proxy on the same machine may send any ``Host``.
+"""
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import FrozenSet, List, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+from ..config.addresses import is_loopback
+from ..errors import forbidden, unauthorized
+
+
+def _hostname(netloc: str) -> str:
+    try:
+        return urlsplit("//" + netloc).hostname or ""
+    except ValueError:
+        return ""
+
+
+class Access:
+    """The rules for one server.
+
+    ``keys``: the accepted API keys, or None when authentication is off.  ``origins``: listed origins
+    (``https://chat.example.com``), host names, or ``*``.  ``host``: the address the server is bound to.
+    """
+
+    def __init__(self, keys: Optional[Sequence[str]], origins: Sequence[str], host: str) -> None:
+        self._keys: Optional[List[Tuple[bytes, str]]] = None
+        if keys is not None:
+            self._keys = [(key.encode(), hashlib.sha256(key.encode()).hexdigest()[:32]) for key in keys]
+        self._origins: FrozenSet[str] = frozenset(origin.lower().rstrip("/") for origin in origins)
+        names = [host.lower(), *(_hostname(origin.rpartition("//")[2]) for origin in self._origins)]
+        self._hosts = frozenset(name for name in names if name)
+        self._guard_host = self._keys is None and is_loopback(host) and "*" not in self._origins
+
+    def owner(self, authorization: Optional[str]) -> str:
+        """Whose request this is: a digest of the key, "" when authentication is off.  Raises ApiError 401."""
+        if self._keys is None:
+            return ""
+        scheme, _, token = (authorization or "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise unauthorized("This proxy needs an API key: send the header 'Authorization: Bearer KEY' "
+                               "with one of the keys in server.auth.keys.")
+        given = token.strip().encode("latin-1", "replace")     # Tornado decodes headers as Latin-1
+        owners = [owner for key, owner in self._keys if hmac.compare_digest(key, given)]
+        if not owners:
+            raise unauthorized("The API key is not one of this proxy's keys (server.auth.keys).")
+        return owners[0]
+
+    def listed(self, origin: str) -> bool:
+        """True when the configuration lists this origin (such pages get CORS headers)."""
+        origin = origin.lower()
+        return "*" in self._origins or origin in self._origins or _hostname(origin.rpartition("//")[2]) in self._origins
+
+    def check_origin(self, origin: Optional[str], host: str) -> None:
+        """Refuse a foreign web page.  ``host``: the request's Host header.  Raises ApiError 403."""
+        if origin is None:
+            return
+        netloc = origin.lower().rpartition("//")[2]
+        if netloc == host.lower() or is_loopback(_hostname(netloc)) or self.listed(origin):
+            return
+        raise forbidden(f"Web pages of {origin!r} may not use this proxy. To let them, add the origin to server.allowed_origins.")
+
+    def check_host(self, host: str) -> None:
+        """Refuse a name that is not ours (see the module's text).  Raises ApiError 403."""
+        name = _hostname(host.lower())
+        if not host or not self._guard_host or is_loopback(name) or name in self._hosts:
+            return
+        raise forbidden(f"{host!r} is not a name of this proxy, which listens on loopback without API keys. "
+                        "Use 127.0.0.1, or add the name to server.allowed_origins.")

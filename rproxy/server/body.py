@@ -1,0 +1,196 @@
+"""Request bodies: from the bytes of a client to one JSON object.
+
+A body arrives in pieces.  :class:`BodyReader` knows from the request's header whether it can be read at all (size, encoding), counts
+while it arrives, and at the end decompresses and parses.  The limit holds for the bytes on the wire and again for the decompressed
+bytes, so that a small compressed body cannot become a large one in memory.
+
+Decompression is a table of generators, one per ``Content-Encoding``; each yields pieces of at most a mebibyte, and the caller stops
+pulling as soon as the limit is passed.  zstd is there because Codex sends it when it is logged in with ChatGPT; it needs Python 3.14
+or the optional ``zstandard`` package, and without them the answer tells the user how to switch the compression off.
+"""
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import zlib
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+
+from ..convert.json_steps import parse_steps
+from ..cooperative import gently
+from ..errors import ApiError, invalid, too_large
+
+Json = Dict[str, Any]
+
+PIECE = 1 << 20
+LARGE = 1 << 20                   # bytes of JSON that are parsed in 3 ms; more is parsed in steps
+PACKED = 1 << 16                  # bytes of a compressed body that are unpacked in a thread if there are more
+IDENTITY = ("", "identity")
+JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+
+
+def _over(limit: int, what: str = "request body") -> ApiError:
+    return too_large(f"The {what} is larger than {limit} bytes, the limit of this proxy. Send less, or raise server.max_body_size.")
+
+
+def _gunzip(data: bytes) -> Iterator[bytes]:
+    while data:                                            # a gzip body may have several members, one after the other
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            piece = member.decompress(data, PIECE)
+            data = member.unconsumed_tail
+            if not piece and not data and not member.eof:
+                raise ValueError("it ends too early")
+            yield piece
+        data = member.unused_data
+
+
+def _unzstd_stdlib(data: bytes) -> Iterator[bytes]:
+    zstd = import_module("compression.zstd")               # Python 3.14
+    while data:
+        frame = zstd.ZstdDecompressor()
+        while not frame.eof:
+            piece = frame.decompress(data, PIECE)
+            data = b""
+            if not piece and frame.needs_input and not frame.eof:
+                raise ValueError("it ends too early")
+            yield piece
+        data = frame.unused_data
+
+
+def _unzstd_package(data: bytes) -> Iterator[bytes]:
+    zstandard = import_module("zstandard")
+    # The package does not report a truncated body; the JSON parser will.
+    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data, read_across_frames=True) as reader:
+        while True:
+            piece = reader.read(PIECE)
+            if not piece:
+                return
+            yield piece
+
+
+def _unzstd(data: bytes) -> Iterator[bytes]:
+    for name, unpack in (("compression.zstd", _unzstd_stdlib), ("zstandard", _unzstd_package)):
+        try:
+            import_module(name)
+        except ImportError:
+            continue
+        return unpack(data)
+    raise invalid(
+        "This request is compressed with zstd, which this proxy cannot read: it needs Python 3.14 or the package 'zstandard'. "
+        "Install it (pip install zstandard), or switch the compression off in ~/.codex/config.toml: "
+        "[features] enable_request_compression = false",
+        code="invalid_prompt",
+    )
+
+
+DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {"gzip": _gunzip, "x-gzip": _gunzip, "zstd": _unzstd}
+
+
+def decompress(data: bytes, encoding: str, limit: int) -> bytes:
+    """The plain bytes of ``data``.  Raises ApiError: 400 damaged, 413 more than ``limit`` bytes when decompressed."""
+    pieces: List[bytes] = []
+    size = 0
+    try:
+        for piece in DECODERS[encoding](data):
+            size += len(piece)
+            if size > limit:
+                raise _over(limit, "decompressed request body")
+            pieces.append(piece)
+    except ApiError:
+        raise
+    except Exception as error:                             # each library has exceptions of its own
+        raise invalid(f"The request body is not valid {encoding}: {error}.") from None
+    return b"".join(pieces)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
+    """The JSON object in ``data`` (UTF-8 when bytes).  Raises ApiError 400 that says what is wrong and where."""
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        if not text.strip():
+            raise invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
+        value = json.loads(text, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise invalid(f"The {what} is not UTF-8: bad byte at offset {error.start}.") from None
+    except RecursionError:
+        raise invalid(f"The {what} is nested too deeply.") from None
+    except ValueError as error:
+        raise invalid(f"The {what} is not valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise invalid(f"The {what} must be a JSON object, not {JSON_NAMES[type(value)]}.")
+    return value
+
+
+async def parse_large(text: str, what: str = "request body") -> Json:
+    """:func:`parse_object` without keeping others waiting."""
+    try:
+        return await gently(parse_steps(text, _no_constant))
+    except (ValueError, RecursionError):
+        return parse_object(text, what)                    # which knows what is wrong
+
+
+class BodyReader:
+    """Collects one request body of at most ``limit`` bytes.
+
+    Raises ApiError when made if the header already shows that the body cannot be read: 413 for the declared ``length``,
+    415 for an encoding nobody here knows.
+    """
+
+    def __init__(self, limit: int, length: Optional[str] = None, encoding: str = "") -> None:
+        self._limit = limit
+        self._encoding = encoding.strip().lower()
+        self._pieces: List[bytes] = []
+        self._size = 0
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise _over(limit)
+        if self._encoding not in IDENTITY and self._encoding not in DECODERS:
+            known = ", ".join(sorted(DECODERS))
+            raise ApiError(415, f"Content-Encoding {self._encoding!r} is not supported; send the body plain or as one of: {known}.",
+                           code="unsupported_content_encoding")
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece.  Raises ApiError 413 once there are more than ``limit`` bytes."""
+        self._size += len(piece)
+        if self._size > self._limit:
+            self._pieces.clear()
+            raise _over(self._limit)
+        self._pieces.append(piece)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, as they came."""
+        return self._size
+
+    def digest(self) -> str:
+        """What tells this body from others, before it is read by :meth:`json`."""
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in self._pieces:
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def json(self) -> Json:
+        """The whole body as a JSON object.  Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`."""
+        return parse_object(self._plain())
+
+    async def parsed(self) -> Json:
+        """The same, without keeping others waiting if it is large."""
+        if self._encoding not in IDENTITY and self._size > PACKED:
+            data = await asyncio.get_running_loop().run_in_executor(None, self._plain)      # these libraries let go of the lock
+        else:
+            data = self._plain()
+        if len(data) > LARGE:
+            with suppress(UnicodeDecodeError):
+                return await parse_large(data.decode("utf-8-sig"))
+        return parse_object(data)
+
+    def _plain(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return decompress(data, self._encoding, self._limit) if self._encoding not in IDENTITY and data else data

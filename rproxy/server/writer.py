@@ -1,0 +1,87 @@
+"""What both edges write with.
+
+:class:`Wire` puts bytes straight into the socket when nothing is queued there, because an IOStream write costs a turn of the event
+loop for every delta.  :class:`Progress` remembers how far a turn has come, so that the edge can end it when the service cannot.
+"""
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Any, Awaitable, Dict, Optional, Sequence
+
+from tornado.iostream import IOStream, StreamClosedError
+
+from ..errors import ApiError
+
+Json = Dict[str, Any]
+
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+
+class Wire:
+    """Ordered writes to one client, the cheapest way first: into the socket, else into the stream's queue."""
+
+    def __init__(self, stream: IOStream) -> None:
+        self._stream = stream
+
+    def send(self, data: bytes) -> Optional[Awaitable[None]]:
+        """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""
+        stream, sent = self._stream, 0
+        sock: Optional[socket.socket] = stream.socket
+        if sock is None:
+            return None               # closed; the close callback cancels the turn
+        if not stream.writing():
+            try:
+                sent = sock.send(data)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+            except OSError as error:
+                stream.close(error)
+                return None
+            if sent == len(data):
+                return None
+        try:
+            return drained(stream.write(memoryview(data)[sent:]))
+        except StreamClosedError:
+            return None
+
+
+def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
+    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's failure."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(future: asyncio.Future[None]) -> None:
+        if not future.cancelled():
+            future.exception()        # seen: nobody shall log it as never retrieved
+        if not done.done():
+            done.set_result(None)
+
+    written.add_done_callback(settle)
+    return done
+
+
+class Progress:
+    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an emergency."""
+
+    def __init__(self) -> None:
+        self.response: Optional[Json] = None
+        self._next = 0
+        self.ended = False                        # the terminal event was sent
+
+    @property
+    def open(self) -> bool:
+        """True between the first event and the terminal one."""
+        return self.response is not None and not self.ended
+
+    def note(self, events: Sequence[Json]) -> None:
+        """Remember the position in the stream."""
+        last = events[-1]
+        self._next = int(last.get("sequence_number", self._next)) + 1
+        self.ended = last.get("type") in TERMINAL
+
+    def failed(self, error: ApiError) -> Json:
+        """The terminal event of a turn that this proxy itself cuts short."""
+        told = {"code": error.stream_code, "message": error.failed_message()}
+        response = {**(self.response or {}), "status": "failed", "error": told}
+        return {"type": "response.failed", "sequence_number": self._next, "response": response}

@@ -1,0 +1,126 @@
+"""``GET /models``: one body that serves OpenAI clients (``data``) and Codex (``models``).
+
+Codex reads a catalog of its own shape.  One entry it cannot parse voids the whole list, so every entry has every field it asks for.  An
+entry must bring the model's base instructions: Codex takes those of the entry instead of its bundled ones, and an empty text would
+leave the model without any.  They are OpenAI's and not ours to serve, so ``codex_prompt.md`` beside this file is a prompt of our
+own.  ``rproxy codex`` puts the entries into copies of one that the installed Codex brings along (:func:`with_prompt_of`), which keeps
+Codex' own prompt.  Source of the fields: Codex CLI 0.169, measured.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import pkgutil
+from functools import lru_cache
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ..config.schema import Config, Model
+from ..convert.tools import DEFAULT_ALLOW
+
+Json = Dict[str, Any]
+
+CREATED = 1767225600                             # OpenAI clients want a date; when a model was configured means nothing
+HIDDEN = ("codex-auto-review",)                  # served, but not offered in the model picker: Codex asks for it by itself
+EFFORTS = {"none": "Answers at once", "minimal": "Thinks very little", "low": "Thinks briefly",
+           "medium": "Thinks as much as most tasks need",
+           "high": "Thinks thoroughly", "xhigh": "Thinks longer", "max": "Thinks as long as it can"}
+SWITCHED_ON = "medium"                           # the name of thinking where it can only be switched
+DEFAULT_EFFORTS = ("medium", "high", "low", "minimal", "xhigh", "max")      # the first that there is; never "none": that must be chosen
+DEFAULT_WINDOW = 128_000                         # tokens
+# What stands in a bundled entry and is true at OpenAI only; a key that an entry does not have is not added.
+NOT_HERE: Mapping[str, Any] = {
+    "upgrade": None, "availability_nux": None, "additional_speed_tiers": [], "service_tiers": [], "tool_mode": None,
+                               "use_responses_lite": False, "supports_image_detail_original": False, "default_verbosity": None}
+
+
+def models_body(config: Config) -> Json:
+    """The body of GET /models. Globs are routes, not models, and are not listed."""
+    models = [model for model in config.models if not model.is_glob]
+    return {"object": "list",
+            "data": [{"id": m.model, "object": "model", "created": CREATED, "owned_by": m.providers[0].name} for m in models],
+            "models": [codex_entry(m, i, config) for i, m in enumerate(models, 1)]}
+
+
+def etag(body: Json) -> str:
+    """Changes when the catalog does."""
+    return '"%s"' % hashlib.sha1(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> Json:
+    """A model as Codex wants to know it; ``name``: what Codex calls it, if that is not ``model.model``."""
+    allow = config.server.tool_type_allowlist
+    kinds = DEFAULT_ALLOW if allow is None else allow
+    efforts = _efforts(model)
+    slug = name or model.model
+    entry: Json = {
+        "slug": slug,
+        "display_name": model.display_name or slug,
+        "description": model.description or "%s at %s" % (model.downstream_model, model.providers[0].name),
+        "supported_reasoning_levels": [{"effort": effort, "description": EFFORTS[effort]} for effort in efforts],
+        "shell_type": "unified_exec" if "function" in kinds else "disabled",
+        "visibility": "hide" if slug in HIDDEN else "list",
+        "supported_in_api": True,
+        "priority": priority,
+        "base_instructions": _instructions(model.instructions_file),
+        "support_verbosity": False,
+        "truncation_policy": {"mode": "tokens", "limit": 10_000},
+        "experimental_supported_tools": [],
+        "apply_patch_tool_type": "freeform" if "custom" in kinds else None,
+        "supports_search_tool": "tool_search" in kinds,
+        "multi_agent_version": "v1" if "namespace" in kinds else "disabled",
+        "supports_parallel_tool_calls": True,
+        "input_modalities": [m for m in model.modalities if m in ("text", "image")],
+        "context_window": model.context_window or DEFAULT_WINDOW,
+        "max_context_window": model.context_window or DEFAULT_WINDOW,
+    }
+    default = next((effort for effort in DEFAULT_EFFORTS if effort in efforts), None)
+    return {**entry, "default_reasoning_level": default} if default else entry
+
+
+def _efforts(model: Model) -> List[str]:
+    """The levels a user may choose: the configured ones, else those that the provider tells apart, and off where that is possible."""
+    if model.efforts:
+        return sorted(set(model.efforts), key=list(EFFORTS).index)
+    rule = model.providers[0].profile.thinking
+    levels: Dict[str, str] = {}                  # the provider's word -> the level that says it best
+    for level, word in rule.efforts.items():
+        if level in EFFORTS and (word not in levels or level == word):
+            levels[word] = level
+    if not levels and (rule.enable or rule.default):
+        levels[SWITCHED_ON] = SWITCHED_ON
+    if levels and rule.disable:
+        levels["none"] = "none"
+    return sorted(levels.values(), key=list(EFFORTS).index)
+
+
+@lru_cache(maxsize=None)
+def _instructions(path: Optional[str]) -> str:
+    """The base prompt in a file of the configuration, else our own. Read once: a running server does not change its mind."""
+    if path is not None:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    text = pkgutil.get_data(__package__, "codex_prompt.md")
+    assert text is not None
+    return text.decode("utf-8")
+
+
+def with_prompt_of(entries: Sequence[Json], bundled: Sequence[Json]) -> List[Json]:
+    """The entries with the prompt of the installed Codex: each is laid over a copy of a bundled one.
+
+    :arg bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if there is one.  Prompts that
+        the configuration names stay.
+    """
+    template = next((m for m in bundled if not m.get("use_responses_lite")), bundled[0])
+    reset = {key: value for key, value in NOT_HERE.items() if key in template}
+    return [_laid_over({**template, **reset}, entry) for entry in entries]
+
+
+def _laid_over(template: Json, entry: Json) -> Json:
+    merged = {**template, **entry}
+    if "default_reasoning_level" not in entry:
+        merged.pop("default_reasoning_level", None)
+    if entry["base_instructions"] == _instructions(None):
+        merged["base_instructions"] = template.get("base_instructions", entry["base_instructions"])
+    else:
+        merged.pop("model_messages", None)       # they hold the same prompt, and would win
+    return merged

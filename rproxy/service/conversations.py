@@ -1,0 +1,165 @@
+"""Conversations: items under a name of their own, which turns continue and add to.
+
+A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change is one atomic update of
+it, so that processes that share a store lose nothing to each other.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
+oldest first.
+"""
+from __future__ import annotations
+
+import re
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from ..errors import ApiError, StoreError, invalid, not_found, unavailable
+from ..store.write_behind import PatientStore
+from .pagination import listed, page
+
+Json = Dict[str, Any]
+
+MOST_ITEMS = 20                   # that one request may add
+METADATA = (16, 64, 512)          # pairs, characters of a key, characters of a value
+STORE_FAILS = "The store of this proxy does not work at the moment. Try again."
+_ID = re.compile(r"conv_[A-Za-z0-9]{1,64}\Z")
+
+
+class Conversations:
+    """:arg stem: makes 32 hex digits. :arg now: seconds since the epoch"""
+
+    def __init__(self, store: PatientStore, stem: Callable[[], str], now: Callable[[], float]) -> None:
+        self._store = store
+        self._stem = stem
+        self._now = now
+
+    # ---- the endpoints. All raise ApiError: 404 for what is not there, 400 for a wrong request, 503 when the store fails
+    async def create(self, request: Json, owner: str) -> Json:
+        """POST /conversations: ``items`` and ``metadata``, both optional."""
+        check_metadata(request)
+        conversation: Json = {"id": "conv_" + self._stem(), "object": "conversation", "created_at": int(self._now()),
+                        "metadata": request.get("metadata") or {}}
+        warning = await self._store.keep(conversation["id"], {"conversation": conversation, "items": self._new(request), "owner": owner})
+        if warning and "yet" not in warning:
+            raise unavailable(STORE_FAILS)
+        return conversation
+
+    async def retrieve(self, name: str, owner: str) -> Json:
+        """GET /conversations/{id}"""
+        found: Json = (await self._record(name, owner))["conversation"]
+        return found
+
+    async def update(self, name: str, request: Json, owner: str) -> Json:
+        """POST /conversations/{id}: the metadata, as a whole."""
+        if not isinstance(request.get("metadata"), dict):
+            raise invalid("metadata is required: an object of strings.", "metadata", "missing_required_parameter")
+        check_metadata(request)
+        changed = await self._change(name, owner, lambda record: {
+            **record, "conversation": {**record["conversation"], "metadata": request["metadata"]}})
+        found: Json = changed["conversation"]
+        return found
+
+    async def delete(self, name: str, owner: str) -> Json:
+        """DELETE /conversations/{id}"""
+        await self._record(name, owner)
+        try:
+            await self._store.delete(name)
+        except StoreError as error:
+            raise unavailable(STORE_FAILS) from error
+        return {"id": name, "object": "conversation.deleted", "deleted": True}
+
+    async def items(self, name: str, query: Mapping[str, str], owner: str) -> Json:
+        """GET /conversations/{id}/items: a page of them."""
+        return page((await self._record(name, owner))["items"], query)
+
+    async def add(self, name: str, request: Json, owner: str) -> Json:
+        """POST /conversations/{id}/items. :returns: the list of the new ones"""
+        if "items" not in request:
+            raise invalid("items is required: a list of items.", "items", "missing_required_parameter")
+        new = self._new(request)
+        await self._change(name, owner, lambda record: {**record, "items": record["items"] + new})
+        return page(new, {"order": "asc", "limit": str(MOST_ITEMS)})
+
+    async def item(self, name: str, item_id: str, owner: str) -> Json:
+        """GET /conversations/{id}/items/{item}"""
+        for item in (await self._record(name, owner))["items"]:
+            if item["id"] == item_id:
+                found: Json = item
+                return found
+        raise _no_item(name, item_id)
+
+    async def delete_item(self, name: str, item_id: str, owner: str) -> Json:
+        """DELETE /conversations/{id}/items/{item}. :returns: the conversation"""
+        await self.item(name, item_id, owner)
+        changed = await self._change(name, owner, lambda record: {
+            **record, "items": [item for item in record["items"] if item["id"] != item_id]})
+        found: Json = changed["conversation"]
+        return found
+
+    # ---- for turns
+    async def past(self, name: str, owner: str) -> List[Json]:
+        """All items. :raises ApiError: 404, 503"""
+        items: List[Json] = (await self._record(name, owner))["items"]
+        return items
+
+    async def append(self, name: str, items: List[Json], owner: str) -> Optional[str]:
+        """Add what a turn has said. :returns: a warning when that failed"""
+        try:
+            await self._change(name, owner, lambda record: {**record, "items": record["items"] + items})
+        except ApiError as error:
+            return "not added to the conversation: %s" % error.message
+        return None
+
+    # ---- records
+    async def _record(self, name: str, owner: str) -> Json:
+        try:
+            record = await self._store.get(name) if _ID.match(name) else None
+        except StoreError as error:
+            raise unavailable(STORE_FAILS) from error
+        if record is None or record.get("owner") != owner:
+            raise not_found("Conversation with id '%s' not found." % name[:100])
+        return record
+
+    async def _change(self, name: str, owner: str, change: Callable[[Json], Json]) -> Json:
+        await self._record(name, owner)
+        try:
+            changed = await self._store.update(name, change)
+        except StoreError as error:
+            raise unavailable(STORE_FAILS) from error
+        if changed is None:
+            raise not_found("Conversation with id '%s' not found." % name[:100])
+        return changed
+
+    def _new(self, request: Json) -> List[Json]:
+        items = request.get("items") or []
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
+        if len(items) > MOST_ITEMS:
+            raise invalid("items may have at most %d elements at a time, not %d." % (MOST_ITEMS, len(items)), "items")
+        if any(item.get("type") == "item_reference" for item in items):
+            raise invalid("items must be the items themselves, not references to them.", "items")
+        return listed(items, self._stem())
+
+
+def _no_item(name: str, item_id: str) -> ApiError:
+    return not_found("Item '%s' not found in conversation '%s'." % (item_id[:100], name[:100]))
+
+
+def conversation_id(request: Mapping[str, Any]) -> Optional[str]:
+    """The conversation that a create request names, by its id or as an object. :raises ApiError: 400 beside previous_response_id"""
+    given = request.get("conversation")
+    if given is None:
+        return None
+    if "previous_response_id" in request:
+        raise invalid("conversation and previous_response_id exclude each other: send one of them.", "conversation")
+    return str(given["id"] if isinstance(given, dict) else given)
+
+
+def check_metadata(request: Mapping[str, Any]) -> None:
+    """At most 16 pairs of strings; keys of 64, values of 512 characters. :raises ApiError: 400"""
+    metadata = request.get("metadata") or {}
+    pairs, key_size, value_size = METADATA
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ApiError(400, "metadata must be an object of strings.", code="invalid_type", param="metadata")
+    if len(metadata) > pairs:
+        raise invalid("metadata may have at most %d pairs, not %d." % (pairs, len(metadata)), "metadata")
+    for key, value in metadata.items():
+        if len(key) > key_size or len(value) > value_size:
+            raise invalid("metadata: keys have at most %d characters, values at most %d; '%s' has more."
+                          % (key_size, value_size, key[:key_size]), "metadata")

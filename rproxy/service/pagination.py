@@ -1,0 +1,98 @@
+"""Items as the API lists them: each complete, with an id, in pages.
+
+Clients send items in short forms: a message without a type, its content as a string, a call without an id.  What the API hands out has
+every field that the SDKs' types ask for.  An id that was missing is made of the stem of the response that the item belongs to, and of its
+place in it, so it is the same each time and tells where to look; see :func:`owner_of`.  It must not look like one of our output items,
+which ``convert.messages`` groups by their stems: hence the letter between stem and number.
+"""
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ..errors import invalid
+
+Json = Dict[str, Any]
+
+DEFAULT_LIMIT = 20
+MOST = 100
+
+# type -> the letters its ids begin with; the items that have no status; what else the SDKs' types insist on
+PREFIXES = {"message": "msg", "reasoning": "rs", "compaction": "cmp", "function_call": "fc", "function_call_output": "fco",
+            "custom_tool_call": "ctc", "custom_tool_call_output": "ctco", "tool_search_call": "tsc", "tool_search_output": "tso"}
+WITHOUT_STATUS = ("reasoning", "compaction", "additional_tools", "configuration_update", "compaction_trigger")
+DEFAULTS: Mapping[str, Json] = {"reasoning": {"summary": []}}
+PART_DEFAULTS: Mapping[str, Json] = {"output_text": {"annotations": [], "logprobs": []}, "input_image": {"detail": "auto"}}
+
+_INPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})i[0-9a-f]+")
+_OUTPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
+
+
+def owner_of(item_id: Any) -> Optional[str]:
+    """The stem of the response whose input or output the item is, if its id is of our making."""
+    match = _INPUT_ID.fullmatch(str(item_id)) or _OUTPUT_ID.fullmatch(str(item_id))
+    return match.group(1) if match else None
+
+
+def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
+    """The items in their complete form. ``stem``: 32 hex digits for the ids that are missing; ``first``: the number of the first one."""
+    return [_complete(item, stem, number) for number, item in enumerate(items, first)]
+
+
+def _complete(item: Json, stem: str, number: int) -> Json:
+    kind = item.get("type") or "message"
+    full: Json = {**DEFAULTS.get(kind, {}), **{key: value for key, value in item.items() if value is not None}, "type": kind}
+    if not isinstance(full.get("id"), str) or not full["id"]:
+        full["id"] = "%s_%si%03x" % (PREFIXES.get(kind, "item"), stem, number)
+    if kind not in WITHOUT_STATUS:
+        full.setdefault("status", "completed")
+    text = "output_text" if full.get("role") == "assistant" else "input_text"
+    for key in ("content", "output"):
+        value = full.get(key)
+        if isinstance(value, str) and kind == "message":
+            value = [{"type": text, "text": value}]
+        if isinstance(value, list):
+            full[key] = [_part(part, text) if isinstance(part, dict) else part for part in value]
+    return full
+
+
+def _part(part: Json, text: str) -> Json:
+    kind = text if part.get("type") == "text" else part.get("type", text)
+    return {**PART_DEFAULTS.get(kind, {}), **{key: value for key, value in part.items() if value is not None}, "type": kind}
+
+
+def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """A ``list`` object: the part of ``items`` (oldest first) that the query asks for.
+
+    :arg query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after`` and ``before`` (ids of items)
+    :raises ApiError: 400 for values that make no sense
+    """
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise invalid("order must be asc or desc.", "order")
+    limit = number(query, "limit", DEFAULT_LIMIT)
+    if not 1 <= limit <= MOST:
+        raise invalid("limit must be a number from 1 to %d." % MOST, "limit")
+    line = list(items) if order == "asc" else list(reversed(items))
+    ids = [item["id"] for item in line]
+    if "before" in query:
+        line = line[:_place(ids, query, "before")]
+    if "after" in query:
+        line = line[_place(ids, query, "after") + 1:]
+    shown = line[:limit]
+    return {"object": "list", "data": shown, "first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None,
+            "has_more": len(line) > limit}
+
+
+def _place(ids: Sequence[str], query: Mapping[str, str], name: str) -> int:
+    if query[name] not in ids:
+        raise invalid("%s names no item of this list: '%s'." % (name, query[name][:100]), name)
+    return ids.index(query[name])
+
+
+def number(query: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number of the query. :raises ApiError: 400"""
+    text = query.get(name, str(default))
+    if not re.fullmatch(r"-?\d{1,15}", text):
+        raise invalid("%s must be a whole number." % name, name)
+    return int(text)

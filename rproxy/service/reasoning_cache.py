@@ -1,0 +1,54 @@
+"""What the turns of this process thought, for clients that send calls back without the reasoning that led to them.
+
+Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and not every client gives
+back what it got.  A call is found again by its whole setting: who asked, where, what the user had said last, its id, name and arguments.
+Less would be wrong, because ids such as ``functions.ls:0`` come again in every conversation.  Only digests of all that are kept.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Any, Dict, Iterable, Optional, Tuple
+
+from ..convert.request.messages import CallKey
+from ..convert.sse import encode_json
+
+Json = Dict[str, Any]
+Scope = Tuple[str, str, str]                     # owner, downstream model, base_url
+
+MAX_COUNT = 20_000                               # calls
+MAX_BYTES = 64 << 20                             # of thoughts, as JSON
+
+
+class Thoughts:
+    """Bounded by count and by size; the ones that were not needed for longest go first."""
+
+    def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
+        self._max_count, self._max_bytes = max_count, max_bytes
+        self._bytes = 0
+        self._known: OrderedDict[bytes, Tuple[Json, int]] = OrderedDict()
+
+    def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Json) -> None:
+        """:arg thought: what :data:`~rproxy.convert.request.messages.Recall` gives back"""
+        size = len(encode_json(thought))
+        for key in keys:
+            digest = _digest(scope, key)
+            self._bytes += size - self._known.pop(digest, ({}, 0))[1]
+            self._known[digest] = thought, size
+        while len(self._known) > self._max_count or self._bytes > self._max_bytes:
+            self._bytes -= self._known.popitem(last=False)[1][1]
+
+    def recall(self, scope: Scope, key: CallKey) -> Optional[Json]:
+        """Thread-safe."""
+        digest = _digest(scope, key)
+        known = self._known.get(digest)
+        if known is None:
+            return None
+        with suppress(KeyError):                 # dropped this very moment
+            self._known.move_to_end(digest)
+        return known[0]
+
+
+def _digest(scope: Scope, key: CallKey) -> bytes:
+    return hashlib.sha256(encode_json([*scope, *key])).digest()

@@ -1,0 +1,126 @@
+"""What can be done with a response after its request: read it, list its input, follow, cancel and delete it."""
+from __future__ import annotations
+
+import asyncio
+from typing import Any, AsyncIterator, Dict, List, Mapping, Optional
+
+from ..convert.events.replay import RUNNING, opening, tail
+from ..errors import ApiError, StoreError, not_found, unavailable
+from ..store.write_behind import PatientStore
+from .background import Background, Running
+from .history import History
+from .pagination import page
+
+Json = Dict[str, Any]
+
+POLL_INTERVAL = 1.0               # seconds between looks at a response that another process works on
+LOST = {"code": "server_error", "message": "The process that worked on this response has died. Send the request again."}
+
+
+class Stored:
+    """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the store fails."""
+
+    def __init__(self, store: PatientStore, history: History, background: Background) -> None:
+        self._store = store
+        self._history = history
+        self._background = background
+
+    async def retrieve(self, response_id: str, owner: str) -> Json:
+        """GET /responses/{id}"""
+        job = await self._job(response_id, owner)
+        return job.response if job is not None else await self._present((await self._record(response_id, owner))["response"])
+
+    async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> Json:
+        """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
+        await self._record(response_id, owner)
+        return page(await self._history.seen(response_id, owner), query)
+
+    async def delete(self, response_id: str, owner: str) -> Json:
+        """DELETE /responses/{id}: a running one is stopped before."""
+        response = await self.retrieve(response_id, owner)
+        here = await self._background.stop(response_id, owner, "delete")
+        if not here and response["status"] in RUNNING:
+            await self._background.ask_to_stop(response_id, "delete")
+        try:
+            await self._store.delete(response_id)
+        except StoreError as error:
+            raise _failing() from error
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    async def cancel(self, response_id: str, owner: str) -> Json:
+        """POST /responses/{id}/cancel; one that has ended stays as it is. :raises ApiError: 400 if it never ran in the background"""
+        response = await self.retrieve(response_id, owner)
+        if not response.get("background"):
+            raise ApiError(400, "Only responses that were created with background: true can be cancelled. "
+                                "End any other by closing its connection.", param="response_id")
+        if response["status"] not in RUNNING:
+            return response
+        if await self._background.stop(response_id, owner, "cancel"):
+            return await self.retrieve(response_id, owner)
+        await self._background.ask_to_stop(response_id, "cancel")
+        try:
+            changed = await self._store.update(response_id, _cancelled)
+        except StoreError as error:
+            raise _failing() from error
+        return changed["response"] if changed is not None else {**response, "status": "cancelled"}
+
+    async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
+        """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running response as they come."""
+        job = await self._job(response_id, owner)
+        if job is not None:
+            async for batch in job.follow(after):
+                yield batch
+            return
+        record = await self._record(response_id, owner)
+        response = await self._present(record["response"])
+        if response["status"] in RUNNING:
+            told = [event for event in opening(response) if event["sequence_number"] > after]
+            if told:
+                yield told
+                after = told[-1]["sequence_number"]
+        while response["status"] in RUNNING:
+            await asyncio.sleep(POLL_INTERVAL)
+            record = await self._record(response_id, owner)
+            response = await self._present(record["response"])
+        rest = tail(response, after, record.get("last"))
+        if rest:
+            yield rest
+
+    async def _job(self, response_id: str, owner: str) -> Optional[Running]:
+        """What this process knows of a background response by itself. One that has ended may have been deleted since, by anybody."""
+        job = self._background.running(response_id, owner)
+        if job is not None and job.ended:
+            try:
+                return job if await self._store.get(response_id) is not None else None
+            except StoreError:
+                pass
+        return job
+
+    async def _record(self, response_id: str, owner: str) -> Json:
+        try:
+            record = await self._store.get(response_id)
+        except StoreError as error:
+            raise _failing() from error
+        if record is None or record.get("owner") != owner or "response" not in record:
+            raise not_found("Response with id '%s' not found." % response_id[:100], "response_id")
+        return record
+
+    async def _present(self, response: Json) -> Json:
+        """The stored state. A response is stored as queued until it ends, and no job waits for long: while its process lives it is in
+        progress, and failed when that has died."""
+        if response["status"] not in RUNNING:
+            return response
+        try:
+            alive = await self._background.alive(response["id"])
+        except StoreError as error:
+            raise _failing() from error
+        return {**response, "status": "in_progress"} if alive else {**response, "status": "failed", "error": LOST}
+
+
+def _cancelled(record: Json) -> Json:
+    response = record["response"]
+    return {**record, "response": {**response, "status": "cancelled"}} if response["status"] in RUNNING else record
+
+
+def _failing() -> ApiError:
+    return unavailable("The response store of this proxy does not work at the moment. Try again.")

@@ -1,0 +1,171 @@
+"""Opens the socket that an HTTP connection will live on: TCP or Unix, perhaps through a proxy's tunnel, perhaps with TLS.
+
+Plain non-blocking sockets, because one rule is easier to keep for them than for streams: whoever holds a socket when an exception
+(a cancellation, too) passes by closes it.  Tornado's ``TCPClient`` keeps that rule only since 6.6.  Several addresses of one host
+are tried as RFC 8305 ("happy eyeballs") asks: address families alternate, and the next attempt starts when the one before fails
+or has taken ``STAGGER`` seconds.
+"""
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from tornado.ioloop import IOLoop
+
+from .parser import ProtocolError, ResponseParser
+from .proxy import Proxy, connect_request, refusal
+
+STAGGER = 0.3               # seconds
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4))     # seconds, seconds, probes
+
+Address = Tuple[int, int, int, str, Any]        # as socket.getaddrinfo gives them
+
+
+class Route(NamedTuple):
+    """Where a connection leads and how; two requests of the same route can share one, so this is the key of the pool."""
+
+    scheme: str
+    host: str
+    port: int
+    unix_path: Optional[str] = None
+    tls: Optional[ssl.SSLContext] = None
+    proxy: Optional[Proxy] = None
+
+    def __str__(self) -> str:
+        host = "[%s]" % self.host if ":" in self.host else self.host
+        via = " through the proxy %s:%d" % self.proxy[:2] if self.proxy else ""
+        return self.unix_path or "%s:%d%s" % (host, self.port, via)
+
+
+class TunnelError(OSError):
+    """The proxy did not open the tunnel."""
+
+
+async def dial(route: Route) -> socket.socket:
+    """Connect. :returns: a non-blocking socket, its TLS handshake done. :raises OSError: (ssl.SSLError is one) it did not work"""
+    if route.unix_path is not None:
+        return await _connect((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", route.unix_path))
+    if route.proxy is None:
+        sock = await _open_tcp(route.host, route.port)
+    else:
+        sock = await _open_tcp(route.proxy.host, route.proxy.port)
+    try:
+        _tune(sock)
+        if route.tls is None:
+            return sock
+        if route.proxy is not None:
+            await _tunnel(sock, route, route.proxy)
+        # the new object takes the file descriptor over, so from here on that one has to be closed
+        sock = route.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=route.host)
+        await _handshake(sock)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _tune(sock: socket.socket) -> None:
+    """Send small requests at once, and notice a peer that vanished during a silence of minutes (it also keeps NAT entries alive)."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):               # not on every system
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _open_tcp(host: str, port: int) -> socket.socket:
+    addresses = _alternate(await _resolve(host, port))
+    if len(addresses) == 1:
+        return await _connect(addresses[0])
+    tasks: List[asyncio.Task[socket.socket]] = []
+    try:
+        return await _race(addresses, tasks)
+    finally:
+        for task in tasks:
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                task.result().close()           # it lost by a hair
+
+
+async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket]]) -> socket.socket:
+    """The first connection that stands. Its task is taken out of ``tasks``; the caller disposes of the others."""
+    running: Set[asyncio.Task[socket.socket]] = set()
+    waiting = list(addresses)
+    while waiting or running:
+        if waiting:
+            tasks.append(asyncio.ensure_future(_connect(waiting.pop(0))))
+            running.add(tasks[-1])
+        done, running = await asyncio.wait(running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is None:
+                tasks.remove(task)
+                return task.result()
+    error = tasks[0].exception()                # the preferred address tells most
+    assert error is not None
+    raise error
+
+
+async def _resolve(host: str, port: int) -> List[Address]:
+    try:                                        # a literal address needs no thread
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    except socket.gaierror:
+        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def _alternate(addresses: List[Address]) -> List[Address]:
+    families: Dict[int, List[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    rounds = itertools.zip_longest(*families.values())
+    return [address for one_of_each in rounds for address in one_of_each if address is not None]
+
+
+async def _connect(address: Address) -> socket.socket:
+    family, kind, protocol, _, target = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, connect_request(route.host, route.port, proxy))
+    parser = ResponseParser("CONNECT")
+    while parser.head is None:
+        data = await loop.sock_recv(sock, 4096)
+        if not data:
+            raise TunnelError("the proxy %s:%d closed the connection instead of opening the tunnel" % proxy[:2])
+        try:
+            parser.feed(data)
+        except ProtocolError as error:
+            raise TunnelError("the proxy %s:%d does not speak HTTP: %s" % (proxy.host, proxy.port, error)) from None
+    if not 200 <= parser.head.status < 300:
+        raise TunnelError(refusal(parser.head.status, parser.head.reason, proxy))
+
+
+async def _handshake(sock: ssl.SSLSocket) -> None:
+    while True:
+        try:
+            return sock.do_handshake()
+        except ssl.SSLWantReadError:
+            await _ready(sock, IOLoop.READ)
+        except ssl.SSLWantWriteError:
+            await _ready(sock, IOLoop.WRITE)
+
+
+async def _ready(sock: socket.socket, event: int) -> None:
+    """Wait until the socket can be read or written. Tornado's loop does it, for it can on Windows, too."""
+    io_loop = IOLoop.current()
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    io_loop.add_handler(sock, lambda *_: None if future.done() else future.set_result(None), event)
+    try:
+        await future
+    finally:
+        io_loop.remove_handler(sock)

@@ -1,0 +1,114 @@
+"""Which provider to ask first, and whom to leave alone for a while.
+
+A model may have several providers, and a provider several keys; each pair is an :class:`Endpoint` here.  Without weights they
+are tried in the order of the configuration.  Those with weights, and the keys of one provider, share the turns among them, and a
+conversation stays with the endpoint it began with (rendezvous hashing), because only there the prompt cache is warm.
+
+An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further failure.  After that one
+turn probes it (half open) while the others still pass it by; the outcome closes or lengthens the pause.
+
+There is also one budget of repetitions for all turns: an outage must not double or triple the load on a provider that is down.
+"""
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Sequence, Tuple
+
+from ..config.schema import Provider
+from ..errors import ApiError
+
+FIRST_PAUSE = 5.0                                # seconds; doubles with each further failure
+LONGEST_PAUSE = 300.0
+QUOTA_PAUSE = 300.0                              # an empty purse is not filled within seconds
+RESERVE = 20.0                                   # repetitions that may follow each other at once ...
+PER_SUCCESS, PER_SECOND = 0.2, 0.1               # ... and what is added to them afterwards
+
+
+@dataclass
+class _Health:
+    failures: int = 0
+    until: float = 0.0                           # not before this time
+    probing: bool = False
+
+
+class Failover:
+    """The health of all endpoints of one process. :arg now: monotonic seconds"""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._health: Dict[Tuple[str, str, str], _Health] = {}
+        self._reserve, self._counted = RESERVE, now()
+
+    def may_repeat(self) -> bool:
+        """Takes a repetition out of the budget. :returns: False if it is empty"""
+        self._earn((self._now() - self._counted) * PER_SECOND)
+        self._counted = self._now()
+        allowed = self._reserve >= 1
+        self._reserve -= allowed
+        return allowed
+
+    def _earn(self, amount: float) -> None:
+        self._reserve = min(self._reserve + amount, RESERVE)
+
+    def order(self, providers: Sequence[Provider], conversation: str) -> List[Provider]:
+        """All providers, the one to ask first in front.
+
+        :arg conversation: anything that stays the same for the turns of one conversation
+        """
+        if len(providers) == 1:
+            return list(providers)
+        line = _shared(providers, conversation)
+        resting = [provider for provider in line if self._rests(provider)]
+        ready = [provider for provider in line if provider not in resting]
+        for provider in ready[:1]:
+            health = self._health.get(_key(provider))
+            if health is not None:
+                health.probing = True
+        return ready + sorted(resting, key=lambda p: self._health[_key(p)].until)
+
+    def _rests(self, provider: Provider) -> bool:
+        health = self._health.get(_key(provider))
+        return health is not None and (health.probing or self._now() < health.until)
+
+    def succeeded(self, provider: Provider) -> None:
+        self._health.pop(_key(provider), None)
+        self._earn(PER_SUCCESS)
+
+    def failed(self, provider: Provider, error: ApiError) -> None:
+        """The endpoint failed in a way that another one might not."""
+        health = self._health.setdefault(_key(provider), _Health())
+        pause = min(FIRST_PAUSE * 2 ** health.failures, LONGEST_PAUSE)
+        if error.stream_code in ("insufficient_quota", "invalid_api_key"):
+            pause = QUOTA_PAUSE
+        health.failures += 1
+        health.until = self._now() + max(pause, error.retry_after or 0.0)
+        health.probing = False
+
+    def released(self, provider: Provider) -> None:
+        """A turn ended without a verdict on the endpoint (it was cancelled, or the request was wrong)."""
+        health = self._health.get(_key(provider))
+        if health is not None:
+            health.probing = False
+
+
+def _key(provider: Provider) -> Tuple[str, str, str]:
+    return provider.name, provider.base_url, provider.api_key or ""
+
+
+def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
+    """Those with a weight change places among themselves (the keys of one provider only among each other); the others stay."""
+    line = list(providers)
+    for group in {provider.group for provider in providers if provider.weight is not None}:
+        places = [i for i, provider in enumerate(providers) if provider.weight is not None and provider.group == group]
+        for place, provider in zip(places, sorted((providers[i] for i in places), key=lambda p: _rank(p, conversation))):
+            line[place] = provider
+    return line
+
+
+def _rank(provider: Provider, conversation: str) -> float:
+    """Weighted rendezvous hashing: the smallest rank wins, each provider in proportion to its weight."""
+    digest = hashlib.sha1("\0".join(_key(provider) + (conversation,)).encode("utf-8", "replace")).digest()
+    share = (int.from_bytes(digest[:8], "big") + 1) / (2 ** 64 + 1)
+    return -math.log(share) / (provider.weight or 1)

@@ -1,0 +1,299 @@
+"""An incremental parser for one HTTP/1.1 response: bytes in, a head and body bytes out, no sockets and no clock.
+
+``feed`` takes whatever arrived and returns the body bytes that were in it, already freed from the chunked coding.  ``head`` is
+set as soon as the head is complete and ``done`` when the framing says that the body is.  The parser is a function that walks:
+``_state`` is the method that reads the next thing (a line of the head, a chunk, the rest of a sized body), it answers with the
+position after what it took, or ``WAIT`` when a line is not complete yet.  Only such an unfinished line is ever kept, and every
+line has a limit, so memory stays bounded whatever a provider sends.
+
+The contract, tested with arbitrary bytes: the answer is parsed or :class:`ProtocolError` is raised, and how the bytes were cut
+into reads makes no difference.  Tolerated because real servers do it: bare LF line ends, folded header lines, blanks before the
+colon, chunk extensions, trailers, a missing reason phrase, 100/102/103 before the answer.  Sources: RFC 9112 sections 4 to 7.
+"""
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+from ..errors import RproxyError
+
+MAX_HEAD = 65536            # bytes of status line and headers, those of 1xx answers included; also of the trailers
+MAX_CHUNK_LINE = 4096       # bytes of a chunk size with its extensions
+MAX_INFLATED = 16 << 20     # bytes that one read of a compressed body may become
+
+WAIT = -1
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_NO_BODY = frozenset({204, 304})
+
+
+class ProtocolError(RproxyError):
+    """The bytes are not the HTTP/1.1 response they should be. ``truncated``: they are, but the connection ended too early."""
+
+    def __init__(self, message: str, truncated: bool = False) -> None:
+        super().__init__(message)
+        self.truncated = truncated
+
+
+class Head(NamedTuple):
+    """Status line and headers of the final (not 1xx) answer; names as they came, values as latin-1 text."""
+
+    version: str                            # "HTTP/1.1" or "HTTP/1.0"
+    status: int
+    reason: str
+    headers: List[Tuple[str, str]]
+
+    def values(self, name: str) -> List[str]:
+        """The comma separated values of all headers called ``name`` (given in lower case), in lower case."""
+        lines = (value for key, value in self.headers if key.lower() == name)
+        return [part.strip().lower() for line in lines for part in line.split(",") if part.strip()]
+
+
+@lru_cache(maxsize=4096)
+def _size_line(length: int) -> bytes:
+    """How servers write the first line of a chunk that has, with all its framing, so many bytes."""
+    for digits in range(1, 9):
+        size = length - digits - 4
+        if size > 0 and len(b"%x" % size) == digits:
+            return b"%x\r\n" % size
+    return b"?" * (length + 1)          # there is no such chunk
+
+
+class ResponseParser:
+    """One response to one request of the given method (the answer to HEAD, and a 2xx to CONNECT, has no body).
+
+    .. attribute:: head      the :class:`Head`, None until it is complete
+    .. attribute:: done      the answer is complete
+    .. attribute:: reusable  done, and the connection may carry the next request
+    """
+
+    def __init__(self, method: str = "GET") -> None:
+        self.head: Optional[Head] = None
+        self.done = False
+        self._method = method
+        self._persistent = False
+        self._state: Callable[[ResponseParser, bytes, int], int] = ResponseParser._status_line
+        self._rest = b""                    # an unfinished line
+        self._extra = False                 # bytes came after the end
+        self._budget = MAX_HEAD             # bytes that lines of the head (later: of the trailers) may still have
+        self._start: Tuple[str, int, str] = ("", 0, "")
+        self._headers: List[Tuple[str, str]] = []
+        self._left = 0                      # bytes to come of a sized body or of the current chunk
+        self._body: List[bytes] = []
+
+    @property
+    def reusable(self) -> bool:
+        return self.done and self._persistent and not self._extra
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes. :returns: the body bytes they contain. :raises ProtocolError: this is not a valid response"""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        if self._state is ResponseParser._chunk_line:          # one whole chunk, as events usually come
+            line = _size_line(len(data))
+            if data.startswith(line) and data.endswith(b"\r\n"):
+                return data[len(line):-2]
+        position, end = 0, len(data)
+        while position < end and not self.done:
+            after = self._state(self, data, position)
+            if after == WAIT:
+                self._rest = data[position:]
+                break
+            position = after
+        else:
+            self._extra = self._extra or position < end
+        body, self._body = self._body, []
+        return body[0] if len(body) == 1 else b"".join(body)
+
+    def feed_eof(self) -> bytes:
+        """The server closed its side. :returns: b"", for no more can come
+
+        :raises ProtocolError: ``truncated``, unless that is a proper end of this answer
+        """
+        if self._state is ResponseParser._until_close:
+            self.done = True
+        elif self.head is not None and not self.done:
+            raise ProtocolError("the connection was closed in the middle of the answer", truncated=True)
+        elif self.head is None:
+            where = "in the middle of the head" if self._rest or self._budget < MAX_HEAD else "without an answer"
+            raise ProtocolError("the connection was closed " + where, truncated=True)
+        return b""
+
+    # Lines of the head...
+
+    def _line(self, data: bytes, position: int) -> Tuple[bytes, int]:
+        end = data.find(b"\n", position)
+        size = (end + 1 if end >= 0 else len(data)) - position
+        if size > self._budget:
+            raise ProtocolError("the head of the answer is longer than %d bytes" % MAX_HEAD)
+        if end < 0:
+            return b"", WAIT
+        self._budget -= size
+        line = data[position:end]
+        line = line[:-1] if line.endswith(b"\r") else line
+        if _CONTROL.search(line):
+            raise ProtocolError("a control character in the head of the answer: %r" % line[:80])
+        return line, end + 1
+
+    def _status_line(self, data: bytes, position: int) -> int:
+        line, after = self._line(data, position)
+        if after != WAIT:
+            match = _STATUS.fullmatch(line)
+            if match is None:
+                raise ProtocolError("the answer is not HTTP/1.1, it begins with %r" % line[:80])
+            minor, status, reason = match.groups()
+            self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
+            self._headers = []
+            self._state = ResponseParser._header_line
+        return after
+
+    def _header_line(self, data: bytes, position: int) -> int:
+        line, after = self._line(data, position)
+        if after != WAIT:
+            if not line:
+                self._end_of_head()
+            elif line[:1] in b" \t":
+                self._continue_header(line)
+            else:
+                self._add_header(line)
+        return after
+
+    def _add_header(self, line: bytes) -> None:
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        if not colon or not _TOKEN.fullmatch(name):
+            raise ProtocolError("not a header line: %r" % line[:80])
+        self._headers.append((name.decode("ascii"), value.strip(b" \t").decode("latin-1")))
+
+    def _continue_header(self, line: bytes) -> None:
+        if not self._headers:
+            raise ProtocolError("the head of the answer begins with a folded line: %r" % line[:80])
+        name, value = self._headers[-1]
+        self._headers[-1] = (name, (value + " " + line.strip(b" \t").decode("latin-1")).strip())
+
+    def _end_of_head(self) -> None:
+        head = Head(*self._start, self._headers)
+        if head.status == 101:
+            raise ProtocolError("the server switched protocols without being asked (101)")
+        if head.status < 200:
+            self._state = ResponseParser._status_line
+            return
+        self.head = head
+        self._persistent = head.version == "HTTP/1.1" and "close" not in head.values("connection")
+        self._budget = MAX_HEAD
+        self._frame(head)
+
+    def _frame(self, head: Head) -> None:
+        """RFC 9112 section 6.3: how long is the body?"""
+        coding, lengths = head.values("transfer-encoding"), head.values("content-length")
+        tunnel = self._method == "CONNECT" and head.status < 300
+        if self._method == "HEAD" or tunnel or head.status in _NO_BODY:
+            self.done = True
+        elif coding:
+            if coding != ["chunked"]:
+                raise ProtocolError("Transfer-Encoding %r is not supported" % ", ".join(coding)[:80])
+            self._persistent = self._persistent and not lengths    # two lengths: the chunks count, but never trust the rest
+            self._state = ResponseParser._chunk_line
+        elif lengths:
+            if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
+                raise ProtocolError("Content-Length %r is not one number" % ", ".join(lengths)[:80])
+            self._left = int(lengths[0])
+            self.done = self._left == 0
+            self._state = ResponseParser._sized
+        else:
+            self._persistent = False
+            self._state = ResponseParser._until_close
+
+    # Bytes of the body...
+
+    def _until_close(self, data: bytes, position: int) -> int:
+        self._body.append(data[position:])
+        return len(data)
+
+    def _sized(self, data: bytes, position: int) -> int:
+        piece = data[position:position + self._left]
+        self._body.append(piece)
+        self._left -= len(piece)
+        self.done = self._left == 0
+        return position + len(piece)
+
+    def _chunk_line(self, data: bytes, position: int) -> int:
+        match = _CHUNK.match(data, position)
+        if match is None:
+            return self._bad_chunk_line(data, position)
+        while match is not None:                        # whole chunks
+            start = match.end()
+            end = start + int(match[1], 16)
+            if start == end or not data.startswith(b"\r\n", end):
+                self._left = end - start
+                self._state = ResponseParser._chunk if self._left else ResponseParser._trailer_line
+                return start
+            self._body.append(data[start:end])
+            position = end + 2
+            match = _CHUNK.match(data, position)
+        return position
+
+    def _bad_chunk_line(self, data: bytes, position: int) -> int:
+        line = data[position:position + MAX_CHUNK_LINE]
+        if b"\n" in line or len(line) == MAX_CHUNK_LINE:
+            raise ProtocolError("not a chunk size: %r" % line[:80])
+        return WAIT
+
+    def _chunk(self, data: bytes, position: int) -> int:
+        piece = data[position:position + self._left]
+        self._body.append(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self._state = ResponseParser._chunk_end
+        return position + len(piece)
+
+    def _chunk_end(self, data: bytes, position: int) -> int:
+        for end in (b"\r\n", b"\n"):
+            if data.startswith(end, position):
+                self._state = ResponseParser._chunk_line
+                return position + len(end)
+        if data[position:] == b"\r":
+            return WAIT
+        raise ProtocolError("a chunk is longer than its size says: %r" % data[position:position + 80])
+
+    def _trailer_line(self, data: bytes, position: int) -> int:
+        line, after = self._line(data, position)
+        self.done = after != WAIT and not line
+        return after
+
+
+class GzipDecoder:
+    """Decodes a gzip body while it arrives. A read that becomes more than :data:`MAX_INFLATED` bytes is an error."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(31)
+        self._started = False
+
+    def feed(self, data: bytes) -> bytes:
+        """:returns: the plain bytes. :raises ProtocolError: the data is damaged or expands too much"""
+        plain: List[bytes] = []
+        room = MAX_INFLATED
+        while data:
+            if self._inflate.eof:                       # RFC 1952 section 2.2: members follow one another
+                self._inflate = zlib.decompressobj(31)
+            self._started = True
+            try:
+                plain.append(self._inflate.decompress(data, room))
+            except zlib.error as error:
+                raise ProtocolError("the gzip body is damaged: %s" % error) from None
+            room -= len(plain[-1])
+            if self._inflate.unconsumed_tail or room <= 0:
+                raise ProtocolError("the gzip body expands to more than %d bytes in one read" % MAX_INFLATED)
+            data = self._inflate.unused_data
+        return b"".join(plain)
+
+    def close(self) -> None:
+        """The body is complete. :raises ProtocolError: the gzip data is not"""
+        if self._started and not self._inflate.eof:
+            raise ProtocolError("the gzip body ends too early", truncated=True)
