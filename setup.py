@@ -1,11 +1,14 @@
 """The distribution ``rproxy-responses``: package and command ``rproxy``. No logic here; the version stands in rproxy/__init__.py."""
+
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "rproxy" / "__init__.py").read_text(encoding="utf-8"), re.M).group(1)
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (HERE / "rproxy" / "__init__.py").read_text(encoding="utf-8"), re.M
+).group(1)
 
 setup(
     name="rproxy-responses",
@@ -24,7 +27,16 @@ setup(
         "redis": ["redis>=5"],
         "zstd": ["zstandard"],
         "curl": ["pycurl"],
-        "test": ["pytest<10", "pytest-tornasync", "pytest-cov", "hypothesis", "openai", "redis>=5", "zstandard", "setuptools>=70.1"],
+        "test": [
+            "pytest<10",
+            "pytest-tornasync",
+            "pytest-cov",
+            "hypothesis",
+            "openai",
+            "redis>=5",
+            "zstandard",
+            "setuptools>=70.1",
+        ],
         "check": ["ruff", "mypy", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["rproxy = rproxy.cli.main:main"]},

@@ -1,4 +1,5 @@
 """``python -m rproxy``, and the entry of the single file rproxy.pyz."""
+
 import sys
 
 from rproxy.cli.main import main

@@ -2,6 +2,7 @@
 
 Threads would not help: the C functions that read and write JSON keep the interpreter's lock until they are done.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -10,10 +11,10 @@ from typing import Generator, TypeVar
 
 T = TypeVar("T")
 
-SLICE = 0.005                     # seconds
+SLICE = 0.005  # seconds
 
 
-async def gently(steps: Generator[None, None, T]) -> T:
+async def run_cooperatively(steps: Generator[None, None, T]) -> T:
     """Go through the steps, letting others run now and then. :returns: what the generator returns; raises what it raises"""
     began = time.monotonic()
     while True:

@@ -11,6 +11,7 @@ Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 th
 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is worth repeating, and shows the
 provider's own words otherwise.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequ
 from .providers.failure_text import COUNTED, clean, sentence, without_login
 
 if TYPE_CHECKING:
-    from .providers.failures import Finding  # elsewhere imported when needed: its patterns take a while to compile
+    from .providers.failures import (
+        Finding,
+    )  # elsewhere imported when needed: its patterns take a while to compile
 
 Json = Dict[str, Any]
 
@@ -35,7 +38,7 @@ class Kind(NamedTuple):
     type: str
     code: Optional[str]
     stream_code: str
-    retryable: bool = False                       # rproxy may ask again while the client has seen nothing
+    retryable: bool = False  # rproxy may ask again while the client has seen nothing
 
 
 KINDS: Mapping[str, Kind] = {
@@ -56,14 +59,21 @@ KINDS: Mapping[str, Kind] = {
 }
 
 OWN_CODES = frozenset(kind.code for kind in KINDS.values())
-RATE_LIMIT_PAUSE = 5.0                            # seconds; for a 429 whose provider names no delay
-BUSY_PAUSE = 2.0                                  # seconds; for Codex, which repeats a 503 thirty times
+RATE_LIMIT_PAUSE = 5.0  # seconds; for a 429 whose provider names no delay
+BUSY_PAUSE = 2.0  # seconds; for Codex, which repeats a 503 thirty times
 
 # Codes that mean the same in a response.failed as in an HTTP body.
-STREAM_CODES = frozenset((
-    "context_length_exceeded", "insufficient_quota", "rate_limit_exceeded", "model_not_found", "invalid_api_key",
-    "previous_response_not_found", "websocket_connection_limit_reached",
-))
+STREAM_CODES = frozenset(
+    (
+        "context_length_exceeded",
+        "insufficient_quota",
+        "rate_limit_exceeded",
+        "model_not_found",
+        "invalid_api_key",
+        "previous_response_not_found",
+        "websocket_connection_limit_reached",
+    )
+)
 
 
 class RproxyError(Exception):
@@ -88,9 +98,18 @@ class ApiError(RproxyError):
 
     got_head = False
 
-    def __init__(self, status: int, message: str, *, type: str = "invalid_request_error", code: Optional[str] = None,
-                 param: Optional[str] = None, retry_after: Optional[float] = None, stream_code: Optional[str] = None,
-                 retryable: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        code: Optional[str] = None,
+        param: Optional[str] = None,
+        retry_after: Optional[float] = None,
+        stream_code: Optional[str] = None,
+        retryable: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -104,7 +123,11 @@ class ApiError(RproxyError):
     @property
     def elsewhere(self) -> bool:
         """May another provider, or another key, do better?"""
-        return self.retryable or self.stream_code in ("insufficient_quota", "invalid_api_key", "rate_limit_exceeded")
+        return self.retryable or self.stream_code in (
+            "insufficient_quota",
+            "invalid_api_key",
+            "rate_limit_exceeded",
+        )
 
     def body(self) -> Json:
         """The JSON body of the HTTP answer; all four keys are always there."""
@@ -119,7 +142,7 @@ class ApiError(RproxyError):
         if self.stream_code != "rate_limit_exceeded" or COUNTED.search(self.message):
             return self.message
         pause = RATE_LIMIT_PAUSE if self.retry_after is None else self.retry_after
-        return "%s Please try again in %ds." % (sentence(self.message), whole_seconds(pause))
+        return f"{sentence(self.message)} Please try again in {whole_seconds(pause)}s."
 
 
 def _stream_code(status: int, code: Optional[str]) -> str:
@@ -157,14 +180,22 @@ def not_found(message: str, param: Optional[str] = None, code: Optional[str] = N
 def model_not_found(model: str, known: Sequence[str] = ()) -> ApiError:
     """404: the client asks for a model that no configured entry serves; at most ten of the known names are told."""
     names = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-    return ApiError(404, "The model '%s' is not configured.%s" % (model[:200], " Configured: %s." % names if names else ""),
-                    param="model", code="model_not_found")
+    return ApiError(
+        404,
+        "The model '{}' is not configured.{}".format(model[:200], f" Configured: {names}." if names else ""),
+        param="model",
+        code="model_not_found",
+    )
 
 
 def previous_response_not_found(response_id: str) -> ApiError:
     """400, with the words of OpenAI's WebSocket guide; Codex answers it by sending its whole history."""
-    return ApiError(400, "Previous response with id '%s' not found." % response_id[:200], param="previous_response_id",
-                    code="previous_response_not_found")
+    return ApiError(
+        400,
+        f"Previous response with id '{response_id[:200]}' not found.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
 
 
 def conflict(message: str, code: Optional[str] = None) -> ApiError:
@@ -188,8 +219,15 @@ def internal(message: str = "rproxy has made a mistake; its log says more.") -> 
 
 
 # ---- failures of the provider -------------------------------------------------------------------------------------------------
-def provider_error(status: int, headers: Mapping[str, str], body: bytes, provider: str, base_url: str = "", now: float = 0.0,
-                   secrets: Sequence[str] = ()) -> ApiError:
+def provider_error(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    provider: str,
+    base_url: str = "",
+    now: float = 0.0,
+    secrets: Sequence[str] = (),
+) -> ApiError:
     """The error for a provider's answer that is not 2xx.  Never raises.
 
     ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is preferred); ``secrets`` are
@@ -210,14 +248,14 @@ def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[
 
 def broken(provider: str, reason: str) -> ApiError:
     """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the stream ended early"."""
-    return _of_kind("gateway", "%s: %s" % (provider, reason))
+    return _of_kind("gateway", f"{provider}: {reason}")
 
 
 class Reason(NamedTuple):
     """One way to fail before a status is there."""
 
     types: Tuple[Type[BaseException], ...]
-    numbers: Tuple[int, ...]                      # errno; empty: any
+    numbers: Tuple[int, ...]  # errno; empty: any
     kind: str
     text: str
     retryable: bool
@@ -228,23 +266,45 @@ REASONS: Sequence[Reason] = (
     Reason((ssl.SSLCertVerificationError,), (), "gateway", "its TLS certificate is not trusted", False),
     Reason((ssl.SSLError,), (), "gateway", "the TLS handshake failed", True),
     Reason((socket.gaierror,), (), "gateway", "the name of the host cannot be resolved", True),
-    Reason((asyncio.TimeoutError, TimeoutError, socket.timeout), (), "timeout", "it did not answer in time", True),
+    Reason(
+        (asyncio.TimeoutError, TimeoutError, socket.timeout), (), "timeout", "it did not answer in time", True
+    ),
     Reason((ConnectionRefusedError,), (), "gateway", "the connection was refused", True),
-    Reason((ConnectionResetError, BrokenPipeError, ConnectionAbortedError), (), "gateway", "the connection was cut", True),
-    Reason((OSError,), (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN), "gateway", "the host cannot be reached", True),
+    Reason(
+        (ConnectionResetError, BrokenPipeError, ConnectionAbortedError),
+        (),
+        "gateway",
+        "the connection was cut",
+        True,
+    ),
+    Reason(
+        (OSError,),
+        (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN),
+        "gateway",
+        "the host cannot be reached",
+        True,
+    ),
     Reason((Exception,), (), "gateway", "the connection failed", True),
 )
 
 
-def connect_error(exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
+def connect_error(
+    exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()
+) -> ApiError:
     """The error for a provider that could not be connected to, or that fell silent: 502, or 504 for a timeout."""
     cause = getattr(exc, "real_error", None) or exc
     # Timeouts of an HTTP client library have types of their own that are not TimeoutErrors.
     timed_out = "timeout" in type(cause).__name__.lower()
     row = next((r for r in REASONS if _caused(r, cause, timed_out)), REASONS[-1])
     said = clean(str(cause), secrets)
-    message = "%s: cannot reach the provider at %s: %s%s. Check base_url, and that the provider is up." % (
-        provider, without_login(base_url) or "its base_url", row.text, " (%s)" % said.rstrip(".") if said else "")
+    message = (
+        "{}: cannot reach the provider at {}: {}{}. Check base_url, and that the provider is up.".format(
+            provider,
+            without_login(base_url) or "its base_url",
+            row.text,
+            " ({})".format(said.rstrip(".")) if said else "",
+        )
+    )
     error = _of_kind(row.kind, message)
     error.retryable = row.retryable
     return error
@@ -261,22 +321,37 @@ def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]
     if finding.kind == "rate" and pause is None:
         pause = RATE_LIMIT_PAUSE
     elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
-        pause = None                              # a delay invites a repetition that cannot help
+        pause = None  # a delay invites a repetition that cannot help
     from .providers import failures as provider_errors
 
     message = provider_errors.message(finding, provider, base_url, secrets)
-    code, param = (None if word is None or clean(word, secrets) != word else word for word in (finding.code, finding.param))
+    code, param = (
+        None if word is None or clean(word, secrets) != word else word
+        for word in (finding.code, finding.param)
+    )
     return _of_kind(finding.kind, message, code, param, pause)
 
 
-def _of_kind(name: str, message: str, code: Optional[str] = None, param: Optional[str] = None,
-             retry_after: Optional[float] = None) -> ApiError:
+def _of_kind(
+    name: str,
+    message: str,
+    code: Optional[str] = None,
+    param: Optional[str] = None,
+    retry_after: Optional[float] = None,
+) -> ApiError:
     kind = KINDS[name]
-    if code in OWN_CODES:                         # the status says something else, and clients believe the code
+    if code in OWN_CODES:  # the status says something else, and clients believe the code
         code = None
-    return ApiError(kind.status, message, type=kind.type, code=kind.code or code or kind.type,
-                    param=param if name == "request" else None, retry_after=retry_after, stream_code=kind.stream_code,
-                    retryable=kind.retryable)
+    return ApiError(
+        kind.status,
+        message,
+        type=kind.type,
+        code=kind.code or code or kind.type,
+        param=param if name == "request" else None,
+        retry_after=retry_after,
+        stream_code=kind.stream_code,
+        retryable=kind.retryable,
+    )
 
 
 # ---- the forms ----------------------------------------------------------------------------------------------------------------
@@ -301,9 +376,15 @@ def for_codex(error: ApiError) -> ApiError:
     status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
     pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)
     return ApiError(
-        status, error.message, type=error.type if status in CODEX_PAUSES else "invalid_request_error", code=code, param=error.param,
-        retry_after=pause if status in CODEX_PAUSES else None, retryable=error.retryable,
-        stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt")
+        status,
+        error.message,
+        type=error.type if status in CODEX_PAUSES else "invalid_request_error",
+        code=code,
+        param=error.param,
+        retry_after=pause if status in CODEX_PAUSES else None,
+        retryable=error.retryable,
+        stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt",
+    )
 
 
 def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
@@ -323,5 +404,11 @@ def error_event(error: ApiError, sequence_number: int) -> Json:
     """The ``error`` event of a stream, flat and nested at once: some SDKs raise on the one form, some on the other."""
     told = error.body()["error"]
     told["code"] = error.code or error.stream_code
-    return {"type": "error", "sequence_number": sequence_number, "code": told["code"], "message": told["message"],
-            "param": told["param"], "error": told}
+    return {
+        "type": "error",
+        "sequence_number": sequence_number,
+        "code": told["code"],
+        "message": told["message"],
+        "param": told["param"],
+        "error": told,
+    }

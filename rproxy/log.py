@@ -5,6 +5,7 @@ it.  Every finished line, tracebacks included, has what looks like a key masked.
 
 Levels are those of the configuration: ``trace`` shows rproxy's debug output and that of Tornado and asyncio, ``debug`` only rproxy's.
 """
+
 from __future__ import annotations
 
 import json
@@ -40,7 +41,7 @@ def mask(text: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return "%d" % value
+    return f"{value}"
 
 
 def _text(value: Any) -> str:
@@ -54,15 +55,23 @@ def _list(value: Any) -> str:
 
 # key of the fields -> how it is written; in this order. Only these keys ever get into a line.
 TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "request_id": _text, "response_id": _text,
-    "model": _text, "downstream_model": _text, "provider": _text,
-    "transport": _text,           # json, sse or ws
-    "status": _text,              # completed, incomplete, failed, cancelled, or the HTTP status of a refusal
-    "error": _text,               # the code, not the text
-    "request_bytes": _number, "answer_bytes": _number,        # sent to the provider, read from it
-    "input_tokens": _number, "cached_tokens": _number, "output_tokens": _number, "reasoning_tokens": _number,
-    "cache_hit": lambda value: "%.0f%%" % (100 * value),      # share of the input tokens; computed here
-    "first_event_ms": _number, "total_ms": _number,
+    "request_id": _text,
+    "response_id": _text,
+    "model": _text,
+    "downstream_model": _text,
+    "provider": _text,
+    "transport": _text,  # json, sse or ws
+    "status": _text,  # completed, incomplete, failed, cancelled, or the HTTP status of a refusal
+    "error": _text,  # the code, not the text
+    "request_bytes": _number,
+    "answer_bytes": _number,  # sent to the provider, read from it
+    "input_tokens": _number,
+    "cached_tokens": _number,
+    "output_tokens": _number,
+    "reasoning_tokens": _number,
+    "cache_hit": lambda value: f"{100 * value:.0f}%",  # share of the input tokens; computed here
+    "first_event_ms": _number,
+    "total_ms": _number,
     "retries": _number,
     "warnings": _list,
 }
@@ -81,7 +90,7 @@ def turn_fields(fields: Mapping[str, Any]) -> Json:
 
 def turn_line(fields: Mapping[str, Any]) -> str:
     """The log line of a turn: ``key=value`` pairs. ``fields``: see :func:`turn_fields`."""
-    return "turn " + " ".join(["%s=%s" % (key, TURN_FIELDS[key](value)) for key, value in fields.items()])
+    return "turn " + " ".join([f"{key}={TURN_FIELDS[key](value)}" for key, value in fields.items()])
 
 
 def log_turn(fields: Mapping[str, Any]) -> None:
@@ -103,7 +112,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message; a turn's fields instead of its message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + ".%03dZ" % record.msecs
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03d}Z"
         line: Json = {"time": stamp, "level": record.levelname.lower(), "logger": record.name}
         turn = getattr(record, "turn", None)
         line.update(turn if turn is not None else {"message": record.getMessage()})
@@ -117,12 +126,17 @@ def setup(level: str = "info", log_format: str = "text", stream: Optional[TextIO
     ours, others = LEVELS[level]
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.set_name("rproxy")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else
-                         TextFormatter("%(asctime)s %(levelname)-7s %(source)s%(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(
+        JsonFormatter()
+        if log_format == "json"
+        else TextFormatter("%(asctime)s %(levelname)-7s %(source)s%(message)s", "%Y-%m-%d %H:%M:%S")
+    )
     root = logging.getLogger()
     for old in [h for h in root.handlers if h.get_name() == "rproxy"]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(others)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False     # no format here shows them
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = (
+        False  # no format here shows them
+    )
     logging.getLogger("rproxy").setLevel(ours)

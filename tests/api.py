@@ -1,4 +1,5 @@
 """A plain HTTP client for the tests of the endpoints, and the openai package's own types as a judge of what comes back."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,32 +23,58 @@ class Api:
 
     def __init__(self, base_url: str, key: str = "none") -> None:
         self.base_url, self.key = base_url, key
-        self.headers: Dict[str, str] = {}                   # of the last answer
+        self.headers: Dict[str, str] = {}  # of the last answer
         self._http = AsyncHTTPClient(force_instance=True, max_clients=50)
 
-    async def __call__(self, method: str, path: str, body: Optional[Json] = None, expect: int = 200, **headers: str) -> Json:
+    async def __call__(
+        self, method: str, path: str, body: Optional[Json] = None, expect: int = 200, **headers: str
+    ) -> Json:
         """Ask, and get the JSON answer, whose status must be ``expect``; for an error its error object."""
         status, content = await self.raw(method, path, body, **headers)
         assert status == expect, (status, content[:500])
         value: Json = json.loads(content)
         return value if expect < 400 else value["error"]
 
-    async def raw(self, method: str, path: str, body: Optional[Json] = None, on_data: Optional[Callable[[bytes], None]] = None,
-                  **headers: str) -> Tuple[int, bytes]:
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        body: Optional[Json] = None,
+        on_data: Optional[Callable[[bytes], None]] = None,
+        **headers: str,
+    ) -> Tuple[int, bytes]:
         answer = await self._http.fetch(
-            self.base_url + path, method=method, body=None if body is None else json.dumps(body), raise_error=False,
-            headers={"Authorization": "Bearer " + self.key, **{k.replace("_", "-"): v for k, v in headers.items()}},
-            allow_nonstandard_methods=True, streaming_callback=on_data, request_timeout=30)
+            self.base_url + path,
+            method=method,
+            body=None if body is None else json.dumps(body),
+            raise_error=False,
+            headers={
+                "Authorization": "Bearer " + self.key,
+                **{k.replace("_", "-"): v for k, v in headers.items()},
+            },
+            allow_nonstandard_methods=True,
+            streaming_callback=on_data,
+            request_timeout=30,
+        )
         self.headers = {name.lower(): value for name, value in answer.headers.get_all()}
         return answer.code, answer.body or b""
 
-    async def post_and_keep(self, path: str, body: Json, **headers: str) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def post_and_keep(
+        self, path: str, body: Json, **headers: str
+    ) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Send a request on a connection of its own, for a client that leaves (``writer.transport.abort()``)."""
         url = urlsplit(self.base_url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         content = json.dumps(body).encode()
-        lines = ["POST %s%s HTTP/1.1" % (url.path, path), "Host: " + url.netloc, "Authorization: Bearer " + self.key,
-                 "Content-Length: %d" % len(content), *("%s: %s" % (k.replace("_", "-"), v) for k, v in headers.items()), "", ""]
+        lines = [
+            f"POST {url.path}{path} HTTP/1.1",
+            "Host: " + url.netloc,
+            "Authorization: Bearer " + self.key,
+            f"Content-Length: {len(content)}",
+            *("{}: {}".format(k.replace("_", "-"), v) for k, v in headers.items()),
+            "",
+            "",
+        ]
         writer.write("\r\n".join(lines).encode() + content)
         await writer.drain()
         return reader, writer
@@ -65,11 +92,13 @@ class Api:
             if response["status"] in statuses:
                 return response
             await asyncio.sleep(0.05)
-        raise AssertionError("%s stays %s" % (response_id, response["status"]))
+        raise AssertionError("{} stays {}".format(response_id, response["status"]))
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, server: str = "", more: str = "") -> AsyncIterator[Tuple[ScriptedProvider, Api, Any]]:
+async def site(
+    folder: Path, server: str = "", more: str = ""
+) -> AsyncIterator[Tuple[ScriptedProvider, Api, Any]]:
     """A provider, rproxy in front of it, a client. ``server``: lines of that section; ``more``: further sections"""
     provider = ScriptedProvider()
     try:
@@ -83,6 +112,7 @@ async def site(folder: Path, server: str = "", more: str = "") -> AsyncIterator[
 def valid(kind: Any, value: Any) -> Any:
     """``value`` as the openai package's type ``kind`` (a model or a union), nothing converted or guessed; needs that package."""
     import pydantic
+
     adapter = pydantic.TypeAdapter(kind)
     found = adapter.validate_json(json.dumps(value), strict=True)
     told = adapter.dump_python(found, mode="json", exclude_unset=True, warnings="error")

@@ -3,6 +3,7 @@
 Async tests are run by pytest-tornasync on the loop of :func:`io_loop`.  Set-up that must await uses
 ``io_loop.asyncio_loop.run_until_complete(...)`` in a plain fixture, because the plugin has no async fixtures.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -37,11 +38,17 @@ class LogGuard(logging.Handler):
         self.expected.append((re.compile(pattern), required))
 
     def complaints(self) -> List[str]:
-        lines = ["%s: %s" % (r.name, r.getMessage()) for r in self.records]
-        found = ["unexpected log output: %s %s" % (r.levelname, line) for r, line in zip(self.records, lines)
-                 if not any(p.search(line) for p, _ in self.expected)]
-        return found + ["expected log output never came: %s" % p.pattern for p, required in self.expected
-                        if required and not any(p.search(line) for line in lines)]
+        lines = [f"{r.name}: {r.getMessage()}" for r in self.records]
+        found = [
+            f"unexpected log output: {r.levelname} {line}"
+            for r, line in zip(self.records, lines)
+            if not any(p.search(line) for p, _ in self.expected)
+        ]
+        return found + [
+            f"expected log output never came: {p.pattern}"
+            for p, required in self.expected
+            if required and not any(p.search(line) for line in lines)
+        ]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +62,9 @@ def log_guard() -> Iterator[LogGuard]:
     yield guard
     for logger, level in zip((root, ours), levels):
         logger.setLevel(level)
-    root.handlers[:] = handlers       # what a test sets up for a command must not outlive it: its stream does not either
+    root.handlers[:] = (
+        handlers  # what a test sets up for a command must not outlive it: its stream does not either
+    )
     complaints = guard.complaints()
     if complaints:
         pytest.fail("\n".join(complaints), pytrace=False)

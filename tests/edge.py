@@ -2,6 +2,7 @@
 
 The word in ``input`` chooses the turn; see :class:`PlayedService`.  Rude clients use :class:`Raw`, a bare socket.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -18,12 +19,18 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from rproxy.config.schema import Auth, Config, Server, Store
 from rproxy.errors import ApiError, previous_response_not_found
 from rproxy.server.app import make_app, make_server
-from rproxy.server.base import Site
-from rproxy.service.turn import Client, Out
+from rproxy.server.base import AppState
+from rproxy.service.turn import Client, EventSink
 
 Json = Dict[str, Any]
-MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "rproxy"},
-                                     {"id": "org/m", "object": "model", "created": 0, "owned_by": "rproxy"}], "models": []}
+MODELS = {
+    "object": "list",
+    "data": [
+        {"id": "m", "object": "model", "created": 0, "owned_by": "rproxy"},
+        {"id": "org/m", "object": "model", "created": 0, "owned_by": "rproxy"},
+    ],
+    "models": [],
+}
 
 
 class PlayedService:
@@ -58,7 +65,7 @@ class PlayedService:
     async def compact(self, request: Json, client: Client) -> Json:
         return {"object": "response.compaction", "echo": request}
 
-    async def create(self, request: Json, client: Client, out: Optional[Out]) -> Json:
+    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
         self.requests.append(request)
         self.clients.append(client)
         self.running += 1
@@ -71,9 +78,14 @@ class PlayedService:
         finally:
             self.running -= 1
 
-    async def play(self, request: Json, client: Client, out: Optional[Out]) -> Json:
+    async def play(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
         word, _, rest = str(request.get("input", "hello")).partition(" ")
-        response = {"id": "resp_%d" % len(self.requests), "object": "response", "status": "in_progress", "output": []}
+        response = {
+            "id": f"resp_{len(self.requests)}",
+            "object": "response",
+            "status": "in_progress",
+            "output": [],
+        }
         previous = request.get("previous_response_id")
         if client.local is not None and previous is not None and previous not in client.local:
             raise previous_response_not_found(previous)
@@ -111,7 +123,11 @@ class PlayedService:
                 for wait in waits:
                     wait.cancel()
             if not self.gate.is_set():
-                response = {**response, "status": "incomplete", "incomplete_details": {"reason": "interrupted"}}
+                response = {
+                    **response,
+                    "status": "incomplete",
+                    "incomplete_details": {"reason": "interrupted"},
+                }
                 send("response.incomplete", response=response)
                 return response
         for number in range(int(rest or 0)):
@@ -133,7 +149,9 @@ def config(**server: Any) -> Config:
     if keys is not None:
         server["auth"] = Auth(enabled=True, keys=tuple(keys))
     server.setdefault("listen_addr", "127.0.0.1:0")
-    return Config(server=dataclasses.replace(Server(), **server), models=(), store=Store(), path=None, warnings=())
+    return Config(
+        server=dataclasses.replace(Server(), **server), models=(), store=Store(), path=None, warnings=()
+    )
 
 
 class Raw:
@@ -148,7 +166,9 @@ class Raw:
     async def head(self) -> Tuple[int, Dict[str, str]]:
         """Status and headers (lower-case names) of the next answer."""
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        return int(lines[0].split()[1]), {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if line)}
+        return int(lines[0].split()[1]), {
+            k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if line)
+        }
 
     async def answer(self) -> Tuple[int, Dict[str, str], Any]:
         """One whole JSON answer."""
@@ -167,9 +187,9 @@ class Raw:
 class Edge:
     """One running server and ways to talk to it."""
 
-    def __init__(self, site: Site, service: PlayedService, server: HTTPServer, port: int) -> None:
-        self.site, self.service, self.server, self.port = site, service, server, port
-        self.url = "http://127.0.0.1:%d" % port
+    def __init__(self, state: AppState, service: PlayedService, server: HTTPServer, port: int) -> None:
+        self.state, self.service, self.server, self.port = state, service, server, port
+        self.url = f"http://127.0.0.1:{port}"
         self.http = AsyncHTTPClient(force_instance=True, max_clients=100)
         self.raws: List[Raw] = []
         self.sockets: List[WebSocketClientConnection] = []
@@ -178,15 +198,19 @@ class Edge:
         if body is not None:
             more.setdefault("method", "POST")
             more["body"] = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.http.fetch(self.url + path, raise_error=False, allow_nonstandard_methods=True, **more)
+        return await self.http.fetch(
+            self.url + path, raise_error=False, allow_nonstandard_methods=True, **more
+        )
 
     async def raw(self) -> Raw:
         raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 26))
         self.raws.append(raw)
         return raw
 
-    async def ws(self, path: str = "/v1/responses", headers: Optional[Dict[str, str]] = None) -> WebSocketClientConnection:
-        request = HTTPRequest("ws://127.0.0.1:%d%s" % (self.port, path), headers=headers or {})
+    async def ws(
+        self, path: str = "/v1/responses", headers: Optional[Dict[str, str]] = None
+    ) -> WebSocketClientConnection:
+        request = HTTPRequest(f"ws://127.0.0.1:{self.port}{path}", headers=headers or {})
         self.sockets.append(await websocket_connect(request, max_message_size=1 << 28))
         return self.sockets[-1]
 
@@ -200,7 +224,7 @@ async def edge(**server: Any) -> AsyncIterator[Edge]:
     http = make_server(settings, app)
     socket, port = bind_unused_port()
     http.add_sockets([socket])
-    running = Edge(app.settings["site"], service, http, port)
+    running = Edge(app.settings["state"], service, http, port)
     try:
         yield running
     finally:
@@ -211,7 +235,7 @@ async def edge(**server: Any) -> AsyncIterator[Edge]:
             client.close()
         http.stop()
         await http.close_all_connections()
-        for session in list(running.site.sessions):
+        for session in list(running.state.sessions):
             session.close()  # type: ignore[attr-defined]
         await asyncio.sleep(0.02)
 

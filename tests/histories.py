@@ -1,4 +1,5 @@
 """Random and recorded histories for the request tests, and every profile to try them on."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -22,7 +23,12 @@ PNG = "data:image/png;base64,AA=="
 # ---- items in short
 def msg(role: str, *texts: str, **more: Any) -> Json:
     kind = "output_text" if role == "assistant" else "input_text"
-    return {"type": "message", "role": role, "content": [{"type": kind, "text": text} for text in texts], **more}
+    return {
+        "type": "message",
+        "role": role,
+        "content": [{"type": kind, "text": text} for text in texts],
+        **more,
+    }
 
 
 def user(*texts: str, **more: Any) -> Json:
@@ -55,56 +61,153 @@ def image(url: str = PNG, **more: Any) -> Json:
 
 def ours(prefix: str, response: int, item: int) -> str:
     """The id of an item of one of our responses."""
-    return "%s_%032x%04x" % (prefix, response, item)
+    return f"{prefix}_{response:032x}{item:04x}"
 
 
 # ---- histories that clients send
 TEXTS = st.sampled_from(["", " ", "a", "b\nc", "\ud83d", "json", "{}"])
 CALL_IDS = st.sampled_from(["c1", "c2", "c3", "call_0", "Ab3dE6gH9", "functions.ls:0", "x" * 60])
 NAMES = st.sampled_from(["ls", "apply_patch", "mcp.add", "", "werkzeug-für-alles", "n" * 80])
-IDS = st.one_of(st.none(), st.builds(ours, st.sampled_from(["msg", "rs", "fc"]), st.integers(1, 3), st.integers(0, 9)))
-CONTENT = st.one_of(TEXTS, st.lists(st.one_of(
-    st.builds(lambda text: {"type": "input_text", "text": text}, TEXTS),
-    st.just(image()), st.just({"type": "input_image", "image_url": PNG, "detail": "original"}),
-    st.just({"type": "input_file", "filename": "a.txt", "file_data": "aGk="}),
-    st.just({"type": "refusal", "refusal": "no"})), max_size=3))
+IDS = st.one_of(
+    st.none(), st.builds(ours, st.sampled_from(["msg", "rs", "fc"]), st.integers(1, 3), st.integers(0, 9))
+)
+CONTENT = st.one_of(
+    TEXTS,
+    st.lists(
+        st.one_of(
+            st.builds(lambda text: {"type": "input_text", "text": text}, TEXTS),
+            st.just(image()),
+            st.just({"type": "input_image", "image_url": PNG, "detail": "original"}),
+            st.just({"type": "input_file", "filename": "a.txt", "file_data": "aGk="}),
+            st.just({"type": "refusal", "refusal": "no"}),
+        ),
+        max_size=3,
+    ),
+)
 
 
 def _item(**fields: Any) -> Any:
-    return st.fixed_dictionaries({key: value if isinstance(value, st.SearchStrategy) else st.just(value) for key, value in fields.items()})
+    return st.fixed_dictionaries(
+        {
+            key: value if isinstance(value, st.SearchStrategy) else st.just(value)
+            for key, value in fields.items()
+        }
+    )
 
 
 ITEMS = st.one_of(
-    _item(type="message", role=st.sampled_from(["system", "developer", "user", "assistant"]), content=CONTENT, id=IDS),
-    _item(type="reasoning", summary=st.just([]), content=st.lists(_item(type="reasoning_text", text=TEXTS), max_size=2), id=IDS),
-    _item(type="function_call", call_id=CALL_IDS, name=NAMES, arguments=st.sampled_from(["{}", "", "{bad", '{"a": 1}']), id=IDS,
-          namespace=st.sampled_from([None, "functions", "mcp__x"])),
+    _item(
+        type="message",
+        role=st.sampled_from(["system", "developer", "user", "assistant"]),
+        content=CONTENT,
+        id=IDS,
+    ),
+    _item(
+        type="reasoning",
+        summary=st.just([]),
+        content=st.lists(_item(type="reasoning_text", text=TEXTS), max_size=2),
+        id=IDS,
+    ),
+    _item(
+        type="function_call",
+        call_id=CALL_IDS,
+        name=NAMES,
+        arguments=st.sampled_from(["{}", "", "{bad", '{"a": 1}']),
+        id=IDS,
+        namespace=st.sampled_from([None, "functions", "mcp__x"]),
+    ),
     _item(type="custom_tool_call", call_id=CALL_IDS, name=NAMES, input=TEXTS),
     _item(type="tool_search_call", call_id=CALL_IDS, arguments=st.just({"query": "q"}), execution="client"),
     _item(type="local_shell_call", call_id=CALL_IDS, action=st.just({"type": "exec", "command": ["ls"]})),
     _item(type="strange_call", call_id=CALL_IDS, payload=st.just(1)),
-    _item(type=st.sampled_from(["function_call_output", "custom_tool_call_output", "strange_call_output"]), call_id=CALL_IDS,
-          output=CONTENT),
-    _item(type="tool_search_output", call_id=CALL_IDS, execution="client", tools=st.just(
-        [{"type": "namespace", "name": "mcp__x", "tools": [{"type": "function", "name": "add", "parameters": {}}]}])),
-    _item(type=st.sampled_from(["web_search_call", "compaction", "compaction_trigger", "additional_tools", "something_new"])),
+    _item(
+        type=st.sampled_from(["function_call_output", "custom_tool_call_output", "strange_call_output"]),
+        call_id=CALL_IDS,
+        output=CONTENT,
+    ),
+    _item(
+        type="tool_search_output",
+        call_id=CALL_IDS,
+        execution="client",
+        tools=st.just(
+            [
+                {
+                    "type": "namespace",
+                    "name": "mcp__x",
+                    "tools": [{"type": "function", "name": "add", "parameters": {}}],
+                }
+            ]
+        ),
+    ),
+    _item(
+        type=st.sampled_from(
+            ["web_search_call", "compaction", "compaction_trigger", "additional_tools", "something_new"]
+        )
+    ),
 )
 HISTORIES: Any = st.lists(ITEMS, max_size=14)
 
 # ---- anything at all
 JSON: Any = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)), max_leaves=8)
-_CALLS = ["function_call", "custom_tool_call", "tool_search_call", "local_shell_call", "shell_call", "apply_patch_call", "x_call"]
-_TYPES = ["message", "reasoning", "additional_tools", "compaction", "configuration_update", "tool_search_output", *_CALLS,
-          *(kind + "_output" for kind in _CALLS)]
-_KEYS = ["role", "content", "call_id", "id", "name", "namespace", "arguments", "input", "output", "action", "operation", "status",
-         "summary", "encrypted_content", "tools", "reasoning", "text", "execution"]
-_WORDS = st.sampled_from(["function", "custom", "namespace", "tool_search", "input_text", "input_image", "input_file"])
-_PARTS = st.lists(st.dictionaries(st.sampled_from(["type", "name", "text", "tools", "image_url", "file_data"]), st.one_of(JSON, _WORDS)))
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+_CALLS = [
+    "function_call",
+    "custom_tool_call",
+    "tool_search_call",
+    "local_shell_call",
+    "shell_call",
+    "apply_patch_call",
+    "x_call",
+]
+_TYPES = [
+    "message",
+    "reasoning",
+    "additional_tools",
+    "compaction",
+    "configuration_update",
+    "tool_search_output",
+    *_CALLS,
+    *(kind + "_output" for kind in _CALLS),
+]
+_KEYS = [
+    "role",
+    "content",
+    "call_id",
+    "id",
+    "name",
+    "namespace",
+    "arguments",
+    "input",
+    "output",
+    "action",
+    "operation",
+    "status",
+    "summary",
+    "encrypted_content",
+    "tools",
+    "reasoning",
+    "text",
+    "execution",
+]
+_WORDS = st.sampled_from(
+    ["function", "custom", "namespace", "tool_search", "input_text", "input_image", "input_file"]
+)
+_PARTS = st.lists(
+    st.dictionaries(
+        st.sampled_from(["type", "name", "text", "tools", "image_url", "file_data"]), st.one_of(JSON, _WORDS)
+    )
+)
 _VALUES = st.one_of(JSON, CONTENT, CALL_IDS, _PARTS)
-WILD_ITEMS: Any = st.builds(lambda kind, rest: {"type": kind, **rest}, st.one_of(st.sampled_from(_TYPES), JSON),
-                            st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=5))
+WILD_ITEMS: Any = st.builds(
+    lambda kind, rest: {"type": kind, **rest},
+    st.one_of(st.sampled_from(_TYPES), JSON),
+    st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=5),
+)
 WILD_HISTORIES: Any = st.lists(WILD_ITEMS, max_size=6)
 
 

@@ -4,6 +4,7 @@ each, or two that meet).
 A case has ``body`` (bytes) and ``http_status``, ``headers`` of an answer, and what must come of it: ``expect`` (2xx), ``expect_http``
 (other statuses), or ``expect_messages`` (requests).  ``python tests/provider_cases.py DIR`` writes our own as files of the first form.
 """
+
 from __future__ import annotations
 
 import base64
@@ -21,7 +22,7 @@ def recorded() -> Dict[str, Json]:
     cases = {}
     for path in sorted((FIXTURES / "providers").glob("*.expect.json")):
         case = json.loads(path.read_text(encoding="utf-8"))
-        cases[path.name[:-len(".expect.json")]] = dict(case, body=(path.parent / case["file"]).read_bytes())
+        cases[path.name[: -len(".expect.json")]] = dict(case, body=(path.parent / case["file"]).read_bytes())
     return cases
 
 
@@ -43,7 +44,9 @@ def write(folder: Path) -> None:
         body = case.pop("body", None)
         if body is not None:
             (folder / case["file"]).write_bytes(body)
-        (folder / (name + (".json" if body is None else ".expect.json"))).write_text(json.dumps(case), encoding="utf-8")
+        (folder / (name + (".json" if body is None else ".expect.json"))).write_text(
+            json.dumps(case), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

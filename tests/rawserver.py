@@ -1,4 +1,5 @@
 """A server that does whatever a test's script says to raw connections, and a ground that must be left as clean as it was found."""
+
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +27,7 @@ class Peer:
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.number, self.reader, self.writer = number, reader, writer
-        self.gone: Optional[float] = None               # time.monotonic() when the client closed
+        self.gone: Optional[float] = None  # time.monotonic() when the client closed
 
     async def request(self) -> Tuple[str, Dict[str, str], bytes]:
         """The next request: its first line, its headers (names in lower case), its body."""
@@ -90,12 +91,17 @@ class RawServer:
             writer.close()
 
     @contextlib.asynccontextmanager
-    async def running(self, context: Optional[ssl.SSLContext] = None, path: Optional[str] = None,
-                      host: str = "127.0.0.1") -> AsyncIterator[RawServer]:
+    async def running(
+        self, context: Optional[ssl.SSLContext] = None, path: Optional[str] = None, host: str = "127.0.0.1"
+    ) -> AsyncIterator[RawServer]:
         if path is None:
             server = await asyncio.start_server(self._serve, host, 0, ssl=context)
-            name = "[%s]" % host if ":" in host else host
-            self.url = "%s://%s:%d" % ("https" if context else "http", name, server.sockets[0].getsockname()[1])
+            name = f"[{host}]" if ":" in host else host
+            self.url = "%s://%s:%d" % (
+                "https" if context else "http",
+                name,
+                server.sockets[0].getsockname()[1],
+            )
         else:
             server = await asyncio.start_unix_server(self._serve, path)
         try:
@@ -107,24 +113,28 @@ class RawServer:
             await asyncio.gather(*self.tasks, return_exceptions=True)
             for peer in self.peers:
                 peer.writer.transport.abort()
-            await asyncio.sleep(0.01)                   # transports close in the next turns of the loop
+            await asyncio.sleep(0.01)  # transports close in the next turns of the loop
 
 
 def keep_serving(answer: bytes) -> Script:
     """A script: the same answer to every request."""
+
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
             await peer.send(answer)
+
     return script
 
 
 def then_silence(sent: bytes) -> Script:
     """A script: this to one request, and nothing more."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(sent)
         await peer.wait_gone()
+
     return script
 
 
@@ -132,14 +142,14 @@ def then_silence(sent: bytes) -> Script:
 async def nothing_left() -> AsyncIterator[None]:
     """Fails when file descriptors or tasks are left that were not there before."""
     loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, len, "")           # what the loop itself opens late is open now
+    await loop.run_in_executor(None, len, "")  # what the loop itself opens late is open now
     fds, tasks = open_fds(), len(asyncio.all_tasks())
     yield
     for _ in range(50):
         if (open_fds(), len(asyncio.all_tasks())) == (fds, tasks):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("left: %d file descriptors, tasks %r" % (open_fds() - fds, asyncio.all_tasks()))
+    raise AssertionError(f"left: {open_fds() - fds} file descriptors, tasks {asyncio.all_tasks()!r}")
 
 
 def open_fds() -> int:
@@ -149,7 +159,28 @@ def open_fds() -> int:
 def make_certificate(folder: Path) -> Tuple[Path, Path]:
     """A throw-away certificate for 127.0.0.1, ::1 and localhost. :returns: its file, and the file of its key"""
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-keyout", str(key), "-out", str(cert), "-subj", "/CN=rproxy test",
-                    "-addext", "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"], check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-keyout",
+            str(key),
+            "-out",
+            str(cert),
+            "-subj",
+            "/CN=rproxy test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost",
+        ],
+        check=True,
+        capture_output=True,
+    )
     return cert, key

@@ -6,6 +6,7 @@ A test says what the provider answers, turn by turn::
 
 Everything it was asked stands in ``provider.requests``.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -30,8 +31,14 @@ from rproxy.server.app import embedded
 Json = Dict[str, Any]
 KEY = "sk-scripted-provider-key"
 ROOT = Path(__file__).resolve().parent.parent
-USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42, "prompt_cache_hit_tokens": 20, "prompt_cache_miss_tokens": 10,
-         "completion_tokens_details": {"reasoning_tokens": 4}}
+USAGE = {
+    "prompt_tokens": 30,
+    "completion_tokens": 12,
+    "total_tokens": 42,
+    "prompt_cache_hit_tokens": 20,
+    "prompt_cache_miss_tokens": 10,
+    "completion_tokens_details": {"reasoning_tokens": 4},
+}
 
 
 # ---- steps of a turn
@@ -74,7 +81,7 @@ def error(status: int, message: str, headers: Optional[Dict[str, str]] = None, *
     return {"status": status, "headers": headers or {}, "body": {"error": told}}
 
 
-CUT: Json = {"cut": True}                        # the connection ends here
+CUT: Json = {"cut": True}  # the connection ends here
 
 
 class ScriptedProvider:
@@ -82,20 +89,26 @@ class ScriptedProvider:
 
     def __init__(self, strict: bool = True) -> None:
         self.turns: Deque[List[Json]] = deque()
-        self.aside: Callable[[Json], Optional[List[Json]]] = lambda body: None       # answers some requests out of turn
+        self.aside: Callable[[Json], Optional[List[Json]]] = lambda body: (
+            None
+        )  # answers some requests out of turn
         self.requests: List[Json] = []
         self.headers: List[Any] = []
         self.refusals: List[str] = []
         self.gone = 0
-        self.gone_at = 0.0                       # when the last of them was noticed, by time.monotonic
+        self.gone_at = 0.0  # when the last of them was noticed, by time.monotonic
         self.strict = strict
         sock, self.port = bind_unused_port()
-        self._server = HTTPServer(Application([(r".*/chat/completions", _Chat, {"provider": self})], log_function=lambda handler: None))
+        self._server = HTTPServer(
+            Application(
+                [(r".*/chat/completions", _Chat, {"provider": self})], log_function=lambda handler: None
+            )
+        )
         self._server.add_socket(sock)
 
     @property
     def base_url(self) -> str:
-        return "http://127.0.0.1:%d" % self.port
+        return f"http://127.0.0.1:{self.port}"
 
     async def close(self) -> None:
         self._server.stop()
@@ -139,7 +152,9 @@ class _Chat(RequestHandler):
         await (self.stream(steps) if stream else self.whole(steps))
 
     def next_turn(self) -> List[Json]:
-        return self.provider.turns.popleft() if self.provider.turns else [say("No turn is left in the script.")]
+        return (
+            self.provider.turns.popleft() if self.provider.turns else [say("No turn is left in the script.")]
+        )
 
     async def stream(self, steps: List[Json]) -> None:
         self.set_header("Content-Type", "text/event-stream")
@@ -149,7 +164,7 @@ class _Chat(RequestHandler):
                 await asyncio.sleep(step["sleep"])
                 continue
             if "comment" in step:
-                self.write(": %s\n\n" % step["comment"])
+                self.write(": {}\n\n".format(step["comment"]))
                 await self.flush()
                 continue
             if "cut" in step:
@@ -160,13 +175,23 @@ class _Chat(RequestHandler):
                 continue
             reason = "tool_calls" if "call" in step else reason
             for delta in _deltas(step):
-                await self.chunk({"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None})
-        await self.chunk({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": reason}], "usage": usage})
+                await self.chunk(
+                    {"choices": [{"index": 0, "delta": delta, "finish_reason": None}], "usage": None}
+                )
+        await self.chunk(
+            {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": reason}], "usage": usage}
+        )
         self.write("data: [DONE]\n\n")
         await self.flush()
 
     async def chunk(self, chunk: Json) -> None:
-        self.write("data: %s\n\n" % json.dumps(dict({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}, **chunk)))
+        self.write(
+            "data: {}\n\n".format(
+                json.dumps(
+                    dict({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}, **chunk)
+                )
+            )
+        )
         await self.flush()
 
     async def whole(self, steps: List[Json]) -> None:
@@ -179,15 +204,29 @@ class _Chat(RequestHandler):
             for key, value in step.get("delta", {}).items():
                 message[key] = message.get(key, "") + value
             if "call" in step:
-                message.setdefault("tool_calls", []).append({k: v for k, v in _whole_call(step).items() if k != "index"})
-        self.finish({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "usage": USAGE,
-                     "choices": [{"index": 0, "message": message, "finish_reason": reason}]})
+                message.setdefault("tool_calls", []).append(
+                    {k: v for k, v in _whole_call(step).items() if k != "index"}
+                )
+        self.finish(
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "m",
+                "usage": USAGE,
+                "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+            }
+        )
 
 
 def _whole_call(step: Json) -> Json:
     name, call_id, index, arguments = step["call"]
-    return {"index": index, "id": call_id or "call_%d_%s" % (index, os.urandom(6).hex()), "type": "function",
-            "function": {"name": name, "arguments": arguments}}
+    return {
+        "index": index,
+        "id": call_id or f"call_{index}_{os.urandom(6).hex()}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def _deltas(step: Json) -> Iterator[Json]:
@@ -196,11 +235,11 @@ def _deltas(step: Json) -> Iterator[Json]:
         arguments = whole["function"]["arguments"]
         yield {"tool_calls": [dict(whole, function=dict(whole["function"], arguments=""))]}
         for i in range(0, len(arguments), 7):
-            yield {"tool_calls": [{"index": whole["index"], "function": {"arguments": arguments[i:i + 7]}}]}
+            yield {"tool_calls": [{"index": whole["index"], "function": {"arguments": arguments[i : i + 7]}}]}
         return
     for key, text in step["delta"].items():
         for i in range(0, len(text), 5):
-            yield {key: text[i:i + 5]}
+            yield {key: text[i : i + 5]}
 
 
 # ---- rproxy as a process
@@ -240,19 +279,31 @@ class Running:
 
     @property
     def base_url(self) -> str:
-        return "http://127.0.0.1:%d/v1" % self.port
+        return f"http://127.0.0.1:{self.port}/v1"
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, base_url: str, server: str = "", config: str = CONFIG) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, base_url: str, server: str = "", config: str = CONFIG
+) -> AsyncIterator[Running]:
     """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look at how it ended."""
     port = free_port()
     path, log = folder / "config.yaml", folder / "rproxy.log"
     path.write_text(config.format(port=port, base_url=base_url, server=server), encoding="utf-8")
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rproxy", "serve", "--config", str(path), cwd=str(ROOT), env=dict(os.environ, SCRIPTED_KEY=KEY),
-            stdin=asyncio.subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+            sys.executable,
+            "-m",
+            "rproxy",
+            "serve",
+            "--config",
+            str(path),
+            cwd=str(ROOT),
+            env=dict(os.environ, SCRIPTED_KEY=KEY),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+        )
     try:
         await _listening(port, process)
         yield Running(process, port, log)

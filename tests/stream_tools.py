@@ -1,4 +1,5 @@
 """Short words for the stream tests: chunks in, a checked stream out."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Optional
@@ -19,7 +20,11 @@ STEM = "0123456789abcdef" * 2
 
 # ---- chunks
 def delta(finish: Optional[str] = None, **fields: Any) -> Json:
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": fields, "finish_reason": finish}],
+    }
 
 
 def text(content: str, **more: Any) -> Json:
@@ -30,7 +35,13 @@ def think(content: str, **more: Any) -> Json:
     return delta(reasoning_content=content, **more)
 
 
-def call(index: int, arguments: Optional[str] = None, id: Optional[str] = None, name: Optional[str] = None, **more: Any) -> Json:
+def call(
+    index: int,
+    arguments: Optional[str] = None,
+    id: Optional[str] = None,
+    name: Optional[str] = None,
+    **more: Any,
+) -> Json:
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     entry: Json = {"index": index, "function": function, **more}
     if id is not None:
@@ -46,7 +57,9 @@ def end(finish: Optional[str] = "stop", usage: Optional[Json] = None) -> Json:
 
 
 # ---- conversion
-def converter(request: Optional[Json] = None, *, allow: Optional[List[str]] = None, **options: Any) -> StreamConverter:
+def converter(
+    request: Optional[Json] = None, *, allow: Optional[List[str]] = None, **options: Any
+) -> StreamConverter:
     request = {"model": "m", **(request or {})}
     ids = Ids(STEM)
     tools = ToolTable.build(request, [], Profile(), allow)
@@ -59,7 +72,7 @@ def drive(stream: StreamConverter, chunks: Iterable[Json], done: bool = True) ->
     events = stream.start()
     for chunk in chunks:
         events += stream.feed(chunk)
-    failure = stream.verdict(done)
+    failure = stream.failure(done)
     events += stream.finish() if failure is None else stream.fail(failure.code, failure.message)
     return events
 
@@ -67,7 +80,9 @@ def drive(stream: StreamConverter, chunks: Iterable[Json], done: bool = True) ->
 class Turn:
     """One answer, converted and checked: ``events``, ``final`` (the terminal response)."""
 
-    def __init__(self, *chunks: Json, done: bool = True, request: Optional[Json] = None, **options: Any) -> None:
+    def __init__(
+        self, *chunks: Json, done: bool = True, request: Optional[Json] = None, **options: Any
+    ) -> None:
         self.stream = converter(request, **options)
         self.events = drive(self.stream, chunks, done)
         self.final = check_stream(self.events)
@@ -89,8 +104,10 @@ class Turn:
         """The stream as lines ``type`` or ``type text``, without created, in_progress and the terminal event."""
         lines = []
         for event in self.events[2:-1]:
-            said = event.get("delta", event.get("text", event.get("refusal", event.get("arguments", event.get("input")))))
-            lines.append(event["type"][len("response."):] + ("" if said is None else " " + said))
+            said = event.get(
+                "delta", event.get("text", event.get("refusal", event.get("arguments", event.get("input"))))
+            )
+            lines.append(event["type"][len("response.") :] + ("" if said is None else " " + said))
         return lines
 
 
@@ -98,6 +115,9 @@ def texts(output: Iterable[Json]) -> List[Any]:
     """An output in short: (type, what it says) for each item."""
     short: List[Any] = []
     for item in output:
-        said = "".join(part.get("text", part.get("refusal", "")) for part in item.get("content", []) + item.get("summary", []))
+        said = "".join(
+            part.get("text", part.get("refusal", ""))
+            for part in item.get("content", []) + item.get("summary", [])
+        )
         short.append((item["type"], item.get("arguments", item.get("input", said))))
     return short

@@ -1,4 +1,5 @@
 """The server: addresses, exposure, signals, and a shutdown that lets answers end."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,18 +25,25 @@ from tornado.httputil import format_timestamp
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.cli.demo.server import serve_demo
+from rproxy.config.addresses import is_loopback, split_address
 from rproxy.config.schema import parse_config
 from rproxy.errors import ConfigError
 from rproxy.server import app
 from rproxy.server.access import Access
-from rproxy.config.addresses import is_loopback, split_address
 from rproxy.server.tornado_patches import unmask, use_fast_dates, use_fast_unmask
 
 
 # ---- addresses
-@pytest.mark.parametrize("address, host, port", [
-    ("127.0.0.1:3000", "127.0.0.1", 3000), ("[::1]:80", "::1", 80), ("localhost:0", "localhost", 0), (":3000", "", 3000), ("*:1", "", 1),
-])
+@pytest.mark.parametrize(
+    "address, host, port",
+    [
+        ("127.0.0.1:3000", "127.0.0.1", 3000),
+        ("[::1]:80", "::1", 80),
+        ("localhost:0", "localhost", 0),
+        (":3000", "", 3000),
+        ("*:1", "", 1),
+    ],
+)
 def test_split_address(address: str, host: str, port: int) -> None:
     assert split_address(address) == (host, port)
 
@@ -46,20 +54,39 @@ def test_addresses_that_are_none(address: str) -> None:
         split_address(address)
 
 
-@pytest.mark.parametrize("host, yes", [
-    ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("localhost", True), ("LocalHost.", True), ("a.localhost", True),
-    ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("", False), ("::", False), ("10.0.0.1", False), ("localhost.example.com", False),
-])
+@pytest.mark.parametrize(
+    "host, yes",
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("LocalHost.", True),
+        ("a.localhost", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.com", False),
+    ],
+)
 def test_is_loopback(host: str, yes: bool) -> None:
     assert is_loopback(host) is yes
 
 
 def test_every_key_has_its_owner() -> None:
     access = Access(["one", "zwölf"], (), "127.0.0.1")
-    assert access.owner("Bearer one") == access.owner("bearer  one ") != access.owner("Bearer " + "zwölf".encode().decode("latin-1"))
+    assert (
+        access.owner("Bearer one")
+        == access.owner("bearer  one ")
+        != access.owner("Bearer " + "zwölf".encode().decode("latin-1"))
+    )
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:3000", "[::]:3000", ":3000", "192.0.2.1:3000", "proxy.example.com:3000"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:3000", "[::]:3000", ":3000", "192.0.2.1:3000", "proxy.example.com:3000"]
+)
 def test_an_open_address_needs_keys(address: str) -> None:
     with pytest.raises(ConfigError, match="--insecure") as caught:
         app.check_exposure(config(listen_addr=address), False)
@@ -69,14 +96,16 @@ def test_an_open_address_needs_keys(address: str) -> None:
     app.check_exposure(config(listen_addr="127.0.0.1:3000"), False)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")          # Tornado does not close a socket that cannot be bound
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # Tornado does not close a socket that cannot be bound
 def test_a_taken_port_and_other_trouble() -> None:
     sockets = app.listen("127.0.0.1:0")
     port = sockets[0].getsockname()[1]
     try:
-        assert app.url_of(sockets) == "http://127.0.0.1:%d" % port
+        assert app.url_of(sockets) == f"http://127.0.0.1:{port}"
         with pytest.raises(ConfigError, match="another program uses this port.*--listen"):
-            app.listen("127.0.0.1:%d" % port)
+            app.listen(f"127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="no such address"):
             app.listen("192.0.2.1:0")
         with pytest.raises(ConfigError, match="cannot be resolved"):
@@ -92,7 +121,7 @@ def test_ipv6() -> None:
         sockets = app.listen("[::1]:0")
     except ConfigError:
         pytest.skip("no IPv6 here")
-    assert app.url_of(sockets) == "http://[::1]:%d" % sockets[0].getsockname()[1]
+    assert app.url_of(sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
     sockets[0].close()
 
 
@@ -104,14 +133,32 @@ def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.Monke
 
 
 def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
-    rare = ["redis", "sqlite3", "pycurl", "zstandard", "urllib.request", "rproxy.cli.demo.server", "rproxy.upstream.tornado_client", "rproxy.providers.failures"]
-    code = "import sys, rproxy.cli.main; print([name for name in %r if name in sys.modules])" % rare
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    rare = [
+        "redis",
+        "sqlite3",
+        "pycurl",
+        "zstandard",
+        "urllib.request",
+        "rproxy.cli.demo.server",
+        "rproxy.upstream.tornado_client",
+        "rproxy.providers.failures",
+    ]
+    code = f"import sys, rproxy.cli.main; print([name for name in {rare!r} if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
 
 
 def test_dates_are_those_of_tornado() -> None:
     use_fast_dates()
-    for when in (0, 1.9, 1763800000.5, (2026, 11, 22, 9, 0, 0, 6, 326, 0), datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)):
+    for when in (
+        0,
+        1.9,
+        1763800000.5,
+        (2026, 11, 22, 9, 0, 0, 6, 326, 0),
+        datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc),
+    ):
         assert tornado.httputil.format_timestamp(when) == format_timestamp(when)
 
 
@@ -191,9 +238,9 @@ async def test_running_turns_may_end() -> None:
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in await reader.read(4096)
         one.signal()
-        assert json.loads(str(await ws.read_message()))["status"] == 503          # the turn that waited
+        assert json.loads(str(await ws.read_message()))["status"] == 503  # the turn that waited
         ws.write_message(json.dumps({"type": "response.create", "input": "hello"}))
-        assert json.loads(str(await ws.read_message()))["status"] == 503          # a new one
+        assert json.loads(str(await ws.read_message()))["status"] == 503  # a new one
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"503 Service Unavailable" in await reader.read(4096)
         writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -215,7 +262,10 @@ async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
     await ws.read_message()
     silent = await one.ws()
     silent.write_message(json.dumps({"type": "response.create", "input": "wait"}))
-    answers = [asyncio.ensure_future(one.post(word, stream)) for word, stream in (("begin", True), ("wait", True), ("wait", False))]
+    answers = [
+        asyncio.ensure_future(one.post(word, stream))
+        for word, stream in (("begin", True), ("wait", True), ("wait", False))
+    ]
     await until(lambda: one.service.running == 5)
     one.signal()
     await hurry()
@@ -225,9 +275,17 @@ async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
     assert await ws.read_message() is None and ws.close_code == 1012
     assert json.loads(str(await silent.read_message()))["status"] == 503
     begun, *early = [await answer for answer in answers]
-    assert begun.code == 200 and b"event: response.failed" in begun.body and begun.body.endswith(b"data: [DONE]\n\n")
+    assert (
+        begun.code == 200
+        and b"event: response.failed" in begun.body
+        and begun.body.endswith(b"data: [DONE]\n\n")
+    )
     for answer in early:
-        assert answer.code == 503 and "shutting down" in error_of(answer)["message"] and answer.headers["Retry-After"]
+        assert (
+            answer.code == 503
+            and "shutting down" in error_of(answer)["message"]
+            and answer.headers["Retry-After"]
+        )
     await one.stopped()
     assert one.service.cancelled == 5
 
@@ -251,7 +309,9 @@ async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
     async with running(drain_timeout=0.2) as one:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]), limit=1)
         body = b'{"input": "flood", "stream": true}'
-        writer.write(b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.write(
+            b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
         await until(lambda: one.service.sent > 3)
         one.signal()
         await one.stopped()
@@ -290,12 +350,24 @@ async def test_serve_answers_on_every_transport() -> None:
             body = {"model": "m", "input": "hello", "stream": False}
             answer = await one.http.fetch(one.url + "/v1/responses", body=json.dumps(body), **post)
             assert json.loads(answer.body)["status"] == "completed"
-            answer = await one.http.fetch(one.url + "/v1/responses", body=json.dumps({**body, "stream": True}), **post)
+            answer = await one.http.fetch(
+                one.url + "/v1/responses", body=json.dumps({**body, "stream": True}), **post
+            )
             assert b"event: response.completed" in answer.body and answer.body.endswith(b"data: [DONE]\n\n")
             ws = await one.ws()
             previous = None
             for more in ({"generate": False, "instructions": "Be brief."}, {}, {"stream_id": "fork"}):
-                ws.write_message(json.dumps({"type": "response.create", "store": False, "previous_response_id": previous, **body, **more}))
+                ws.write_message(
+                    json.dumps(
+                        {
+                            "type": "response.create",
+                            "store": False,
+                            "previous_response_id": previous,
+                            **body,
+                            **more,
+                        }
+                    )
+                )
                 event = None
                 while event is None or not event["type"].endswith("completed"):
                     event = json.loads(str(await ws.read_message()))
@@ -305,26 +377,34 @@ async def test_serve_answers_on_every_transport() -> None:
 
 async def test_what_comes_in_one_read_leaves_in_one_write() -> None:
     """Also when it is of several kinds."""
+
     def delta(**more: Any) -> bytes:
         return chunk(b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, "delta": more}]}).encode())
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        called = delta(tool_calls=[{"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}])
+        called = delta(
+            tool_calls=[
+                {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+            ]
+        )
         mixture, end = delta(content="So.") * 3 + called, chunk(b"data: [DONE]\n\n") + END
         await peer.send(CHUNKED, *[delta(content="Hm.")] * 3, mixture, end, pause=0.1)
 
     async with RawServer(script).running() as provider, served(provider.url) as base_url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(base_url.split(":")[2].split("/")[0]))
         body = json.dumps({"model": "gpt-5.5", "input": "hi", "stream": True}).encode()
-        writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(
+            b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
         await reader.readuntil(b"\r\n\r\n")
         sizes = []
         while not sizes or sizes[-1]:
             sizes.append(int(await reader.readuntil(b"\r\n"), 16))
             await reader.readexactly(sizes[-1] + 2)
         writer.close()
-    assert len(sizes) == 6                       # three deltas, the mixture, the terminal events, the end of the body
+    assert len(sizes) == 6  # three deltas, the mixture, the terminal events, the end of the body
 
 
 @pytest.mark.parametrize("transport", ["json", "sse", "ws"])
@@ -354,7 +434,9 @@ async def test_turns_leave_no_cycles_behind(transport: str) -> None:
                 await turn()
             await asyncio.sleep(0.05)
             gc.collect()
-            left = {type(thing) for thing in gc.garbage if type(thing).__module__.partition(".")[0] == "rproxy"}
+            left = {
+                type(thing) for thing in gc.garbage if type(thing).__module__.partition(".")[0] == "rproxy"
+            }
         finally:
             gc.set_debug(0)
             gc.garbage.clear()
@@ -377,7 +459,7 @@ async def test_the_provider_is_left_when_the_client_leaves(transport: str) -> No
         writer.close()
 
     provider = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with serving("http://127.0.0.1:%d" % provider.sockets[0].getsockname()[1]) as one:
+    async with serving(f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}") as one:
         body = {"type": "response.create", "model": "m", "input": "hello", "stream": transport == "sse"}
         if transport == "ws":
             ws = await one.ws()
@@ -385,7 +467,10 @@ async def test_the_provider_is_left_when_the_client_leaves(transport: str) -> No
         else:
             _, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
             data = json.dumps(body).encode()
-            writer.write(b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            writer.write(
+                b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
+                + data
+            )
         await asyncio.wait_for(asked.wait(), 5)
         if transport == "ws":
             ws.close()

@@ -1,4 +1,5 @@
 """Several processes behind the balancers of etc/, with the files as they are shipped; and several on one port."""
+
 from __future__ import annotations
 
 import asyncio
@@ -30,14 +31,16 @@ TEMP = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 def with_ports(text: str, port: int, servers: List[Running]) -> str:
     """A shipped file, with the ports of this test."""
     for number, server in enumerate(servers, 3001):
-        assert "127.0.0.1:%d" % number in text
-        text = text.replace("127.0.0.1:%d" % number, "127.0.0.1:%d" % server.port)
-    return text.replace("listen 3000;", "listen 127.0.0.1:%d;" % port).replace("bind :3000", "bind 127.0.0.1:%d" % port)
+        assert f"127.0.0.1:{number}" in text
+        text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{server.port}")
+    return text.replace("listen 3000;", f"listen 127.0.0.1:{port};").replace(
+        "bind :3000", f"bind 127.0.0.1:{port}"
+    )
 
 
 def nginx(binary: str, folder: Path, port: int, servers: List[Running]) -> List[str]:
     site = with_ports((ROOT / "etc" / "nginx.conf").read_text(), port, servers)
-    temp = " ".join("%s_temp_path %s/%s;" % (name, folder, name) for name in TEMP)
+    temp = " ".join(f"{name}_temp_path {folder}/{name};" for name in TEMP)
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, temp=temp, site=site))
     command = [binary, "-c", str(folder / "nginx.conf"), "-e", "stderr"]
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
@@ -47,13 +50,20 @@ def nginx(binary: str, folder: Path, port: int, servers: List[Running]) -> List[
 
 def haproxy(binary: str, folder: Path, port: int, servers: List[Running]) -> List[str]:
     text = with_ports((ROOT / "etc" / "haproxy.cfg").read_text(), port, servers)
-    (folder / "haproxy.cfg").write_text(re.sub("maxconn .*", "maxconn 100", text))      # more needs more open files than a test may have
-    checked = subprocess.run([binary, "-c", "-f", str(folder / "haproxy.cfg")], capture_output=True, text=True)
+    (folder / "haproxy.cfg").write_text(
+        re.sub("maxconn .*", "maxconn 100", text)
+    )  # more needs more open files than a test may have
+    checked = subprocess.run(
+        [binary, "-c", "-f", str(folder / "haproxy.cfg")], capture_output=True, text=True
+    )
     assert checked.returncode == 0 and "WARNING" not in checked.stderr, checked.stderr
     return [binary, "-f", str(folder / "haproxy.cfg"), "-db"]
 
 
-BALANCERS: Dict[str, Callable[[str, Path, int, List[Running]], List[str]]] = {"nginx": nginx, "haproxy": haproxy}
+BALANCERS: Dict[str, Callable[[str, Path, int, List[Running]], List[str]]] = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+}
 
 
 @contextlib.asynccontextmanager
@@ -63,14 +73,16 @@ async def balanced(name: str, folder: Path, servers: List[Running]) -> AsyncIter
     if binary is None:
         pytest.skip("there is no " + name)
     port = free_port()
-    process = await asyncio.create_subprocess_exec(*BALANCERS[name](binary, folder, port, servers), stderr=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *BALANCERS[name](binary, folder, port, servers), stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(200):
             with contextlib.suppress(OSError):
                 (await asyncio.open_connection("127.0.0.1", port))[1].close()
                 break
             await asyncio.sleep(0.05)
-        yield Api("http://127.0.0.1:%d/v1" % port)
+        yield Api(f"http://127.0.0.1:{port}/v1")
     finally:
         process.terminate()
         await process.wait()
@@ -103,8 +115,11 @@ async def test_a_process_that_is_stopped_loses_nothing(tmp_path: Path, name: str
     for folder in ("a", "b", "balancer"):
         (tmp_path / folder).mkdir()
     async with running(tmp_path / "b", provider.base_url) as b:
-        with contextlib.suppress(ProcessLookupError):         # when the context ends, a has ended already
-            async with running(tmp_path / "a", provider.base_url) as a, balanced(name, tmp_path / "balancer", [a, b]) as api:
+        with contextlib.suppress(ProcessLookupError):  # when the context ends, a has ended already
+            async with (
+                running(tmp_path / "a", provider.base_url) as a,
+                balanced(name, tmp_path / "balancer", [a, b]) as api,
+            ):
                 await stop_one(api, a, b)
     await provider.close()
 
@@ -113,12 +128,12 @@ async def stop_one(api: Api, a: Running, b: Running) -> None:
     sockets = [await socket_of(api) for _ in range(4)]
     assert all([(await turn_on(ws))["response"]["status"] == "completed" for ws in sockets])
     for _ in range(4):
-        await api("POST", "/responses", HI)                   # there are kept connections to both now
+        await api("POST", "/responses", HI)  # there are kept connections to both now
     slow = [asyncio.ensure_future(api.raw("POST", "/responses", SLOW)) for _ in range(6)]
     await asyncio.sleep(1.0)
     a.process.terminate()
     codes = [(await asyncio.wait_for(closed(ws, 1.0), 5)) for ws in sockets]
-    assert 1012 in codes and None in codes                    # those of a are told to come again, those of b live
+    assert 1012 in codes and None in codes  # those of a are told to come again, those of b live
     for _ in range(30):
         assert (await api("POST", "/responses", HI))["status"] == "completed"
     sockets.append(await socket_of(api))
@@ -128,7 +143,9 @@ async def stop_one(api: Api, a: Running, b: Running) -> None:
     for status, body in await asyncio.gather(*slow):
         assert status == 200 and check_sse(body)["output"][0]["content"][0]["text"] == "a b"
     assert await asyncio.wait_for(a.process.wait(), 10) == 0
-    assert a.log.read_text().count("turn ") >= 5 and b.log.read_text().count("turn ") >= 35, "the balancer did not use both"
+    assert a.log.read_text().count("turn ") >= 5 and b.log.read_text().count("turn ") >= 35, (
+        "the balancer did not use both"
+    )
 
 
 async def closed(ws: WebSocketClientConnection, seconds: float) -> Optional[int]:
@@ -150,10 +167,19 @@ def config_in(folder: Path, base_url: str, port: int) -> Path:
 async def sharing(folder: Path, base_url: str, port: int) -> AsyncIterator[Running]:
     """A process on a port that others may use, too."""
     log = folder / "log"
-    command = [sys.executable, "-m", "rproxy", "serve", "--config", str(config_in(folder, base_url, port)), "--reuse-port"]
+    command = [
+        sys.executable,
+        "-m",
+        "rproxy",
+        "serve",
+        "--config",
+        str(config_in(folder, base_url, port)),
+        "--reuse-port",
+    ]
     with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(*command, cwd=str(ROOT), env=dict(os.environ, SCRIPTED_KEY=KEY),
-                                                       stdout=out, stderr=out)
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=str(ROOT), env=dict(os.environ, SCRIPTED_KEY=KEY), stdout=out, stderr=out
+        )
     try:
         while b"rproxy " not in log.read_bytes():
             assert process.returncode is None, log.read_text()
@@ -165,13 +191,18 @@ async def sharing(folder: Path, base_url: str, port: int) -> AsyncIterator[Runni
             await process.wait()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems deal the connections out in other ways")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other systems deal the connections out in other ways"
+)
 async def test_processes_share_a_port(tmp_path: Path) -> None:
     provider = ScriptedProvider()
     provider.aside = answers
     port = free_port()
-    async with sharing(tmp_path / "a", provider.base_url, port) as a, sharing(tmp_path / "b", provider.base_url, port) as b:
-        for _ in range(40):                                   # each on a connection of its own
+    async with (
+        sharing(tmp_path / "a", provider.base_url, port) as a,
+        sharing(tmp_path / "b", provider.base_url, port) as b,
+    ):
+        for _ in range(40):  # each on a connection of its own
             assert (await Api(a.base_url)("POST", "/responses", HI))["status"] == "completed"
         assert min(one.log.read_text().count("turn ") for one in (a, b)) > 3
         a.process.terminate()
@@ -182,9 +213,13 @@ async def test_processes_share_a_port(tmp_path: Path) -> None:
 
 
 def test_the_template_unit_differs_from_the_unit_in_its_port_only() -> None:
-    one, many = ([line for line in (ROOT / "etc" / name).read_text().splitlines() if not line.startswith("#")]
-                 for name in ("rproxy.service", "rproxy@.service"))
+    one, many = (
+        [line for line in (ROOT / "etc" / name).read_text().splitlines() if not line.startswith("#")]
+        for name in ("rproxy.service", "rproxy@.service")
+    )
     assert [line for line in many if line not in one] == [
-        "Description=rproxy on port %i", "ExecStart=/opt/rproxy/bin/rproxy serve --config /etc/rproxy/config.yaml --listen 127.0.0.1:%i",
-        "User=rproxy"]
+        "Description=rproxy on port %i",
+        "ExecStart=/opt/rproxy/bin/rproxy serve --config /etc/rproxy/config.yaml --listen 127.0.0.1:%i",
+        "User=rproxy",
+    ]
     assert len(one) + 1 == len(many)

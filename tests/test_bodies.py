@@ -1,4 +1,5 @@
 """Request bodies: limits, encodings, and messages that say what is wrong."""
+
 from __future__ import annotations
 
 import gzip
@@ -20,7 +21,7 @@ HELLO = {"model": "m", "input": "héllo"}
 def read(data: bytes, encoding: str = "", step: int = 0, limit: int = LIMIT) -> Any:
     reader = BodyReader(limit, str(len(data)), encoding)
     for at in range(0, len(data), step or max(1, len(data))):
-        reader.feed(data[at:at + (step or len(data))])
+        reader.feed(data[at : at + (step or len(data))])
     return reader.json()
 
 
@@ -36,22 +37,25 @@ def test_gzip_of_two_members_and_a_byte_order_mark() -> None:
     assert read(gzip.compress(data[:9]) + gzip.compress(data[9:]), "gzip") == HELLO
 
 
-@pytest.mark.parametrize("data, says", [
-    (b"", "is empty"),
-    (b"  \n", "is empty"),
-    (b'{"model": ', "not valid JSON"),
-    (b"{} x", "not valid JSON"),
-    (b'{"a": NaN}', "NaN is not JSON"),
-    (b'{"a": -Infinity}', "-Infinity is not JSON"),
-    (b"[1,2]", "not an array"),
-    (b"null", "not null"),
-    (b'"x"', "not a string"),
-    (b"true", "not a boolean"),
-    (b"5", "not a number"),
-    (b"0.5", "not a number"),
-    (b'{"a": "\xff"}', "not UTF-8: bad byte at offset 7"),
-    (b"[" * 200000, "nested too deeply"),
-])
+@pytest.mark.parametrize(
+    "data, says",
+    [
+        (b"", "is empty"),
+        (b"  \n", "is empty"),
+        (b'{"model": ', "not valid JSON"),
+        (b"{} x", "not valid JSON"),
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": -Infinity}', "-Infinity is not JSON"),
+        (b"[1,2]", "not an array"),
+        (b"null", "not null"),
+        (b'"x"', "not a string"),
+        (b"true", "not a boolean"),
+        (b"5", "not a number"),
+        (b"0.5", "not a number"),
+        (b'{"a": "\xff"}', "not UTF-8: bad byte at offset 7"),
+        (b"[" * 200000, "nested too deeply"),
+    ],
+)
 def test_what_is_wrong_with_it(data: bytes, says: str) -> None:
     with pytest.raises(ApiError) as caught:
         read(data)
@@ -68,7 +72,11 @@ def test_a_huge_number_is_no_internal_error() -> None:
 def test_the_declared_length_is_refused_before_the_body() -> None:
     with pytest.raises(ApiError) as caught:
         BodyReader(10, "11")
-    assert caught.value.status == 413 and "10 bytes" in caught.value.message and "max_body_size" in caught.value.message
+    assert (
+        caught.value.status == 413
+        and "10 bytes" in caught.value.message
+        and "max_body_size" in caught.value.message
+    )
     BodyReader(10, "10")
     BodyReader(10, "nonsense")
 

@@ -1,4 +1,5 @@
 """Chunks of every provider -> deltas: the recorded answers, cut anywhere; then what the recordings do not show."""
+
 from __future__ import annotations
 
 import json
@@ -11,13 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rproxy.convert.answer.chat import ChunkReader
+from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.profile import Answer
-from rproxy.convert.sse import ChunkDecoder, encode_json
+from rproxy.convert.sse import encode_json
 
 Json = Dict[str, Any]
 FIXTURES = Path(__file__).parent / "fixtures" / "providers"
-CASES = sorted(path.name[:-len(".expect.json")] for path in FIXTURES.glob("*.expect.json")
-               if json.loads(path.read_text("utf-8"))["http_status"] == 200)
+CASES = sorted(
+    path.name[: -len(".expect.json")]
+    for path in FIXTURES.glob("*.expect.json")
+    if json.loads(path.read_text("utf-8"))["http_status"] == 200
+)
 TAGS, SNAPSHOTS = Answer(think_tags=True), Answer(cumulative=True)
 MINIMAX = Answer(think_tags=True, cumulative=True)
 ANSWERS = [Answer(), TAGS, SNAPSHOTS, MINIMAX]
@@ -55,7 +60,7 @@ class Fold:
                 assert type(rest[0]) is list
                 self.others.append((kind, rest[0]))
                 continue
-            name = kind if kind != "call" else "call%d" % rest[0]
+            name = kind if kind != "call" else f"call{rest[0]}"
             if self.kinds[-1:] != [name]:
                 self.kinds.append(name)
 
@@ -75,8 +80,17 @@ class Fold:
 
     def result(self) -> Any:
         reader = self.reader
-        return (self.texts, self.calls, self.others, reader.finish, reader.error, reader.usage, reader.model, reader.chunks,
-                reader.reasoning_details)
+        return (
+            self.texts,
+            self.calls,
+            self.others,
+            reader.finish,
+            reader.error,
+            reader.usage,
+            reader.model,
+            reader.chunks,
+            reader.reasoning_details,
+        )
 
 
 def decode(pieces: Iterable[bytes]) -> Tuple[ChunkDecoder, List[Json]]:
@@ -87,7 +101,7 @@ def decode(pieces: Iterable[bytes]) -> Tuple[ChunkDecoder, List[Json]]:
 
 def cuttings(data: bytes) -> Iterable[List[bytes]]:
     yield [data]
-    yield [data[i:i + 1] for i in range(len(data))]
+    yield [data[i : i + 1] for i in range(len(data))]
     yield data.splitlines(True)
     for seed in range(4):
         places = sorted(random.Random(seed).sample(range(len(data) + 1), min(9, len(data))))
@@ -116,7 +130,11 @@ def test_recorded_answers(name: str) -> None:
     assert all(result == results[0] for result in results)
 
     reader = fold.reader
-    assert fold.texts == {"text": expect["text"], "reasoning": expect["reasoning"], "refusal": expect.get("refusal", "")}
+    assert fold.texts == {
+        "text": expect["text"],
+        "reasoning": expect["reasoning"],
+        "refusal": expect.get("refusal", ""),
+    }
     if expect["outcome"] == "failed":
         nameless = any(not call["name"] for call in fold.calls)
         truncated = not decoder.done and reader.finish is None
@@ -150,11 +168,21 @@ def test_what_goes_back_to_the_provider() -> None:
     chunks = decode([(FIXTURES / "a21_openrouter_reasoning_details.sse").read_bytes()])[1]
     assert Fold().read(chunks).end().reader.reasoning_details == [
         {"type": "reasoning.text", "text": "Need ls.", "format": "google-gemini-v1", "index": 0},
-        {"type": "reasoning.encrypted", "data": "CiQB", "id": "tool_0_ls", "format": "google-gemini-v1", "index": 0}]
+        {
+            "type": "reasoning.encrypted",
+            "data": "CiQB",
+            "id": "tool_0_ls",
+            "format": "google-gemini-v1",
+            "index": 0,
+        },
+    ]
     chunks = decode([(FIXTURES / "a18_minimax_cumulative.sse").read_bytes()])[1]
     assert Fold(MINIMAX).read(chunks).end().reader.reasoning_details[0]["text"] == "The user"
     chunks = decode([(FIXTURES / "a28_gemini_thought_signature.sse").read_bytes()])[1]
-    assert [call["extra_content"] for call in Fold().read(chunks).calls] == [{"google": {"thought_signature": "CskBAdHtim8="}}, None]
+    assert [call["extra_content"] for call in Fold().read(chunks).calls] == [
+        {"google": {"thought_signature": "CskBAdHtim8="}},
+        None,
+    ]
 
 
 # ---- texts
@@ -171,57 +199,92 @@ def texts(answer: Answer, *chunks: Any) -> Tuple[str, str, str]:
     return fold.texts["reasoning"], fold.texts["text"], fold.texts["refusal"]
 
 
-@pytest.mark.parametrize("keys, reasoning, text", [
-    ({"reasoning_text": "r"}, "r", ""),
-    ({"thinking": "r"}, "r", ""),
-    ({"thinking": True}, "", ""),
-    ({"reasoning_content": "", "reasoning": ["a", {"text": "b"}]}, "ab", ""),
-    ({"reasoning": {"summary": [{"type": "summary_text", "text": "s"}]}}, "s", ""),
-    ({"reasoning_details": [{"type": "reasoning.summary", "summary": "s"}, 5, {"type": "reasoning.text", "text": "t"}]}, "st", ""),
-    ({"reasoning_details": "x", "content": "y"}, "", "y"),
-    ({"content": {"type": "text", "text": "t"}}, "", "t"),
-    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}, {"type": ["?"], "text": "t"}, None, 4]}, "h", "t"),
-    ({"content": 4}, "", ""),
-    ({"content": [[[[[[["deep"]]]]]]]}, "", ""),
-    ({"content": ""}, "", ""),
-])
+@pytest.mark.parametrize(
+    "keys, reasoning, text",
+    [
+        ({"reasoning_text": "r"}, "r", ""),
+        ({"thinking": "r"}, "r", ""),
+        ({"thinking": True}, "", ""),
+        ({"reasoning_content": "", "reasoning": ["a", {"text": "b"}]}, "ab", ""),
+        ({"reasoning": {"summary": [{"type": "summary_text", "text": "s"}]}}, "s", ""),
+        (
+            {
+                "reasoning_details": [
+                    {"type": "reasoning.summary", "summary": "s"},
+                    5,
+                    {"type": "reasoning.text", "text": "t"},
+                ]
+            },
+            "st",
+            "",
+        ),
+        ({"reasoning_details": "x", "content": "y"}, "", "y"),
+        ({"content": {"type": "text", "text": "t"}}, "", "t"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "h"}]},
+                    {"type": ["?"], "text": "t"},
+                    None,
+                    4,
+                ]
+            },
+            "h",
+            "t",
+        ),
+        ({"content": 4}, "", ""),
+        ({"content": [[[[[[["deep"]]]]]]]}, "", ""),
+        ({"content": ""}, "", ""),
+    ],
+)
 def test_shapes_of_texts(keys: Json, reasoning: str, text: str) -> None:
     assert texts(Answer(), delta(**keys)) == (reasoning, text, "")
     assert texts(Answer(), message(**keys)) == (reasoning, text, "")
 
 
 def test_refusals() -> None:
-    assert texts(Answer(), delta(refusal="No"), delta(refusal=5), delta(content=[{"type": "refusal", "refusal": "!"}])) == ("", "", "No!")
+    assert texts(
+        Answer(), delta(refusal="No"), delta(refusal=5), delta(content=[{"type": "refusal", "refusal": "!"}])
+    ) == ("", "", "No!")
 
 
 def test_halves_of_surrogate_pairs() -> None:
-    chunks = [delta(content="a\ud83c"), delta(content="\udfaf"), delta(content="\ud83c"), delta(reasoning="\ud800x"),
-              delta(content="\ud83c"),
-              delta(tool_calls=[{"id": "c", "function": {"name": "f\ud800", "arguments": "\"\ud83c"}}]),
-              delta(tool_calls=[{"function": {"arguments": "\udfaf\""}}]), delta(tool_calls=[{"function": {"arguments": "\ud83c"}}])]
+    chunks = [
+        delta(content="a\ud83c"),
+        delta(content="\udfaf"),
+        delta(content="\ud83c"),
+        delta(reasoning="\ud800x"),
+        delta(content="\ud83c"),
+        delta(tool_calls=[{"id": "c", "function": {"name": "f\ud800", "arguments": '"\ud83c'}}]),
+        delta(tool_calls=[{"function": {"arguments": '\udfaf"'}}]),
+        delta(tool_calls=[{"function": {"arguments": "\ud83c"}}]),
+    ]
     fold = Fold().read(chunks).end()
     assert fold.texts == {"text": "a🎯\ufffd\ufffd", "reasoning": "\ufffdx", "refusal": ""}
     assert fold.kinds == ["text", "reasoning", "text", "call0"]
     assert fold.brief() == [("c", "f\ufffd", '"🎯"\ufffd')]
 
 
-@pytest.mark.parametrize("text, reasoning, rest", [
-    ("<think>a</think>\n\nb", "a", "b"),
-    ("\n <thinking>a</thinking>b", "a", "b"),
-    ("<thought>a</thought>b\n<think>c</think> d", "ac", "b\nd"),
-    ("<think></think></think>a", "", "</think>a"),
-    ("<think>\n\n</think>\n\na <b", "", "a <b"),
-    ("a <think>b</think>", "", "a <think>b</think>"),
-    ("<b><think>b</think>", "", "<b><think>b</think>"),
-    ("<think>a</thin", "a</thin", ""),
-    ("<think>a<b></x></think>c", "a<b></x>", "c"),
-    ("  <thin", "", "  <thin"),
-    ("<think> \n", "", ""),
-    (" \n\n", "", ""),
-    (" " * 100 + "<think>a", "a", " " * 100),
-    ("<think>" + " " * 100 + "a</think>", " " * 100 + "a", ""),
-    ("x\n<think>y</think>\n\n<think>z</think>\nw", "yz", "x\nw"),
-])
+@pytest.mark.parametrize(
+    "text, reasoning, rest",
+    [
+        ("<think>a</think>\n\nb", "a", "b"),
+        ("\n <thinking>a</thinking>b", "a", "b"),
+        ("<thought>a</thought>b\n<think>c</think> d", "ac", "b\nd"),
+        ("<think></think></think>a", "", "</think>a"),
+        ("<think>\n\n</think>\n\na <b", "", "a <b"),
+        ("a <think>b</think>", "", "a <think>b</think>"),
+        ("<b><think>b</think>", "", "<b><think>b</think>"),
+        ("<think>a</thin", "a</thin", ""),
+        ("<think>a<b></x></think>c", "a<b></x>", "c"),
+        ("  <thin", "", "  <thin"),
+        ("<think> \n", "", ""),
+        (" \n\n", "", ""),
+        (" " * 100 + "<think>a", "a", " " * 100),
+        ("<think>" + " " * 100 + "a</think>", " " * 100 + "a", ""),
+        ("x\n<think>y</think>\n\n<think>z</think>\nw", "yz", "x\nw"),
+    ],
+)
 def test_think_tags(text: str, reasoning: str, rest: str) -> None:
     assert texts(TAGS, delta(content=text)) == (reasoning, rest, "")
     assert texts(TAGS, message(content=text)) == (reasoning, rest, "")
@@ -234,10 +297,21 @@ def test_think_tags_beside_others() -> None:
     call = delta(tool_calls=[{"id": "c", "function": {"name": "f", "arguments": "{}"}}])
     fold = Fold(TAGS).read([delta(content="a\n<thi"), call, delta(content="b")]).end()
     assert (fold.texts["text"], fold.kinds) == ("a\n<thib", ["text", "call0", "text"])
-    assert Fold(TAGS).read([delta(content="<think>x</think>\n\n"), call]).end().kinds == ["reasoning", "call0"]
+    assert Fold(TAGS).read([delta(content="<think>x</think>\n\n"), call]).end().kinds == [
+        "reasoning",
+        "call0",
+    ]
     # the closing message has the copy, with and without tags
-    assert texts(TAGS, delta(content="<think>x</think>y"), message(content="y", reasoning_content="x")) == ("x", "y", "")
-    assert texts(TAGS, delta(content="<think>x</think>y"), message(content="<think>x</think>yz")) == ("x", "yz", "")
+    assert texts(TAGS, delta(content="<think>x</think>y"), message(content="y", reasoning_content="x")) == (
+        "x",
+        "y",
+        "",
+    )
+    assert texts(TAGS, delta(content="<think>x</think>y"), message(content="<think>x</think>yz")) == (
+        "x",
+        "yz",
+        "",
+    )
     assert texts(TAGS, message(content="<think>x</think>y", reasoning_content="x")) == ("x", "y", "")
 
 
@@ -245,11 +319,19 @@ def test_snapshots() -> None:
     grows = [delta(content="He"), delta(content="Hello"), delta(content="Hello"), delta(content="Hello!")]
     assert texts(SNAPSHOTS, *grows) == ("", "Hello!", "")
     assert texts(Answer(), *grows) == ("", "HeHelloHelloHello!", "")
-    deltas = [delta(content="ab"), delta(content="c"), delta(content="abc"), delta(reasoning="r"), delta(reasoning="rs")]
+    deltas = [
+        delta(content="ab"),
+        delta(content="c"),
+        delta(content="abc"),
+        delta(reasoning="r"),
+        delta(reasoning="rs"),
+    ]
     assert texts(SNAPSHOTS, *deltas) == ("rs", "abcabc", "")
     assert texts(SNAPSHOTS, *grows, message(content="Hello! Bye")) == ("", "Hello! Bye", "")
-    calls = [delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": text}}])
-             for text in ("{", '{"a"', '{"a":1}')]
+    calls = [
+        delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": text}}])
+        for text in ("{", '{"a"', '{"a":1}')
+    ]
     assert Fold(SNAPSHOTS).read(calls).brief() == [("c", "f", '{"a":1}')]
 
 
@@ -258,19 +340,36 @@ def test_details_are_put_together() -> None:
         {"type": "reasoning.text", "text": "a", "index": 0, "signature": None},
         {"type": "reasoning.text", "text": "b", "index": 0, "id": "r1", "signature": None},
         {"type": "reasoning.text", "index": 0, "signature": "S", "text": None},
-        {"type": "reasoning.text", "text": "c", "index": 1}, {"type": "reasoning.summary", "summary": "d", "index": 1},
-        {"type": "reasoning.encrypted", "data": "X"}, {"type": "reasoning.encrypted", "data": "Y"},
-        {"type": "reasoning.text", "text": "e"}]
+        {"type": "reasoning.text", "text": "c", "index": 1},
+        {"type": "reasoning.summary", "summary": "d", "index": 1},
+        {"type": "reasoning.encrypted", "data": "X"},
+        {"type": "reasoning.encrypted", "data": "Y"},
+        {"type": "reasoning.text", "text": "e"},
+    ]
     fold = Fold().read([delta(reasoning_details=[piece]) for piece in pieces])
-    fold.read([delta(content="!"), delta(reasoning_details=[{"type": "reasoning.text", "text": "f"}]),
-               message(reasoning_details=[{"text": "?"}])])
+    fold.read(
+        [
+            delta(content="!"),
+            delta(reasoning_details=[{"type": "reasoning.text", "text": "f"}]),
+            message(reasoning_details=[{"text": "?"}]),
+        ]
+    )
     assert fold.end().texts["reasoning"] == "abcdef"
     assert fold.reader.reasoning_details == [
         {"type": "reasoning.text", "text": "ab", "index": 0, "signature": "S", "id": "r1"},
-        {"type": "reasoning.text", "text": "c", "index": 1}, {"type": "reasoning.summary", "summary": "d", "index": 1},
-        {"type": "reasoning.encrypted", "data": "X"}, {"type": "reasoning.encrypted", "data": "Y"},
-        {"type": "reasoning.text", "text": "e"}, {"type": "reasoning.text", "text": "f"}]
-    grows = [{"id": "r", "text": "a"}, {"id": "r", "text": "ab"}, {"id": "s", "text": "a"}, {"id": "s", "text": "x"}]
+        {"type": "reasoning.text", "text": "c", "index": 1},
+        {"type": "reasoning.summary", "summary": "d", "index": 1},
+        {"type": "reasoning.encrypted", "data": "X"},
+        {"type": "reasoning.encrypted", "data": "Y"},
+        {"type": "reasoning.text", "text": "e"},
+        {"type": "reasoning.text", "text": "f"},
+    ]
+    grows = [
+        {"id": "r", "text": "a"},
+        {"id": "r", "text": "ab"},
+        {"id": "s", "text": "a"},
+        {"id": "s", "text": "x"},
+    ]
     fold = Fold(SNAPSHOTS).read([delta(reasoning_details=[piece]) for piece in grows]).end()
     assert [entry["text"] for entry in fold.reader.reasoning_details] == ["ab", "ax"]
 
@@ -278,10 +377,26 @@ def test_details_are_put_together() -> None:
 # ---- messages
 def test_a_closing_message_adds_what_is_missing() -> None:
     streamed = [delta(reasoning_content="r"), delta(content="a")]
-    assert texts(Answer(), *streamed, message(reasoning_content="r!", content="ab", refusal="no")) == ("r!", "ab", "no")
+    assert texts(Answer(), *streamed, message(reasoning_content="r!", content="ab", refusal="no")) == (
+        "r!",
+        "ab",
+        "no",
+    )
     assert texts(Answer(), *streamed, message(content="other")) == ("r", "a", "")
-    assert texts(Answer(), *streamed, message(content=[{"type": "thinking", "thinking": "rs"}, "ab"])) == ("rs", "ab", "")
-    both = {"choices": [{"delta": {"content": "a"}, "message": {"content": "ab", "usage": {"total_tokens": 3}}, "finish_reason": "stop"}]}
+    assert texts(Answer(), *streamed, message(content=[{"type": "thinking", "thinking": "rs"}, "ab"])) == (
+        "rs",
+        "ab",
+        "",
+    )
+    both = {
+        "choices": [
+            {
+                "delta": {"content": "a"},
+                "message": {"content": "ab", "usage": {"total_tokens": 3}},
+                "finish_reason": "stop",
+            }
+        ]
+    }
     fold = Fold().read([both]).end()
     assert (fold.texts["text"], fold.reader.usage) == ("ab", {"total_tokens": 3})
 
@@ -292,8 +407,13 @@ def test_messages_that_are_deltas() -> None:
 
 
 def test_several_choices_are_one_answer() -> None:
-    chunk = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}, "?",
-                         {"message": {"content": "b"}, "finish_reason": "length"}]}
+    chunk = {
+        "choices": [
+            {"message": {"content": "a"}, "finish_reason": "stop"},
+            "?",
+            {"message": {"content": "b"}, "finish_reason": "length"},
+        ]
+    }
     fold = Fold().read([chunk])
     assert (fold.texts["text"], fold.reader.finish) == ("ab", "length")
     assert texts(Answer(), {"choices": {"delta": {"content": "a"}}}) == ("", "a", "")
@@ -303,8 +423,22 @@ def test_closing_calls() -> None:
     def call(**keys: Any) -> Json:
         return {"id": keys.get("id"), "function": {"name": keys["name"], "arguments": keys.get("arguments")}}
 
-    streamed = [delta(tool_calls=[dict(call(id="a", name="f", arguments="{"), index=0), dict(call(name="g", arguments=""), index=1)])]
-    closing = message(tool_calls=[call(id="a", name="f", arguments="{}"), call(id="b", name="g", arguments={"x": 1}), call(name="h"), 7])
+    streamed = [
+        delta(
+            tool_calls=[
+                dict(call(id="a", name="f", arguments="{"), index=0),
+                dict(call(name="g", arguments=""), index=1),
+            ]
+        )
+    ]
+    closing = message(
+        tool_calls=[
+            call(id="a", name="f", arguments="{}"),
+            call(id="b", name="g", arguments={"x": 1}),
+            call(name="h"),
+            7,
+        ]
+    )
     fold = Fold().read([*streamed, closing]).end()
     assert fold.brief() == [("a", "f", "{}"), ("b", "g", '{"x":1}'), (None, "h", "")]
     fold.read([closing])
@@ -312,7 +446,9 @@ def test_closing_calls() -> None:
     fold = Fold().read([delta(content="x"), message(tool_calls=call(id="a", name="f"))])
     assert fold.brief() == [("a", "f", "")]
     legacy = {"name": "f", "arguments": "{}"}
-    assert Fold().read([delta(content="x"), message(function_call=legacy), message(function_call=legacy)]).brief() == [(None, "f", "{}")]
+    assert Fold().read(
+        [delta(content="x"), message(function_call=legacy), message(function_call=legacy)]
+    ).brief() == [(None, "f", "{}")]
     assert Fold().read([message(function_call=legacy)]).brief() == [(None, "f", "{}")]
     assert Fold().read([message(function_call="f")]).brief() == []
 
@@ -323,9 +459,15 @@ def test_logprobs_and_annotations() -> None:
     chunk["choices"][0]["logprobs"] = {"content": tokens}
     fold = Fold().read([chunk, message(content="a", annotations=[{"type": "url_citation"}])])
     assert fold.others == [("logprobs", tokens), ("annotations", [{"type": "url_citation"}])]
-    for logprobs, said in ([5], {"content": "a"}), ({"content": 5}, {"content": "a"}), ({"content": tokens}, {"reasoning": "r"}):
+    for logprobs, said in (
+        ([5], {"content": "a"}),
+        ({"content": 5}, {"content": "a"}),
+        ({"content": tokens}, {"reasoning": "r"}),
+    ):
         assert Fold().read([{"choices": [{"delta": said, "logprobs": logprobs}]}]).others == []
-    assert Fold().read([delta(content="a"), message(content="a", annotations=[{}])]).others == [("annotations", [{}])]
+    assert Fold().read([delta(content="a"), message(content="a", annotations=[{}])]).others == [
+        ("annotations", [{}])
+    ]
     assert Fold().read([delta(content="a", annotations="x")]).others == []
 
 
@@ -335,56 +477,124 @@ def fragments(*each: Json) -> List[Tuple[Any, Any, str]]:
     chunks = []
     for keys in each:
         function = {key: keys[key] for key in ("name", "arguments") if key in keys}
-        chunks.append(delta(tool_calls=[dict({key: keys[key] for key in ("index", "id") if key in keys}, function=function)]))
+        chunks.append(
+            delta(
+                tool_calls=[
+                    dict({key: keys[key] for key in ("index", "id") if key in keys}, function=function)
+                ]
+            )
+        )
     return Fold().read(chunks).end().brief()
 
 
-@pytest.mark.parametrize("each, calls", [
-    # c08, c10, c16-c18: shapes that only the study has
-    ([{"id": "a", "name": "f", "arguments": "{"}, {"arguments": "}"}], [("a", "f", "{}")]),
-    ([{"index": 0, "id": "a", "name": "f", "arguments": "{"}, {"index": 0, "id": "b", "arguments": "}"}],
-     [("a", "f", "{}")]),
-    ([{"index": 0, "id": "a", "name": "f", "arguments": "[1"}, {"index": 0, "arguments": "] "}], [("a", "f", "[1] ")]),
-    ([{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": '{"a":2}'}],
-     [(None, "f", "{}"), (None, "f", '{"a":2}')]),
-    ([{"index": 7, "id": "a", "name": "f"}, {"index": "3", "id": "b", "name": "g"}, {"index": 3, "arguments": "{}"}],
-     [("a", "f", ""), ("b", "g", "{}")]),
-    # without index
-    ([{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{"}, {"arguments": "}"}],
-     [(None, "f", "{}"), (None, "g", "{}")]),
-    ([{"name": "f", "arguments": ""}, {"id": "a", "name": "f", "arguments": "{}"}], [("a", "f", "{}")]),
-    ([{"name": "f", "arguments": ""}, {"id": "a", "name": "g", "arguments": "{}"}], [(None, "f", ""), ("a", "g", "{}")]),
-    ([{"arguments": "{"}, {"id": "a", "name": "f", "arguments": "}"}], [("a", "f", "{}")]),
-    # the same name again: with everything, with nothing, with the next fragment
-    ([{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": "{}"}], [(None, "f", "{}")]),
-    ([{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": ""}], [(None, "f", "{}")]),
-    ([{"index": 0, "name": "f", "arguments": "{"}, {"index": 0, "name": "f", "arguments": "}"}], [(None, "f", "{}")]),
-    ([{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "id": "b", "name": "g"}],
-     [(None, "f", "{}"), ("b", "g", "")]),
-    ([{"index": 0, "name": "f", "arguments": "{"}, {"index": 0, "name": "fx", "arguments": "}"}], [(None, "f", "{}")]),
-    # one id for two calls
-    ([{"index": 0, "id": "a", "name": "f", "arguments": "{}"},
-      {"index": 1, "id": "a", "name": "f", "arguments": "{"}, {"index": 1, "arguments": "}"}],
-     [("a", "f", "{}"), (None, "f", "{}")]),
-    # odd values
-    ([{"index": True, "id": 5, "name": ["f"], "arguments": 1.5}, {"index": None, "id": " ", "name": " "}],
-     [(None, None, "1.5")]),
-    ([{"index": 0, "id": "None", "name": "null", "arguments": "11"}, {"index": 0, "arguments": "11"}],
-     [(None, "null", "1111")]),
-    ([{"index": 0, "name": "f", "arguments": '{"a": "\\'}, {"index": 0, "arguments": '""}'}], [(None, "f", '{"a": "\\""}')]),
-])
+@pytest.mark.parametrize(
+    "each, calls",
+    [
+        # c08, c10, c16-c18: shapes that only the study has
+        ([{"id": "a", "name": "f", "arguments": "{"}, {"arguments": "}"}], [("a", "f", "{}")]),
+        (
+            [
+                {"index": 0, "id": "a", "name": "f", "arguments": "{"},
+                {"index": 0, "id": "b", "arguments": "}"},
+            ],
+            [("a", "f", "{}")],
+        ),
+        (
+            [{"index": 0, "id": "a", "name": "f", "arguments": "[1"}, {"index": 0, "arguments": "] "}],
+            [("a", "f", "[1] ")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": '{"a":2}'}],
+            [(None, "f", "{}"), (None, "f", '{"a":2}')],
+        ),
+        (
+            [
+                {"index": 7, "id": "a", "name": "f"},
+                {"index": "3", "id": "b", "name": "g"},
+                {"index": 3, "arguments": "{}"},
+            ],
+            [("a", "f", ""), ("b", "g", "{}")],
+        ),
+        # without index
+        (
+            [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{"}, {"arguments": "}"}],
+            [(None, "f", "{}"), (None, "g", "{}")],
+        ),
+        ([{"name": "f", "arguments": ""}, {"id": "a", "name": "f", "arguments": "{}"}], [("a", "f", "{}")]),
+        (
+            [{"name": "f", "arguments": ""}, {"id": "a", "name": "g", "arguments": "{}"}],
+            [(None, "f", ""), ("a", "g", "{}")],
+        ),
+        ([{"arguments": "{"}, {"id": "a", "name": "f", "arguments": "}"}], [("a", "f", "{}")]),
+        # the same name again: with everything, with nothing, with the next fragment
+        (
+            [{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": "{}"}],
+            [(None, "f", "{}")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "name": "f", "arguments": ""}],
+            [(None, "f", "{}")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": "{"}, {"index": 0, "name": "f", "arguments": "}"}],
+            [(None, "f", "{}")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": "{}"}, {"index": 0, "id": "b", "name": "g"}],
+            [(None, "f", "{}"), ("b", "g", "")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": "{"}, {"index": 0, "name": "fx", "arguments": "}"}],
+            [(None, "f", "{}")],
+        ),
+        # one id for two calls
+        (
+            [
+                {"index": 0, "id": "a", "name": "f", "arguments": "{}"},
+                {"index": 1, "id": "a", "name": "f", "arguments": "{"},
+                {"index": 1, "arguments": "}"},
+            ],
+            [("a", "f", "{}"), (None, "f", "{}")],
+        ),
+        # odd values
+        (
+            [
+                {"index": True, "id": 5, "name": ["f"], "arguments": 1.5},
+                {"index": None, "id": " ", "name": " "},
+            ],
+            [(None, None, "1.5")],
+        ),
+        (
+            [{"index": 0, "id": "None", "name": "null", "arguments": "11"}, {"index": 0, "arguments": "11"}],
+            [(None, "null", "1111")],
+        ),
+        (
+            [{"index": 0, "name": "f", "arguments": '{"a": "\\'}, {"index": 0, "arguments": '""}'}],
+            [(None, "f", '{"a": "\\""}')],
+        ),
+    ],
+)
 def test_fragments(each: List[Json], calls: Any) -> None:
     assert fragments(*each) == calls
 
 
 def test_neighbours_in_one_list_are_different_calls() -> None:
-    chunk = delta(tool_calls=[{"function": {"name": "f", "arguments": None}}, {"name": "g"}, "?", {"function": {"name": "g"}}])
+    chunk = delta(
+        tool_calls=[
+            {"function": {"name": "f", "arguments": None}},
+            {"name": "g"},
+            "?",
+            {"function": {"name": "g"}},
+        ]
+    )
     assert Fold().read([chunk]).brief() == [(None, "f", ""), (None, "g", ""), (None, "g", "")]
 
 
 def test_the_deprecated_field_is_a_copy() -> None:
     call = {"id": "a", "function": {"name": "f", "arguments": "{}"}}
-    assert Fold().read([delta(tool_calls=[call], function_call=call["function"])]).brief() == [("a", "f", "{}")]
+    assert Fold().read([delta(tool_calls=[call], function_call=call["function"])]).brief() == [
+        ("a", "f", "{}")
+    ]
 
 
 def test_repeated_fragments_are_no_news() -> None:
@@ -397,51 +607,105 @@ def test_repeated_fragments_are_no_news() -> None:
 
 
 # ---- the rest of a chunk
-@pytest.mark.parametrize("words, finish", [
-    (["stop"], "stop"), ([None, "", " ", 5, ["stop"]], None), (["length", "stop"], "length"), (["STOP", "Tool_Calls"], "tool_calls"),
-    (["content_filter", "tool_calls"], "content_filter"), (["max_tokens", "sensitive"], "length"), (["network_error", "length"], "error"),
-    (["insufficient_system_resource"], "error"), (["abort"], "error"), (["repetition_truncation"], "error"), (["end_turn"], "stop"),
-    (["model_context_window_exceeded", "length"], "context"),
-    (["error", "model_context_window_exceeded"], "error"), (["function_call"], "tool_calls"),
-])
+@pytest.mark.parametrize(
+    "words, finish",
+    [
+        (["stop"], "stop"),
+        ([None, "", " ", 5, ["stop"]], None),
+        (["length", "stop"], "length"),
+        (["STOP", "Tool_Calls"], "tool_calls"),
+        (["content_filter", "tool_calls"], "content_filter"),
+        (["max_tokens", "sensitive"], "length"),
+        (["network_error", "length"], "error"),
+        (["insufficient_system_resource"], "error"),
+        (["abort"], "error"),
+        (["repetition_truncation"], "error"),
+        (["end_turn"], "stop"),
+        (["model_context_window_exceeded", "length"], "context"),
+        (["error", "model_context_window_exceeded"], "error"),
+        (["function_call"], "tool_calls"),
+    ],
+)
 def test_finish_reasons(words: List[Any], finish: Any) -> None:
     assert Fold().read([{"choices": [{"finish_reason": word}]} for word in words]).reader.finish == finish
 
 
-@pytest.mark.parametrize("chunk", [
-    {"error": {"message": "m"}}, {"error": "m"}, {"error": True, "message": "m"}, {"object": "error", "message": "m", "choices": [{}]},
-    {"type": "error", "message": "m"}, {"base_resp": {"status_code": 1008, "status_msg": "m"}, "choices": None},
-    {"code": 20015, "message": "m"},
-    {"code": "x", "msg": "m", "data": None}, {"message": "m"}, {"detail": ["m"]}, {"status": 404, "title": "m"},
-    {"data": {"error": {"message": "m"}}},
-    {"error": {"message": "m"}, "data": {"choices": [{}]}}, {"choices": [{"error": {"message": "m"}, "finish_reason": "error"}]},
-])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"error": {"message": "m"}},
+        {"error": "m"},
+        {"error": True, "message": "m"},
+        {"object": "error", "message": "m", "choices": [{}]},
+        {"type": "error", "message": "m"},
+        {"base_resp": {"status_code": 1008, "status_msg": "m"}, "choices": None},
+        {"code": 20015, "message": "m"},
+        {"code": "x", "msg": "m", "data": None},
+        {"message": "m"},
+        {"detail": ["m"]},
+        {"status": 404, "title": "m"},
+        {"data": {"error": {"message": "m"}}},
+        {"error": {"message": "m"}, "data": {"choices": [{}]}},
+        {"choices": [{"error": {"message": "m"}, "finish_reason": "error"}]},
+    ],
+)
 def test_errors(chunk: Json) -> None:
     fold = Fold().read([delta(content="a"), chunk, delta(content="b")]).end()
     assert "m" in json.dumps(fold.reader.error)
     assert (fold.texts["text"], fold.reader.chunks) == ("a", 3)
 
 
-@pytest.mark.parametrize("chunk", [
-    {}, {"choices": None}, {"error": None, "choices": []}, {"type": "ping"}, {"code": 0, "message": "ok"},
-    {"message": {"content": "a"}}, {"data": {}},
-    {"base_resp": {"status_code": 0}, "choices": [{}]}, {"base_resp": "x"}, {"status": 200}, {"message": "m", "usage": {"total_tokens": 1}},
-])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {},
+        {"choices": None},
+        {"error": None, "choices": []},
+        {"type": "ping"},
+        {"code": 0, "message": "ok"},
+        {"message": {"content": "a"}},
+        {"data": {}},
+        {"base_resp": {"status_code": 0}, "choices": [{}]},
+        {"base_resp": "x"},
+        {"status": 200},
+        {"message": "m", "usage": {"total_tokens": 1}},
+    ],
+)
 def test_no_errors(chunk: Json) -> None:
     assert Fold().read([chunk]).reader.error is None
 
 
 def test_envelopes() -> None:
-    assert texts(Answer(), {"success": True, "message": "success", "data": message(content="hi")}) == ("", "hi", "")
+    assert texts(Answer(), {"success": True, "message": "success", "data": message(content="hi")}) == (
+        "",
+        "hi",
+        "",
+    )
 
 
-@pytest.mark.parametrize("blocks, total", [
-    ([{"usage": {"total_tokens": 1}}, {"usage": {"total_tokens": 0, "prompt_tokens": "0", "total_characters": 5, "ok_tokens": None}}], 1),
-    ([{"usage": {"total_tokens": 1}}, {"usage": {"total_tokens": "2"}}, {"usage": [1]}], "2"),
-    ([{"x_groq": {"usage": {"total_tokens": 1.0}}}, {"x_groq": 5}], 1.0),
-    ([{"choices": [{"usage": {"total_tokens": 1}}]}], 1),
-    ([{"choices": [{"message": {"usage": {"total_tokens": 1}}}]}], 1),
-])
+@pytest.mark.parametrize(
+    "blocks, total",
+    [
+        (
+            [
+                {"usage": {"total_tokens": 1}},
+                {
+                    "usage": {
+                        "total_tokens": 0,
+                        "prompt_tokens": "0",
+                        "total_characters": 5,
+                        "ok_tokens": None,
+                    }
+                },
+            ],
+            1,
+        ),
+        ([{"usage": {"total_tokens": 1}}, {"usage": {"total_tokens": "2"}}, {"usage": [1]}], "2"),
+        ([{"x_groq": {"usage": {"total_tokens": 1.0}}}, {"x_groq": 5}], 1.0),
+        ([{"choices": [{"usage": {"total_tokens": 1}}]}], 1),
+        ([{"choices": [{"message": {"usage": {"total_tokens": 1}}}]}], 1),
+    ],
+)
 def test_usage(blocks: List[Json], total: Any) -> None:
     usage = Fold().read(blocks).reader.usage
     assert usage is not None and usage["total_tokens"] == total
@@ -452,21 +716,88 @@ def test_model() -> None:
 
 
 # ---- properties
-scalars = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.text(max_size=4),
-                    st.sampled_from(["<think>", "</think>", "\ud83c", "\udfaf", "{", "}", '{"a":1}',
-                                     "stop", "length", "error", "f", "thinking"]))
-KEYS = ["choices", "delta", "message", "content", "reasoning", "reasoning_content", "reasoning_details",
-        "tool_calls", "function_call", "function",
-        "index", "id", "name", "arguments", "finish_reason", "usage", "x_groq", "logprobs",
-        "annotations", "refusal", "text", "type", "data", "object",
-        "model", "extra_content", "summary", "thinking", "total_tokens", "error", "base_resp", "detail", "code"]
-values = st.recursive(scalars, lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)), max_leaves=8)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 9),
+    st.floats(),
+    st.text(max_size=4),
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "\ud83c",
+            "\udfaf",
+            "{",
+            "}",
+            '{"a":1}',
+            "stop",
+            "length",
+            "error",
+            "f",
+            "thinking",
+        ]
+    ),
+)
+KEYS = [
+    "choices",
+    "delta",
+    "message",
+    "content",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "tool_calls",
+    "function_call",
+    "function",
+    "index",
+    "id",
+    "name",
+    "arguments",
+    "finish_reason",
+    "usage",
+    "x_groq",
+    "logprobs",
+    "annotations",
+    "refusal",
+    "text",
+    "type",
+    "data",
+    "object",
+    "model",
+    "extra_content",
+    "summary",
+    "thinking",
+    "total_tokens",
+    "error",
+    "base_resp",
+    "detail",
+    "code",
+]
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
 deltas = st.dictionaries(st.sampled_from(KEYS), values, max_size=5)
-choices_ = st.fixed_dictionaries({}, optional={"delta": deltas, "message": deltas, "finish_reason": scalars,
-                                                "usage": values, "logprobs": values})
-chunks_ = st.one_of(st.dictionaries(st.sampled_from(KEYS), values, max_size=5),
-                    st.fixed_dictionaries({"choices": st.lists(choices_, max_size=2)}, optional={"usage": values, "object": scalars}))
+choices_ = st.fixed_dictionaries(
+    {},
+    optional={
+        "delta": deltas,
+        "message": deltas,
+        "finish_reason": scalars,
+        "usage": values,
+        "logprobs": values,
+    },
+)
+chunks_ = st.one_of(
+    st.dictionaries(st.sampled_from(KEYS), values, max_size=5),
+    st.fixed_dictionaries(
+        {"choices": st.lists(choices_, max_size=2)}, optional={"usage": values, "object": scalars}
+    ),
+)
 
 
 @given(st.lists(chunks_, max_size=8), st.sampled_from(ANSWERS))
@@ -490,7 +821,7 @@ def test_cut_texts_say_the_same(text: str, head: str, places: List[int]) -> None
 @given(st.text(max_size=30), st.text(st.characters(min_codepoint=0x10000), max_size=4))
 def test_pairs_cut_between_deltas(text: str, emoji: str) -> None:
     units = (text + emoji).encode("utf-16-le")
-    halves = [units[i:i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
+    halves = [units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
     assert texts(Answer(), *[delta(content=half) for half in halves]) == ("", text + emoji, "")
 
 

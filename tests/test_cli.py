@@ -1,4 +1,5 @@
 """The command: arguments, exit statuses, and a server that really runs."""
+
 from __future__ import annotations
 
 import asyncio
@@ -37,7 +38,11 @@ models:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key and no configuration of the person who runs the tests."""
     for name in list(os.environ):
-        if name.endswith("_API_KEY") or name.startswith(("RPROXY_", "XDG_CONFIG")) or name.lower().endswith("_proxy"):
+        if (
+            name.endswith("_API_KEY")
+            or name.startswith(("RPROXY_", "XDG_CONFIG"))
+            or name.lower().endswith("_proxy")
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -52,10 +57,11 @@ def config_file(tmp_path: Path, text: str = GOOD) -> str:
 
 # ---------------------------------------------------------------------------------------------- arguments
 
+
 def test_version(capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
-    assert stop.value.code == 0 and capsys.readouterr().out == "rproxy %s\n" % __version__
+    assert stop.value.code == 0 and capsys.readouterr().out == f"rproxy {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -66,7 +72,9 @@ def test_every_help_ends_with_an_example(command: str, capsys: Any) -> None:
     assert last.startswith("example: rproxy " + command)
 
 
-@pytest.mark.parametrize("argv", [[], ["dance"], ["serve", "--port", "1"], ["serve", "--log-level", "loud"], ["check", "--demo"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["dance"], ["serve", "--port", "1"], ["serve", "--log-level", "loud"], ["check", "--demo"]]
+)
 def test_wrong_usage_is_2(argv: List[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(argv)
@@ -75,16 +83,21 @@ def test_wrong_usage_is_2(argv: List[str], capsys: Any) -> None:
 
 # ---------------------------------------------------------------------------------------------- check
 
+
 def test_check_shows_where_the_models_lead(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("MY_KEY", "sk-0123456789")
     assert main(["check", "-c", config_file(tmp_path)]) == 0
     first, *models = capsys.readouterr().out.splitlines()
     assert first.endswith("my.yaml: good")
-    assert [" ".join(line.split()) for line in models] == ["gpt-5.5 -> deepseek-v4-pro @ deepseek (deepseek)",
-                                                           "* -> the same name @ 127.0.0.1:9 (generic)"]
+    assert [" ".join(line.split()) for line in models] == [
+        "gpt-5.5 -> deepseek-v4-pro @ deepseek (deepseek)",
+        "* -> the same name @ 127.0.0.1:9 (generic)",
+    ]
 
 
-def test_check_tells_that_serve_would_refuse_an_open_address(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_check_tells_that_serve_would_refuse_an_open_address(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     assert main(["check", "-c", config_file(tmp_path, "server: {listen_addr: '0.0.0.0:3000'}\n" + GOOD)]) == 0
     assert "--insecure" in capsys.readouterr().err
@@ -93,7 +106,9 @@ def test_check_tells_that_serve_would_refuse_an_open_address(tmp_path: Path, mon
 def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     (tmp_path / "config.yaml").write_text(GOOD, encoding="utf-8")
-    monkeypatch.setenv("RPROXY_CONFIG", config_file(tmp_path, "server:\n  tool_type_allowlist: [function]\n" + GOOD))
+    monkeypatch.setenv(
+        "RPROXY_CONFIG", config_file(tmp_path, "server:\n  tool_type_allowlist: [function]\n" + GOOD)
+    )
     assert main(["check"]) == 0
     assert "warning: " in capsys.readouterr().err
     monkeypatch.delenv("RPROXY_CONFIG")
@@ -102,14 +117,19 @@ def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
     assert "--config config.yaml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("argv, text, complaint", [
-    (["check"], GOOD.replace("api_key", "api_kay"), r"my\.yaml:3:\d+: .*did you mean 'api_key'"),
-    (["check"], GOOD, r"my\.yaml:3:\d+: .*MY_KEY"),
-    (["serve"], "models: []", "models"),
-    (["serve", "--listen", "0.0.0.0:0"], GOOD.replace("$MY_KEY", "k"), "--insecure"),
-    (["serve", "--listen", "nonsense"], GOOD.replace("$MY_KEY", "k"), "HOST:PORT"),
-])
-def test_an_unusable_configuration_is_78(argv: List[str], text: str, complaint: str, tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize(
+    "argv, text, complaint",
+    [
+        (["check"], GOOD.replace("api_key", "api_kay"), r"my\.yaml:3:\d+: .*did you mean 'api_key'"),
+        (["check"], GOOD, r"my\.yaml:3:\d+: .*MY_KEY"),
+        (["serve"], "models: []", "models"),
+        (["serve", "--listen", "0.0.0.0:0"], GOOD.replace("$MY_KEY", "k"), "--insecure"),
+        (["serve", "--listen", "nonsense"], GOOD.replace("$MY_KEY", "k"), "HOST:PORT"),
+    ],
+)
+def test_an_unusable_configuration_is_78(
+    argv: List[str], text: str, complaint: str, tmp_path: Path, capsys: Any
+) -> None:
     assert main([*argv, "-c", config_file(tmp_path, text)]) == 78
     out, err = capsys.readouterr()
     assert not out and err.startswith("rproxy: ") and re.search(complaint, err)
@@ -132,13 +152,19 @@ def test_a_port_in_use_is_78_and_says_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         argv = [sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", address]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 78 and "another program uses this port" in done.stderr and "--listen" in done.stderr and not done.stdout
+    assert (
+        done.returncode == 78
+        and "another program uses this port" in done.stderr
+        and "--listen" in done.stderr
+        and not done.stdout
+    )
 
 
 # ---------------------------------------------------------------------------------------------- serve
+
 
 class Server:
     """A running ``rproxy serve``: its process, banner and base URL (with ``/v1``)."""
@@ -148,8 +174,13 @@ class Server:
         self.url = banner.split(" on ", 1)[1].split(maxsplit=1)[0]
 
     async def post(self, **body: Any) -> Any:
-        return await AsyncHTTPClient().fetch(self.url + "/responses", method="POST", body=json.dumps(body), raise_error=False,
-                                             headers={"Content-Type": "application/json"})
+        return await AsyncHTTPClient().fetch(
+            self.url + "/responses",
+            method="POST",
+            body=json.dumps(body),
+            raise_error=False,
+            headers={"Content-Type": "application/json"},
+        )
 
     async def stop(self, number: int = signal.SIGINT) -> Tuple[int, str]:
         """Exit status and log."""
@@ -161,14 +192,23 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def served(*options: str) -> AsyncIterator[Server]:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "--listen", "127.0.0.1:0", *options,
-                                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "rproxy",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        *options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout is not None
     banner = ""
     try:
         while "Stop:" not in banner:
             line = await asyncio.wait_for(process.stdout.readline(), 15)
-            assert line, "it ended: %s" % (await process.communicate())[1].decode()
+            assert line, f"it ended: {(await process.communicate())[1].decode()}"
             banner += line.decode()
         yield Server(process, banner)
     finally:
@@ -179,19 +219,39 @@ async def served(*options: str) -> AsyncIterator[Server]:
 
 async def test_demo_serves_what_the_banner_says() -> None:
     async with served("--demo") as server:
-        assert 'openai_base_url="%s"' % server.url in server.banner and "gpt-5.5" in server.banner
-        whole = json.loads((await server.post(model="gpt-5.5", input="What is 2+2? Reply with just the number.")).body)
+        assert f'openai_base_url="{server.url}"' in server.banner and "gpt-5.5" in server.banner
+        whole = json.loads(
+            (await server.post(model="gpt-5.5", input="What is 2+2? Reply with just the number.")).body
+        )
         assert whole["status"] == "completed" and whole["output"][-1]["content"][0]["text"] == "4"
         assert [item["type"] for item in whole["output"]] == ["reasoning", "message"]
         stream = (await server.post(model="any name", input="hello", stream=True)).body.decode()
         types = re.findall(r"^event: (.+)$", stream, re.M)
-        assert types[0] == "response.created" and types[-1] == "response.completed" and "response.output_text.delta" in types
-        tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+        assert (
+            types[0] == "response.created"
+            and types[-1] == "response.completed"
+            and "response.output_text.delta" in types
+        )
+        tool = {
+            "type": "function",
+            "name": "get_weather",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
         asked = json.loads((await server.post(model="gpt-5.5", input="Weather in Oslo?", tools=[tool])).body)
         call = asked["output"][-1]
-        assert (call["type"], call["name"], json.loads(call["arguments"])) == ("function_call", "get_weather", {"city": "Oslo"})
+        assert (call["type"], call["name"], json.loads(call["arguments"])) == (
+            "function_call",
+            "get_weather",
+            {"city": "Oslo"},
+        )
         output = {"type": "function_call_output", "call_id": call["call_id"], "output": "3 degrees"}
-        told = json.loads((await server.post(model="gpt-5.5", input=[output], tools=[tool], previous_response_id=asked["id"])).body)
+        told = json.loads(
+            (
+                await server.post(
+                    model="gpt-5.5", input=[output], tools=[tool], previous_response_id=asked["id"]
+                )
+            ).body
+        )
         assert "3 degrees" in told["output"][-1]["content"][0]["text"]
         models = json.loads((await AsyncHTTPClient().fetch(server.url + "/models")).body)
         assert [m["id"] for m in models["data"]] == ["gpt-5.5", "codex-auto-review"]
@@ -203,7 +263,11 @@ async def test_serves_a_file_and_stops_on_term(tmp_path: Path, monkeypatch: Any)
     monkeypatch.setenv("MY_KEY", "sk-0123456789")
     text = "server:\n  log_format: json\n  auth: {enabled: true, keys: [sk-client]}\n" + GOOD
     async with served("--config", config_file(tmp_path, text), "--log-level", "debug") as server:
-        assert "my.yaml" in server.banner and "Authorization: Bearer" in server.banner and "sk-" not in server.banner
+        assert (
+            "my.yaml" in server.banner
+            and "Authorization: Bearer" in server.banner
+            and "sk-" not in server.banner
+        )
         assert (await server.post(model="gpt-5.5", input="hi")).code == 401
         status, log = await server.stop(signal.SIGTERM)
     assert status == 0
@@ -219,14 +283,25 @@ def test_profiles_are_listed(capsys: Any) -> None:
     assert "api.deepseek.com" in deepseek and any("also called kimi" in line for line in lines)
 
 
-@pytest.mark.parametrize("name, model, wire", [
-    ("deepseek", "", "chat"), ("openrouter", "deepseek/deepseek-v4-pro", "chat"), ("kimi", "", "responses"),
-    ("openai", "gpt-5.5", "responses")])
+@pytest.mark.parametrize(
+    "name, model, wire",
+    [
+        ("deepseek", "", "chat"),
+        ("openrouter", "deepseek/deepseek-v4-pro", "chat"),
+        ("kimi", "", "responses"),
+        ("openai", "gpt-5.5", "responses"),
+    ],
+)
 def test_a_profile_can_be_copied(name: str, model: str, wire: str, capsys: Any) -> None:
     assert main(["profiles", name, model, "--wire", wire]) == 0
     printed = capsys.readouterr().out
-    text = "models:\n- model: m\n  provider:\n    base_url: http://h\n    profile: %s\n" % name
-    copied = parse_config((text + textwrap.indent(printed, "    ")).encode(), "c", {}).models[0].providers[0].profile
+    text = f"models:\n- model: m\n  provider:\n    base_url: http://h\n    profile: {name}\n"
+    copied = (
+        parse_config((text + textwrap.indent(printed, "    ")).encode(), "c", {})
+        .models[0]
+        .providers[0]
+        .profile
+    )
     assert copied == choose_profile(name, "", model, wire=wire)
 
 

@@ -1,4 +1,5 @@
 """``rproxy codex``: how Codex is found, started and told, with a stand-in for it; and the real one, if `CODEX_BIN` names it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -35,7 +36,7 @@ models:
 def program(path: Path, text: str = "") -> Path:
     """An executable file: the stand-in for Codex, or ``text``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text or "#!%s\n%s" % (sys.executable, STAND_IN.read_text()), encoding="utf-8")
+    path.write_text(text or f"#!{sys.executable}\n{STAND_IN.read_text()}", encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
@@ -44,13 +45,23 @@ def program(path: Path, text: str = "") -> Path:
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A home of its own, with the stand-in as the only codex, a configuration, and an empty folder for temporary files."""
     for name in list(os.environ):
-        if name.endswith("_API_KEY") or name.startswith(("RPROXY_", "XDG_CONFIG", "CODEX_")) or name.lower().endswith("_proxy"):
+        if (
+            name.endswith("_API_KEY")
+            or name.startswith(("RPROXY_", "XDG_CONFIG", "CODEX_"))
+            or name.lower().endswith("_proxy")
+        ):
             monkeypatch.delenv(name)
     (tmp_path / "tmp").mkdir()
     (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
     program(tmp_path / "bin" / "codex")
-    for name, value in {"HOME": tmp_path, "TMPDIR": tmp_path / "tmp", "PATH": tmp_path / "bin", "REPORT": tmp_path / "report",
-                        "PYTHONPATH": ROOT, "RPROXY_CONFIG": tmp_path / "config.yaml"}.items():
+    for name, value in {
+        "HOME": tmp_path,
+        "TMPDIR": tmp_path / "tmp",
+        "PATH": tmp_path / "bin",
+        "REPORT": tmp_path / "report",
+        "PYTHONPATH": ROOT,
+        "RPROXY_CONFIG": tmp_path / "config.yaml",
+    }.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
@@ -64,14 +75,23 @@ def report(home: Path) -> Json:
 
 # ---- a run
 
+
 def test_a_run_tells_codex_everything_and_leaves_nothing(home: Path, capsys: Any) -> None:
     assert main(["codex", "--", "exec", "-m", "local-llama", "go"]) == 0
     told = report(home)
     settings = dict(setting.split("=", 1) for setting in told["args"][1::2] if "=" in setting)
     assert told["args"][-4:] == ["exec", "-m", "local-llama", "go"]
-    assert settings["model"] == '"local-llama"' and settings["model_provider"] == '"rproxy"' and settings["web_search"] == '"disabled"'
+    assert (
+        settings["model"] == '"local-llama"'
+        and settings["model_provider"] == '"rproxy"'
+        and settings["web_search"] == '"disabled"'
+    )
     provider = settings["model_providers.rproxy"]
-    assert 'wire_api="responses"' in provider and "supports_websockets=true" in provider and 'env_key="RPROXY_API_KEY"' in provider
+    assert (
+        'wire_api="responses"' in provider
+        and "supports_websockets=true" in provider
+        and 'env_key="RPROXY_API_KEY"' in provider
+    )
     key = told["env"]["RPROXY_API_KEY"]
     assert len(key) >= 24 and key not in json.dumps(told["args"])
     assert [entry["slug"] for entry in told["catalog"]["models"]] == ["gpt-5.5", "local-llama"]
@@ -84,7 +104,11 @@ def test_the_catalog_has_codex_own_prompt_and_our_facts(home: Path) -> None:
     entry = report(home)["catalog"]["models"][0]
     assert entry["base_instructions"] == "Classic." and entry["model_messages"] and entry["new_field"] == 2
     assert (entry["upgrade"], entry["service_tiers"]) == (None, [])
-    assert (entry["context_window"], entry["input_modalities"], entry["default_reasoning_level"]) == (1_000_000, ["text"], "high")
+    assert (entry["context_window"], entry["input_modalities"], entry["default_reasoning_level"]) == (
+        1_000_000,
+        ["text"],
+        "high",
+    )
 
 
 def test_a_prompt_of_the_configuration_wins(home: Path) -> None:
@@ -119,7 +143,9 @@ def test_the_exit_status_is_passed_on(home: Path, monkeypatch: Any, act: str, st
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 5), (signal.SIGINT, 6)])
 async def test_signals_are_passed_on(home: Path, number: int, status: int) -> None:
     environ = dict(os.environ, ACT="wait")
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "codex", env=environ, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "rproxy", "codex", env=environ, start_new_session=True
+    )
     until = time.monotonic() + 15
     while not (home / "report.ready").exists():
         assert time.monotonic() < until and process.returncode is None
@@ -131,13 +157,19 @@ async def test_signals_are_passed_on(home: Path, number: int, status: int) -> No
 
 # ---- the installed Codex
 
-@pytest.mark.parametrize("environ, complaint", [
-    ({"PATH": "/nowhere"}, r"no codex in \$PATH.*npm install"),
-    ({"CODEX_BIN": "/nowhere/codex"}, r"\$CODEX_BIN is /nowhere/codex"),
-    ({"STAND_IN_VERSION": "0.99.1"}, r"Codex 0\.99\.1.*0\.134\.0 or newer.*npm install"),
-    ({"STAND_IN_VERSION": "of yesterday"}, "does not look like Codex"),
-])
-def test_no_codex_or_the_wrong_one(home: Path, environ: Dict[str, str], complaint: str, monkeypatch: Any, capsys: Any) -> None:
+
+@pytest.mark.parametrize(
+    "environ, complaint",
+    [
+        ({"PATH": "/nowhere"}, r"no codex in \$PATH.*npm install"),
+        ({"CODEX_BIN": "/nowhere/codex"}, r"\$CODEX_BIN is /nowhere/codex"),
+        ({"STAND_IN_VERSION": "0.99.1"}, r"Codex 0\.99\.1.*0\.134\.0 or newer.*npm install"),
+        ({"STAND_IN_VERSION": "of yesterday"}, "does not look like Codex"),
+    ],
+)
+def test_no_codex_or_the_wrong_one(
+    home: Path, environ: Dict[str, str], complaint: str, monkeypatch: Any, capsys: Any
+) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(CodexError, match=complaint):
@@ -152,11 +184,19 @@ def test_no_key_is_told_as_by_the_other_commands(home: Path, monkeypatch: Any, c
     assert "export DEEPSEEK_API_KEY" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", ["@openai/codex/node_modules/@openai/codex-linux-x64/vendor/any", "@openai/codex-linux-x64/vendor/any",
-                                   "@openai/codex/vendor/any"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "@openai/codex/node_modules/@openai/codex-linux-x64/vendor/any",
+        "@openai/codex-linux-x64/vendor/any",
+        "@openai/codex/vendor/any",
+    ],
+)
 def test_the_program_behind_the_launcher_of_npm(home: Path, place: str) -> None:
     modules = home / "lib" / "node_modules"
-    launcher = program(modules / "@openai" / "codex" / "bin" / "codex.js", "#!/bin/sh\necho codex-cli 0.1.0\n")
+    launcher = program(
+        modules / "@openai" / "codex" / "bin" / "codex.js", "#!/bin/sh\necho codex-cli 0.1.0\n"
+    )
     program(modules / place / "bin" / "codex-code-mode-host", "#!/bin/sh\n")
     native = program(modules / place / "bin" / "codex")
     (home / "bin" / "codex").unlink()
@@ -164,21 +204,31 @@ def test_the_program_behind_the_launcher_of_npm(home: Path, place: str) -> None:
     assert find_codex(os.environ) == (str(native), "0.169.0")
 
 
-@pytest.mark.parametrize("args, model", [
-    ([], None), (["exec", "-m", "a", "go"], "a"), (["--model", "a"], "a"), (["exec", "--model=a/b"], "a/b"), (["exec", "-m"], ""),
-])
+@pytest.mark.parametrize(
+    "args, model",
+    [
+        ([], None),
+        (["exec", "-m", "a", "go"], "a"),
+        (["--model", "a"], "a"),
+        (["exec", "--model=a/b"], "a/b"),
+        (["exec", "-m"], ""),
+    ],
+)
 def test_the_model_among_the_arguments(args: List[str], model: Any) -> None:
     assert wanted_model(args) == model
 
 
 def test_only_globs_and_no_name(home: Path, capsys: Any) -> None:
-    (home / "config.yaml").write_text('models: [{model: "*", provider: {base_url: "http://127.0.0.1:9"}}]', encoding="utf-8")
+    (home / "config.yaml").write_text(
+        'models: [{model: "*", provider: {base_url: "http://127.0.0.1:9"}}]', encoding="utf-8"
+    )
     assert main(["codex"]) == 1
     assert "rproxy codex -- -m NAME" in capsys.readouterr().err
     assert main(["codex", "--", "-m", "any"]) == 0
 
 
 # ---- the profile
+
 
 def test_print_shows_what_write_writes(home: Path, capsys: Any) -> None:
     assert main(["codex", "--print"]) == 0
@@ -193,19 +243,27 @@ def test_print_shows_what_write_writes(home: Path, capsys: Any) -> None:
     assert "codex --profile rproxy" in capsys.readouterr().out
 
 
-def test_write_keeps_what_is_there_and_restore_brings_it_back(home: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_write_keeps_what_is_there_and_restore_brings_it_back(
+    home: Path, monkeypatch: Any, capsys: Any
+) -> None:
     folder = home / "elsewhere"
     monkeypatch.setenv("CODEX_HOME", str(folder))
     folder.mkdir()
     (folder / "my.config.toml").write_text("model = 'mine'\n", encoding="utf-8")
-    for _ in range(2):                                       # the second time it is ours, and only written anew
+    for _ in range(2):  # the second time it is ours, and only written anew
         assert main(["codex", "--write", "--profile", "my"]) == 0
     assert (folder / "my.config.toml.before-rproxy").read_text(encoding="utf-8") == "model = 'mine'\n"
     assert main(["codex", "--restore", "--profile", "my"]) == 0
-    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == {"my.config.toml": "model = 'mine'\n"}
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == {
+        "my.config.toml": "model = 'mine'\n"
+    }
     assert main(["codex", "--restore", "--profile", "my"]) == 1
     assert "nothing is changed" in capsys.readouterr().err
-    assert main(["codex", "--write", "--profile", "new"]) == main(["codex", "--restore", "--profile", "new"]) == 0
+    assert (
+        main(["codex", "--write", "--profile", "new"])
+        == main(["codex", "--restore", "--profile", "new"])
+        == 0
+    )
     assert [path.name for path in folder.iterdir()] == ["my.config.toml"]
 
 
@@ -223,10 +281,16 @@ def test_a_server_with_keys_and_an_address_for_everybody(home: Path) -> None:
     (home / "config.yaml").write_text(server + CONFIG, encoding="utf-8")
     assert main(["codex", "--write"]) == 0
     written = (home / ".codex" / "rproxy.config.toml").read_text(encoding="utf-8")
-    assert 'base_url = "http://127.0.0.1:4000/v1"' in written and 'env_key = "RPROXY_API_KEY"' in written and "abc" not in written
+    assert (
+        'base_url = "http://127.0.0.1:4000/v1"' in written
+        and 'env_key = "RPROXY_API_KEY"' in written
+        and "abc" not in written
+    )
 
 
-@pytest.mark.parametrize("argv", [["--profile", "../x"], ["--print", "--write"], ["--url", "http://h", "--port", "1"], ["--dance"]])
+@pytest.mark.parametrize(
+    "argv", [["--profile", "../x"], ["--print", "--write"], ["--url", "http://h", "--port", "1"], ["--dance"]]
+)
 def test_wrong_usage(home: Path, argv: List[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["codex", *argv])
@@ -235,16 +299,28 @@ def test_wrong_usage(home: Path, argv: List[str]) -> None:
 
 # ---- an rproxy that runs already
 
+
 async def on_running(home: Path, *argv: str, auth: str = "") -> Tuple[int, str]:
     """``rproxy codex`` on a running ``rproxy serve``. :returns: its exit status and what it complains of"""
     (home / "served.yaml").write_text(auth + CONFIG, encoding="utf-8")
-    serve = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "-c", str(home / "served.yaml"),
-                                                 "--listen", "127.0.0.1:0", stdout=asyncio.subprocess.PIPE)
+    serve = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "rproxy",
+        "serve",
+        "-c",
+        str(home / "served.yaml"),
+        "--listen",
+        "127.0.0.1:0",
+        stdout=asyncio.subprocess.PIPE,
+    )
     try:
         assert serve.stdout is not None
         url = (await asyncio.wait_for(serve.stdout.readline(), 10)).decode().split(" on ")[1].split()[0]
         words = [word.format(url=url, port=url.split(":")[2].split("/", maxsplit=1)[0]) for word in argv]
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "codex", *words, stderr=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rproxy", "codex", *words, stderr=asyncio.subprocess.PIPE
+        )
         _, complaint = await asyncio.wait_for(process.communicate(), 20)
         return process.returncode or 0, complaint.decode()
     finally:
@@ -256,7 +332,10 @@ async def on_running(home: Path, *argv: str, auth: str = "") -> Tuple[int, str]:
 async def test_a_running_rproxy(home: Path, argv: Tuple[str, ...]) -> None:
     assert await on_running(home, *argv, "--", "exec", "go") == (0, "")
     told = report(home)
-    assert told["catalog"]["models"][0]["base_instructions"] == "Classic." and told["env"]["RPROXY_API_KEY"] == "rproxy"
+    assert (
+        told["catalog"]["models"][0]["base_instructions"] == "Classic."
+        and told["env"]["RPROXY_API_KEY"] == "rproxy"
+    )
 
 
 async def test_a_running_rproxy_with_keys(home: Path, monkeypatch: Any) -> None:
@@ -283,28 +362,47 @@ async def rproxy_codex(home: Path, *argv: str) -> Tuple[int, List[Json], str]:
     """:returns: exit status, Codex' finished items, stderr"""
     environ = dict(os.environ, CODEX_BIN=REAL, PATH="%s:/usr/bin:/bin" % (home / "bin"))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "rproxy", "codex", *argv, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, limit=1 << 24)
+        sys.executable,
+        "-m",
+        "rproxy",
+        "codex",
+        *argv,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=1 << 24,
+    )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     events = [json.loads(line) for line in out.decode().splitlines() if line.startswith('{"type"')]
-    return process.returncode or 0, [event["item"] for event in events if event["type"] == "item.completed"], err.decode()
+    return (
+        process.returncode or 0,
+        [event["item"] for event in events if event["type"] == "item.completed"],
+        err.decode(),
+    )
 
 
 class TestReal:
     pytestmark = real
 
     async def test_codex_on_the_demo_provider(self, home: Path) -> None:
-        status, items, err = await rproxy_codex(home, "--demo", "--log-file", "log", "--", *EXEC, "run `echo from-demo`")
+        status, items, err = await rproxy_codex(
+            home, "--demo", "--log-file", "log", "--", *EXEC, "run `echo from-demo`"
+        )
         assert status == 0, err
-        assert [item["aggregated_output"] for item in items if item["type"] == "command_execution"] == ["from-demo\n"]
-        assert [item for item in items if item["type"] == "error"] == []             # such as: no metadata for the model
+        assert [item["aggregated_output"] for item in items if item["type"] == "command_execution"] == [
+            "from-demo\n"
+        ]
+        assert [item for item in items if item["type"] == "error"] == []  # such as: no metadata for the model
         log = (home / "log").read_text(encoding="utf-8")
         assert "transport=ws" in log and "cache_hit=9" in log and "from-demo" not in log
         assert [path.name for path in (home / "tmp").iterdir() if path.name.startswith("rproxy")] == []
 
     async def test_a_failure_of_the_provider_is_shown_and_is_the_exit_status(self, home: Path) -> None:
         (home / "config.yaml").write_text("server: {retries: 0}\n" + CONFIG, encoding="utf-8")
-        status, _, err = await rproxy_codex(home, "--", *EXEC, "-c", "model_providers.rproxy.stream_max_retries=0", "hello")
+        status, _, err = await rproxy_codex(
+            home, "--", *EXEC, "-c", "model_providers.rproxy.stream_max_retries=0", "hello"
+        )
         assert status == 1, err
 
     async def test_the_first_commands_of_readme(self, home: Path) -> None:
@@ -312,15 +410,33 @@ class TestReal:
         port = free_port()
         (home / "work").mkdir()
         (home / "work" / "file-of-mine").touch()
-        serve = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", "127.0.0.1:%d" % port,
-                                                     stdout=asyncio.subprocess.PIPE)
+        serve = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rproxy",
+            "serve",
+            "--demo",
+            "--listen",
+            f"127.0.0.1:{port}",
+            stdout=asyncio.subprocess.PIPE,
+        )
         try:
             assert serve.stdout is not None and b" on " in await asyncio.wait_for(serve.stdout.readline(), 10)
             process = await asyncio.create_subprocess_exec(
-                REAL, *EXEC, "-c", 'openai_base_url="http://127.0.0.1:%d/v1"' % port, "list the files", cwd=str(home / "work"),
-                env=dict(os.environ, OPENAI_API_KEY="any"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
+                REAL,
+                *EXEC,
+                "-c",
+                f'openai_base_url="http://127.0.0.1:{port}/v1"',
+                "list the files",
+                cwd=str(home / "work"),
+                env=dict(os.environ, OPENAI_API_KEY="any"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+            )
             out, _ = await asyncio.wait_for(process.communicate(), 60)
-            items = [json.loads(line).get("item", {}) for line in out.decode().splitlines() if line.startswith("{")]
+            items = [
+                json.loads(line).get("item", {}) for line in out.decode().splitlines() if line.startswith("{")
+            ]
             said = [item["text"] for item in items if item.get("type") == "agent_message"]
             assert process.returncode == 0 and "file-of-mine" in said[-1] and "Error" not in said[-1], out
         finally:
@@ -330,15 +446,30 @@ class TestReal:
     async def test_the_written_profile_works(self, home: Path) -> None:
         config = 'server: {listen_addr: "127.0.0.1:%d"}\n' + CONFIG
         (home / "config.yaml").write_text(config % free_port(), encoding="utf-8")
-        serve = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", "serve", "--demo", "-c", str(home / "config.yaml"),
-                                                     stdout=asyncio.subprocess.PIPE)
+        serve = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rproxy",
+            "serve",
+            "--demo",
+            "-c",
+            str(home / "config.yaml"),
+            stdout=asyncio.subprocess.PIPE,
+        )
         try:
             assert serve.stdout is not None and b" on " in await asyncio.wait_for(serve.stdout.readline(), 10)
             status, _, err = await rproxy_codex(home, "--write")
             assert status == 0, err
             process = await asyncio.create_subprocess_exec(
-                REAL, "--profile", "rproxy", *EXEC, "Say hello", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE)
+                REAL,
+                "--profile",
+                "rproxy",
+                *EXEC,
+                "Say hello",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
             out, error = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0 and b"You said" in out and b"metadata" not in out, (out, error)
         finally:

@@ -1,4 +1,5 @@
 """Compaction: a whole answer becomes one sealed item, and that item a message again."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -34,19 +35,28 @@ def test_the_trigger_is_the_last_item() -> None:
 def test_the_model_is_asked_for_a_summary() -> None:
     items = [{"role": "user", "content": "hi"}, {"type": "compaction_trigger"}, prompt_item()]
     tools = [{"type": "function", "name": "f"}]
-    body = to_chat_request({"tools": tools, "tool_choice": "none"}, items, Profile(), downstream_model="m").body
+    body = to_chat_request(
+        {"tools": tools, "tool_choice": "none"}, items, Profile(), downstream_model="m"
+    ).body
     assert [message["content"] for message in body["messages"]] == ["hi", PROMPT]
     assert body["tool_choice"] == "none"
 
 
 def test_the_summary_is_one_item_that_says_nothing_in_public() -> None:
     events = compacted(think("hm"), text(" We "), text("met. "), end())
-    assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.output_item.added",
-                                                   "response.output_item.done", "response.completed"]
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.output_item.done",
+        "response.completed",
+    ]
     (item,) = check_stream(events)["output"]
     assert (item["type"], sorted(item)) == ("compaction", ["encrypted_content", "id", "type"])
-    assert item["id"] == "cmp_%s0000" % STEM
-    messages = to_chat_request({}, [item, {"role": "user", "content": "on"}], Profile(), downstream_model="m").body["messages"]
+    assert item["id"] == f"cmp_{STEM}0000"
+    messages = to_chat_request(
+        {}, [item, {"role": "user", "content": "on"}], Profile(), downstream_model="m"
+    ).body["messages"]
     assert messages == [{"role": "user", "content": SUMMARY + "We met."}, {"role": "user", "content": "on"}]
 
 
@@ -54,12 +64,15 @@ def test_a_summary_that_was_cut_is_better_than_none() -> None:
     assert check_stream(compacted(text("We"), end("length")))["status"] == "completed"
 
 
-@pytest.mark.parametrize("chunks, message", [
-    ([text(" \n"), end()], "wrote no summary"),
-    ([call(0, "{}", "c1", "f"), end("tool_calls")], "wrote no summary"),
-    ([text("We"), end("error")], "broke off"),
-    ([], "sent nothing"),
-])
+@pytest.mark.parametrize(
+    "chunks, message",
+    [
+        ([text(" \n"), end()], "wrote no summary"),
+        ([call(0, "{}", "c1", "f"), end("tool_calls")], "wrote no summary"),
+        ([text("We"), end("error")], "broke off"),
+        ([], "sent nothing"),
+    ],
+)
 def test_without_a_summary_the_compaction_fails(chunks: List[Json], message: str) -> None:
     final = check_stream(compacted(*chunks))
     assert (final["status"], final["output"]) == ("failed", [])
@@ -67,11 +80,15 @@ def test_without_a_summary_the_compaction_fails(chunks: List[Json], message: str
 
 
 def test_it_is_silent_until_something_was_said() -> None:
-    stream = CompactionConverter(response_object({"model": "m"}, id="resp_1", created_at=1), ToolTable(), ids=Ids(STEM),
-        now=lambda: COMPLETED)
+    stream = CompactionConverter(
+        response_object({"model": "m"}, id="resp_1", created_at=1),
+        ToolTable(),
+        ids=Ids(STEM),
+        now=lambda: COMPLETED,
+    )
     silent = []
     for chunk in (think("hm"), text("We")):
         stream.feed(chunk)
-        silent.append(stream.silent)
+        silent.append(stream.is_empty)
     assert silent == [True, False]
     assert not stream.visible

@@ -1,4 +1,5 @@
 """The configuration: what loads, what is refused and in which words, where it is looked for, and what happens without a file."""
+
 from __future__ import annotations
 
 import os
@@ -81,22 +82,33 @@ def refusal(text: str, **environ: str) -> str:
 
 
 def server(lines: str) -> str:
-    return "server:\n%s\n%s" % ("\n".join("  " + line for line in lines.split("\n")), MODELS)
+    return "server:\n{}\n{}".format("\n".join("  " + line for line in lines.split("\n")), MODELS)
 
 
 def provider(lines: str, url: str = "https://h.example/v1") -> str:
-    return MODELS.replace("https://h.example/v1", url) + "".join("      %s\n" % line for line in lines.split("\n"))
+    return MODELS.replace("https://h.example/v1", url) + "".join(
+        f"      {line}\n" for line in lines.split("\n")
+    )
 
 
 # ---- what loads
 
+
 def test_the_seeds_file_works_unchanged() -> None:
     config = parse(SEED, DEEPSEEK_API_KEY=SECRET)
-    assert (config.server.listen_addr, config.server.request_timeout, config.server.log_level) == ("0.0.0.0:3000", 30.0, "info")
+    assert (config.server.listen_addr, config.server.request_timeout, config.server.log_level) == (
+        "0.0.0.0:3000",
+        30.0,
+        "info",
+    )
     assert config.server.auth == Auth(False, ("sk-your-key-here",))
     assert config.server.tool_type_allowlist == ("function",)
     first, second = config.models
-    assert (first.model, first.downstream_model, second.downstream_model) == ("gpt-5.5", "deepseek-v4-pro", "deepseek-v4-flash")
+    assert (first.model, first.downstream_model, second.downstream_model) == (
+        "gpt-5.5",
+        "deepseek-v4-pro",
+        "deepseek-v4-flash",
+    )
     assert (first.providers[0].base_url, first.providers[0].api_key) == ("https://api.deepseek.com", SECRET)
     assert first.providers[0].name == first.providers[0].profile.name == "deepseek"
     assert config.path == "config.yaml"
@@ -104,7 +116,8 @@ def test_the_seeds_file_works_unchanged() -> None:
     assert config.warnings == (
         "config.yaml:14:5: server.tool_type_allowlist: this list is obeyed to the letter and cripples Codex; it lacks custom (apply_patch, "
         "its way to edit files), namespace (the tools of MCP servers and its subagents), tool_search (the tools that it loads when it "
-        "needs them)",)
+        "needs them)",
+    )
 
 
 def test_a_smallest_file_has_the_defaults() -> None:
@@ -120,50 +133,80 @@ def test_null_is_the_default() -> None:
 
 
 def test_secrets_do_not_show_in_a_repr() -> None:
-    text = server("auth: {enabled: true, keys: [$K]}") + "      api_key: $K\n      headers: {X-Key: $K}\n      query: {k: $K}\n" + \
-        "      http_proxy: http://u:${K}@p:80\nstore: {kind: redis, url: 'redis://:${K}@h'}\n"
+    text = (
+        server("auth: {enabled: true, keys: [$K]}")
+        + "      api_key: $K\n      headers: {X-Key: $K}\n      query: {k: $K}\n"
+        + "      http_proxy: http://u:${K}@p:80\nstore: {kind: redis, url: 'redis://:${K}@h'}\n"
+    )
     config = parse(text, K=SECRET)
     assert config.server.auth.keys == (SECRET,)
-    assert config.models[0].providers[0].http_proxy == "http://u:%s@p:80" % SECRET
-    assert config.store.url == "redis://:%s@h" % SECRET
+    assert config.models[0].providers[0].http_proxy == f"http://u:{SECRET}@p:80"
+    assert config.store.url == f"redis://:{SECRET}@h"
     assert SECRET not in repr(config)
 
 
-@pytest.mark.parametrize("written, read", [
-    ("https://h.example/v1", "https://h.example/v1"), ("https://h.example/v1/", "https://h.example/v1"),
-    ("https://h.example/v1/chat/completions", "https://h.example/v1"), ("https://h.example/v1/chat/completions//", "https://h.example/v1"),
-    ("https://h.example", "https://h.example"), ("https://h.example/", "https://h.example"), ("http://[::1]:8000/v4/", "http://[::1]:8000/v4"),
-    ("https://h.example/v1/responses", "https://h.example/v1"), ("http+unix://%2Frun%2Fa.sock/v1/", "http+unix://%2Frun%2Fa.sock/v1"),
-    ("$URL", "http://h.example:8000"), ("${URL}/v1", "http://h.example:8000/v1"), ("' $URL '", "http://h.example:8000"),
-])
+@pytest.mark.parametrize(
+    "written, read",
+    [
+        ("https://h.example/v1", "https://h.example/v1"),
+        ("https://h.example/v1/", "https://h.example/v1"),
+        ("https://h.example/v1/chat/completions", "https://h.example/v1"),
+        ("https://h.example/v1/chat/completions//", "https://h.example/v1"),
+        ("https://h.example", "https://h.example"),
+        ("https://h.example/", "https://h.example"),
+        ("http://[::1]:8000/v4/", "http://[::1]:8000/v4"),
+        ("https://h.example/v1/responses", "https://h.example/v1"),
+        ("http+unix://%2Frun%2Fa.sock/v1/", "http+unix://%2Frun%2Fa.sock/v1"),
+        ("$URL", "http://h.example:8000"),
+        ("${URL}/v1", "http://h.example:8000/v1"),
+        ("' $URL '", "http://h.example:8000"),
+    ],
+)
 def test_base_urls(written: str, read: str) -> None:
-    assert parse(provider("", url=written), URL=" http://h.example:8000 ").models[0].providers[0].base_url == read
+    assert (
+        parse(provider("", url=written), URL=" http://h.example:8000 ").models[0].providers[0].base_url
+        == read
+    )
 
 
 def test_a_provider_on_a_unix_socket_is_called_by_its_path() -> None:
-    assert parse(provider("", url="http+unix://%2Frun%2Fa.sock/v1")).models[0].providers[0].name == "/run/a.sock"
+    assert (
+        parse(provider("", url="http+unix://%2Frun%2Fa.sock/v1")).models[0].providers[0].name == "/run/a.sock"
+    )
 
 
 def test_a_query_of_the_base_url_becomes_part_of_the_query() -> None:
-    config = parse(provider("query: {b: '2'}", url="https://h.example/x/chat/completions?api-version=2024-10-21&b=1"))
+    config = parse(
+        provider("query: {b: '2'}", url="https://h.example/x/chat/completions?api-version=2024-10-21&b=1")
+    )
     found = config.models[0].providers[0]
     assert (found.base_url, found.query) == ("https://h.example/x", {"api-version": "2024-10-21", "b": "2"})
 
 
-@pytest.mark.parametrize("lines, field, value", [
-    ("listen_addr: '[::1]:3000'", "listen_addr", "[::1]:3000"),
-    ("listen_addr: $LISTEN", "listen_addr", "0.0.0.0:80"),
-    ("listen_addr: '*:80'", "listen_addr", "*:80"),
-    ("request_timeout: 0.5", "request_timeout", 0.5),
-    ("heartbeat_interval: 0", "heartbeat_interval", 0.0),
-    ("log_level: WARN", "log_level", "warn"),
-    ("max_body_size: 1 MiB", "max_body_size", 1 << 20),
-    ("max_body_size: 4096", "max_body_size", 4096),
-    ("auth: {enabled: yes, keys: [$LISTEN, $$LISTEN, a$b]}", "auth", Auth(True, ("0.0.0.0:80", "$LISTEN", "a$b"))),
-    ("allowed_origins: [https://a.example]", "allowed_origins", ("https://a.example",)),
-    ("tool_type_allowlist: [function, custom, namespace, tool_search]", "tool_type_allowlist",
-     ("function", "custom", "namespace", "tool_search")),
-])
+@pytest.mark.parametrize(
+    "lines, field, value",
+    [
+        ("listen_addr: '[::1]:3000'", "listen_addr", "[::1]:3000"),
+        ("listen_addr: $LISTEN", "listen_addr", "0.0.0.0:80"),
+        ("listen_addr: '*:80'", "listen_addr", "*:80"),
+        ("request_timeout: 0.5", "request_timeout", 0.5),
+        ("heartbeat_interval: 0", "heartbeat_interval", 0.0),
+        ("log_level: WARN", "log_level", "warn"),
+        ("max_body_size: 1 MiB", "max_body_size", 1 << 20),
+        ("max_body_size: 4096", "max_body_size", 4096),
+        (
+            "auth: {enabled: yes, keys: [$LISTEN, $$LISTEN, a$b]}",
+            "auth",
+            Auth(True, ("0.0.0.0:80", "$LISTEN", "a$b")),
+        ),
+        ("allowed_origins: [https://a.example]", "allowed_origins", ("https://a.example",)),
+        (
+            "tool_type_allowlist: [function, custom, namespace, tool_search]",
+            "tool_type_allowlist",
+            ("function", "custom", "namespace", "tool_search"),
+        ),
+    ],
+)
 def test_server_keys(lines: str, field: str, value: Any) -> None:
     config = parse(server(lines), LISTEN="0.0.0.0:80")
     assert getattr(config.server, field) == value
@@ -180,13 +223,20 @@ models:
   - {model: b, provider: *one}
 """)
     assert [(p.base_url, p.name, p.weight, p.profile.name) for p in config.models[0].providers] == [
-        ("http://one:1/v1", "one", 3, "generic"), ("http://two:1/v1", "one", 3, "vllm")]
+        ("http://one:1/v1", "one", 3, "generic"),
+        ("http://two:1/v1", "one", 3, "vllm"),
+    ]
     assert config.models[1].providers == config.models[0].providers[:1]
 
 
 def test_several_keys_make_several_providers_that_share_the_turns() -> None:
-    config = parse("models: [{model: a, provider: {base_url: 'http://one:1/v1', name: one, api_keys: [k1, k2]}}]")
-    assert [(p.name, p.api_key, p.weight) for p in config.models[0].providers] == [("one#1", "k1", 1), ("one#2", "k2", 1)]
+    config = parse(
+        "models: [{model: a, provider: {base_url: 'http://one:1/v1', name: one, api_keys: [k1, k2]}}]"
+    )
+    assert [(p.name, p.api_key, p.weight) for p in config.models[0].providers] == [
+        ("one#1", "k1", 1),
+        ("one#2", "k2", 1),
+    ]
 
 
 def test_overrides_the_models_wins() -> None:
@@ -206,8 +256,16 @@ models:
 """)
     model = config.models[0]
     profile = model.providers[0].profile
-    assert (profile.name, profile.strict_tools, profile.thinking.efforts["xhigh"]) == ("deepseek", "pass", "max")
-    assert (profile.context_window, profile.modalities) == (model.context_window, model.modalities) == (64000, ("text", "image"))
+    assert (profile.name, profile.strict_tools, profile.thinking.efforts["xhigh"]) == (
+        "deepseek",
+        "pass",
+        "max",
+    )
+    assert (
+        (profile.context_window, profile.modalities)
+        == (model.context_window, model.modalities)
+        == (64000, ("text", "image"))
+    )
     assert model.efforts == ("low", "high")
 
 
@@ -220,10 +278,12 @@ models:
   - {model: deepseek-x, downstream_model: glm-5, provider: {base_url: http://h:4}}
 """)
     for name, model, downstream, url, profile in (
-            ("deepseek-x", "deepseek-x", "glm-5", "http://h:4", "zai"),
-            ("deepseek-v4-pro", "deepseek-*", "deepseek-v4-pro", "http://h:2", "deepseek"),
-            ("deepseek-r1", "deepseek-*", "deepseek-r1", "http://h:2", "deepseek"),
-            ("other", "*", "last", "http://h:1", "generic"), ("", "*", "last", "http://h:1", "generic")):
+        ("deepseek-x", "deepseek-x", "glm-5", "http://h:4", "zai"),
+        ("deepseek-v4-pro", "deepseek-*", "deepseek-v4-pro", "http://h:2", "deepseek"),
+        ("deepseek-r1", "deepseek-*", "deepseek-r1", "http://h:2", "deepseek"),
+        ("other", "*", "last", "http://h:1", "generic"),
+        ("", "*", "last", "http://h:1", "generic"),
+    ):
         found = config.route(name)
         assert found is not None
         assert (found.model, found.downstream_model, found.providers[0].base_url) == (model, downstream, url)
@@ -231,18 +291,26 @@ models:
     assert parse(MODELS).route("other") is None
 
 
-@pytest.mark.parametrize("names, asked, answers", [
-    (("deepseek-v4-pro", "gpt-5.5", "gpt-5.4-mini"), "gpt-6.1-sol", "gpt-5.5"),
-    (("deepseek-v4-pro", "gpt-5.5"), "codex-auto-review", "gpt-5.5"),
-    (("gpt-5.5", "codex-auto-review"), "codex-auto-review", "codex-auto-review"),
-    (("deepseek-v4-pro", "glm-5"), "gpt-6.1-terra", "deepseek-v4-pro"),
-    (("gpt-5.5", "gpt-6*"), "gpt-6-sol", "gpt-6*"),
-    (("gpt-5.5",), "no-such-model", None),
-    (("gpt-5.5",), "my-gpt-5", None),
-    (("deepseek-*",), "gpt-6-sol", None),
-])
-def test_names_that_codex_asks_for_by_itself_find_a_model(names: Tuple[str, ...], asked: str, answers: Optional[str]) -> None:
-    config = parse("models:\n" + "".join("  - {model: '%s', provider: {base_url: http://h:1}}\n" % name for name in names))
+@pytest.mark.parametrize(
+    "names, asked, answers",
+    [
+        (("deepseek-v4-pro", "gpt-5.5", "gpt-5.4-mini"), "gpt-6.1-sol", "gpt-5.5"),
+        (("deepseek-v4-pro", "gpt-5.5"), "codex-auto-review", "gpt-5.5"),
+        (("gpt-5.5", "codex-auto-review"), "codex-auto-review", "codex-auto-review"),
+        (("deepseek-v4-pro", "glm-5"), "gpt-6.1-terra", "deepseek-v4-pro"),
+        (("gpt-5.5", "gpt-6*"), "gpt-6-sol", "gpt-6*"),
+        (("gpt-5.5",), "no-such-model", None),
+        (("gpt-5.5",), "my-gpt-5", None),
+        (("deepseek-*",), "gpt-6-sol", None),
+    ],
+)
+def test_names_that_codex_asks_for_by_itself_find_a_model(
+    names: Tuple[str, ...], asked: str, answers: Optional[str]
+) -> None:
+    config = parse(
+        "models:\n"
+        + "".join(f"  - {{model: '{name}', provider: {{base_url: http://h:1}}}}\n" for name in names)
+    )
     found = config.route(asked)
     assert (found.model if found else None) == answers
 
@@ -257,14 +325,20 @@ def test_refusals(message: str, text: str) -> None:
     assert refusal(text, EMPTY=" ") == "config.yaml:" + message
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"\xff", "c.yaml:1:1: the file is not UTF-8 text"),
-    (b"a: \xc3\xa9\nb: \xff", "c.yaml:2:4: the file is not UTF-8 text"),
-    (b"a: b\x07\n", "c.yaml:1:5: the character U+0007 is not allowed in YAML"),
-    (b"a: \"\\UFFFFFFFF\"", "c.yaml:1:7: cannot be read: "),
-    (b"a: &a [%s]\n%s" % (b"1," * 9, b"".join(b"%c: &%c [%s]\n" % (c, c, b"*%c," % (c - 1) * 10) for c in b"bcdef")),
-     "c.yaml:5:4: stands for more than %d values" % MAX_VALUES),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xff", "c.yaml:1:1: the file is not UTF-8 text"),
+        (b"a: \xc3\xa9\nb: \xff", "c.yaml:2:4: the file is not UTF-8 text"),
+        (b"a: b\x07\n", "c.yaml:1:5: the character U+0007 is not allowed in YAML"),
+        (b'a: "\\UFFFFFFFF"', "c.yaml:1:7: cannot be read: "),
+        (
+            b"a: &a [%s]\n%s"
+            % (b"1," * 9, b"".join(b"%c: &%c [%s]\n" % (c, c, b"*%c," % (c - 1) * 10) for c in b"bcdef")),
+            f"c.yaml:5:4: stands for more than {MAX_VALUES} values",
+        ),
+    ],
+)
 def test_bytes_that_cannot_be_read(content: bytes, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         parse_config(content, "c.yaml", {})
@@ -276,9 +350,16 @@ def test_what_stays_text() -> None:
 
 
 def test_no_message_shows_a_key() -> None:
-    for text in (provider("api_key: '%s\u00e9'" % SECRET), provider("api_key: k\nweight: %s" % SECRET), provider("api_key: $KEY"),
-                 provider("", url="$KEY"), provider("headers: {A: '${KEY}'}"), server("auth: {keys: %s}" % SECRET),
-                 provider("http_proxy: $KEY"), "store: {url: $KEY}\n" + MODELS):
+    for text in (
+        provider(f"api_key: '{SECRET}\u00e9'"),
+        provider(f"api_key: k\nweight: {SECRET}"),
+        provider("api_key: $KEY"),
+        provider("", url="$KEY"),
+        provider("headers: {A: '${KEY}'}"),
+        server(f"auth: {{keys: {SECRET}}}"),
+        provider("http_proxy: $KEY"),
+        "store: {url: $KEY}\n" + MODELS,
+    ):
         try:
             config = parse(text, KEY=SECRET + "\u00e9")
         except ConfigError as error:
@@ -289,6 +370,7 @@ def test_no_message_shows_a_key() -> None:
 
 # ---- key files, warnings
 
+
 def test_a_key_file_counts_from_the_folder_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET + "\n")
     (tmp_path / "key").chmod(0o600)
@@ -297,7 +379,10 @@ def test_a_key_file_counts_from_the_folder_of_the_configuration(tmp_path: Path) 
     config = load_config(str(path), {})
     assert (config.models[0].providers[0].api_key, config.warnings) == (SECRET, ())
     path.write_text(provider("api_key_file: $CREDENTIALS_DIRECTORY/key"))
-    assert load_config(str(path), {"CREDENTIALS_DIRECTORY": str(tmp_path)}).models[0].providers[0].api_key == SECRET
+    assert (
+        load_config(str(path), {"CREDENTIALS_DIRECTORY": str(tmp_path)}).models[0].providers[0].api_key
+        == SECRET
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
@@ -307,13 +392,21 @@ def test_a_key_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None
     path = tmp_path / "config.yaml"
     path.write_text(provider("api_key_file: key"))
     (warning,) = load_config(str(path), {}).warnings
-    assert warning == ("%s:5:21: models[0].provider.api_key_file: everybody on this machine can read this key; cure: chmod o-r %s"
-                       % (path, tmp_path / "key"))
+    assert warning == (
+        "{}:5:21: models[0].provider.api_key_file: everybody on this machine can read this key; cure: chmod o-r {}".format(
+            path, tmp_path / "key"
+        )
+    )
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "the file is empty"), (b"\xff", "the file is not text"), (b"a\nb", "holds a character that cannot be sent"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "the file is empty"),
+        (b"\xff", "the file is not text"),
+        (b"a\nb", "holds a character that cannot be sent"),
+    ],
+)
 def test_a_key_file_that_holds_no_key(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "key").write_bytes(content)
     (tmp_path / "key").chmod(0o600)
@@ -322,30 +415,58 @@ def test_a_key_file_that_holds_no_key(tmp_path: Path, content: bytes, message: s
 
 def test_a_client_key_needs_a_certificate(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("x")
-    assert refusal(provider("client_key: %s" % (tmp_path / "k"))) == "config.yaml:5:7: models[0].provider: 'client_key' needs 'client_cert'"
-    found = parse(provider("client_key: {0}\nclient_cert: {0}\nca_file: {0}".format(tmp_path / "k"))).models[0].providers[0]
+    assert (
+        refusal(provider("client_key: %s" % (tmp_path / "k")))
+        == "config.yaml:5:7: models[0].provider: 'client_key' needs 'client_cert'"
+    )
+    found = (
+        parse(provider("client_key: {0}\nclient_cert: {0}\nca_file: {0}".format(tmp_path / "k")))
+        .models[0]
+        .providers[0]
+    )
     assert found.client_cert == found.ca_file == str(tmp_path / "k")
 
 
-@pytest.mark.parametrize("url, warned", [
-    ("http://api.example.com/v1", True), ("http://8.8.8.8", True), ("https://api.example.com/v1", False), ("http://127.0.0.1:1", False),
-    ("http://192.168.1.7:8000", False), ("http://vllm:8000", False), ("http://llm.corp.internal", False),
-])
+@pytest.mark.parametrize(
+    "url, warned",
+    [
+        ("http://api.example.com/v1", True),
+        ("http://8.8.8.8", True),
+        ("https://api.example.com/v1", False),
+        ("http://127.0.0.1:1", False),
+        ("http://192.168.1.7:8000", False),
+        ("http://vllm:8000", False),
+        ("http://llm.corp.internal", False),
+    ],
+)
 def test_a_key_that_travels_in_the_open_is_a_warning(url: str, warned: bool) -> None:
     warnings = parse(provider("api_key: k", url=url)).warnings
-    assert warnings == (("config.yaml:4:17: models[0].provider.base_url: the key travels unencrypted; use https://",) if warned else ())
+    assert warnings == (
+        ("config.yaml:4:17: models[0].provider.base_url: the key travels unencrypted; use https://",)
+        if warned
+        else ()
+    )
 
 
-@pytest.mark.parametrize("address, auth, is_open", [
-    ("127.0.0.1:1", False, False), ("localhost:1", False, False), ("'[::1]:1'", False, False), ("0.0.0.0:1", False, True),
-    ("'*:1'", False, True), ("'[::]:1'", False, True), ("0.0.0.0:1", True, False),
-])
+@pytest.mark.parametrize(
+    "address, auth, is_open",
+    [
+        ("127.0.0.1:1", False, False),
+        ("localhost:1", False, False),
+        ("'[::1]:1'", False, False),
+        ("0.0.0.0:1", False, True),
+        ("'*:1'", False, True),
+        ("'[::]:1'", False, True),
+        ("0.0.0.0:1", True, False),
+    ],
+)
 def test_open_to_the_world(address: str, auth: bool, is_open: bool) -> None:
-    lines = "listen_addr: %s\nauth: {enabled: %s, keys: [k]}" % (address, str(auth).lower())
+    lines = f"listen_addr: {address}\nauth: {{enabled: {str(auth).lower()}, keys: [k]}}"
     assert parse(server(lines)).server.is_open is is_open
 
 
 # ---- where it is looked for
+
 
 def test_the_search_order(tmp_path: Path) -> None:
     home, xdg, system, cwd = (tmp_path / name for name in ("home", "xdg", "etc", "cwd"))
@@ -373,23 +494,35 @@ def test_the_search_order(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    for path, why in ((str(tmp_path / "none"), "No such file or directory"), (str(tmp_path), "Is a directory"),
-                      ("a\0b", "embedded null byte")):
+    for path, why in (
+        (str(tmp_path / "none"), "No such file or directory"),
+        (str(tmp_path), "Is a directory"),
+        ("a\0b", "embedded null byte"),
+    ):
         with pytest.raises(ConfigError, match="cannot read the configuration .*: " + why):
             load_config(path, {})
 
 
 # ---- without a file
 
+
 def test_zero_configuration_with_one_key() -> None:
-    config = load_config(None, {"DEEPSEEK_API_KEY": " %s\n" % SECRET, "OPENAI_API_KEY": ""})
+    config = load_config(None, {"DEEPSEEK_API_KEY": f" {SECRET}\n", "OPENAI_API_KEY": ""})
     assert [(m.model, m.downstream_model) for m in config.models] == [
-        ("deepseek-v4-pro", "deepseek-v4-pro"), ("deepseek-v4-flash", "deepseek-v4-flash"), ("deepseek-*", ""),
-        ("gpt-5.5", "deepseek-v4-pro"), ("codex-auto-review", "deepseek-v4-flash"), ("*", "deepseek-v4-pro")]
+        ("deepseek-v4-pro", "deepseek-v4-pro"),
+        ("deepseek-v4-flash", "deepseek-v4-flash"),
+        ("deepseek-*", ""),
+        ("gpt-5.5", "deepseek-v4-pro"),
+        ("codex-auto-review", "deepseek-v4-flash"),
+        ("*", "deepseek-v4-pro"),
+    ]
     assert {m.providers[0].api_key for m in config.models} == {SECRET}
     assert {m.providers[0].profile.name for m in config.models if not m.is_glob} == {"deepseek"}
     routed = config.route("gpt-6.1-sol")
-    assert routed is not None and (routed.downstream_model, routed.providers[0].profile.name) == ("deepseek-v4-pro", "deepseek")
+    assert routed is not None and (routed.downstream_model, routed.providers[0].profile.name) == (
+        "deepseek-v4-pro",
+        "deepseek",
+    )
     assert (config.path, config.server, config.warnings) == (None, Server(), ())
 
 
@@ -401,20 +534,29 @@ def test_zero_configuration_with_several_keys() -> None:
         model = config.route(name)
         assert model is not None
         found[name] = (model.providers[0].name, model.downstream_model)
-    assert found == {"glm-4.7": ("zai", "glm-4.7"), "x/y": ("openrouter", "x/y"),
-                     "gpt-5.5": ("openai", "gpt-5.5"), "gpt-5": ("openai", "gpt-5"),
-                     "other": ("zai", "glm-5.3"), "codex-auto-review": ("zai", "glm-5.3-flash"),
-                     "openai/gpt-oss-120b": ("openrouter", "openai/gpt-oss-120b")}
+    assert found == {
+        "glm-4.7": ("zai", "glm-4.7"),
+        "x/y": ("openrouter", "x/y"),
+        "gpt-5.5": ("openai", "gpt-5.5"),
+        "gpt-5": ("openai", "gpt-5"),
+        "other": ("zai", "glm-5.3"),
+        "codex-auto-review": ("zai", "glm-5.3-flash"),
+        "openai/gpt-oss-120b": ("openrouter", "openai/gpt-oss-120b"),
+    }
 
 
 def test_zero_configuration_without_a_key() -> None:
-    with pytest.raises(ConfigError, match="no configuration file and no provider's key in the environment.*export DEEPSEEK_API_KEY="):
+    with pytest.raises(
+        ConfigError,
+        match="no configuration file and no provider's key in the environment.*export DEEPSEEK_API_KEY=",
+    ):
         default_config({"DEEPSEEK_API_KEY": " "})
     with pytest.raises(ConfigError, match=r"^\$DEEPSEEK_API_KEY holds a character that cannot be sent"):
         default_config({"DEEPSEEK_API_KEY": "sk-\u00e9"})
 
 
 # ---- etc/config.yaml
+
 
 def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:
     config = load_config(str(SAMPLE), {"DEEPSEEK_API_KEY": "k"})
@@ -423,7 +565,11 @@ def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:
     blank = Model(model="x", providers=config.models[0].providers)
     unset = Provider(base_url="x", name="deepseek", api_key="k")
     first = config.models[0]
-    assert (first.efforts, first.override, first.description) == (blank.efforts, blank.override, blank.description)
+    assert (first.efforts, first.override, first.description) == (
+        blank.efforts,
+        blank.override,
+        blank.description,
+    )
     for name in ("headers", "query", "weight", "override", "ca_file", "http_proxy"):
         assert getattr(first.providers[0], name) == getattr(unset, name)
 
@@ -432,16 +578,18 @@ def test_the_sample_file_names_every_key_with_a_comment() -> None:
     text = SAMPLE.read_text(encoding="utf-8")
     for section in (Config, Server, Auth, Store, Usage, Model, Provider):
         for name, field in keys_of(section).items():
-            lines = [line for line in text.split("\n") if re.match(r"\s*(# |- )?%s:" % re.escape(name), line)]
-            assert lines, "%s: %s is not in the sample" % (section.__name__, name)
+            lines = [line for line in text.split("\n") if re.match(rf"\s*(# |- )?{re.escape(name)}:", line)]
+            assert lines, f"{section.__name__}: {name} is not in the sample"
             assert field.metadata["doc"]
             if section in (Server, Auth, Usage) and name != "auth":
-                assert re.search(r"\S  +# \S", lines[0]), "%s has no comment" % name
+                assert re.search(r"\S  +# \S", lines[0]), f"{name} has no comment"
 
 
 def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^( +)# ([a-z_]+: )", r"\1\2", SAMPLE.read_text(encoding="utf-8"))
-    text = text.replace("api_key: $DEEPSEEK_API_KEY   #", "# api_key:").replace("kind: memory", "kind: sqlite")
+    text = text.replace("api_key: $DEEPSEEK_API_KEY   #", "# api_key:").replace(
+        "kind: memory", "kind: sqlite"
+    )
     text = re.sub(r"(?m)^ +(url|api_keys): .*\n", "", text)
     text = re.sub(r"(~/.deepseek-key|\b(ca|me|prompt)\.(pem|key|md)) ", str(tmp_path / "file") + " ", text)
     (tmp_path / "file").write_text("x")
@@ -454,11 +602,42 @@ def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
 
 # ---- any text at all
 
-KNOWN = sorted({name for section in (Config, Server, Auth, Store, Usage, Model, Provider) for name in keys_of(section)})
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(
-    ["$X", "${X}", "http://h", "https://[", "*", "memory", "sqlite", "1 MiB", "127.0.0.1:1", "~", "/", "\0", "deepseek", *KNOWN]))
-TREES = st.recursive(SCALARS, lambda inner: st.one_of(
-    st.lists(inner, max_size=3), st.dictionaries(st.one_of(st.sampled_from(KNOWN), st.text(max_size=4)), inner, max_size=5)), max_leaves=20)
+KNOWN = sorted(
+    {name for section in (Config, Server, Auth, Store, Usage, Model, Provider) for name in keys_of(section)}
+)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        [
+            "$X",
+            "${X}",
+            "http://h",
+            "https://[",
+            "*",
+            "memory",
+            "sqlite",
+            "1 MiB",
+            "127.0.0.1:1",
+            "~",
+            "/",
+            "\0",
+            "deepseek",
+            *KNOWN,
+        ]
+    ),
+)
+TREES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(st.sampled_from(KNOWN), st.text(max_size=4)), inner, max_size=5),
+    ),
+    max_leaves=20,
+)
 
 
 def loads_or_refuses(content: bytes) -> None:
@@ -478,13 +657,29 @@ def test_any_bytes_load_or_are_refused(content: bytes) -> None:
     loads_or_refuses(content)
 
 
-@given(st.fixed_dictionaries({}, optional={
-    "server": st.dictionaries(st.sampled_from(sorted(keys_of(Server))), TREES, max_size=3),
-    "store": st.dictionaries(st.sampled_from(sorted(keys_of(Store))), TREES, max_size=3),
-    "models": st.lists(st.fixed_dictionaries(
-        {"model": SCALARS, "provider": st.fixed_dictionaries({"base_url": SCALARS}, optional={
-            name: TREES for name in keys_of(Provider) if name != "base_url"})},
-        optional={name: TREES for name in keys_of(Model) if name not in ("model", "provider")}), min_size=1, max_size=2)}))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "server": st.dictionaries(st.sampled_from(sorted(keys_of(Server))), TREES, max_size=3),
+            "store": st.dictionaries(st.sampled_from(sorted(keys_of(Store))), TREES, max_size=3),
+            "models": st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "model": SCALARS,
+                        "provider": st.fixed_dictionaries(
+                            {"base_url": SCALARS},
+                            optional={name: TREES for name in keys_of(Provider) if name != "base_url"},
+                        ),
+                    },
+                    optional={name: TREES for name in keys_of(Model) if name not in ("model", "provider")},
+                ),
+                min_size=1,
+                max_size=2,
+            ),
+        },
+    )
+)
 def test_any_tree_of_known_keys_loads_or_is_refused(tree: Any) -> None:
     loads_or_refuses(flow(tree).encode("utf-8", "surrogatepass"))
 
@@ -492,20 +687,26 @@ def test_any_tree_of_known_keys_loads_or_is_refused(tree: Any) -> None:
 def flow(value: Any) -> str:
     """YAML's flow style; numbers that JSON does not know included."""
     if isinstance(value, dict):
-        return "{%s}" % ", ".join("%s: %s" % (flow(name), flow(item)) for name, item in value.items())
+        return "{{{}}}".format(", ".join(f"{flow(name)}: {flow(item)}" for name, item in value.items()))
     if isinstance(value, list):
-        return "[%s]" % ", ".join(map(flow, value))
+        return "[{}]".format(", ".join(map(flow, value)))
     if isinstance(value, str):
-        return '"%s"' % "".join(c if " " <= c <= "~" and c not in '"\\' else "\\U%08X" % ord(c) for c in value)
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
+        return '"{}"'.format(
+            "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08X}" for c in value)
+        )
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
 
 
-PUT = st.sampled_from(["", " ", "\n", ":", "-", "*", "&a", "$", "[", "\"", "#"])
+PUT = st.sampled_from(["", " ", "\n", ":", "-", "*", "&a", "$", "[", '"', "#"])
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SEED)), st.integers(0, 9), PUT), min_size=1, max_size=4))
 def test_a_damaged_file_loads_or_is_refused(damages: Any) -> None:
     text = SEED
     for start, length, put in damages:
-        text = text[:start] + put + text[start + length:]
+        text = text[:start] + put + text[start + length :]
     loads_or_refuses(text.encode())

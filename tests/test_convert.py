@@ -1,4 +1,5 @@
 """The public face of the converter: it works as a library, without a server."""
+
 from __future__ import annotations
 
 import doctest
@@ -36,20 +37,30 @@ def answered(body: bytes) -> Json:
     conversion = to_chat_request(REQUEST, input_items(REQUEST), Profile(), downstream_model="d")
     assert [message["role"] for message in conversion.body["messages"]] == ["system", "user"]
     ids, decoder = Ids("0" * 32), ChunkDecoder()
-    converter = StreamConverter(response_object(REQUEST, id=ids.response, created_at=1), conversion.tools, ids=ids, now=lambda: 2,
-                                reader=conversion.reader())
+    converter = StreamConverter(
+        response_object(REQUEST, id=ids.response, created_at=1),
+        conversion.tools,
+        ids=ids,
+        now=lambda: 2,
+        reader=conversion.reader(),
+    )
     for chunk in decoder.feed(body) + decoder.close():
         converter.feed(chunk)
-    assert converter.verdict(decoder.done) is None
+    assert converter.failure(decoder.done) is None
     converter.finish()
     return converter.response
 
 
 def test_a_whole_completion_is_a_stream_of_one_chunk() -> None:
     message = b'{"message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}'
-    whole = answered(b'{"choices": [' + message + b'], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}')
+    whole = answered(
+        b'{"choices": [' + message + b'], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
+    )
     deltas = b'data: {"choices": [{"delta": {"content": "4"}}]}\n\ndata: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
-    assert whole == answered(deltas + b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\ndata: [DONE]\n\n')
+    assert whole == answered(
+        deltas
+        + b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\ndata: [DONE]\n\n'
+    )
     assert whole["status"] == "completed" and whole["usage"]["total_tokens"] == 5
 
 

@@ -1,4 +1,5 @@
 """The documentation is true: what README and etc/config.yaml name exists, and what exists is named."""
+
 from __future__ import annotations
 
 import argparse
@@ -24,7 +25,7 @@ SECTIONS = (Config, Server, Auth, Model, Provider, Store, Usage)
 
 
 def code_blocks(language: str) -> List[str]:
-    return re.findall(r"^```%s\n(.*?)^```$" % language, README, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
 
 
 def shell_lines() -> Iterator[List[str]]:
@@ -35,12 +36,12 @@ def shell_lines() -> Iterator[List[str]]:
             while words:
                 end = words.index("&&") if "&&" in words else len(words)
                 yield words[:end]
-                words = words[end + 1:]
+                words = words[end + 1 :]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: str(section.__name__))
 def test_every_key_is_in_the_example(section: type) -> None:
-    missing = [name for name in keys_of(section) if not re.search(r"^[\s#-]*%s:" % name, EXAMPLE, re.M)]
+    missing = [name for name in keys_of(section) if not re.search(rf"^[\s#-]*{name}:", EXAMPLE, re.M)]
     assert not missing
 
 
@@ -66,18 +67,23 @@ def options(parser: argparse.ArgumentParser) -> Iterator[Tuple[str, argparse.Act
 
 def test_every_command_and_option_is_in_the_readme() -> None:
     for command in COMMANDS:
-        assert "`rproxy %s`" % command in README
+        assert f"`rproxy {command}`" in README
     for command, action in options(make_parser()):
         for option in action.option_strings:
-            assert option == "-h" or re.search(r"(?<![\w-])%s(?![\w-])" % option, README), "%s %s" % (command, option)
+            assert option == "-h" or re.search(rf"(?<![\w-]){option}(?![\w-])", README), f"{command} {option}"
     assert "$" + LEVEL_VARIABLE in README
     assert set(LEVELS) <= set(log.LEVELS)
 
 
 def test_every_route_is_in_the_readme() -> None:
     for pattern, _ in ROUTES:
-        path = pattern.replace("(?:/v1)?", "").replace("/?", "").replace("(.+)", "{id}").replace("([^/]+)", "{id}")
-        assert re.search(r"`((GET|POST) )?(/v1)?%s`" % re.escape(path), README), path
+        path = (
+            pattern.replace("(?:/v1)?", "")
+            .replace("/?", "")
+            .replace("(.+)", "{id}")
+            .replace("([^/]+)", "{id}")
+        )
+        assert re.search(rf"`((GET|POST) )?(/v1)?{re.escape(path)}`", README), path
 
 
 def test_scripts_named_in_the_readme_exist_and_the_other_way_round() -> None:
@@ -85,11 +91,17 @@ def test_scripts_named_in_the_readme_exist_and_the_other_way_round() -> None:
     assert set(re.findall(r"scripts/(\w+)\b(?!\.md)", README)) - {"README"} <= scripts
     listed = re.findall(r"^- `(\w+)`", (ROOT / "scripts" / "README.md").read_text(encoding="utf-8"), re.M)
     assert set(listed) == scripts
-    assert "`scripts/`: " + ", ".join("`%s`" % name for name in listed) in README.replace(" (lint and types)", "")
+    assert "`scripts/`: " + ", ".join(f"`{name}`" for name in listed) in README.replace(
+        " (lint and types)", ""
+    )
 
 
 def test_rproxy_commands_in_the_readme_parse() -> None:
-    lines = [words for words in shell_lines() if re.search(r"(^|/)(rproxy|rproxy\.pyz)$", words[0]) or words[1:2] == ["rproxy.pyz"]]
+    lines = [
+        words
+        for words in shell_lines()
+        if re.search(r"(^|/)(rproxy|rproxy\.pyz)$", words[0]) or words[1:2] == ["rproxy.pyz"]
+    ]
     assert len(lines) >= 2
     for words in lines:
         make_parser().parse_args(words[2:] if words[0].startswith("python") else words[1:])
@@ -100,12 +112,21 @@ def messages() -> Iterator[str]:
     for path in (ROOT / "rproxy").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        yield from (node.value for node in ast.walk(tree)
-                    if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation)
+        yield from (
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in documentation
+        )
 
 
 def test_messages_name_commands_that_exist() -> None:
-    named = {command for text in messages() for command in re.findall(r"\brproxy (serve|check|init|ask|models|codex|doctor)\b", text)}
+    named = {
+        command
+        for text in messages()
+        for command in re.findall(r"\brproxy (serve|check|init|ask|models|codex|doctor)\b", text)
+    }
     assert named and named <= set(COMMANDS)
 
 
@@ -119,11 +140,20 @@ def test_the_six_lines_of_yaml_are_six_and_valid() -> None:
     assert len(block.splitlines()) == 6
     config = parse_config(block.encode(), "config.yaml", {"DEEPSEEK_API_KEY": "k"})
     model = config.route("gpt-5.5")
-    assert model is not None and (model.downstream_model, model.providers[0].profile.name) == ("deepseek-v4-pro", "deepseek")
+    assert model is not None and (model.downstream_model, model.providers[0].profile.name) == (
+        "deepseek-v4-pro",
+        "deepseek",
+    )
 
 
 def test_settings_named_in_the_readme_exist() -> None:
-    tables: Dict[str, Any] = {"server": Server, "auth": Auth, "usage": Usage, "provider": Provider, "store": Store}
+    tables: Dict[str, Any] = {
+        "server": Server,
+        "auth": Auth,
+        "usage": Usage,
+        "provider": Provider,
+        "store": Store,
+    }
     for dotted in set(re.findall(r"`((?:server|usage|provider|store)(?:\.\w+)+)[`:]", README)):
         section, name = dotted.split(".")[-2:]
         assert name in keys_of(tables[section]), dotted
@@ -140,4 +170,6 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_changelog_knows_the_version() -> None:
-    assert re.search(r"^## \[%s\]" % re.escape(__version__), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert re.search(
+        rf"^## \[{re.escape(__version__)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )

@@ -35,7 +35,13 @@ TYPES = {
 
 
 def answer(status: int, body: Any, headers: Optional[Dict[str, str]] = None, **more: Any) -> ApiError:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode() if not isinstance(body, str) else body.encode()
+    raw = (
+        body
+        if isinstance(body, bytes)
+        else json.dumps(body).encode()
+        if not isinstance(body, str)
+        else body.encode()
+    )
     return provider_error(status, headers or {}, raw, "acme", **more)
 
 
@@ -48,16 +54,22 @@ def said(message: str, **more: Any) -> Dict[str, Any]:
 def test_recorded_answer(path: Path) -> None:
     case = json.loads(path.read_text())
     want = case["expect_http"]
-    error = provider_error(case["http_status"], case["headers"], (path.parent / case["file"]).read_bytes(), "acme", now=NOW)
+    error = provider_error(
+        case["http_status"], case["headers"], (path.parent / case["file"]).read_bytes(), "acme", now=NOW
+    )
     assert (error.status, error.code) == (want["http_status"], want["code"])
-    assert (error.type, error.stream_code) == TYPES.get(want["code"], ("invalid_request_error", "invalid_prompt"))
+    assert (error.type, error.stream_code) == TYPES.get(
+        want["code"], ("invalid_request_error", "invalid_prompt")
+    )
     assert " ".join(want.get("message_contains", "").split()) in " ".join(error.message.split())
     assert error.message.startswith("acme (%d): " % case["http_status"])
-    low, high = want["retry_after"] if isinstance(want.get("retry_after"), list) else [want.get("retry_after")] * 2
+    low, high = (
+        want["retry_after"] if isinstance(want.get("retry_after"), list) else [want.get("retry_after")] * 2
+    )
     after = error.headers().get("Retry-After")
     assert (after is None) if low is None else (after is not None and low <= int(after) <= high)
     if error.code == "rate_limit_exceeded":
-        assert "try again in %d" % (low or 0) in error.failed_message().lower() or high != low
+        assert f"try again in {low or 0}" in error.failed_message().lower() or high != low
 
 
 # ---- families -----------------------------------------------------------------------------------------------------------------
@@ -119,8 +131,17 @@ QUOTAS = [
     ),
     (403, said("Your team has either used all available credits or reached its monthly spending limit.")),
     (403, {"code": 30001, "message": "Sorry, your account balance is insufficient", "data": None}),
-    (401, {"type": "error", "error": {"type": "CreditsError", "message": "Insufficient balance. Manage your billing here"}}),
-    (400, {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."}),
+    (
+        401,
+        {
+            "type": "error",
+            "error": {"type": "CreditsError", "message": "Insufficient balance. Manage your billing here"},
+        },
+    ),
+    (
+        400,
+        {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."},
+    ),
     (403, said("The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly")),
     (429, said("余额不足或无可用资源包,请充值。", code="1113")),
     (429, said("Usage limit reached for 5 hour.", code="1308")),
@@ -148,7 +169,13 @@ QUOTAS = [
             }
         ],
     ),
-    (429, said("Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day", code=429)),
+    (
+        429,
+        said(
+            "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
+            code=429,
+        ),
+    ),
 ]
 RATES = [
     (
@@ -162,8 +189,19 @@ RATES = [
         ),
         11,
     ),
-    (429, said("Requests have exceeded token rate limit of your S0 pricing tier. Please retry after 6 seconds.", code="429"), 6),
-    (429, said("Rate limit reached on tokens per day (TPD): Limit 100000. Please try again in 7m12.5s."), 433),
+    (
+        429,
+        said(
+            "Requests have exceeded token rate limit of your S0 pricing tier. Please retry after 6 seconds.",
+            code="429",
+        ),
+        6,
+    ),
+    (
+        429,
+        said("Rate limit reached on tokens per day (TPD): Limit 100000. Please try again in 7m12.5s."),
+        433,
+    ),
     (
         429,
         [
@@ -192,7 +230,13 @@ RATES = [
     (429, said("x", retry_after=3.5), 4),
     (429, {"retry_after_ms": 7000000}, 3600),
     (429, {"message": "Try again in 350 milliseconds"}, 1),
-    (429, said("Request too large on tokens per min (TPM): Limit 10000, Requested 12000. Visit /account/rate-limits"), 5),
+    (
+        429,
+        said(
+            "Request too large on tokens per min (TPM): Limit 10000, Requested 12000. Visit /account/rate-limits"
+        ),
+        5,
+    ),
 ]
 OTHERS = [
     (401, "", "invalid_api_key"),
@@ -213,7 +257,11 @@ OTHERS = [
     ),
     (400, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}, "invalid_api_key"),
     (400, said("身份验证失败", code="1000"), "invalid_api_key"),
-    (400, said("Model Not Exist", type="invalid_request_error", code="invalid_request_error"), "model_not_found"),
+    (
+        400,
+        said("Model Not Exist", type="invalid_request_error", code="invalid_request_error"),
+        "model_not_found",
+    ),
     (400, said("The model `gpt-9.5` does not exist"), "model_not_found"),
     (400, said("x is not a valid model ID", code=400), "model_not_found"),
     (400, said("模型不存在", code="1211"), "model_not_found"),
@@ -233,13 +281,27 @@ OTHERS = [
     (400, "{}", "invalid_request_error"),
     (400, "   ", "context_length_exceeded"),
     (413, "<html>Too Large</html>", "context_length_exceeded"),
-    (400, said("filtered", code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}), "content_filter"),
-    (400, said("Input data may contain inappropriate content.", code="data_inspection_failed"), "content_filter"),
+    (
+        400,
+        said("filtered", code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}),
+        "content_filter",
+    ),
+    (
+        400,
+        said("Input data may contain inappropriate content.", code="data_inspection_failed"),
+        "content_filter",
+    ),
     (400, said("bad call", code="tool_use_failed", failed_generation="{}"), "tool_use_failed"),
     (403, "<html>no</html>", "permission_denied"),
     (
         403,
-        {"error": {"code": 403, "message": "Flagged", "metadata": {"reasons": ["violence"], "flagged_input": "..."}}},
+        {
+            "error": {
+                "code": 403,
+                "message": "Flagged",
+                "metadata": {"reasons": ["violence"], "flagged_input": "..."},
+            }
+        },
         "permission_denied",
     ),
     (400, said("Function id: DEGRADED function cannot be invoked"), "server_error"),
@@ -257,7 +319,11 @@ OTHERS = [
 def test_overflow(text: str) -> None:
     for status in (400, 422, 500):
         error = answer(status, said(text, type="invalid_request_error"))
-        assert (error.status, error.code, error.stream_code) == (400, "context_length_exceeded", "context_length_exceeded"), status
+        assert (error.status, error.code, error.stream_code) == (
+            400,
+            "context_length_exceeded",
+            "context_length_exceeded",
+        ), status
     assert answer(400, text).code == stream_error(text, "acme").stream_code == "context_length_exceeded"
 
 
@@ -269,13 +335,22 @@ def test_no_overflow(text: str) -> None:
 @pytest.mark.parametrize("status,body", QUOTAS)
 def test_quota(status: int, body: Any) -> None:
     error = answer(status, body, {"Retry-After": "30"})
-    assert (error.status, error.code, error.type, error.headers()) == (429, "insufficient_quota", "insufficient_quota", {})
+    assert (error.status, error.code, error.type, error.headers()) == (
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        {},
+    )
 
 
 @pytest.mark.parametrize("status,body,after", RATES)
 def test_rate(status: int, body: Any, after: int) -> None:
     error = answer(status, body)
-    assert (error.status, error.code, error.headers()) == (429, "rate_limit_exceeded", {"Retry-After": str(after)})
+    assert (error.status, error.code, error.headers()) == (
+        429,
+        "rate_limit_exceeded",
+        {"Retry-After": str(after)},
+    )
 
 
 @pytest.mark.parametrize("status,body,code", OTHERS)
@@ -286,11 +361,28 @@ def test_other(status: int, body: Any, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "status,told", [(500, 500), (501, 502), (502, 502), (503, 503), (504, 504), (520, 502), (524, 502), (529, 502), (599, 504), (408, 504)]
+    "status,told",
+    [
+        (500, 500),
+        (501, 502),
+        (502, 502),
+        (503, 503),
+        (504, 504),
+        (520, 502),
+        (524, 502),
+        (529, 502),
+        (599, 504),
+        (408, 504),
+    ],
 )
 def test_server_errors_keep_their_status_where_clients_know_it(status: int, told: int) -> None:
     error = answer(status, "<html><title>x</title></html>", {"Retry-After": "3"})
-    assert (error.status, error.code, error.retryable, error.headers()) == (told, "server_error", True, {"Retry-After": "3"})
+    assert (error.status, error.code, error.retryable, error.headers()) == (
+        told,
+        "server_error",
+        True,
+        {"Retry-After": "3"},
+    )
 
 
 # ---- delays -------------------------------------------------------------------------------------------------------------------
@@ -320,7 +412,16 @@ def test_a_date_without_any_clock_is_one_second() -> None:
 
 
 @pytest.mark.parametrize(
-    "text,seconds", [("14s", 14.0), ("7m12.5s", 432.5), ("1h 2m", 3720.0), ("350 ms", 0.35), ("2", 2.0), ("2026-11-22", None), ("", None)]
+    "text,seconds",
+    [
+        ("14s", 14.0),
+        ("7m12.5s", 432.5),
+        ("1h 2m", 3720.0),
+        ("350 ms", 0.35),
+        ("2", 2.0),
+        ("2026-11-22", None),
+        ("", None),
+    ],
 )
 def test_duration(text: str, seconds: Optional[float]) -> None:
     assert duration(text) == (None if seconds is None else pytest.approx(seconds))
@@ -334,16 +435,36 @@ def test_delay_in_text() -> None:
 # ---- messages -----------------------------------------------------------------------------------------------------------------
 def test_inner_message_of_a_provider_behind_the_provider() -> None:
     raw = json.dumps({"error": {"message": "inner words", "code": "unsupported_value"}})
-    error = answer(400, {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw, "provider_name": "Deep"}}})
+    error = answer(
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"raw": raw, "provider_name": "Deep"},
+            }
+        },
+    )
     assert error.message == "acme (400): Provider returned error; inner words; (served by Deep)"
     assert error.code == "unsupported_value"
 
 
 def test_json_inside_strings() -> None:
     inner = json.dumps(said("deep inside", code="insufficient_quota"))
-    for body in (said(inner), {"message": inner}, {"error": inner}, json.dumps(inner), "event: error\ndata: " + inner, "data: " + inner):
+    for body in (
+        said(inner),
+        {"message": inner},
+        {"error": inner},
+        json.dumps(inner),
+        "event: error\ndata: " + inner,
+        "data: " + inner,
+    ):
         error = answer(400, body)
-        assert (error.code, "deep inside" in error.message, "{" in error.message) == ("insufficient_quota", True, False), body
+        assert (error.code, "deep inside" in error.message, "{" in error.message) == (
+            "insufficient_quota",
+            True,
+            False,
+        ), body
 
 
 def test_web_page_becomes_text() -> None:
@@ -358,8 +479,13 @@ def test_web_page_becomes_text() -> None:
 def test_next_steps() -> None:
     assert "check provider.api_key of acme in the config" in answer(401, said("no")).message
     lost = answer(404, "404 page not found", base_url="https://u:pw@h.example/api").message
-    assert lost == "acme (404): 404 page not found. Check base_url (https://h.example/api): it may need /v1 at its end."
-    assert answer(404, "x", base_url="https://h.example/v1").message.endswith("Check base_url (https://h.example/v1).")
+    assert (
+        lost
+        == "acme (404): 404 page not found. Check base_url (https://h.example/api): it may need /v1 at its end."
+    )
+    assert answer(404, "x", base_url="https://h.example/v1").message.endswith(
+        "Check base_url (https://h.example/v1)."
+    )
     assert "https://h.example/new" in answer(301, "", {"location": "https://h.example/new"}).message
     assert answer(400, "").message.startswith("acme (400): Bad Request")
     assert answer(777, "").message == "acme (777): The provider failed without a word"
@@ -367,9 +493,15 @@ def test_next_steps() -> None:
 
 def test_keys_are_masked() -> None:
     key = "sk-proj-abcdefgh12345678"
-    body = said("Incorrect key %s or Bearer abcdef123 or my-own-secret-of-acme or tiny7; latest" % key)
+    body = said(f"Incorrect key {key} or Bearer abcdef123 or my-own-secret-of-acme or tiny7; latest")
     text = answer(401, body, secrets=["my-own-secret-of-acme", "tiny7", "t", "test", ""]).message
-    assert "abcdef" not in text and "my-own" not in text and "tiny7" not in text and text.count("***") == 4 and "latest" in text
+    assert (
+        "abcdef" not in text
+        and "my-own" not in text
+        and "tiny7" not in text
+        and text.count("***") == 4
+        and "latest" in text
+    )
     assert "tiny7" not in str(connect_error(OSError("cannot use tiny7"), "acme", secrets=["tiny7"]).message)
     assert "****abcd" in answer(401, said("Your api key: ****abcd is invalid")).message
 
@@ -385,22 +517,51 @@ def test_length_and_characters() -> None:
 # ---- inside a 200 -------------------------------------------------------------------------------------------------------------
 STREAM = [
     (
-        {"error": {"code": 429, "message": "Rate limit exceeded", "metadata": {"error_type": "rate_limit_exceeded"}}, "choices": []},
+        {
+            "error": {
+                "code": 429,
+                "message": "Rate limit exceeded",
+                "metadata": {"error_type": "rate_limit_exceeded"},
+            },
+            "choices": [],
+        },
         "rate_limit_exceeded",
     ),
     (
-        {"message": "Failed to call a function", "type": "invalid_request_error", "code": "tool_use_failed", "status_code": 400},
+        {
+            "message": "Failed to call a function",
+            "type": "invalid_request_error",
+            "code": "tool_use_failed",
+            "status_code": 400,
+        },
         "invalid_prompt",
     ),
-    ({"message": "The server had an error", "type": "server_error", "param": None, "code": None}, "server_error"),
+    (
+        {"message": "The server had an error", "type": "server_error", "param": None, "code": None},
+        "server_error",
+    ),
     ({"code": 500, "message": "slot was lost", "type": "server_error"}, "server_error"),
     ({"message": "Rate limit reached, please slow down", "type": "rate_limit_error"}, "rate_limit_exceeded"),
     (
-        {"message": "Provider returned error", "code": 429, "metadata": {"raw": "m is temporarily rate-limited upstream"}},
+        {
+            "message": "Provider returned error",
+            "code": 429,
+            "metadata": {"raw": "m is temporarily rate-limited upstream"},
+        },
         "rate_limit_exceeded",
     ),
-    ({"id": "05", "choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, "insufficient_quota"),
-    ({"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}}, "context_length_exceeded"),
+    (
+        {
+            "id": "05",
+            "choices": None,
+            "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"},
+        },
+        "insufficient_quota",
+    ),
+    (
+        {"base_resp": {"status_code": 2013, "status_msg": "invalid params, context window exceeds limit"}},
+        "context_length_exceeded",
+    ),
     ({"base_resp": {"status_code": 1039, "status_msg": "TPM"}}, "rate_limit_exceeded"),
     ({"error": {"code": "1113", "message": "x"}}, "insufficient_quota"),
     ({"detail": "Not Found"}, "server_error"),
@@ -409,7 +570,12 @@ STREAM = [
     (7, "server_error"),
     ({}, "server_error"),
     (
-        {"object": "error", "message": "maximum context length is 4096 tokens", "type": "BadRequestError", "code": 400},
+        {
+            "object": "error",
+            "message": "maximum context length is 4096 tokens",
+            "type": "BadRequestError",
+            "code": 400,
+        },
         "context_length_exceeded",
     ),
     ({"message": "bad role", "type": "invalid_request_error"}, "invalid_prompt"),
@@ -466,7 +632,12 @@ class Closed(OSError):
 def test_connect_error(exc: BaseException, status: int, words: str, retryable: bool) -> None:
     error = connect_error(exc, "acme", "https://user:pw@api.example:8443/v1")
     assert (error.status, error.code, error.retryable) == (status, "server_error", retryable)
-    assert words in error.message and "acme" in error.message and "api.example:8443" in error.message and "pw" not in error.message
+    assert (
+        words in error.message
+        and "acme" in error.message
+        and "api.example:8443" in error.message
+        and "pw" not in error.message
+    )
 
 
 # ---- the forms ----------------------------------------------------------------------------------------------------------------
@@ -489,10 +660,17 @@ CODEX = [
 
 
 @pytest.mark.parametrize("status,body,told,code,after,stream_code", CODEX)
-def test_codex_repeats_only_what_can_help(status: int, body: Any, told: int, code: str, after: Optional[str], stream_code: str) -> None:
+def test_codex_repeats_only_what_can_help(
+    status: int, body: Any, told: int, code: str, after: Optional[str], stream_code: str
+) -> None:
     plain = answer(status, body)
     error = for_codex(plain)
-    assert (error.status, error.code, error.headers().get("Retry-After"), error.stream_code) == (told, code, after, stream_code)
+    assert (error.status, error.code, error.headers().get("Retry-After"), error.stream_code) == (
+        told,
+        code,
+        after,
+        stream_code,
+    )
     assert error.message == plain.message and error.retryable == plain.retryable
 
 
@@ -500,18 +678,29 @@ def test_codex_keeps_delays_and_the_codes_it_recovers_from() -> None:
     assert for_codex(answer(429, "", {"Retry-After": "1"})).headers() == {"Retry-After": "1"}
     assert for_codex(answer(503, "", {"Retry-After": "9"})).headers() == {"Retry-After": "9"}
     lost = for_codex(errors.previous_response_not_found("resp_1"))
-    assert (lost.status, lost.code, lost.param) == (400, "previous_response_not_found", "previous_response_id")
+    assert (lost.status, lost.code, lost.param) == (
+        400,
+        "previous_response_not_found",
+        "previous_response_id",
+    )
     assert for_codex(errors.unauthorized("who are you")).status == 400
 
 
 def test_body_headers_and_frames() -> None:
     error = ApiError(400, "no", param="input[0]")
-    assert error.body() == {"error": {"message": "no", "type": "invalid_request_error", "param": "input[0]", "code": None}}
+    assert error.body() == {
+        "error": {"message": "no", "type": "invalid_request_error", "param": "input[0]", "code": None}
+    }
     assert error.headers() == {} and error.failed_message() == "no" and str(error) == "no"
     assert errors.ws_error(error) == {
         "type": "error",
         "status": 400,
-        "error": {"message": "no", "type": "invalid_request_error", "param": "input[0]", "code": "invalid_prompt"},
+        "error": {
+            "message": "no",
+            "type": "invalid_request_error",
+            "param": "input[0]",
+            "code": "invalid_prompt",
+        },
     }
     limit = ApiError(429, "slow", type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.2)
     frame = errors.ws_error(limit, "lane")
@@ -523,7 +712,12 @@ def test_body_headers_and_frames() -> None:
         "code": "rate_limit_exceeded",
         "message": "slow",
         "param": None,
-        "error": {"message": "slow", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"},
+        "error": {
+            "message": "slow",
+            "type": "rate_limit_error",
+            "param": None,
+            "code": "rate_limit_exceeded",
+        },
     }
 
 
@@ -545,7 +739,10 @@ def test_helpers() -> None:
     assert all(set(e.body()["error"]) == {"message", "type", "param", "code"} and e.message for e in made)
     assert errors.model_not_found("x").message == "The model 'x' is not configured."
     assert made[-1].retryable and made[-1].message == "acme: it ended"
-    assert ApiError(500, "x").stream_code == "server_error" and ApiError(429, "x").stream_code == "rate_limit_exceeded"
+    assert (
+        ApiError(500, "x").stream_code == "server_error"
+        and ApiError(429, "x").stream_code == "rate_limit_exceeded"
+    )
 
 
 # ---- nothing raises -----------------------------------------------------------------------------------------------------------
@@ -591,7 +788,11 @@ bodies = (
     | json_values.map(lambda v: json.dumps(v).encode())
     | st.text(max_size=100).map(lambda t: t.encode("utf-8", "replace"))
 )
-header_maps = st.dictionaries(st.sampled_from(["Retry-After", "retry-after-ms", "Date", "Location", "X"]), st.text(max_size=40), max_size=4)
+header_maps = st.dictionaries(
+    st.sampled_from(["Retry-After", "retry-after-ms", "Date", "Location", "X"]),
+    st.text(max_size=40),
+    max_size=4,
+)
 
 
 def check_form(error: ApiError) -> None:
@@ -605,20 +806,55 @@ def check_form(error: ApiError) -> None:
         told.failed_message()
 
 
-@given(st.integers(-1, 1000), header_maps, bodies, st.text(max_size=10), st.lists(st.text(max_size=15), max_size=2))
-def test_any_answer_gives_an_error(status: int, headers: Dict[str, str], body: bytes, url: str, secrets: List[str]) -> None:
+@given(
+    st.integers(-1, 1000),
+    header_maps,
+    bodies,
+    st.text(max_size=10),
+    st.lists(st.text(max_size=15), max_size=2),
+)
+def test_any_answer_gives_an_error(
+    status: int, headers: Dict[str, str], body: bytes, url: str, secrets: List[str]
+) -> None:
     check_form(provider_error(status, headers, body, "acme", url, NOW, secrets))
 
 
-KEY_TEXTS = st.tuples(st.sampled_from(["", "sk-", "gsk_", "ark-"]), st.text("abcXYZ019", min_size=16, max_size=40)).map("".join)
+KEY_TEXTS = st.tuples(
+    st.sampled_from(["", "sk-", "gsk_", "ark-"]), st.text("abcXYZ019", min_size=16, max_size=40)
+).map("".join)
 
 
 def echoes(key: str) -> Any:
     """JSON that has the key anywhere: as a word, within words, as a key, in JSON inside of a string."""
-    texts = st.sampled_from([key, "Incorrect API key: %s. Find yours" % key, "a%sb" % key, "Bearer " + key, "<b>%s</b>" % key, "x"])
-    words = st.sampled_from(["error", "message", "code", "type", "param", "detail", "metadata", "raw", "msg", "status", "loc",
-                             "title", "error_code", "base_resp", "status_msg", "provider_name", key])
-    values = st.recursive(texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4), max_leaves=8)
+    texts = st.sampled_from(
+        [key, f"Incorrect API key: {key}. Find yours", f"a{key}b", "Bearer " + key, f"<b>{key}</b>", "x"]
+    )
+    words = st.sampled_from(
+        [
+            "error",
+            "message",
+            "code",
+            "type",
+            "param",
+            "detail",
+            "metadata",
+            "raw",
+            "msg",
+            "status",
+            "loc",
+            "title",
+            "error_code",
+            "base_resp",
+            "status_msg",
+            "provider_name",
+            key,
+        ]
+    )
+    values = st.recursive(
+        texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
+        max_leaves=8,
+    )
     return values | values.map(json.dumps)
 
 
@@ -626,12 +862,24 @@ def echoes(key: str) -> Any:
 def test_whatever_a_provider_echoes_the_key_is_not_told(data: st.DataObject, key: str, status: int) -> None:
     raw = data.draw(echoes(key))
     headers = {"Location": "https://elsewhere/?key=" + key, "Retry-After": key}
-    body = data.draw(st.sampled_from([json.dumps(raw), "<html><p>%s</p></html>" % key, "data: " + json.dumps(raw), key])).encode()
-    url = "https://user:%s@host/v1" % key
-    told = [provider_error(status, headers, body, "acme", url, NOW, [key]), stream_error(raw, "acme", url, [key]),
-            connect_error(OSError("no route for " + key), "acme", url, [key])]
+    body = data.draw(
+        st.sampled_from([json.dumps(raw), f"<html><p>{key}</p></html>", "data: " + json.dumps(raw), key])
+    ).encode()
+    url = f"https://user:{key}@host/v1"
+    told = [
+        provider_error(status, headers, body, "acme", url, NOW, [key]),
+        stream_error(raw, "acme", url, [key]),
+        connect_error(OSError("no route for " + key), "acme", url, [key]),
+    ]
     for error in told + [for_codex(error) for error in told]:
-        said_to_client = [error.message, error.failed_message(), error.body(), error.headers(), error.stream_code, errors.ws_error(error)]
+        said_to_client = [
+            error.message,
+            error.failed_message(),
+            error.body(),
+            error.headers(),
+            error.stream_code,
+            errors.ws_error(error),
+        ]
         assert key not in json.dumps(said_to_client)
 
 

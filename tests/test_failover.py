@@ -1,4 +1,5 @@
 """Several providers for a model, several keys for a provider: who is asked, who is left alone, and who answered."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -27,7 +28,7 @@ class Clock:
 
 
 def provider(name: str, weight: object = None) -> Provider:
-    return Provider(base_url="http://%s:1" % name, name=name, weight=weight)  # type: ignore[arg-type]
+    return Provider(base_url=f"http://{name}:1", name=name, weight=weight)  # type: ignore[arg-type]
 
 
 def names(providers: List[Provider]) -> str:
@@ -35,7 +36,9 @@ def names(providers: List[Provider]) -> str:
 
 
 def test_without_weights_the_order_is_that_of_the_file() -> None:
-    assert {names(Failover(Clock()).order([provider("a"), provider("b")], str(i))) for i in range(20)} == {"ab"}
+    assert {names(Failover(Clock()).order([provider("a"), provider("b")], str(i))) for i in range(20)} == {
+        "ab"
+    }
 
 
 def test_weights_share_conversations_and_each_stays_where_it_began() -> None:
@@ -56,11 +59,11 @@ def test_a_failure_sends_a_provider_to_the_end_and_one_probe_brings_it_back() ->
     failover.failed(providers[0], BROKEN)
     assert names(failover.order(providers, "")) == "ba"
     clock.now += FIRST_PAUSE
-    assert names(failover.order(providers, "")) == "ab"          # the probe
-    assert names(failover.order(providers, "")) == "ba"          # the others still pass it by
+    assert names(failover.order(providers, "")) == "ab"  # the probe
+    assert names(failover.order(providers, "")) == "ba"  # the others still pass it by
     failover.failed(providers[0], BROKEN)
     clock.now += FIRST_PAUSE
-    assert names(failover.order(providers, "")) == "ba"          # the pause has doubled
+    assert names(failover.order(providers, "")) == "ba"  # the pause has doubled
     clock.now += FIRST_PAUSE
     assert names(failover.order(providers, "")) == "ab"
     failover.succeeded(providers[0])
@@ -86,8 +89,16 @@ def test_an_empty_purse_rests_longer() -> None:
     assert names(failover.order(providers, "")) == "ba"
 
 
-@pytest.mark.parametrize("failure,elsewhere", [(BROKEN, True), (POOR, True), (provider_error(429, {}, b"", "x"), True),
-                                               (provider_error(401, {}, b"", "x"), True), (ApiError(400, "wrong"), False)])
+@pytest.mark.parametrize(
+    "failure,elsewhere",
+    [
+        (BROKEN, True),
+        (POOR, True),
+        (provider_error(429, {}, b"", "x"), True),
+        (provider_error(401, {}, b"", "x"), True),
+        (ApiError(400, "wrong"), False),
+    ],
+)
 def test_which_failures_are_worth_another_provider(failure: ApiError, elsewhere: bool) -> None:
     assert failure.elsewhere is elsewhere
 
@@ -103,15 +114,21 @@ models:
 
 
 @pytest.mark.timeout(seconds=30)
-async def test_the_second_provider_answers_when_the_first_is_poor_and_then_keeps_the_turn(tmp_path: Path) -> None:
+async def test_the_second_provider_answers_when_the_first_is_poor_and_then_keeps_the_turn(
+    tmp_path: Path,
+) -> None:
     first, second = ScriptedProvider(strict=False), ScriptedProvider(strict=False)
     first.turns += [[error(402, "Insufficient Balance")]]
     second.turns += [[say("From the second.")], [say("Again.")]]
     client = AsyncHTTPClient(force_instance=True)
-    async with running(tmp_path, first.base_url, config=CONFIG.replace("{second}", second.base_url)) as rproxy:
+    async with running(
+        tmp_path, first.base_url, config=CONFIG.replace("{second}", second.base_url)
+    ) as rproxy:
         for expected in ("From the second.", "Again."):
             body = encode_json({"model": "m", "input": "hi"})
-            answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=body, raise_error=False)
+            answer = await client.fetch(
+                rproxy.base_url + "/responses", method="POST", body=body, raise_error=False
+            )
             assert expected.encode() in answer.body
             assert answer.headers["x-rproxy-provider"].startswith("second#")
     assert len(first.requests) == 1
@@ -126,7 +143,7 @@ async def test_nobody_listens_at_the_first(tmp_path: Path) -> None:
     second.turns += [[say("Here.")]]
     client = AsyncHTTPClient(force_instance=True)
     config = CONFIG.replace("{second}", second.base_url).replace("wrong-key, ", "")
-    async with running(tmp_path, "http://127.0.0.1:%d" % free_port(), config=config) as rproxy:
+    async with running(tmp_path, f"http://127.0.0.1:{free_port()}", config=config) as rproxy:
         body = encode_json({"model": "m", "input": "hi", "stream": True})
         answer = await client.fetch(rproxy.base_url + "/responses", method="POST", body=body)
         assert b"Here." in answer.body and answer.headers["x-rproxy-provider"] == "second#1"
@@ -139,7 +156,7 @@ def test_repetitions_have_a_budget_that_time_and_successes_refill() -> None:
     clock = Clock()
     failover = Failover(clock)
     assert [failover.may_repeat() for _ in range(25)] == [True] * 20 + [False] * 5
-    clock.now += 25                                               # seconds
+    clock.now += 25  # seconds
     assert [failover.may_repeat() for _ in range(4)] == [True, True, False, False]
     for _ in range(4):
         failover.succeeded(provider("a"))
@@ -150,14 +167,21 @@ def test_repetitions_have_a_budget_that_time_and_successes_refill() -> None:
 
 async def test_a_call_that_the_server_could_not_read_is_asked_for_once_more(tmp_path: Path) -> None:
     upstream = ScriptedProvider()
-    failed = [error(400, "Failed to call a function.", code="tool_use_failed", failed_generation="<function=ls>")]
+    failed = [
+        error(400, "Failed to call a function.", code="tool_use_failed", failed_generation="<function=ls>")
+    ]
     upstream.turns += [failed, [say("Well.")], failed, failed, [say("Too late.")]]
     async with running(tmp_path, upstream.base_url) as rproxy:
         client = AsyncHTTPClient(force_instance=True)
         statuses = []
         for _ in range(2):
-            answer = await client.fetch(rproxy.base_url + "/responses", method="POST", headers={"Content-Type": "application/json"},
-                                        body=encode_json({"model": "gpt-5.5", "input": "go"}), raise_error=False)
+            answer = await client.fetch(
+                rproxy.base_url + "/responses",
+                method="POST",
+                headers={"Content-Type": "application/json"},
+                body=encode_json({"model": "gpt-5.5", "input": "go"}),
+                raise_error=False,
+            )
             statuses.append(answer.code)
         client.close()
     await upstream.close()

@@ -1,4 +1,5 @@
 """The short cut for the common delta says the same as the plain path, whatever comes and however it is cut."""
+
 from __future__ import annotations
 
 import json
@@ -10,16 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import call, converter, delta, end, text, think
 
-from rproxy.convert.events.fastpath import LESSONS, MAX_HELD, DeltaRun, Shortcut
+from rproxy.convert.answer.decoder import ChunkDecoder
+from rproxy.convert.events.fastpath import MAX_CANDIDATES, MAX_HELD, DeltaBatch, FastPath
 from rproxy.convert.profile import Answer
-from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
+from rproxy.convert.sse import DONE, encode_sse
 
 Json = Dict[str, Any]
 HEAD = delta(role="assistant", content="")
-Spelling = Tuple[bool, Tuple[str, str], bytes]          # ensure_ascii, separators, line end
+Spelling = Tuple[bool, Tuple[str, str], bytes]  # ensure_ascii, separators, line end
 
 
-def spelled(chunk: Json, ascii_only: bool = True, separators: Tuple[str, str] = (",", ":"), newline: bytes = b"\n") -> bytes:
+def spelled(
+    chunk: Json, ascii_only: bool = True, separators: Tuple[str, str] = (",", ":"), newline: bytes = b"\n"
+) -> bytes:
     line = json.dumps(chunk, ensure_ascii=ascii_only, separators=separators).encode("utf-8", "surrogatepass")
     return b"data: " + line + newline * 2
 
@@ -37,9 +41,11 @@ def plain_path(reads: List[bytes], options: Json) -> Tuple[List[Json], Json, Any
     return events + stream.finish(), stream.response, seen
 
 
-def short_cut(reads: List[bytes], options: Json, beats: bool = False) -> Tuple[List[Json], Json, Any, Shortcut]:
+def short_cut(
+    reads: List[bytes], options: Json, beats: bool = False
+) -> Tuple[List[Json], Json, Any, FastPath]:
     decoder, stream = ChunkDecoder(), converter(**options)
-    shortcut = Shortcut(decoder, stream)
+    shortcut = FastPath(decoder, stream)
     events = stream.start()
     for data in reads:
         for batch in shortcut.feed(data):
@@ -53,7 +59,7 @@ def short_cut(reads: List[bytes], options: Json, beats: bool = False) -> Tuple[L
     return events + stream.finish(), stream.response, seen, shortcut
 
 
-def same(reads: List[bytes], **options: Any) -> Shortcut:
+def same(reads: List[bytes], **options: Any) -> FastPath:
     """Compare both ways. :returns: the short cut, to see how much it was used"""
     expected = plain_path(reads, options)
     *got, shortcut = short_cut(reads, options)
@@ -64,15 +70,37 @@ def same(reads: List[bytes], **options: Any) -> Shortcut:
 def cut(data: bytes, sizes: List[int]) -> List[bytes]:
     reads, begin = [], 0
     for size in sizes:
-        reads.append(data[begin:begin + size])
+        reads.append(data[begin : begin + size])
         begin += size
     return [*reads, data[begin:]]
 
 
 # ---- any stream, cut anywhere
-CHARACTERS = st.sampled_from(['"', "\\", "/", "\n", "\t", "\x00", "\x1f", "\x7f", "é", "中", "\u2028", "\ufeff", "\ue000", "\ud83c",
-                              "\udf89", "😀", "a", "}"])
-WORDS = st.text(CHARACTERS, max_size=3) | st.sampled_from(["one", " two", "<think>", "```json\n", "assistant", "chatcmpl-1", "data: "])
+CHARACTERS = st.sampled_from(
+    [
+        '"',
+        "\\",
+        "/",
+        "\n",
+        "\t",
+        "\x00",
+        "\x1f",
+        "\x7f",
+        "é",
+        "中",
+        "\u2028",
+        "\ufeff",
+        "\ue000",
+        "\ud83c",
+        "\udf89",
+        "😀",
+        "a",
+        "}",
+    ]
+)
+WORDS = st.text(CHARACTERS, max_size=3) | st.sampled_from(
+    ["one", " two", "<think>", "```json\n", "assistant", "chatcmpl-1", "data: "]
+)
 NORMAL = st.builds(text, WORDS) | st.builds(think, WORDS)
 STRANGE = (
     st.builds(lambda word: delta(content=word, reasoning_content=word), WORDS)
@@ -82,19 +110,46 @@ STRANGE = (
     | st.builds(lambda word: text(word, annotations=[{"url_citation": {"url": "u"}}]), WORDS)
     | st.builds(lambda word: think(word, reasoning_details=[{"type": "reasoning.text", "text": word}]), WORDS)
     | st.builds(lambda word: call(0, word, id="c1", name="f"), WORDS)
-    | st.sampled_from([end("stop"), end(None, {"prompt_tokens": 1, "completion_tokens": 1}), {"error": {"message": "no"}}, HEAD,
-                       {"choices": []}]))
-RUNS = (st.builds(lambda chunk, count: [chunk] * count, NORMAL, st.integers(1, 4)) | st.lists(NORMAL, max_size=6)
-        | st.lists(STRANGE, max_size=1))
-SPELLINGS = st.tuples(st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from([b"\n", b"\r\n"]))
-OPTIONS = st.fixed_dictionaries({}, optional={
-    "reasoning": st.sampled_from(["summary", "content"]), "seal": st.just(json.dumps), "strip_fences": st.booleans(),
-    "logprobs": st.booleans(), "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans())})
+    | st.sampled_from(
+        [
+            end("stop"),
+            end(None, {"prompt_tokens": 1, "completion_tokens": 1}),
+            {"error": {"message": "no"}},
+            HEAD,
+            {"choices": []},
+        ]
+    )
+)
+RUNS = (
+    st.builds(lambda chunk, count: [chunk] * count, NORMAL, st.integers(1, 4))
+    | st.lists(NORMAL, max_size=6)
+    | st.lists(STRANGE, max_size=1)
+)
+SPELLINGS = st.tuples(
+    st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from([b"\n", b"\r\n"])
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "reasoning": st.sampled_from(["summary", "content"]),
+        "seal": st.just(json.dumps),
+        "strip_fences": st.booleans(),
+        "logprobs": st.booleans(),
+        "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans()),
+    },
+)
 
 
-@given(st.lists(RUNS, max_size=5), SPELLINGS, st.lists(st.integers(1, 400), max_size=20), OPTIONS,
-       st.sampled_from([DONE, b"", b": wait\n\n" + DONE]))
-def test_any_stream_cut_anywhere(runs: List[List[Json]], how: Spelling, sizes: List[int], options: Json, tail: bytes) -> None:
+@given(
+    st.lists(RUNS, max_size=5),
+    SPELLINGS,
+    st.lists(st.integers(1, 400), max_size=20),
+    OPTIONS,
+    st.sampled_from([DONE, b"", b": wait\n\n" + DONE]),
+)
+def test_any_stream_cut_anywhere(
+    runs: List[List[Json]], how: Spelling, sizes: List[int], options: Json, tail: bytes
+) -> None:
     body = b"".join(spelled(chunk, *how) for run in runs for chunk in run) + tail
     same(cut(body, sizes), **options)
 
@@ -109,7 +164,7 @@ def test_events_together_in_one_read(words: List[str], ascii_only: bool, counts:
 def cut_list(pieces: List[bytes], counts: List[int]) -> List[List[bytes]]:
     groups, begin = [], 0
     for count in counts:
-        groups.append(pieces[begin:begin + count])
+        groups.append(pieces[begin : begin + count])
         begin += count
     return [group for group in [*groups, pieces[begin:]] if group]
 
@@ -125,7 +180,7 @@ def test_all_but_the_first_delta_take_the_short_cut(make: Any, word: str) -> Non
 
 def test_a_burst_takes_it_too_wherever_it_is_cut() -> None:
     body = spelled(HEAD) + spelled(text(" word")) * 1000 + spelled(end()) + DONE
-    assert same([body[i:i + 4096] for i in range(0, len(body), 4096)]).used > 900
+    assert same([body[i : i + 4096] for i in range(0, len(body), 4096)]).used > 900
 
 
 def test_thinking_then_text_learns_twice() -> None:
@@ -133,26 +188,36 @@ def test_thinking_then_text_learns_twice() -> None:
     assert same(reads).used == 38
 
 
-@pytest.mark.parametrize("options", [{"answer": Answer(think_tags=True)}, {"answer": Answer(cumulative=True)}, {"strip_fences": True},
-                                     {"logprobs": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"answer": Answer(think_tags=True)},
+        {"answer": Answer(cumulative=True)},
+        {"strip_fences": True},
+        {"logprobs": True},
+    ],
+)
 def test_not_while_text_is_looked_at(options: Json) -> None:
     assert same([spelled(text("one"))] * 10 + [DONE], **options).used == 0
 
 
-@pytest.mark.parametrize("body", [
-    b'{"choices":[{"delta":{"content":"a"}}]}\n',
-    b'event: x\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\n',
-    b'data: {"choices":[{"delta":{"content":"a"}}]}\n',
-    b'data: {"choices":[{"delta":{"content":"a"}}]}\r\r',
-    b'data: {"choices":[{"delta":{"content":"a","content":"a"}}]}\n\n',
-    b'data: {"choices":[{"delta":{"content":"a","content":"b"}}]}\n\n',
-    b'data: {"choices":{"delta":{"content":"a"}}}\n\n',
-    b'data: {"choices":[{"delta":{"content":"a"},"logprobs":NaN}]}\n\n',
-    b'data: {"choices":[{"message":{"content":"a"}}]}\n\n',
-    b'data: {"choices":[{"delta":{"content":"a\\/b"}}]}\n\n',
-    b'data: {"choices":[7,{"delta":{"content":"a"}}]}\n\n',
-    b'data: {"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}\n\n',
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices":[{"delta":{"content":"a"}}]}\n',
+        b'event: x\ndata: {"choices":[{"delta":{"content":"a"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"}}]}\n',
+        b'data: {"choices":[{"delta":{"content":"a"}}]}\r\r',
+        b'data: {"choices":[{"delta":{"content":"a","content":"a"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a","content":"b"}}]}\n\n',
+        b'data: {"choices":{"delta":{"content":"a"}}}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"},"logprobs":NaN}]}\n\n',
+        b'data: {"choices":[{"message":{"content":"a"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a\\/b"}}]}\n\n',
+        b'data: {"choices":[7,{"delta":{"content":"a"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}\n\n',
+    ],
+)
 def test_other_framings_and_shapes_stay_on_the_plain_path_or_are_the_same(body: bytes) -> None:
     same([body] * 10 + [DONE])
 
@@ -164,19 +229,27 @@ def test_chunks_that_all_differ_are_learned_a_few_times_only() -> None:
 
 
 def test_a_field_that_changes_now_and_then_is_learned_each_time() -> None:
-    reads = [spelled({**text(" word"), "created": i // 20}) for i in range(20 * LESSONS * 2)]
-    assert same([*reads, DONE]).used == 19 * LESSONS * 2
+    reads = [spelled({**text(" word"), "created": i // 20}) for i in range(20 * MAX_CANDIDATES * 2)]
+    assert same([*reads, DONE]).used == 19 * MAX_CANDIDATES * 2
 
 
 def test_what_is_illegal_in_a_string_is_left_to_the_plain_path() -> None:
     good = spelled(text(" word"))
-    for bad in (b"\xff", b"\x01", b"\\x", b"\\u12", b"\\ud83c", b'","content":"', b'"}},{"delta":{"content":"x'):
+    for bad in (
+        b"\xff",
+        b"\x01",
+        b"\\x",
+        b"\\u12",
+        b"\\ud83c",
+        b'","content":"',
+        b'"}},{"delta":{"content":"x',
+    ):
         same([good, good.replace(b" word", bad), good, good + good.replace(b" word", bad) + good, DONE])
 
 
 def test_an_event_that_never_ends_is_not_held_here() -> None:
     decoder, stream = ChunkDecoder(), converter()
-    shortcut = Shortcut(decoder, stream)
+    shortcut = FastPath(decoder, stream)
     shortcut.feed(spelled(text(" word")))
     begun = spelled(text("x" * MAX_HELD))[:-200]
     assert shortcut.feed(begun[:1000]) == []
@@ -187,7 +260,7 @@ def test_an_event_that_never_ends_is_not_held_here() -> None:
 
 def test_an_event_is_told_before_its_blank_line_has_come() -> None:
     event = spelled(text(" word"))
-    shortcut = Shortcut(ChunkDecoder(), converter())
+    shortcut = FastPath(ChunkDecoder(), converter())
     shortcut.feed(event)
     assert [len(batch) for batch in shortcut.feed(event[:-1])] == [1]
     assert shortcut.feed(b"\n") == []
@@ -212,14 +285,14 @@ def test_heartbeats_in_between_are_numbered_in_order() -> None:
 
 
 def test_a_run_is_a_sequence_of_events() -> None:
-    shortcut = Shortcut(ChunkDecoder(), converter())
+    shortcut = FastPath(ChunkDecoder(), converter())
     event = spelled(text(' "é"'), False)
     shortcut.feed(event)
     run: Optional[Any] = shortcut.feed(event * 3)[0]
-    assert isinstance(run, DeltaRun)
+    assert isinstance(run, DeltaBatch)
     assert len(run) == 3 and run[-1] == list(run)[2] and run[:2] == list(run)[:2]
     assert run.after == run[-1]["sequence_number"] + 1
     assert run.sse() == encode_sse(list(run))
     one = shortcut.feed(event)[0]
-    assert isinstance(one, DeltaRun) and one.sse() == encode_sse(list(one))
+    assert isinstance(one, DeltaBatch) and one.sse() == encode_sse(list(one))
     assert [json.loads(payload) for payload in run.payloads()] == list(run)

@@ -1,4 +1,5 @@
 """The grammar checker catches what it is there for: one rule broken at a time."""
+
 from __future__ import annotations
 
 import copy
@@ -13,7 +14,14 @@ from rproxy.convert.sse import DONE, encode_sse
 Json = Dict[str, Any]
 Events = List[Json]
 
-CHUNKS = [think("Hm"), text("Hel"), text("lo"), call(0, '{"a"', "c1", "f"), call(0, ":1}"), call(1, "{}", "c2", "g")]
+CHUNKS = [
+    think("Hm"),
+    text("Hel"),
+    text("lo"),
+    call(0, '{"a"', "c1", "f"),
+    call(0, ":1}"),
+    call(1, "{}", "c2", "g"),
+]
 GOOD = Turn(*CHUNKS, end("tool_calls")).events
 CUT = Turn(*CHUNKS, text("and"), end("length")).events
 FAILED = Turn(*CHUNKS, done=False).events
@@ -27,16 +35,19 @@ def drop(type_: str) -> Callable[[Events], None]:
     def change(events: Events) -> None:
         events.remove(first(events, type_))
         renumber(events)
+
     return change
 
 
 def put(type_: str, *path: str, value: Any) -> Callable[[Events], None]:
     """Sets a value deep inside the first event of a type."""
+
     def change(events: Events) -> None:
         place: Any = first(events, type_)
         for key in path[:-1]:
             place = place[int(key) if isinstance(place, list) else key]
         place[path[-1]] = value
+
     return change
 
 
@@ -46,6 +57,7 @@ def lose(type_: str, *path: str) -> Callable[[Events], None]:
         for key in path[:-1]:
             place = place[key]
         del place[path[-1]]
+
     return change
 
 
@@ -54,6 +66,7 @@ def swap(one: str, two: str) -> Callable[[Events], None]:
         i, k = (events.index(first(events, name)) for name in (one, two))
         events[i], events[k] = events[k], events[i]
         renumber(events)
+
     return change
 
 
@@ -62,6 +75,7 @@ def double(type_: str) -> Callable[[Events], None]:
         at = events.index(first(events, type_))
         events.insert(at, copy.deepcopy(events[at]))
         renumber(events)
+
     return change
 
 
@@ -74,6 +88,7 @@ def insert(at: int, event: Json) -> Callable[[Events], None]:
     def change(events: Events) -> None:
         events.insert(at % (len(events) + 1), dict(event))
         renumber(events)
+
     return change
 
 
@@ -102,7 +117,9 @@ MUTANTS: Dict[str, Callable[[Events], Any]] = {
     "two terminal events": double("completed"),
     "an event after the end": insert(-1, {"type": "response.in_progress", "response": GOOD[1]["response"]}),
     "a gap in the numbers": put("output_text.delta", "sequence_number", value=99),
-    "numbers from one": lambda events: [event.update(sequence_number=event["sequence_number"] + 1) for event in events],
+    "numbers from one": lambda events: [
+        event.update(sequence_number=event["sequence_number"] + 1) for event in events
+    ],
     "no number": lose("output_text.delta", "sequence_number"),
     "the id changes": put("completed", "response", "id", value="resp_other"),
     "a key comes later": put("completed", "response", "extra", value=1),
@@ -113,13 +130,23 @@ MUTANTS: Dict[str, Callable[[Events], Any]] = {
     "usage is a float": put("completed", "response", "usage", "input_tokens", value=0.0),
     "no completed_at": put("completed", "response", "completed_at", value=None),
     "output is not the items": put("completed", "response", "output", value=[]),
-    "an unknown event": insert(5, {"type": "response.reasoning.delta", "output_index": 0, "item_id": GOOD[2]["item"]["id"], "delta": "x"}),
+    "an unknown event": insert(
+        5,
+        {
+            "type": "response.reasoning.delta",
+            "output_index": 0,
+            "item_id": GOOD[2]["item"]["id"],
+            "delta": "x",
+        },
+    ),
     "a vendor event": insert(5, {"type": "rproxy:note"}),
     "an error event in the middle": insert(5, {"type": "error"}),
     "no item added": drop("output_item.added"),
     "a wrong output_index": put("output_item.added", "output_index", value=1),
     "an item id twice": put("output_item.added", "item", "id", value=""),
-    "an item with text already": put("output_item.added", "item", "summary", value=[{"type": "summary_text", "text": "x"}]),
+    "an item with text already": put(
+        "output_item.added", "item", "summary", value=[{"type": "summary_text", "text": "x"}]
+    ),
     "a null in an item": put("output_item.added", "item", "encrypted_content", value=None),
     "no part added": drop("content_part.added"),
     "no summary part added": drop("reasoning_summary_part.added"),
@@ -179,17 +206,69 @@ def test_a_broken_end_is_caught(name: str) -> None:
 
 ITEMS: List[Json] = [
     {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": []},
-    {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "x"}]},
-    {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [{"type": "refusal", "refusal": ""}]},
-    {"id": "msg_1", "type": "message", "role": "assistant", "status": "incomplete", "content": [{"type": "refusal", "refusal": "x"}]},
-    {"id": "msg1", "type": "message", "role": "assistant", "status": "completed", "content": [{"type": "refusal", "refusal": "x"}]},
+    {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "x"}],
+    },
+    {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "refusal", "refusal": ""}],
+    },
+    {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "status": "incomplete",
+        "content": [{"type": "refusal", "refusal": "x"}],
+    },
+    {
+        "id": "msg1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "refusal", "refusal": "x"}],
+    },
     {"id": "rs_1", "type": "reasoning", "summary": []},
     {"id": "rs_1", "type": "reasoning", "summary": [{"type": "reasoning_text", "text": ""}]},
     {"id": "cmp_1", "type": "compaction", "encrypted_content": ""},
-    {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "", "status": "completed"},
-    {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "", "arguments": "{}", "status": "completed"},
-    {"id": "fc_1", "type": "function_call", "call_id": "", "name": "f", "arguments": "{}", "status": "completed"},
-    {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": "incomplete"},
+    {
+        "id": "fc_1",
+        "type": "function_call",
+        "call_id": "c",
+        "name": "f",
+        "arguments": "",
+        "status": "completed",
+    },
+    {
+        "id": "fc_1",
+        "type": "function_call",
+        "call_id": "c",
+        "name": "",
+        "arguments": "{}",
+        "status": "completed",
+    },
+    {
+        "id": "fc_1",
+        "type": "function_call",
+        "call_id": "",
+        "name": "f",
+        "arguments": "{}",
+        "status": "completed",
+    },
+    {
+        "id": "fc_1",
+        "type": "function_call",
+        "call_id": "c",
+        "name": "f",
+        "arguments": "{}",
+        "status": "incomplete",
+    },
     {"id": "r_1", "type": "refusal", "refusal": "x"},
 ]
 
@@ -204,7 +283,13 @@ def test_a_broken_item_is_caught(item: Json) -> None:
 def test_the_framing_of_sse() -> None:
     body = encode_sse(GOOD) + DONE
     assert check_sse(b": keep-alive\n\n" + body) == GOOD[-1]["response"]
-    for broken in (body[:-1], encode_sse(GOOD), body + body, b"x", body.replace(b"event: response.completed", b"event: x"),
-                   body.replace(b"event: ", b"id: 1\nevent: ", 1)):
+    for broken in (
+        body[:-1],
+        encode_sse(GOOD),
+        body + body,
+        b"x",
+        body.replace(b"event: response.completed", b"event: x"),
+        body.replace(b"event: ", b"id: 1\nevent: ", 1),
+    ):
         with pytest.raises(AssertionError):
             check_sse(broken)

@@ -1,4 +1,5 @@
 """The HTTP edge, over real sockets: routes, errors, event streams, clients that leave, clients that are rude."""
+
 from __future__ import annotations
 
 import asyncio
@@ -20,9 +21,15 @@ async def test_routes_with_and_without_prefix(prefix: str) -> None:
     async with edge() as e:
         answer = await e.fetch(prefix + "/responses", HELLO)
         assert answer.code == 200 and json.loads(answer.body)["status"] == "completed"
-        assert answer.headers["Content-Type"] == "application/json" and answer.headers["openai-processing-ms"].isdigit()
+        assert (
+            answer.headers["Content-Type"] == "application/json"
+            and answer.headers["openai-processing-ms"].isdigit()
+        )
         assert "\ufffd" in answer.body.decode()
-        assert json.loads((await e.fetch(prefix + "/responses/compact", {"input": "x"})).body)["object"] == "response.compaction"
+        assert (
+            json.loads((await e.fetch(prefix + "/responses/compact", {"input": "x"})).body)["object"]
+            == "response.compaction"
+        )
         assert json.loads((await e.fetch(prefix + "/models")).body)["data"][0]["id"] == "m"
         assert json.loads((await e.fetch(prefix + "/models/org/m")).body)["id"] == "org/m"
         assert (await e.fetch(prefix + "/health")).code == 200
@@ -33,10 +40,21 @@ async def test_routes_with_and_without_prefix(prefix: str) -> None:
 async def test_headers_of_every_answer() -> None:
     async with edge() as e:
         seen = set()
-        for path, body in (("/health", None), ("/responses", HELLO), ("/responses", STREAM), ("/responses", b"{"), ("/nowhere", None)):
+        for path, body in (
+            ("/health", None),
+            ("/responses", HELLO),
+            ("/responses", STREAM),
+            ("/responses", b"{"),
+            ("/nowhere", None),
+        ):
             headers = (await e.fetch(path, body)).headers
             seen.add(headers["x-request-id"])
-            assert "Server" not in headers and "openai-model" not in headers and "Content-Encoding" not in headers and "Etag" not in headers
+            assert (
+                "Server" not in headers
+                and "openai-model" not in headers
+                and "Content-Encoding" not in headers
+                and "Etag" not in headers
+            )
         assert len(seen) == 5
 
 
@@ -53,27 +71,32 @@ async def test_what_the_service_learns_of_the_client() -> None:
         assert len({client.owner, other.owner, ""}) == 3 and "k-2" not in client.owner
 
 
-@pytest.mark.parametrize("path, body, more, status, says", [
-    ("/responses", b'{"model": ', {}, 400, "not valid JSON"),
-    ("/responses", b"[1]", {}, 400, "not an array"),
-    ("/responses", b"", {}, 400, "empty"),
-    ("/responses", {"input": "x", "stream": "yes"}, {}, 400, "'stream'"),
-    ("/responses", b"junk", {"headers": {"Content-Encoding": "gzip"}}, 400, "not valid gzip"),
-    ("/responses", b"junk", {"headers": {"Content-Encoding": "br"}}, 415, "br"),
-    ("/responses", {"input": "refuse"}, {}, 429, "Slow down"),
-    ("/responses", {"input": "refuse", "stream": True}, {}, 429, "Slow down"),
-    ("/responses", None, {}, 426, "WebSocket"),
-    ("/responses", b"x" * 100000, {"method": "PUT"}, 405, "POST, GET, HEAD"),
-    ("/responses", None, {"method": "OPTIONS"}, 405, "OPTIONS"),
-    ("/responses", None, {"method": "BREW"}, 405, "BREW"),
-    ("/responses/compact", None, {}, 405, "POST"),
-    ("/models", b"{}", {}, 405, "GET, HEAD"),
-    ("/models/none", None, {}, 404, "none"),
-    ("/nothing-here", None, {}, 404, "/nothing-here"),
-    ("/v1/embeddings", {"messages": ["x" * 100000]}, {}, 404, "Responses API"),
-    ("/v2/responses", HELLO, {}, 404, "/v2/responses"),
-])
-async def test_errors_are_json_and_the_next_request_works(path: str, body: Any, more: Dict[str, Any], status: int, says: str) -> None:
+@pytest.mark.parametrize(
+    "path, body, more, status, says",
+    [
+        ("/responses", b'{"model": ', {}, 400, "not valid JSON"),
+        ("/responses", b"[1]", {}, 400, "not an array"),
+        ("/responses", b"", {}, 400, "empty"),
+        ("/responses", {"input": "x", "stream": "yes"}, {}, 400, "'stream'"),
+        ("/responses", b"junk", {"headers": {"Content-Encoding": "gzip"}}, 400, "not valid gzip"),
+        ("/responses", b"junk", {"headers": {"Content-Encoding": "br"}}, 415, "br"),
+        ("/responses", {"input": "refuse"}, {}, 429, "Slow down"),
+        ("/responses", {"input": "refuse", "stream": True}, {}, 429, "Slow down"),
+        ("/responses", None, {}, 426, "WebSocket"),
+        ("/responses", b"x" * 100000, {"method": "PUT"}, 405, "POST, GET, HEAD"),
+        ("/responses", None, {"method": "OPTIONS"}, 405, "OPTIONS"),
+        ("/responses", None, {"method": "BREW"}, 405, "BREW"),
+        ("/responses/compact", None, {}, 405, "POST"),
+        ("/models", b"{}", {}, 405, "GET, HEAD"),
+        ("/models/none", None, {}, 404, "none"),
+        ("/nothing-here", None, {}, 404, "/nothing-here"),
+        ("/v1/embeddings", {"messages": ["x" * 100000]}, {}, 404, "Responses API"),
+        ("/v2/responses", HELLO, {}, 404, "/v2/responses"),
+    ],
+)
+async def test_errors_are_json_and_the_next_request_works(
+    path: str, body: Any, more: Dict[str, Any], status: int, says: str
+) -> None:
     async with edge() as e:
         answer = await e.fetch(path, body, **more)
         assert answer.code == status and says in error_of(answer)["message"]
@@ -107,22 +130,33 @@ async def test_an_internal_failure_tells_nothing_and_is_logged(expect_log: Calla
 
 async def test_a_compressed_request() -> None:
     async with edge() as e:
-        answer = await e.fetch("/responses", gzip.compress(json.dumps(HELLO).encode()), headers={"Content-Encoding": "gzip"})
+        answer = await e.fetch(
+            "/responses", gzip.compress(json.dumps(HELLO).encode()), headers={"Content-Encoding": "gzip"}
+        )
         assert answer.code == 200 and e.service.requests[0] == HELLO
 
 
 async def test_curl_without_a_content_type_is_no_form() -> None:
     async with edge() as e:
         body = json.dumps({"input": "hello " + "&" * 5000}).encode()
-        assert (await e.fetch("/responses", body, headers={"Content-Type": "application/x-www-form-urlencoded"})).code == 200
+        assert (
+            await e.fetch("/responses", body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+        ).code == 200
 
 
 # ---- who may come in
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic k-1", "k-1", "Bearer k-1x", "Bearer \xe9"])
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", "Bearer ", "Basic k-1", "k-1", "Bearer k-1x", "Bearer \xe9"]
+)
 async def test_wrong_keys(header: Optional[str]) -> None:
     async with edge(keys=["k-1", "k-2"]) as e:
         headers = {"Authorization": header} if header else {}
-        for path, body in (("/responses", HELLO), ("/v1/models", None), ("/responses", None), ("/responses/compact", HELLO)):
+        for path, body in (
+            ("/responses", HELLO),
+            ("/v1/models", None),
+            ("/responses", None),
+            ("/responses/compact", HELLO),
+        ):
             answer = await e.fetch(path, body, headers=headers)
             assert answer.code == 401 and error_of(answer)["code"] == "invalid_api_key"
         assert (await e.fetch("/health", headers=headers)).code == 200
@@ -130,11 +164,23 @@ async def test_wrong_keys(header: Optional[str]) -> None:
         assert (await e.fetch("/responses", HELLO, headers={"Authorization": "Bearer k-2"})).code == 200
 
 
-@pytest.mark.parametrize("origin, status", [
-    (None, 200), ("http://localhost:8080", 200), ("http://127.0.0.1:5173", 200), ("http://[::1]:1", 200), ("http://app.localhost", 200),
-    ("https://chat.example.com", 200), ("https://other.example.com", 403), ("null", 403), ("http://localhost.example.com", 403),
-    ("http://127.0.0.1.example.com", 403), ("http://[", 403), ("", 403),
-])
+@pytest.mark.parametrize(
+    "origin, status",
+    [
+        (None, 200),
+        ("http://localhost:8080", 200),
+        ("http://127.0.0.1:5173", 200),
+        ("http://[::1]:1", 200),
+        ("http://app.localhost", 200),
+        ("https://chat.example.com", 200),
+        ("https://other.example.com", 403),
+        ("null", 403),
+        ("http://localhost.example.com", 403),
+        ("http://127.0.0.1.example.com", 403),
+        ("http://[", 403),
+        ("", 403),
+    ],
+)
 async def test_web_pages(origin: Optional[str], status: int) -> None:
     async with edge(allowed_origins=("https://chat.example.com",)) as e:
         headers = {} if origin is None else {"Origin": origin}
@@ -144,14 +190,27 @@ async def test_web_pages(origin: Optional[str], status: int) -> None:
             assert "allowed_origins" in error_of(answer)["message"] and e.service.requests == []
         listed = origin == "https://chat.example.com"
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if listed else None)
-        asked = await e.fetch("/responses", method="OPTIONS", headers={**headers, "Access-Control-Request-Headers": "content-type"})
+        asked = await e.fetch(
+            "/responses",
+            method="OPTIONS",
+            headers={**headers, "Access-Control-Request-Headers": "content-type"},
+        )
         assert ("Access-Control-Allow-Methods" in asked.headers) == listed
 
 
-@pytest.mark.parametrize("host, status", [
-    ("localhost:3000", 200), ("127.0.0.1", 200), ("[::1]:3000", 200), ("chat.example.com", 200), ("LOCALHOST", 200),
-    ("evil.example.com:3000", 403), ("127.0.0.1.evil.example.com", 403), ("192.168.1.7:3000", 403),
-])
+@pytest.mark.parametrize(
+    "host, status",
+    [
+        ("localhost:3000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:3000", 200),
+        ("chat.example.com", 200),
+        ("LOCALHOST", 200),
+        ("evil.example.com:3000", 403),
+        ("127.0.0.1.evil.example.com", 403),
+        ("192.168.1.7:3000", 403),
+    ],
+)
 async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> None:
     async with edge(allowed_origins=("https://chat.example.com",)) as e:
         answer = await e.fetch("/v1/models", headers={"Host": host})
@@ -162,7 +221,9 @@ async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> Non
 
 async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
     async with edge(keys=["k"]) as e:
-        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com", "Authorization": "Bearer k"})).code == 200
+        assert (
+            await e.fetch("/v1/models", headers={"Host": "proxy.example.com", "Authorization": "Bearer k"})
+        ).code == 200
     async with edge(listen_addr="0.0.0.0:0") as e:
         assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
     async with edge(allowed_origins=("*",)) as e:
@@ -184,11 +245,15 @@ async def test_a_wrong_key_is_refused_before_the_body_and_the_connection_lives_o
 async def test_expect_100_continue_is_not_answered_when_refused() -> None:
     async with edge(max_body_size=100) as e:
         raw = await e.raw()
-        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue")
+        raw.send(
+            "POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue"
+        )
         status, headers, _ = await raw.answer()
         assert status == 413 and await raw.rest() == b""
         raw = await e.raw()
-        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 2", "Expect: 100-continue")
+        raw.send(
+            "POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 2", "Expect: 100-continue"
+        )
         assert (await raw.head())[0] == 100
         raw.writer.write(b"{}")
         assert (await raw.answer())[0] == 200
@@ -237,22 +302,35 @@ async def read_events(raw: Any) -> bytes:
 
 def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
     data = json.dumps(body).encode()
-    raw.send(f"POST /v1/responses HTTP/{version}", "Host: localhost", f"Content-Length: {len(data)}", *lines, body=data)
+    raw.send(
+        f"POST /v1/responses HTTP/{version}",
+        "Host: localhost",
+        f"Content-Length: {len(data)}",
+        *lines,
+        body=data,
+    )
 
 
 async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the body alone: an answer may take longer."""
     monkeypatch.setattr("rproxy.server.base.BODY_TIMEOUT", 0.2)
     async with edge() as e:
-        upgrade = ("GET /v1/responses HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: 0123456789abcdefghijkg==",
-                   "Sec-WebSocket-Version: 13")
+        upgrade = (
+            "GET /v1/responses HTTP/1.1",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: 0123456789abcdefghijkg==",
+            "Sec-WebSocket-Version: 13",
+        )
         for lines in (("POST /v1/responses HTTP/1.1",), ("DELETE /v1/responses/resp_1 HTTP/1.1",), upgrade):
             slow = await e.raw()
             slow.send(*lines, "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
             assert await asyncio.wait_for(slow.rest(), 5) == b""
         quick = await e.raw()
         body = json.dumps({"model": "m", "input": "gate", "stream": True}).encode()
-        quick.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: %d" % len(body), body=body)
+        quick.send(
+            "POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", body=body
+        )
         assert (await quick.head())[0] == 200
         await asyncio.sleep(0.4)
         e.service.gate.set()
@@ -262,10 +340,14 @@ async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_an_event_stream() -> None:
     async with edge() as e:
         raw = await e.raw()
-        for _ in range(2):                               # the connection is kept
+        for _ in range(2):  # the connection is kept
             post(raw, STREAM)
             status, headers = await raw.head()
-            assert status == 200 and headers["content-type"].startswith("text/event-stream") and headers["cache-control"] == "no-cache"
+            assert (
+                status == 200
+                and headers["content-type"].startswith("text/event-stream")
+                and headers["cache-control"] == "no-cache"
+            )
             assert headers["x-accel-buffering"] == "no" and headers["openai-processing-ms"].isdigit()
             assert headers["x-ratelimit-remaining-requests"] == "9"
             text = (await read_events(raw)).decode()
@@ -273,7 +355,7 @@ async def test_an_event_stream() -> None:
             assert blocks[-2:] == ["data: [DONE]", ""] and len(blocks) == 7
             for number, block in enumerate(blocks[:-2]):
                 name, data = block.split("\n")
-                event = json.loads(data[len("data: "):])
+                event = json.loads(data[len("data: ") :])
                 assert name == "event: " + event["type"] and event["sequence_number"] == number
 
 
@@ -314,13 +396,21 @@ async def test_a_failure_in_mid_stream_ends_the_stream_properly(expect_log: Call
         await raw.head()
         blocks = (await read_events(raw)).decode().split("\n\n")
         failed = json.loads(blocks[1].split("data: ")[1])
-        assert failed["type"] == "response.failed" and failed["sequence_number"] == 1 and failed["response"]["id"] == "resp_1"
-        assert failed["response"]["status"] == "failed" and failed["response"]["error"]["code"] == "server_error"
+        assert (
+            failed["type"] == "response.failed"
+            and failed["sequence_number"] == 1
+            and failed["response"]["id"] == "resp_1"
+        )
+        assert (
+            failed["response"]["status"] == "failed" and failed["response"]["error"]["code"] == "server_error"
+        )
         assert "secret" not in blocks[1] and blocks[2] == "data: [DONE]"
 
 
 # ---- clients that leave
-@pytest.mark.parametrize("body", [{"input": "wait"}, {"input": "wait", "stream": True}, {"input": "begin", "stream": True}])
+@pytest.mark.parametrize(
+    "body", [{"input": "wait"}, {"input": "wait", "stream": True}, {"input": "begin", "stream": True}]
+)
 async def test_a_client_that_leaves_is_noticed_at_once(body: Dict[str, Any]) -> None:
     async with edge() as e:
         raw = await e.raw()
@@ -347,7 +437,7 @@ async def test_a_client_that_does_not_read_stops_the_turn_from_writing() -> None
     async with edge() as e:
         raw = await e.raw()
         raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.reader._limit = 1                            # type: ignore[attr-defined]  # the client's own library stops reading, too
+        raw.reader._limit = 1  # type: ignore[attr-defined]  # the client's own library stops reading, too
         post(raw, {"input": "flood", "stream": True})
         await until(lambda: e.service.sent > 3)
         await asyncio.sleep(0.3)
@@ -366,12 +456,14 @@ async def test_many_clients_at_once() -> None:
 
 async def test_malformed_http_does_no_harm() -> None:
     async with edge() as e:
-        for junk in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\nHost: a\r\n\r\n",
-                     b"POST /responses HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):
+        for junk in (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+            b"GET\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Length: x\r\nHost: a\r\n\r\n",
+            b"POST /responses HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ):
             raw = await e.raw()
             raw.writer.write(junk)
             await asyncio.sleep(0.02)
             raw.cut()
         assert (await e.fetch("/responses", HELLO)).code == 200
-
-

@@ -1,4 +1,5 @@
 """The response parser: every case whole, byte by byte, and with trailing data; then arbitrary cuts and arbitrary bytes."""
+
 from __future__ import annotations
 
 import gzip
@@ -23,31 +24,80 @@ def parse(pieces: List[bytes], method: str = "GET", eof: bool = False) -> Parsed
 
 
 def bytewise(data: bytes) -> List[bytes]:
-    return [data[i:i + 1] for i in range(len(data))]
+    return [data[i : i + 1] for i in range(len(data))]
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 GOOD = [
     # name, method, raw, status, body, reusable
     ("length", "POST", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", True),
-    ("length twice the same", "GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\ncontent-length: 2\r\n\r\nok", 200, b"ok", True),
+    (
+        "length twice the same",
+        "GET",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\ncontent-length: 2\r\n\r\nok",
+        200,
+        b"ok",
+        True,
+    ),
     ("empty", "GET", b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", 429, b"", True),
-    ("chunked", "GET", CHUNKED + b"5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n", 200, b"hello0123456789", True),
+    (
+        "chunked",
+        "GET",
+        CHUNKED + b"5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+        200,
+        b"hello0123456789",
+        True,
+    ),
     ("chunked, leading zeros", "GET", CHUNKED + b"0005 \r\nhello\r\n000\r\n\r\n", 200, b"hello", True),
-    ("chunk data that looks like framing", "GET", CHUNKED + b"4\r\n\r\n\r\n\r\n2\r\n0\r\r\n0\r\n\r\n", 200, b"\r\n\r\n0\r", True),
+    (
+        "chunk data that looks like framing",
+        "GET",
+        CHUNKED + b"4\r\n\r\n\r\n\r\n2\r\n0\r\r\n0\r\n\r\n",
+        200,
+        b"\r\n\r\n0\r",
+        True,
+    ),
     ("trailers", "GET", CHUNKED + b"1\r\na\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n", 200, b"a", True),
-    ("bare LF", "GET", b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n", 200, b"hello", True),
-    ("1xx first", "GET", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n"
-     b"Content-Length: 1\r\n\r\nx", 200, b"x", True),
+    (
+        "bare LF",
+        "GET",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n",
+        200,
+        b"hello",
+        True,
+    ),
+    (
+        "1xx first",
+        "GET",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\n"
+        b"Content-Length: 1\r\n\r\nx",
+        200,
+        b"x",
+        True,
+    ),
     ("204", "GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
     ("304 with a length", "GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b"", True),
     ("HEAD", "HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 200, b"", True),
     ("CONNECT", "CONNECT", b"HTTP/1.1 200 Connection established\r\n\r\n", 200, b"", True),
     ("CONNECT refused", "CONNECT", b"HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno", 407, b"no", True),
     ("no reason", "GET", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, b"", True),
-    ("asks to close", "GET", b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok", 200, b"ok", False),
+    (
+        "asks to close",
+        "GET",
+        b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok",
+        200,
+        b"ok",
+        False,
+    ),
     ("HTTP/1.0", "GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, b"ok", False),
-    ("chunked and a length", "GET", CHUNKED[:-2] + b"Content-Length: 3\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, b"ok", False),
+    (
+        "chunked and a length",
+        "GET",
+        CHUNKED[:-2] + b"Content-Length: 3\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        200,
+        b"ok",
+        False,
+    ),
 ]
 
 
@@ -75,19 +125,45 @@ def test_headers() -> None:
     raw = b"HTTP/1.1 200 Fine \xe9\r\nA : 1\r\nB:2  \r\n  more\r\n\tyet\r\nC:\r\nD: a:b\xff\r\na: 3\r\nContent-Length: 0\r\n\r\n"
     head = parse([raw])[0]
     assert head is not None and (head.version, head.status, head.reason) == ("HTTP/1.1", 200, "Fine \xe9")
-    assert head.headers == [("A", "1"), ("B", "2 more yet"), ("C", ""), ("D", "a:b\xff"), ("a", "3"), ("Content-Length", "0")]
+    assert head.headers == [
+        ("A", "1"),
+        ("B", "2 more yet"),
+        ("C", ""),
+        ("D", "a:b\xff"),
+        ("a", "3"),
+        ("Content-Length", "0"),
+    ]
     assert head.values("a") == ["1", "3"]
 
 
 BAD = [
-    b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/2 200 OK\r\n", b"HTTP/1.1 20 OK\r\n", b"HTTP/1.1 2000 OK\r\n", b"\r\n", b"<html>\n",
-    b"HTTP/1.1 200 O\x00K\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n", b"HTTP/1.1 200 OK\r\n: x\r\n", b"HTTP/1.1 200 OK\r\nA b: x\r\n",
-    b"HTTP/1.1 200 OK\r\n folded\r\n", b"HTTP/1.1 200 OK\r\nA: \rb\r\n", b"HTTP/1.1 101 Switching\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-    CHUNKED + b"zz\r\n", CHUNKED + b"0x5\r\nhello\r\n", CHUNKED + b"-5\r\nhello\r\n", CHUNKED + b"5\r\nhelloo\r\n",
-    CHUNKED + b"5\r\nhello\r5\r\n", CHUNKED + b"\r\n", CHUNKED + b"1" * 16 + b"\r\n", CHUNKED + b"1;" + b"x" * 5000,
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"HTTP/2 200 OK\r\n",
+    b"HTTP/1.1 20 OK\r\n",
+    b"HTTP/1.1 2000 OK\r\n",
+    b"\r\n",
+    b"<html>\n",
+    b"HTTP/1.1 200 O\x00K\r\n",
+    b"HTTP/1.1 200 OK\r\nno colon\r\n",
+    b"HTTP/1.1 200 OK\r\n: x\r\n",
+    b"HTTP/1.1 200 OK\r\nA b: x\r\n",
+    b"HTTP/1.1 200 OK\r\n folded\r\n",
+    b"HTTP/1.1 200 OK\r\nA: \rb\r\n",
+    b"HTTP/1.1 101 Switching\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    CHUNKED + b"zz\r\n",
+    CHUNKED + b"0x5\r\nhello\r\n",
+    CHUNKED + b"-5\r\nhello\r\n",
+    CHUNKED + b"5\r\nhelloo\r\n",
+    CHUNKED + b"5\r\nhello\r5\r\n",
+    CHUNKED + b"\r\n",
+    CHUNKED + b"1" * 16 + b"\r\n",
+    CHUNKED + b"1;" + b"x" * 5000,
     CHUNKED + b"0\r\n" + b"X: y\r\n" * 20000,
 ]
 
@@ -100,8 +176,16 @@ def test_bad_answers(raw: bytes) -> None:
         assert not caught.value.truncated and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("raw,where", [(b"", "without"), (b"HTTP/1.1 2", "head"), (b"HTTP/1.1 200 OK\r\n", "head"),
-                                       (CHUNKED, "answer"), (CHUNKED + b"5\r\nhell", "answer")])
+@pytest.mark.parametrize(
+    "raw,where",
+    [
+        (b"", "without"),
+        (b"HTTP/1.1 2", "head"),
+        (b"HTTP/1.1 200 OK\r\n", "head"),
+        (CHUNKED, "answer"),
+        (CHUNKED + b"5\r\nhell", "answer"),
+    ],
+)
 def test_early_end(raw: bytes, where: str) -> None:
     with pytest.raises(ProtocolError, match=where) as caught:
         parse([raw], eof=True)
@@ -139,13 +223,30 @@ def test_any_cut_gives_the_same(case: Tuple[str, str, bytes, int, bytes, bool], 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.integers(1, 40))
 def test_any_body_survives_chunking(chunks: List[bytes], size: int) -> None:
     raw = CHUNKED + b"".join([b"%x\r\n%b\r\n" % (len(c), c) for c in chunks]) + b"0\r\n\r\n"
-    pieces = [raw[i:i + size] for i in range(0, len(raw), size)]
+    pieces = [raw[i : i + size] for i in range(0, len(raw), size)]
     assert parse(pieces)[1:] == (b"".join(chunks), True, True)
 
 
-GARBAGE = st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([
-    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 404 \n", b"\r\n", b"\n", b"Content-Length: 3\r\n", CHUNKED, b"5\r\nhello\r\n", b"0\r\n", b":",
-    b" "])), max_size=8)
+GARBAGE = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from(
+            [
+                b"HTTP/1.1 200 OK\r\n",
+                b"HTTP/1.0 404 \n",
+                b"\r\n",
+                b"\n",
+                b"Content-Length: 3\r\n",
+                CHUNKED,
+                b"5\r\nhello\r\n",
+                b"0\r\n",
+                b":",
+                b" ",
+            ]
+        ),
+    ),
+    max_size=8,
+)
 
 
 def outcome(pieces: List[bytes], method: str = "GET") -> Optional[Parsed]:
@@ -156,9 +257,12 @@ def outcome(pieces: List[bytes], method: str = "GET") -> Optional[Parsed]:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.binary(min_size=1, max_size=300), st.sampled_from(["%x", "0%x", "%X", "%x;e", "%xno", "?%x"]),
-       st.sampled_from([0, 0, 0, 1, -1, 16]),
-       st.sampled_from([b"\r\n", b"\r\n", b"\n", b"xx", b"\r\n0\r\n\r\n"]))
+@given(
+    st.binary(min_size=1, max_size=300),
+    st.sampled_from(["%x", "0%x", "%X", "%x;e", "%xno", "?%x"]),
+    st.sampled_from([0, 0, 0, 1, -1, 16]),
+    st.sampled_from([b"\r\n", b"\r\n", b"\n", b"xx", b"\r\n0\r\n\r\n"]),
+)
 def test_a_chunk_in_a_read_of_its_own(body: bytes, line: str, more: int, end: bytes) -> None:
     """The quick way for it says what the long way says."""
     piece = (line % (len(body) + more)).encode() + b"\r\n" + body + end
@@ -168,7 +272,7 @@ def test_a_chunk_in_a_read_of_its_own(body: bytes, line: str, more: int, end: by
 @pytest.mark.parametrize("length", range(1, 40))
 def test_a_read_of_any_length_that_is_no_chunk(length: int) -> None:
     for text in (b"no such chunk", b"?" * 40, b"x"):
-        assert outcome([CHUNKED, (text + b"y" * 40)[:max(length - 2, 0)] + b"\r\n"]) is None
+        assert outcome([CHUNKED, (text + b"y" * 40)[: max(length - 2, 0)] + b"\r\n"]) is None
 
 
 @settings(max_examples=1000, deadline=None)
@@ -179,6 +283,7 @@ def test_any_garbage_gives_an_answer_or_the_one_error(pieces: List[bytes], metho
 
 
 # gzip
+
 
 def inflate(pieces: List[bytes]) -> bytes:
     decoder = GzipDecoder()

@@ -1,4 +1,5 @@
 """The pooled client against servers that do each bad thing. Every test also checks that no socket and no task is left."""
+
 from __future__ import annotations
 
 import asyncio
@@ -13,14 +14,26 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Tuple
 
 import pytest
-from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_serving, make_certificate, nothing_left, then_silence
+from rawserver import (
+    CHUNKED,
+    END,
+    OK,
+    Peer,
+    RawServer,
+    Script,
+    chunk,
+    keep_serving,
+    make_certificate,
+    nothing_left,
+    then_silence,
+)
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from rproxy.upstream.connect import Route, dial
 from rproxy.upstream.connection import Connection
-from rproxy.upstream.pool import EndOfInterest, PooledHTTPClient, Stop, TransportError
+from rproxy.upstream.pool import CancelToken, PooledHTTPClient, StopReading, TransportError
 
-PROMPT = 0.25               # seconds; it is a few milliseconds, but the machine may be busy with other things
+PROMPT = 0.25  # seconds; it is a few milliseconds, but the machine may be busy with other things
 GOOD_200 = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -37,7 +50,9 @@ class Lab:
 
     def fetch(self, path: str = "/", **options: Any) -> asyncio.Future[Any]:
         raise_error = options.pop("raise_error", True)
-        return self.client.fetch(HTTPRequest(self.server.url + path, ca_certs=self._ca_file, **options), raise_error=raise_error)
+        return self.client.fetch(
+            HTTPRequest(self.server.url + path, ca_certs=self._ca_file, **options), raise_error=raise_error
+        )
 
     async def fails(self, kind: str, within: float = 1.0, **options: Any) -> TransportError:
         start = time.monotonic()
@@ -68,10 +83,12 @@ def start(request: pytest.FixtureRequest, certificate: Tuple[Path, Path]) -> Sta
                 finally:
                     client.close()
                     await asyncio.sleep(0.01)
+
     return start
 
 
 # Connections are used again...
+
 
 async def test_connections_are_reused(start: Start) -> None:
     async def echo(peer: Peer) -> None:
@@ -135,9 +152,14 @@ async def test_tls_contexts_are_cached(start: Start) -> None:
         assert len(lab.client._preparation._contexts) == (1 if lab._ca_file else 0)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokJUNK",
-                                    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-                                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokJUNK",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    ],
+)
 async def test_not_reusable(start: Start, answer: bytes) -> None:
     async with start(keep_serving(answer)) as lab:
         for _ in range(2):
@@ -171,7 +193,7 @@ async def test_one_retry_when_a_kept_connection_is_stale(start: Start, ending: s
         await peer.request()
         await peer.send(OK)
         if peer.number % 2 == 0:
-            await peer.reader.readexactly(1)            # the next request arrives, and the connection ends
+            await peer.reader.readexactly(1)  # the next request arrives, and the connection ends
             if ending == "reset":
                 peer.reset()
         else:
@@ -187,7 +209,7 @@ async def test_retry_when_writing_already_fails(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
         await lab.fetch()
         lab.server.peers[0].reset()
-        await asyncio.sleep(0)                          # the reset is sent, and the loop has not yet told the client
+        await asyncio.sleep(0)  # the reset is sent, and the loop has not yet told the client
         assert (await lab.fetch()).body == b"ok"
         assert lab.client.stats()[2:] == (2, 1, 1)
 
@@ -211,14 +233,21 @@ async def test_no_retry_once_a_byte_came_nor_on_a_new_connection(start: Start) -
 
 # What arrives...
 
+
 async def test_streaming_callback_and_header_callback(start: Start) -> None:
-    raw = (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-           + CHUNKED[:-2] + b"X-A: 1\r\n\r\n" + b"5;x=y\r\nhello\r\n" + chunk(b"0123456789") + b"0\r\nX-T: 1\r\n\r\n")
+    raw = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        + CHUNKED[:-2]
+        + b"X-A: 1\r\n\r\n"
+        + b"5;x=y\r\nhello\r\n"
+        + chunk(b"0123456789")
+        + b"0\r\nX-T: 1\r\n\r\n"
+    )
 
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
-            await peer.send(*(raw[i:i + 1] for i in range(len(raw))))
+            await peer.send(*(raw[i : i + 1] for i in range(len(raw))))
 
     async with start(script) as lab:
         got: List[bytes] = []
@@ -243,6 +272,7 @@ async def test_body_until_close_and_head(start: Start) -> None:
 
 async def test_pieces_are_delivered_at_once(start: Start) -> None:
     """Close-delimited bodies, too; the stock client of Tornado 6.5 holds them back."""
+
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.0 200 OK\r\n\r\n", b"one", b"two", pause=0.1)
@@ -257,20 +287,31 @@ async def test_other_statuses_keep_their_body(start: Start) -> None:
     async def script(peer: Peer) -> None:
         path = (await peer.request())[0].split()[1]
         coded = gzip.compress(b"slow down")
-        await peer.send({
-            "/plain": b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 9\r\n\r\nslow down",
-            "/gzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(coded), coded),
-            "/badgzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
-            "/br": b"HTTP/1.1 429 Slow\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nabcd",
-            "/big": b"HTTP/1.1 500 Oh\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000,
-            "/moved": b"HTTP/1.1 307 Moved\r\nLocation: /plain\r\nContent-Length: 0\r\n\r\n",
-        }[path])
+        await peer.send(
+            {
+                "/plain": b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 9\r\n\r\nslow down",
+                "/gzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(coded), coded),
+                "/badgzip": b"HTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+                "/br": b"HTTP/1.1 429 Slow\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nabcd",
+                "/big": b"HTTP/1.1 500 Oh\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3000000,
+                "/moved": b"HTTP/1.1 307 Moved\r\nLocation: /plain\r\nContent-Length: 0\r\n\r\n",
+            }[path]
+        )
 
     async with start(script) as lab:
         got: List[bytes] = []
-        for path, body in [("/plain", b"slow down"), ("/gzip", b"slow down"), ("/badgzip", b""), ("/br", b""), ("/big", b"x" * (1 << 20)),
-                           ("/moved", b"")]:
-            response = await lab.fetch(path, streaming_callback=got.append, raise_error=False, method="POST", body=b"{}")
+        for path, body in [
+            ("/plain", b"slow down"),
+            ("/gzip", b"slow down"),
+            ("/badgzip", b""),
+            ("/br", b""),
+            ("/big", b"x" * (1 << 20)),
+            ("/moved", b""),
+        ]:
+            response = await lab.fetch(
+                path, streaming_callback=got.append, raise_error=False, method="POST", body=b"{}"
+            )
             assert response.body == body and response.code >= 300
         assert got == [] and response.code == 307, "redirects are never followed"
         with pytest.raises(HTTPClientError) as caught:
@@ -285,7 +326,10 @@ async def test_gzip(start: Start) -> None:
     async def script(peer: Peer) -> None:
         body = (await peer.request())[2]
         data = {b"good": coded, b"cut": coded[:-1], b"bomb": bomb}[body]
-        await peer.send(head % len(data), *(data[i:i + 100] for i in range(0, len(data), 100)) if body == b"cut" else (data,))
+        await peer.send(
+            head % len(data),
+            *(data[i : i + 100] for i in range(0, len(data), 100)) if body == b"cut" else (data,),
+        )
 
     async with start(script) as lab:
         got: List[bytes] = []
@@ -303,12 +347,22 @@ async def test_unknown_encoding(start: Start) -> None:
         assert "'br'" in str(await lab.fails("protocol"))
 
 
-@pytest.mark.parametrize("raw,ending,kind", [
-    (CHUNKED + b"5\r\nhello\r\n", "reset", "reset"), (CHUNKED + b"5\r\nhello\r\n", "fin", "reset"), (CHUNKED + b"5\r\nhel", "fin", "reset"),
-    (GOOD_200 + b"Content-Length: 10\r\n\r\nhello", "fin", "reset"), (b"", "fin", "reset"), (b"", "reset", "reset"),
-    (b"HTTP/1.1 20", "fin", "reset"), (CHUNKED + b"zz\r\nhello\r\n", "wait", "protocol"), (b"SSH-2.0\r\n", "wait", "protocol"),
-    (b"x" * 70000, "wait", "protocol"), (GOOD_200 + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "wait", "protocol"),
-])
+@pytest.mark.parametrize(
+    "raw,ending,kind",
+    [
+        (CHUNKED + b"5\r\nhello\r\n", "reset", "reset"),
+        (CHUNKED + b"5\r\nhello\r\n", "fin", "reset"),
+        (CHUNKED + b"5\r\nhel", "fin", "reset"),
+        (GOOD_200 + b"Content-Length: 10\r\n\r\nhello", "fin", "reset"),
+        (b"", "fin", "reset"),
+        (b"", "reset", "reset"),
+        (b"HTTP/1.1 20", "fin", "reset"),
+        (CHUNKED + b"zz\r\nhello\r\n", "wait", "protocol"),
+        (b"SSH-2.0\r\n", "wait", "protocol"),
+        (b"x" * 70000, "wait", "protocol"),
+        (GOOD_200 + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "wait", "protocol"),
+    ],
+)
 async def test_broken_answers(start: Start, raw: bytes, ending: str, kind: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -337,7 +391,10 @@ async def test_answer_before_the_request_is_sent(start: Start) -> None:
 
 # Limits and cancelling...
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED, CHUNKED + b"5\r\nhel", CHUNKED + chunk(b"hello")])
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED, CHUNKED + b"5\r\nhel", CHUNKED + chunk(b"hello")]
+)
 async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
     async with start(then_silence(sent)) as lab:
         future = lab.fetch(streaming_callback=lambda data: None)
@@ -353,9 +410,11 @@ async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
 async def test_stop_returns_what_has_come_and_closes(start: Start, sent: bytes) -> None:
     async with start(then_silence(sent)) as lab:
         data: List[bytes] = []
-        stop = Stop()
+        stop = CancelToken()
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
-        sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda: None, lambda head, headers: None, data.append, stop))
+        sending = asyncio.ensure_future(
+            lab.client.send(prepared, b"{}", lambda: None, lambda head, headers: None, data.append, stop)
+        )
         await asyncio.sleep(0.1)
         before = time.monotonic()
         stop()
@@ -363,7 +422,7 @@ async def test_stop_returns_what_has_come_and_closes(start: Start, sent: bytes) 
         assert (answer.status, data) == ((200, [b"hello"]) if sent.endswith(b"hello\r\n") else (599, []))
         assert await lab.server.peers[0].when_gone() - before < PROMPT
         assert lab.client.stats().open == 0 and stop.means is None
-        stop()                                          # too late to mean anything
+        stop()  # too late to mean anything
 
 
 async def test_stop_before_and_while_connecting() -> None:
@@ -374,10 +433,14 @@ async def test_stop_before_and_while_connecting() -> None:
         client = PooledHTTPClient(force_instance=True)
         prepared = client.prepare(HTTPRequest(server.url.replace("http:", "https:"), method="POST"))
         for delay in (None, 0.0, 0.001, 0.05):
-            stop = Stop()
+            stop = CancelToken()
             if delay is None:
                 stop()
-            sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop))
+            sending = asyncio.ensure_future(
+                client.send(
+                    prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop
+                )
+            )
             if delay is not None:
                 await asyncio.sleep(delay)
                 stop()
@@ -391,29 +454,38 @@ async def test_stop_before_a_request_on_a_kept_connection(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
         await lab.fetch()
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
-        stop = Stop()
+        stop = CancelToken()
         stop()
-        assert (await lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop)).status == 599
+        assert (
+            await lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop)
+        ).status == 599
         assert lab.client.stats() == (1, 1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-async def test_the_end_comes_together_with_the_connection(stopped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_comes_together_with_the_connection(
+    stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped or cancelled between the end of dialing and what follows it: the new socket is closed."""
+
     async def script(peer: Peer) -> None:
         await peer.wait_gone()
 
     async with nothing_left(), RawServer(script).running() as server:
         client = PooledHTTPClient(force_instance=True)
-        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), Stop()
+        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), CancelToken()
 
         async def dialed(route: Route) -> socket.socket:
             sock = await dial(route)
-            asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, stop if stopped else sending.cancel)
+            asyncio.get_running_loop().call_soon(
+                asyncio.get_running_loop().call_soon, stop if stopped else sending.cancel
+            )
             return sock
 
         monkeypatch.setattr("rproxy.upstream.pool.dial", dialed)
-        sending = asyncio.ensure_future(client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop))
+        sending = asyncio.ensure_future(
+            client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop)
+        )
         with contextlib.suppress(asyncio.CancelledError):
             assert (await sending).status == 599
         await asyncio.sleep(0.05)
@@ -430,8 +502,8 @@ async def test_stop_when_a_kept_connection_is_just_found_stale(monkeypatch: pyte
 
     async with nothing_left(), RawServer(script).running() as server:
         client = PooledHTTPClient(force_instance=True)
-        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), Stop()
-        await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, Stop())
+        prepared, stop = client.prepare(HTTPRequest(server.url, method="POST")), CancelToken()
+        await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, CancelToken())
         fail = Connection._fail
 
         def failed(connection: Connection, error: BaseException) -> None:
@@ -439,7 +511,9 @@ async def test_stop_when_a_kept_connection_is_just_found_stale(monkeypatch: pyte
             stop()
 
         monkeypatch.setattr(Connection, "_fail", failed)
-        assert (await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, stop)).status == 599
+        assert (
+            await client.send(prepared, b"", lambda: None, lambda *_: None, lambda data: None, stop)
+        ).status == 599
         assert client.stats() == (0, 0, 1, 1, 1) and len(server.peers) == 1
         client.close()
 
@@ -452,8 +526,10 @@ async def test_stop_and_cancel_at_once(start: Start) -> None:
     async with start(script) as lab:
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
         for first_stop in (True, False):
-            stop = Stop()
-            sending = asyncio.ensure_future(lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop))
+            stop = CancelToken()
+            sending = asyncio.ensure_future(
+                lab.client.send(prepared, b"{}", lambda: None, lambda *_: None, lambda data: None, stop)
+            )
             await asyncio.sleep(0.1)
             for end in (stop, sending.cancel) if first_stop else (sending.cancel, stop):
                 end()
@@ -465,13 +541,17 @@ async def test_stop_and_cancel_at_once(start: Start) -> None:
 async def test_stop_does_not_touch_the_next_request(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
         prepared = lab.client.prepare(HTTPRequest(lab.server.url, method="POST", ca_certs=lab._ca_file))
-        former = Stop()
+        former = CancelToken()
 
-        async def send(stop: Stop) -> int:
-            return (await lab.client.send(prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop)).status
+        async def send(stop: CancelToken) -> int:
+            return (
+                await lab.client.send(
+                    prepared, b"{}", lambda: None, lambda head, headers: None, lambda data: None, stop
+                )
+            ).status
 
         assert await send(former) == 200
-        sending = asyncio.ensure_future(send(Stop()))
+        sending = asyncio.ensure_future(send(CancelToken()))
         await asyncio.sleep(0)
         former()
         assert await sending == 200 and lab.client.stats() == (1, 1, 1, 1, 0)
@@ -505,21 +585,25 @@ async def test_cancel_of_the_awaiting_task(start: Start) -> None:
 
 async def test_cancel_while_connecting() -> None:
     """TCP that is not answered, a TLS handshake that is not answered, a tunnel that is not answered."""
+
     async def script(peer: Peer) -> None:
         await peer.wait_gone()
 
     async with nothing_left(), RawServer(script).running() as server:
         client = PooledHTTPClient(force_instance=True)
         port = int(server.url.rpartition(":")[2])
-        requests = [HTTPRequest("http://192.0.2.1:81/"), HTTPRequest("https://127.0.0.1:%d/" % port),
-                    HTTPRequest("https://192.0.2.1/", proxy_host="127.0.0.1", proxy_port=port)]
+        requests = [
+            HTTPRequest("http://192.0.2.1:81/"),
+            HTTPRequest(f"https://127.0.0.1:{port}/"),
+            HTTPRequest("https://192.0.2.1/", proxy_host="127.0.0.1", proxy_port=port),
+        ]
         for request in requests:
             future = client.fetch(request)
             await asyncio.sleep(0.05)
-            if not future.done():                       # a machine without a route fails at once
+            if not future.done():  # a machine without a route fails at once
                 before = time.monotonic()
                 future.cancel()
-                if server.peers:                        # the first request reached nobody
+                if server.peers:  # the first request reached nobody
                     assert await server.peers[-1].when_gone() - before < PROMPT
             future.exception() if not future.cancelled() else None
         for request in requests[1:]:
@@ -530,10 +614,19 @@ async def test_cancel_while_connecting() -> None:
         client.close()
 
 
-@pytest.mark.parametrize("sent,limit", [(b"", "first_byte_timeout"), (b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_timeout"),
-                                        (CHUNKED, "idle_timeout"), (CHUNKED + chunk(b"x"), "idle_timeout")])
+@pytest.mark.parametrize(
+    "sent,limit",
+    [
+        (b"", "first_byte_timeout"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_timeout"),
+        (CHUNKED, "idle_timeout"),
+        (CHUNKED + chunk(b"x"), "idle_timeout"),
+    ],
+)
 async def test_silence(start: Start, sent: bytes, limit: str) -> None:
-    async with start(then_silence(sent), **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.1}) as lab:
+    async with start(
+        then_silence(sent), **{"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.1}
+    ) as lab:
         before = time.monotonic()
         error = await lab.fails("timeout")
         assert time.monotonic() - before > 0.09 and "0.1 s" in str(error)
@@ -543,7 +636,13 @@ async def test_silence(start: Start, sent: bytes, limit: str) -> None:
 async def test_any_byte_rearms_the_limits_and_there_is_no_total(start: Start) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
-        await peer.send(*(bytes([byte]) for byte in CHUNKED[:20]), CHUNKED[20:], *[chunk(b": ping\n\n")] * 10, END, pause=0.02)
+        await peer.send(
+            *(bytes([byte]) for byte in CHUNKED[:20]),
+            CHUNKED[20:],
+            *[chunk(b": ping\n\n")] * 10,
+            END,
+            pause=0.02,
+        )
 
     async with start(script, first_byte_timeout=0.3, idle_timeout=0.3) as lab:
         assert (await lab.fetch()).body == b": ping\n\n" * 10
@@ -574,11 +673,13 @@ async def test_client_close_fails_what_runs(start: Start) -> None:
 
 # The callback...
 
+
 def flood(peer: Peer) -> Awaitable[None]:
     async def script() -> None:
         await peer.request()
         await peer.send(CHUNKED, *[chunk(b"x" * 65536)] * 320, END)
         await peer.wait_gone()
+
     return script()
 
 
@@ -616,7 +717,7 @@ async def test_nothing_is_read_while_the_callback_waits(start: Start) -> None:
             return None if gate.done() else gate
 
         future = lab.fetch(streaming_callback=take)
-        await asyncio.sleep(0.3)                        # more than idle_timeout: the silence is ours
+        await asyncio.sleep(0.3)  # more than idle_timeout: the silence is ours
         assert len(got) == 1 and not future.done()
         gate.set_result(None)
         await future
@@ -640,7 +741,9 @@ async def test_cancel_while_the_callback_waits(start: Start) -> None:
             future.cancel()
             await asyncio.sleep(0.02)
             assert lab.client.stats().open == 0
-        assert ended == ["cancelled"] and not gate.done(), "a task of ours is cancelled, a future of others is not"
+        assert ended == ["cancelled"] and not gate.done(), (
+            "a task of ours is cancelled, a future of others is not"
+        )
 
 
 @pytest.mark.parametrize("waiting", [False, True])
@@ -683,12 +786,14 @@ async def test_end_of_interest(start: Start, delay: float, reused: bool) -> None
             await peer.send(chunk(b"unwanted"), END)
 
     def take(data: bytes) -> None:
-        raise EndOfInterest
+        raise StopReading
 
     async with start(script) as lab:
         before = time.monotonic()
         response = await lab.fetch(streaming_callback=take)
-        assert response.code == 200 and time.monotonic() - before < 0.35, "at once, not after the end of the body"
+        assert response.code == 200 and time.monotonic() - before < 0.35, (
+            "at once, not after the end of the body"
+        )
         await asyncio.sleep(0.2)
         assert lab.client.stats()[:2] == ((1, 1) if reused else (0, 0))
         await lab.fetch(streaming_callback=take)
@@ -697,6 +802,7 @@ async def test_end_of_interest(start: Start, delay: float, reused: bool) -> None
 
 async def test_end_of_interest_then_cancel(start: Start) -> None:
     """A caller that raises EndOfInterest and cancels as well must not lose the connection."""
+
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -708,7 +814,7 @@ async def test_end_of_interest_then_cancel(start: Start) -> None:
 
         def take(data: bytes) -> None:
             futures[0].cancel()
-            raise EndOfInterest
+            raise StopReading
 
         futures.append(lab.fetch(streaming_callback=take))
         with pytest.raises(asyncio.CancelledError):
@@ -719,6 +825,7 @@ async def test_end_of_interest_then_cancel(start: Start) -> None:
 
 # Requests...
 
+
 async def test_what_is_sent(start: Start) -> None:
     seen: List[Any] = []
 
@@ -728,14 +835,29 @@ async def test_what_is_sent(start: Start) -> None:
             await peer.send(OK)
 
     async with start(script) as lab:
-        request = HTTPRequest(lab.server.url + "/v1/x?a=b#f", method="POST", body=b"{}", headers={"X-Key": "1"}, ca_certs=lab._ca_file,
-                              decompress_response=False, user_agent="me/1", auth_username="u", auth_password="p")
+        request = HTTPRequest(
+            lab.server.url + "/v1/x?a=b#f",
+            method="POST",
+            body=b"{}",
+            headers={"X-Key": "1"},
+            ca_certs=lab._ca_file,
+            decompress_response=False,
+            user_agent="me/1",
+            auth_username="u",
+            auth_password="p",
+        )
         await lab.client.fetch(request)
         await lab.client.fetch(request)
         first, headers, body = seen[1]
         assert (first, body) == ("POST /v1/x?a=b HTTP/1.1", b"{}")
-        assert headers == {"x-key": "1", "host": lab.server.url.rpartition("/")[2], "accept-encoding": "identity", "content-length": "2",
-                           "user-agent": "me/1", "authorization": "Basic dTpw"}
+        assert headers == {
+            "x-key": "1",
+            "host": lab.server.url.rpartition("/")[2],
+            "accept-encoding": "identity",
+            "content-length": "2",
+            "user-agent": "me/1",
+            "authorization": "Basic dTpw",
+        }
         await lab.fetch("", method="POST", body="")
         assert seen[2][0] == "POST / HTTP/1.1" and seen[2][1]["content-length"] == "0"
         await lab.fetch()
@@ -772,7 +894,9 @@ async def test_what_is_not_supported_is_refused() -> None:
     with pytest.raises(TransportError, match="does not support expect_100_continue"):
         await client.fetch("http://127.0.0.1:1/", method="POST", body=b"", expect_100_continue=True)
     with pytest.raises(TransportError, match="cannot be sent"):
-        await client.fetch("http://127.0.0.1:1/", method="GET / HTTP/1.1\r\nX:", allow_nonstandard_methods=True)
+        await client.fetch(
+            "http://127.0.0.1:1/", method="GET / HTTP/1.1\r\nX:", allow_nonstandard_methods=True
+        )
     with pytest.raises(TransportError, match="cannot be sent"):
         await client.fetch("http://127.0.0.1:1/", user_agent="\u20ac")
     client.close()
@@ -780,7 +904,9 @@ async def test_what_is_not_supported_is_refused() -> None:
 
 async def test_close_while_connecting(start: Start) -> None:
     async with start(keep_serving(OK)) as lab:
-        task = asyncio.ensure_future(lab.client.preconnect(lab.client.prepare(HTTPRequest(lab.server.url, ca_certs=lab._ca_file))))
+        task = asyncio.ensure_future(
+            lab.client.preconnect(lab.client.prepare(HTTPRequest(lab.server.url, ca_certs=lab._ca_file)))
+        )
         await asyncio.sleep(0)
         lab.client.close()
         lab.client.close()
@@ -791,11 +917,22 @@ async def test_close_while_connecting(start: Start) -> None:
             lab.fetch()
 
 
-@pytest.mark.parametrize("url,headers", [
-    ("http://127.0.0.1:1/", {"X": "a\r\nb: c"}), ("http://127.0.0.1:1/", {"X": "a\nb"}), ("http://127.0.0.1:1/", {"X": "a\0"}),
-    ("http://127.0.0.1:1/", {"X": "\u20ac"}), ("http://127.0.0.1:1/a b", {}), ("http://127.0.0.1:1/\r\nX: y", {}), ("http:///x", {}),
-    ("ftp://127.0.0.1/", {}), ("nothing", {}), ("http://127.0.0.1:99999/", {}), ("http://[::1/", {}),
-])
+@pytest.mark.parametrize(
+    "url,headers",
+    [
+        ("http://127.0.0.1:1/", {"X": "a\r\nb: c"}),
+        ("http://127.0.0.1:1/", {"X": "a\nb"}),
+        ("http://127.0.0.1:1/", {"X": "a\0"}),
+        ("http://127.0.0.1:1/", {"X": "\u20ac"}),
+        ("http://127.0.0.1:1/a b", {}),
+        ("http://127.0.0.1:1/\r\nX: y", {}),
+        ("http:///x", {}),
+        ("ftp://127.0.0.1/", {}),
+        ("nothing", {}),
+        ("http://127.0.0.1:99999/", {}),
+        ("http://[::1/", {}),
+    ],
+)
 async def test_requests_that_are_refused(url: str, headers: Any) -> None:
     client = PooledHTTPClient(force_instance=True)
     with pytest.raises(TransportError, match="cannot be sent") as caught:
@@ -817,11 +954,18 @@ async def test_no_connection() -> None:
         client.close()
 
 
-@pytest.mark.parametrize("hosts,works", [
-    (["127.0.0.9", "127.0.0.1"], True), (["192.0.2.1", "127.0.0.9", "127.0.0.1"], True), (["::9", "127.0.0.1"], True),
-    (["127.0.0.9", "127.0.0.8"], False),
-])
-async def test_every_address_of_a_host_is_tried(hosts: List[str], works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "hosts,works",
+    [
+        (["127.0.0.9", "127.0.0.1"], True),
+        (["192.0.2.1", "127.0.0.9", "127.0.0.1"], True),
+        (["::9", "127.0.0.1"], True),
+        (["127.0.0.9", "127.0.0.8"], False),
+    ],
+)
+async def test_every_address_of_a_host_is_tried(
+    hosts: List[str], works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with nothing_left(), RawServer(keep_serving(OK)).running() as server:
         port = int(server.url.rpartition(":")[2])
         found = [socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0] for host in hosts]
@@ -831,7 +975,7 @@ async def test_every_address_of_a_host_is_tried(hosts: List[str], works: bool, m
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         client = PooledHTTPClient(force_instance=True)
-        url = "http://host.invalid:%d/" % port
+        url = f"http://host.invalid:{port}/"
         if works:
             before = time.monotonic()
             assert (await client.fetch(url)).body == b"ok"
@@ -839,7 +983,7 @@ async def test_every_address_of_a_host_is_tried(hosts: List[str], works: bool, m
         else:
             with pytest.raises(TransportError, match="127.0.0.9"):
                 await client.fetch(url)
-        found[:] = [found[0]] * 3                       # several, and the fetch is cancelled during the race
+        found[:] = [found[0]] * 3  # several, and the fetch is cancelled during the race
         future = client.fetch(url)
         await asyncio.sleep(0)
         future.cancel()
@@ -847,14 +991,18 @@ async def test_every_address_of_a_host_is_tried(hosts: List[str], works: bool, m
         client.close()
 
 
-async def test_untrusted_certificate(certificate: Tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_untrusted_certificate(
+    certificate: Tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     async with nothing_left(), RawServer(keep_serving(OK)).running(context) as server:
         client = PooledHTTPClient(force_instance=True)
         with pytest.raises(TransportError) as caught:
             await client.fetch(server.url)
-        assert caught.value.kind == "connect" and isinstance(caught.value.real_error, ssl.SSLCertVerificationError)
+        assert caught.value.kind == "connect" and isinstance(
+            caught.value.real_error, ssl.SSLCertVerificationError
+        )
         assert (await client.fetch(server.url, validate_cert=False)).body == b"ok"
         with pytest.raises(TransportError, match="missing.pem"):
             await client.fetch(server.url, ca_certs=str(tmp_path / "missing.pem"))
@@ -892,7 +1040,9 @@ async def test_unix_socket_and_ipv6(tmp_path: Path) -> None:
         path = str(tmp_path / "A.sock")
         async with RawServer(script).running(path=path):
             for _ in range(2):
-                assert (await client.fetch("http+unix://%s/v1/x" % path.replace("/", "%2F"))).body == b"ok"
+                assert (
+                    await client.fetch("http+unix://{}/v1/x".format(path.replace("/", "%2F")))
+                ).body == b"ok"
             assert seen[1][0] == "GET /v1/x HTTP/1.1" and seen[1][1]["host"] == "localhost"
             assert client.stats().reused == 1
         with pytest.raises(TransportError):
@@ -919,6 +1069,7 @@ async def test_it_is_a_tornado_client() -> None:
 async def test_no_reference_cycle_keeps_an_answer_alive(start: Start) -> None:
     """Memory of a finished turn goes at once; the kept connection holds none of it."""
     async with start(keep_serving(OK)) as lab:
+
         class Callback:
             def __call__(self, data: bytes) -> None:
                 pass

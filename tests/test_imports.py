@@ -1,4 +1,5 @@
 """Who may import whom: the border between the pure core and the edges, kept by reading the source."""
+
 from __future__ import annotations
 
 import ast
@@ -15,9 +16,26 @@ LAYERS: List[Set[str]] = [
     {"__init__"},
     {"error_text", "errors", "provider_errors"},
     {"convert"},
-    {"access", "bodies", "codex_profile", "demo_rules", "gently", "http1", "listing", "log", "marked_yaml", "profile_rows", "profiles",
-     "proxytunnel",
-     "replay", "sharing", "store", "thoughts", "tokens", "tornado_speed"},
+    {
+        "access",
+        "bodies",
+        "codex_profile",
+        "demo_rules",
+        "gently",
+        "http1",
+        "listing",
+        "log",
+        "marked_yaml",
+        "profile_rows",
+        "profiles",
+        "proxytunnel",
+        "replay",
+        "sharing",
+        "store",
+        "thoughts",
+        "tokens",
+        "tornado_speed",
+    },
     {"background", "checks", "conversations", "demo", "dial", "history", "wire"},
     {"addresses", "rewrite_rules", "stored"},
     {"config", "connection", "prepared"},
@@ -36,16 +54,45 @@ LAYERS: List[Set[str]] = [
 ]
 # packages from outside -> the modules that may import them
 FOREIGN = {
-    "tornado": {"app", "connection", "demo", "dial", "handlers", "handlers_chat", "httpclient", "prepared",
-                "tornado_client", "tornado_speed", "upstream", "websocket", "wire"},
+    "tornado": {
+        "app",
+        "connection",
+        "demo",
+        "dial",
+        "handlers",
+        "handlers_chat",
+        "httpclient",
+        "prepared",
+        "tornado_client",
+        "tornado_speed",
+        "upstream",
+        "websocket",
+        "wire",
+    },
     "yaml": {"marked_yaml"},
-    "redis": {"store"},               # these are optional
+    "redis": {"store"},  # these are optional
     "zstandard": {"bodies"},
     "pycurl": {"tornado_client"},
 }
 # What the pure part must not touch: clocks, chance, files, sockets, processes, the environment.
-IMPURE = {"asyncio", "datetime", "logging", "os", "pathlib", "random", "secrets", "select", "shutil", "socket", "ssl", "subprocess",
-          "tempfile", "threading", "time", "uuid"}
+IMPURE = {
+    "asyncio",
+    "datetime",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "select",
+    "shutil",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "uuid",
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -63,7 +110,7 @@ def imported(path: Path) -> Iterator[Tuple[str, ...]]:
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
             module = (*base, *(node.module.split(".") if node.module else ()))
             yield from ((*module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
@@ -75,7 +122,7 @@ def imported(path: Path) -> Iterator[Tuple[str, ...]]:
 def layer(name: str) -> int:
     """The row of a module of rproxy."""
     rows = [n for n, row in enumerate(LAYERS) if name in row]
-    assert rows, "rproxy.%s has no place in LAYERS" % name
+    assert rows, f"rproxy.{name} has no place in LAYERS"
     return rows[0]
 
 
@@ -88,16 +135,16 @@ def module_of(target: Tuple[str, ...]) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: ".".join(parts(path)[1:]))
 def test_imports_obey_the_table(path: Path) -> None:
     me = parts(path)[1]
-    standard = getattr(sys, "stdlib_module_names", None)             # from Python 3.10 on
+    standard = getattr(sys, "stdlib_module_names", None)  # from Python 3.10 on
     for target in imported(path):
         top = target[0]
         if top == "rproxy":
-            assert layer(module_of(target)) <= layer(me), "%s imports %s" % (me, ".".join(target))
+            assert layer(module_of(target)) <= layer(me), "{} imports {}".format(me, ".".join(target))
         elif top in FOREIGN:
-            assert me in FOREIGN[top], "%s imports %s" % (me, top)
+            assert me in FOREIGN[top], f"{me} imports {top}"
         else:
-            assert standard is None or top in standard or top == "compression", "%s imports %s" % (me, top)
-            assert me != "convert" or top not in IMPURE, "convert is pure, but %s imports %s" % (path.name, top)
+            assert standard is None or top in standard or top == "compression", f"{me} imports {top}"
+            assert me != "convert" or top not in IMPURE, f"convert is pure, but {path.name} imports {top}"
 
 
 def test_the_table_has_no_dead_rows() -> None:

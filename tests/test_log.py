@@ -1,4 +1,5 @@
 """Logging: the one line of a turn, the two formats, the levels, and no keys."""
+
 from __future__ import annotations
 
 import io
@@ -10,9 +11,23 @@ import pytest
 
 from rproxy import log
 
-TURN = {"model": "gpt-5.5", "downstream_model": "deepseek-v4-pro", "provider": "deepseek", "transport": "sse", "status": "completed",
-        "input_tokens": 2000, "cached_tokens": 1500, "output_tokens": 20, "reasoning_tokens": 7, "first_event_ms": 12.6, "total_ms": 300,
-        "retries": 0, "warnings": ["dropped tool web_search", "no logprobs"], "prompt": "secret words", "request_id": ""}
+TURN = {
+    "model": "gpt-5.5",
+    "downstream_model": "deepseek-v4-pro",
+    "provider": "deepseek",
+    "transport": "sse",
+    "status": "completed",
+    "input_tokens": 2000,
+    "cached_tokens": 1500,
+    "output_tokens": 20,
+    "reasoning_tokens": 7,
+    "first_event_ms": 12.6,
+    "total_ms": 300,
+    "retries": 0,
+    "warnings": ["dropped tool web_search", "no logprobs"],
+    "prompt": "secret words",
+    "request_id": "",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +42,29 @@ def restored() -> Iterator[None]:
 
 def test_turn_line() -> None:
     assert log.turn_line(log.turn_fields(TURN)) == (
-        'turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse status=completed input_tokens=2000 '
-        'cached_tokens=1500 output_tokens=20 reasoning_tokens=7 cache_hit=75% first_event_ms=12 total_ms=300 retries=0 '
-        'warnings="dropped tool web_search; no logprobs"')
+        "turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse status=completed input_tokens=2000 "
+        "cached_tokens=1500 output_tokens=20 reasoning_tokens=7 cache_hit=75% first_event_ms=12 total_ms=300 retries=0 "
+        'warnings="dropped tool web_search; no logprobs"'
+    )
 
 
 def test_only_known_fields_get_into_the_line() -> None:
     assert "secret" not in log.turn_line(log.turn_fields(TURN))
-    assert log.turn_line(log.turn_fields({"status": "failed", "model": "a\nb=\"c\""})) == 'turn model="a\\nb=\\"c\\"" status=failed'
+    assert (
+        log.turn_line(log.turn_fields({"status": "failed", "model": 'a\nb="c"'}))
+        == 'turn model="a\\nb=\\"c\\"" status=failed'
+    )
 
 
-@pytest.mark.parametrize("text, masked", [
-    ("key sk-0123456789abcdef refused", "key sk-*** refused"),
-    ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer ***"),
-    ("AIzaSyA1234567890 and hf_abcdefghij", "AIza*** and hf_***"),
-    ("the task-force is not a key", "the task-force is not a key"),
-])
+@pytest.mark.parametrize(
+    "text, masked",
+    [
+        ("key sk-0123456789abcdef refused", "key sk-*** refused"),
+        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer ***"),
+        ("AIzaSyA1234567890 and hf_abcdefghij", "AIza*** and hf_***"),
+        ("the task-force is not a key", "the task-force is not a key"),
+    ],
+)
 def test_keys_are_masked(text: str, masked: str) -> None:
     assert log.mask(text) == masked
 
@@ -65,7 +87,9 @@ def test_levels(level: str, count: int, expect_log: Any) -> None:
 def test_text_format(expect_log: Any) -> None:
     expect_log("ERROR with")
     ours, foreign = lines("error").splitlines()
-    assert ours.endswith(" ERROR   ERROR with sk-***") and foreign.endswith(" ERROR   tornado.general: ERROR with sk-***")
+    assert ours.endswith(" ERROR   ERROR with sk-***") and foreign.endswith(
+        " ERROR   tornado.general: ERROR with sk-***"
+    )
 
 
 def test_json_format(expect_log: Any) -> None:
@@ -78,7 +102,12 @@ def test_json_format(expect_log: Any) -> None:
     except ValueError:
         logging.getLogger("rproxy").exception("failed")
     turn, error = (json.loads(line) for line in stream.getvalue().splitlines())
-    assert turn["cached_tokens"] == 1500 and turn["cache_hit"] == 0.75 and turn["level"] == "info" and "prompt" not in turn
+    assert (
+        turn["cached_tokens"] == 1500
+        and turn["cache_hit"] == 0.75
+        and turn["level"] == "info"
+        and "prompt" not in turn
+    )
     assert error["message"] == "failed" and "ValueError: sk-***" in error["exception"]
 
 

@@ -1,4 +1,5 @@
 """The real `openai` package on rproxy: create, stream helper, tool round trip, continuation, over sockets and processes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,9 +11,13 @@ from scripted import ScriptedProvider, call, error, finish, running, say, think
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.timeout(seconds=60)
 
-WEATHER: Dict[str, Any] = {"type": "function", "name": "get_weather", "description": "The weather of a city",
-                           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-                           "strict": False}
+WEATHER: Dict[str, Any] = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "The weather of a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": False,
+}
 
 
 class Site:
@@ -53,25 +58,40 @@ async def test_create(tmp_path: Path) -> None:
 async def test_the_stream_helper_accumulates_what_the_final_response_says(tmp_path: Path) -> None:
     async with Site(tmp_path) as (provider, client):
         provider.turns += [[think("A poem."), say("Roses are red, "), say("\u00fcber 文 \U0001f600.")]]
-        async with client.responses.stream(model="gpt-5.5", input="Write", reasoning={"summary": "auto"}) as stream:
+        async with client.responses.stream(
+            model="gpt-5.5", input="Write", reasoning={"summary": "auto"}
+        ) as stream:
             events = await collected(stream)
             final = await stream.get_final_response()
         text = "".join(e.delta for e in events if e.type == "response.output_text.delta")
         assert text == final.output_text == "Roses are red, \u00fcber 文 \U0001f600."
         assert final.output[0].summary[0].text == "A poem."
-        assert provider.requests[0]["stream"] is True and provider.requests[0]["stream_options"] == {"include_usage": True}
+        assert provider.requests[0]["stream"] is True and provider.requests[0]["stream_options"] == {
+            "include_usage": True
+        }
 
 
 async def test_a_tool_round_trip_with_full_history(tmp_path: Path) -> None:
     async with Site(tmp_path) as (provider, client):
-        provider.turns += [[think("Two cities."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
-                           [say("Cold and warm.")]]
+        provider.turns += [
+            [
+                think("Two cities."),
+                call("get_weather", "c1", 0, city="Oslo"),
+                call("get_weather", "c2", 1, city="Rome"),
+            ],
+            [say("Cold and warm.")],
+        ]
         history = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
         first = await client.responses.create(model="gpt-5.5", input=history, tools=[WEATHER])
         calls = [item for item in first.output if item.type == "function_call"]
-        assert [(c.call_id, c.arguments) for c in calls] == [("c1", '{"city": "Oslo"}'), ("c2", '{"city": "Rome"}')]
+        assert [(c.call_id, c.arguments) for c in calls] == [
+            ("c1", '{"city": "Oslo"}'),
+            ("c2", '{"city": "Rome"}'),
+        ]
         history += [item.model_dump(exclude_none=True) for item in first.output]
-        history += [{"type": "function_call_output", "call_id": c.call_id, "output": "3 degrees"} for c in calls]
+        history += [
+            {"type": "function_call_output", "call_id": c.call_id, "output": "3 degrees"} for c in calls
+        ]
         second = await client.responses.create(model="gpt-5.5", input=history, tools=[WEATHER])
         assert second.output_text == "Cold and warm."
         messages = provider.requests[1]["messages"]
@@ -81,15 +101,29 @@ async def test_a_tool_round_trip_with_full_history(tmp_path: Path) -> None:
 
 async def test_previous_response_id_continues_with_thinking_and_forks(tmp_path: Path) -> None:
     async with Site(tmp_path) as (provider, client):
-        provider.turns += [[think("Call it."), call("get_weather", "c1", 0, city="Oslo")], [say("Cold.")], [say("Other.")]]
-        first = await client.responses.create(model="gpt-5.5", input="Weather?", tools=[WEATHER], instructions="Only the first time.")
+        provider.turns += [
+            [think("Call it."), call("get_weather", "c1", 0, city="Oslo")],
+            [say("Cold.")],
+            [say("Other.")],
+        ]
+        first = await client.responses.create(
+            model="gpt-5.5", input="Weather?", tools=[WEATHER], instructions="Only the first time."
+        )
         output = [{"type": "function_call_output", "call_id": "c1", "output": "3 degrees"}]
-        second = await client.responses.create(model="gpt-5.5", previous_response_id=first.id, input=output, tools=[WEATHER])
+        second = await client.responses.create(
+            model="gpt-5.5", previous_response_id=first.id, input=output, tools=[WEATHER]
+        )
         assert (second.output_text, second.previous_response_id) == ("Cold.", first.id)
-        fork = await client.responses.create(model="gpt-5.5", previous_response_id=first.id, input=output, tools=[WEATHER])
+        fork = await client.responses.create(
+            model="gpt-5.5", previous_response_id=first.id, input=output, tools=[WEATHER]
+        )
         assert fork.output_text == "Other."
         for request in provider.requests[1:]:
-            assert [m["role"] for m in request["messages"]] == ["user", "assistant", "tool"]     # instructions are not inherited
+            assert [m["role"] for m in request["messages"]] == [
+                "user",
+                "assistant",
+                "tool",
+            ]  # instructions are not inherited
             assert request["messages"][1]["reasoning_content"] == "Call it."
 
 
@@ -97,9 +131,16 @@ async def test_a_client_that_drops_the_thinking_still_gets_through(tmp_path: Pat
     async with Site(tmp_path) as (provider, client):
         provider.turns += [[think("Secret."), call("get_weather", "c7", 0, city="Oslo")], [say("Cold.")]]
         await client.responses.create(model="gpt-5.5", input="Weather?", tools=[WEATHER])
-        bare = [{"role": "user", "content": "Weather?"},
-                {"type": "function_call", "call_id": "c7", "name": "get_weather", "arguments": '{"city": "Oslo"}'},
-                {"type": "function_call_output", "call_id": "c7", "output": "3 degrees"}]
+        bare = [
+            {"role": "user", "content": "Weather?"},
+            {
+                "type": "function_call",
+                "call_id": "c7",
+                "name": "get_weather",
+                "arguments": '{"city": "Oslo"}',
+            },
+            {"type": "function_call_output", "call_id": "c7", "output": "3 degrees"},
+        ]
         response = await client.responses.create(model="gpt-5.5", input=bare, tools=[WEATHER])
         assert response.output_text == "Cold."
         assert provider.requests[1]["messages"][1]["reasoning_content"] == "Secret."

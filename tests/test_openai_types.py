@@ -1,4 +1,5 @@
 """Everything the `openai` package may get from rproxy is of the package's own types, by their strict rules, and its helpers work on it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -19,8 +20,11 @@ MODEL = "gpt-5.5"
 RESPONSE = pydantic.TypeAdapter(types.Response)
 EVENT = pydantic.TypeAdapter(types.ResponseStreamEvent)
 ITEM = pydantic.TypeAdapter(types.ResponseItem)
-WEATHER: Dict[str, Any] = {"type": "function", "name": "get_weather",
-                           "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+WEATHER: Dict[str, Any] = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 SCHEMA: Dict[str, Any] = {"type": "json_schema", "name": "person", "schema": {"type": "object"}}
 ASK: Dict[str, Any] = {"model": MODEL, "input": "go"}
 
@@ -29,22 +33,57 @@ Turn = List[Dict[str, Any]]
 PATHS: Dict[str, Any] = {
     "text": ([say("Hi"), say(" there.")], {}, "completed"),
     "raw thinking": ([think("Hm. "), think("Yes."), say("Hi.")], {}, "completed"),
-    "a summary of thinking": ([think("Hm."), say("Hi.")], {"reasoning": {"effort": "low", "summary": "auto"}}, "completed"),
-    "sealed thinking": ([think("Hm."), say("Hi.")], {"include": ["reasoning.encrypted_content"], "store": False}, "completed"),
+    "a summary of thinking": (
+        [think("Hm."), say("Hi.")],
+        {"reasoning": {"effort": "low", "summary": "auto"}},
+        "completed",
+    ),
+    "sealed thinking": (
+        [think("Hm."), say("Hi.")],
+        {"include": ["reasoning.encrypted_content"], "store": False},
+        "completed",
+    ),
     "a call": ([think("Look."), call("get_weather", "c1", city="Oslo")], {"tools": [WEATHER]}, "completed"),
-    "calls after text": ([say("Let me see."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
-                         {"tools": [WEATHER]}, "completed"),
-    "a custom tool": ([call("sql", "c1", input="SELECT 1")], {"tools": [{"type": "custom", "name": "sql"}]}, "completed"),
+    "calls after text": (
+        [
+            say("Let me see."),
+            call("get_weather", "c1", 0, city="Oslo"),
+            call("get_weather", "c2", 1, city="Rome"),
+        ],
+        {"tools": [WEATHER]},
+        "completed",
+    ),
+    "a custom tool": (
+        [call("sql", "c1", input="SELECT 1")],
+        {"tools": [{"type": "custom", "name": "sql"}]},
+        "completed",
+    ),
     "a schema": ([say('{"name": "Ann"}')], {"text": {"format": SCHEMA, "verbosity": "low"}}, "completed"),
     "a schema that is not there": ([say("{}")], {"text": {"format": {"type": "json_schema"}}}, "completed"),
     "a refusal": ([{"delta": {"refusal": "I will not."}}], {}, "completed"),
     "too long": ([say("The first part"), finish("length")], {"max_output_tokens": 16}, "incomplete"),
     "filtered": ([say("The first"), finish("content_filter")], {}, "incomplete"),
-    "every field": ([say("Hi.")], {
-        "instructions": "Be brief.", "metadata": {"a": "b"}, "temperature": 0.5, "top_p": 0.5, "top_logprobs": 0, "max_tool_calls": 3,
-        "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "service_tier": "auto", "truncation": "auto",
-        "parallel_tool_calls": False,
-        "tools": [WEATHER], "tool_choice": "auto", "store": False}, "completed"),
+    "every field": (
+        [say("Hi.")],
+        {
+            "instructions": "Be brief.",
+            "metadata": {"a": "b"},
+            "temperature": 0.5,
+            "top_p": 0.5,
+            "top_logprobs": 0,
+            "max_tool_calls": 3,
+            "user": "u",
+            "safety_identifier": "s",
+            "prompt_cache_key": "k",
+            "service_tier": "auto",
+            "truncation": "auto",
+            "parallel_tool_calls": False,
+            "tools": [WEATHER],
+            "tool_choice": "auto",
+            "store": False,
+        },
+        "completed",
+    ),
 }
 
 
@@ -52,7 +91,10 @@ PATHS: Dict[str, Any] = {
 async def site() -> AsyncIterator[Tuple[ScriptedProvider, Any]]:
     """A provider, rproxy before it in this process, and a client."""
     provider = ScriptedProvider()
-    async with served(provider.base_url) as url, openai.AsyncOpenAI(base_url=url, api_key="any", max_retries=0) as client:
+    async with (
+        served(provider.base_url) as url,
+        openai.AsyncOpenAI(base_url=url, api_key="any", max_retries=0) as client,
+    ):
         yield provider, client
     await provider.close()
     assert provider.refusals == []
@@ -81,21 +123,36 @@ async def test_objects_and_events_are_of_the_sdks_types(title: str) -> None:
         assert (events[-1].type, whole.status) == ("response." + status, status)
         assert [item.type for item in streamed.output] == [item.type for item in whole.output]
         assert streamed.output_text == whole.output_text
-        assert set(json.loads(raw.http_response.text)) == set(streamed.model_dump(exclude_unset=True))       # one object, two ways
+        assert set(json.loads(raw.http_response.text)) == set(
+            streamed.model_dump(exclude_unset=True)
+        )  # one object, two ways
 
 
 async def test_what_was_stored_is_of_the_sdks_types() -> None:
     async with site() as (provider, client):
         provider.turns += [[think("Look."), call("get_weather", "c1", city="Oslo")], [say("Cold.")]]
         first = await client.responses.create(**ASK, tools=[WEATHER])
-        output = {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "3 degrees"}]}
+        output = {
+            "type": "function_call_output",
+            "call_id": "c1",
+            "output": [{"type": "input_text", "text": "3 degrees"}],
+        }
         new = [output, {"role": "user", "content": "Well?"}]
         last = await client.responses.create(model=MODEL, input=new, previous_response_id=first.id)
         stored = await client.responses.with_raw_response.retrieve(last.id)
         assert RESPONSE.validate_json(stored.http_response.text, strict=True).output_text == "Cold."
-        items = json.loads((await client.responses.input_items.with_raw_response.list(last.id, order="asc")).http_response.text)["data"]
+        items = json.loads(
+            (
+                await client.responses.input_items.with_raw_response.list(last.id, order="asc")
+            ).http_response.text
+        )["data"]
         assert [ITEM.validate_json(json.dumps(item), strict=True).type for item in items] == [
-            "message", "reasoning", "function_call", "function_call_output", "message"]
+            "message",
+            "reasoning",
+            "function_call",
+            "function_call_output",
+            "message",
+        ]
         async with client.responses.with_streaming_response.retrieve(last.id, stream=True) as answer:
             lines = [line async for line in answer.iter_lines() if line.startswith("data: {")]
         assert [EVENT.validate_json(line[6:], strict=True).type for line in lines][-1] == "response.completed"
@@ -140,7 +197,9 @@ async def test_the_helper_takes_a_response_up_again_by_its_id() -> None:
         provider.turns += [[say("one "), sleep(0.2), say("two "), sleep(0.2), say("three")]]
         async with await client.responses.create(**ASK, background=True, stream=True) as first:
             seen = [await first.__anext__() for _ in range(5)]
-        async with client.responses.stream(response_id=seen[0].response.id, starting_after=seen[-1].sequence_number) as stream:
+        async with client.responses.stream(
+            response_id=seen[0].response.id, starting_after=seen[-1].sequence_number
+        ) as stream:
             rest = [event async for event in stream]
             assert (await stream.get_final_response()).output_text == "one two three"
         assert [event.sequence_number for event in rest] == list(range(5, 5 + len(rest)))
@@ -148,7 +207,11 @@ async def test_the_helper_takes_a_response_up_again_by_its_id() -> None:
 
 async def test_timeouts_and_retries() -> None:
     async with site() as (provider, client):
-        provider.turns += [[wait(20), say("Late.")], [error(429, "Slow down.", {"Retry-After": "1"})], [say("Hi.")]]
+        provider.turns += [
+            [wait(20), say("Late.")],
+            [error(429, "Slow down.", {"Retry-After": "1"})],
+            [say("Hi.")],
+        ]
         begun = time.monotonic()
         with pytest.raises(openai.APITimeoutError):
             await client.with_options(timeout=0.5).responses.create(**ASK)
@@ -161,5 +224,9 @@ async def test_timeouts_and_retries() -> None:
 async def test_many_at_once() -> None:
     async with site() as (provider, client):
         provider.turns += [[sleep(0.1), say("Hi.")] for _ in range(24)]
-        answers = await asyncio.gather(*(client.responses.create(model=MODEL, input="turn %d" % i) for i in range(24)))
-        assert {answer.output_text for answer in answers} == {"Hi."} and len({answer.id for answer in answers}) == 24
+        answers = await asyncio.gather(
+            *(client.responses.create(model=MODEL, input=f"turn {i}") for i in range(24))
+        )
+        assert {answer.output_text for answer in answers} == {"Hi."} and len(
+            {answer.id for answer in answers}
+        ) == 24

@@ -1,4 +1,5 @@
 """What is shipped: the metadata, the wheel, the single file, and the scripts. Nothing here needs a network."""
+
 from __future__ import annotations
 
 import ast
@@ -20,12 +21,16 @@ from rproxy import __version__
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.suffix != ".md")
 SHIPPED = (".py", ".typed", ".md")
-SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "rproxy").rglob("*") if path.suffix in SHIPPED)
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "rproxy").rglob("*") if path.suffix in SHIPPED
+)
 
 
 def run(*argv: Any, **options: Any) -> subprocess.CompletedProcess[str]:
     """What a program said, whatever its status."""
-    return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [str(word) for word in argv], capture_output=True, text=True, check=False, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +51,22 @@ def wheel(tmp_path_factory: Any) -> Iterator[Path]:
 def setup_arguments() -> Dict[str, Any]:
     """The literal arguments of ``setup()``."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
+    call = next(
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
+    )
     found: Dict[str, Any] = {}
     for keyword in call.keywords:
         try:
             found[str(keyword.arg)] = ast.literal_eval(keyword.value)
         except ValueError:
-            pass                          # computed, such as the version
+            pass  # computed, such as the version
     return found
 
 
 def test_the_wheel_is_pure_and_complete(wheel: Path) -> None:
-    assert wheel.name == "rproxy_responses-%s-py3-none-any.whl" % __version__
+    assert wheel.name == f"rproxy_responses-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(n for n in names if n.endswith("/METADATA"))).decode()
@@ -65,7 +74,12 @@ def test_the_wheel_is_pure_and_complete(wheel: Path) -> None:
     assert sorted(n for n in names if ".dist-info/" not in n) == SOURCES
     assert any(n.endswith("LICENSE") for n in names)
     assert "rproxy = rproxy.cli.main:main" in entries
-    for line in ("Name: rproxy-responses", "Version: " + __version__, "Requires-Python: >=3.9", "Requires-Dist: tornado>=6.5.10"):
+    for line in (
+        "Name: rproxy-responses",
+        "Version: " + __version__,
+        "Requires-Python: >=3.9",
+        "Requires-Dist: tornado>=6.5.10",
+    ):
         assert line in metadata.splitlines()
 
 
@@ -76,16 +90,18 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
         archive.extractall(tree)
     for package in ("tornado", "yaml"):
         installed = Path(str(import_module(package).__file__)).parent
-        shutil.copytree(installed, tree / package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "test"))
+        shutil.copytree(
+            installed, tree / package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "test")
+        )
     shutil.copy(ROOT / "rproxy" / "__main__.py", tree / "__main__.py")
     single = tmp_path / "rproxy.pyz"
     zipapp.create_archive(tree, single, compressed=True)
-    python = (sys.executable, "-I", "-S")             # nothing but the file and the standard library
+    python = (sys.executable, "-I", "-S")  # nothing but the file and the standard library
     alone: Dict[str, Any] = {"env": {"HOME": str(tmp_path)}, "cwd": tmp_path}
-    assert run(*python, single, "--version", **alone).stdout == "rproxy %s\n" % __version__
+    assert run(*python, single, "--version", **alone).stdout == f"rproxy {__version__}\n"
     done = run(*python, single, "check", **alone)
     assert done.returncode == 78 and "DEEPSEEK_API_KEY" in done.stderr
-    read_data = "import sys; sys.path.insert(0, %r); from rproxy import catalog; print(catalog._instructions(None))" % str(single)
+    read_data = f"import sys; sys.path.insert(0, {str(single)!r}); from rproxy import catalog; print(catalog._instructions(None))"
     assert "Codex" in run(*python, "-c", read_data, **alone).stdout
     assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
 
@@ -100,14 +116,19 @@ def test_metadata() -> None:
 def optional_packages() -> List[str]:
     """Extras that users install, by the packages they bring."""
     extras: Dict[str, List[str]] = setup_arguments()["extras_require"]
-    return [package for extra, packages in extras.items() if extra not in ("test", "check") for package in packages]
+    return [
+        package
+        for extra, packages in extras.items()
+        if extra not in ("test", "check")
+        for package in packages
+    ]
 
 
 def test_every_optional_package_is_used() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "rproxy").rglob("*.py"))
     for package in optional_packages():
         name = re.split(r"[<>=\[]", package)[0]
-        assert re.search(r"import_module\(\"%s\b|import %s\b" % (name, name), source), package
+        assert re.search(rf"import_module\(\"{name}\b|import {name}\b", source), package
 
 
 def test_pyproject_holds_no_metadata() -> None:
@@ -117,7 +138,11 @@ def test_pyproject_holds_no_metadata() -> None:
 
 def test_the_licence_is_whole() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+    assert (
+        "Apache License" in text
+        and "Version 2.0, January 2004" in text
+        and "END OF TERMS AND CONDITIONS" in text
+    )
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.name))

@@ -3,6 +3,7 @@
 The provider's prompt cache compares from the first byte on, and a hit costs a fraction.  So whatever a session does, messages and tools may
 only be appended: over sessions that rproxy's own converter makes, and over recorded sessions of Codex.
 """
+
 from __future__ import annotations
 
 import json
@@ -37,7 +38,11 @@ def chat(request: Json, items: List[Json], profile: Profile) -> Json:
 
 
 def flat(content: Any) -> str:
-    return content if isinstance(content, str) else "\n\n".join(part.get("text") or json.dumps(part) for part in content)
+    return (
+        content
+        if isinstance(content, str)
+        else "\n\n".join(part.get("text") or json.dumps(part) for part in content)
+    )
 
 
 def check_continuation(before: Json, after: Json, profile: Profile) -> None:
@@ -46,42 +51,83 @@ def check_continuation(before: Json, after: Json, profile: Profile) -> None:
     Where roles must alternate, a user who speaks twice in a row adds to his last message.
     """
     old, new = before["messages"], after["messages"]
-    if profile.merge_same_role and len(new) >= len(old) and old[-1] != new[len(old) - 1] and old[-1]["role"] == "user":
+    if (
+        profile.merge_same_role
+        and len(new) >= len(old)
+        and old[-1] != new[len(old) - 1]
+        and old[-1]["role"] == "user"
+    ):
         assert flat(new[len(old) - 1]["content"]).startswith(flat(old[-1]["content"]))
         old = old[:-1]
-    assert new[:len(old)] == old
+    assert new[: len(old)] == old
     assert encode_json(new).startswith(encode_json(old)[:-1])
-    if "tools" in after:                         # Codex asks for a summary without any
-        assert after["tools"][:len(before["tools"])] == before["tools"]
+    if "tools" in after:  # Codex asks for a summary without any
+        assert after["tools"][: len(before["tools"])] == before["tools"]
 
 
 # ---- sessions that our own converter makes
 TOOLS: List[Json] = [
-    {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {"n": {"type": "number"}}}},
-    {"type": "custom", "name": "apply_patch"}, {"type": "tool_search", "execution": "client"},
-    {"type": "namespace", "name": "mcp__x", "tools": [{"type": "function", "name": "add"}]}]
+    {
+        "type": "function",
+        "name": "ls",
+        "parameters": {"type": "object", "properties": {"n": {"type": "number"}}},
+    },
+    {"type": "custom", "name": "apply_patch"},
+    {"type": "tool_search", "execution": "client"},
+    {"type": "namespace", "name": "mcp__x", "tools": [{"type": "function", "name": "add"}]},
+]
 LATER: Json = {"type": "namespace", "name": "mcp__y", "tools": [{"type": "function", "name": "sub"}]}
-CALLS = [("ls", '{"n": 1.0}'), ("ls", ""), ("ls", '{"n": '), ("apply_patch", '{"input": "a\\nb"}'), ("apply_patch", "raw"),
-         ("tool_search", '{"query": "y"}'), ("mcp__x__add", "{}"), ("nonsense", "{}")]
-OUTPUTS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output", "tool_search_call": "tool_search_output"}
+CALLS = [
+    ("ls", '{"n": 1.0}'),
+    ("ls", ""),
+    ("ls", '{"n": '),
+    ("apply_patch", '{"input": "a\\nb"}'),
+    ("apply_patch", "raw"),
+    ("tool_search", '{"query": "y"}'),
+    ("mcp__x__add", "{}"),
+    ("nonsense", "{}"),
+]
+OUTPUTS = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+    "tool_search_call": "tool_search_output",
+}
 WORDS = st.sampled_from(["a", "Yes.\n", "ä", "{}", "json"])
-PIECES = st.one_of(WORDS.map(lambda words: ("think", words)), WORDS.map(lambda words: ("text", words)),
-                   st.sampled_from(CALLS).map(lambda made: ("call", made)))
+PIECES = st.one_of(
+    WORDS.map(lambda words: ("think", words)),
+    WORDS.map(lambda words: ("text", words)),
+    st.sampled_from(CALLS).map(lambda made: ("call", made)),
+)
 SAYS = st.one_of(WORDS, st.just("picture"), st.just("hook"))
 # what the user says, what the model says, does it break off, are the call ids the same as in every answer?
-TURN: Any = st.tuples(st.lists(SAYS, min_size=1, max_size=2), st.lists(PIECES, max_size=5), st.booleans(), st.booleans())
+TURN: Any = st.tuples(
+    st.lists(SAYS, min_size=1, max_size=2), st.lists(PIECES, max_size=5), st.booleans(), st.booleans()
+)
 TURNS: Any = st.lists(TURN, min_size=1, max_size=5)
 
 
-def answered(items: List[Json], number: int, pieces: List[Tuple[str, Any]], broken: bool, same_ids: bool) -> Tuple[List[Json], bool]:
+def answered(
+    items: List[Json], number: int, pieces: List[Tuple[str, Any]], broken: bool, same_ids: bool
+) -> Tuple[List[Json], bool]:
     """The items that a client got of an answer, and whether it was complete."""
-    ids = Ids("%032x" % number)
+    ids = Ids(f"{number:032x}")
     tools = ToolTable.build({"tools": TOOLS}, items, Profile())
-    stream = StreamConverter(response_object({"model": "m"}, id=ids.response, created_at=1), tools, ids=ids, now=lambda: 2,
-                             seal=lambda payload: seal("reasoning", payload))
+    stream = StreamConverter(
+        response_object({"model": "m"}, id=ids.response, created_at=1),
+        tools,
+        ids=ids,
+        now=lambda: 2,
+        seal=lambda payload: seal("reasoning", payload),
+    )
     for i, (kind, what) in enumerate(pieces):
-        call_id = "call_%d" % i if same_ids else "call_%d_%d" % (number, i)
-        chunk = think(what) if kind == "think" else text(what) if kind == "text" else call(i, what[1], call_id, what[0])
+        call_id = f"call_{i}" if same_ids else f"call_{number}_{i}"
+        chunk = (
+            think(what)
+            if kind == "think"
+            else text(what)
+            if kind == "text"
+            else call(i, what[1], call_id, what[0])
+        )
         stream.feed(chunk)
     stream.feed(end("stop"))
     stream.fail("server_error", "cut") if broken else stream.finish()
@@ -90,12 +136,22 @@ def answered(items: List[Json], number: int, pieces: List[Tuple[str, Any]], brok
 
 def result(item: Json) -> Json:
     kind = OUTPUTS[item["type"]]
-    return {"type": kind, "call_id": item["call_id"], **({"tools": [LATER]} if kind == "tool_search_output" else {"output": "done"})}
+    return {
+        "type": kind,
+        "call_id": item["call_id"],
+        **({"tools": [LATER]} if kind == "tool_search_output" else {"output": "done"}),
+    }
 
 
 def user_items(says: List[str]) -> List[Json]:
-    made: Dict[str, Json] = {"picture": {"role": "user", "content": [image()]}, "hook": {"role": "developer", "content": "hook"}}
-    return [made.get(words) or {"role": "user", "content": [{"type": "input_text", "text": words}]} for words in says]
+    made: Dict[str, Json] = {
+        "picture": {"role": "user", "content": [image()]},
+        "hook": {"role": "developer", "content": "hook"},
+    }
+    return [
+        made.get(words) or {"role": "user", "content": [{"type": "input_text", "text": words}]}
+        for words in says
+    ]
 
 
 def requests(turns: List[Any]) -> Iterator[Tuple[List[Json], bool]]:
@@ -111,7 +167,7 @@ def requests(turns: List[Any]) -> Iterator[Tuple[List[Json], bool]]:
             results = [result(item) for item in answer if "call_id" in item]
             if not complete:
                 broken, pieces = False, pieces[::-1] or [("text", "again")]
-                items = items + answer + results         # Codex keeps what was finished, and asks again
+                items = items + answer + results  # Codex keeps what was finished, and asks again
                 yield items, not results
                 continue
             items = items + answer + results
@@ -150,7 +206,14 @@ def recorded(path: Path) -> Iterator[Tuple[Json, List[Json]]]:
 
 def parent(items: List[Json], earlier: List[Tuple[List[Json], Json]]) -> Optional[Json]:
     """The chat request of the latest turn that this one continues."""
-    return next((body for before, body in reversed(earlier) if items[:len(before)] == before and len(items) > len(before)), None)
+    return next(
+        (
+            body
+            for before, body in reversed(earlier)
+            if items[: len(before)] == before and len(items) > len(before)
+        ),
+        None,
+    )
 
 
 @pytest.mark.parametrize("name", ["deepseek", "generic", "vllm", "mistral", "openai"])
@@ -160,7 +223,7 @@ def test_codex_sessions_only_ever_append(path: Path, name: str) -> None:
     earlier: List[Tuple[List[Json], Json]] = []
     for request, items in recorded(path):
         if items[-1]["type"] == "compaction_trigger":
-            continue                             # asks for a summary of its own accord, see rproxy.convert.events.compaction
+            continue  # asks for a summary of its own accord, see rproxy.convert.events.compaction
         body = chat(request, items, profile)
         before = parent(items, earlier)
         if before is not None:
@@ -186,7 +249,12 @@ def tools_of(name: str) -> List[List[str]]:
 
 
 def test_codex_keeps_its_tools() -> None:
-    assert all("apply_patch" in tools and "tool_search" in tools for tools in tools_of("30_tool_exec_command"))
-    assert all({"exec", "wait", "collaboration__spawn_agent"} <= set(tools) for tools in tools_of("92_codemode_exec_ws"))
+    assert all(
+        "apply_patch" in tools and "tool_search" in tools for tools in tools_of("30_tool_exec_command")
+    )
+    assert all(
+        {"exec", "wait", "collaboration__spawn_agent"} <= set(tools)
+        for tools in tools_of("92_codemode_exec_ws")
+    )
     first, second, *_ = tools_of("35_tool_search")
-    assert len(second) > len(first) and second[:len(first)] == first
+    assert len(second) > len(first) and second[: len(first)] == first

@@ -1,4 +1,5 @@
 """Several processes of rproxy on one store: an sqlite file, a real Redis; behind a real nginx; and one that is killed."""
+
 from __future__ import annotations
 
 import asyncio
@@ -50,26 +51,27 @@ def redis_url() -> Iterator[str]:
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(port)
-    yield "redis://127.0.0.1:%d/0" % port
+    yield f"redis://127.0.0.1:{port}/0"
     server.terminate()
     server.wait(10)
 
 
 def wait_for(port: int) -> None:
     import socket
+
     for _ in range(200):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise AssertionError("nothing listens on port %d" % port)
+    raise AssertionError(f"nothing listens on port {port}")
 
 
 @pytest.fixture(params=["sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The store section of a configuration that two processes share."""
     if request.param == "redis":
-        return "store: {{kind: redis, url: '%s'}}\n" % request.getfixturevalue("redis_url")
+        return "store: {{{{kind: redis, url: '{}'}}}}\n".format(request.getfixturevalue("redis_url"))
     return "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "responses.db")
 
 
@@ -81,7 +83,10 @@ async def two(folder: Path, store: str) -> AsyncIterator[Tuple[ScriptedProvider,
     for one in folders:
         one.mkdir()
     config = CONFIG + store
-    async with running(folders[0], provider.base_url, config=config) as a, running(folders[1], provider.base_url, config=config) as b:
+    async with (
+        running(folders[0], provider.base_url, config=config) as a,
+        running(folders[1], provider.base_url, config=config) as b,
+    ):
         yield provider, a, b
     await provider.close()
 
@@ -89,12 +94,24 @@ async def two(folder: Path, store: str) -> AsyncIterator[Tuple[ScriptedProvider,
 async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> None:
     async with two(tmp_path, store) as (provider, a, b):
         one, other = Api(a.base_url), Api(b.base_url)
-        provider.turns += [[say("first")], [say("second")], [say("third")], [say("slow "), sleep(1.5), say("end")], [say("x"), sleep(30)]]
+        provider.turns += [
+            [say("first")],
+            [say("second")],
+            [say("third")],
+            [say("slow "), sleep(1.5), say("end")],
+            [say("x"), sleep(30)],
+        ]
         first = await one("POST", "/responses", HI)
         assert await other("GET", "/responses/" + first["id"]) == first
         second = await other("POST", "/responses", {**HI, "previous_response_id": first["id"]})
         await one("POST", "/responses", {**HI, "previous_response_id": second["id"]})
-        assert [m["content"] for m in provider.requests[2]["messages"]] == ["hi", "first", "hi", "second", "hi"]
+        assert [m["content"] for m in provider.requests[2]["messages"]] == [
+            "hi",
+            "first",
+            "hi",
+            "second",
+            "hi",
+        ]
         await other("DELETE", "/responses/" + first["id"])
         await one("GET", "/responses/" + first["id"], expect=404)
         # in the background of one, seen from the other
@@ -105,10 +122,12 @@ async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> 
         assert events[-1]["type"] == "response.completed" and events[-1]["response"] == await one("GET", path)
         stuck = await one("POST", "/responses", {**HI, "background": True})
         await asyncio.sleep(0.5)
-        cancelled = await other("POST", "/responses/%s/cancel" % stuck["id"], {})
+        cancelled = await other("POST", "/responses/{}/cancel".format(stuck["id"]), {})
         assert cancelled["status"] == "cancelled"
         assert (await one.until(stuck["id"], "cancelled"))["id"] == stuck["id"]
-        assert (await other("GET", "/responses/" + stuck["id"]))["status"] == "cancelled" and provider.gone == 1
+        assert (await other("GET", "/responses/" + stuck["id"]))[
+            "status"
+        ] == "cancelled" and provider.gone == 1
 
 
 async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
@@ -117,19 +136,28 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
         pytest.skip("there is no nginx")
     async with two(tmp_path, store) as (provider, a, b):
         port = free_port()
-        (tmp_path / "nginx.conf").write_text(NGINX.format(
-            folder=tmp_path, port=port, servers=" ".join("server 127.0.0.1:%d;" % one.port for one in (a, b))))
+        (tmp_path / "nginx.conf").write_text(
+            NGINX.format(
+                folder=tmp_path,
+                port=port,
+                servers=" ".join(f"server 127.0.0.1:{one.port};" for one in (a, b)),
+            )
+        )
         command = [binary, "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")]
         nginx = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
         try:
             wait_for(port)
-            api = Api("http://127.0.0.1:%d/v1" % port)
+            api = Api(f"http://127.0.0.1:{port}/v1")
             last, said = None, []
             for n in range(8):
-                provider.turns += [[say("answer %d" % n)]]
-                last = await api("POST", "/responses", {**HI, "input": "%d" % n, **({"previous_response_id": last["id"]} if last else {})})
-                said += ["%d" % n, "answer %d" % n]
-                for _ in range(2):                           # nginx takes turns: each process sees every kind of request
+                provider.turns += [[say(f"answer {n}")]]
+                last = await api(
+                    "POST",
+                    "/responses",
+                    {**HI, "input": f"{n}", **({"previous_response_id": last["id"]} if last else {})},
+                )
+                said += [f"{n}", f"answer {n}"]
+                for _ in range(2):  # nginx takes turns: each process sees every kind of request
                     assert await api("GET", "/responses/" + last["id"]) == last
             assert [m["content"] for m in provider.requests[-1]["messages"]] == said[:-1]
             provider.turns += [[say("a "), sleep(0.3), say("b")]]
@@ -149,21 +177,32 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
     acknowledged: List[Json] = []
     for _ in range(3):
         port = free_port()
-        (tmp_path / "c.yaml").write_text((CONFIG + store).format(port=port, base_url=provider.base_url, server=""))
+        (tmp_path / "c.yaml").write_text(
+            (CONFIG + store).format(port=port, base_url=provider.base_url, server="")
+        )
         with (tmp_path / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rproxy", "serve", "--config", str(tmp_path / "c.yaml"), cwd=str(ROOT),
-                env=dict(os.environ, SCRIPTED_KEY=KEY), stdout=log, stderr=log)
+                sys.executable,
+                "-m",
+                "rproxy",
+                "serve",
+                "--config",
+                str(tmp_path / "c.yaml"),
+                cwd=str(ROOT),
+                env=dict(os.environ, SCRIPTED_KEY=KEY),
+                stdout=log,
+                stderr=log,
+            )
         for _try in range(200):
             with contextlib.suppress(OSError):
                 (await asyncio.open_connection("127.0.0.1", port))[1].close()
                 break
             await asyncio.sleep(0.05)
-        stuck = await Api("http://127.0.0.1:%d/v1" % port)("POST", "/responses", {**HI, "background": True})
+        stuck = await Api(f"http://127.0.0.1:{port}/v1")("POST", "/responses", {**HI, "background": True})
         acknowledged.append(stuck)
 
         async def many(port: int = port) -> None:
-            api = Api("http://127.0.0.1:%d/v1" % port)
+            api = Api(f"http://127.0.0.1:{port}/v1")
             while True:
                 acknowledged.append(await api("POST", "/responses", HI))
 
@@ -171,7 +210,7 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
         await asyncio.sleep(1.0)
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        await asyncio.gather(*clients, return_exceptions=True)           # each has found its connection cut
+        await asyncio.gather(*clients, return_exceptions=True)  # each has found its connection cut
     assert len(acknowledged) > 50
     async with running(tmp_path, provider.base_url, config=CONFIG + store) as proxy:
         api = Api(proxy.base_url)
@@ -184,20 +223,34 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
 async def test_a_background_response_whose_process_was_killed_fails_after_its_lease(tmp_path: Path) -> None:
     provider, path = ScriptedProvider(), tmp_path / "r.db"
     provider.turns += [[say("x"), sleep(30)]]
-    config = CONFIG + "store: {{kind: sqlite, path: '%s'}}\n" % path
-    with contextlib.suppress(ProcessLookupError):                        # running() stops it once more
+    config = CONFIG + f"store: {{{{kind: sqlite, path: '{path}'}}}}\n"
+    with contextlib.suppress(ProcessLookupError):  # running() stops it once more
         async with running(tmp_path, provider.base_url, config=config) as proxy:
             made = await Api(proxy.base_url)("POST", "/responses", {**HI, "background": True})
             proxy.process.kill()
             await proxy.process.wait()
     async with running(tmp_path, provider.base_url, config=config) as proxy:
-        assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))["status"] == "in_progress"      # who knows?
+        assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))[
+            "status"
+        ] == "in_progress"  # who knows?
     store = open_store("sqlite", str(path))
-    service = Service(parse_config(config.format(port=0, base_url=provider.base_url, server="").encode(), "c.yaml", {"SCRIPTED_KEY": KEY}),
-                      Upstream(connect_timeout=1, first_byte_timeout=1, idle_timeout=1), store, now=lambda: time.time() + LEASE)
-    lost = await service.stored.retrieve(made["id"], "")
-    assert (lost["status"], lost["error"]["code"]) == ("failed", "server_error") and "died" in lost["error"]["message"]
-    assert [batch async for batch in service.stored.events(made["id"], -1, "")][-1][-1]["type"] == "response.failed"
+    service = Service(
+        parse_config(
+            config.format(port=0, base_url=provider.base_url, server="").encode(),
+            "c.yaml",
+            {"SCRIPTED_KEY": KEY},
+        ),
+        Upstream(connect_timeout=1, first_byte_timeout=1, idle_timeout=1),
+        store,
+        now=lambda: time.time() + LEASE,
+    )
+    lost = await service.retrieval.retrieve(made["id"], "")
+    assert (lost["status"], lost["error"]["code"]) == ("failed", "server_error") and "died" in lost["error"][
+        "message"
+    ]
+    assert [batch async for batch in service.retrieval.events(made["id"], -1, "")][-1][-1][
+        "type"
+    ] == "response.failed"
     await service.close()
     await store.close()
     await provider.close()
@@ -206,17 +259,25 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
 async def test_a_broken_store_costs_a_warning_and_no_answer(tmp_path: Path, redis_url: str) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("one")], [say("two")], [say("three")]]
-    store = "store: {{kind: redis, url: 'redis://127.0.0.1:%d/0'}}\n" % free_port()         # nobody listens there
+    store = f"store: {{{{kind: redis, url: 'redis://127.0.0.1:{free_port()}/0'}}}}\n"  # nobody listens there
     async with running(tmp_path, provider.base_url, config=CONFIG + store) as proxy:
         api = Api(proxy.base_url)
         began = time.perf_counter()
         made = await api("POST", "/responses", HI)
-        assert check_sse((await api.raw("POST", "/responses", {**HI, "stream": True}))[1])["status"] == "completed"
+        assert (
+            check_sse((await api.raw("POST", "/responses", {**HI, "stream": True}))[1])["status"]
+            == "completed"
+        )
         assert time.perf_counter() - began < 8 and "not stored" in proxy.log.read_text()
         assert (await api("GET", "/responses/" + made["id"], expect=503))["code"] == "server_error"
         assert "Retry-After".lower() in api.headers
-        for more in ({"previous_response_id": made["id"]}, {"input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}):
-            told = await api("POST", "/responses", {**HI, **more}, expect=503)       # a "not found" would make the client give it up
+        for more in (
+            {"previous_response_id": made["id"]},
+            {"input": [{"type": "item_reference", "id": made["output"][0]["id"]}]},
+        ):
+            told = await api(
+                "POST", "/responses", {**HI, **more}, expect=503
+            )  # a "not found" would make the client give it up
             assert "store" in told["message"] and int(api.headers["retry-after"]) >= 1
         await api("POST", "/conversations", {}, expect=503)
         gone = await api("POST", "/responses", {**HI, "background": True})

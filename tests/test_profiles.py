@@ -1,4 +1,5 @@
 """Profiles: which row is chosen, what it becomes, and that the table has no loose ends."""
+
 from __future__ import annotations
 
 import json
@@ -19,38 +20,58 @@ from rproxy.providers.profiles import (
 )
 
 
-@pytest.mark.parametrize("base_url, row", [
-    ("https://api.deepseek.com", "deepseek"),
-    ("https://api.deepseek.com/beta", "deepseek"),
-    ("https://API.DeepSeek.com:443/v1", "deepseek"),
-    ("https://eu.api.deepseek.com", "deepseek"),
-    ("https://notapi.deepseek.com.evil.example", None),
-    ("https://evilapi.deepseek.com", None),
-    ("https://api.kimi.com/coding/v1", "moonshot"),
-    ("https://open.bigmodel.cn/api/coding/paas/v4", "zai"),
-    ("https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1", "dashscope"),
-    ("https://me.openai.azure.com/openai/v1", "azure"),
-    ("https://api.openai.com/v1", "openai"),
-    ("https://ark.cn-beijing.volces.com/api/v3", "ark"),
-    ("http://localhost:11434/v1", "ollama"),
-    ("http://[::1]:11434/v1", "ollama"),
-    ("http://localhost:1234/v1", "lmstudio"),
-    ("http://localhost:8000/v1", None),
-    ("http://user@localhost:1234/v1", "lmstudio"),
-])
+@pytest.mark.parametrize(
+    "base_url, row",
+    [
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.deepseek.com/beta", "deepseek"),
+        ("https://API.DeepSeek.com:443/v1", "deepseek"),
+        ("https://eu.api.deepseek.com", "deepseek"),
+        ("https://notapi.deepseek.com.evil.example", None),
+        ("https://evilapi.deepseek.com", None),
+        ("https://api.kimi.com/coding/v1", "moonshot"),
+        ("https://open.bigmodel.cn/api/coding/paas/v4", "zai"),
+        ("https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1", "dashscope"),
+        ("https://me.openai.azure.com/openai/v1", "azure"),
+        ("https://api.openai.com/v1", "openai"),
+        ("https://ark.cn-beijing.volces.com/api/v3", "ark"),
+        ("http://localhost:11434/v1", "ollama"),
+        ("http://[::1]:11434/v1", "ollama"),
+        ("http://localhost:1234/v1", "lmstudio"),
+        ("http://localhost:8000/v1", None),
+        ("http://user@localhost:1234/v1", "lmstudio"),
+    ],
+)
 def test_the_host_chooses(base_url: str, row: Any) -> None:
     assert row_of_host(base_url) == row
     assert choose_profile(None, base_url, "anything").name == (row or "generic")
 
 
-@pytest.mark.parametrize("model, row", [
-    ("deepseek-v4-pro.hello_http", "deepseek"), ("DeepSeek-R1-0528", "deepseek"), ("deepseek-ai/DeepSeek-V4", "template"),
-    ("kimi-k3", "moonshot"), ("moonshot-v1-8k", "moonshot"), ("glm-5.3", "zai"),
-    ("qwen3.5-27b.hello", "template"), ("Qwen/Qwen3.5-122B", "template"), ("qwen3-max", "dashscope"), ("qwen-plus-latest", "dashscope"),
-    ("MiniMax-M2.7", "minimax"), ("gpt-5.4-mini.hello", "openai-gateway"), ("o3-mini", "openai-gateway"), ("openai/gpt-oss-20b", "generic"),
-    ("mistral-small-latest", "mistral"), ("gemini-3.8-pro", "gemini"), ("grok-3-mini", "xai"),
-    ("generic-chat.hello", "generic"), ("sim-text", "generic"), ("", "generic"),
-])
+@pytest.mark.parametrize(
+    "model, row",
+    [
+        ("deepseek-v4-pro.hello_http", "deepseek"),
+        ("DeepSeek-R1-0528", "deepseek"),
+        ("deepseek-ai/DeepSeek-V4", "template"),
+        ("kimi-k3", "moonshot"),
+        ("moonshot-v1-8k", "moonshot"),
+        ("glm-5.3", "zai"),
+        ("qwen3.5-27b.hello", "template"),
+        ("Qwen/Qwen3.5-122B", "template"),
+        ("qwen3-max", "dashscope"),
+        ("qwen-plus-latest", "dashscope"),
+        ("MiniMax-M2.7", "minimax"),
+        ("gpt-5.4-mini.hello", "openai-gateway"),
+        ("o3-mini", "openai-gateway"),
+        ("openai/gpt-oss-20b", "generic"),
+        ("mistral-small-latest", "mistral"),
+        ("gemini-3.8-pro", "gemini"),
+        ("grok-3-mini", "xai"),
+        ("generic-chat.hello", "generic"),
+        ("sim-text", "generic"),
+        ("", "generic"),
+    ],
+)
 def test_the_model_chooses_on_an_unknown_host(model: str, row: str) -> None:
     assert choose_profile(None, "http://127.0.0.1:8000/v1", model).name == row
 
@@ -62,37 +83,42 @@ def test_the_name_beats_the_host_and_the_host_beats_the_model() -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(ConfigError, match=r"there is no profile 'deepsek' \(did you mean 'deepseek'\?\); known: anthropic, "):
+    with pytest.raises(
+        ConfigError, match=r"there is no profile 'deepsek' \(did you mean 'deepseek'\?\); known: anthropic, "
+    ):
         choose_profile("deepsek", "http://h", "m")
 
 
-@pytest.mark.parametrize("profile, model, field, value", [
-    ("deepseek", "deepseek-v4-pro", "modalities", ("text",)),
-    ("deepseek", "deepseek-v4-flash-vision-exp.x", "modalities", ("text", "image")),
-    ("deepseek", "deepseek-v4-flash", "context_window", 1_000_000),
-    ("deepseek", "DEEPSEEK-R1-0528", "reasoning.replay", "never"),
-    ("deepseek", "deepseek-r1", "reasoning.required_on_tool_calls", None),
-    ("deepseek", "deepseek-v4-pro", "reasoning.required_on_tool_calls", ""),
-    ("ollama", "deepseek-r1:8b", "reasoning.replay", "never"),
-    ("generic", "deepseek-r1-distill", "reasoning.replay", "never"),
-    ("moonshot", "kimi-k3", "thinking.disable", None),
-    ("moonshot", "kimi-k2.6", "thinking.disable", {"thinking": {"type": "disabled"}}),
-    ("zai", "glm-5.3-flash", "thinking.disable", None),
-    ("openrouter", "deepseek/deepseek-v4-pro", "reasoning.also", ("reasoning_details",)),
-    ("openrouter", "openai/gpt-4o", "reasoning.field", "reasoning_details"),
-    ("openai", "gpt-5.5", "reasoning.replay", "never"),
-    ("openai", "gpt-4o", "thinking.effort", None),
-    ("openai", "gpt-5.5", "max_tokens.field", "max_completion_tokens"),
-    ("openai", "gpt-5.5", "user_field", "user"),
-    ("azure", "gpt-4o", "thinking.effort", None),
-    ("azure", "DeepSeek-V4", "include_usage", False),
-    ("azure", "gpt-5.5", "auth_header", "api-key"),
-    ("sglang", "m", "reasoning.also", ()),
-    ("sglang", "m", "system_position", "first"),
-    ("template", "m", "max_tokens.field", "max_tokens"),
-    ("vllm", "m", "max_tokens.field", "max_completion_tokens"),
-    ("openai-gateway", "gpt-5.5", "developer_role", "developer"),
-])
+@pytest.mark.parametrize(
+    "profile, model, field, value",
+    [
+        ("deepseek", "deepseek-v4-pro", "modalities", ("text",)),
+        ("deepseek", "deepseek-v4-flash-vision-exp.x", "modalities", ("text", "image")),
+        ("deepseek", "deepseek-v4-flash", "context_window", 1_000_000),
+        ("deepseek", "DEEPSEEK-R1-0528", "reasoning.replay", "never"),
+        ("deepseek", "deepseek-r1", "reasoning.required_on_tool_calls", None),
+        ("deepseek", "deepseek-v4-pro", "reasoning.required_on_tool_calls", ""),
+        ("ollama", "deepseek-r1:8b", "reasoning.replay", "never"),
+        ("generic", "deepseek-r1-distill", "reasoning.replay", "never"),
+        ("moonshot", "kimi-k3", "thinking.disable", None),
+        ("moonshot", "kimi-k2.6", "thinking.disable", {"thinking": {"type": "disabled"}}),
+        ("zai", "glm-5.3-flash", "thinking.disable", None),
+        ("openrouter", "deepseek/deepseek-v4-pro", "reasoning.also", ("reasoning_details",)),
+        ("openrouter", "openai/gpt-4o", "reasoning.field", "reasoning_details"),
+        ("openai", "gpt-5.5", "reasoning.replay", "never"),
+        ("openai", "gpt-4o", "thinking.effort", None),
+        ("openai", "gpt-5.5", "max_tokens.field", "max_completion_tokens"),
+        ("openai", "gpt-5.5", "user_field", "user"),
+        ("azure", "gpt-4o", "thinking.effort", None),
+        ("azure", "DeepSeek-V4", "include_usage", False),
+        ("azure", "gpt-5.5", "auth_header", "api-key"),
+        ("sglang", "m", "reasoning.also", ()),
+        ("sglang", "m", "system_position", "first"),
+        ("template", "m", "max_tokens.field", "max_tokens"),
+        ("vllm", "m", "max_tokens.field", "max_completion_tokens"),
+        ("openai-gateway", "gpt-5.5", "developer_role", "developer"),
+    ],
+)
 def test_what_a_row_says(profile: str, model: str, field: str, value: Any) -> None:
     found: Any = choose_profile(profile, "http://h", model)
     for step in field.split("."):
@@ -101,44 +127,78 @@ def test_what_a_row_says(profile: str, model: str, field: str, value: Any) -> No
 
 
 def test_what_is_different_on_the_other_wire() -> None:
-    chat, responses = (choose_profile("deepseek", "http://h", "m", wire=wire) for wire in ("chat", "responses"))
+    chat, responses = (
+        choose_profile("deepseek", "http://h", "m", wire=wire) for wire in ("chat", "responses")
+    )
     assert (chat.response_format, chat.native_tools) == (("text", "json_object"), ())
-    assert (responses.response_format, responses.native_tools) == (("text", "json_object", "json_schema"), ("web_search",))
+    assert (responses.response_format, responses.native_tools) == (
+        ("text", "json_object", "json_schema"),
+        ("web_search",),
+    )
     assert "custom" in choose_profile("azure", "http://h", "gpt-5.5", wire="responses").native_tools
-    assert choose_profile("openai", "http://h", "m", {"native_tools": []}, wire="responses").native_tools == ()
+    assert (
+        choose_profile("openai", "http://h", "m", {"native_tools": []}, wire="responses").native_tools == ()
+    )
 
 
 def test_a_rows_thinking_is_a_whole_of_its_own() -> None:
     assert choose_profile("dashscope", "http://h", "m").thinking == Thinking(
-        default=None, enable={"enable_thinking": True}, disable={"enable_thinking": False})
-    assert choose_profile("moonshot", "http://h", "kimi-k2.7-code").thinking == Thinking(default=True, enable={}, disable=None)
+        default=None, enable={"enable_thinking": True}, disable={"enable_thinking": False}
+    )
+    assert choose_profile("moonshot", "http://h", "kimi-k2.7-code").thinking == Thinking(
+        default=True, enable={}, disable=None
+    )
 
 
 def test_overrides_are_merged_field_by_field_and_the_last_one_wins() -> None:
-    profile = choose_profile("deepseek", "http://h", "m", {"thinking": {"efforts": {"xhigh": "max", "minimal": None}}, "drop": ["seed"]},
-                             {}, {"drop": ["stop"], "headers": {"X-A": "1"}})
+    profile = choose_profile(
+        "deepseek",
+        "http://h",
+        "m",
+        {"thinking": {"efforts": {"xhigh": "max", "minimal": None}}, "drop": ["seed"]},
+        {},
+        {"drop": ["stop"], "headers": {"X-A": "1"}},
+    )
     assert profile.thinking.enable == {"thinking": {"type": "enabled"}}
-    assert profile.thinking.efforts == {"low": "low", "medium": "high", "high": "high", "xhigh": "max", "max": "max"}
+    assert profile.thinking.efforts == {
+        "low": "low",
+        "medium": "high",
+        "high": "high",
+        "xhigh": "max",
+        "max": "max",
+    }
     assert (profile.drop, profile.headers, profile.name) == (("stop",), {"X-A": "1"}, "deepseek")
 
 
-@pytest.mark.parametrize("override, message", [
-    ({"resoning": {}}, "resoning: unknown key 'resoning' (did you mean 'reasoning'?)"),
-    ({"reasoning": {"feild": ""}}, "reasoning.feild: unknown key 'feild' (did you mean 'field'?)"),
-    ({"reasoning": {"replay": "nevr"}}, "reasoning.replay: must be one of always, tool_turns, never; not 'nevr' (did you mean 'never'?)"),
-    ({"reasoning": "x"}, "reasoning: must be a mapping, not text"),
-    ({"merge_same_role": 1}, "merge_same_role: must be true or false, not a number"),
-    ({"context_window": 0}, "context_window: must be a whole number above 0 or null, not a number"),
-    ({"context_window": True}, "context_window: must be a whole number above 0 or null, not true or false"),
-    ({"drop": "seed"}, "drop: must be a list of words, not text"),
-    ({"schema": ["inline_ref"]}, "schema: must be one of inline_refs, add_types, drop_schema_key; not 'inline_ref' "
-                                 "(did you mean 'inline_refs'?)"),
-    ({"headers": {"A": 1}}, "headers: must be a mapping of text to text, not a mapping"),
-    ({"thinking": {"enable": None}}, "thinking.enable: must be a mapping, not null (nothing)"),
-    ({"thinking": {"enable": []}}, "thinking.enable: must be a mapping, not a list"),
-    ({"user_field": None}, "user_field: must be text, not null (nothing)"),
-    ({"name": "x"}, "name: a profile's name cannot be overridden"),
-])
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ({"resoning": {}}, "resoning: unknown key 'resoning' (did you mean 'reasoning'?)"),
+        ({"reasoning": {"feild": ""}}, "reasoning.feild: unknown key 'feild' (did you mean 'field'?)"),
+        (
+            {"reasoning": {"replay": "nevr"}},
+            "reasoning.replay: must be one of always, tool_turns, never; not 'nevr' (did you mean 'never'?)",
+        ),
+        ({"reasoning": "x"}, "reasoning: must be a mapping, not text"),
+        ({"merge_same_role": 1}, "merge_same_role: must be true or false, not a number"),
+        ({"context_window": 0}, "context_window: must be a whole number above 0 or null, not a number"),
+        (
+            {"context_window": True},
+            "context_window: must be a whole number above 0 or null, not true or false",
+        ),
+        ({"drop": "seed"}, "drop: must be a list of words, not text"),
+        (
+            {"schema": ["inline_ref"]},
+            "schema: must be one of inline_refs, add_types, drop_schema_key; not 'inline_ref' "
+            "(did you mean 'inline_refs'?)",
+        ),
+        ({"headers": {"A": 1}}, "headers: must be a mapping of text to text, not a mapping"),
+        ({"thinking": {"enable": None}}, "thinking.enable: must be a mapping, not null (nothing)"),
+        ({"thinking": {"enable": []}}, "thinking.enable: must be a mapping, not a list"),
+        ({"user_field": None}, "user_field: must be text, not null (nothing)"),
+        ({"name": "x"}, "name: a profile's name cannot be overridden"),
+    ],
+)
 def test_a_wrong_override(override: Dict[str, Any], message: str) -> None:
     with pytest.raises(FieldError) as caught:
         Profile().override(override)
@@ -156,7 +216,9 @@ def test_every_profile_is_plain_data_that_an_override_takes(name: str) -> None:
 
 def test_the_tables_have_no_loose_ends() -> None:
     assert set(ABOUT) == set(ROWS)
-    assert set(ALIASES.values()) | {row for _, row in MODEL_NAMES} | {known.profile for known in ZERO_CONFIG} <= set(ROWS)
+    assert set(ALIASES.values()) | {row for _, row in MODEL_NAMES} | {
+        known.profile for known in ZERO_CONFIG
+    } <= set(ROWS)
     assert not set(ALIASES) & set(ROWS)
     assert all(pattern == pattern.lower() for pattern, _ in MODEL_NAMES)
     matches = [match for row in ROWS.values() for match in row.get("match", ())]
@@ -168,9 +230,19 @@ def test_the_tables_have_no_loose_ends() -> None:
     assert len(variables) == len(set(variables))
 
 
-@pytest.mark.parametrize("pattern, name, fits", [
-    ("*", "", True), ("gpt-*", "gpt-5.5", True), ("gpt-*", "my-gpt-5", False), ("a*c", "abbc", True), ("a*c", "abcd", False),
-    ("a[b]", "a[b]", True), ("a[b]", "ab", False), ("a?", "ab", False), ("*", "two\nlines", True),
-])
+@pytest.mark.parametrize(
+    "pattern, name, fits",
+    [
+        ("*", "", True),
+        ("gpt-*", "gpt-5.5", True),
+        ("gpt-*", "my-gpt-5", False),
+        ("a*c", "abbc", True),
+        ("a*c", "abcd", False),
+        ("a[b]", "a[b]", True),
+        ("a[b]", "ab", False),
+        ("a?", "ab", False),
+        ("*", "two\nlines", True),
+    ],
+)
 def test_globs(pattern: str, name: str, fits: bool) -> None:
     assert glob_matches(pattern, name) is fits

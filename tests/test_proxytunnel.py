@@ -1,4 +1,5 @@
 """Which proxy is taken, and requests through a proxy that runs."""
+
 from __future__ import annotations
 
 import asyncio
@@ -18,26 +19,29 @@ from rproxy.upstream.proxy import Proxy, bypasses, connect_request, find_proxy, 
 A, B = "http://a.example:1", "http://b.example:2"
 
 
-@pytest.mark.parametrize("url,environ,host", [
-    ("https://x.example/", {}, None),
-    ("https://x.example/", {"HTTPS_PROXY": A}, "a.example"),
-    ("https://x.example/", {"https_proxy": B, "HTTPS_PROXY": A}, "b.example"),
-    ("https://x.example/", {"https_proxy": "", "HTTPS_PROXY": A}, None),
-    ("https://x.example/", {"HTTP_PROXY": A}, None),
-    ("https://x.example/", {"ALL_PROXY": A}, "a.example"),
-    ("https://x.example/", {"ALL_PROXY": A, "https_proxy": B}, "b.example"),
-    ("http://x.example/", {"HTTP_PROXY": A, "HTTPS_PROXY": B}, "a.example"),
-    ("http://x.example/", {"HTTP_PROXY": A, "REQUEST_METHOD": "GET"}, None),
-    ("http://x.example/", {"http_proxy": A, "REQUEST_METHOD": "GET"}, "a.example"),
-    ("https://localhost:8000/", {"ALL_PROXY": A}, None),
-    ("https://gpu.localhost/", {"ALL_PROXY": A}, None),
-    ("http://127.3.2.1/", {"ALL_PROXY": A}, None),
-    ("http://[::1]:11434/", {"ALL_PROXY": A}, None),
-    ("http+unix://%2Fx/", {"ALL_PROXY": A}, None),
-    ("https://x.example/", {"HTTPS_PROXY": A, "NO_PROXY": "example"}, None),
-    ("https://x.example/", {"HTTPS_PROXY": A, "NO_PROXY": "example", "no_proxy": "other"}, "a.example"),
-    ("https://x.example/", {"HTTPS_PROXY": "a.example:3128"}, "a.example"),
-])
+@pytest.mark.parametrize(
+    "url,environ,host",
+    [
+        ("https://x.example/", {}, None),
+        ("https://x.example/", {"HTTPS_PROXY": A}, "a.example"),
+        ("https://x.example/", {"https_proxy": B, "HTTPS_PROXY": A}, "b.example"),
+        ("https://x.example/", {"https_proxy": "", "HTTPS_PROXY": A}, None),
+        ("https://x.example/", {"HTTP_PROXY": A}, None),
+        ("https://x.example/", {"ALL_PROXY": A}, "a.example"),
+        ("https://x.example/", {"ALL_PROXY": A, "https_proxy": B}, "b.example"),
+        ("http://x.example/", {"HTTP_PROXY": A, "HTTPS_PROXY": B}, "a.example"),
+        ("http://x.example/", {"HTTP_PROXY": A, "REQUEST_METHOD": "GET"}, None),
+        ("http://x.example/", {"http_proxy": A, "REQUEST_METHOD": "GET"}, "a.example"),
+        ("https://localhost:8000/", {"ALL_PROXY": A}, None),
+        ("https://gpu.localhost/", {"ALL_PROXY": A}, None),
+        ("http://127.3.2.1/", {"ALL_PROXY": A}, None),
+        ("http://[::1]:11434/", {"ALL_PROXY": A}, None),
+        ("http+unix://%2Fx/", {"ALL_PROXY": A}, None),
+        ("https://x.example/", {"HTTPS_PROXY": A, "NO_PROXY": "example"}, None),
+        ("https://x.example/", {"HTTPS_PROXY": A, "NO_PROXY": "example", "no_proxy": "other"}, "a.example"),
+        ("https://x.example/", {"HTTPS_PROXY": "a.example:3128"}, "a.example"),
+    ],
+)
 def test_environment(url: str, environ: Dict[str, str], host: Optional[str]) -> None:
     proxy = find_proxy(url, environ)
     assert (proxy.host if proxy else None) == host
@@ -59,27 +63,60 @@ def test_proxy_url() -> None:
         assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("entries,host,port,expected", [
-    ("", "a.com", 443, False), ("*", "a.com", 443, True), ("b.com, *", "a.com", 443, True),
-    ("a.com", "a.com", 443, True), ("a.com", "x.a.com", 443, True), ("a.com", "ba.com", 443, False), ("a.com", "a.com.evil", 443, False),
-    (".a.com", "x.a.com", 443, True), (".a.com", "a.com", 443, True), ("*.a.com", "x.y.a.com", 443, True), ("A.Com", "a.cOM", 443, True),
-    ("a.com:443", "a.com", 443, True), ("a.com:80", "a.com", 443, False), ("b.com a.com", "a.com", 443, True),
-    ("10.0.0.0/8", "10.1.2.3", 80, True), ("10.0.0.0/8", "11.1.2.3", 80, False), ("10.1.2.3/8", "10.9.9.9", 80, True),
-    ("10.0.0.0/99", "10.1.2.3", 80, False), ("10.0.0.0/8", "ten.com", 80, False), ("fd00::/8", "fd12::1", 80, True),
-    ("10.0.0.0/8", "fd12::1", 80, False), ("10.1.2.3", "10.1.2.3", 80, True), ("10.1.2.3:80", "10.1.2.3", 80, True),
-    ("10.1.2.3:81", "10.1.2.3", 80, False), ("2.3", "10.1.2.3", 80, False), ("fd12::1", "fd12:0::1", 80, True),
-    ("[fd12::1]", "fd12::1", 80, True), ("[fd12::1]:80", "fd12::1", 80, True), ("[fd12::1]:81", "fd12::1", 80, False),
-    (".", "a.com", 80, False), (",,", "a.com", 80, False),
-])
+@pytest.mark.parametrize(
+    "entries,host,port,expected",
+    [
+        ("", "a.com", 443, False),
+        ("*", "a.com", 443, True),
+        ("b.com, *", "a.com", 443, True),
+        ("a.com", "a.com", 443, True),
+        ("a.com", "x.a.com", 443, True),
+        ("a.com", "ba.com", 443, False),
+        ("a.com", "a.com.evil", 443, False),
+        (".a.com", "x.a.com", 443, True),
+        (".a.com", "a.com", 443, True),
+        ("*.a.com", "x.y.a.com", 443, True),
+        ("A.Com", "a.cOM", 443, True),
+        ("a.com:443", "a.com", 443, True),
+        ("a.com:80", "a.com", 443, False),
+        ("b.com a.com", "a.com", 443, True),
+        ("10.0.0.0/8", "10.1.2.3", 80, True),
+        ("10.0.0.0/8", "11.1.2.3", 80, False),
+        ("10.1.2.3/8", "10.9.9.9", 80, True),
+        ("10.0.0.0/99", "10.1.2.3", 80, False),
+        ("10.0.0.0/8", "ten.com", 80, False),
+        ("fd00::/8", "fd12::1", 80, True),
+        ("10.0.0.0/8", "fd12::1", 80, False),
+        ("10.1.2.3", "10.1.2.3", 80, True),
+        ("10.1.2.3:80", "10.1.2.3", 80, True),
+        ("10.1.2.3:81", "10.1.2.3", 80, False),
+        ("2.3", "10.1.2.3", 80, False),
+        ("fd12::1", "fd12:0::1", 80, True),
+        ("[fd12::1]", "fd12::1", 80, True),
+        ("[fd12::1]:80", "fd12::1", 80, True),
+        ("[fd12::1]:81", "fd12::1", 80, False),
+        (".", "a.com", 80, False),
+        (",,", "a.com", 80, False),
+    ],
+)
 def test_no_proxy(entries: str, host: str, port: int, expected: bool) -> None:
     assert bypasses(entries, host, port) is expected
 
 
 def test_connect_request() -> None:
-    assert connect_request("x.example", 443, Proxy("p", 1)) == b"CONNECT x.example:443 HTTP/1.1\r\nHost: x.example:443\r\n\r\n"
-    assert connect_request("::1", 443, Proxy("p", 1, "u", "\u00e4")).startswith(b"CONNECT [::1]:443 HTTP/1.1\r\n")
-    assert b"\r\nProxy-Authorization: Basic dTrDpA==\r\n\r\n" in connect_request("x", 1, Proxy("p", 1, "u", "\u00e4"))
-    assert "user:password@" in refusal(407, "No", Proxy("p", 1)) and "user:password@" not in refusal(403, "No", Proxy("p", 1))
+    assert (
+        connect_request("x.example", 443, Proxy("p", 1))
+        == b"CONNECT x.example:443 HTTP/1.1\r\nHost: x.example:443\r\n\r\n"
+    )
+    assert connect_request("::1", 443, Proxy("p", 1, "u", "\u00e4")).startswith(
+        b"CONNECT [::1]:443 HTTP/1.1\r\n"
+    )
+    assert b"\r\nProxy-Authorization: Basic dTrDpA==\r\n\r\n" in connect_request(
+        "x", 1, Proxy("p", 1, "u", "\u00e4")
+    )
+    assert "user:password@" in refusal(407, "No", Proxy("p", 1)) and "user:password@" not in refusal(
+        403, "No", Proxy("p", 1)
+    )
 
 
 class TunnelServer:
@@ -120,15 +157,31 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tuple[Path, Path]:
 
 
 @contextlib.asynccontextmanager
-async def proxied(certificate: Tuple[Path, Path]) -> AsyncIterator[Tuple[PooledHTTPClient, TunnelServer, HTTPRequest]]:
+async def proxied(
+    certificate: Tuple[Path, Path],
+) -> AsyncIterator[Tuple[PooledHTTPClient, TunnelServer, HTTPRequest]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     tunnel = TunnelServer()
-    async with nothing_left(), RawServer(keep_serving(OK)).running(context) as server, tunnel.server.running():
+    async with (
+        nothing_left(),
+        RawServer(keep_serving(OK)).running(context) as server,
+        tunnel.server.running(),
+    ):
         client = PooledHTTPClient(force_instance=True)
         port = int(tunnel.server.url.rpartition(":")[2])
-        yield client, tunnel, HTTPRequest(server.url, ca_certs=str(certificate[0]), proxy_host="127.0.0.1", proxy_port=port,
-                                          proxy_username="u", proxy_password="p")
+        yield (
+            client,
+            tunnel,
+            HTTPRequest(
+                server.url,
+                ca_certs=str(certificate[0]),
+                proxy_host="127.0.0.1",
+                proxy_port=port,
+                proxy_username="u",
+                proxy_password="p",
+            ),
+        )
         client.close()
         await asyncio.sleep(0.02)
 
@@ -154,11 +207,16 @@ async def test_plain_http_through_a_proxy(certificate: Tuple[Path, Path]) -> Non
         request.url = "http://models.example:8000/v1/x?y=z"
         assert (await client.fetch(request)).body == b"ok"
         first, headers = tunnel.seen[0]
-        assert first == "GET http://models.example:8000/v1/x?y=z HTTP/1.1" and headers["host"] == "models.example:8000"
+        assert (
+            first == "GET http://models.example:8000/v1/x?y=z HTTP/1.1"
+            and headers["host"] == "models.example:8000"
+        )
 
 
-@pytest.mark.parametrize("answer,text", [(b"", "closed the connection"), (b"SSH-2.0\r\n", "does not speak HTTP"),
-                                         (None, "Connect call failed")])
+@pytest.mark.parametrize(
+    "answer,text",
+    [(b"", "closed the connection"), (b"SSH-2.0\r\n", "does not speak HTTP"), (None, "Connect call failed")],
+)
 async def test_broken_proxy(answer: Optional[bytes], text: str) -> None:
     async def script(peer: Peer) -> Any:
         await peer.request()

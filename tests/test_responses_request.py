@@ -1,4 +1,5 @@
 """A request for a provider that serves the Responses API itself."""
+
 from __future__ import annotations
 
 import json
@@ -21,17 +22,33 @@ from rproxy.providers.profiles import choose_profile, list_profiles
 Json = Dict[str, Any]
 WIRED = {name: choose_profile(name, "", "some-model", wire="responses") for name in list_profiles()}
 DEEPSEEK, OPENAI, GENERIC = WIRED["deepseek"], WIRED["openai"], WIRED["generic"]
-LS = {"type": "function", "name": "ls", "description": "d", "parameters": {"type": "object", "properties": {}}}
-PATCH = {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}}
-PATCHED = [user("go"), {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
-           {"type": "custom_tool_call_output", "call_id": "c", "output": "Done"}]
+LS = {
+    "type": "function",
+    "name": "ls",
+    "description": "d",
+    "parameters": {"type": "object", "properties": {}},
+}
+PATCH = {
+    "type": "custom",
+    "name": "apply_patch",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"},
+}
+PATCHED = [
+    user("go"),
+    {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
+    {"type": "custom_tool_call_output", "call_id": "c", "output": "Done"},
+]
 
 
-def converted(items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any) -> ResponsesConversion:
+def converted(
+    items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any
+) -> ResponsesConversion:
     return to_responses_request(request or {}, items, profile, downstream_model="up", **options)
 
 
-def body(items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any) -> Json:
+def body(
+    items: List[Json], profile: Profile = GENERIC, request: Optional[Json] = None, **options: Any
+) -> Json:
     return converted(items, profile, request, **options).body
 
 
@@ -54,34 +71,78 @@ def without_ids(items: List[Json]) -> List[Json]:
 
 def test_the_least() -> None:
     conversion = converted([user("go")])
-    assert conversion.body == {"model": "up", "input": [by("user", "go")], "store": False, "include": ["reasoning.encrypted_content"]}
-    assert conversion.chat_request(False) == conversion.body and conversion.chat_request(True) == {**conversion.body, "stream": True}
+    assert conversion.body == {
+        "model": "up",
+        "input": [by("user", "go")],
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
+    assert conversion.chat_request(False) == conversion.body and conversion.chat_request(True) == {
+        **conversion.body,
+        "stream": True,
+    }
     assert not conversion.logprobs and isinstance(conversion.reader(), EventReader)
     assert converted([user("go")], WIRED["dashscope"]).chat_request(False)["stream"] is True
 
 
 def test_fields_in_the_words_of_this_api() -> None:
-    request = {"instructions": "Be brief.", "max_output_tokens": 9, "temperature": 0.5, "top_logprobs": 2, "include": ["x"],
-               "previous_response_id": "r", "conversation": "c", "background": False, "metadata": {"a": "b"}, "prompt_cache_key": "k",
-               "client_metadata": {}, "store": True, "reasoning": {"effort": "high", "summary": "auto"}, "tools": [LS],
-               "tool_choice": {"type": "function", "name": "ls"},
-               "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}}}
+    request = {
+        "instructions": "Be brief.",
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_logprobs": 2,
+        "include": ["x"],
+        "previous_response_id": "r",
+        "conversation": "c",
+        "background": False,
+        "metadata": {"a": "b"},
+        "prompt_cache_key": "k",
+        "client_metadata": {},
+        "store": True,
+        "reasoning": {"effort": "high", "summary": "auto"},
+        "tools": [LS],
+        "tool_choice": {"type": "function", "name": "ls"},
+        "text": {
+            "verbosity": "low",
+            "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True},
+        },
+    }
     assert body([user("go")], GENERIC, request) == {
-        "model": "up", "instructions": "Be brief.", "input": [by("user", "go")], "store": False, "max_output_tokens": 9, "temperature": 0.5,
-        "top_logprobs": 2, "include": ["reasoning.encrypted_content", "message.output_text.logprobs"], "prompt_cache_key": "k",
-        "reasoning": {"effort": "high", "summary": "auto"}, "tools": [LS], "tool_choice": {"type": "function", "name": "ls"},
-        "text": {"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}}}
+        "model": "up",
+        "instructions": "Be brief.",
+        "input": [by("user", "go")],
+        "store": False,
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_logprobs": 2,
+        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
+        "prompt_cache_key": "k",
+        "reasoning": {"effort": "high", "summary": "auto"},
+        "tools": [LS],
+        "tool_choice": {"type": "function", "name": "ls"},
+        "text": {
+            "verbosity": "low",
+            "format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True},
+        },
+    }
     assert converted([user("go")], GENERIC, request).logprobs
 
 
-@pytest.mark.parametrize("effort, told", [("none", "none"), ("minimal", "low"), ("medium", "high"), ("xhigh", "high"), ("max", "max")])
+@pytest.mark.parametrize(
+    "effort, told",
+    [("none", "none"), ("minimal", "low"), ("medium", "high"), ("xhigh", "high"), ("max", "max")],
+)
 def test_effort_in_deepseeks_words(effort: str, told: str) -> None:
     found = body([user("go")], DEEPSEEK, {"reasoning": {"effort": effort}, "prompt_cache_key": "k"})
-    assert found["reasoning"] == {"effort": told} and "thinking" not in found and "prompt_cache_key" not in found
+    assert (
+        found["reasoning"] == {"effort": told} and "thinking" not in found and "prompt_cache_key" not in found
+    )
 
 
 def test_a_switch_stays_a_switch() -> None:
-    assert body([user("go")], WIRED["dashscope"], {"reasoning": {"effort": "none"}})["enable_thinking"] is False
+    assert (
+        body([user("go")], WIRED["dashscope"], {"reasoning": {"effort": "none"}})["enable_thinking"] is False
+    )
     form = {"format": {"type": "json_object"}}
     assert body([user("go")], DEEPSEEK, {"text": form, "instructions": "json"})["text"] == form
     mandatory = choose_profile("zai", "", "glm-5.3", wire="responses")
@@ -89,10 +150,22 @@ def test_a_switch_stays_a_switch() -> None:
 
 
 def test_roles_and_parts() -> None:
-    parts = {"type": "message", "role": "user", "content": [
-        {"type": "input_text", "text": "see"}, image(), image(detail="low"), {"type": "input_file", "filename": "a.pdf", "file_data": PNG}]}
-    expected = [{"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": PNG, "detail": "auto"},
-                {"type": "input_image", "image_url": PNG, "detail": "low"}, {"type": "input_file", "filename": "a.pdf", "file_data": PNG}]
+    parts = {
+        "type": "message",
+        "role": "user",
+        "content": [
+            {"type": "input_text", "text": "see"},
+            image(),
+            image(detail="low"),
+            {"type": "input_file", "filename": "a.pdf", "file_data": PNG},
+        ],
+    }
+    expected = [
+        {"type": "input_text", "text": "see"},
+        {"type": "input_image", "image_url": PNG, "detail": "auto"},
+        {"type": "input_image", "image_url": PNG, "detail": "low"},
+        {"type": "input_file", "filename": "a.pdf", "file_data": PNG},
+    ]
     assert given_input([dev("rules"), parts], OPENAI) == [by("developer", "rules"), by("user", expected)]
     audio = {"type": "input_audio", "input_audio": {"data": "x"}}
     listening = choose_profile(None, "", "m", {"modalities": ["text", "audio"]}, wire="responses")
@@ -103,17 +176,37 @@ def test_roles_and_parts() -> None:
 
 def test_outputs_stand_behind_all_calls_of_an_answer() -> None:
     listed = [{"type": "input_text", "text": "y"}]
-    items = [user("go"), thought("hm"), call("a"), dev("hook"), out("a"), call("b"), out("b", listed), said("ok"), user("more")]
+    items = [
+        user("go"),
+        thought("hm"),
+        call("a"),
+        dev("hook"),
+        out("a"),
+        call("b"),
+        out("b", listed),
+        said("ok"),
+        user("more"),
+    ]
     assert without_ids(given_input(items, DEEPSEEK)) == [
-        by("user", "go"), thinks("hm"), {"type": "function_call", "call_id": "a", "name": "ls", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "a", "output": "x"}, by("system", "hook"),
-        thinks(""), {"type": "function_call", "call_id": "b", "name": "ls", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "b", "output": "y"}, by("assistant", "ok"), by("user", "more")]
+        by("user", "go"),
+        thinks("hm"),
+        {"type": "function_call", "call_id": "a", "name": "ls", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "x"},
+        by("system", "hook"),
+        thinks(""),
+        {"type": "function_call", "call_id": "b", "name": "ls", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "b", "output": "y"},
+        by("assistant", "ok"),
+        by("user", "more"),
+    ]
 
 
 def test_thinking_goes_back_as_the_profile_says() -> None:
     items = [user("go"), thought("hm"), said("ok"), user("more"), thought("oh"), call("a"), out("a")]
-    kinds = [[i["type"] for i in given_input(items, profile)].count("reasoning") for profile in (GENERIC, WIRED["together"], OPENAI)]
+    kinds = [
+        [i["type"] for i in given_input(items, profile)].count("reasoning")
+        for profile in (GENERIC, WIRED["together"], OPENAI)
+    ]
     assert kinds == [2, 1, 0]
     ids = [[i["id"] for i in given_input(items[:n], GENERIC) if i["type"] == "reasoning"] for n in (4, 7)]
     assert ids[1][:1] == ids[0] and ids[0][0].startswith("rs_")
@@ -123,7 +216,9 @@ def test_encrypted_reasoning_goes_to_its_maker_only() -> None:
     reader = EventReader()
     made = converted([user("go")], OPENAI, origin="https://a").reader()
     item = {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
-    ((_, _, _), (_, detail)) = made.read({"type": "response.output_item.done", "item": {**item, "id": "rs_theirs"}})
+    ((_, _, _), (_, detail)) = made.read(
+        {"type": "response.output_item.done", "item": {**item, "id": "rs_theirs"}}
+    )
     assert reader.reasoning_details == [] and "https" not in json.dumps(detail)
     others = [{"type": "reasoning.text", "text": "other"}, {"type": "responses.item", "origin": "x"}]
     blob = seal("reasoning", {"text": "", "details": [detail, *others]})
@@ -135,31 +230,57 @@ def test_encrypted_reasoning_goes_to_its_maker_only() -> None:
     assert chat[1]["reasoning_details"] == [{"type": "reasoning.text", "text": "other"}]
     alone = seal("reasoning", {"text": "", "details": [detail]})
     items[1] = {"type": "reasoning", "summary": [], "encrypted_content": alone}
-    assert "reasoning_details" not in to_chat_request({}, items, PROFILES["openrouter"], downstream_model="up").body["messages"][1]
-    foreign = [user("go"), {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}, call("a"), out("a")]
+    assert (
+        "reasoning_details"
+        not in to_chat_request({}, items, PROFILES["openrouter"], downstream_model="up").body["messages"][1]
+    )
+    foreign = [
+        user("go"),
+        {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"},
+        call("a"),
+        out("a"),
+    ]
     assert len(given_input(foreign, OPENAI)) == 3
 
 
 def test_tools() -> None:
     tools = [LS, PATCH, {"type": "web_search"}, {"type": "namespace", "name": "mcp__x", "tools": [LS]}]
-    names = {name: [tool.get("name") or tool["type"] for tool in body([user("go")], profile, {"tools": tools})["tools"]]
-             for name, profile in (("generic", GENERIC), ("deepseek", DEEPSEEK), ("openai", OPENAI))}
-    assert names == {"generic": ["ls", "apply_patch", "mcp__x__ls"], "deepseek": ["ls", "apply_patch", "web_search", "mcp__x__ls"],
-                     "openai": ["ls", "apply_patch", "web_search", "mcp__x__ls"]}
+    names = {
+        name: [
+            tool.get("name") or tool["type"]
+            for tool in body([user("go")], profile, {"tools": tools})["tools"]
+        ]
+        for name, profile in (("generic", GENERIC), ("deepseek", DEEPSEEK), ("openai", OPENAI))
+    }
+    assert names == {
+        "generic": ["ls", "apply_patch", "mcp__x__ls"],
+        "deepseek": ["ls", "apply_patch", "web_search", "mcp__x__ls"],
+        "openai": ["ls", "apply_patch", "web_search", "mcp__x__ls"],
+    }
     assert body([user("go")], OPENAI, {"tools": tools})["tools"][1] == PATCH
     assert body([user("go")], GENERIC, {"tools": tools})["tools"][1]["type"] == "function"
-    assert [t["type"] for t in body([user("go")], OPENAI, {"tools": tools}, allow=["web_search"])["tools"]] == ["web_search"]
+    assert [
+        t["type"] for t in body([user("go")], OPENAI, {"tools": tools}, allow=["web_search"])["tools"]
+    ] == ["web_search"]
     choice = {"tools": tools, "tool_choice": {"type": "custom", "name": "apply_patch"}}
     assert body([user("go")], OPENAI, choice)["tool_choice"] == {"type": "custom", "name": "apply_patch"}
     assert body([user("go")], GENERIC, choice)["tool_choice"] == {"type": "function", "name": "apply_patch"}
-    assert body([user("go")], OPENAI, {"tools": tools, "tool_choice": "required"})["tool_choice"] == "required"
+    assert (
+        body([user("go")], OPENAI, {"tools": tools, "tool_choice": "required"})["tool_choice"] == "required"
+    )
 
 
 def test_freeform_calls_of_the_history() -> None:
     assert given_input(PATCHED, OPENAI, request={"tools": [PATCH]}) == [by("user", "go"), *PATCHED[1:]]
     assert given_input(PATCHED, GENERIC, request={"tools": [PATCH]})[1:] == [
-        {"type": "function_call", "call_id": "c", "name": "apply_patch", "arguments": '{"input": "*** Begin"}'},
-        {"type": "function_call_output", "call_id": "c", "output": "Done"}]
+        {
+            "type": "function_call",
+            "call_id": "c",
+            "name": "apply_patch",
+            "arguments": '{"input": "*** Begin"}',
+        },
+        {"type": "function_call_output", "call_id": "c", "output": "Done"},
+    ]
     lite = [{"type": "additional_tools", "tools": [PATCH]}, *PATCHED]
     assert given_input(lite, OPENAI)[1]["type"] == "custom_tool_call"
 
@@ -169,12 +290,20 @@ def test_nothing_to_answer() -> None:
         converted([])
 
 
-REQUESTS = st.fixed_dictionaries({}, optional={
-    "instructions": st.sampled_from(["", "Be brief."]), "tools": st.just([LS, PATCH]), "reasoning": st.just({"effort": "low"})})
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "instructions": st.sampled_from(["", "Be brief."]),
+        "tools": st.just([LS, PATCH]),
+        "reasoning": st.just({"effort": "low"}),
+    },
+)
 
 
 @given(HISTORIES, REQUESTS, st.sampled_from(sorted(WIRED)), st.booleans())
-def test_any_history_obeys_the_order_that_deepseek_wants(items: List[Json], request: Json, name: str, more: bool) -> None:
+def test_any_history_obeys_the_order_that_deepseek_wants(
+    items: List[Json], request: Json, name: str, more: bool
+) -> None:
     profile = WIRED[name]
     try:
         sent = body(items, profile, request)
@@ -192,7 +321,7 @@ def test_any_history_obeys_the_order_that_deepseek_wants(items: List[Json], requ
             assert item["call_id"] == open_calls.pop(0), "outputs in another order than their calls"
             answering = True
         else:
-            assert not open_calls, "%s between a call and its output" % item["type"]
+            assert not open_calls, "{} between a call and its output".format(item["type"])
             assert item["type"] == "reasoning" or item["type"] == "message" and item["content"]
     assert not open_calls
     assert PROFILES[name].native_tools == ()

@@ -1,4 +1,5 @@
 """Rewrite rules: what a path means, what each rule does, and that nothing is ever raised or changed in place."""
+
 from __future__ import annotations
 
 import copy
@@ -22,8 +23,11 @@ from rproxy.convert.request.rewrite import (
 )
 
 Json = Dict[str, Any]
-REQUEST: Json = {"model": "m", "n": None, "messages": [
-    {"role": "user", "content": "a b a"}, {"role": "tool", "content": ["a", {"text": "a"}]}]}
+REQUEST: Json = {
+    "model": "m",
+    "n": None,
+    "messages": [{"role": "user", "content": "a b a"}, {"role": "tool", "content": ["a", {"text": "a"}]}],
+}
 
 
 def test_paths() -> None:
@@ -31,8 +35,24 @@ def test_paths() -> None:
     assert parse_path("a.b-c[0][-1].d e[*].f") == ("a", "b-c", 0, -1, "d e", None, "f")
 
 
-@pytest.mark.parametrize("text", [
-    "", ".a", "a.", "a..b", "[0]", "[*].a", "a[", "a[x]", "a[0", "a]", "a[0]b", "a[1234567]", ".".join("a" * 33)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".a",
+        "a.",
+        "a..b",
+        "[0]",
+        "[*].a",
+        "a[",
+        "a[x]",
+        "a[0",
+        "a]",
+        "a[0]b",
+        "a[1234567]",
+        ".".join("a" * 33),
+    ],
+)
 def test_what_is_no_path(text: str) -> None:
     with pytest.raises(ValueError):
         parse_path(text)
@@ -45,48 +65,69 @@ def on(rule: Rule, request: Json) -> Json:
     return after
 
 
-@pytest.mark.parametrize("path, value, expected", [
-    ("a", 1, {"a": 1, "x": {"y": [1, 2]}, "n": None}),
-    ("a", None, {"a": None, "x": {"y": [1, 2]}, "n": None}),
-    ("x.y", "z", {"x": {"y": "z"}, "n": None}),
-    ("x.y[0]", 9, {"x": {"y": [9, 2]}, "n": None}),
-    ("x.y[-1]", 9, {"x": {"y": [1, 9]}, "n": None}),
-    ("x.y[*]", 9, {"x": {"y": [9, 9]}, "n": None}),
-    ("n.o.p", 1, {"x": {"y": [1, 2]}, "n": {"o": {"p": 1}}}),
-    ("new.b", 1, {"x": {"y": [1, 2]}, "n": None, "new": {"b": 1}}),
-    ("x.y[2]", 9, None), ("x.y[-3]", 9, None), ("x.y.z", 9, None), ("x[0]", 9, None), ("q[0].r", 9, None), ("x.y[0].z", 9, None),
-])
+@pytest.mark.parametrize(
+    "path, value, expected",
+    [
+        ("a", 1, {"a": 1, "x": {"y": [1, 2]}, "n": None}),
+        ("a", None, {"a": None, "x": {"y": [1, 2]}, "n": None}),
+        ("x.y", "z", {"x": {"y": "z"}, "n": None}),
+        ("x.y[0]", 9, {"x": {"y": [9, 2]}, "n": None}),
+        ("x.y[-1]", 9, {"x": {"y": [1, 9]}, "n": None}),
+        ("x.y[*]", 9, {"x": {"y": [9, 9]}, "n": None}),
+        ("n.o.p", 1, {"x": {"y": [1, 2]}, "n": {"o": {"p": 1}}}),
+        ("new.b", 1, {"x": {"y": [1, 2]}, "n": None, "new": {"b": 1}}),
+        ("x.y[2]", 9, None),
+        ("x.y[-3]", 9, None),
+        ("x.y.z", 9, None),
+        ("x[0]", 9, None),
+        ("q[0].r", 9, None),
+        ("x.y[0].z", 9, None),
+    ],
+)
 def test_set(path: str, value: Any, expected: Any) -> None:
     request: Json = {"x": {"y": [1, 2]}, "n": None}
     assert on(set_rule(parse_path(path), value), request) == (request if expected is None else expected)
 
 
-@pytest.mark.parametrize("path, expected", [
-    ("model", {key: value for key, value in REQUEST.items() if key != "model"}),
-    ("messages[0]", {**REQUEST, "messages": REQUEST["messages"][1:]}),
-    ("messages[*]", {**REQUEST, "messages": []}),
-    ("messages[*].content", {**REQUEST, "messages": [{"role": "user"}, {"role": "tool"}]}),
-    ("nothing", REQUEST), ("n.x", REQUEST), ("model[0]", REQUEST),
-])
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("model", {key: value for key, value in REQUEST.items() if key != "model"}),
+        ("messages[0]", {**REQUEST, "messages": REQUEST["messages"][1:]}),
+        ("messages[*]", {**REQUEST, "messages": []}),
+        ("messages[*].content", {**REQUEST, "messages": [{"role": "user"}, {"role": "tool"}]}),
+        ("nothing", REQUEST),
+        ("n.x", REQUEST),
+        ("model[0]", REQUEST),
+    ],
+)
 def test_remove(path: str, expected: Json) -> None:
     assert on(remove_rule(parse_path(path)), REQUEST) == expected
 
 
-@pytest.mark.parametrize("path, name, expected", [
-    ("a", "c", {"c": 1, "b": [{"x": 2, "y": 3}]}),
-    ("a", "a", {"a": 1, "b": [{"x": 2, "y": 3}]}),
-    ("a", "b", {"b": 1}),
-    ("b[*].x", "y", {"a": 1, "b": [{"y": 2}]}),
-    ("z", "c", {"a": 1, "b": [{"x": 2, "y": 3}]}),
-    ("a.q", "c", {"a": 1, "b": [{"x": 2, "y": 3}]}),
-])
+@pytest.mark.parametrize(
+    "path, name, expected",
+    [
+        ("a", "c", {"c": 1, "b": [{"x": 2, "y": 3}]}),
+        ("a", "a", {"a": 1, "b": [{"x": 2, "y": 3}]}),
+        ("a", "b", {"b": 1}),
+        ("b[*].x", "y", {"a": 1, "b": [{"y": 2}]}),
+        ("z", "c", {"a": 1, "b": [{"x": 2, "y": 3}]}),
+        ("a.q", "c", {"a": 1, "b": [{"x": 2, "y": 3}]}),
+    ],
+)
 def test_rename(path: str, name: str, expected: Json) -> None:
     assert on(rename_rule(parse_path(path), name), {"a": 1, "b": [{"x": 2, "y": 3}]}) == expected
 
 
 def test_replace() -> None:
-    assert on(replace_rule(parse_path("messages[*].content"), "(a)", r"<\1>"), REQUEST)["messages"][0]["content"] == "<a> b <a>"
-    assert on(replace_rule(parse_path("messages[*].content[*].text"), "a", ""), REQUEST)["messages"][1]["content"] == ["a", {"text": ""}]
+    assert (
+        on(replace_rule(parse_path("messages[*].content"), "(a)", r"<\1>"), REQUEST)["messages"][0]["content"]
+        == "<a> b <a>"
+    )
+    assert on(replace_rule(parse_path("messages[*].content[*].text"), "a", ""), REQUEST)["messages"][1][
+        "content"
+    ] == ["a", {"text": ""}]
     assert on(replace_rule(parse_path("n"), ".", "x"), REQUEST) == REQUEST
 
 
@@ -114,17 +155,34 @@ models:
       - replace: {path: "b.c[0]", pattern: x, with: ""}
 """
     model = parse_config(text.encode(), "c", {}).route("m")
-    assert model is not None and model.resolved("m").providers[0].rewrite == model.providers[0].rewrite      # not twice
+    assert (
+        model is not None and model.resolved("m").providers[0].rewrite == model.providers[0].rewrite
+    )  # not twice
     request = {"temperature": 1, "messages": [{"name": "n", "content": "Hello"}]}
-    assert rewritten(request, model.providers[0].rewrite) == {"messages": [{"content": "bye"}], "b": {"c": [""]}, "z": 1}
+    assert rewritten(request, model.providers[0].rewrite) == {
+        "messages": [{"content": "bye"}],
+        "b": {"c": [""]},
+        "z": 1,
+    }
 
 
 STEPS = st.sampled_from(["a", "b", "type", "[0]", "[-1]", "[*]", "[7]"])
-PATHS = st.lists(STEPS, min_size=1, max_size=4).map(lambda steps: "".join(s if s[0] == "[" else "." + s for s in ["a", *steps])[1:])
-RULES: Any = PATHS.map(parse_path).flatmap(lambda path: st.one_of(
-    st.builds(set_rule, st.just(path), JSON), st.builds(remove_rule, st.just(path)),
-    st.builds(rename_rule, st.just((*path, "b")), st.sampled_from(["a", "b", "c"])),
-    st.builds(replace_rule, st.just(path), st.sampled_from(["", "a", "^.*$", "(.)"]), st.sampled_from(["", "x", r"\g<0>"]))))
+PATHS = st.lists(STEPS, min_size=1, max_size=4).map(
+    lambda steps: "".join(s if s[0] == "[" else "." + s for s in ["a", *steps])[1:]
+)
+RULES: Any = PATHS.map(parse_path).flatmap(
+    lambda path: st.one_of(
+        st.builds(set_rule, st.just(path), JSON),
+        st.builds(remove_rule, st.just(path)),
+        st.builds(rename_rule, st.just((*path, "b")), st.sampled_from(["a", "b", "c"])),
+        st.builds(
+            replace_rule,
+            st.just(path),
+            st.sampled_from(["", "a", "^.*$", "(.)"]),
+            st.sampled_from(["", "x", r"\g<0>"]),
+        ),
+    )
+)
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "type"]), JSON), st.lists(RULES, max_size=5))

@@ -1,4 +1,5 @@
 """Schemas of tools: what every provider takes, and the repairs that single ones need."""
+
 from __future__ import annotations
 
 import copy
@@ -24,39 +25,70 @@ def obj(properties: Json, **more: Any) -> Json:
 
 # what comes -> what every provider gets
 ROOTS: Dict[str, Any] = {
-    "a good one stays": (obj({"a": STRING}, required=["a"], additionalProperties=False),
-        obj({"a": STRING}, required=["a"], additionalProperties=False)),
+    "a good one stays": (
+        obj({"a": STRING}, required=["a"], additionalProperties=False),
+        obj({"a": STRING}, required=["a"], additionalProperties=False),
+    ),
     "nothing": (None, obj({})),
     "something else": ([1], obj({})),
     "an empty one": ({}, obj({})),
-    "an object without properties": ({"type": "object", "additionalProperties": True}, obj({}, additionalProperties=True)),
+    "an object without properties": (
+        {"type": "object", "additionalProperties": True},
+        obj({}, additionalProperties=True),
+    ),
     "an object or nothing": ({"type": ["object", "null"], "properties": {"a": STRING}}, obj({"a": STRING})),
     "properties without a type": ({"properties": {"a": STRING}}, obj({"a": STRING})),
     "properties that are none": ({"type": "object", "properties": [1]}, obj({})),
     "no object": ({"type": "string", "description": "d"}, obj({}, description="d")),
     "no object and no description": ({"type": "array", "items": STRING}, obj({})),
     "alternatives": (
-        {"anyOf": [obj({"a": STRING, "b": STRING}, required=["a", "b"]), obj({"b": NUMBER, "c": NUMBER}, required=["b"])],
-            "description": "d"},
-        {"description": "d", **obj({"a": STRING, "b": STRING, "c": NUMBER}, required=["b"])}),
-    "one of several": ({"oneOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING})]}, obj({"a": STRING, "b": STRING})),
+        {
+            "anyOf": [
+                obj({"a": STRING, "b": STRING}, required=["a", "b"]),
+                obj({"b": NUMBER, "c": NUMBER}, required=["b"]),
+            ],
+            "description": "d",
+        },
+        {"description": "d", **obj({"a": STRING, "b": STRING, "c": NUMBER}, required=["b"])},
+    ),
+    "one of several": (
+        {"oneOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING})]},
+        obj({"a": STRING, "b": STRING}),
+    ),
     "all of several": (
         {"allOf": [obj({"a": STRING}, required=["a"]), obj({"b": STRING}, required=["b"])]},
-            obj({"a": STRING, "b": STRING}, required=["a", "b"])),
+        obj({"a": STRING, "b": STRING}, required=["a", "b"]),
+    ),
     "alternatives beside properties": (
-        obj({"a": STRING, "b": STRING, "c": STRING}, required=["c"], anyOf=[{"required": ["a"]}, {"required": ["b"]}]),
-        obj({"a": STRING, "b": STRING, "c": STRING}, required=["c"])),
+        obj(
+            {"a": STRING, "b": STRING, "c": STRING},
+            required=["c"],
+            anyOf=[{"required": ["a"]}, {"required": ["b"]}],
+        ),
+        obj({"a": STRING, "b": STRING, "c": STRING}, required=["c"]),
+    ),
     "alternatives that say nothing": ({"anyOf": [True, 5]}, obj({})),
     "alternatives by reference": (
-        {"$defs": {"A": obj({"a": STRING})}, "anyOf": [{"$ref": "#/$defs/A"}]}, {"$defs": {"A": obj({"a": STRING})}, **obj({"a": STRING})}),
+        {"$defs": {"A": obj({"a": STRING})}, "anyOf": [{"$ref": "#/$defs/A"}]},
+        {"$defs": {"A": obj({"a": STRING})}, **obj({"a": STRING})},
+    ),
     "a reference to an alternative": (
-        {"anyOf": [obj({"a": STRING}), obj({"b": {"$ref": "#/anyOf/0/properties/a"}})]}, obj({"a": STRING, "b": {}})),
-    "a reference": ({"$ref": "#/$defs/A", "$defs": {"A": obj({"a": STRING})}}, {**obj({"a": STRING}), "$defs": {"A": obj({"a": STRING})}}),
+        {"anyOf": [obj({"a": STRING}), obj({"b": {"$ref": "#/anyOf/0/properties/a"}})]},
+        obj({"a": STRING, "b": {}}),
+    ),
+    "a reference": (
+        {"$ref": "#/$defs/A", "$defs": {"A": obj({"a": STRING})}},
+        {**obj({"a": STRING}), "$defs": {"A": obj({"a": STRING})}},
+    ),
     "a reference to itself": ({"$ref": "#"}, obj({})),
-    "a chain of references that ends nowhere": ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}},
-        obj({})),
+    "a chain of references that ends nowhere": (
+        {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}},
+        obj({}),
+    ),
     "a reference into no schema": (
-        {"x": {"properties": 5, "enum": []}, "anyOf": [{"$ref": "#/x"}]}, {"x": {"properties": 5, "enum": []}, **obj({})}),
+        {"x": {"properties": 5, "enum": []}, "anyOf": [{"$ref": "#/x"}]},
+        {"x": {"properties": 5, "enum": []}, **obj({})},
+    ),
 }
 
 
@@ -68,23 +100,45 @@ def test_the_root_becomes_one_object(title: str) -> None:
     assert schema == before
 
 
-@pytest.mark.parametrize("inner, wanted", [
-    ({"type": "string", "encrypted": True}, STRING),
-    (True, True), (None, {}), (5, {}), ([], {}),
-    ({"type": None}, {}), ({"type": "any"}, {}), ({"type": []}, {}), ({"type": ["string", "any"]}, {}), ({"type": {"a": 1}}, {}),
-    ({"type": ["string", "null"]}, {"type": ["string", "null"]}),
-    ({"enum": []}, {}), ({"enum": "ab"}, {}), ({"enum": ["a"]}, {"enum": ["a"]}),
-    ({"required": "a"}, {}), ({"required": [1]}, {}), ({"description": 5}, {}), ({"anyOf": []}, {}), ({"properties": []}, {}),
-    ({"type": "array", "items": None}, {"type": "array", "items": {}}),
-    ({"items": [STRING, None]}, {"items": [STRING, {}]}),
-    ({"anyOf": [STRING, None]}, {"anyOf": [STRING, {}]}),
-    ({"additionalProperties": {"type": None}}, {"additionalProperties": {}}),
-    ({"$ref": "#/$defs/gone"}, {}), ({"$ref": "https://example.com/schema"}, {}), ({"$ref": 5}, {}),
-         ({"$ref": "#/properties/a~1b/x~0y"}, {}),
-    ({"$ref": "#"}, {"$ref": "#"}), ({"$ref": "#/properties/other"}, {"$ref": "#/properties/other"}),
-    (obj({"encrypted": True, "type": STRING, "enum": STRING}), obj({"encrypted": True, "type": STRING, "enum": STRING})),
-         # names, not keywords
-])
+@pytest.mark.parametrize(
+    "inner, wanted",
+    [
+        ({"type": "string", "encrypted": True}, STRING),
+        (True, True),
+        (None, {}),
+        (5, {}),
+        ([], {}),
+        ({"type": None}, {}),
+        ({"type": "any"}, {}),
+        ({"type": []}, {}),
+        ({"type": ["string", "any"]}, {}),
+        ({"type": {"a": 1}}, {}),
+        ({"type": ["string", "null"]}, {"type": ["string", "null"]}),
+        ({"enum": []}, {}),
+        ({"enum": "ab"}, {}),
+        ({"enum": ["a"]}, {"enum": ["a"]}),
+        ({"required": "a"}, {}),
+        ({"required": [1]}, {}),
+        ({"description": 5}, {}),
+        ({"anyOf": []}, {}),
+        ({"properties": []}, {}),
+        ({"type": "array", "items": None}, {"type": "array", "items": {}}),
+        ({"items": [STRING, None]}, {"items": [STRING, {}]}),
+        ({"anyOf": [STRING, None]}, {"anyOf": [STRING, {}]}),
+        ({"additionalProperties": {"type": None}}, {"additionalProperties": {}}),
+        ({"$ref": "#/$defs/gone"}, {}),
+        ({"$ref": "https://example.com/schema"}, {}),
+        ({"$ref": 5}, {}),
+        ({"$ref": "#/properties/a~1b/x~0y"}, {}),
+        ({"$ref": "#"}, {"$ref": "#"}),
+        ({"$ref": "#/properties/other"}, {"$ref": "#/properties/other"}),
+        (
+            obj({"encrypted": True, "type": STRING, "enum": STRING}),
+            obj({"encrypted": True, "type": STRING, "enum": STRING}),
+        ),
+        # names, not keywords
+    ],
+)
 def test_keywords_that_mean_nothing_go(inner: Any, wanted: Any) -> None:
     schema = function_schema(obj({"a": inner, "other": STRING}))
     assert schema == obj({"a": wanted, "other": STRING})
@@ -97,20 +151,35 @@ def test_a_reference_may_spell_slashes_and_tildes() -> None:
     assert repaired(schema, ["inline_refs"]) == obj({"a": STRING})
 
 
-@pytest.mark.parametrize("schema, numbers", [
-    (None, False), ({}, False), (obj({"a": STRING}), False), (obj({"a": NUMBER}), True), (obj({"a": {"type": ["integer", "null"]}}), True),
-    (obj({"a": {"type": "array", "items": obj({"b": {"type": "integer"}})}}), True), (obj({"a": {"anyOf": [STRING, NUMBER]}}), True),
-    (obj({"number": STRING, "type": STRING}), False),
-])
+@pytest.mark.parametrize(
+    "schema, numbers",
+    [
+        (None, False),
+        ({}, False),
+        (obj({"a": STRING}), False),
+        (obj({"a": NUMBER}), True),
+        (obj({"a": {"type": ["integer", "null"]}}), True),
+        (obj({"a": {"type": "array", "items": obj({"b": {"type": "integer"}})}}), True),
+        (obj({"a": {"anyOf": [STRING, NUMBER]}}), True),
+        (obj({"number": STRING, "type": STRING}), False),
+    ],
+)
 def test_numbers_are_found_wherever_they_are(schema: Any, numbers: bool) -> None:
     assert has_numbers(schema) is numbers
 
 
 # ---- for single providers
 def test_references_are_inlined() -> None:
-    schema = obj({"a": {"$ref": "#/$defs/A", "description": "mine"}, "definitions": STRING, "on": True},
-                 **{"$defs": {"A": obj({"b": {"$ref": "#/definitions/B"}}, description="its")}, "definitions": {"B": STRING}})
-    assert repaired(schema, ["inline_refs"]) == obj({"a": obj({"b": STRING}, description="mine"), "definitions": STRING, "on": True})
+    schema = obj(
+        {"a": {"$ref": "#/$defs/A", "description": "mine"}, "definitions": STRING, "on": True},
+        **{
+            "$defs": {"A": obj({"b": {"$ref": "#/definitions/B"}}, description="its")},
+            "definitions": {"B": STRING},
+        },
+    )
+    assert repaired(schema, ["inline_refs"]) == obj(
+        {"a": obj({"b": STRING}, description="mine"), "definitions": STRING, "on": True}
+    )
 
 
 def test_a_schema_that_contains_itself_ends_in_any_object() -> None:
@@ -122,26 +191,39 @@ def test_a_schema_that_contains_itself_ends_in_any_object() -> None:
 
 
 def test_a_schema_that_doubles_at_every_step_stays_small() -> None:
-    defs = {str(n): obj({"l": {"$ref": "#/$defs/%d" % (n + 1)}, "r": {"$ref": "#/$defs/%d" % (n + 1)}}) for n in range(40)}
+    defs = {
+        str(n): obj({"l": {"$ref": f"#/$defs/{n + 1}"}, "r": {"$ref": f"#/$defs/{n + 1}"}}) for n in range(40)
+    }
     flat = repaired({**obj({"a": {"$ref": "#/$defs/0"}}), "$defs": {**defs, "40": STRING}}, ["inline_refs"])
     assert len(json.dumps(flat)) < 50_000
 
 
-@pytest.mark.parametrize("inner, wanted", [
-    ({}, STRING), ({"description": "d"}, {"description": "d", "type": "string"}),
-    ({"properties": {"b": {}}}, {"properties": {"b": STRING}, "type": "object"}),
-    ({"items": {}}, {"items": STRING, "type": "array"}),
-    ({"enum": ["a"]}, {"enum": ["a"], "type": "string"}), ({"enum": [1, 2]}, {"enum": [1, 2], "type": "integer"}),
-    ({"const": True}, {"const": True, "type": "boolean"}), ({"const": 1.5}, {"const": 1.5, "type": "number"}),
-    ({"enum": [None]}, {"enum": [None], "type": "string"}),
-    ({"type": "string", "anyOf": [{"enum": ["a"]}, {"type": "null"}, True]},
-     {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}, True]}),
-    ({"anyOf": [{}, NUMBER]}, {"anyOf": [STRING, NUMBER]}),
-    ({"type": "object", "additionalProperties": {}}, {"type": "object", "additionalProperties": {}}),
-    ({"type": "object", "additionalProperties": {"description": "d"}},
-         {"type": "object", "additionalProperties": {"description": "d", "type": "string"}}),
-    ({"$ref": "#"}, {"$ref": "#"}), (True, True),
-])
+@pytest.mark.parametrize(
+    "inner, wanted",
+    [
+        ({}, STRING),
+        ({"description": "d"}, {"description": "d", "type": "string"}),
+        ({"properties": {"b": {}}}, {"properties": {"b": STRING}, "type": "object"}),
+        ({"items": {}}, {"items": STRING, "type": "array"}),
+        ({"enum": ["a"]}, {"enum": ["a"], "type": "string"}),
+        ({"enum": [1, 2]}, {"enum": [1, 2], "type": "integer"}),
+        ({"const": True}, {"const": True, "type": "boolean"}),
+        ({"const": 1.5}, {"const": 1.5, "type": "number"}),
+        ({"enum": [None]}, {"enum": [None], "type": "string"}),
+        (
+            {"type": "string", "anyOf": [{"enum": ["a"]}, {"type": "null"}, True]},
+            {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}, True]},
+        ),
+        ({"anyOf": [{}, NUMBER]}, {"anyOf": [STRING, NUMBER]}),
+        ({"type": "object", "additionalProperties": {}}, {"type": "object", "additionalProperties": {}}),
+        (
+            {"type": "object", "additionalProperties": {"description": "d"}},
+            {"type": "object", "additionalProperties": {"description": "d", "type": "string"}},
+        ),
+        ({"$ref": "#"}, {"$ref": "#"}),
+        (True, True),
+    ],
+)
 def test_missing_types_are_added(inner: Any, wanted: Any) -> None:
     assert repaired(obj({"a": inner}), ["add_types"]) == obj({"a": wanted})
 
@@ -154,14 +236,44 @@ def test_the_schema_key_goes() -> None:
 
 
 # ---- anything
-KEYWORDS = ["type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "enum", "const",
+KEYWORDS = [
+    "type",
+    "properties",
+    "required",
+    "items",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "$ref",
+    "$defs",
+    "definitions",
+    "enum",
+    "const",
     "description",
-            "encrypted", "additionalProperties", "not", "$schema", "title"]
-VALUES = st.one_of(JSON, st.sampled_from(["object", "string", "number", "#", "#/$defs/a", "#/definitions/a", "#/properties/a"]),
-    st.just(True))
-SCHEMAS: Any = st.recursive(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=4), lambda inner: st.dictionaries(
-    st.sampled_from(KEYWORDS),
-        st.one_of(VALUES, inner, st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2))), max_leaves=12)
+    "encrypted",
+    "additionalProperties",
+    "not",
+    "$schema",
+    "title",
+]
+VALUES = st.one_of(
+    JSON,
+    st.sampled_from(["object", "string", "number", "#", "#/$defs/a", "#/definitions/a", "#/properties/a"]),
+    st.just(True),
+)
+SCHEMAS: Any = st.recursive(
+    st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=4),
+    lambda inner: st.dictionaries(
+        st.sampled_from(KEYWORDS),
+        st.one_of(
+            VALUES,
+            inner,
+            st.lists(inner, max_size=2),
+            st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+        ),
+    ),
+    max_leaves=12,
+)
 
 
 @settings(max_examples=200)
@@ -169,7 +281,11 @@ SCHEMAS: Any = st.recursive(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, m
 def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None:
     sound = function_schema(schema)
     assert schema_problems(sound, sound) == []
-    assert sound["type"] == "object" and isinstance(sound["properties"], dict) and not {"anyOf", "oneOf", "allOf", "$ref"} & set(sound)
+    assert (
+        sound["type"] == "object"
+        and isinstance(sound["properties"], dict)
+        and not {"anyOf", "oneOf", "allOf", "$ref"} & set(sound)
+    )
     assert function_schema(sound) == sound
     every: List[str] = sorted(REPAIRS, reverse=True)
     repaired_one = repaired(sound, every)

@@ -1,4 +1,5 @@
 """encrypted_content: comes back as it went, and nothing else does."""
+
 from __future__ import annotations
 
 import base64
@@ -39,7 +40,7 @@ def test_damage_is_found() -> None:
     blob = seal("compaction", {"text": "abc"})
     for place in range(len(blob)):
         for letter in "A!~\u00e9":
-            damaged = blob[:place] + letter + blob[place + 1:]
+            damaged = blob[:place] + letter + blob[place + 1 :]
             # the last letter of base64 may have bits that do not count
             assert unseal(damaged) is None or damaged == blob or place == len(blob) - 1
         assert unseal(blob[:place]) is None
@@ -48,18 +49,31 @@ def test_damage_is_found() -> None:
 
 
 def packed(data: bytes) -> str:
-    return "rproxy1." + base64.urlsafe_b64encode(hmac.digest(b"", data, "sha256")[:16] + data).rstrip(b"=").decode()
+    return (
+        "rproxy1."
+        + base64.urlsafe_b64encode(hmac.digest(b"", data, "sha256")[:16] + data).rstrip(b"=").decode()
+    )
 
 
-@pytest.mark.parametrize("content", [5, [], ["reasoning"], ["reasoning", 5], [5, {}], {"a": 1, "b": 2}, "ab", ["reasoning", {}, 1]])
+@pytest.mark.parametrize(
+    "content", [5, [], ["reasoning"], ["reasoning", 5], [5, {}], {"a": 1, "b": 2}, "ab", ["reasoning", {}, 1]]
+)
 def test_our_form_with_strange_content(content: Any) -> None:
     assert unseal(packed(zlib.compress(json.dumps(content).encode()))) is None
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"no zlib", zlib.compress(b"no json"), zlib.compress(b"[" * 100000), zlib.compress(b"\xff\xff"), zlib.compress(b'["a",{}]')[:-1],
-    zlib.compress(b'["a",{}]') + b"more",
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no zlib",
+        zlib.compress(b"no json"),
+        zlib.compress(b"[" * 100000),
+        zlib.compress(b"\xff\xff"),
+        zlib.compress(b'["a",{}]')[:-1],
+        zlib.compress(b'["a",{}]') + b"more",
+    ],
+)
 def test_our_form_without_content(data: bytes) -> None:
     assert unseal(packed(data)) is None
 
@@ -71,9 +85,10 @@ def test_a_bomb_does_not_go_off() -> None:
     assert unseal(seal("reasoning", {"text": "x" * (15 << 20)})) is not None
 
 
-@pytest.mark.parametrize("foreign", [
-    None, 5, b"rproxy1.AAAA", "", "gAAAAABn", "rproxy1.", "rproxy2.AAAA", "rproxy1.\ud83c", "rproxy1.====",
-])
+@pytest.mark.parametrize(
+    "foreign",
+    [None, 5, b"rproxy1.AAAA", "", "gAAAAABn", "rproxy1.", "rproxy2.AAAA", "rproxy1.\ud83c", "rproxy1.===="],
+)
 def test_foreign_blobs(foreign: Any) -> None:
     assert unseal(foreign) is None
 

@@ -1,4 +1,5 @@
 """The faults of responses-proxy 0.1.1, one test each: who comes from there finds none of them here. And its configuration file works."""
+
 from __future__ import annotations
 
 import asyncio
@@ -25,7 +26,9 @@ from rproxy.errors import ConfigError
 from rproxy.server.app import check_exposure
 
 Json = Dict[str, Any]
-Answer = Union[List[bytes], Tuple[str, Json]]    # the reads of a stream, or a status line's end (with headers) and a body
+Answer = Union[
+    List[bytes], Tuple[str, Json]
+]  # the reads of a stream, or a status line's end (with headers) and a body
 TERMINAL = ("response.completed", "response.incomplete", "response.failed", "error")
 
 # Every key of its documentation, at the places and in the forms that it shows.
@@ -83,16 +86,22 @@ class Lab:
             answer = self.answers.popleft() if self.answers else OK
             if isinstance(answer, tuple):
                 content = json.dumps(answer[1]).encode()
-                await peer.send(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (answer[0].encode(), len(content)), content)
+                await peer.send(
+                    b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (answer[0].encode(), len(content)), content
+                )
             else:
                 await peer.send(CHUNKED, *[framed(piece) for piece in answer], END, pause=self.pause)
 
     async def __call__(self, said: Any = "hi", expect: int = 200, **fields: Any) -> Json:
-        return await self.api("POST", "/responses", {"model": "gpt-5.5", "input": said, **fields}, expect=expect)
+        return await self.api(
+            "POST", "/responses", {"model": "gpt-5.5", "input": said, **fields}, expect=expect
+        )
 
     async def stream(self, *answers: Answer, **fields: Any) -> List[Json]:
         self.answers += answers
-        _, body = await self.api.raw("POST", "/responses", {"model": "gpt-5.5", "input": "hi", "stream": True, **fields})
+        _, body = await self.api.raw(
+            "POST", "/responses", {"model": "gpt-5.5", "input": "hi", "stream": True, **fields}
+        )
         check_sse(body)
         return parse_sse(body)
 
@@ -101,11 +110,14 @@ class Lab:
         client = await websocket_connect(self.api.base_url.replace("http", "ws") + "/responses")
 
         async def turn(**fields: Any) -> List[Json]:
-            await client.write_message(json.dumps({"type": "response.create", "model": "gpt-5.5", "input": "hi", **fields}))
+            await client.write_message(
+                json.dumps({"type": "response.create", "model": "gpt-5.5", "input": "hi", **fields})
+            )
             heard: List[Json] = []
             while not heard or heard[-1]["type"] not in TERMINAL:
                 heard.append(json.loads(await asyncio.wait_for(client.read_message(), 10)))  # type: ignore[arg-type]
             return heard
+
         yield turn
         client.close()
         await asyncio.sleep(0.01)
@@ -131,7 +143,9 @@ async def test_01_the_websocket_asks_for_a_key() -> None:
         with pytest.raises(HTTPClientError) as refused:
             await websocket_connect(url)
         assert refused.value.code == 401
-        (await websocket_connect(HTTPRequest(url, headers={"Authorization": "Bearer sk-your-key-here"}))).close()
+        (
+            await websocket_connect(HTTPRequest(url, headers={"Authorization": "Bearer sk-your-key-here"}))
+        ).close()
         await asyncio.sleep(0.01)
 
 
@@ -145,7 +159,7 @@ async def test_02_a_stream_may_last_longer_than_request_timeout() -> None:
 async def test_03_characters_split_over_reads_stay_whole() -> None:
     async with lab() as site:
         raw = data({"content": "hé 世界 🎉"}) + b"".join(OK)
-        assert text(await site.stream([raw[i:i + 1] for i in range(len(raw))])) == "hé 世界 🎉ok"
+        assert text(await site.stream([raw[i : i + 1] for i in range(len(raw))])) == "hé 世界 🎉ok"
 
 
 async def test_04_lines_may_end_in_crlf() -> None:
@@ -161,34 +175,62 @@ async def test_05_an_answer_without_done_is_complete_all_the_same() -> None:
 async def test_06_errors_in_mid_stream_are_told() -> None:
     async with lab() as site:
         begun = data({"content": "Well"})
-        error = await site.stream([begun, b'data: {"error": {"message": "The GPU is on fire", "code": 500}}\n\n'])
-        assert error[-1]["type"] == "response.failed" and "GPU is on fire" in error[-1]["response"]["error"]["message"]
+        error = await site.stream(
+            [begun, b'data: {"error": {"message": "The GPU is on fire", "code": 500}}\n\n']
+        )
+        assert (
+            error[-1]["type"] == "response.failed"
+            and "GPU is on fire" in error[-1]["response"]["error"]["message"]
+        )
         cut = await site.stream([begun])
         assert cut[-1]["type"] == "response.failed" and "truncated" in cut[-1]["response"]["error"]["message"]
 
 
-@pytest.mark.parametrize("finish, reason", [("length", "max_output_tokens"), ("content_filter", "content_filter")])
+@pytest.mark.parametrize(
+    "finish, reason", [("length", "max_output_tokens"), ("content_filter", "content_filter")]
+)
 async def test_07_an_answer_that_was_cut_is_incomplete(finish: str, reason: str) -> None:
     async with lab() as site:
         last = (await site.stream([data({"content": "We"}, finish), DONE]))[-1]
-        assert last["type"] == "response.incomplete" and last["response"]["incomplete_details"] == {"reason": reason}
+        assert last["type"] == "response.incomplete" and last["response"]["incomplete_details"] == {
+            "reason": reason
+        }
 
 
 async def test_08_cached_tokens_are_the_hits() -> None:
-    usage = {"prompt_tokens": 30, "completion_tokens": 2, "prompt_cache_hit_tokens": 20, "prompt_cache_miss_tokens": 10}
+    usage = {
+        "prompt_tokens": 30,
+        "completion_tokens": 2,
+        "prompt_cache_hit_tokens": 20,
+        "prompt_cache_miss_tokens": 10,
+    }
     async with lab() as site:
         last = (await site.stream([data({"content": "ok"}, "stop", usage=usage), DONE]))[-1]["response"]
-        assert last["usage"]["input_tokens"] == 30 and last["usage"]["input_tokens_details"]["cached_tokens"] == 20
+        assert (
+            last["usage"]["input_tokens"] == 30
+            and last["usage"]["input_tokens_details"]["cached_tokens"] == 20
+        )
 
 
 async def test_09_images_and_files_reach_the_model() -> None:
-    sees = CONFIG.replace("    downstream_model", "    override: {{modalities: [text, image]}}\n    downstream_model")
+    sees = CONFIG.replace(
+        "    downstream_model", "    override: {{modalities: [text, image]}}\n    downstream_model"
+    )
     letter = "data:text/plain;base64," + base64.b64encode(b"Dear reader").decode()
     async with lab(config=sees) as site:
         image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
-        await site([{"role": "user", "content": [image, {"type": "input_file", "filename": "a.txt", "file_data": letter}]}])
+        await site(
+            [
+                {
+                    "role": "user",
+                    "content": [image, {"type": "input_file", "filename": "a.txt", "file_data": letter}],
+                }
+            ]
+        )
         sent = site.asked[0]["messages"][0]["content"]
-        assert sent[0]["image_url"]["url"] == "data:image/png;base64,AAAA" and "Dear reader" in sent[1]["text"]
+        assert (
+            sent[0]["image_url"]["url"] == "data:image/png;base64,AAAA" and "Dear reader" in sent[1]["text"]
+        )
 
 
 async def test_10_previous_response_id_works_over_http_and_forks() -> None:
@@ -218,7 +260,11 @@ async def test_12_freeform_tools_pass_and_no_empty_list_is_sent() -> None:
 
 async def test_13_errors_keep_their_status_and_retry_after() -> None:
     async with lab() as site:
-        for status, told in (("400 Bad Request", 400), ("401 Unauthorized", 401), ("429 Too Many Requests\r\nRetry-After: 17", 429)):
+        for status, told in (
+            ("400 Bad Request", 400),
+            ("401 Unauthorized", 401),
+            ("429 Too Many Requests\r\nRetry-After: 17", 429),
+        ):
             site.answers.append((status, {"error": {"message": "No."}}))
             assert "No." in (await site(expect=told))["message"]
         assert site.api.headers["retry-after"] == "17"
@@ -229,7 +275,9 @@ async def test_14_a_schema_is_nested_as_chat_wants_it() -> None:
     async with lab() as site:
         await site(model="other", text={"format": form})
         assert site.asked[0]["response_format"] == {
-            "type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}
+            "type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+        }
 
 
 async def test_15_developer_messages_stay_in_their_place() -> None:
@@ -258,9 +306,11 @@ async def test_18_a_huge_index_of_a_call_takes_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     call = {"index": 10**9, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
     async with lab() as site:
-        item = (await site.stream([data({"tool_calls": [call]}, "tool_calls"), DONE]))[-1]["response"]["output"][0]
+        item = (await site.stream([data({"tool_calls": [call]}, "tool_calls"), DONE]))[-1]["response"][
+            "output"
+        ][0]
         assert (item["name"], item["arguments"]) == ("f", "{}")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000        # KiB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
 async def test_19_requests_may_be_larger_than_two_megabytes() -> None:
@@ -272,14 +322,24 @@ async def test_19_requests_may_be_larger_than_two_megabytes() -> None:
 async def test_20_every_item_has_its_own_output_index() -> None:
     async with lab() as site:
         events = await site.stream([data({"content": "First."}), data({"reasoning_content": "Hm."}), *OK])
-        added = [(e["output_index"], e["item"]["type"]) for e in events if e["type"] == "response.output_item.added"]
+        added = [
+            (e["output_index"], e["item"]["type"])
+            for e in events
+            if e["type"] == "response.output_item.added"
+        ]
         assert added == [(0, "message"), (1, "reasoning"), (2, "message")]
 
 
 async def test_21_a_call_is_announced_when_its_name_is_known() -> None:
-    late: List[Json] = [{"id": "c1", "function": {"arguments": ""}}, {"function": {"name": "look"}}, {"function": {"arguments": "{}"}}]
+    late: List[Json] = [
+        {"id": "c1", "function": {"arguments": ""}},
+        {"function": {"name": "look"}},
+        {"function": {"arguments": "{}"}},
+    ]
     async with lab() as site:
-        events = await site.stream([data({"tool_calls": [{"index": 0, **call}]}) for call in late] + [data({}, "tool_calls"), DONE])
+        events = await site.stream(
+            [data({"tool_calls": [{"index": 0, **call}]}) for call in late] + [data({}, "tool_calls"), DONE]
+        )
         assert [e["item"]["name"] for e in events if e["type"] == "response.output_item.added"] == ["look"]
 
 
@@ -302,11 +362,16 @@ async def test_24_nobody_from_outside_is_let_in_unasked() -> None:
     config = "models: [{model: m, provider: {base_url: 'http://127.0.0.1:1'}}]\n"
     assert parse_config(config.encode(), "c.yaml", {}).server.listen_addr == "127.0.0.1:3000"
     with pytest.raises(ConfigError, match="--insecure"):
-        check_exposure(parse_config(("server: {listen_addr: '0.0.0.0:3000'}\n" + config).encode(), "c.yaml", {}), insecure=False)
+        check_exposure(
+            parse_config(("server: {listen_addr: '0.0.0.0:3000'}\n" + config).encode(), "c.yaml", {}),
+            insecure=False,
+        )
     async with edge() as site:
         answer = await site.fetch("/v1/models", headers={"Origin": "https://evil.example"})
         assert "Access-Control-Allow-Origin" not in answer.headers
-        assert (await site.fetch("/v1/responses", {"input": "hello"}, headers={"Origin": "https://evil.example"})).code == 403
+        assert (
+            await site.fetch("/v1/responses", {"input": "hello"}, headers={"Origin": "https://evil.example"})
+        ).code == 403
 
 
 async def test_25_the_websocket_asks_the_model_that_is_named() -> None:
@@ -322,23 +387,36 @@ async def test_the_configuration_file_of_the_seed_serves(tmp_path: Path) -> None
     found = Lab()
     async with RawServer(found.play).running() as provider:
         text = SEED_CONFIG.replace("{listen}", "127.0.0.1:{port}").format(
-            port="{port}", timeout=30, auth="true", allow="web_search_preview", base_url="{base_url}")
+            port="{port}", timeout=30, auth="true", allow="web_search_preview", base_url="{base_url}"
+        )
         async with running(tmp_path, provider.url, config=text) as proxy:
             api = Api(proxy.base_url, key="sk-your-key-here")
             assert [model["id"] for model in (await api("GET", "/models"))["data"]] == ["gpt-5.5", "other"]
             made = await api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"})
-            assert made["output"][0]["content"][0]["text"] == "ok" and found.asked[0]["model"] == "deepseek-v4-pro"
+            assert (
+                made["output"][0]["content"][0]["text"] == "ok"
+                and found.asked[0]["model"] == "deepseek-v4-pro"
+            )
             await api("POST", "/responses", {"model": "other", "input": "hi"})
             assert found.asked[1]["model"] == "other"
-            refused = await Api(proxy.base_url)("POST", "/responses", {"model": "other", "input": "hi"}, expect=401)
+            refused = await Api(proxy.base_url)(
+                "POST", "/responses", {"model": "other", "input": "hi"}, expect=401
+            )
             assert refused["code"] == "invalid_api_key"
             assert (await Api(proxy.base_url[:-3])("GET", "/health"))["status"] == "ok"
 
 
 def test_base_url_and_key_come_from_the_environment_and_an_open_address_needs_a_word() -> None:
-    text = SEED_CONFIG.format(listen="0.0.0.0:%d" % free_port(), timeout=30, auth="false", allow="web_search", base_url="$MY_BASE_URL")
-    config = parse_config(text.encode(), "config.yaml", {"MY_BASE_URL": "https://api.deepseek.com", "SCRIPTED_KEY": "sk-1"})
-    assert (config.models[0].providers[0].base_url, config.models[0].providers[0].api_key) == ("https://api.deepseek.com", "sk-1")
+    text = SEED_CONFIG.format(
+        listen=f"0.0.0.0:{free_port()}", timeout=30, auth="false", allow="web_search", base_url="$MY_BASE_URL"
+    )
+    config = parse_config(
+        text.encode(), "config.yaml", {"MY_BASE_URL": "https://api.deepseek.com", "SCRIPTED_KEY": "sk-1"}
+    )
+    assert (config.models[0].providers[0].base_url, config.models[0].providers[0].api_key) == (
+        "https://api.deepseek.com",
+        "sk-1",
+    )
     assert config.server.tool_type_allowlist == ("function", "web_search")
     check_exposure(config, insecure=True)
     with pytest.raises(ConfigError, match="MY_BASE_URL"):

@@ -1,4 +1,5 @@
 """Requests that come again while their turn runs; and requests that are passed through as they are."""
+
 from __future__ import annotations
 
 import asyncio
@@ -41,8 +42,10 @@ async def test_a_repeated_request_shares_the_turn(tmp_path: Path) -> None:
                 provider.turns += [SLOW] * (1 if shared else 2)
                 asked = len(provider.requests)
                 body = {**HI, "stream": stream}
-                answers: List[Any] = await asyncio.gather(later(api, 0, "POST", "/responses", body, **first),
-                                                          later(Api(api.base_url), 0.3, "POST", "/responses", body, **second))
+                answers: List[Any] = await asyncio.gather(
+                    later(api, 0, "POST", "/responses", body, **first),
+                    later(Api(api.base_url), 0.3, "POST", "/responses", body, **second),
+                )
                 assert len(provider.requests) - asked == (1 if shared else 2), (stream, first, second)
                 one, two = [check_stream(answer) for answer in answers] if stream else answers
                 assert (one == two) is shared and one["output"][0]["content"][0]["text"] == "one two"
@@ -51,9 +54,13 @@ async def test_a_repeated_request_shares_the_turn(tmp_path: Path) -> None:
 async def test_another_body_or_another_time_is_another_turn(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [SLOW, SLOW, [say("again")]]
-        await asyncio.gather(later(api, 0, "POST", "/responses", HI, Idempotency_Key="k"),
-                             later(api, 0.2, "POST", "/responses", {**HI, "input": "ho"}, Idempotency_Key="k"))
-        assert (await api("POST", "/responses", HI, Idempotency_Key="k"))["output"][0]["content"][0]["text"] == "again"
+        await asyncio.gather(
+            later(api, 0, "POST", "/responses", HI, Idempotency_Key="k"),
+            later(api, 0.2, "POST", "/responses", {**HI, "input": "ho"}, Idempotency_Key="k"),
+        )
+        assert (await api("POST", "/responses", HI, Idempotency_Key="k"))["output"][0]["content"][0][
+            "text"
+        ] == "again"
 
 
 async def test_the_turn_ends_with_the_last_who_waits(tmp_path: Path) -> None:
@@ -78,7 +85,9 @@ async def test_an_error_is_shared_too(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[sleep(0.5), say("x"), {"cut": True}]] * 3
         body = {**HI, "stream": True}
-        one, two = await asyncio.gather(*(a.raw("POST", "/responses", body, Idempotency_Key="k") for a in (api, Api(api.base_url))))
+        one, two = await asyncio.gather(
+            *(a.raw("POST", "/responses", body, Idempotency_Key="k") for a in (api, Api(api.base_url)))
+        )
         assert b"response.failed" in one[1] and b"response.failed" in two[1] and len(provider.requests) == 1
 
 
@@ -87,7 +96,11 @@ async def test_a_background_response_is_begun_once(tmp_path: Path) -> None:
         provider.turns += [SLOW]
         one = await api("POST", "/responses", {**HI, "background": True}, Idempotency_Key="k")
         two = await api("POST", "/responses", {**HI, "background": True}, Idempotency_Key="k")
-        assert one["id"] == two["id"] and (await api.until(one["id"], "completed")) and len(provider.requests) == 1
+        assert (
+            one["id"] == two["id"]
+            and (await api.until(one["id"], "completed"))
+            and len(provider.requests) == 1
+        )
 
 
 # ---- POST /chat/completions ---------------------------------------------------------------------------------------------------
@@ -104,28 +117,44 @@ async def test_chat_completions_pass_through(tmp_path: Path) -> None:
         assert provider.headers[0]["Authorization"] == "Bearer " + KEY
         assert not {"Originator", "Session-Id", "Cookie"} & set(provider.headers[0])
         pieces: List[bytes] = []
-        status, _ = await api.raw("POST", "/chat/completions", {**CHAT, "stream": True}, on_data=pieces.append)
+        status, _ = await api.raw(
+            "POST", "/chat/completions", {**CHAT, "stream": True}, on_data=pieces.append
+        )
         assert status == 200 and api.headers["content-type"] == "text/event-stream"
         told = b"".join(pieces)
         chunks = [json.loads(line[6:]) for line in told.split(b"\n\n") if line.startswith(b"data: {")]
-        assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks) == "Hello.Bye." and told.endswith(b"data: [DONE]\n\n")
+        assert "".join(
+            c["choices"][0]["delta"].get("content") or "" for c in chunks
+        ) == "Hello.Bye." and told.endswith(b"data: [DONE]\n\n")
         assert len(pieces) > 1 and b"Bye" not in pieces[0]
         assert "transport=chat status=completed" in proxy.log.read_text()
 
 
 async def test_chat_completions_that_fail(tmp_path: Path) -> None:
-    limits = {"Retry-After": "7", "x-ratelimit-remaining-requests": "0", "x-request-id": "up-1", "Set-Cookie": "a=b"}
+    limits = {
+        "Retry-After": "7",
+        "x-ratelimit-remaining-requests": "0",
+        "x-request-id": "up-1",
+        "Set-Cookie": "a=b",
+    }
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[error(429, "Slow down, %s" % KEY, limits)], [say("x"), {"cut": True}]]
+        provider.turns += [[error(429, f"Slow down, {KEY}", limits)], [say("x"), {"cut": True}]]
         refused = await api("POST", "/chat/completions", CHAT, expect=429)
         assert refused["message"] == "Slow down, ***"
-        wanted = {"retry-after": "7", "x-ratelimit-remaining-requests": "0", "x-upstream-request-id": "up-1", "set-cookie": None}
+        wanted = {
+            "retry-after": "7",
+            "x-ratelimit-remaining-requests": "0",
+            "x-upstream-request-id": "up-1",
+            "set-cookie": None,
+        }
         assert {name: api.headers.get(name) for name in wanted} == wanted
         assert api.headers["x-request-id"].startswith("req_")
         reader, writer = await api.post_and_keep("/chat/completions", {**CHAT, "stream": True})
         told = await reader.read()
         writer.close()
-        assert b'"content": "x"' in told and not told.endswith(b"\r\n0\r\n\r\n")        # cut, as the provider's answer was
+        assert b'"content": "x"' in told and not told.endswith(
+            b"\r\n0\r\n\r\n"
+        )  # cut, as the provider's answer was
         assert (await api("POST", "/chat/completions", {"messages": []}, expect=400))["param"] == "model"
         assert (await api("POST", "/chat/completions", {**CHAT, "model": ""}, expect=400))["param"] == "model"
 
@@ -136,5 +165,8 @@ async def test_the_limits_of_the_provider_are_told_in_every_mode(tmp_path: Path)
         for body in (HI, {**HI, "stream": True}):
             provider.turns += [[error(400, "no", limits)]]
             await api("POST", "/responses", body, expect=400)
-            assert (api.headers["x-ratelimit-remaining-tokens"], api.headers["x-upstream-request-id"]) == ("5", "up-2")
+            assert (api.headers["x-ratelimit-remaining-tokens"], api.headers["x-upstream-request-id"]) == (
+                "5",
+                "up-2",
+            )
             assert "x-secret" not in api.headers

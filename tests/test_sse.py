@@ -1,4 +1,5 @@
 """Bytes -> chunks, whatever a provider sends and however it is cut; events -> bytes that every client reads."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.sse import DONE, ChunkDecoder, encode_json, encode_sse
+from rproxy.convert.answer.decoder import ChunkDecoder
+from rproxy.convert.sse import DONE, encode_json, encode_sse
 
 A, B = {"a": 1}, {"b": 2}
 UNKNOWN = {"error": {"message": "The provider reported an error without saying which."}}
@@ -34,81 +36,129 @@ def everyway(data: bytes) -> Tuple[List[Any], bool, int]:
     return result
 
 
-@pytest.mark.parametrize("data, chunks, done, skipped", [
-    (b'data: {"a":1}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n', [A, B], True, 0),
-    (b'data:{"a":1}\r\n\r\ndata:{"b":2}\r\n\r\ndata:[DONE]', [A, B], True, 0),
-    (b'data: {"a":1}\r\rdata: {"b":2}\r\n\ndata: [DONE] \r', [A, B], True, 0),
-    (b'\xef\xbb\xbfdata: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n', [A, B], True, 0),
-    (b': hi\n\nid: 5\nretry: 5\nnonsense\nevent: message\ndata: {"a":1}\n\ndata:\n\ndata: \n\n', [A], False, 0),
-    (b'data: {\ndata:  "a":\n: ping\ndata: 1}\n\ndata: {"b":\n\ndata: {"b":2}', [A, B], False, 1),
-    (b'data: {"a":\n\n', [], False, 1),
-    (b'data: {"x\ndata: {"a":1}\n\ndata: {"b":2}\n\n', [A, B], False, 1),
-    (b'data: {"x\ndata: {"a":1}\ndata: [DONE]', [A], True, 1),
-    (b'data: {"a":1}{"b":2} \n\n', [A, B], False, 0),
-    (b'data: {"a":1} garbage\n\n', [A], False, 1),
-    (b'data: [{"a":1},{"b":2},5]\n\ndata: 5\n\ndata: null\n\ndata: []\n\n', [A, B], False, 3),
-    (b'data: {"a":NaN,"b":-Infinity,"c":1e999}\n\n', [{"a": None, "b": None, "c": float("inf")}], False, 0),
-    (b'data: {"a":"\xff\xe2\x82"}\n\n', [{"a": "\ufffd\ufffd"}], False, 0),
-    # errors of the framing
-    (b'event: error\ndata: {"error":{"message":"m"}}\n\n', [{"error": {"message": "m"}}], False, 0),
-    (b'event: error\ndata: {"message":"m"}\n\ndata: {"a":1}\n\n', [{"error": {"message": "m"}}, A], False, 0),
-    (b'event: error\ndata: {"message":\ndata: "m"}\ndata: [DONE]\n', [{"error": {"message": "m"}}], True, 0),
-    (b'event:error\ndata: no way\n\n', [{"error": {"message": "no way"}}], False, 0),
-    (b'event: error\n\n', [UNKNOWN], False, 0),
-    (b'event: error\nevent: x\ndata: {"a":1}\n\n', [UNKNOWN, A], False, 0),
-    (b'data: {"a":1}\n\nerror: {"code":500}\nerror: text\nerror:\n',
-     [A, {"error": {"code": 500}}, {"error": {"message": "text"}}], False, 0),
-    # no event stream
-    (b'\n\n {"a":1}\n{"b":2}\n', [A, B], False, 0),
-    (b'{"a":1}\n{"x\n{"b":2}\n[DONE]\n', [A, B], True, 1),
-    (b'\n\r\n{\n"a":\n1}', [A], False, 0),
-    (b'[{"a":1},\n{"b":2}]', [A, B], False, 0),
-    (b'{\n"a":1}\n{"b":2}\n', [A, B], False, 0),
-    (b'{"x\n{"a":1}\n5', [A], False, 2),
-    (b'{"a":1}\ndata: {"b":2}\n\ndata: [DONE]\n\n', [A, B], True, 0),
-    (b': hi\n\n{"a":1}\n', [A], False, 0),
-    (b'[DONE]', [], True, 0),
-    (b'data: {"a":1}\n\ndata: "[DONE]"\n\n', [A], True, 0),
-    (b'{"a":1} {"b":2}', [A, B], False, 0),
-    (b'{\n"a":1}{"b":2} [5]\n', [A, B], False, 1),
-    (b'{"a":1} and so on\n{"b":2}', [A, B], False, 0),
-    (b'{bad}\n{"a":1}\n', [A], False, 1),
-    (b'{"a":1}\n{"x\n{"b":2}', [A, B], False, 1),
-    (b'\xef\xbb\xbf{"a":1}', [A], False, 0),
-    (b'\xef\xbb\xbf {\n"a":1}\n<html>', [A], False, 0),
-    (b'  \t{"a":1}\n data: {"b":2}\n', [A, B], False, 0),
-    (b'{"s": "}\\"}",\n"t": "\\\\"}', [{"s": '}"}', "t": "\\"}], False, 0),
-    (b'Bad Gateway\n', [], False, 0),
-    (b'', [], False, 0),
-    (b'\n\n\n', [], False, 0),
-    (b'data: ' + b'[' * 100000 + b'\n\ndata: ' + b'9' * 5000 + b'\n\ndata: {"a":1}\n\n', [A], False, 2),
-])
+@pytest.mark.parametrize(
+    "data, chunks, done, skipped",
+    [
+        (b'data: {"a":1}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n', [A, B], True, 0),
+        (b'data:{"a":1}\r\n\r\ndata:{"b":2}\r\n\r\ndata:[DONE]', [A, B], True, 0),
+        (b'data: {"a":1}\r\rdata: {"b":2}\r\n\ndata: [DONE] \r', [A, B], True, 0),
+        (b'\xef\xbb\xbfdata: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n', [A, B], True, 0),
+        (
+            b': hi\n\nid: 5\nretry: 5\nnonsense\nevent: message\ndata: {"a":1}\n\ndata:\n\ndata: \n\n',
+            [A],
+            False,
+            0,
+        ),
+        (b'data: {\ndata:  "a":\n: ping\ndata: 1}\n\ndata: {"b":\n\ndata: {"b":2}', [A, B], False, 1),
+        (b'data: {"a":\n\n', [], False, 1),
+        (b'data: {"x\ndata: {"a":1}\n\ndata: {"b":2}\n\n', [A, B], False, 1),
+        (b'data: {"x\ndata: {"a":1}\ndata: [DONE]', [A], True, 1),
+        (b'data: {"a":1}{"b":2} \n\n', [A, B], False, 0),
+        (b'data: {"a":1} garbage\n\n', [A], False, 1),
+        (b'data: [{"a":1},{"b":2},5]\n\ndata: 5\n\ndata: null\n\ndata: []\n\n', [A, B], False, 3),
+        (
+            b'data: {"a":NaN,"b":-Infinity,"c":1e999}\n\n',
+            [{"a": None, "b": None, "c": float("inf")}],
+            False,
+            0,
+        ),
+        (b'data: {"a":"\xff\xe2\x82"}\n\n', [{"a": "\ufffd\ufffd"}], False, 0),
+        # errors of the framing
+        (b'event: error\ndata: {"error":{"message":"m"}}\n\n', [{"error": {"message": "m"}}], False, 0),
+        (
+            b'event: error\ndata: {"message":"m"}\n\ndata: {"a":1}\n\n',
+            [{"error": {"message": "m"}}, A],
+            False,
+            0,
+        ),
+        (
+            b'event: error\ndata: {"message":\ndata: "m"}\ndata: [DONE]\n',
+            [{"error": {"message": "m"}}],
+            True,
+            0,
+        ),
+        (b"event:error\ndata: no way\n\n", [{"error": {"message": "no way"}}], False, 0),
+        (b"event: error\n\n", [UNKNOWN], False, 0),
+        (b'event: error\nevent: x\ndata: {"a":1}\n\n', [UNKNOWN, A], False, 0),
+        (
+            b'data: {"a":1}\n\nerror: {"code":500}\nerror: text\nerror:\n',
+            [A, {"error": {"code": 500}}, {"error": {"message": "text"}}],
+            False,
+            0,
+        ),
+        # no event stream
+        (b'\n\n {"a":1}\n{"b":2}\n', [A, B], False, 0),
+        (b'{"a":1}\n{"x\n{"b":2}\n[DONE]\n', [A, B], True, 1),
+        (b'\n\r\n{\n"a":\n1}', [A], False, 0),
+        (b'[{"a":1},\n{"b":2}]', [A, B], False, 0),
+        (b'{\n"a":1}\n{"b":2}\n', [A, B], False, 0),
+        (b'{"x\n{"a":1}\n5', [A], False, 2),
+        (b'{"a":1}\ndata: {"b":2}\n\ndata: [DONE]\n\n', [A, B], True, 0),
+        (b': hi\n\n{"a":1}\n', [A], False, 0),
+        (b"[DONE]", [], True, 0),
+        (b'data: {"a":1}\n\ndata: "[DONE]"\n\n', [A], True, 0),
+        (b'{"a":1} {"b":2}', [A, B], False, 0),
+        (b'{\n"a":1}{"b":2} [5]\n', [A, B], False, 1),
+        (b'{"a":1} and so on\n{"b":2}', [A, B], False, 0),
+        (b'{bad}\n{"a":1}\n', [A], False, 1),
+        (b'{"a":1}\n{"x\n{"b":2}', [A, B], False, 1),
+        (b'\xef\xbb\xbf{"a":1}', [A], False, 0),
+        (b'\xef\xbb\xbf {\n"a":1}\n<html>', [A], False, 0),
+        (b'  \t{"a":1}\n data: {"b":2}\n', [A, B], False, 0),
+        (b'{"s": "}\\"}",\n"t": "\\\\"}', [{"s": '}"}', "t": "\\"}], False, 0),
+        (b"Bad Gateway\n", [], False, 0),
+        (b"", [], False, 0),
+        (b"\n\n\n", [], False, 0),
+        (b"data: " + b"[" * 100000 + b"\n\ndata: " + b"9" * 5000 + b'\n\ndata: {"a":1}\n\n', [A], False, 2),
+    ],
+)
 def test_bodies(data: bytes, chunks: List[Any], done: bool, skipped: int) -> None:
     assert everyway(data) == (chunks, done, skipped)
 
 
-@pytest.mark.parametrize("data, expected", [
-    (b'{"a":1}', [A]), (b'\n\n{\n "a": 1\n}', [A]), (b'[{"a":1},\n{"b":2}]', [A, B]), (b'\xef\xbb\xbf{"a":1}', [A]),
-    (b'{"a":1}\n{"b":2}', [A, B]), (b'{"a":1} {"b":2', [A]), (b'data: {"a":1}\n\ndata: [DONE]', [A]), (b'data:[DONE]', []),
-    (b'{"a":1}\n[DONE]', [A]),
-])
+@pytest.mark.parametrize(
+    "data, expected",
+    [
+        (b'{"a":1}', [A]),
+        (b'\n\n{\n "a": 1\n}', [A]),
+        (b'[{"a":1},\n{"b":2}]', [A, B]),
+        (b'\xef\xbb\xbf{"a":1}', [A]),
+        (b'{"a":1}\n{"b":2}', [A, B]),
+        (b'{"a":1} {"b":2', [A]),
+        (b'data: {"a":1}\n\ndata: [DONE]', [A]),
+        (b"data:[DONE]", []),
+        (b'{"a":1}\n[DONE]', [A]),
+    ],
+)
 def test_what_is_complete_is_told_while_the_connection_stays_open(data: bytes, expected: List[Any]) -> None:
     whole, bytewise = ChunkDecoder(), ChunkDecoder()
     assert whole.feed(data) == expected == [chunk for byte in data for chunk in bytewise.feed(bytes([byte]))]
     assert whole.done == bytewise.done == data.endswith(b"[DONE]")
 
 
-@pytest.mark.parametrize("data", [b"<html>\n<body>sign in</body>", b" \n<!DOCTYPE html>", b"<html>\n\ndata: {}\n\n"])
+@pytest.mark.parametrize(
+    "data", [b"<html>\n<body>sign in</body>", b" \n<!DOCTYPE html>", b"<html>\n\ndata: {}\n\n"]
+)
 def test_web_pages(data: bytes) -> None:
     (chunk,), done, _ = everyway(data)
     assert "HTML" in chunk["error"]["message"] and not done
 
 
-@pytest.mark.parametrize("data", [
-    b"data: " + b"x" * 60, b"data: " + b"x" * 60 + b"\n\n", b"data: {\n" * 60, b"{\n" * 60, b"x" * 60,
-    b"event: error\n" + b"data: y\n" * 60, b'{"a":"' + b"x" * 60 + b'"}', b'{"a":\n"' + b"x" * 45 + b'"}\n', b"{" + b"x" * 60 + b"\n",
-    b" " * 60 + b"x" * 60,
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: " + b"x" * 60,
+        b"data: " + b"x" * 60 + b"\n\n",
+        b"data: {\n" * 60,
+        b"{\n" * 60,
+        b"x" * 60,
+        b"event: error\n" + b"data: y\n" * 60,
+        b'{"a":"' + b"x" * 60 + b'"}',
+        b'{"a":\n"' + b"x" * 45 + b'"}\n',
+        b"{" + b"x" * 60 + b"\n",
+        b" " * 60 + b"x" * 60,
+    ],
+)
 def test_nothing_is_held_without_limit(data: bytes) -> None:
     head = b"" if data[:1] == b"{" else b'data: {"a":1}\n\n'
     for cuts in ((), tuple(range(300))):
@@ -118,9 +168,31 @@ def test_nothing_is_held_without_limit(data: bytes) -> None:
     assert read(b'data: {"a":1}\n\n' * 60, limit=50)[0] == [A] * 60
 
 
-LINES = [b"data: ", b"data:", b'{"a":1}', b'{"a":', b"1}", b"[DONE]", b"\n", b"\r\n", b"\r", b"\n\n", b": ping",
-         b"event: error", b"event: x", b"error: ", b"<", b"[",
-         b"\xef\xbb\xbf", b"\xf0\x9f\x8e\xaf", b"\xff", b" ", b'{"error":"m"}', b"[{}]", b"\x00"]
+LINES = [
+    b"data: ",
+    b"data:",
+    b'{"a":1}',
+    b'{"a":',
+    b"1}",
+    b"[DONE]",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"\n\n",
+    b": ping",
+    b"event: error",
+    b"event: x",
+    b"error: ",
+    b"<",
+    b"[",
+    b"\xef\xbb\xbf",
+    b"\xf0\x9f\x8e\xaf",
+    b"\xff",
+    b" ",
+    b'{"error":"m"}',
+    b"[{}]",
+    b"\x00",
+]
 BODIES = st.one_of(st.binary(max_size=60), st.lists(st.sampled_from(LINES), max_size=25).map(b"".join))
 
 
@@ -149,9 +221,13 @@ def test_events() -> None:
     events = [{"type": "response.x", "text": "é\u2028🎯\r\n"}, {"type": "y", "n": [1, None]}]
     assert encode_sse(events).decode() == (
         'event: response.x\ndata: {"type":"response.x","text":"é\u2028🎯\\r\\n"}\n\n'
-        'event: y\ndata: {"type":"y","n":[1,null]}\n\n')
+        'event: y\ndata: {"type":"y","n":[1,null]}\n\n'
+    )
     assert encode_sse([]) == b""
-    assert encode_sse([{"type": "x", "text": "\ud83c"}]).decode() == 'event: x\ndata: {"type":"x","text":"\ufffd"}\n\n'
+    assert (
+        encode_sse([{"type": "x", "text": "\ud83c"}]).decode()
+        == 'event: x\ndata: {"type":"x","text":"\ufffd"}\n\n'
+    )
 
 
 def test_json_that_any_parser_takes() -> None:
@@ -174,8 +250,11 @@ def test_json_without_bottom() -> None:
     assert b"null" in encode_json(loop)
 
 
-anything = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters())),
-                        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)), max_leaves=10)
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters())),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
+    max_leaves=10,
+)
 
 
 @given(anything)

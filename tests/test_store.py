@@ -1,4 +1,5 @@
 """Response stores: one table of tests for memory, sqlite and a real Redis; then what only one of them promises."""
+
 from __future__ import annotations
 
 import asyncio
@@ -20,10 +21,14 @@ from tornado.ioloop import IOLoop
 from rproxy.errors import ConfigError, StoreError
 from rproxy.store import Json, Store, encode, open_store, valid_id
 from rproxy.store.memory import MemoryStore
-from rproxy.store.write_behind import PatientStore
+from rproxy.store.write_behind import WriteBehindStore
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = {"response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]}, "input": [{"n": 1.5, "x": None}], "owner": "k1"}
+RECORD = {
+    "response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]},
+    "input": [{"n": 1.5, "x": None}],
+    "owner": "k1",
+}
 BAD_IDS = ["", "a/b", "../x", "a b", "a\n", "ä", "x" * 129, "a:b", "*", "a\0"]
 
 # A process that does what the arguments say with the store in the file argv[1].
@@ -73,7 +78,7 @@ def redis_url() -> Iterator[str]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        yield "redis://127.0.0.1:%d/0" % port
+        yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.terminate()
         server.wait(10)
@@ -87,7 +92,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, io_loop: IOLoop) -> Ite
     def open_one(**limits: Any) -> Store:
         kind = request.param
         url = request.getfixturevalue("redis_url") if kind == "redis" else None
-        store = open_store(kind, str(tmp_path / "deep" / "responses.db") if kind == "sqlite" else None, url, **limits)
+        store = open_store(
+            kind, str(tmp_path / "deep" / "responses.db") if kind == "sqlite" else None, url, **limits
+        )
         made.append(store)
         return store
 
@@ -135,7 +142,13 @@ async def test_updates_do_not_lose_each_other(make: Callable[..., Store]) -> Non
     stores = [make(), make()] if shared else [make()]
     assert await stores[0].update("resp_n", dict) is None
     await stores[0].put("resp_n", {"n": 0})
-    await asyncio.gather(*(store.update("resp_n", lambda record: {"n": record["n"] + 1}) for _ in range(20) for store in stores))
+    await asyncio.gather(
+        *(
+            store.update("resp_n", lambda record: {"n": record["n"] + 1})
+            for _ in range(20)
+            for store in stores
+        )
+    )
     assert await stores[-1].get("resp_n") == {"n": 20 * len(stores)}
     assert await stores[0].update("no id", dict) is None
 
@@ -169,8 +182,10 @@ async def test_what_is_no_json_is_refused(make: Callable[..., Store]) -> None:
 @every_store
 async def test_many_at_once(make: Callable[..., Store]) -> None:
     store = make()
-    await asyncio.gather(*(store.put("resp_%d" % n, {"n": n}) for n in range(200)))
-    assert await asyncio.gather(*(store.get("resp_%d" % n) for n in range(200))) == [{"n": n} for n in range(200)]
+    await asyncio.gather(*(store.put(f"resp_{n}", {"n": n}) for n in range(200)))
+    assert await asyncio.gather(*(store.get(f"resp_{n}") for n in range(200))) == [
+        {"n": n} for n in range(200)
+    ]
 
 
 @every_store
@@ -200,9 +215,9 @@ async def test_number(make: Callable[..., Store]) -> None:
     store = make(max_responses=3, now=clock)
     for n in range(5):
         clock.time += 1
-        await store.put("resp_%d" % n, {"n": n})
+        await store.put(f"resp_{n}", {"n": n})
     await store.sweep()
-    assert [n for n in range(5) if await store.get("resp_%d" % n)] == [2, 3, 4]
+    assert [n for n in range(5) if await store.get(f"resp_{n}")] == [2, 3, 4]
 
 
 @own_store
@@ -211,9 +226,9 @@ async def test_bytes(make: Callable[..., Store]) -> None:
     store = make(max_bytes=1000, now=clock)
     for n in range(5):
         clock.time += 1
-        await store.put("resp_%d" % n, {"pad": "x" * 300})
+        await store.put(f"resp_{n}", {"pad": "x" * 300})
     await store.sweep()
-    assert [n for n in range(5) if await store.get("resp_%d" % n)] == [2, 3, 4]
+    assert [n for n in range(5) if await store.get(f"resp_{n}")] == [2, 3, 4]
     with pytest.raises(StoreError, match="max_bytes"):
         await store.put("resp_4", {"pad": "x" * 1000})
     assert await store.get("resp_4") is not None
@@ -226,7 +241,7 @@ async def test_sweep_forgets_the_old(make: Callable[..., Store]) -> None:
     await store.put("resp_1", {"n": 1})
     clock.time += 6
     await store.put("resp_2", {"n": 2})
-    await store.get("resp_1")                     # being read makes it no younger
+    await store.get("resp_1")  # being read makes it no younger
     clock.time += 6
     assert await store.sweep() == 1
     assert await store.sweep() == 0
@@ -248,8 +263,8 @@ async def test_memory_is_quick_with_many() -> None:
     store = open_store("memory", max_responses=5000)
     began = time.perf_counter()
     for n in range(20000):
-        await store.put("resp_%d" % n, {"n": n})
-        await store.get("resp_%d" % max(0, n - 4000))
+        await store.put(f"resp_{n}", {"n": n})
+        await store.get(f"resp_{max(0, n - 4000)}")
     assert time.perf_counter() - began < 3
 
 
@@ -320,13 +335,23 @@ def test_sqlite_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     db.execute("PRAGMA user_version = 99")
     db.close()
     other.write_bytes(b"this is a letter, not a database" * 100)
-    for path, words in ((newer, "newer rproxy"), (other, "not a database"), (tmp_path, "directory"), (other / "x.db", "other.db")):
+    for path, words in (
+        (newer, "newer rproxy"),
+        (other, "not a database"),
+        (tmp_path, "directory"),
+        (other / "x.db", "other.db"),
+    ):
         with pytest.raises(ConfigError, match=words):
             open_store("sqlite", str(path))
 
 
 def child(path: Path, command: str, *ids: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(path), command, *ids], stdout=subprocess.PIPE, text=True, cwd=str(ROOT))
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path), command, *ids],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=str(ROOT),
+    )
 
 
 async def test_sqlite_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
@@ -352,12 +377,14 @@ async def test_sqlite_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 
 async def test_sqlite_is_shared_by_processes(tmp_path: Path) -> None:
     path = tmp_path / "responses.db"
-    writers = [child(path, "put", *("p%d_%d" % (n, i) for i in range(30))) for n in range(4)]        # they also make the file at once
+    writers = [
+        child(path, "put", *(f"p{n}_{i}" for i in range(30))) for n in range(4)
+    ]  # they also make the file at once
     for writer in writers:
         assert len(writer.communicate(timeout=60)[0].split()) == 30 and writer.returncode == 0
     store = open_store("sqlite", str(path))
     for n in range(4):
-        assert await store.get("p%d_29" % n) is not None
+        assert await store.get(f"p{n}_29") is not None
     await store.put("mine", {"n": "from the parent"})
     with child(path, "get", "mine", "p0_0", "nobody") as reader:
         assert reader.communicate(timeout=60)[0].splitlines() == ["from the parent", "p0_0", "None"]
@@ -369,7 +396,7 @@ async def test_redis_that_does_not_answer(redis_url: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    store = open_store("redis", url="redis://user:hush@127.0.0.1:%d/0" % port)
+    store = open_store("redis", url=f"redis://user:hush@127.0.0.1:{port}/0")
     began = time.perf_counter()
     for work in (store.get("resp_1"), store.put("resp_1", {}), store.delete("resp_1")):
         with pytest.raises(StoreError, match="redis store redis://127.0.0.1") as caught:
@@ -381,6 +408,7 @@ async def test_redis_that_does_not_answer(redis_url: str) -> None:
 
 async def test_redis_keys_are_prefixed_and_expire(redis_url: str) -> None:
     import redis.asyncio as redis
+
     store = open_store("redis", url=redis_url, ttl=60)
     await store.put("resp_key", {"n": 1})
     client = redis.Redis.from_url(redis_url)
@@ -401,7 +429,10 @@ def test_redis_needs_a_url_and_a_package(monkeypatch: pytest.MonkeyPatch, redis_
         open_store("redis", url=redis_url)
 
 
-@pytest.mark.parametrize("kind,path,url", [("disk", None, None), ("sqlite", None, None), ("sqlite", "", None), ("redis", None, None)])
+@pytest.mark.parametrize(
+    "kind,path,url",
+    [("disk", None, None), ("sqlite", None, None), ("sqlite", "", None), ("redis", None, None)],
+)
 def test_unknown_kind(kind: str, path: str, url: str) -> None:
     with pytest.raises(ConfigError, match="kind must be"):
         open_store(kind, path, url)
@@ -427,7 +458,7 @@ class SlowStore(MemoryStore):
 
 async def test_a_slow_store_holds_nobody_up() -> None:
     slow = SlowStore()
-    store = PatientStore(slow, patience=0.05)
+    store = WriteBehindStore(slow, patience=0.05)
     began = time.perf_counter()
     assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
     assert await store.keep("resp_1", {"n": 2}) == "not stored yet: the store is slow"
@@ -441,7 +472,7 @@ async def test_a_slow_store_holds_nobody_up() -> None:
 
 async def test_what_waits_is_written_in_order_before_the_end() -> None:
     slow = SlowStore()
-    store = PatientStore(slow, patience=0.0)
+    store = WriteBehindStore(slow, patience=0.0)
     for n in range(5):
         await store.keep("resp_1", {"n": n})
     changed = asyncio.ensure_future(store.update("resp_1", lambda record: {"n": record["n"] + 10}))
@@ -453,7 +484,7 @@ async def test_what_waits_is_written_in_order_before_the_end() -> None:
 
 async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> None:
     slow = SlowStore()
-    store = PatientStore(slow, patience=0.05)
+    store = WriteBehindStore(slow, patience=0.05)
     slow.failure = [StoreError("disk full"), StoreError("disk full")]
     assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
     expect_log("resp_1 was not stored: disk full")
@@ -466,6 +497,6 @@ async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> N
 
 async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rproxy.store.write_behind.MOST", 3)
-    store = PatientStore(SlowStore(), patience=0.0)
-    warnings = [await store.keep("resp_%d" % n, {}) for n in range(5)]
+    store = WriteBehindStore(SlowStore(), patience=0.0)
+    warnings = [await store.keep(f"resp_{n}", {}) for n in range(5)]
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]

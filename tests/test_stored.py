@@ -1,4 +1,5 @@
 """Responses after their request: read, listed, replayed, deleted; and those that run in the background. Real processes and sockets."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,6 +23,7 @@ SLOW = [say("one "), sleep(0.3), say("two "), sleep(0.3), say("three")]
 def sdk() -> Any:
     pytest.importorskip("openai")
     from openai.types import responses
+
     return responses
 
 
@@ -30,24 +32,48 @@ async def test_read_and_delete(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[think("Hm."), say("Hello.")]]
         made = await api("POST", "/responses", HI)
-        assert await api("GET", "/responses/%s?include[]=reasoning.encrypted_content" % made["id"]) == made
+        assert (
+            await api("GET", "/responses/{}?include[]=reasoning.encrypted_content".format(made["id"])) == made
+        )
         valid(sdk().Response, made)
-        assert await api("DELETE", "/responses/" + made["id"]) == {"id": made["id"], "object": "response", "deleted": True}
-        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("GET", "?stream=true"), ("POST", "/cancel")):
-            refused = await api(method, "/responses/" + made["id"] + path, None if method != "POST" else {}, expect=404)
+        assert await api("DELETE", "/responses/" + made["id"]) == {
+            "id": made["id"],
+            "object": "response",
+            "deleted": True,
+        }
+        for method, path in (
+            ("GET", ""),
+            ("DELETE", ""),
+            ("GET", "/input_items"),
+            ("GET", "?stream=true"),
+            ("POST", "/cancel"),
+        ):
+            refused = await api(
+                method, "/responses/" + made["id"] + path, None if method != "POST" else {}, expect=404
+            )
             assert made["id"] in refused["message"]
-        assert (await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, 400))["code"] == "previous_response_not_found"
+        assert (await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, 400))[
+            "code"
+        ] == "previous_response_not_found"
 
 
 NOWHERE = ("resp_nobody", "..%2F..%2Fetc", "x" * 300, "resp_1-alive", "conv_1", "a%00b", "*", "%F0%9F%8E%AF")
 
 
 async def test_ids_that_lead_nowhere(tmp_path: Path) -> None:
-    async with site(tmp_path, more="store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")) as (_, api, _p):
+    async with site(tmp_path, more="store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")) as (
+        _,
+        api,
+        _p,
+    ):
         for name in NOWHERE:
             for method in ("GET", "DELETE"):
-                assert (await api(method, "/responses/" + name, expect=404))["type"] == "invalid_request_error"
-                assert (await api(method, "/conversations/" + name, expect=404))["type"] == "invalid_request_error"
+                assert (await api(method, "/responses/" + name, expect=404))[
+                    "type"
+                ] == "invalid_request_error"
+                assert (await api(method, "/conversations/" + name, expect=404))[
+                    "type"
+                ] == "invalid_request_error"
             await api("POST", "/responses", {**HI, "previous_response_id": name}, expect=400)
 
 
@@ -60,7 +86,10 @@ async def test_store_false_leaves_nothing(tmp_path: Path) -> None:
         refused = await api("POST", "/responses", {**HI, "previous_response_id": made["id"]}, expect=400)
         assert refused["code"] == "previous_response_not_found"
         reference = {"type": "item_reference", "id": made["output"][0]["id"]}
-        assert "not found" in (await api("POST", "/responses", {**HI, "input": [reference]}, expect=404))["message"]
+        assert (
+            "not found"
+            in (await api("POST", "/responses", {**HI, "input": [reference]}, expect=404))["message"]
+        )
 
 
 async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> None:
@@ -71,34 +100,64 @@ async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> Non
         running = await one("POST", "/responses", {**HI, "background": True})
         talk = await one("POST", "/conversations", {})
         for name in (made["id"], running["id"]):
-            for method, path in (("GET", ""), ("GET", "?stream=true"), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")):
-                await two(method, "/responses/%s%s" % (name, path), {} if method == "POST" else None, expect=404)
+            for method, path in (
+                ("GET", ""),
+                ("GET", "?stream=true"),
+                ("GET", "/input_items"),
+                ("POST", "/cancel"),
+                ("DELETE", ""),
+            ):
+                await two(method, f"/responses/{name}{path}", {} if method == "POST" else None, expect=404)
         await two("GET", "/conversations/" + talk["id"], expect=404)
-        await two("POST", "/conversations/%s/items" % talk["id"], {"items": []}, expect=404)
+        await two("POST", "/conversations/{}/items".format(talk["id"]), {"items": []}, expect=404)
         await two("POST", "/responses", {**HI, "conversation": talk["id"]}, expect=404)
         await two("POST", "/responses", {**HI, "previous_response_id": made["id"]}, expect=400)
-        await two("POST", "/responses", {**HI, "input": [{"type": "item_reference", "id": made["output"][0]["id"]}]}, expect=404)
+        await two(
+            "POST",
+            "/responses",
+            {**HI, "input": [{"type": "item_reference", "id": made["output"][0]["id"]}]},
+            expect=404,
+        )
         await Api(api.base_url, "wrong")("GET", "/responses/" + made["id"], expect=401)
         assert (await one("GET", "/responses/" + made["id"]))["id"] == made["id"]
-        assert (await one.until(running["id"], "completed"))["output"][0]["content"][0]["text"] == "one two three"
+        assert (await one.until(running["id"], "completed"))["output"][0]["content"][0][
+            "text"
+        ] == "one two three"
 
 
 async def test_input_items_are_the_whole_past_in_pages(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[think("Call."), call("f", "c1")], [say("Done.")]]
-        said = [{"role": "user", "content": "Do it"}, {"role": "assistant", "content": "What?"}, {"role": "user", "content": [
-            {"type": "input_text", "text": "This"}]}]
+        said = [
+            {"role": "user", "content": "Do it"},
+            {"role": "assistant", "content": "What?"},
+            {"role": "user", "content": [{"type": "input_text", "text": "This"}]},
+        ]
         first = await api("POST", "/responses", {"model": MODEL, "input": said, "tools": [TOOL]})
-        second = await api("POST", "/responses", {"model": MODEL, "tools": [TOOL], "previous_response_id": first["id"],
-                                                  "input": [{"type": "function_call_output", "call_id": "c1", "output": "ok"}]})
-        listed = await api("GET", "/responses/%s/input_items?order=asc" % second["id"])
+        second = await api(
+            "POST",
+            "/responses",
+            {
+                "model": MODEL,
+                "tools": [TOOL],
+                "previous_response_id": first["id"],
+                "input": [{"type": "function_call_output", "call_id": "c1", "output": "ok"}],
+            },
+        )
+        listed = await api("GET", "/responses/{}/input_items?order=asc".format(second["id"]))
         valid(sdk().ResponseItemList, listed)
         kinds = [(item["type"], item.get("role")) for item in listed["data"]]
-        assert kinds == [("message", "user"), ("message", "assistant"), ("message", "user"), ("reasoning", None), ("function_call", None),
-                         ("function_call_output", None)]
+        assert kinds == [
+            ("message", "user"),
+            ("message", "assistant"),
+            ("message", "user"),
+            ("reasoning", None),
+            ("function_call", None),
+            ("function_call_output", None),
+        ]
         ids = [item["id"] for item in listed["data"]]
         assert len(set(ids)) == 6 and ids[3:5] == [item["id"] for item in first["output"]]
-        path, pages, after = "/responses/%s/input_items?limit=4" % second["id"], [], ""
+        path, pages, after = "/responses/{}/input_items?limit=4".format(second["id"]), [], ""
         for _ in range(2):
             page = await api("GET", path + after)
             pages.append([item["id"] for item in page["data"]])
@@ -107,7 +166,9 @@ async def test_input_items_are_the_whole_past_in_pages(tmp_path: Path) -> None:
         assert pages == [ids[:1:-1], ids[1::-1]] and page["has_more"] is False
         assert [i["id"] for i in (await api("GET", path + "&before=" + ids[4]))["data"]] == [ids[5]]
         for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=nobody"):
-            assert (await api("GET", "/responses/%s/input_items?%s" % (second["id"], query), expect=400))["param"] == query.split("=")[0]
+            assert (await api("GET", "/responses/{}/input_items?{}".format(second["id"], query), expect=400))[
+                "param"
+            ] == query.split("=")[0]
         # an item of the input can be referred to by the id that it got
         provider.turns += [[say("Yes.")]]
         await api("POST", "/responses", {"model": MODEL, "input": [{"id": ids[0]}]})
@@ -116,10 +177,14 @@ async def test_input_items_are_the_whole_past_in_pages(tmp_path: Path) -> None:
 
 async def test_the_events_of_a_stored_response(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[think("Both."), say("I look.\n\u00fc"), call("f", "c1", 0, a="x" * 40), call("f", "c2", 1)]]
-        live = await api.events("POST", "/responses", {**HI, "tools": [TOOL], "stream": True, "reasoning": {"summary": "auto"}})
+        provider.turns += [
+            [think("Both."), say("I look.\n\u00fc"), call("f", "c1", 0, a="x" * 40), call("f", "c2", 1)]
+        ]
+        live = await api.events(
+            "POST", "/responses", {**HI, "tools": [TOOL], "stream": True, "reasoning": {"summary": "auto"}}
+        )
         response = check_stream(live)
-        path = "/responses/%s?stream=true" % response["id"]
+        path = "/responses/{}?stream=true".format(response["id"])
         again = await api.events("GET", path)
         assert check_stream(again) == response
         for event in again:
@@ -128,7 +193,7 @@ async def test_the_events_of_a_stored_response(tmp_path: Path) -> None:
         # the numbers of the first stream were others: who comes back in the middle of it gets its end, and who has the end nothing
         last = live[-1]["sequence_number"]
         assert await api.events("GET", path + "&starting_after=5") == [{**again[-1], "sequence_number": last}]
-        assert await api.events("GET", path + "&starting_after=%d" % last) == []
+        assert await api.events("GET", path + f"&starting_after={last}") == []
         assert (await api("GET", path + "&starting_after=soon", expect=400))["param"] == "starting_after"
 
 
@@ -144,11 +209,20 @@ async def test_a_response_in_the_background(tmp_path: Path) -> None:
         seen = await api.until(made["id"], "in_progress")
         valid(sdk().Response, seen)
         done = await api.until(made["id"], "completed")
-        assert done["output"][-1]["content"][0]["text"] == "one two three" and done["created_at"] == made["created_at"]
+        assert (
+            done["output"][-1]["content"][0]["text"] == "one two three"
+            and done["created_at"] == made["created_at"]
+        )
         follower = await api("POST", "/responses", {**HI, "previous_response_id": made["id"]})
-        assert follower["output"][0]["content"][0]["text"] == "Next." and len(provider.requests[1]["messages"]) == 3
-        assert (await api("POST", "/responses/%s/cancel" % made["id"], {}))["status"] == "completed"
-        assert "background" in (await api("POST", "/responses/%s/cancel" % follower["id"], {}, expect=400))["message"]
+        assert (
+            follower["output"][0]["content"][0]["text"] == "Next."
+            and len(provider.requests[1]["messages"]) == 3
+        )
+        assert (await api("POST", "/responses/{}/cancel".format(made["id"]), {}))["status"] == "completed"
+        assert (
+            "background"
+            in (await api("POST", "/responses/{}/cancel".format(follower["id"]), {}, expect=400))["message"]
+        )
 
 
 def well_formed(events: List[Json], status: str = "completed") -> Json:
@@ -171,15 +245,17 @@ async def test_a_background_stream_is_resumed_where_it_broke_off(tmp_path: Path)
         reader, writer = await api.post_and_keep("/responses", {**HI, "background": True, "stream": True})
         while b"two" not in got:
             got += await reader.read(65536)
-        writer.transport.abort()                             # the connection is lost
+        writer.transport.abort()  # the connection is lost
         first = [line for line in got.split(b"\n") if line.startswith(b"data: {")]
         response_id = got.split(b'"id":"')[1].split(b'"')[0].decode()
-        path = "/responses/%s?stream=true" % response_id
-        rest, whole = await asyncio.gather(api.events("GET", path + "&starting_after=%d" % (len(first) - 1)), api.events("GET", path))
+        path = f"/responses/{response_id}?stream=true"
+        rest, whole = await asyncio.gather(
+            api.events("GET", path + f"&starting_after={len(first) - 1}"), api.events("GET", path)
+        )
         response = well_formed(whole)
-        assert rest == whole[len(first):] and len(provider.requests) == 1 and provider.gone == 0
+        assert rest == whole[len(first) :] and len(provider.requests) == 1 and provider.gone == 0
         assert response["output"][0]["content"][0]["text"] == "one two three"
-        assert await api.events("GET", path) == whole        # also when it has ended
+        assert await api.events("GET", path) == whole  # also when it has ended
         assert await api("GET", "/responses/" + response_id) == response
 
 
@@ -200,16 +276,16 @@ async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[say("Once"), sleep(30)], [say("Twice"), sleep(30)]]
         first = await api("POST", "/responses", {**HI, "background": True})
-        stream = asyncio.ensure_future(api.events("GET", "/responses/%s?stream=true" % first["id"]))
+        stream = asyncio.ensure_future(api.events("GET", "/responses/{}?stream=true".format(first["id"])))
         await api.until(first["id"], "in_progress")
         await asyncio.sleep(0.3)
-        cancelled = await Api(api.base_url)("POST", "/responses/%s/cancel" % first["id"], {})
+        cancelled = await Api(api.base_url)("POST", "/responses/{}/cancel".format(first["id"]), {})
         valid(sdk().Response, cancelled)
         assert cancelled["status"] == "cancelled" and provider.gone == 1
         events = await stream
         assert well_formed(events, "cancelled") == cancelled and events[-1]["type"] == "response.incomplete"
         assert await api("GET", "/responses/" + first["id"]) == cancelled
-        assert await api("POST", "/responses/%s/cancel" % first["id"], {}) == cancelled
+        assert await api("POST", "/responses/{}/cancel".format(first["id"]), {}) == cancelled
         second = await api("POST", "/responses", {**HI, "background": True})
         await api.until(second["id"], "in_progress")
         await api("DELETE", "/responses/" + second["id"])
@@ -223,10 +299,22 @@ async def test_a_background_turn_that_fails(tmp_path: Path) -> None:
         provider.turns += [[error(402, "Insufficient Balance")]]
         made = await api("POST", "/responses", {**HI, "background": True})
         failed = await api.until(made["id"], "failed")
-        assert failed["error"]["code"] == "insufficient_quota" and "Insufficient Balance" in failed["error"]["message"]
-        assert (await api.events("GET", "/responses/%s?stream=true" % made["id"]))[-1]["type"] == "response.failed"
-        for wrong, param in (({"store": False}, "store"), ({"input": 5}, "input"), ({"input": None}, "input"), ({"model": ""}, "model")):
-            assert (await api("POST", "/responses", {**HI, "background": True, **wrong}, expect=400))["param"] == param
+        assert (
+            failed["error"]["code"] == "insufficient_quota"
+            and "Insufficient Balance" in failed["error"]["message"]
+        )
+        assert (await api.events("GET", "/responses/{}?stream=true".format(made["id"])))[-1][
+            "type"
+        ] == "response.failed"
+        for wrong, param in (
+            ({"store": False}, "store"),
+            ({"input": 5}, "input"),
+            ({"input": None}, "input"),
+            ({"model": ""}, "model"),
+        ):
+            assert (await api("POST", "/responses", {**HI, "background": True, **wrong}, expect=400))[
+                "param"
+            ] == param
 
 
 async def test_what_runs_when_the_server_stops_is_told_as_failed(tmp_path: Path) -> None:
@@ -250,14 +338,25 @@ async def test_input_tokens(tmp_path: Path) -> None:
             counts.append(counted["input_tokens"])
         assert api.headers["x-rproxy-estimate"] == "input_tokens"
         assert 3 <= counts[0] <= 20 and 900 <= counts[1] <= 1400 and 500 <= counts[2] <= 1100
-        more = await api("POST", "/responses/input_tokens", {"input": "Say hello.", "tools": [TOOL], "instructions": "Be brief."})
+        more = await api(
+            "POST",
+            "/responses/input_tokens",
+            {"input": "Say hello.", "tools": [TOOL], "instructions": "Be brief."},
+        )
         assert more["input_tokens"] > counts[0]
-        assert (await api("POST", "/responses/input_tokens", {"model": "nobody", "input": 5}, expect=400))["param"] == "input"
+        assert (await api("POST", "/responses/input_tokens", {"model": "nobody", "input": 5}, expect=400))[
+            "param"
+        ] == "input"
         assert provider.requests == []
 
 
-BAD_METADATA = [({str(n): "v" for n in range(17)}, "16 pairs"), ({"k" * 65: "v"}, "64"), ({"k": "v" * 513}, "512"), ({"k": 1}, "strings"),
-                (["k"], "object")]
+BAD_METADATA = [
+    ({str(n): "v" for n in range(17)}, "16 pairs"),
+    ({"k" * 65: "v"}, "64"),
+    ({"k": "v" * 513}, "512"),
+    ({"k": 1}, "strings"),
+    (["k"], "object"),
+]
 
 
 async def test_metadata_is_bounded(tmp_path: Path) -> None:
@@ -271,29 +370,47 @@ async def test_metadata_is_bounded(tmp_path: Path) -> None:
 # ---- the real SDK -------------------------------------------------------------------------------------------------------------
 async def test_the_sdk_polls_resumes_and_keeps_a_conversation(tmp_path: Path) -> None:
     openai = pytest.importorskip("openai")
-    async with site(tmp_path) as (provider, api, _), openai.AsyncOpenAI(base_url=api.base_url, api_key="any", max_retries=0) as client:
+    async with (
+        site(tmp_path) as (provider, api, _),
+        openai.AsyncOpenAI(base_url=api.base_url, api_key="any", max_retries=0) as client,
+    ):
         provider.turns += [SLOW, [say("Hi Ann.")], [say("Ann.")], [say("x"), sleep(30)]]
         seen: List[Any] = []
         stream = await client.responses.create(model=MODEL, input="hi", background=True, stream=True)
         while len(seen) < 8:
             seen.append(await stream.__anext__())
-        await stream.close()                                 # the rest comes from a second one
+        await stream.close()  # the rest comes from a second one
         response_id, last = seen[0].response.id, seen[-1].sequence_number
         async for event in await client.responses.retrieve(response_id, stream=True, starting_after=last):
             seen.append(event)
         assert [event.sequence_number for event in seen] == list(range(len(seen)))
-        assert "".join(event.delta for event in seen if event.type == "response.output_text.delta") == "one two three"
+        assert (
+            "".join(event.delta for event in seen if event.type == "response.output_text.delta")
+            == "one two three"
+        )
         assert (await client.responses.retrieve(response_id)).output_text == "one two three"
-        talk = await client.conversations.create(items=[{"type": "message", "role": "user", "content": "I am Ann."}], metadata={"a": "b"})
+        talk = await client.conversations.create(
+            items=[{"type": "message", "role": "user", "content": "I am Ann."}], metadata={"a": "b"}
+        )
         await client.responses.create(model=MODEL, input="Hello", conversation=talk.id)
         response = await client.responses.create(model=MODEL, input="Who am I?", conversation=talk.id)
         assert response.conversation.id == talk.id and response.output_text == "Ann."
         items = [item async for item in client.conversations.items.list(talk.id, limit=2, order="asc")]
-        assert [item.content[0].text for item in items] == ["I am Ann.", "Hello", "Hi Ann.", "Who am I?", "Ann."]
-        assert [item.id async for item in client.responses.input_items.list(response.id, limit=3)] == [item.id for item in items[-2::-1]]
+        assert [item.content[0].text for item in items] == [
+            "I am Ann.",
+            "Hello",
+            "Hi Ann.",
+            "Who am I?",
+            "Ann.",
+        ]
+        assert [item.id async for item in client.responses.input_items.list(response.id, limit=3)] == [
+            item.id for item in items[-2::-1]
+        ]
         assert (await client.conversations.delete(talk.id)).deleted
         running = await client.responses.create(model=MODEL, input="hi", background=True)
-        assert running.status == "queued" and (await client.responses.cancel(running.id)).status == "cancelled"
+        assert (
+            running.status == "queued" and (await client.responses.cancel(running.id)).status == "cancelled"
+        )
         await client.responses.delete(running.id)
         with pytest.raises(openai.NotFoundError):
             await client.responses.retrieve(running.id)

@@ -1,4 +1,5 @@
 """Chunks in, events out. Every stream here passes the grammar checker (see ``stream_tools.Turn``)."""
+
 from __future__ import annotations
 
 import json
@@ -13,37 +14,92 @@ from rproxy.convert.events.converter import Failure, StreamConverter
 Json = Dict[str, Any]
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-NO_USAGE = {"input_tokens": 0, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 0,
-            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0}
+NO_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 0,
+}
 PATCH = {"tools": [{"type": "custom", "name": "apply_patch"}]}
 
 
 # ---- the choreography of each kind
-MESSAGE = ["output_item.added", "content_part.added", "output_text.delta Hel", "output_text.delta lo", "output_text.done Hello",
-           "content_part.done", "output_item.done"]
-REFUSAL = ["output_item.added", "content_part.added", "refusal.delta N", "refusal.delta o.", "refusal.done No.", "content_part.done",
-           "output_item.done"]
-SUMMARY = ["output_item.added", "reasoning_summary_part.added", "reasoning_summary_text.delta Hm", "reasoning_summary_text.done Hm",
-           "reasoning_summary_part.done", "output_item.done"]
-CONTENT = ["output_item.added", "content_part.added", "reasoning_text.delta Hm", "reasoning_text.done Hm", "content_part.done",
-           "output_item.done"]
-CALL = ["output_item.added", 'function_call_arguments.delta {"a"', "function_call_arguments.delta :1}",
-        'function_call_arguments.done {"a":1}', "output_item.done"]
-CUSTOM = ["output_item.added", "custom_tool_call_input.delta one", "custom_tool_call_input.delta \ntwo",
-          "custom_tool_call_input.done one\ntwo", "output_item.done"]
+MESSAGE = [
+    "output_item.added",
+    "content_part.added",
+    "output_text.delta Hel",
+    "output_text.delta lo",
+    "output_text.done Hello",
+    "content_part.done",
+    "output_item.done",
+]
+REFUSAL = [
+    "output_item.added",
+    "content_part.added",
+    "refusal.delta N",
+    "refusal.delta o.",
+    "refusal.done No.",
+    "content_part.done",
+    "output_item.done",
+]
+SUMMARY = [
+    "output_item.added",
+    "reasoning_summary_part.added",
+    "reasoning_summary_text.delta Hm",
+    "reasoning_summary_text.done Hm",
+    "reasoning_summary_part.done",
+    "output_item.done",
+]
+CONTENT = [
+    "output_item.added",
+    "content_part.added",
+    "reasoning_text.delta Hm",
+    "reasoning_text.done Hm",
+    "content_part.done",
+    "output_item.done",
+]
+CALL = [
+    "output_item.added",
+    'function_call_arguments.delta {"a"',
+    "function_call_arguments.delta :1}",
+    'function_call_arguments.done {"a":1}',
+    "output_item.done",
+]
+CUSTOM = [
+    "output_item.added",
+    "custom_tool_call_input.delta one",
+    "custom_tool_call_input.delta \ntwo",
+    "custom_tool_call_input.done one\ntwo",
+    "output_item.done",
+]
 
 
-@pytest.mark.parametrize("chunks, options, script", [
-    ([text("Hel"), text("lo")], {}, MESSAGE),
-    ([delta(refusal="N"), delta(refusal="o.")], {}, REFUSAL),
-    ([think("Hm")], {}, SUMMARY),
-    ([think("Hm")], {"reasoning": "content"}, CONTENT),
-    ([call(0, '{"a"', "c1", "f"), call(0, ":1}")], {}, CALL),
-    ([call(0, '{"input": "one', "c1", "apply_patch"), call(0, '\\ntwo"}')], {"request": PATCH}, CUSTOM),
-    ([think("Hm"), text("Hel"), text("lo")], {}, SUMMARY + MESSAGE),
-    ([], {}, []),
-    ([text(""), think("")], {}, []),
-], ids=["message", "refusal", "summary", "content", "call", "custom", "reasoning-message", "nothing", "empty"])
+@pytest.mark.parametrize(
+    "chunks, options, script",
+    [
+        ([text("Hel"), text("lo")], {}, MESSAGE),
+        ([delta(refusal="N"), delta(refusal="o.")], {}, REFUSAL),
+        ([think("Hm")], {}, SUMMARY),
+        ([think("Hm")], {"reasoning": "content"}, CONTENT),
+        ([call(0, '{"a"', "c1", "f"), call(0, ":1}")], {}, CALL),
+        ([call(0, '{"input": "one', "c1", "apply_patch"), call(0, '\\ntwo"}')], {"request": PATCH}, CUSTOM),
+        ([think("Hm"), text("Hel"), text("lo")], {}, SUMMARY + MESSAGE),
+        ([], {}, []),
+        ([text(""), think("")], {}, []),
+    ],
+    ids=[
+        "message",
+        "refusal",
+        "summary",
+        "content",
+        "call",
+        "custom",
+        "reasoning-message",
+        "nothing",
+        "empty",
+    ],
+)
 def test_choreography(chunks: List[Json], options: Json, script: List[str]) -> None:
     turn = Turn(*chunks, end("stop", USAGE), **options)
     assert turn.script() == script
@@ -51,25 +107,54 @@ def test_choreography(chunks: List[Json], options: Json, script: List[str]) -> N
 
 
 def test_the_items_of_each_kind() -> None:
-    turn = Turn(think("Hm"), text("Hi"), delta(refusal="No."), call(0, "{}", "c1", "f"),
-                call(1, '{"input":"x"}', "c2", "apply_patch"), end("tool_calls"), request=PATCH)
+    turn = Turn(
+        think("Hm"),
+        text("Hi"),
+        delta(refusal="No."),
+        call(0, "{}", "c1", "f"),
+        call(1, '{"input":"x"}', "c2", "apply_patch"),
+        end("tool_calls"),
+        request=PATCH,
+    )
     assert turn.output == [
-        {"id": "rs_%s0000" % STEM, "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]},
-        {"id": "msg_%s0001" % STEM, "type": "message", "status": "completed", "role": "assistant",
-         "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}]},
-        {"id": "msg_%s0002" % STEM, "type": "message", "status": "completed", "role": "assistant",
-         "content": [{"type": "refusal", "refusal": "No."}]},
-        {"id": "fc_%s0003" % STEM, "type": "function_call", "status": "completed", "call_id": "c1", "name": "f",
-         "arguments": "{}"},
-        {"id": "ctc_%s0004" % STEM, "type": "custom_tool_call", "status": "completed", "call_id": "c2", "name": "apply_patch",
-         "input": "x"},
+        {"id": f"rs_{STEM}0000", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]},
+        {
+            "id": f"msg_{STEM}0001",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hi", "annotations": [], "logprobs": []}],
+        },
+        {
+            "id": f"msg_{STEM}0002",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "refusal", "refusal": "No."}],
+        },
+        {
+            "id": f"fc_{STEM}0003",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": "c1",
+            "name": "f",
+            "arguments": "{}",
+        },
+        {
+            "id": f"ctc_{STEM}0004",
+            "type": "custom_tool_call",
+            "status": "completed",
+            "call_id": "c2",
+            "name": "apply_patch",
+            "input": "x",
+        },
     ]
 
 
 def test_raw_reasoning_item() -> None:
     turn = Turn(think("Hm"), end(), reasoning="content")
     content = [{"type": "reasoning_text", "text": "Hm"}]
-    assert turn.output == [{"id": "rs_%s0000" % STEM, "type": "reasoning", "summary": [], "content": content}]
+    assert turn.output == [{"id": f"rs_{STEM}0000", "type": "reasoning", "summary": [], "content": content}]
 
 
 def test_refusal_as_text() -> None:
@@ -86,33 +171,70 @@ def test_a_tool_whose_call_does_not_stream() -> None:
 
 
 # ---- order
-@pytest.mark.parametrize("chunks, expected", [
-    # a kind that comes back is a new item
-    ([text("a"), think("r1"), text("b"), think("r2")], [("message", "a"), ("reasoning", "r1"), ("message", "b"), ("reasoning", "r2")]),
-    # parallel calls, their fragments interleaved
-    ([call(0, '{"a":', "c1", "f"), call(1, '{"b":', "c2", "g"), call(0, "1}"), call(1, "2}")],
-     [("function_call", '{"a":1}'), ("function_call", '{"b":2}')]),
-    # text waits for the call before it
-    ([think("r1"), text("a"), call(0, "{", "c1", "f"), call(1, "{}", "c2", "g"), text("b"), call(0, "}"), text("c")],
-     [("reasoning", "r1"), ("message", "a"), ("function_call", "{}"), ("function_call", "{}"), ("message", "bc")]),
-    ([call(0, "{", "c1", "f"), text("a"), think("r"), text("b"), call(0, "}")],
-     [("function_call", "{}"), ("message", "a"), ("reasoning", "r"), ("message", "b")]),
-    # a call without arguments closes at the end
-    ([call(0, None, "c1", "f"), call(1, None, "c2", "g"), text("a")], [("function_call", "{}"), ("function_call", "{}"), ("message", "a")]),
-    # not an object: may go on until the end
-    ([call(0, "12", "c1", "f"), text("a"), call(0, "3")], [("function_call", "123"), ("message", "a")]),
-    ([call(0, "[1]", "c1", "f"), text("a"), call(0, " ")], [("function_call", "[1] "), ("message", "a")]),
-    # what comes for a closed call is dropped
-    ([call(0, "{}", "c1", "f"), text("a"), call(0, " "), text("b")], [("function_call", "{}"), ("message", "ab")]),
-    # braces and quotes in strings
-    ([call(0, '{"a":"}\\', "c1", "f"), text("a"), call(0, '"{"'), call(0, "}")], [("function_call", '{"a":"}\\"{"}'), ("message", "a")]),
-    ([call(0, '{"a":[{"b":"\\\\"}]', "c1", "f"), text("a"), call(0, "}"), text("b")],
-     [("function_call", '{"a":[{"b":"\\\\"}]}'), ("message", "ab")]),
-    # broken arguments go through as they are
-    ([call(0, '{"a": tru', "c1", "f")], [("function_call", '{"a": tru')]),
-    ([call(0, '"\\', "c1", "f"), call(0, "n")], [("function_call", '"\\n')]),
-    ([call(0, '{\\n}', "c1", "f"), text("a")], [("function_call", '{\\n}'), ("message", "a")]),
-])
+@pytest.mark.parametrize(
+    "chunks, expected",
+    [
+        # a kind that comes back is a new item
+        (
+            [text("a"), think("r1"), text("b"), think("r2")],
+            [("message", "a"), ("reasoning", "r1"), ("message", "b"), ("reasoning", "r2")],
+        ),
+        # parallel calls, their fragments interleaved
+        (
+            [call(0, '{"a":', "c1", "f"), call(1, '{"b":', "c2", "g"), call(0, "1}"), call(1, "2}")],
+            [("function_call", '{"a":1}'), ("function_call", '{"b":2}')],
+        ),
+        # text waits for the call before it
+        (
+            [
+                think("r1"),
+                text("a"),
+                call(0, "{", "c1", "f"),
+                call(1, "{}", "c2", "g"),
+                text("b"),
+                call(0, "}"),
+                text("c"),
+            ],
+            [
+                ("reasoning", "r1"),
+                ("message", "a"),
+                ("function_call", "{}"),
+                ("function_call", "{}"),
+                ("message", "bc"),
+            ],
+        ),
+        (
+            [call(0, "{", "c1", "f"), text("a"), think("r"), text("b"), call(0, "}")],
+            [("function_call", "{}"), ("message", "a"), ("reasoning", "r"), ("message", "b")],
+        ),
+        # a call without arguments closes at the end
+        (
+            [call(0, None, "c1", "f"), call(1, None, "c2", "g"), text("a")],
+            [("function_call", "{}"), ("function_call", "{}"), ("message", "a")],
+        ),
+        # not an object: may go on until the end
+        ([call(0, "12", "c1", "f"), text("a"), call(0, "3")], [("function_call", "123"), ("message", "a")]),
+        ([call(0, "[1]", "c1", "f"), text("a"), call(0, " ")], [("function_call", "[1] "), ("message", "a")]),
+        # what comes for a closed call is dropped
+        (
+            [call(0, "{}", "c1", "f"), text("a"), call(0, " "), text("b")],
+            [("function_call", "{}"), ("message", "ab")],
+        ),
+        # braces and quotes in strings
+        (
+            [call(0, '{"a":"}\\', "c1", "f"), text("a"), call(0, '"{"'), call(0, "}")],
+            [("function_call", '{"a":"}\\"{"}'), ("message", "a")],
+        ),
+        (
+            [call(0, '{"a":[{"b":"\\\\"}]', "c1", "f"), text("a"), call(0, "}"), text("b")],
+            [("function_call", '{"a":[{"b":"\\\\"}]}'), ("message", "ab")],
+        ),
+        # broken arguments go through as they are
+        ([call(0, '{"a": tru', "c1", "f")], [("function_call", '{"a": tru')]),
+        ([call(0, '"\\', "c1", "f"), call(0, "n")], [("function_call", '"\\n')]),
+        ([call(0, "{\\n}", "c1", "f"), text("a")], [("function_call", "{\\n}"), ("message", "a")]),
+    ],
+)
 def test_order(chunks: List[Json], expected: List[Any]) -> None:
     assert texts(Turn(*chunks, end("tool_calls")).output) == expected
 
@@ -120,14 +242,25 @@ def test_order(chunks: List[Json], expected: List[Any]) -> None:
 def test_an_open_call_streams_and_what_follows_does_not() -> None:
     stream = converter()
     stream.start()
-    assert types(stream.feed(call(0, "{", "c1", "f"))) == ["output_item.added", "function_call_arguments.delta"]
+    assert types(stream.feed(call(0, "{", "c1", "f"))) == [
+        "output_item.added",
+        "function_call_arguments.delta",
+    ]
     assert stream.feed(text("a")) == []
     assert stream.feed(call(1, "{}", "c2", "g")) == []
     assert types(stream.feed(call(0, "}"))) == [
-        "function_call_arguments.delta", "function_call_arguments.done", "output_item.done",
-        "output_item.added", "content_part.added", "output_text.delta", "output_text.done", "content_part.done",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
         "output_item.done",
-        "output_item.added", "function_call_arguments.delta"]
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+    ]
 
 
 def types(events: List[Json]) -> List[str]:
@@ -151,7 +284,7 @@ def test_an_id_that_comes_late() -> None:
 
 def test_ids_are_minted_where_the_provider_sends_none_or_one_twice() -> None:
     turn = Turn(call(0, "{}", None, "f"), call(1, None, "", "g"), end("tool_calls"))
-    assert [item["call_id"] for item in turn.output] == ["call_%s0001" % STEM[:24], "call_%s0003" % STEM[:24]]
+    assert [item["call_id"] for item in turn.output] == [f"call_{STEM[:24]}0001", f"call_{STEM[:24]}0003"]
 
 
 def test_an_unknown_tool_is_a_function() -> None:
@@ -161,7 +294,12 @@ def test_an_unknown_tool_is_a_function() -> None:
 
 def test_missing_arguments_are_an_empty_object_in_one_delta() -> None:
     turn = Turn(call(0, None, "c1", "f"), end("tool_calls"))
-    assert turn.script() == ["output_item.added", "function_call_arguments.delta {}", "function_call_arguments.done {}", "output_item.done"]
+    assert turn.script() == [
+        "output_item.added",
+        "function_call_arguments.delta {}",
+        "function_call_arguments.done {}",
+        "output_item.done",
+    ]
 
 
 def test_extra_content_is_kept_for_the_next_turn() -> None:
@@ -189,9 +327,15 @@ def test_sealed_reasoning() -> None:
 
 
 def test_details_go_into_the_item_that_is_open() -> None:
-    turn = Turn(think("r", reasoning_details=[{"type": "reasoning.text", "text": "r"}]),
-                delta(reasoning_details=[ENCRYPTED], tool_calls=[{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}]),
-                end(), seal=sealed)
+    turn = Turn(
+        think("r", reasoning_details=[{"type": "reasoning.text", "text": "r"}]),
+        delta(
+            reasoning_details=[ENCRYPTED],
+            tool_calls=[{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}],
+        ),
+        end(),
+        seal=sealed,
+    )
     assert turn.kinds == ["reasoning", "function_call"]
     assert unsealed(turn) == [{"text": "r", "details": [{"type": "reasoning.text", "text": "r"}, ENCRYPTED]}]
 
@@ -199,8 +343,12 @@ def test_details_go_into_the_item_that_is_open() -> None:
 @pytest.mark.parametrize("form", ["summary", "content"])
 def test_details_without_any_text(form: str) -> None:
     turn = Turn(delta(reasoning_details=[ENCRYPTED]), text("a"), end(), seal=sealed, reasoning=form)
-    assert turn.output[0] == {"id": "rs_%s0000" % STEM, "type": "reasoning", "summary": [],
-                              "encrypted_content": sealed({"text": "", "details": [ENCRYPTED]})}
+    assert turn.output[0] == {
+        "id": f"rs_{STEM}0000",
+        "type": "reasoning",
+        "summary": [],
+        "encrypted_content": sealed({"text": "", "details": [ENCRYPTED]}),
+    }
     assert turn.kinds == ["reasoning", "message"]
 
 
@@ -209,7 +357,13 @@ def test_details_that_nobody_wants_open_nothing() -> None:
 
 
 def test_each_detail_is_sealed_once() -> None:
-    turn = Turn(think("r1", reasoning_details=[{"n": 1}]), text("a"), delta(reasoning_details=[{"n": 2}]), end(), seal=sealed)
+    turn = Turn(
+        think("r1", reasoning_details=[{"n": 1}]),
+        text("a"),
+        delta(reasoning_details=[{"n": 2}]),
+        end(),
+        seal=sealed,
+    )
     assert unsealed(turn) == [{"text": "r1", "details": [{"n": 1}]}, {"text": "", "details": [{"n": 2}]}]
 
 
@@ -226,7 +380,12 @@ def with_logprobs(content: str, probabilities: Any) -> Json:
 
 
 def test_logprobs() -> None:
-    entry = {"token": "é", "logprob": -0.5, "bytes": [0xC3, 0xA9], "top_logprobs": [{"token": "x", "logprob": -1, "bytes": [120]}]}
+    entry = {
+        "token": "é",
+        "logprob": -0.5,
+        "bytes": [0xC3, 0xA9],
+        "top_logprobs": [{"token": "x", "logprob": -1, "bytes": [120]}],
+    }
     broken = {"content": [{"token": 1}, None, {"token": "b"}, {**entry, "top_logprobs": True}]}
     turn = Turn(with_logprobs("é", logprobs("é")), with_logprobs("b", broken), end(), logprobs=True)
     bare = {**entry, "top_logprobs": []}
@@ -238,51 +397,80 @@ def test_logprobs_that_nobody_asked_for() -> None:
     assert Turn(with_logprobs("a", logprobs("a")), end()).output[0]["content"][0]["logprobs"] == []
 
 
-CITATION = {"type": "url_citation", "url_citation": {
-    "url": "https://example.org", "title": "Example", "start_index": 0, "end_index": 4, "content": "..."}}
-CITED = {"type": "url_citation", "url": "https://example.org", "title": "Example", "start_index": 0, "end_index": 4}
+CITATION = {
+    "type": "url_citation",
+    "url_citation": {
+        "url": "https://example.org",
+        "title": "Example",
+        "start_index": 0,
+        "end_index": 4,
+        "content": "...",
+    },
+}
+CITED = {
+    "type": "url_citation",
+    "url": "https://example.org",
+    "title": "Example",
+    "start_index": 0,
+    "end_index": 4,
+}
 
 
-@pytest.mark.parametrize("chunks", [
-    [text("a"), delta(annotations=[CITATION])],
-    [text("a", annotations=[CITATION])],
-    [delta(annotations=[CITATION]), text("a")],
-    [think("r"), delta(annotations=[CITATION]), text("a")],
-    [call(0, "{", "c1", "f"), delta(annotations=[CITATION]), text("a"), call(0, "}")],
-])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [text("a"), delta(annotations=[CITATION])],
+        [text("a", annotations=[CITATION])],
+        [delta(annotations=[CITATION]), text("a")],
+        [think("r"), delta(annotations=[CITATION]), text("a")],
+        [call(0, "{", "c1", "f"), delta(annotations=[CITATION]), text("a"), call(0, "}")],
+    ],
+)
 def test_annotations(chunks: List[Json]) -> None:
     turn = Turn(*chunks, end())
     assert turn.output[-1]["content"][0]["annotations"] == [CITED]
     assert [event["annotation"] for event in turn.named("response.output_text.annotation.added")] == [CITED]
 
 
-@pytest.mark.parametrize("raw, expected", [
-    ("x", []), ({"type": "file", "file": {}}, []), ({"url_citation": {"title": "no url"}}, []),
-    ({"url_citation": {"url": "u", "title": None, "start_index": "0"}},
-     [{"type": "url_citation", "url": "u", "title": "", "start_index": 0, "end_index": 0}]),
-])
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ("x", []),
+        ({"type": "file", "file": {}}, []),
+        ({"url_citation": {"title": "no url"}}, []),
+        (
+            {"url_citation": {"url": "u", "title": None, "start_index": "0"}},
+            [{"type": "url_citation", "url": "u", "title": "", "start_index": 0, "end_index": 0}],
+        ),
+    ],
+)
 def test_annotations_of_any_shape(raw: Any, expected: List[Json]) -> None:
     assert Turn(text("a"), delta(annotations=[raw]), end()).output[0]["content"][0]["annotations"] == expected
 
 
 # ---- fences around JSON
-@pytest.mark.parametrize("pieces, expected", [
-    (["```json\n", '{"a":', "1}", "\n```"], '{"a":1}'),
-    (["``", "`js", "on", "\n{}", "\n", "``", "`", "\n"], "{}"),
-    (["\n```\n{}\n```\n\n"], "{}"),
-    (["```json\r\n{}\r\n```"], "{}"),
-    (['{"a":"```"}'], '{"a":"```"}'),
-    (["```json\n", '{"a":"``` ', 'x"}', "\n```"], '{"a":"``` x"}'),
-    (["```json\n{}", " \n "], "{} \n "),
-    (["``"], "``"),
-    ([" "], " "),
-    ([" " * 300, "```json\n{}\n```"], " " * 300 + "```json\n{}\n```"),
-    (["`a`"], "`a`"),
-    (["```json {}```"], "```json {}```"),
-])
+@pytest.mark.parametrize(
+    "pieces, expected",
+    [
+        (["```json\n", '{"a":', "1}", "\n```"], '{"a":1}'),
+        (["``", "`js", "on", "\n{}", "\n", "``", "`", "\n"], "{}"),
+        (["\n```\n{}\n```\n\n"], "{}"),
+        (["```json\r\n{}\r\n```"], "{}"),
+        (['{"a":"```"}'], '{"a":"```"}'),
+        (["```json\n", '{"a":"``` ', 'x"}', "\n```"], '{"a":"``` x"}'),
+        (["```json\n{}", " \n "], "{} \n "),
+        (["``"], "``"),
+        ([" "], " "),
+        ([" " * 300, "```json\n{}\n```"], " " * 300 + "```json\n{}\n```"),
+        (["`a`"], "`a`"),
+        (["```json {}```"], "```json {}```"),
+    ],
+)
 def test_fences(pieces: List[str], expected: str) -> None:
     assert texts(Turn(*map(text, pieces), end(), strip_fences=True).output) == [("message", expected)]
-    assert texts(Turn(*map(text, "".join(pieces)), end(), strip_fences=True).output) == [("message", expected)]
+    assert texts(Turn(*map(text, "".join(pieces)), end(), strip_fences=True).output) == [
+        ("message", expected)
+    ]
     assert texts(Turn(text("".join(pieces)), end(), strip_fences=True).output) == [("message", expected)]
 
 
@@ -291,15 +479,23 @@ def test_a_fence_alone_is_nothing() -> None:
 
 
 def test_fences_stay_in_reasoning() -> None:
-    assert texts(Turn(think("```json\n{}\n```"), end(), strip_fences=True).output) == [("reasoning", "```json\n{}\n```")]
+    assert texts(Turn(think("```json\n{}\n```"), end(), strip_fences=True).output) == [
+        ("reasoning", "```json\n{}\n```")
+    ]
 
 
 # ---- the end
-@pytest.mark.parametrize("finish, status, reason", [
-    ("stop", "completed", None), ("tool_calls", "completed", None), ("length", "incomplete", "max_output_tokens"),
-    ("content_filter", "incomplete", "content_filter"), ("model_context_window_exceeded", "incomplete", "max_output_tokens"),
-    (None, "completed", None),
-])
+@pytest.mark.parametrize(
+    "finish, status, reason",
+    [
+        ("stop", "completed", None),
+        ("tool_calls", "completed", None),
+        ("length", "incomplete", "max_output_tokens"),
+        ("content_filter", "incomplete", "content_filter"),
+        ("model_context_window_exceeded", "incomplete", "max_output_tokens"),
+        (None, "completed", None),
+    ],
+)
 def test_finish_reasons(finish: Optional[str], status: str, reason: Optional[str]) -> None:
     turn = Turn(text("a"), end(finish, USAGE))
     assert turn.final["status"] == status
@@ -314,22 +510,33 @@ def test_usage_is_always_there() -> None:
 
 
 def test_cached_tokens_as_the_configuration_wants_them() -> None:
-    usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 1}
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 1,
+        "prompt_cache_hit_tokens": 8,
+        "prompt_cache_miss_tokens": 1,
+    }
     assert Turn(end("stop", usage)).final["usage"]["input_tokens_details"]["cached_tokens"] == 8
     assert Turn(end("stop", usage), cached="sum").final["usage"]["input_tokens_details"]["cached_tokens"] == 9
 
 
-@pytest.mark.parametrize("chunks, expected", [
-    # a call cut in its arguments must not look like one
-    ([text("Ok"), call(0, '{"cmd": "rm ', "c1", "f")], [("message", "Ok")]),
-    ([call(0, None, "c1", "f")], []),
-    ([call(0, None, "c1", "")], []),
-    # one that is complete stays
-    ([call(0, "{}", "c1", "f"), call(1, "{", "c2", "g")], [("function_call", "{}")]),
-    ([call(0, "{}", "c1", "f")], [("function_call", "{}")]),
-    ([call(0, "{", "c1", "f"), call(1, "{}", "c2", "g"), text("a")], [("function_call", "{}"), ("message", "a")]),
-    ([call(0, "{}", None, "f"), text("a")], [("function_call", "{}"), ("message", "a")]),
-])
+@pytest.mark.parametrize(
+    "chunks, expected",
+    [
+        # a call cut in its arguments must not look like one
+        ([text("Ok"), call(0, '{"cmd": "rm ', "c1", "f")], [("message", "Ok")]),
+        ([call(0, None, "c1", "f")], []),
+        ([call(0, None, "c1", "")], []),
+        # one that is complete stays
+        ([call(0, "{}", "c1", "f"), call(1, "{", "c2", "g")], [("function_call", "{}")]),
+        ([call(0, "{}", "c1", "f")], [("function_call", "{}")]),
+        (
+            [call(0, "{", "c1", "f"), call(1, "{}", "c2", "g"), text("a")],
+            [("function_call", "{}"), ("message", "a")],
+        ),
+        ([call(0, "{}", None, "f"), text("a")], [("function_call", "{}"), ("message", "a")]),
+    ],
+)
 def test_calls_of_an_answer_that_was_cut(chunks: List[Json], expected: List[Any]) -> None:
     turn = Turn(*chunks, end("length"))
     assert texts(turn.output) == expected
@@ -351,8 +558,13 @@ FAILURES = [
     ([text("a"), end("error")], True, "server_error", "broke off", []),
     ([end("model_context_window_exceeded")], True, "context_length_exceeded", "context window", []),
     ([call(0, "{}", "c1", " "), end("tool_calls")], True, "server_error", "without a name", []),
-    ([text("Ok"), call(0, "{}", "k1", "ls"), {"error": {"message": "died"}}], True, "server_error", "reported an error",
-     [("message", "Ok")]),
+    (
+        [text("Ok"), call(0, "{}", "k1", "ls"), {"error": {"message": "died"}}],
+        True,
+        "server_error",
+        "reported an error",
+        [("message", "Ok")],
+    ),
 ]
 
 
@@ -368,7 +580,7 @@ def test_the_failure_carries_the_providers_own_words() -> None:
     stream = converter()
     stream.start()
     stream.feed({"error": {"message": "died"}})
-    failure = stream.verdict(False)
+    failure = stream.failure(False)
     assert isinstance(failure, Failure) and failure.raw == {"message": "died"}
 
 
@@ -383,9 +595,14 @@ def test_fail_tells_what_clients_look_at() -> None:
     events = stream.start() + stream.feed(text("a")) + stream.feed(end("stop", USAGE))
     events += stream.fail("rate_limit_exceeded", "Slow down.", type="rate_limit_error", param="model")
     final = check_stream(events)
-    assert final["error"] == {"code": "rate_limit_exceeded", "message": "Slow down.", "type": "rate_limit_error", "param": "model"}
+    assert final["error"] == {
+        "code": "rate_limit_exceeded",
+        "message": "Slow down.",
+        "type": "rate_limit_error",
+        "param": "model",
+    }
     assert final["usage"]["total_tokens"] == 5 and final["output"] == []
-    assert events[-2]["type"] == "response.output_text.delta"        # what is open stays open
+    assert events[-2]["type"] == "response.output_text.delta"  # what is open stays open
 
 
 def test_fail_without_usage() -> None:
@@ -396,13 +613,19 @@ def test_interrupt() -> None:
     stream = converter()
     events = stream.start() + stream.feed(think("r")) + stream.feed(text("a")) + stream.interrupt()
     final = check_stream(events)
-    assert final["incomplete_details"] == {"reason": "interrupted"} and texts(final["output"]) == [("reasoning", "r")]
+    assert final["incomplete_details"] == {"reason": "interrupted"} and texts(final["output"]) == [
+        ("reasoning", "r")
+    ]
     assert final["usage"] == NO_USAGE
     accepted, interrupted = events[-3:-1]
     assert (accepted["type"], accepted["response_id"]) == ("response.interrupt.accepted", final["id"])
     added = [event for event in events if event["type"] == "response.output_item.added"][-1]
     assert {key: interrupted[key] for key in ("type", "response_id", "item_id", "output_index")} == {
-        "type": "response.output_item.interrupted", "response_id": final["id"], "item_id": added["item"]["id"], "output_index": 1}
+        "type": "response.output_item.interrupted",
+        "response_id": final["id"],
+        "item_id": added["item"]["id"],
+        "output_index": 1,
+    }
 
 
 def test_interrupt_between_items() -> None:
@@ -426,7 +649,9 @@ def test_nothing_comes_after_the_end(how: str) -> None:
 # ---- around it
 def test_heartbeats() -> None:
     stream = converter()
-    events = stream.start() + stream.heartbeat() + stream.feed(text("a")) + stream.heartbeat() + stream.finish()
+    events = (
+        stream.start() + stream.heartbeat() + stream.feed(text("a")) + stream.heartbeat() + stream.finish()
+    )
     final = check_stream(events)
     assert [e["type"] for e in events].count("response.in_progress") == 3 and final["status"] == "completed"
 
@@ -454,7 +679,9 @@ def test_a_second_try_goes_on_counting() -> None:
 def test_an_error_event_takes_a_number() -> None:
     stream = converter()
     events = stream.start()
-    events.append({"type": "error", "sequence_number": stream.next_sequence(), "code": "server_error", "message": "x"})
+    events.append(
+        {"type": "error", "sequence_number": stream.next_sequence(), "code": "server_error", "message": "x"}
+    )
     check_stream(events + stream.fail("server_error", "x"))
 
 
@@ -476,12 +703,34 @@ def test_events_do_not_change_after_they_were_given() -> None:
 
 
 def test_one_completion_is_a_stream_of_one_chunk() -> None:
-    whole = {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
-        "role": "assistant", "content": "Hi", "reasoning_content": "Hm",
-        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
-                       {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}}]}}], "usage": USAGE}
-    streamed = Turn(think("H"), think("m"), text("H"), text("i"), call(0, '{"a"', "c1", "f"), call(1, "{}", "c2", "g"), call(0, ":1}"),
-                    end("tool_calls", USAGE))
+    whole = {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "role": "assistant",
+                    "content": "Hi",
+                    "reasoning_content": "Hm",
+                    "tool_calls": [
+                        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+                        {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                    ],
+                },
+            }
+        ],
+        "usage": USAGE,
+    }
+    streamed = Turn(
+        think("H"),
+        think("m"),
+        text("H"),
+        text("i"),
+        call(0, '{"a"', "c1", "f"),
+        call(1, "{}", "c2", "g"),
+        call(0, ":1}"),
+        end("tool_calls", USAGE),
+    )
     assert Turn(whole).final == streamed.final
 
 

@@ -2,6 +2,7 @@
 
 Each answer is read in four ways, all of which must tell the same.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,8 +14,9 @@ from grammar import check_sse, check_stream
 from provider_cases import our_own, recorded
 from stream_tools import converter
 
+from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.events.converter import StreamConverter
-from rproxy.convert.sse import DONE, ChunkDecoder, encode_sse
+from rproxy.convert.sse import DONE, encode_sse
 from rproxy.errors import provider_error, stream_error
 from rproxy.providers.profiles import choose_profile
 
@@ -29,7 +31,7 @@ def pieces(data: bytes, play: str) -> List[bytes]:
     if play == "whole":
         return [data]
     if play == "bytes":
-        return [data[i:i + 1] for i in range(len(data))]
+        return [data[i : i + 1] for i in range(len(data))]
     if play == "lines":
         return data.splitlines(keepends=True)
     chance = random.Random(len(data))
@@ -39,7 +41,9 @@ def pieces(data: bytes, play: str) -> List[bytes]:
 
 def convert(case: Json, play: str, **options: Any) -> Tuple[StreamConverter, List[Json]]:
     """The service in small: bytes in, events out."""
-    profile = choose_profile(case.get("config", {}).get("provider", {}).get("profile", "generic"), "http://127.0.0.1", "m")
+    profile = choose_profile(
+        case.get("config", {}).get("provider", {}).get("profile", "generic"), "http://127.0.0.1", "m"
+    )
     stream, decoder = converter(answer=profile.answer, **options), ChunkDecoder()
     events = stream.start()
     for piece in pieces(case["body"], play):
@@ -47,7 +51,7 @@ def convert(case: Json, play: str, **options: Any) -> Tuple[StreamConverter, Lis
             events += stream.feed(chunk)
     for chunk in decoder.close():
         events += stream.feed(chunk)
-    failure = stream.verdict(decoder.done)
+    failure = stream.failure(decoder.done)
     if failure is None:
         return stream, events + stream.finish()
     code, message = failure.code, failure.message
@@ -63,7 +67,7 @@ def clean(text: str) -> str:
 
 def told(events: List[Json], kind: str) -> str:
     """What the deltas of one kind said, finished or not."""
-    return "".join(event["delta"] for event in events if event["type"] == "response.%s.delta" % kind)
+    return "".join(event["delta"] for event in events if event["type"] == f"response.{kind}.delta")
 
 
 @pytest.mark.parametrize("play", ["whole", "bytes", "lines", "random"])
@@ -80,23 +84,36 @@ def test_answer(name: str, play: str) -> None:
     calls = [item for item in final["output"] if item["type"] == "function_call"]
     assert [call["name"] for call in calls] == [call["name"] for call in expect["tool_calls"]]
     read = json.loads if expect.get("arguments_as_json") else str
-    assert [read(call["arguments"]) for call in calls] == [read(call["arguments"]) for call in expect["tool_calls"]]
-    assert [call["call_id"] for call in calls] == [want["call_id"] or call["call_id"] for call, want in zip(calls, expect["tool_calls"])]
+    assert [read(call["arguments"]) for call in calls] == [
+        read(call["arguments"]) for call in expect["tool_calls"]
+    ]
+    assert [call["call_id"] for call in calls] == [
+        want["call_id"] or call["call_id"] for call, want in zip(calls, expect["tool_calls"])
+    ]
     if "items" in expect:
         assert [item["type"] for item in final["output"]] == expect["items"]
     if final["status"] == "failed":
         assert final["error"]["code"] == expect["error_code"]
-        assert " ".join(expect.get("error_message_contains", "").split()) in " ".join(final["error"]["message"].split())
+        assert " ".join(expect.get("error_message_contains", "").split()) in " ".join(
+            final["error"]["message"].split()
+        )
     usage = final["usage"]
     if usage is not None:
-        figures = {"input_tokens": usage["input_tokens"], "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
-                   "output_tokens": usage["output_tokens"], "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
-                   "total_tokens": usage["total_tokens"]}
+        figures = {
+            "input_tokens": usage["input_tokens"],
+            "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
+            "output_tokens": usage["output_tokens"],
+            "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
+            "total_tokens": usage["total_tokens"],
+        }
         assert figures == (expect["usage"] or dict.fromkeys(figures, 0))
 
 
-@pytest.mark.parametrize("options", [{"reasoning": "content"}, {"seal": json.dumps}, {"refusal_as_text": True, "strip_fences": True}],
-                         ids=["content", "sealed", "text"])
+@pytest.mark.parametrize(
+    "options",
+    [{"reasoning": "content"}, {"seal": json.dumps}, {"refusal_as_text": True, "strip_fences": True}],
+    ids=["content", "sealed", "text"],
+)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answer_in_other_forms(name: str, options: Json) -> None:
     _, events = convert(CASES[name], "whole", **options)
@@ -107,7 +124,10 @@ def test_the_reasoning_of_a_turn_can_go_back() -> None:
     stream, events = convert(CASES["a21_openrouter_reasoning_details"], "whole", seal=json.dumps)
     output = check_stream(events)["output"]
     assert [item["type"] for item in output] == ["reasoning", "function_call"]
-    assert json.loads(output[0]["encrypted_content"]) == {"text": "Need ls.", "details": stream.reader.reasoning_details}
+    assert json.loads(output[0]["encrypted_content"]) == {
+        "text": "Need ls.",
+        "details": stream.reader.reasoning_details,
+    }
     assert len(stream.reader.reasoning_details) == 2
 
 
@@ -118,7 +138,11 @@ def test_refusal(name: str) -> None:
     error = provider_error(case["http_status"], case["headers"], case["body"], "provider", "http://127.0.0.1")
     assert error.status == expect["http_status"]
     assert error.code == expect["code"]
-    low, high = expect["retry_after"] if isinstance(expect.get("retry_after"), list) else [expect.get("retry_after")] * 2
+    low, high = (
+        expect["retry_after"]
+        if isinstance(expect.get("retry_after"), list)
+        else [expect.get("retry_after")] * 2
+    )
     if error.status == 429:
         pause = error.headers().get("Retry-After")
         assert pause is None and low is None or low <= int(pause or 0) <= high

@@ -1,4 +1,5 @@
 """What holds for every answer: properties of the stream converter, and the judgement of the official SDK's types."""
+
 from __future__ import annotations
 
 import json
@@ -15,9 +16,23 @@ from rproxy.convert.sse import DONE, encode_sse
 
 Json = Dict[str, Any]
 
-TOOLS = {"tools": [{"type": "custom", "name": "apply_patch"}, {"type": "function", "name": "f", "parameters": {"type": "object"}},
-                   {"type": "tool_search", "execution": "client"}]}
-FINISHES = ["stop", "length", "tool_calls", "content_filter", "error", "model_context_window_exceeded", "", None]
+TOOLS = {
+    "tools": [
+        {"type": "custom", "name": "apply_patch"},
+        {"type": "function", "name": "f", "parameters": {"type": "object"}},
+        {"type": "tool_search", "execution": "client"},
+    ]
+}
+FINISHES = [
+    "stop",
+    "length",
+    "tool_calls",
+    "content_filter",
+    "error",
+    "model_context_window_exceeded",
+    "",
+    None,
+]
 
 
 def some(*values: Any) -> st.SearchStrategy[Any]:
@@ -27,33 +42,103 @@ def some(*values: Any) -> st.SearchStrategy[Any]:
 # ---- chunks as bad as they come: right keys, any values
 WORDS = some("a", "text", "type", "url_citation", "url", "token", "logprob", "message")
 GARBAGE = st.recursive(
-    some(None, True, 0, -1, 1.5, "", " ", "a", "{", "}", '{"input": "x"}', "<think>", "```json\n", "\n```", "\ud83d", "\udfaf"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner), max_leaves=4)
-FUNCTION = st.fixed_dictionaries({}, optional={
-    "name": some("f", "apply_patch", "tool_search", "", " ", None) | GARBAGE,
-    "arguments": some("", "{", "}", "{}", '{"input": "', 'x"}', None) | GARBAGE})
-WHOLE = st.fixed_dictionaries({"name": some("f", "apply_patch", "tool_search"), "arguments": some("{", "{}", '{"input": "x"}', '{"a"', "")})
-TOOL_CALL = st.fixed_dictionaries({"function": WHOLE | WHOLE | FUNCTION | GARBAGE}, optional={
-    "index": some(0, 1, 2) | GARBAGE, "id": some("c1", "c2", "", None) | GARBAGE, "extra_content": GARBAGE})
-CITATION = st.fixed_dictionaries({"url_citation": st.fixed_dictionaries({"url": some("u")}, optional={"start_index": GARBAGE})})
-DELTA = st.fixed_dictionaries({}, optional={
-    "content": st.text(max_size=3) | GARBAGE, "reasoning_content": some("r", "") | GARBAGE, "refusal": some("no", "") | GARBAGE,
-    "tool_calls": st.lists(TOOL_CALL, max_size=3) | GARBAGE, "function_call": FUNCTION,
-    "reasoning_details": st.lists(GARBAGE, max_size=2), "annotations": st.lists(CITATION | GARBAGE, max_size=2)})
-TOKEN = st.fixed_dictionaries({"token": some("a", "\ud83d"), "logprob": some(-1)}, optional={"top_logprobs": GARBAGE, "bytes": GARBAGE})
-CHOICE = st.fixed_dictionaries({"delta": DELTA}, optional={
-    "index": some(0, 1), "message": DELTA, "finish_reason": some(*FINISHES),
-    "logprobs": st.fixed_dictionaries({"content": st.lists(TOKEN | GARBAGE, max_size=2)})})
+    some(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        "",
+        " ",
+        "a",
+        "{",
+        "}",
+        '{"input": "x"}',
+        "<think>",
+        "```json\n",
+        "\n```",
+        "\ud83d",
+        "\udfaf",
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner),
+    max_leaves=4,
+)
+FUNCTION = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": some("f", "apply_patch", "tool_search", "", " ", None) | GARBAGE,
+        "arguments": some("", "{", "}", "{}", '{"input": "', 'x"}', None) | GARBAGE,
+    },
+)
+WHOLE = st.fixed_dictionaries(
+    {
+        "name": some("f", "apply_patch", "tool_search"),
+        "arguments": some("{", "{}", '{"input": "x"}', '{"a"', ""),
+    }
+)
+TOOL_CALL = st.fixed_dictionaries(
+    {"function": WHOLE | WHOLE | FUNCTION | GARBAGE},
+    optional={
+        "index": some(0, 1, 2) | GARBAGE,
+        "id": some("c1", "c2", "", None) | GARBAGE,
+        "extra_content": GARBAGE,
+    },
+)
+CITATION = st.fixed_dictionaries(
+    {"url_citation": st.fixed_dictionaries({"url": some("u")}, optional={"start_index": GARBAGE})}
+)
+DELTA = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.text(max_size=3) | GARBAGE,
+        "reasoning_content": some("r", "") | GARBAGE,
+        "refusal": some("no", "") | GARBAGE,
+        "tool_calls": st.lists(TOOL_CALL, max_size=3) | GARBAGE,
+        "function_call": FUNCTION,
+        "reasoning_details": st.lists(GARBAGE, max_size=2),
+        "annotations": st.lists(CITATION | GARBAGE, max_size=2),
+    },
+)
+TOKEN = st.fixed_dictionaries(
+    {"token": some("a", "\ud83d"), "logprob": some(-1)}, optional={"top_logprobs": GARBAGE, "bytes": GARBAGE}
+)
+CHOICE = st.fixed_dictionaries(
+    {"delta": DELTA},
+    optional={
+        "index": some(0, 1),
+        "message": DELTA,
+        "finish_reason": some(*FINISHES),
+        "logprobs": st.fixed_dictionaries({"content": st.lists(TOKEN | GARBAGE, max_size=2)}),
+    },
+)
 USAGE = GARBAGE | st.dictionaries(some("prompt_tokens", "completion_tokens", "total_tokens"), GARBAGE)
-NEAR = st.fixed_dictionaries({"choices": st.lists(CHOICE, max_size=2)}, optional={
-    "usage": USAGE, "model": GARBAGE, "object": some("chat.completion.chunk", "chat.completion")})
-FAR = st.fixed_dictionaries({}, optional={
-    "choices": GARBAGE | st.lists(CHOICE | GARBAGE | st.dictionaries(some("delta", "logprobs", "finish_reason"), GARBAGE)),
-    "error": GARBAGE, "object": some("error"), "usage": USAGE, "message": GARBAGE})
+NEAR = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICE, max_size=2)},
+    optional={"usage": USAGE, "model": GARBAGE, "object": some("chat.completion.chunk", "chat.completion")},
+)
+FAR = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": GARBAGE
+        | st.lists(CHOICE | GARBAGE | st.dictionaries(some("delta", "logprobs", "finish_reason"), GARBAGE)),
+        "error": GARBAGE,
+        "object": some("error"),
+        "usage": USAGE,
+        "message": GARBAGE,
+    },
+)
 CHUNKS = st.lists(NEAR, max_size=12) | st.lists(NEAR | FAR, max_size=8)
-OPTIONS = st.fixed_dictionaries({}, optional={
-    "reasoning": some("summary", "content"), "seal": some(json.dumps), "refusal_as_text": st.booleans(), "strip_fences": st.booleans(),
-    "logprobs": st.booleans(), "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans())})
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "reasoning": some("summary", "content"),
+        "seal": some(json.dumps),
+        "refusal_as_text": st.booleans(),
+        "strip_fences": st.booleans(),
+        "logprobs": st.booleans(),
+        "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans()),
+    },
+)
 
 
 @given(CHUNKS, OPTIONS, some(True, True, False))
@@ -83,9 +168,9 @@ class Answered:
     def chunks(self, size: int) -> List[Json]:
         out, calls = [], 0
         for kind, said in self.parts:
-            cut = [said[i:i + size] for i in range(0, len(said), size)]
+            cut = [said[i : i + size] for i in range(0, len(said), size)]
             if kind == "function_call":
-                out.append(call(calls, "", "c%d" % calls, "f"))
+                out.append(call(calls, "", f"c{calls}", "f"))
                 out += [call(calls, piece) for piece in cut]
                 calls += 1
             else:
@@ -95,8 +180,14 @@ class Answered:
 
 VALUES = st.text(max_size=5) | st.integers() | st.lists(st.text(max_size=3), max_size=2)
 ARGUMENTS = st.dictionaries(st.text(max_size=3), VALUES, max_size=3).map(json.dumps)
-PARTS = st.lists(st.tuples(some("reasoning", "message"), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8))
-                 | st.tuples(st.just("function_call"), ARGUMENTS), max_size=6)
+PARTS = st.lists(
+    st.tuples(
+        some("reasoning", "message"),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8),
+    )
+    | st.tuples(st.just("function_call"), ARGUMENTS),
+    max_size=6,
+)
 
 
 def merged(parts: List[Any]) -> List[Any]:
@@ -125,32 +216,61 @@ def test_the_cut_of_the_chunks_does_not_matter(parts: List[Any], size: int) -> N
 @given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_interleaved_calls_come_out_one_after_another(arguments: List[str], chance: Any) -> None:
     waiting = [[call(i, piece) for piece in said] for i, said in enumerate(arguments)]
-    chunks = [call(i, "", "c%d" % i, "f") for i in range(len(arguments))]
+    chunks = [call(i, "", f"c{i}", "f") for i in range(len(arguments))]
     while any(waiting):
         chunks.append(chance.choice([queue for queue in waiting if queue]).pop(0))
     assert texts(Turn(*chunks, end("tool_calls")).output) == [("function_call", said) for said in arguments]
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
-       st.lists(ARGUMENTS, max_size=3), st.integers(1, 5), some("stop", "length"))
-def test_one_completion_gives_what_the_stream_gives(reasoning: str, content: str, arguments: List[str], size: int, finish: str) -> None:
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.lists(ARGUMENTS, max_size=3),
+    st.integers(1, 5),
+    some("stop", "length"),
+)
+def test_one_completion_gives_what_the_stream_gives(
+    reasoning: str, content: str, arguments: List[str], size: int, finish: str
+) -> None:
     parts = [("reasoning", reasoning)] * bool(reasoning) + [("message", content)] * bool(content)
     parts += [("function_call", said) for said in arguments]
-    message = {"role": "assistant", "content": content or None, "reasoning_content": reasoning, "tool_calls": [
-        {"id": "c%d" % i, "type": "function", "function": {"name": "f", "arguments": said}} for i, said in enumerate(arguments)]}
-    whole = {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+    message = {
+        "role": "assistant",
+        "content": content or None,
+        "reasoning_content": reasoning,
+        "tool_calls": [
+            {"id": f"c{i}", "type": "function", "function": {"name": "f", "arguments": said}}
+            for i, said in enumerate(arguments)
+        ],
+    }
+    whole = {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+    }
     assert Turn(whole).final == Turn(*Answered(parts).chunks(size), end(finish)).final
 
 
 # ---- the types of the official SDK
 def sdk_events() -> List[Json]:
     """Every kind of event that there is."""
-    signed = {"tools": [*TOOLS["tools"], {"type": "function", "name": "g"}], "reasoning": {"effort": "low", "summary": "auto"}}
-    citation = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}}
+    signed = {
+        "tools": [*TOOLS["tools"], {"type": "function", "name": "g"}],
+        "reasoning": {"effort": "low", "summary": "auto"},
+    }
+    citation = {
+        "type": "url_citation",
+        "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1},
+    }
     said = text("Hi", annotations=[citation])
     said["choices"][0]["logprobs"] = {"content": [{"token": "Hi", "logprob": -1.0, "top_logprobs": []}]}
-    chunks = [think("Hm"), said, delta(refusal="No."), call(0, "{}", "c1", "g"), call(1, '{"input": "x"}', "c2", "apply_patch"),
-              call(2, '{"a": 1}', "c3", "tool_search")]
+    chunks = [
+        think("Hm"),
+        said,
+        delta(refusal="No."),
+        call(0, "{}", "c1", "g"),
+        call(1, '{"input": "x"}', "c2", "apply_patch"),
+        call(2, '{"a": 1}', "c3", "tool_search"),
+    ]
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     events = []
     for form in ("summary", "content"):
@@ -165,6 +285,7 @@ def test_the_sdks_types_accept_every_event() -> None:
     pydantic = pytest.importorskip("pydantic")
     pytest.importorskip("openai")
     from openai.types.responses import ResponseStreamEvent
+
     adapter = pydantic.TypeAdapter(ResponseStreamEvent)
     seen = set()
     for event in sdk_events():
@@ -179,8 +300,17 @@ def test_the_sdks_accumulator_agrees_with_the_output() -> None:
     from openai.lib.streaming.responses._responses import ResponseStreamState
     from openai.types.responses import ResponseStreamEvent
     from pydantic import TypeAdapter
-    turn = Turn(think("Hm"), text("H"), text("i"), call(0, '{"a"', "c1", "g"), call(1, '{"input": "x"}', "c2", "apply_patch"),
-                call(0, ":1}"), end("tool_calls"), request=TOOLS)
+
+    turn = Turn(
+        think("Hm"),
+        text("H"),
+        text("i"),
+        call(0, '{"a"', "c1", "g"),
+        call(1, '{"input": "x"}', "c2", "apply_patch"),
+        call(0, ":1}"),
+        end("tool_calls"),
+        request=TOOLS,
+    )
     state = ResponseStreamState(input_tools=openai.NOT_GIVEN, text_format=openai.NOT_GIVEN)
     adapter = TypeAdapter(ResponseStreamEvent)
     events = [told for event in turn.events for told in state.handle_event(adapter.validate_python(event))]

@@ -1,4 +1,5 @@
 """``server.http_client``: a turn works with Tornado's own clients, too, as far as they can."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +17,7 @@ from test_upstream import Provider
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.errors import ApiError, ConfigError
-from rproxy.upstream.client import EndOfInterest, Result, Stop, Upstream
+from rproxy.upstream.client import CancelToken, Result, StopReading, Upstream
 
 
 @pytest.fixture(params=["stock", "curl"])
@@ -27,9 +28,15 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @contextlib.asynccontextmanager
-async def upstream(kind: str, script: Script, **options: Any) -> AsyncIterator[Tuple[Upstream, Provider, RawServer]]:
+async def upstream(
+    kind: str, script: Script, **options: Any
+) -> AsyncIterator[Tuple[Upstream, Provider, RawServer]]:
     async with RawServer(script).running() as server:
-        client = Upstream(environ={"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"}, http_client=kind, **options)
+        client = Upstream(
+            environ={"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1"},
+            http_client=kind,
+            **options,
+        )
         try:
             yield client, Provider(base_url=server.url + "/v1"), server
         finally:
@@ -41,7 +48,7 @@ class Turn:
     def __init__(self) -> None:
         self.heads: List[Tuple[int, Mapping[str, str]]] = []
         self.data: List[bytes] = []
-        self.stop = Stop()
+        self.stop = CancelToken()
 
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         self.heads.append((status, headers))
@@ -49,10 +56,12 @@ class Turn:
     def on_data(self, data: bytes) -> None:
         self.data.append(data)
         if b"[DONE]" in data:
-            raise EndOfInterest
+            raise StopReading
 
     async def run(self, client: Upstream, provider: Provider) -> Result:
-        return await client.chat(provider, b'{"a":1}', on_head=self.on_head, on_data=self.on_data, stop=self.stop)
+        return await client.chat(
+            provider, b'{"a":1}', on_head=self.on_head, on_data=self.on_data, stop=self.stop
+        )
 
 
 async def test_a_turn(kind: str) -> None:
@@ -60,8 +69,14 @@ async def test_a_turn(kind: str) -> None:
 
     async def script(peer: Peer) -> None:
         seen.append(await peer.request())
-        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n", CHUNKED[:-2] + b"X-Request-Id: r1\r\n\r\n", chunk(b"data: 1\n\n"),
-                        chunk(b"data: [DONE]\n\n"), END, pause=0.02)
+        await peer.send(
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            CHUNKED[:-2] + b"X-Request-Id: r1\r\n\r\n",
+            chunk(b"data: 1\n\n"),
+            chunk(b"data: [DONE]\n\n"),
+            END,
+            pause=0.02,
+        )
 
     async with upstream(kind, script) as (client, provider, _):
         await client.preconnect(provider)
@@ -81,7 +96,11 @@ async def test_a_refusal_keeps_its_body(kind: str) -> None:
     async with upstream(kind, keep_serving(answer)) as (client, provider, _):
         turn = Turn()
         result = await turn.run(client, provider)
-        assert (result.status, result.body, result.headers["retry-after"]) == (429, b"{}", "7") and not turn.heads and not turn.data
+        assert (
+            (result.status, result.body, result.headers["retry-after"]) == (429, b"{}", "7")
+            and not turn.heads
+            and not turn.data
+        )
 
 
 async def test_nobody_listens(kind: str) -> None:
@@ -103,7 +122,9 @@ async def test_an_answer_that_is_cut(kind: str, sent: bytes) -> None:
         assert caught.value.status == 502 and caught.value.got_head is bool(sent)
 
 
-@pytest.mark.parametrize("sent,limit", [(b"", "first_byte_timeout"), (CHUNKED + chunk(b"data: 1\n\n"), "idle_timeout")])
+@pytest.mark.parametrize(
+    "sent,limit", [(b"", "first_byte_timeout"), (CHUNKED + chunk(b"data: 1\n\n"), "idle_timeout")]
+)
 async def test_silence(kind: str, sent: bytes, limit: str) -> None:
     limits = {"first_byte_timeout": 30.0, "idle_timeout": 30.0, limit: 0.2}
     async with upstream(kind, then_silence(sent), **limits) as (client, provider, server):
@@ -137,7 +158,10 @@ async def test_exceptions_of_the_callbacks_come_out(kind: str) -> None:
         raise ZeroDivisionError
 
     async with upstream(kind, keep_serving(CHUNKED + chunk(b"x") + END)) as (client, provider, _):
-        for callbacks in ({"on_head": fail, "on_data": lambda data: None}, {"on_head": lambda *_: None, "on_data": fail}):
+        for callbacks in (
+            {"on_head": fail, "on_data": lambda data: None},
+            {"on_head": lambda *_: None, "on_data": fail},
+        ):
             with pytest.raises(ZeroDivisionError):
                 await client.chat(provider, b"{}", **callbacks)
         client.close()
@@ -181,14 +205,18 @@ def test_without_pycurl(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(seconds=60)
 async def test_a_server_with_it(kind: str, tmp_path: Path) -> None:
     provider = ScriptedProvider()
-    provider.turns += [[think("Look."), call("exec_command", cmd="ls")], [error(400, "No such thing")], [say("Done.")]]
+    provider.turns += [
+        [think("Look."), call("exec_command", cmd="ls")],
+        [error(400, "No such thing")],
+        [say("Done.")],
+    ]
     client = AsyncHTTPClient(force_instance=True)
 
     async def ask(**more: Any) -> Any:
         body = json.dumps({"model": "gpt-5.5", "input": "hi", **more})
         return await client.fetch(rproxy.base_url + "/responses", method="POST", body=body, raise_error=False)
 
-    async with running(tmp_path, provider.base_url, server="  http_client: %s\n" % kind) as rproxy:
+    async with running(tmp_path, provider.base_url, server=f"  http_client: {kind}\n") as rproxy:
         answer = await ask(stream=True)
         assert b"function_call_arguments.done" in answer.body and b"response.completed" in answer.body
         answer = await ask()

@@ -1,4 +1,5 @@
 """Upstream.chat against real sockets: what is asked, what comes back, what goes wrong."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,7 +13,7 @@ from rawserver import CHUNKED, END, OK, Peer, RawServer, Script, chunk, keep_ser
 from rproxy import __version__
 from rproxy.convert.profile import Profile
 from rproxy.errors import ApiError
-from rproxy.upstream.client import EndOfInterest, Result, Upstream, endpoint, request_headers
+from rproxy.upstream.client import Result, StopReading, Upstream, endpoint, request_headers
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ async def test_a_turn() -> None:
     async def script(peer: Peer) -> None:
         while True:
             seen.append(await peer.request())
-            await peer.send(CHUNKED[:-2] + b"X-Request-Id: r1\r\n\r\n", chunk(b"data: 1\n\n"), chunk(b"data: [DONE]\n\n"), END, pause=0.01)
+            await peer.send(
+                CHUNKED[:-2] + b"X-Request-Id: r1\r\n\r\n",
+                chunk(b"data: 1\n\n"),
+                chunk(b"data: [DONE]\n\n"),
+                END,
+                pause=0.01,
+            )
 
     async with running(script) as (upstream, provider, _):
         await upstream.preconnect(provider)
@@ -77,43 +84,74 @@ async def test_a_turn() -> None:
         assert upstream.stats() == (1, 1, 1, 2, 0)
     first, headers, body = seen[0]
     assert (first, body) == ("POST /v1/chat/completions HTTP/1.1", b'{"a":1}')
-    assert headers == {"host": provider.base_url[7:-3], "authorization": "Bearer sk-secret", "content-type": "application/json",
-                       "accept": "text/event-stream, application/json", "accept-encoding": "identity",
-                       "user-agent": "rproxy/" + __version__, "content-length": "7"}
+    assert headers == {
+        "host": provider.base_url[7:-3],
+        "authorization": "Bearer sk-secret",
+        "content-type": "application/json",
+        "accept": "text/event-stream, application/json",
+        "accept-encoding": "identity",
+        "user-agent": "rproxy/" + __version__,
+        "content-length": "7",
+    }
 
 
 def test_headers() -> None:
-    provider = Provider(profile=replace(Profile(), auth_header="api-key", headers={"A": "profile", "B": "profile", "C": "profile"}),
-                        headers={"b": "provider", "c": "provider", "User-Agent": "mine"})
+    provider = Provider(
+        profile=replace(
+            Profile(), auth_header="api-key", headers={"A": "profile", "B": "profile", "C": "profile"}
+        ),
+        headers={"b": "provider", "c": "provider", "User-Agent": "mine"},
+    )
     headers = request_headers(provider)
-    assert [headers[name] for name in ("api-key", "a", "b", "c", "user-agent")] == ["sk-secret", "profile", "provider", "provider", "mine"]
+    assert [headers[name] for name in ("api-key", "a", "b", "c", "user-agent")] == [
+        "sk-secret",
+        "profile",
+        "provider",
+        "provider",
+        "mine",
+    ]
     assert "Authorization" not in headers
     assert "Authorization" not in request_headers(Provider(api_key=None))
 
 
-@pytest.mark.parametrize("base,query,expected", [
-    ("https://h/v1", {}, "https://h/v1/chat/completions"), ("https://h", {}, "https://h/chat/completions"),
-    ("https://h/a/", {}, "https://h/a/chat/completions"),
-    ("https://h/d?api-version=1&x=", {"api-version": "2", "k": "a b"}, "https://h/d/chat/completions?api-version=2&x=&p=q&k=a+b"),
-    ("http+unix://%2Frun%2Fx.sock/v1", {}, "http+unix://%2Frun%2Fx.sock/v1/chat/completions"),
-])
+@pytest.mark.parametrize(
+    "base,query,expected",
+    [
+        ("https://h/v1", {}, "https://h/v1/chat/completions"),
+        ("https://h", {}, "https://h/chat/completions"),
+        ("https://h/a/", {}, "https://h/a/chat/completions"),
+        (
+            "https://h/d?api-version=1&x=",
+            {"api-version": "2", "k": "a b"},
+            "https://h/d/chat/completions?api-version=2&x=&p=q&k=a+b",
+        ),
+        ("http+unix://%2Frun%2Fx.sock/v1", {}, "http+unix://%2Frun%2Fx.sock/v1/chat/completions"),
+    ],
+)
 def test_endpoint(base: str, query: Dict[str, str], expected: str) -> None:
     profile = replace(Profile(), query={"p": "q"}) if query else Profile()
     assert endpoint(Provider(base_url=base, query=query, profile=profile), "/chat/completions") == expected
 
 
 async def test_other_statuses_come_back_whole() -> None:
-    async with running(keep_serving(b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nslow")) as (upstream, provider, _):
+    async with running(
+        keep_serving(b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nslow")
+    ) as (upstream, provider, _):
         turn = Turn()
         result = await turn.run(upstream, provider)
         assert (result.status, result.body, result.headers["retry-after"]) == (429, b"slow", "3")
         assert not turn.heads and not turn.data and upstream.stats().idle == 1
 
 
-@pytest.mark.parametrize("sent,status,got_head,words", [
-    (b"", 502, False, "cut"), (CHUNKED, 502, True, "cut"), (CHUNKED + chunk(b"x"), 502, True, "middle of the answer"),
-    (b"nonsense\r\n", 502, False, "not HTTP/1.1"),
-])
+@pytest.mark.parametrize(
+    "sent,status,got_head,words",
+    [
+        (b"", 502, False, "cut"),
+        (CHUNKED, 502, True, "cut"),
+        (CHUNKED + chunk(b"x"), 502, True, "middle of the answer"),
+        (b"nonsense\r\n", 502, False, "not HTTP/1.1"),
+    ],
+)
 async def test_broken_answers(sent: bytes, status: int, got_head: bool, words: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -163,7 +201,11 @@ async def test_proxy_of_the_environment() -> None:
         provider = Provider(base_url="http://models.example/v1")
         assert (await Turn().run(upstream, provider)).status == 200
         assert seen == ["POST http://models.example/v1/chat/completions HTTP/1.1"]
-        assert (await Turn().run(upstream, replace(provider, base_url="http://other.invalid", http_proxy=server.url))).status == 200
+        assert (
+            await Turn().run(
+                upstream, replace(provider, base_url="http://other.invalid", http_proxy=server.url)
+            )
+        ).status == 200
         assert len(seen) == 2
         upstream.close()
         upstream = Upstream(environ={"HTTP_PROXY": "socks5://x:1"})
@@ -194,7 +236,7 @@ async def test_end_of_interest_keeps_the_connection() -> None:
             await peer.send(END)
 
     def on_data(data: bytes) -> None:
-        raise EndOfInterest
+        raise StopReading
 
     async with running(script) as (upstream, provider, _):
         for _ in range(3):

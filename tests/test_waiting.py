@@ -1,4 +1,5 @@
 """What a client hears while the provider is silent, and what the provider notices when a client goes: both transports, real sockets."""
+
 from __future__ import annotations
 
 import asyncio
@@ -17,12 +18,12 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from rproxy.service import turn
 
 Json = Dict[str, Any]
-PROMPT = 0.1                                     # seconds until the provider must have noticed
+PROMPT = 0.1  # seconds until the provider must have noticed
 CODEX = {"originator": "codex_exec"}
 BEAT = "  heartbeat_interval: 0.1\n"
 
 
-OPEN: List[Transport] = []                       # what lab() closes in the end
+OPEN: List[Transport] = []  # what lab() closes in the end
 
 
 class Heard:
@@ -58,7 +59,9 @@ class Transport:
     def __init__(self) -> None:
         OPEN.append(self)
 
-    async def ask(self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str) -> Heard:
+    async def ask(
+        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+    ) -> Heard:
         """Read the events until the terminal one, or until ``until`` holds; the connection stays open then."""
         raise NotImplementedError
 
@@ -70,20 +73,33 @@ class Transport:
 class Sse(Transport):
     writer: Optional[asyncio.StreamWriter] = None
 
-    async def ask(self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str) -> Heard:
+    async def ask(
+        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+    ) -> Heard:
         port = urlsplit(base_url).port
         self.drop()
         reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
         content = json.dumps(dict(body, model="deepseek-v4-pro", stream=True)).encode()
-        head = {"Host": "127.0.0.1", "Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
-        lines = ["POST /v1/responses HTTP/1.1", *("%s: %s" % pair for pair in head.items()), "", ""]
+        head = {
+            "Host": "127.0.0.1",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **headers,
+        }
+        lines = ["POST /v1/responses HTTP/1.1", *("{}: {}".format(*pair) for pair in head.items()), "", ""]
         self.writer.write("\r\n".join(lines).encode() + content)
         heard = Heard()
         answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        heard.head, heard.status, heard.headers = time.monotonic() - heard.started, int(answer.split()[1]), answer.lower()
+        heard.head, heard.status, heard.headers = (
+            time.monotonic() - heard.started,
+            int(answer.split()[1]),
+            answer.lower(),
+        )
         if heard.status != 200:
             return heard
-        while not heard.types or not heard.types[-1].startswith(("response.completed", "response.failed", "response.incomplete")):
+        while not heard.types or not heard.types[-1].startswith(
+            ("response.completed", "response.failed", "response.incomplete")
+        ):
             line = (await asyncio.wait_for(reader.readline(), 10)).decode()
             if line.startswith("data: {"):
                 heard.add(json.loads(line[6:]))
@@ -99,9 +115,13 @@ class Sse(Transport):
 class Ws(Transport):
     socket: Optional[WebSocketClientConnection] = None
 
-    async def ask(self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str) -> Heard:
+    async def ask(
+        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+    ) -> Heard:
         if self.socket is None:
-            self.socket = await websocket_connect(HTTPRequest(base_url.replace("http", "ws") + "/responses", headers=headers))
+            self.socket = await websocket_connect(
+                HTTPRequest(base_url.replace("http", "ws") + "/responses", headers=headers)
+            )
             assert self.socket is not None
         heard = Heard()
         heard.headers = str(self.socket.headers).lower()
@@ -118,7 +138,12 @@ class Ws(Transport):
             message = await asyncio.wait_for(self.socket.read_message(), 10)
             assert message is not None
             heard.add(json.loads(message))
-            if until(heard.events[-1]) or heard.types[-1] in ("response.completed", "response.failed", "response.incomplete", "error"):
+            if until(heard.events[-1]) or heard.types[-1] in (
+                "response.completed",
+                "response.failed",
+                "response.incomplete",
+                "error",
+            ):
                 return heard
 
     def drop(self) -> None:
@@ -144,7 +169,7 @@ async def lab(*turns: List[Json], server: str = BEAT) -> AsyncIterator[Any]:
         for client in OPEN:
             client.drop()
         OPEN.clear()
-        await asyncio.sleep(0.01)                # until the sockets are really closed
+        await asyncio.sleep(0.01)  # until the sockets are really closed
         await provider.close()
 
 
@@ -153,17 +178,26 @@ def text_delta(event: Json) -> bool:
 
 
 # ---- heartbeats
-@pytest.mark.parametrize("silence", [
-    [wait(0.6), say("Here.")],                                       # no status line
-    [sleep(0.6), say("Here.")],                                      # no byte of the body
-    [comment("keep-alive"), sleep(0.3), comment("keep-alive"), sleep(0.3), say("Here.")],
-    [think("Hm"), sleep(0.6), say("Here.")],
-    [say("He"), sleep(0.6), say("re.")],
-    [call("exec_command", cmd="ls"), sleep(0.6)],
-], ids=["head", "body", "comments", "thinking", "text", "call"])
-async def test_a_silent_provider_does_not_silence_the_stream(transport: Transport, silence: List[Json]) -> None:
+@pytest.mark.parametrize(
+    "silence",
+    [
+        [wait(0.6), say("Here.")],  # no status line
+        [sleep(0.6), say("Here.")],  # no byte of the body
+        [comment("keep-alive"), sleep(0.3), comment("keep-alive"), sleep(0.3), say("Here.")],
+        [think("Hm"), sleep(0.6), say("Here.")],
+        [say("He"), sleep(0.6), say("re.")],
+        [call("exec_command", cmd="ls"), sleep(0.6)],
+    ],
+    ids=["head", "body", "comments", "thinking", "text", "call"],
+)
+async def test_a_silent_provider_does_not_silence_the_stream(
+    transport: Transport, silence: List[Json]
+) -> None:
     async with lab(silence) as (provider, base_url):
-        heard = await transport.ask(base_url, {"input": "hi", "tools": [{"type": "function", "name": "exec_command", "parameters": {}}]})
+        heard = await transport.ask(
+            base_url,
+            {"input": "hi", "tools": [{"type": "function", "name": "exec_command", "parameters": {}}]},
+        )
     check_stream(heard.events)
     assert heard.types[-1] == "response.completed"
     assert heard.beats() >= 3
@@ -171,7 +205,10 @@ async def test_a_silent_provider_does_not_silence_the_stream(transport: Transpor
 
 
 async def test_without_heartbeats_there_are_none(transport: Transport) -> None:
-    async with lab([sleep(0.4), say("He"), sleep(0.4), say("re.")], server="  heartbeat_interval: 0\n") as (provider, base_url):
+    async with lab([sleep(0.4), say("He"), sleep(0.4), say("re.")], server="  heartbeat_interval: 0\n") as (
+        provider,
+        base_url,
+    ):
         heard = await transport.ask(base_url, {"input": "hi"})
     assert (heard.types[-1], heard.beats()) == ("response.completed", 0)
 
@@ -188,7 +225,10 @@ async def test_the_head_is_not_held_back_for_ever(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(turn, "COMMIT_AFTER", 0.2)
     async with lab([wait(0.8), say("Late.")], server="") as (provider, base_url):
         heard = await Sse().ask(base_url, {"input": "hi"})
-    assert heard.types[:2] == ["response.created", "response.in_progress"] and heard.types[-1] == "response.completed"
+    assert (
+        heard.types[:2] == ["response.created", "response.in_progress"]
+        and heard.types[-1] == "response.completed"
+    )
     assert 0.15 < heard.head < 0.6 and heard.times[1] < 0.6
 
 
@@ -199,7 +239,11 @@ async def test_a_failure_after_the_head_is_told_in_the_stream(transport: Transpo
         plain = await transport.ask(base_url, {"input": "hi"})
         told = await transport.ask(base_url, {"input": "hi"}, **CODEX)
     failure = plain.events[-1]["response"]["error"]
-    assert plain.types[-1] == "response.failed" and failure["code"] == "invalid_api_key" and "Authentication Fails" in failure["message"]
+    assert (
+        plain.types[-1] == "response.failed"
+        and failure["code"] == "invalid_api_key"
+        and "Authentication Fails" in failure["message"]
+    )
     assert plain.types[-2] == ("error" if isinstance(transport, Sse) else "response.in_progress")
     check_stream(told.events) if isinstance(transport, Sse) else None
     assert len(provider.requests) == 2
@@ -234,7 +278,9 @@ async def test_a_client_that_goes_takes_its_request_along(transport: Transport) 
 @pytest.mark.parametrize("silence", [wait(5), sleep(5)], ids=["head", "body"])
 async def test_also_before_anything_was_answered(transport: Transport, silence: Json) -> None:
     async with lab([silence, say("x")]) as (provider, base_url):
-        await transport.ask(base_url, {"input": "hi"}, until=lambda event: event["type"] == "response.in_progress")
+        await transport.ask(
+            base_url, {"input": "hi"}, until=lambda event: event["type"] == "response.in_progress"
+        )
         before = time.monotonic()
         transport.drop()
         await _noticed(provider)
@@ -242,18 +288,29 @@ async def test_also_before_anything_was_answered(transport: Transport, silence: 
 
 
 async def test_an_interrupt_ends_the_request_and_what_was_half_said_is_forgotten() -> None:
-    async with lab([think("Thoughts."), say("Partial text"), sleep(5)], [say("Better.")]) as (provider, base_url):
+    async with lab([think("Thoughts."), say("Partial text"), sleep(5)], [say("Better.")]) as (
+        provider,
+        base_url,
+    ):
         ws = Ws()
         heard = await ws.ask(base_url, {"input": "hi", "store": False}, until=text_delta)
         response = heard.events[0]["response"]["id"]
         before = time.monotonic()
-        await ws.send({"type": "response.interrupt", "response_id": response, "mode": "discard_partial_items"})
+        await ws.send(
+            {"type": "response.interrupt", "response_id": response, "mode": "discard_partial_items"}
+        )
         await ws.read(heard)
         ended = time.monotonic()
         await _noticed(provider)
-        again = await ws.ask(base_url, {"input": "something else", "previous_response_id": response, "store": False})
+        again = await ws.ask(
+            base_url, {"input": "something else", "previous_response_id": response, "store": False}
+        )
     check_stream(heard.events)
-    assert heard.types[-3:] == ["response.interrupt.accepted", "response.output_item.interrupted", "response.incomplete"]
+    assert heard.types[-3:] == [
+        "response.interrupt.accepted",
+        "response.output_item.interrupted",
+        "response.incomplete",
+    ]
     assert heard.events[-2]["item_id"] == next(e["item_id"] for e in heard.events if text_delta(e))
     assert [item["type"] for item in heard.events[-1]["response"]["output"]] == ["reasoning"]
     assert provider.gone_at - before < PROMPT and ended - before < PROMPT

@@ -1,4 +1,5 @@
 """The WebSocket edge, over real sockets: turns, lanes, errors that keep the socket, interrupts, limits, ends."""
+
 from __future__ import annotations
 
 import asyncio
@@ -47,7 +48,12 @@ def refusal(event: Any, status: int, code: Optional[str] = None) -> str:
     """The message of an error frame, which must have the right shape."""
     assert event["type"] == "error" and event["status"] == status
     error = event["error"]
-    assert set(error) == {"message", "type", "param", "code"} and error["code"] and error["type"] and error["message"]
+    assert (
+        set(error) == {"message", "type", "param", "code"}
+        and error["code"]
+        and error["type"]
+        and error["message"]
+    )
     assert code is None or error["code"] == code
     return str(error["message"])
 
@@ -59,10 +65,14 @@ async def test_turns_one_after_another(path: str) -> None:
         for number in (1, 2):
             events = await turn(ws, "count 3", stream=True, background=False, generate=False)
             assert [event["sequence_number"] for event in events] == [0, 1, 2, 3, 4]
-            assert events[-1]["response"]["id"] == "resp_%d" % number and "stream_id" not in events[-1]
+            assert events[-1]["response"]["id"] == f"resp_{number}" and "stream_id" not in events[-1]
         assert e.service.requests[0] == {"model": "m", "input": "count 3", "generate": False}
         client = e.service.clients[0]
-        assert client.transport == "ws" and client.interrupt is not None and client.request_id != e.service.clients[1].request_id
+        assert (
+            client.transport == "ws"
+            and client.interrupt is not None
+            and client.request_id != e.service.clients[1].request_id
+        )
 
 
 async def test_the_handshake_is_guarded_like_post() -> None:
@@ -83,36 +93,54 @@ async def test_the_handshake_is_guarded_like_post() -> None:
         assert caught.value.code == 403
 
 
-@pytest.mark.parametrize("lines, status", [
-    (["Upgrade: websocket", "Sec-WebSocket-Version: 13"], 400),
-    (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"], 400),
-    (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA==", "Sec-WebSocket-Version: 8"], 400),
-    (["Upgrade: h2c", "Connection: Upgrade"], 426),
-])
+@pytest.mark.parametrize(
+    "lines, status",
+    [
+        (["Upgrade: websocket", "Sec-WebSocket-Version: 13"], 400),
+        (["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"], 400),
+        (
+            [
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Key: eA==",
+                "Sec-WebSocket-Version: 8",
+            ],
+            400,
+        ),
+        (["Upgrade: h2c", "Connection: Upgrade"], 426),
+    ],
+)
 async def test_bad_handshakes_get_json(lines: List[str], status: int) -> None:
     async with edge() as e:
         raw = await e.raw()
         raw.send("GET /v1/responses HTTP/1.1", "Host: localhost", *lines)
         got, headers, body = await raw.answer()
-        assert got == status and set(body["error"]) == {"message", "type", "param", "code"} and headers["x-request-id"]
+        assert (
+            got == status
+            and set(body["error"]) == {"message", "type", "param", "code"}
+            and headers["x-request-id"]
+        )
 
 
-@pytest.mark.parametrize("message, status, says", [
-    ("{nope", 400, "not valid JSON"),
-    ("", 400, "empty"),
-    ("[]", 400, "not an array"),
-    ('{"type": "response.dance"}', 400, "response.dance"),
-    ("{}", 400, "response.create"),
-    ('{"type": "response.create", "stream_id": ""}', 400, "stream_id"),
-    ('{"type": "response.create", "stream_id": 5}', 400, "stream_id"),
-    ('{"type": "response.create", "stream_id": null}', 400, "stream_id"),
-    ('{"type": "response.create", "stream_id": "a b"}', 400, "stream_id"),
-    ('{"type": "response.create", "stream_id": "a\\n"}', 400, "stream_id"),
-    ('{"type": "response.create", "stream_id": "%s"}' % ("x" * 257), 400, "stream_id"),
-    ('{"type": "response.create", "input": "refuse"}', 429, "Slow down"),
-    ('{"type": "response.create", "previous_response_id": "resp_none"}', 400, "resp_none"),
-    (b"\x00\x01", 400, "Binary"),
-])
+@pytest.mark.parametrize(
+    "message, status, says",
+    [
+        ("{nope", 400, "not valid JSON"),
+        ("", 400, "empty"),
+        ("[]", 400, "not an array"),
+        ('{"type": "response.dance"}', 400, "response.dance"),
+        ("{}", 400, "response.create"),
+        ('{"type": "response.create", "stream_id": ""}', 400, "stream_id"),
+        ('{"type": "response.create", "stream_id": 5}', 400, "stream_id"),
+        ('{"type": "response.create", "stream_id": null}', 400, "stream_id"),
+        ('{"type": "response.create", "stream_id": "a b"}', 400, "stream_id"),
+        ('{"type": "response.create", "stream_id": "a\\n"}', 400, "stream_id"),
+        (f'{{"type": "response.create", "stream_id": "{"x" * 257}"}}', 400, "stream_id"),
+        ('{"type": "response.create", "input": "refuse"}', 429, "Slow down"),
+        ('{"type": "response.create", "previous_response_id": "resp_none"}', 400, "resp_none"),
+        (b"\x00\x01", 400, "Binary"),
+    ],
+)
 async def test_errors_keep_the_socket(message: Any, status: int, says: str) -> None:
     async with edge() as e:
         ws = await e.ws()
@@ -141,7 +169,11 @@ async def test_an_internal_failure_ends_only_the_turn(word: str, expect_log: Cal
         if word == "crash":
             refusal(last, 500)
         else:
-            assert (last["type"], last["sequence_number"], last["response"]["id"]) == ("response.failed", 1, "resp_1")
+            assert (last["type"], last["sequence_number"], last["response"]["id"]) == (
+                "response.failed",
+                1,
+                "resp_1",
+            )
         assert (await turn(ws))[-1]["type"] == "response.completed"
 
 
@@ -150,9 +182,13 @@ async def test_a_lane_is_first_in_first_out() -> None:
     async with edge() as e:
         ws = await e.ws()
         for number in range(5):
-            say(ws, "count %d" % number)
-        ids = [event["response"]["id"] for event in [await hear(ws) for _ in range(20)] if event["type"] in TERMINAL]
-        assert ids == ["resp_%d" % n for n in range(1, 6)] and e.service.most == 1
+            say(ws, f"count {number}")
+        ids = [
+            event["response"]["id"]
+            for event in [await hear(ws) for _ in range(20)]
+            if event["type"] in TERMINAL
+        ]
+        assert ids == [f"resp_{n}" for n in range(1, 6)] and e.service.most == 1
 
 
 async def test_lanes_run_side_by_side_and_echo_their_name() -> None:
@@ -172,13 +208,16 @@ async def test_at_most_32_names_and_16_turns_at_once() -> None:
     async with edge(max_queue=100) as e:
         ws = await e.ws()
         for number in range(32):
-            say(ws, "gate", stream_id="lane-%d" % number)
+            say(ws, "gate", stream_id=f"lane-{number}")
         await until(lambda: e.service.running == 16)
         say(ws, stream_id="one-more")
         begun = [await hear(ws) for _ in range(17)]
         error = begun.pop()
-        assert "(32)" in refusal(error, 400, "websocket_stream_limit_reached") and error["stream_id"] == "one-more"
-        say(ws, "gate", stream_id="lane-0")                    # a known name is welcome
+        assert (
+            "(32)" in refusal(error, 400, "websocket_stream_limit_reached")
+            and error["stream_id"] == "one-more"
+        )
+        say(ws, "gate", stream_id="lane-0")  # a known name is welcome
         e.service.gate.set()
         ends = [event for event in [await hear(ws) for _ in range(50)] if event["type"] in TERMINAL]
         assert len(ends) == 33 and e.service.most == 16
@@ -199,7 +238,10 @@ async def test_the_queue_is_bounded() -> None:
 async def test_32_lanes_in_one_burst_are_16_that_run_and_16_that_wait() -> None:
     async with edge() as e:
         raw = await open_raw(e)
-        burst = [json.dumps({"type": "response.create", "input": "hello", "stream_id": "lane-%d" % n}).encode() for n in range(32)]
+        burst = [
+            json.dumps({"type": "response.create", "input": "hello", "stream_id": f"lane-{n}"}).encode()
+            for n in range(32)
+        ]
         raw.writer.write(b"".join(masked(message) for message in burst))
         types = [json.loads((await read_frame(raw))[1])["type"] for _ in range(64)]
         assert types.count("response.completed") == 32 and e.service.most <= 16
@@ -214,11 +256,14 @@ async def test_a_burst_in_one_lane() -> None:
 
 
 # ---- interrupt, cancel, steer
-@pytest.mark.parametrize("message", [
-    {"type": "response.interrupt", "response_id": "resp_1", "mode": "discard_partial_items"},
-    {"type": "response.cancel", "response_id": "resp_1"},
-    {"type": "response.cancel"},
-])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "response.interrupt", "response_id": "resp_1", "mode": "discard_partial_items"},
+        {"type": "response.cancel", "response_id": "resp_1"},
+        {"type": "response.cancel"},
+    ],
+)
 async def test_interrupt(message: Dict[str, Any]) -> None:
     async with edge() as e:
         ws = await e.ws()
@@ -230,14 +275,18 @@ async def test_interrupt(message: Dict[str, Any]) -> None:
         assert e.service.running == 1
         ws.write_message(json.dumps(message))
         assert (await hear(ws))["response"]["incomplete_details"] == {"reason": "interrupted"}
-        ws.write_message(json.dumps(message))                  # too late, and harmless
+        ws.write_message(json.dumps(message))  # too late, and harmless
         assert (await turn(ws))[-1]["type"] == "response.completed"
 
 
 async def test_steering_is_declined() -> None:
     async with edge() as e:
         ws = await e.ws()
-        ws.write_message(json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": [], "stream_id": "s"}))
+        ws.write_message(
+            json.dumps(
+                {"type": "response.steer", "previous_response_id": "resp_1", "input": [], "stream_id": "s"}
+            )
+        )
         event = await hear(ws)
         assert event["type"] == "response.steer.failed" and event["error"]["code"] == "steering_not_supported"
         assert event["steer"] == {"previous_response_id": "resp_1", "input": []} and event["stream_id"] == "s"
@@ -249,7 +298,9 @@ async def test_the_connection_remembers_and_forgets_with_it() -> None:
         ws = await e.ws()
         first = (await turn(ws))[-1]["response"]["id"]
         assert (await turn(ws, previous_response_id=first))[-1]["type"] == "response.completed"
-        assert (await turn(ws, previous_response_id=first, stream_id="fork"))[-1]["type"] == "response.completed"
+        assert (await turn(ws, previous_response_id=first, stream_id="fork"))[-1][
+            "type"
+        ] == "response.completed"
         other = await e.ws()
         refusal((await turn(other, previous_response_id=first))[-1], 400, "previous_response_not_found")
 
@@ -258,25 +309,31 @@ def test_local_responses_are_bounded() -> None:
     local = LocalResponses()
     main, fork = LaneResponses(local, None), LaneResponses(local, "fork")
     for number in range(5):
-        main["m%d" % number] = number
+        main[f"m{number}"] = number
     fork["f"] = "fork"
     assert dict(main) == dict(fork) == {"m3": 3, "m4": 4, "f": "fork"} and len(main) == 3
     main["m3"] = "again"
     assert list(main) == ["m4", "f", "m3"]
-    assert fork.pop("m3", None) == "again" and "m3" in main                # another lane's record stays
+    assert fork.pop("m3", None) == "again" and "m3" in main  # another lane's record stays
     assert main.pop("m3", None) == "again" and "m3" not in main
     assert main.pop("m3", None) is None
     for number in range(40):
-        lane = LaneResponses(local, "lane-%d" % number)
-        lane["a%d" % number] = lane["b%d" % number] = number
+        lane = LaneResponses(local, f"lane-{number}")
+        lane[f"a{number}"] = lane[f"b{number}"] = number
     assert len(local.records) == KEPT and "m4" not in main and "b39" in main
 
 
 # ---- clients that leave, or are rude
 async def open_raw(e: Edge) -> Raw:
     raw = await e.raw()
-    raw.send("GET /v1/responses HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: keep-alive, Upgrade",
-             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13")
+    raw.send(
+        "GET /v1/responses HTTP/1.1",
+        "Host: localhost",
+        "Upgrade: websocket",
+        "Connection: keep-alive, Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    )
     status, headers = await raw.head()
     assert status == 101 and headers["x-request-id"] and "sec-websocket-extensions" not in headers
     return raw
@@ -285,17 +342,22 @@ async def open_raw(e: Edge) -> Raw:
 def masked(data: bytes, opcode: int = 1, fin: bool = True) -> bytes:
     """One frame as a client sends it."""
     mask = os.urandom(4)
-    size = struct.pack("!B", 0x80 | len(data)) if len(data) < 126 else struct.pack("!BH", 0xFE, len(data)) if len(data) < 65536 \
+    size = (
+        struct.pack("!B", 0x80 | len(data))
+        if len(data) < 126
+        else struct.pack("!BH", 0xFE, len(data))
+        if len(data) < 65536
         else struct.pack("!BQ", 0xFF, len(data))
+    )
     return bytes([(0x80 if fin else 0) | opcode]) + size + mask + unmask(mask, data)
 
 
 async def read_frame(raw: Raw) -> Tuple[int, bytes]:
     first, size = await raw.reader.readexactly(2)
     if size == 126:
-        size, = struct.unpack("!H", await raw.reader.readexactly(2))
+        (size,) = struct.unpack("!H", await raw.reader.readexactly(2))
     elif size == 127:
-        size, = struct.unpack("!Q", await raw.reader.readexactly(8))
+        (size,) = struct.unpack("!Q", await raw.reader.readexactly(8))
     assert first & 0x80
     return first & 15, await raw.reader.readexactly(size)
 
@@ -315,7 +377,7 @@ async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
         start = time.monotonic()
         await until(lambda: e.service.cancelled == 1)
         assert time.monotonic() - start < 1
-        await until(lambda: not e.site.sessions and not e.site.turns)
+        await until(lambda: not e.state.sessions and not e.site.turns)
         assert len(e.service.requests) == 1
 
 
@@ -335,7 +397,9 @@ async def test_a_message_in_fragments() -> None:
     async with edge() as e:
         raw = await open_raw(e)
         data = create("hello")
-        raw.writer.write(masked(data[:5], 1, False) + masked(b"p", 9) + masked(data[5:20], 0, False) + masked(data[20:], 0))
+        raw.writer.write(
+            masked(data[:5], 1, False) + masked(b"p", 9) + masked(data[5:20], 0, False) + masked(data[20:], 0)
+        )
         assert (await read_frame(raw))[0] == 10
         assert json.loads((await read_frame(raw))[1])["type"] == "response.created"
 
@@ -382,7 +446,7 @@ async def test_errors_are_not_piled_up_for_a_client_that_does_not_read() -> None
 async def test_no_nagle_between_turns() -> None:
     async with edge() as e:
         await turn(await e.ws(), "count 2")
-        stream = next(iter(e.site.sessions)).ws_connection.stream  # type: ignore[attr-defined]
+        stream = next(iter(e.state.sessions)).ws_connection.stream  # type: ignore[attr-defined]
         assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -393,7 +457,7 @@ async def test_binary_junk_after_the_handshake() -> None:
             raw.writer.write(junk)
             await asyncio.sleep(0.02)
             raw.cut()
-        await until(lambda: not e.site.sessions)
+        await until(lambda: not e.state.sessions)
         assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
 
 
@@ -412,9 +476,9 @@ async def test_an_old_connection_finishes_its_turn_first() -> None:
         say(ws, "gate")
         say(ws)
         await hear(ws)
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")         # the waiting one
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")  # the waiting one
         say(ws)
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")         # a new one
+        refusal(await hear(ws), 400, "websocket_connection_limit_reached")  # a new one
         e.service.gate.set()
         assert (await hear(ws))["type"] == "response.completed"
         refusal(await hear(ws), 400, "websocket_connection_limit_reached")

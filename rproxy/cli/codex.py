@@ -9,6 +9,7 @@ Signals go on to Codex, and its exit status comes back.
 
 Sources: Codex CLI 0.169, measured; profiles as files exist since 0.134.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -28,8 +29,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..config.schema import Auth, Config
 from ..config.addresses import is_loopback, split_address
+from ..config.schema import Auth, Config
 from ..server.app import embedded
 from ..service.catalog import codex_entry, models_body, with_prompt_of
 from .codex_profile import CodexError, Profile, Settings
@@ -37,14 +38,18 @@ from .codex_profile import CodexError, Profile, Settings
 Json = Dict[str, Any]
 Environ = Mapping[str, str]
 
-OLDEST = (0, 134, 0)                             # the first Codex that reads profile files
+OLDEST = (0, 134, 0)  # the first Codex that reads profile files
 INSTALL = "npm install -g @openai/codex"
-KEY_VARIABLE = "RPROXY_API_KEY"                  # where Codex finds the key for rproxy
-ANY_KEY = "rproxy"                               # for a server without authentication: Codex wants a key with env_key
-PATIENCE = 30.0                                  # seconds for the short calls of Codex, and for a running rproxy to answer
+KEY_VARIABLE = "RPROXY_API_KEY"  # where Codex finds the key for rproxy
+ANY_KEY = "rproxy"  # for a server without authentication: Codex wants a key with env_key
+PATIENCE = 30.0  # seconds for the short calls of Codex, and for a running rproxy to answer
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 # Where the npm package keeps the program that its launcher starts; a killed launcher may leave it running.
-NATIVE = ("node_modules/@openai/codex-*/vendor/*/bin/codex*", "../codex-*/vendor/*/bin/codex*", "vendor/*/bin/codex*")
+NATIVE = (
+    "node_modules/@openai/codex-*/vendor/*/bin/codex*",
+    "../codex-*/vendor/*/bin/codex*",
+    "vendor/*/bin/codex*",
+)
 PROGRAMS = ("codex", "codex.exe")
 
 
@@ -68,16 +73,21 @@ def find_codex(environ: Environ) -> Installed:
     named = environ.get("CODEX_BIN")
     path = shutil.which(named or "codex", path=environ.get("PATH"))
     if path is None:
-        raise CodexError("$CODEX_BIN is %s, which is no program that can be run" % named if named else
-                         "there is no codex in $PATH. Install it (%s), or name its program in $CODEX_BIN" % INSTALL)
+        raise CodexError(
+            f"$CODEX_BIN is {named}, which is no program that can be run"
+            if named
+            else f"there is no codex in $PATH. Install it ({INSTALL}), or name its program in $CODEX_BIN"
+        )
     path = _native(path)
     said = _call([path, "--version"], environ).stdout
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
     if not found:
-        raise CodexError("%s does not look like Codex: its --version says %r" % (path, said.strip()[:100]))
+        raise CodexError(f"{path} does not look like Codex: its --version says {said.strip()[:100]!r}")
     if tuple(map(int, found.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise CodexError("%s is Codex %s; rproxy needs %s or newer. Update it: %s@latest" % (path, found[0], oldest, INSTALL))
+        raise CodexError(
+            f"{path} is Codex {found[0]}; rproxy needs {oldest} or newer. Update it: {INSTALL}@latest"
+        )
     return Installed(path, found[0])
 
 
@@ -87,7 +97,10 @@ def _native(path: str) -> str:
     if launcher.name != "codex.js":
         return path
     package = launcher.parent.parent
-    return next((str(found) for pattern in NATIVE for found in _glob(package, pattern) if found.name in PROGRAMS), path)
+    return next(
+        (str(found) for pattern in NATIVE for found in _glob(package, pattern) if found.name in PROGRAMS),
+        path,
+    )
 
 
 def _glob(package: Path, pattern: str) -> List[Path]:
@@ -98,10 +111,18 @@ def _glob(package: Path, pattern: str) -> List[Path]:
 
 def _call(argv: List[str], environ: Environ) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(argv, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
-                              timeout=PATIENCE, check=False)
+        return subprocess.run(
+            argv,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise CodexError("cannot run %s: %s" % (shlex.join(argv), error)) from None
+        raise CodexError(f"cannot run {shlex.join(argv)}: {error}") from None
 
 
 # ---- the models
@@ -111,7 +132,7 @@ def wanted_model(args: Sequence[str]) -> Optional[str]:
         if here in ("-m", "--model"):
             return after
         if here.startswith("--model="):
-            return here[len("--model="):]
+            return here[len("--model=") :]
     return None
 
 
@@ -130,19 +151,27 @@ def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(base_url + "/models", headers={"Authorization": "Bearer " + environ.get(KEY_VARIABLE, ANY_KEY)})
+    request = urllib.request.Request(
+        base_url + "/models", headers={"Authorization": "Bearer " + environ.get(KEY_VARIABLE, ANY_KEY)}
+    )
     proxies: Optional[Dict[str, str]] = {} if is_loopback(urlsplit(base_url).hostname or "") else None
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler(proxies)).open(request, timeout=PATIENCE) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler(proxies)).open(
+            request, timeout=PATIENCE
+        ) as answer:
             entries = json.load(answer)["models"]
             return [{**entry, "base_instructions": entry["base_instructions"]} for entry in entries]
     except urllib.error.HTTPError as error:
-        hint = "; put one of its keys into $%s" % KEY_VARIABLE if error.code == 401 else ""
-        raise CodexError("%s/models answers %d%s" % (base_url, error.code, hint)) from None
+        hint = f"; put one of its keys into ${KEY_VARIABLE}" if error.code == 401 else ""
+        raise CodexError(f"{base_url}/models answers {error.code}{hint}") from None
     except OSError as error:
-        raise CodexError("nobody answers at %s (%s). Start it with: rproxy serve" % (base_url, getattr(error, "reason", error))) from None
+        raise CodexError(
+            "nobody answers at {} ({}). Start it with: rproxy serve".format(
+                base_url, getattr(error, "reason", error)
+            )
+        ) from None
     except (ValueError, LookupError, TypeError):
-        raise CodexError("%s is not an rproxy: its /models lists no models for Codex" % base_url) from None
+        raise CodexError(f"{base_url} is not an rproxy: its /models lists no models for Codex") from None
 
 
 def first_model(entries: Sequence[Json]) -> str:
@@ -162,7 +191,13 @@ async def run_embedded(config: Config, codex: Installed, args: Sequence[str], en
     model = wanted or first_model(entries)
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
         async with embedded(replace(config, server=server)) as url:
-            return await run_codex(codex, Settings(url + "/v1", model, catalog, KEY_VARIABLE), args, {**environ, KEY_VARIABLE: key}, last)
+            return await run_codex(
+                codex,
+                Settings(url + "/v1", model, catalog, KEY_VARIABLE),
+                args,
+                {**environ, KEY_VARIABLE: key},
+                last,
+            )
 
 
 async def run_on(base_url: str, codex: Installed, args: Sequence[str], environ: Environ) -> int:
@@ -170,7 +205,13 @@ async def run_on(base_url: str, codex: Installed, args: Sequence[str], environ: 
     entries = fetched_entries(base_url, environ)
     model = wanted_model(args) or first_model(entries)
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
-        return await run_codex(codex, Settings(base_url, model, catalog, KEY_VARIABLE), args, {KEY_VARIABLE: ANY_KEY, **environ}, last)
+        return await run_codex(
+            codex,
+            Settings(base_url, model, catalog, KEY_VARIABLE),
+            args,
+            {KEY_VARIABLE: ANY_KEY, **environ},
+            last,
+        )
 
 
 @contextlib.contextmanager
@@ -187,12 +228,18 @@ def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) ->
     """The entries with Codex' own prompt, where it tells it."""
     bundled = codex.bundled(environ)
     if not bundled:
-        print("rproxy: Codex %s does not show its own prompt (codex debug models --bundled); rproxy's takes its place" % codex.version,
-              file=sys.stderr)
-    return json.dumps({"models": with_prompt_of(entries, bundled) if bundled else list(entries)}, ensure_ascii=False)
+        print(
+            f"rproxy: Codex {codex.version} does not show its own prompt (codex debug models --bundled); rproxy's takes its place",
+            file=sys.stderr,
+        )
+    return json.dumps(
+        {"models": with_prompt_of(entries, bundled) if bundled else list(entries)}, ensure_ascii=False
+    )
 
 
-async def run_codex(codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack) -> int:
+async def run_codex(
+    codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack
+) -> int:
     """Run Codex in our terminal, and pass signals on to it. :returns: its exit status; 128 + N when signal N ended it
 
     :arg last: is left when everything else is closed; until then a second Ctrl-C must not end rproxy
@@ -214,7 +261,7 @@ def _reachable(base_url: str, environ: Environ) -> Dict[str, str]:
     if not is_loopback(host):
         return dict(environ)
     named = environ.get("NO_PROXY") or environ.get("no_proxy")
-    direct = "%s,%s" % (named, host) if named else host
+    direct = f"{named},{host}" if named else host
     return {**environ, "NO_PROXY": direct, "no_proxy": direct}
 
 
@@ -226,11 +273,11 @@ def passed_on(process: asyncio.subprocess.Process) -> Iterator[None]:
 
     def receive(number: int) -> None:
         if number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground():
-            return                               # the terminal has told Codex, too
+            return  # the terminal has told Codex, too
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
-    with contextlib.suppress(NotImplementedError):              # Windows
+    with contextlib.suppress(NotImplementedError):  # Windows
         for number in numbers:
             loop.add_signal_handler(number, receive, number)
     try:
@@ -259,13 +306,23 @@ def profile_settings(config: Config, profile: Profile, args: Sequence[str]) -> T
     host, port = split_address(config.server.listen_addr)
     if host in ("", "0.0.0.0", "::"):
         host = "127.0.0.1"
-    base_url = "http://%s:%d/v1" % ("[%s]" % host if ":" in host else host, port)
-    return Settings(base_url, wanted_model(args) or first_model(entries), str(profile.catalog),
-                    KEY_VARIABLE if config.server.auth.enabled else None), entries
+    base_url = "http://%s:%d/v1" % (f"[{host}]" if ":" in host else host, port)
+    return Settings(
+        base_url,
+        wanted_model(args) or first_model(entries),
+        str(profile.catalog),
+        KEY_VARIABLE if config.server.auth.enabled else None,
+    ), entries
 
 
-def fetched_settings(base_url: str, profile: Profile, args: Sequence[str], environ: Environ) -> Tuple[Settings, List[Json]]:
+def fetched_settings(
+    base_url: str, profile: Profile, args: Sequence[str], environ: Environ
+) -> Tuple[Settings, List[Json]]:
     """The same for the rproxy that runs at ``base_url``. :raises CodexError: when it does not answer"""
     entries = fetched_entries(base_url, environ)
-    return Settings(base_url, wanted_model(args) or first_model(entries), str(profile.catalog),
-                    KEY_VARIABLE if environ.get(KEY_VARIABLE) else None), entries
+    return Settings(
+        base_url,
+        wanted_model(args) or first_model(entries),
+        str(profile.catalog),
+        KEY_VARIABLE if environ.get(KEY_VARIABLE) else None,
+    ), entries

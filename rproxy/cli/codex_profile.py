@@ -3,6 +3,7 @@
 A profile is a file of settings beside Codex' own (``NAME.config.toml``, chosen with ``codex --profile NAME``), so that nothing of the
 user's has to be edited.  Ours begins with ``MARK``: only such a file is ever overwritten or removed, any other is kept aside.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -33,34 +34,46 @@ class Settings:
 
     def table(self) -> Dict[str, Any]:
         """As Codex' configuration file names them."""
-        provider: Dict[str, Any] = {"name": "rproxy", "base_url": self.base_url, "wire_api": "responses", "supports_websockets": True}
+        provider: Dict[str, Any] = {
+            "name": "rproxy",
+            "base_url": self.base_url,
+            "wire_api": "responses",
+            "supports_websockets": True,
+        }
         if self.env_key:
             provider["env_key"] = self.env_key
         # Its web search runs at OpenAI; offering it would be a tool that nobody answers.
-        return {"model": self.model, "model_provider": "rproxy", "model_catalog_json": self.catalog, "web_search": "disabled",
-                "model_providers": {"rproxy": provider}}
+        return {
+            "model": self.model,
+            "model_provider": "rproxy",
+            "model_catalog_json": self.catalog,
+            "web_search": "disabled",
+            "model_providers": {"rproxy": provider},
+        }
 
     def overrides(self) -> List[str]:
         """As arguments of ``codex``."""
         table = self.table()
         providers = table.pop("model_providers")
-        lines = ["%s=%s" % (key, _toml(value)) for key, value in table.items()]
-        lines += ["model_providers.%s=%s" % (name, _toml(value)) for name, value in providers.items()]
+        lines = [f"{key}={_toml(value)}" for key, value in table.items()]
+        lines += [f"model_providers.{name}={_toml(value)}" for name, value in providers.items()]
         return [part for line in lines for part in ("-c", line)]
 
     def profile(self) -> str:
         """As a file in ``~/.codex``."""
         table = self.table()
         providers = table.pop("model_providers")
-        lines = [MARK] + ["%s = %s" % (key, _toml(value)) for key, value in table.items()]
+        lines = [MARK] + [f"{key} = {_toml(value)}" for key, value in table.items()]
         for name, provider in providers.items():
-            lines += ["", "[model_providers.%s]" % name] + ["%s = %s" % (key, _toml(value)) for key, value in provider.items()]
+            lines += ["", f"[model_providers.{name}]"] + [
+                f"{key} = {_toml(value)}" for key, value in provider.items()
+            ]
         return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{%s}" % ",".join("%s=%s" % (key, _toml(item)) for key, item in value.items())
+        return "{{{}}}".format(",".join(f"{key}={_toml(item)}" for key, item in value.items()))
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -74,7 +87,11 @@ class Profile(NamedTuple):
     @classmethod
     def of(cls, name: str, environ: Environ) -> Profile:
         home = Path(environ.get("CODEX_HOME") or Path(environ.get("HOME") or Path.home()) / ".codex")
-        return cls(home / (name + ".config.toml"), home / (name + ".models.json"), home / (name + ".config.toml.before-rproxy"))
+        return cls(
+            home / (name + ".config.toml"),
+            home / (name + ".models.json"),
+            home / (name + ".config.toml.before-rproxy"),
+        )
 
     @property
     def ours(self) -> bool:
@@ -87,25 +104,27 @@ class Profile(NamedTuple):
         done = []
         if self.toml.exists() and not self.ours:
             if self.backup.exists():
-                raise CodexError("%s is not rproxy's, and %s exists already; move one of them away" % (self.toml, self.backup))
+                raise CodexError(
+                    f"{self.toml} is not rproxy's, and {self.backup} exists already; move one of them away"
+                )
             self.toml.rename(self.backup)
-            done.append("kept %s as %s" % (self.toml.name, self.backup))
+            done.append(f"kept {self.toml.name} as {self.backup}")
         self.toml.parent.mkdir(parents=True, exist_ok=True)
         for path, content in ((self.catalog, catalog), (self.toml, text)):
             fresh = path.with_name(path.name + ".new")
             fresh.write_text(content, encoding="utf-8")
-            fresh.replace(path)                  # Codex reads the old file or the new one, never half of one
-            done.append("wrote %s" % path)
+            fresh.replace(path)  # Codex reads the old file or the new one, never half of one
+            done.append(f"wrote {path}")
         return done
 
     def restore(self) -> List[str]:
         """Take the profile back. :returns: what was done, for the user. :raises CodexError: when it is not ours"""
         if not self.ours:
-            raise CodexError("%s was not written by rproxy codex --write; nothing is changed" % self.toml)
+            raise CodexError(f"{self.toml} was not written by rproxy codex --write; nothing is changed")
         self.toml.unlink()
         with contextlib.suppress(FileNotFoundError):
             self.catalog.unlink()
         if not self.backup.exists():
-            return ["removed %s" % self.toml]
+            return [f"removed {self.toml}"]
         self.backup.rename(self.toml)
-        return ["restored %s" % self.toml]
+        return [f"restored {self.toml}"]

@@ -1,4 +1,5 @@
 """The addresses in a configuration: where rproxy listens, where providers and proxies are."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -17,11 +18,13 @@ def split_address(address: str) -> Tuple[str, int]:
     host, colon, port = address.strip().rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
     if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and "[" not in address):
-        raise ConfigError(f"server.listen_addr: {address!r} is not HOST:PORT; write for example 127.0.0.1:3000, [::1]:3000 or 0.0.0.0:3000")
+        raise ConfigError(
+            f"server.listen_addr: {address!r} is not HOST:PORT; write for example 127.0.0.1:3000, [::1]:3000 or 0.0.0.0:3000"
+        )
     return ("" if host == "*" else host), int(port)
 
 
-@lru_cache(maxsize=16)             # few, for clients choose the texts
+@lru_cache(maxsize=16)  # few, for clients choose the texts
 def is_loopback(host: str) -> bool:
     """True for names and addresses that never leave this machine."""
     host = host.lower().rstrip(".")
@@ -41,14 +44,16 @@ def listen_addr(place: Place) -> str:
         if split_address(value)[0] or value.startswith("*"):
             return value
     except ConfigError:
-        pass                                      # explained below
+        pass  # explained below
     port = re.fullmatch(r":?(\d{1,5})", value)
     if port:
-        raise place.error("names no host; write 127.0.0.1:%s (this machine only) or 0.0.0.0:%s (every interface)" % (port[1], port[1]))
+        raise place.error(
+            f"names no host; write 127.0.0.1:{port[1]} (this machine only) or 0.0.0.0:{port[1]} (every interface)"
+        )
     if "://" in value:
         raise place.error("must be HOST:PORT without http://, for example 127.0.0.1:3000")
     if value.count(":") > 1 and "[" not in value:
-        raise place.error("needs brackets around an IPv6 address, for example \"[::1]:3000\"")
+        raise place.error('needs brackets around an IPv6 address, for example "[::1]:3000"')
     raise place.error("must be HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:3000")
 
 
@@ -59,15 +64,27 @@ def base_url(place: Place) -> str:
         parts = urlsplit(value)
         parts.port  # noqa: B018 -- raises for a wrong one
     except ValueError as error:
-        raise place.error("is not a URL: %s" % error) from None
+        raise place.error(f"is not a URL: {error}") from None
     if parts.scheme == "http+unix":
         if not re.fullmatch(r"%2[Ff][^\s/?#@:\[\]]+", parts.netloc):
-            raise place.error("must name the socket with %2F for each slash, for example http+unix://%2Frun%2Fllm.sock/v1")
+            raise place.error(
+                "must name the socket with %2F for each slash, for example http+unix://%2Frun%2Fllm.sock/v1"
+            )
     elif parts.scheme not in ("http", "https") or not parts.hostname or " " in value:
-        raise place.error("must be a URL such as https://api.example.com/v1 (it begins with http:// or https://, and names a host)")
+        raise place.error(
+            "must be a URL such as https://api.example.com/v1 (it begins with http:// or https://, and names a host)"
+        )
     if parts.username is not None or parts.fragment:
         raise place.error("must not hold a user, a password or a #; the key belongs into api_key")
-    return urlunsplit((parts.scheme, parts.netloc, re.sub(r"(/+chat/completions|/+responses|/)*$", "", parts.path), parts.query, ""))
+    return urlunsplit(
+        (
+            parts.scheme,
+            parts.netloc,
+            re.sub(r"(/+chat/completions|/+responses|/)*$", "", parts.path),
+            parts.query,
+            "",
+        )
+    )
 
 
 def proxy(place: Place) -> str:

@@ -4,6 +4,7 @@ A section of the file is a dataclass, and each of its fields is a row: ``key(typ
 :class:`Place` (a value and where it stands) to the checked value; it raises the ConfigError that the place makes.  Fields that were not
 declared with :func:`key` are not keys of the file.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -50,12 +51,18 @@ class Place(NamedTuple):
         """``must be WHAT, not ...``; the value itself is not shown, it may be a key."""
         value = self.value
         if value is None:
-            return self.error("must be %s, but nothing stands here" % what)
+            return self.error(f"must be {what}, but nothing stands here")
         if isinstance(value, bool):
-            return self.error("must be %s, not true or false (YAML reads on, off, yes and no as that, unless they are in quotes)" % what)
+            return self.error(
+                f"must be {what}, not true or false (YAML reads on, off, yes and no as that, unless they are in quotes)"
+            )
         kinds: Dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
         kind = kinds.get(type(value), "a number")
-        return self.error("must be %s, not %s%s" % (what, kind, " (write it in quotes)" if kind == "a number" and what == "text" else ""))
+        return self.error(
+            "must be {}, not {}{}".format(
+                what, kind, " (write it in quotes)" if kind == "a number" and what == "text" else ""
+            )
+        )
 
 
 Check = Callable[[Place], T]
@@ -89,14 +96,14 @@ def values_of(section: type, place: Place) -> Dict[str, Any]:
         raise place.expected("a mapping")
     known = keys_of(section)
     values: Dict[str, Any] = {}
-    for name, value in place.value.items():       # in the file's order: the first complaint is the topmost one
+    for name, value in place.value.items():  # in the file's order: the first complaint is the topmost one
         if name not in known:
-            raise place.step(name).error("unknown key %r%s" % (name, _hint(name, known)), key=True)
+            raise place.step(name).error(f"unknown key {name!r}{_hint(name, known)}", key=True)
         if value is not None:
             values[known[name].name] = known[name].metadata["check"](place.step(name))
     for name, f in known.items():
         if f.metadata["required"] and f.name not in values:
-            raise place.error("%r is missing: %s" % (name, f.metadata["doc"]))
+            raise place.error("{!r} is missing: {}".format(name, f.metadata["doc"]))
     return values
 
 
@@ -106,8 +113,10 @@ def _hint(name: str, known: Mapping[str, Any]) -> str:
 
 def section(cls: Callable[..., T]) -> Check[T]:
     """A mapping that becomes an instance of a dataclass."""
+
     def check(place: Place) -> T:
         return cls(**values_of(cls, place))  # type: ignore[arg-type]
+
     return check
 
 
@@ -118,6 +127,7 @@ def list_of(item: Check[T], what: str = "a list", at_least: int = 0) -> Check[Tu
         if len(place.value) < at_least:
             raise place.error("must have at least %d entr%s" % (at_least, "y" if at_least == 1 else "ies"))
         return tuple(item(place.step(i)) for i in range(len(place.value)))
+
     return check
 
 
@@ -138,17 +148,20 @@ def boolean(place: Place) -> bool:
 
 def whole(minimum: int) -> Check[int]:
     """A whole number."""
+
     def check(place: Place) -> int:
         if isinstance(place.value, bool) or not isinstance(place.value, int):
             raise place.expected("a whole number")
         if place.value < minimum:
-            raise place.error("must be at least %d, not %d" % (minimum, place.value))
+            raise place.error(f"must be at least {minimum}, not {place.value}")
         return place.value
+
     return check
 
 
 def seconds(zero: bool = False) -> Check[float]:
     """A duration in seconds, whole or with a fraction; ``zero``: 0 has a meaning."""
+
     def check(place: Place) -> float:
         value = place.value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -156,6 +169,7 @@ def seconds(zero: bool = False) -> Check[float]:
         if not (0 <= value <= 1e9) or math.isnan(value) or (value == 0 and not zero):
             raise place.error("must be a number of seconds %s" % ("from 0" if zero else "above 0"))
         return float(value)
+
     return check
 
 
@@ -164,7 +178,9 @@ def size(place: Place) -> int:
     match = re.fullmatch(r"(\d{1,9}) ?(KiB|MiB|GiB)", place.value) if isinstance(place.value, str) else None
     value = int(match[1]) * _UNITS[match[2]] if match else place.value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise place.error("must be a number of bytes, or text such as \"128 MiB\" (units: %s)" % ", ".join(_UNITS))
+        raise place.error(
+            'must be a number of bytes, or text such as "128 MiB" (units: {})'.format(", ".join(_UNITS))
+        )
     if value < 1:
         raise place.error("must be at least 1 byte")
     return value
@@ -172,13 +188,19 @@ def size(place: Place) -> int:
 
 def one_of(*choices: str) -> Check[str]:
     """One of some words, in any case."""
+
     def check(place: Place) -> str:
         word = place.value.lower() if isinstance(place.value, str) else place.value
         if word is True or word is False:
             raise place.expected("one of " + ", ".join(choices))
         if word not in choices:
-            raise place.error("must be one of %s; not %r%s" % (", ".join(choices), place.value, suggestion(str(word), choices)))
+            raise place.error(
+                "must be one of {}; not {!r}{}".format(
+                    ", ".join(choices), place.value, suggestion(str(word), choices)
+                )
+            )
         return str(word)
+
     return check
 
 
@@ -196,8 +218,11 @@ def reference(place: Place) -> str:
 def _variable(name: str, place: Place) -> str:
     value = place.environ.get(name)
     if value is None or not value.strip():
-        raise place.error("the environment variable %s is %s; set it before the start, for example: export %s=..."
-                          % (name, "not set" if value is None else "empty", name))
+        raise place.error(
+            "the environment variable {} is {}; set it before the start, for example: export {}=...".format(
+                name, "not set" if value is None else "empty", name
+            )
+        )
     return value.strip()
 
 
@@ -209,19 +234,23 @@ def header_value(place: Place) -> str:
 def sendable(value: str, place: Place) -> str:
     """``value`` unless it holds characters that no HTTP header may have."""
     if not all(" " <= c <= "~" for c in value):
-        raise place.error("holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)")
+        raise place.error(
+            "holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)"
+        )
     return value
 
 
 def text_map(header_names: bool) -> Check[Mapping[str, str]]:
     """A mapping of names to references."""
+
     def check(place: Place) -> Mapping[str, str]:
         if not isinstance(place.value, dict):
             raise place.expected("a mapping of names to text")
         for name in place.value:
             if header_names and not _HEADER_NAME.fullmatch(name):
-                raise place.step(name).error("%r cannot be the name of an HTTP header" % name, key=True)
+                raise place.step(name).error(f"{name!r} cannot be the name of an HTTP header", key=True)
         return {name: (header_value if header_names else reference)(place.step(name)) for name in place.value}
+
     return check
 
 
@@ -246,7 +275,7 @@ def read_file(place: Place) -> bytes:
         with open(name, "rb") as file:
             return file.read(1 << 20)
     except OSError as error:
-        raise place.error("cannot read %s: %s" % (name, error.strerror)) from None
+        raise place.error(f"cannot read {name}: {error.strerror}") from None
 
 
 def any_mapping(place: Place) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 Each entry has one key, the kind of rule: ``set: {path: value}``, ``remove: [path]``, ``rename: {path: new name}``,
 ``replace: {path, pattern, with}``.  An entry may stand for several rules.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -65,16 +66,21 @@ def _replace(place: Place) -> List[Rule]:
     try:
         return [replace_rule(found.path, found.pattern, found.replacement)]
     except ValueError as error:
-        raise place.step("pattern").error("cannot be used: %s" % error) from None
+        raise place.step("pattern").error(f"cannot be used: {error}") from None
 
 
-KINDS: Dict[str, Callable[[Place], List[Rule]]] = {"set": _set, "remove": _remove, "rename": _rename, "replace": _replace}
+KINDS: Dict[str, Callable[[Place], List[Rule]]] = {
+    "set": _set,
+    "remove": _remove,
+    "rename": _rename,
+    "replace": _replace,
+}
 
 
 def _rule(place: Place) -> List[Rule]:
     names: List[Any] = list(c.any_mapping(place))
     if len(names) != 1 or names[0] not in KINDS:
-        raise place.error("must have one key, the kind of rule: %s" % ", ".join(KINDS))
+        raise place.error("must have one key, the kind of rule: {}".format(", ".join(KINDS)))
     return KINDS[names[0]](place.step(names[0]))
 
 

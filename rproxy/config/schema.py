@@ -4,6 +4,7 @@ Each section is a frozen dataclass whose fields are the table of its keys (see :
 documentation.  ``etc/config.yaml`` shows them all.  :func:`load_config` reads a file, :func:`default_config` does without one.
 Values that are secret never show in a repr or in a message.
 """
+
 from __future__ import annotations
 
 import os
@@ -13,11 +14,11 @@ from functools import cached_property
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from ..config.addresses import is_loopback, split_address
 from ..convert.profile import FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
 from ..providers.profiles import ZERO_CONFIG, choose_profile, glob_matches, row_name, row_of_host
-from ..config.addresses import is_loopback, split_address
 from . import addresses
 from . import checks as c
 from .checks import REQUIRED, Place, key, secret
@@ -30,11 +31,15 @@ MODALITIES = ("text", "image", "file", "audio")
 # Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an update. When nothing in the
 # configuration answers for such a name, the first model does that fits the first of STANDINS, else of the second.
 CODEX_NAMES = ("gpt-*", "codex-*")
-MOST_RESOLVED = 1000              # names of models whose route is remembered
+MOST_RESOLVED = 1000  # names of models whose route is remembered
 STANDINS = ("gpt-*", "*")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
-_LOST = {"function": "the shell and every other function", "custom": "apply_patch, its way to edit files",
-         "namespace": "the tools of MCP servers and its subagents", "tool_search": "the tools that it loads when it needs them"}
+_LOST = {
+    "function": "the shell and every other function",
+    "custom": "apply_patch, its way to edit files",
+    "namespace": "the tools of MCP servers and its subagents",
+    "tool_search": "the tools that it loads when it needs them",
+}
 
 
 def _profile_name(place: Place) -> str:
@@ -56,7 +61,7 @@ def _overrides(place: Place) -> Mapping[str, Any]:
 
 def _allowlist(place: Place) -> Tuple[str, ...]:
     kinds = c.list_of(c.text, "a list of tool types")(place)
-    lost = ["%s (%s)" % (kind, what) for kind, what in _LOST.items() if kind not in kinds]
+    lost = [f"{kind} ({what})" for kind, what in _LOST.items() if kind not in kinds]
     if lost:
         place.warn("this list is obeyed to the letter and cripples Codex; it lacks " + ", ".join(lost))
     return kinds
@@ -73,9 +78,9 @@ def _store(place: Place) -> Store:
     store = c.section(Store)(place)
     for name, kind in (("path", "sqlite"), ("url", "redis")):
         if store.kind == kind and not getattr(store, name):
-            raise place.error("kind %s needs %r" % (kind, name))
+            raise place.error(f"kind {kind} needs {name!r}")
         if store.kind != kind and getattr(store, name):
-            raise place.step(name).error("%r is for kind %s, but kind is %s" % (name, kind, store.kind), key=True)
+            raise place.step(name).error(f"{name!r} is for kind {kind}, but kind is {store.kind}", key=True)
     return store
 
 
@@ -83,33 +88,66 @@ def _store(place: Place) -> Store:
 class Auth:
     """Who may use rproxy."""
 
-    enabled: bool = key(c.boolean, False, "clients must send one of the keys as \"Authorization: Bearer KEY\"")
-    keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (), "the keys; $VAR takes one from the environment")
+    enabled: bool = key(c.boolean, False, 'clients must send one of the keys as "Authorization: Bearer KEY"')
+    keys: Tuple[str, ...] = secret(
+        c.list_of(c.header_value, "a list of keys"), (), "the keys; $VAR takes one from the environment"
+    )
 
 
 @dataclass(frozen=True)
 class Server:
     """The client side. Times in seconds, sizes in bytes."""
 
-    listen_addr: str = key(addresses.listen_addr, "127.0.0.1:3000", "HOST:PORT; beyond this machine only with auth (or --insecure)")
-    request_timeout: float = key(c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte starts it anew")
+    listen_addr: str = key(
+        addresses.listen_addr,
+        "127.0.0.1:3000",
+        "HOST:PORT; beyond this machine only with auth (or --insecure)",
+    )
+    request_timeout: float = key(
+        c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte starts it anew"
+    )
     connect_timeout: float = key(c.seconds(), 10.0, "seconds until a provider must have taken the connection")
-    http_client: str = key(c.one_of("pooled", "stock", "curl"), "pooled",
-                           "how providers are talked to: pooled; Tornado's stock or curl (needs pycurl) only where that does not work")
+    http_client: str = key(
+        c.one_of("pooled", "stock", "curl"),
+        "pooled",
+        "how providers are talked to: pooled; Tornado's stock or curl (needs pycurl) only where that does not work",
+    )
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds until a provider must have begun to answer")
-    heartbeat_interval: float = key(c.seconds(zero=True), 15.0, "an event after so many seconds without one, so that clients wait; 0: none")
-    log_level: str = key(c.one_of("trace", "debug", "info", "warn", "warning", "error"), "info", "trace, debug, info, warn or error")
+    heartbeat_interval: float = key(
+        c.seconds(zero=True),
+        15.0,
+        "an event after so many seconds without one, so that clients wait; 0: none",
+    )
+    log_level: str = key(
+        c.one_of("trace", "debug", "info", "warn", "warning", "error"),
+        "info",
+        "trace, debug, info, warn or error",
+    )
     log_format: str = key(c.one_of("text", "json"), "text", "text or json (one object a line)")
     auth: Auth = key(_auth, Auth(), "who may use rproxy")
-    tool_type_allowlist: Optional[Tuple[str, ...]] = key(_allowlist, None, "kinds of tools that pass; default: all that can be translated")
-    reasoning: str = key(c.one_of("auto", "summary", "content"), "auto", "where thinking goes: summary, content, or auto (by the client)")
-    errors: str = key(c.one_of("auto", "openai", "codex"), "auto", "how errors are told: openai, codex, or auto (by the client)")
+    tool_type_allowlist: Optional[Tuple[str, ...]] = key(
+        _allowlist, None, "kinds of tools that pass; default: all that can be translated"
+    )
+    reasoning: str = key(
+        c.one_of("auto", "summary", "content"),
+        "auto",
+        "where thinking goes: summary, content, or auto (by the client)",
+    )
+    errors: str = key(
+        c.one_of("auto", "openai", "codex"),
+        "auto",
+        "how errors are told: openai, codex, or auto (by the client)",
+    )
     max_body_size: int = key(c.size, 128 << 20, "largest request")
     max_message_size: int = key(c.size, 128 << 20, "largest WebSocket message")
     max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
-    allowed_origins: Tuple[str, ...] = key(c.list_of(c.text, "a list of origins"), (), "foreign web pages that may use rproxy; \"*\": all")
+    allowed_origins: Tuple[str, ...] = key(
+        c.list_of(c.text, "a list of origins"), (), 'foreign web pages that may use rproxy; "*": all'
+    )
     retries: int = key(c.whole(0), 2, "further tries at a provider that fails before anything was shown")
-    drain_timeout: float = key(c.seconds(zero=True), 30.0, "seconds that running turns get when rproxy is stopped")
+    drain_timeout: float = key(
+        c.seconds(zero=True), 30.0, "seconds that running turns get when rproxy is stopped"
+    )
     websocket_max_age: float = key(c.seconds(), 3600.0, "seconds until a WebSocket takes no further turns")
 
     @property
@@ -122,7 +160,11 @@ class Server:
 class Store:
     """Where responses are kept for previous_response_id."""
 
-    kind: str = key(c.one_of("memory", "sqlite", "redis"), "memory", "memory, sqlite (processes of one machine) or redis (many machines)")
+    kind: str = key(
+        c.one_of("memory", "sqlite", "redis"),
+        "memory",
+        "memory, sqlite (processes of one machine) or redis (many machines)",
+    )
     path: Optional[str] = key(c.file_path, None, "sqlite: the file")
     url: Optional[str] = secret(c.reference, None, "redis: redis://HOST:PORT/DB, or $VAR")
     max_responses: int = key(c.whole(1), 10_000, "the oldest go when there are more")
@@ -134,31 +176,62 @@ class Store:
 class Usage:
     """How tokens are told to the client."""
 
-    cached_tokens: str = key(c.one_of("hit", "sum"), "hit", "hit: tokens that came from the cache; sum: hit + miss, as in responses-proxy")
+    cached_tokens: str = key(
+        c.one_of("hit", "sum"),
+        "hit",
+        "hit: tokens that came from the cache; sum: hit + miss, as in responses-proxy",
+    )
 
 
 @dataclass(frozen=True)
 class Provider:
     """A base_url and a key, and (``profile``) how that kind of provider behaves for the model it stands under."""
 
-    base_url: str = key(addresses.base_url, REQUIRED, "the address before /chat/completions, with /v1 if the provider has it; or $VAR")
+    base_url: str = key(
+        addresses.base_url,
+        REQUIRED,
+        "the address before /chat/completions, with /v1 if the provider has it; or $VAR",
+    )
     name: str = key(c.text, "", "how messages and metrics call it; default: from the address")
-    api_key: Optional[str] = secret(c.header_value, None, "the key, better $VAR; leave it out for a server without keys")
-    api_keys: Tuple[str, ...] = secret(c.list_of(c.header_value, "a list of keys"), (),
-                                        "several keys, instead of api_key; they share the turns")
+    api_key: Optional[str] = secret(
+        c.header_value, None, "the key, better $VAR; leave it out for a server without keys"
+    )
+    api_keys: Tuple[str, ...] = secret(
+        c.list_of(c.header_value, "a list of keys"),
+        (),
+        "several keys, instead of api_key; they share the turns",
+    )
     api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
-    profile_name: Optional[str] = key(_profile_name, None, "kind of provider; default: by address, then by model name", name="profile")
-    headers: Mapping[str, str] = secret(c.text_map(header_names=True), {}, "further request headers; $VAR works")
-    query: Mapping[str, str] = secret(c.text_map(header_names=False), {}, "further query parameters; $VAR works")
+    profile_name: Optional[str] = key(
+        _profile_name, None, "kind of provider; default: by address, then by model name", name="profile"
+    )
+    headers: Mapping[str, str] = secret(
+        c.text_map(header_names=True), {}, "further request headers; $VAR works"
+    )
+    query: Mapping[str, str] = secret(
+        c.text_map(header_names=False), {}, "further query parameters; $VAR works"
+    )
     ca_file: Optional[str] = key(c.existing_file, None, "certificates to trust, PEM; default: the system's")
     client_cert: Optional[str] = key(c.existing_file, None, "our certificate, PEM")
     client_key: Optional[str] = key(c.existing_file, None, "its key, PEM, if it is in a file of its own")
-    http_proxy: Optional[str] = secret(addresses.proxy, None, "http://HOST:PORT; \"\": none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY")
-    weight: Optional[int] = key(c.whole(1), None, "share of the turns among several providers; without weights they are tried in order")
-    wire: str = key(c.one_of("chat", "responses"), "chat", "its API: chat (Chat Completions) or responses (the Responses API)")
+    http_proxy: Optional[str] = secret(
+        addresses.proxy, None, 'http://HOST:PORT; "": none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY'
+    )
+    weight: Optional[int] = key(
+        c.whole(1),
+        None,
+        "share of the turns among several providers; without weights they are tried in order",
+    )
+    wire: str = key(
+        c.one_of("chat", "responses"),
+        "chat",
+        "its API: chat (Chat Completions) or responses (the Responses API)",
+    )
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different here")
-    rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request before it goes out: set, remove, rename, replace")
-    group: str = ""                               # its endpoints share turns among themselves only
+    rewrite: Tuple[Rule, ...] = key(
+        rewrite_rules, (), "changes to the request before it goes out: set, remove, rename, replace"
+    )
+    group: str = ""  # its endpoints share turns among themselves only
     profile: Profile = field(default_factory=Profile)
 
 
@@ -166,7 +239,7 @@ def _provider(place: Place) -> Provider:
     values = c.values_of(Provider, place)
     named = [name for name in ("api_key", "api_keys", "api_key_file") if name in values]
     if len(named) > 1:
-        raise place.step(named[1]).error("%r stands here, too; keep one of them" % named[0], key=True)
+        raise place.step(named[1]).error(f"{named[0]!r} stands here, too; keep one of them", key=True)
     if "api_key_file" in values:
         values["api_key"] = _key_from(place.step("api_key_file"))
     if "client_key" in values and "client_cert" not in values:
@@ -190,7 +263,7 @@ def _key_from(place: Place) -> str:
         raise place.error("the file is empty")
     name = c.file_path(place)
     if os.name == "posix" and os.stat(name).st_mode & stat.S_IROTH:
-        place.warn("everybody on this machine can read this key; cure: chmod o-r %s" % name)
+        place.warn(f"everybody on this machine can read this key; cure: chmod o-r {name}")
     return c.sendable(found, place)
 
 
@@ -202,15 +275,25 @@ def _prompt_file(place: Place) -> str:
 
 
 def _providers(place: Place) -> Tuple[Provider, ...]:
-    providers = c.list_of(_provider, at_least=1)(place) if isinstance(place.value, list) else (_provider(place),)
+    providers = (
+        c.list_of(_provider, at_least=1)(place) if isinstance(place.value, list) else (_provider(place),)
+    )
     return tuple(one for provider in providers for one in _by_key(provider))
 
 
 def _by_key(provider: Provider) -> List[Provider]:
     """A provider with several keys as several providers with one: each key has a purse, a limit and a health of its own."""
-    return [replace(provider, name="%s#%d" % (provider.name, i), api_key=found, api_keys=(), weight=provider.weight or 1,
-                    group="" if provider.weight else provider.name)
-            for i, found in enumerate(provider.api_keys, 1)] or [provider]
+    return [
+        replace(
+            provider,
+            name=f"{provider.name}#{i}",
+            api_key=found,
+            api_keys=(),
+            weight=provider.weight or 1,
+            group="" if provider.weight else provider.name,
+        )
+        for i, found in enumerate(provider.api_keys, 1)
+    ] or [provider]
 
 
 @dataclass(frozen=True)
@@ -222,19 +305,40 @@ class Model:
     where the file says nothing.
     """
 
-    model: str = key(c.text, REQUIRED, "the name that clients send; \"*\" or \"gpt-*\" answers for every name that fits")
-    providers: Tuple[Provider, ...] = key(_providers, REQUIRED, "who answers: one provider, or a list of them", name="provider")
-    downstream_model: str = key(c.text, "", "the name that the provider knows; default: the name that the client sent")
+    model: str = key(
+        c.text, REQUIRED, 'the name that clients send; "*" or "gpt-*" answers for every name that fits'
+    )
+    providers: Tuple[Provider, ...] = key(
+        _providers, REQUIRED, "who answers: one provider, or a list of them", name="provider"
+    )
+    downstream_model: str = key(
+        c.text, "", "the name that the provider knows; default: the name that the client sent"
+    )
     display_name: str = key(c.text, "", "the name in menus; default: the model's")
     description: str = key(c.text, "", "one line for menus")
-    context_window: Optional[int] = key(c.whole(1), None, "tokens; Codex compacts its history in time; default: from the profile")
-    max_output_tokens: Optional[int] = key(c.whole(1), None,
-                                           "limit that is sent when the client names none, or a higher one; default: the client's")
-    modalities: Tuple[str, ...] = key(c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile")
-    efforts: Tuple[str, ...] = key(c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile")
-    instructions_file: Optional[str] = key(_prompt_file, None, "the base prompt that Codex gets for it; default: rproxy's own")
-    override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different for this model")
-    rewrite: Tuple[Rule, ...] = key(rewrite_rules, (), "changes to the request for this model, after those of the provider")
+    context_window: Optional[int] = key(
+        c.whole(1), None, "tokens; Codex compacts its history in time; default: from the profile"
+    )
+    max_output_tokens: Optional[int] = key(
+        c.whole(1),
+        None,
+        "limit that is sent when the client names none, or a higher one; default: the client's",
+    )
+    modalities: Tuple[str, ...] = key(
+        c.list_of(c.one_of(*MODALITIES)), (), "what it reads; default: from the profile"
+    )
+    efforts: Tuple[str, ...] = key(
+        c.list_of(c.one_of(*EFFORTS)), (), "reasoning efforts to choose from; default: from the profile"
+    )
+    instructions_file: Optional[str] = key(
+        _prompt_file, None, "the base prompt that Codex gets for it; default: rproxy's own"
+    )
+    override: Mapping[str, Any] = key(
+        _overrides, {}, "fields of the profile that are different for this model"
+    )
+    rewrite: Tuple[Rule, ...] = key(
+        rewrite_rules, (), "changes to the request for this model, after those of the provider"
+    )
 
     @property
     def is_glob(self) -> bool:
@@ -246,11 +350,26 @@ class Model:
         own: Dict[str, Any] = dict({"modalities": self.modalities} if self.modalities else {})
         if self.context_window:
             own["context_window"] = self.context_window
-        providers = tuple(replace(p, rewrite=p.rewrite + self.rewrite, profile=choose_profile(
-            p.profile_name, p.base_url, downstream, p.override, self.override, own, wire=p.wire)) for p in self.providers)
+        providers = tuple(
+            replace(
+                p,
+                rewrite=p.rewrite + self.rewrite,
+                profile=choose_profile(
+                    p.profile_name, p.base_url, downstream, p.override, self.override, own, wire=p.wire
+                ),
+            )
+            for p in self.providers
+        )
         profile = providers[0].profile
-        return replace(self, providers=providers, downstream_model=downstream, display_name=self.display_name or requested,
-                       context_window=profile.context_window, modalities=profile.modalities, rewrite=())
+        return replace(
+            self,
+            providers=providers,
+            downstream_model=downstream,
+            display_name=self.display_name or requested,
+            context_window=profile.context_window,
+            modalities=profile.modalities,
+            rewrite=(),
+        )
 
 
 def _model(place: Place) -> Model:
@@ -264,8 +383,16 @@ def _models(place: Place) -> Tuple[Model, ...]:
         first = [m.model for m in models].index(model.model)
         if first != i:
             line = place.document.place(place.path + (first, "model"))[0]
-            raise place.step(i).step("model").error("the model %r stands in line %d already; for several providers give one model a list "
-                                                    "under 'provider'" % (model.model, line))
+            raise (
+                place.step(i)
+                .step("model")
+                .error(
+
+                        f"the model {model.model!r} stands in line {line} already; for several providers give one model a list "
+                        "under 'provider'"
+
+                )
+            )
     return models
 
 
@@ -293,8 +420,12 @@ class Config:
         """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a stand-in; None: nobody."""
         found = self._exact.get(name) or self._resolved.get(name)
         if found is None:
-            globs = sorted((model for model in self.models if model.is_glob), key=lambda model: model.model == "*")
-            found = next((model.resolved(name) for model in globs if glob_matches(model.model, name)), None) or self._standin(name)
+            globs = sorted(
+                (model for model in self.models if model.is_glob), key=lambda model: model.model == "*"
+            )
+            found = next(
+                (model.resolved(name) for model in globs if glob_matches(model.model, name)), None
+            ) or self._standin(name)
             if found is not None and len(self._resolved) < MOST_RESOLVED:
                 self._resolved[name] = found
         return found
@@ -303,7 +434,15 @@ class Config:
         """The model that answers for a name of Codex' own."""
         if not any(glob_matches(pattern, name) for pattern in CODEX_NAMES):
             return None
-        return next((model for pattern in STANDINS for known, model in self._exact.items() if glob_matches(pattern, known)), None)
+        return next(
+            (
+                model
+                for pattern in STANDINS
+                for known, model in self._exact.items()
+                if glob_matches(pattern, known)
+            ),
+            None,
+        )
 
 
 class Found(NamedTuple):
@@ -313,7 +452,9 @@ class Found(NamedTuple):
     note: str
 
 
-def find_config(cli_path: Optional[str], environ: Mapping[str, str], cwd: str = ".", system: str = SYSTEM_CONFIG) -> Found:
+def find_config(
+    cli_path: Optional[str], environ: Mapping[str, str], cwd: str = ".", system: str = SYSTEM_CONFIG
+) -> Found:
     """--config, $RPROXY_CONFIG, $XDG_CONFIG_HOME/rproxy/config.yaml, /etc/rproxy/config.yaml; the first that is named or exists.
 
     Never the working directory: a repository that somebody cloned must not redirect the keys.  A file there is mentioned.
@@ -322,11 +463,16 @@ def find_config(cli_path: Optional[str], environ: Mapping[str, str], cwd: str = 
     if named:
         return Found(named, "")
     home = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(home):                   # the XDG specification: relative ones are to be ignored
+    if not os.path.isabs(home):  # the XDG specification: relative ones are to be ignored
         home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    found = next((path for path in (os.path.join(home, "rproxy", "config.yaml"), system) if os.path.isfile(path)), None)
-    note = ("./config.yaml is not read unless you name it: rproxy serve --config config.yaml"
-            if os.path.isfile(os.path.join(cwd, "config.yaml")) else "")
+    found = next(
+        (path for path in (os.path.join(home, "rproxy", "config.yaml"), system) if os.path.isfile(path)), None
+    )
+    note = (
+        "./config.yaml is not read unless you name it: rproxy serve --config config.yaml"
+        if os.path.isfile(os.path.join(cwd, "config.yaml"))
+        else ""
+    )
     return Found(found, note)
 
 
@@ -341,7 +487,9 @@ def load_config(path: Optional[str], environ: Mapping[str, str]) -> Config:
         with open(path, "rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:
-        raise ConfigError("cannot read the configuration %s: %s" % (path, getattr(error, "strerror", None) or error)) from None
+        raise ConfigError(
+            "cannot read the configuration {}: {}".format(path, getattr(error, "strerror", None) or error)
+        ) from None
     return parse_config(content, path, environ)
 
 
@@ -359,19 +507,33 @@ def default_config(environ: Mapping[str, str]) -> Config:
     The first of them also answers for every name that no other one claims, so that Codex works with its own model names.
     :raises ConfigError: if there is no key, or one that cannot be sent
     """
-    providers = [(known, provider) for known in ZERO_CONFIG for provider in [_provider_of(known.env, known, environ)] if provider]
+    providers = [
+        (known, provider)
+        for known in ZERO_CONFIG
+        for provider in [_provider_of(known.env, known, environ)]
+        if provider
+    ]
     if not providers:
-        raise ConfigError("no configuration file and no provider's key in the environment. Set one, for example: "
-                          "export DEEPSEEK_API_KEY=sk-... (known: %s), or write a file" % ", ".join(known.env[0] for known in ZERO_CONFIG))
+        raise ConfigError(
+            "no configuration file and no provider's key in the environment. Set one, for example: "
+            "export DEEPSEEK_API_KEY=sk-... (known: {}), or write a file".format(
+                ", ".join(known.env[0] for known in ZERO_CONFIG)
+            )
+        )
     known, first = providers[0]
     routes: Dict[str, Model] = {}
     for row, provider in providers:
         for name in row.models:
             routes.setdefault(name, Model(model=name, providers=(provider,)))
-    main, small = known.models[0], known.models[1] if len(known.models) > 1 and "*" not in known.models[1] else known.models[0]
+    main, small = (
+        known.models[0],
+        known.models[1] if len(known.models) > 1 and "*" not in known.models[1] else known.models[0],
+    )
     for name, downstream in (("gpt-5.5", main), ("codex-auto-review", small), ("*", main)):
         routes.setdefault(name, Model(model=name, providers=(first,), downstream_model=downstream))
-    return Config(models=tuple(model if model.is_glob else model.resolved(name) for name, model in routes.items()))
+    return Config(
+        models=tuple(model if model.is_glob else model.resolved(name) for name, model in routes.items())
+    )
 
 
 def _provider_of(names: Tuple[str, ...], known: Any, environ: Mapping[str, str]) -> Optional[Provider]:
@@ -380,5 +542,7 @@ def _provider_of(names: Tuple[str, ...], known: Any, environ: Mapping[str, str])
         return None
     found = environ[name].strip()
     if not all(" " <= c <= "~" for c in found):
-        raise ConfigError("$%s holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)" % name)
+        raise ConfigError(
+            f"${name} holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)"
+        )
     return Provider(base_url=known.base_url, name=known.profile, api_key=found, profile_name=known.profile)

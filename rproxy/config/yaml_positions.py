@@ -7,6 +7,7 @@ them the place of every key and value under its path.  A path is a tuple such as
 Only what a configuration needs is accepted: mappings with text keys, lists, text, numbers, booleans, null, anchors, merge keys
 (``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  This is the only module that imports yaml.
 """
+
 from __future__ import annotations
 
 import re
@@ -17,18 +18,18 @@ import yaml
 from ..errors import ConfigError
 
 Path = Tuple[Union[str, int], ...]
-Place = Tuple[int, int]                          # line and column, counted from 1
+Place = Tuple[int, int]  # line and column, counted from 1
 
 MAX_DEPTH = 50
-MAX_VALUES = 100_000                              # with every alias counted as what it stands for
+MAX_VALUES = 100_000  # with every alias counted as what it stands for
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
-_NEEDS_QUOTES = re.compile(r"(:|-)\s+[\[{*&!%@`|>]")     # a value that begins like YAML's own syntax
+_NEEDS_QUOTES = re.compile(r"(:|-)\s+[\[{*&!%@`|>]")  # a value that begins like YAML's own syntax
 
 
 def path_text(path: Path) -> str:
     """``models[0].provider`` for ``("models", 0, "provider")``."""
-    return "".join("[%d]" % step if isinstance(step, int) else "." + step for step in path).lstrip(".")
+    return "".join(f"[{step}]" if isinstance(step, int) else "." + step for step in path).lstrip(".")
 
 
 class Document:
@@ -55,7 +56,7 @@ class Document:
 
     def error_at(self, place: Place, text: str) -> ConfigError:
         """The complaint ``file:line:col: text``."""
-        return ConfigError("%s:%d:%d: %s" % (self.name, place[0], place[1], text))
+        return ConfigError(f"{self.name}:{place[0]}:{place[1]}: {text}")
 
 
 def dump(data: Any) -> str:
@@ -66,7 +67,7 @@ def dump(data: Any) -> str:
 
 class _Built(NamedTuple):
     value: Any
-    size: int                                     # how many values it stands for
+    size: int  # how many values it stands for
 
 
 def load(text: Union[str, bytes], name: str) -> Document:
@@ -79,12 +80,17 @@ def load(text: Union[str, bytes], name: str) -> Document:
         _Builder(loader, document).build()
     except yaml.reader.ReaderError as error:
         place = _find(decoded, chr(error.character))
-        raise document.error_at(place, "the character U+%04X is not allowed in YAML" % error.character) from None
+        raise document.error_at(
+            place, f"the character U+{error.character:04X} is not allowed in YAML"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise document.error_at(_place(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
-    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF", a number of ten thousand digits
-        raise document.error_at(_place(loader.get_mark()), "cannot be read: %s" % error) from None
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # an escape such as "\UFFFFFFFF", a number of ten thousand digits
+        raise document.error_at(_place(loader.get_mark()), f"cannot be read: {error}") from None
     return document
 
 
@@ -93,26 +99,29 @@ class _Builder:
 
     def __init__(self, loader: Any, document: Document) -> None:
         self.loader, self.document = loader, document
-        self.anchors: Dict[str, Optional[_Built]] = {}     # None: still open
+        self.anchors: Dict[str, Optional[_Built]] = {}  # None: still open
         self.total = 0
 
     def build(self) -> None:
         document, loader = self.document, self.loader
-        loader.get_event()                        # the start of the stream
+        loader.get_event()  # the start of the stream
         if not loader.check_event(yaml.DocumentStartEvent):
             raise document.error_at((1, 1), "the file is empty")
         loader.get_event()
         document.data = self.node((), 0).value
-        loader.get_event()                        # the end of the document
+        loader.get_event()  # the end of the document
         if not loader.check_event(yaml.StreamEndEvent):
-            raise document.error_at(_place(loader.peek_event().start_mark), "a second YAML document begins here; there may be only one")
+            raise document.error_at(
+                _place(loader.peek_event().start_mark),
+                "a second YAML document begins here; there may be only one",
+            )
 
     def node(self, path: Path, depth: int) -> _Built:
         event: Any = self.loader.get_event()
         place = _place(event.start_mark)
         self.document.values[path] = place
         if depth > MAX_DEPTH:
-            raise self.document.error_at(place, "nested deeper than %d levels" % MAX_DEPTH)
+            raise self.document.error_at(place, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self._count(self._alias(str(event.anchor), place), place)
         if event.anchor:
@@ -131,15 +140,15 @@ class _Builder:
 
     def _count(self, built: _Built, place: Place) -> _Built:
         if built.size > MAX_VALUES:
-            raise self.document.error_at(place, "stands for more than %d values" % MAX_VALUES)
+            raise self.document.error_at(place, f"stands for more than {MAX_VALUES} values")
         return built
 
     def _alias(self, anchor: str, place: Place) -> _Built:
         if anchor not in self.anchors:
-            raise self.document.error_at(place, "the alias *%s has no anchor &%s before it" % (anchor, anchor))
+            raise self.document.error_at(place, f"the alias *{anchor} has no anchor &{anchor} before it")
         built = self.anchors[anchor]
         if built is None:
-            raise self.document.error_at(place, "the alias *%s stands inside its own anchor &%s" % (anchor, anchor))
+            raise self.document.error_at(place, f"the alias *{anchor} stands inside its own anchor &{anchor}")
         return built
 
     def _only_tag(self, event: Any, kind: str, place: Place) -> None:
@@ -147,7 +156,9 @@ class _Builder:
             raise self._bad_tag(event.tag, place)
 
     def _bad_tag(self, tag: str, place: Place) -> ConfigError:
-        return self.document.error_at(place, "the tag %s is not allowed here; remove it" % tag.replace(_TAG, "!!"))
+        return self.document.error_at(
+            place, "the tag {} is not allowed here; remove it".format(tag.replace(_TAG, "!!"))
+        )
 
     def _sequence(self, path: Path, depth: int) -> _Built:
         items: List[Any] = []
@@ -168,8 +179,10 @@ class _Builder:
             key = self._key(event)
             here = path + (key,)
             if key in own:
-                raise self.document.error_at(_place(event.start_mark), "the key %r stands here a second time (first in line %d)"
-                                           % (key, self.document.keys[here][0]))
+                raise self.document.error_at(
+                    _place(event.start_mark),
+                    f"the key {key!r} stands here a second time (first in line {self.document.keys[here][0]})",
+                )
             self.document.keys[here] = _place(event.start_mark)
             value = self.node(here, depth + 1)
             size += value.size
@@ -198,7 +211,9 @@ class _Builder:
         if isinstance(key, str):
             return key
         kind = {bool: "true or false", type(None): "null"}.get(type(key), "a number")
-        raise self.document.error_at(place, "YAML reads the key %s as %s; write it in quotes: \"%s\"" % (event.value, kind, event.value))
+        raise self.document.error_at(
+            place, f'YAML reads the key {event.value} as {kind}; write it in quotes: "{event.value}"'
+        )
 
     def _scalar(self, event: Any, place: Place) -> Any:
         if re.search("[\ud800-\udfff]", event.value):
@@ -209,7 +224,7 @@ class _Builder:
                 return event.value
             tag = self.loader.resolve(yaml.ScalarNode, event.value, event.implicit)
             if tag not in _SCALARS or (":" in event.value and tag != _TAG + "str"):
-                return event.value                # a date, 12:30 and the like
+                return event.value  # a date, 12:30 and the like
         elif tag not in _SCALARS:
             raise self._bad_tag(tag, place)
         return self._convert(tag, event, place)
@@ -219,14 +234,16 @@ class _Builder:
         try:
             return self.loader.construct_object(node)
         except (ValueError, KeyError, IndexError):
-            raise self.document.error_at(place, "this cannot be read as %s" % tag.replace(_TAG, "!!")) from None
+            raise self.document.error_at(
+                place, "this cannot be read as {}".format(tag.replace(_TAG, "!!"))
+            ) from None
 
 
 def _decode(text: Union[str, bytes], document: Document) -> str:
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
     except UnicodeDecodeError as error:
-        before = error.object[:error.start].decode("utf-8")
+        before = error.object[: error.start].decode("utf-8")
         place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
         raise document.error_at(place, "the file is not UTF-8 text") from None
     return decoded[1:] if decoded.startswith("\ufeff") else decoded
@@ -246,8 +263,8 @@ def _explain(error: yaml.MarkedYAMLError, text: str, mark: Any) -> str:
     problem = error.problem or error.context or "not valid YAML"
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    if "'\\t'" in problem or "\t" in line[:len(line) - len(line.lstrip())]:
+    if "'\\t'" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab cannot be used for indentation; use spaces"
     if _NEEDS_QUOTES.search(line):
-        return "not valid YAML: %s (a value that begins with [ { * & ! %% @ ` | or > needs quotes)" % problem
+        return f"not valid YAML: {problem} (a value that begins with [ {{ * & ! % @ ` | or > needs quotes)"
     return "not valid YAML: " + problem

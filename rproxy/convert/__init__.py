@@ -19,6 +19,8 @@ Before ``finish``, ``converter.verdict(decoder.done)`` tells whether the provide
 a provider without peculiarities; ``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
 :class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
 """
+
+from .answer.decoder import ChunkDecoder
 from .events.converter import Failure, StreamConverter
 from .events.response import response_object, usage_object
 from .ids import Ids
@@ -26,9 +28,24 @@ from .profile import Profile
 from .request.chat import Conversion, input_items, to_chat_request
 from .request.validate import check_request, without_nulls
 from .sealed import seal, unseal
-from .sse import DONE, ChunkDecoder, encode_json, encode_sse
+from .sse import DONE, encode_json, encode_sse
 
 __all__ = [
-    "DONE", "ChunkDecoder", "Conversion", "Failure", "Ids", "Profile", "StreamConverter", "check_request", "encode_json", "encode_sse",
-    "input_items", "response_object", "seal", "to_chat_request", "unseal", "usage_object", "without_nulls",
+    "DONE",
+    "ChunkDecoder",
+    "Conversion",
+    "Failure",
+    "Ids",
+    "Profile",
+    "StreamConverter",
+    "check_request",
+    "encode_json",
+    "encode_sse",
+    "input_items",
+    "response_object",
+    "seal",
+    "to_chat_request",
+    "unseal",
+    "usage_object",
+    "without_nulls",
 ]

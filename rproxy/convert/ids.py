@@ -3,6 +3,7 @@
 All items of a response share the 32 hex digits of its id (the stem), so that a later request, which brings the items back one by
 one, still tells which of them were one answer (see ``messages.stem``).  The source of randomness is the caller's.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -22,4 +23,8 @@ class Ids:
     def __call__(self, prefix: str) -> str:
         """``msg`` -> ``msg_`` + stem + a running number. Call ids are kept short: OpenAI takes 40 characters."""
         number = next(self._count)
-        return "call_%s%04x" % (self._stem[:24], number) if prefix == "call" else "%s_%s%04x" % (prefix, self._stem, number)
+        return (
+            f"call_{self._stem[:24]}{number:04x}"
+            if prefix == "call"
+            else f"{prefix}_{self._stem}{number:04x}"
+        )

@@ -1,10 +1,11 @@
 """Where a JSON value ends that comes in pieces."""
+
 from __future__ import annotations
 
 import re
 
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
-_BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"              # a byte order mark, too, also one that was read as Latin-1
+_BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # a byte order mark, too, also one that was read as Latin-1
 
 
 class JsonEnd:
@@ -28,7 +29,7 @@ class JsonEnd:
     def find(self, text: str, begin: int = 0) -> int:
         """Read a text from ``begin`` on. :returns: where the value ends; -1: not in this text"""
         if not self._first:
-            self._first = text[begin:begin + 16].lstrip(_BLANKS)[:1]
+            self._first = text[begin : begin + 16].lstrip(_BLANKS)[:1]
         if self._escaped and begin < len(text):
             self._escaped, begin = False, begin + 1
         for match in _MARKS.finditer(text, begin):
@@ -49,7 +50,7 @@ class JsonEnd:
 
     def _mark(self, mark: str) -> None:
         if self._string:
-            self._escaped = mark == "\\"         # the character it escapes has not come
+            self._escaped = mark == "\\"  # the character it escapes has not come
             self._string = mark != '"'
         elif mark == '"':
             self._string = True

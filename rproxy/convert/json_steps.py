@@ -3,6 +3,7 @@
 Each function is a generator that gives way after each item of the long list that makes a request large, and returns the result at its end.
 A single string is still one step: a millisecond or two for an image of a megabyte.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,7 @@ from .sse import encode_json
 
 Json = Dict[str, Any]
 
-MANY = 20                         # items of a list that are worth steps
+MANY = 20  # items of a list that are worth steps
 _mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match
 
 
@@ -45,7 +46,7 @@ def parse_steps(text: str, parse_constant: Callable[[str], Any]) -> Generator[No
         if type(key) is not str:
             raise ValueError
         at, _ = _next(text, at, ":")
-        if text[at:at + 1] == "[":
+        if text[at : at + 1] == "[":
             result[key], at = yield from _list_steps(text, at, decoder)
         else:
             result[key], at = decoder.raw_decode(text, at)
@@ -56,10 +57,12 @@ def parse_steps(text: str, parse_constant: Callable[[str], Any]) -> Generator[No
     return result
 
 
-def _list_steps(text: str, at: int, decoder: json.JSONDecoder) -> Generator[None, None, Tuple[List[Any], int]]:
+def _list_steps(
+    text: str, at: int, decoder: json.JSONDecoder
+) -> Generator[None, None, Tuple[List[Any], int]]:
     items: List[Any] = []
     at, more = _next(text, at, "[")
-    if text[at:at + 1] == "]":
+    if text[at : at + 1] == "]":
         return items, at + 1
     while more:
         item, at = decoder.raw_decode(text, at)

@@ -4,6 +4,7 @@ A profile is data: every difference between providers that tolerant code cannot 
 converter branches on these fields only, never on a provider's name.  The rows live in ``rproxy.providers.profiles``; every field can be
 overridden per provider and per model in the configuration, in the very shape that :meth:`Profile.override` reads.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
@@ -34,7 +35,7 @@ class Thinking:
     ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts`` does not name is not sent.
     """
 
-    default: Optional[bool] = None                # does it think when nothing is said? None: not known
+    default: Optional[bool] = None  # does it think when nothing is said? None: not known
     enable: Mapping[str, Any] = field(default_factory=dict)
     disable: Optional[Mapping[str, Any]] = field(default_factory=dict)
     effort: Optional[str] = None
@@ -91,32 +92,50 @@ class Profile:
     name: str = "generic"
     max_tokens: MaxTokens = field(default_factory=MaxTokens)
     developer_role: str = _one_of("system", "system", "developer")
-    system_position: str = _one_of("keep", "keep", "first")     # "first": one system message at the head, later ones become user text
+    system_position: str = _one_of(
+        "keep", "keep", "first"
+    )  # "first": one system message at the head, later ones become user text
     merge_same_role: bool = False
-    assistant_after_tool: bool = False            # no user message directly after a tool message
+    assistant_after_tool: bool = False  # no user message directly after a tool message
     tool_call_id: Optional[str] = _one_of(None, "alnum9", "max40")
-    empty_content: Optional[str] = None           # content of an assistant message that has only tool calls
-    thinking: Thinking = field(default_factory=lambda: Thinking(
-        disable={"reasoning_effort": "none"}, effort="reasoning_effort",
-        efforts={e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")}))
+    empty_content: Optional[str] = None  # content of an assistant message that has only tool calls
+    thinking: Thinking = field(
+        default_factory=lambda: Thinking(
+            disable={"reasoning_effort": "none"},
+            effort="reasoning_effort",
+            efforts={e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")},
+        )
+    )
     reasoning: Reasoning = field(default_factory=Reasoning)
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     strict_tools: str = _one_of("pass", "pass", "omit")
-    schema: Tuple[str, ...] = _one_of((), "inline_refs", "add_types", "drop_schema_key")     # repairs of tool schemas
-    response_format: Tuple[str, ...] = _one_of(("text", "json_object", "json_schema"), "text", "json_object", "json_schema")
-    drop: Tuple[str, ...] = ()                    # chat request keys that are never sent
-    drop_thinking: Tuple[str, ...] = ()           # ... that are not sent while thinking is on
+    schema: Tuple[str, ...] = _one_of(
+        (), "inline_refs", "add_types", "drop_schema_key"
+    )  # repairs of tool schemas
+    response_format: Tuple[str, ...] = _one_of(
+        ("text", "json_object", "json_schema"), "text", "json_object", "json_schema"
+    )
+    drop: Tuple[str, ...] = ()  # chat request keys that are never sent
+    drop_thinking: Tuple[str, ...] = ()  # ... that are not sent while thinking is on
     user_field: str = "user"
     include_usage: bool = True
-    non_stream: str = _one_of("pass", "pass", "force_stream")   # "force_stream": the provider is always asked for a stream
-    extra: Mapping[str, Any] = field(default_factory=dict)        # merged into the request when it streams and has tools
-    keep_extra_content: bool = False              # Gemini: a thought_signature must come back with its tool call
-    empty_answer: str = _one_of("complete", "complete", "error")  # "error": an answer without anything is a failure that may be retried
+    non_stream: str = _one_of(
+        "pass", "pass", "force_stream"
+    )  # "force_stream": the provider is always asked for a stream
+    extra: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # merged into the request when it streams and has tools
+    keep_extra_content: bool = False  # Gemini: a thought_signature must come back with its tool call
+    empty_answer: str = _one_of(
+        "complete", "complete", "error"
+    )  # "error": an answer without anything is a failure that may be retried
     answer: Answer = field(default_factory=Answer)
-    modalities: Tuple[str, ...] = _one_of(("text", "image", "file"), "text", "image", "file", "audio")    # of the input
-    context_window: Optional[int] = None          # tokens; what GET /models tells Codex
-    native_tools: Tuple[str, ...] = ()            # with wire: responses: kinds of tools it takes as they are
-    auth_header: str = "Authorization"            # "Authorization" gets "Bearer KEY", any other header the bare key
+    modalities: Tuple[str, ...] = _one_of(
+        ("text", "image", "file"), "text", "image", "file", "audio"
+    )  # of the input
+    context_window: Optional[int] = None  # tokens; what GET /models tells Codex
+    native_tools: Tuple[str, ...] = ()  # with wire: responses: kinds of tools it takes as they are
+    auth_header: str = "Authorization"  # "Authorization" gets "Bearer KEY", any other header the bare key
     headers: Mapping[str, str] = _merged()
     query: Mapping[str, str] = _merged()
 
@@ -134,15 +153,15 @@ class FieldError(ConfigError):
     """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and column."""
 
     def __init__(self, path: Tuple[str, ...], text: str, unknown: bool = False) -> None:
-        super().__init__("%s: %s" % (".".join(path), text))
+        super().__init__("{}: {}".format(".".join(path), text))
         self.path, self.text = path, text
-        self.unknown = unknown                    # the key itself is wrong, not its value
+        self.unknown = unknown  # the key itself is wrong, not its value
 
 
 def suggestion(word: str, known: Any) -> str:
     """`` (did you mean 'X'?)`` when one of ``known`` is close to ``word``, else nothing."""
     close = get_close_matches(word, list(known), 1)
-    return " (did you mean %r?)" % close[0] if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _is_texts(value: Any) -> bool:
@@ -156,7 +175,10 @@ def _is_text_map(value: Any) -> bool:
 _KINDS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     str: ("text", lambda value: isinstance(value, str)),
-    int: ("a whole number above 0", lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0),
+    int: (
+        "a whole number above 0",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0,
+    ),
     Mapping[str, Any]: ("a mapping", lambda value: isinstance(value, MappingABC)),
     Mapping[str, str]: ("a mapping of text to text", _is_text_map),
     Tuple[str, ...]: ("a list of words", _is_texts),
@@ -171,11 +193,11 @@ def _override(base: T, data: Mapping[str, Any], path: Tuple[str, ...]) -> T:
     for key, value in data.items():
         here = path + (str(key),)
         if key not in specs:
-            raise FieldError(here, "unknown key %r%s" % (key, suggestion(str(key), specs)), unknown=True)
+            raise FieldError(here, f"unknown key {key!r}{suggestion(str(key), specs)}", unknown=True)
         old = getattr(base, key)
         if hasattr(old, "__dataclass_fields__"):
             if not isinstance(value, MappingABC):
-                raise FieldError(here, "must be a mapping, not %s" % _what(value))
+                raise FieldError(here, f"must be a mapping, not {_what(value)}")
             values[key] = _override(old, value, here)
         else:
             values[key] = _value(hints[key], specs[key].metadata, old, value, here)
@@ -193,16 +215,26 @@ def _value(hint: Type[Any], meta: Mapping[str, Any], old: Any, value: Any, path:
         value = {key: item for key, item in {**old, **value}.items() if item is not None}
     what, fits = _KINDS[hint]
     if not fits(value):
-        raise FieldError(path, "must be %s%s, not %s" % (what, " or null" if optional else "", _what(value)))
+        raise FieldError(
+            path, "must be {}{}, not {}".format(what, " or null" if optional else "", _what(value))
+        )
     choices = meta.get("choices", ())
     for word in value if isinstance(value, (list, tuple)) else (value,):
         if choices and word not in choices:
-            raise FieldError(path, "must be one of %s; not %r%s" % (", ".join(choices), word, suggestion(word, choices)))
+            raise FieldError(
+                path,
+                "must be one of {}; not {!r}{}".format(", ".join(choices), word, suggestion(word, choices)),
+            )
     return tuple(value) if isinstance(value, list) else value
 
 
 def _what(value: Any) -> str:
     """The kind of a wrong value, in words; never the value itself, which may be a secret."""
-    names: Any = ((type(None), "null (nothing)"), (bool, "true or false"), ((int, float), "a number"), (str, "text"),
-                  (MappingABC, "a mapping"))
+    names: Any = (
+        (type(None), "null (nothing)"),
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "text"),
+        (MappingABC, "a mapping"),
+    )
     return next((name for kind, name in names if isinstance(value, kind)), "a list")

@@ -4,6 +4,7 @@ A blob is ``rproxy1.`` and base64url text without padding of a 16 byte tag and a
 HMAC-SHA256, truncated, over the zlib stream.  With an empty key it is a mere checksum that finds damage; with a key nobody else can
 make a blob.  The text is not encrypted: it came from the client's own conversation.  Blobs of other makers are recognised and refused.
 """
+
 from __future__ import annotations
 
 import base64
@@ -17,8 +18,8 @@ from .sse import encode_json
 Json = Dict[str, Any]
 
 _PREFIX = "rproxy1."
-_TAG = 16                                  # bytes
-_MAX = 16 << 20                            # bytes of JSON; a small blob may unfold into gigabytes
+_TAG = 16  # bytes
+_MAX = 16 << 20  # bytes of JSON; a small blob may unfold into gigabytes
 
 
 def seal(kind: str, payload: Json, key: bytes = b"") -> str:
@@ -35,7 +36,7 @@ def unseal(blob: Any, key: bytes = b"") -> Optional[Tuple[str, Json]]:
     """Kind and payload of a blob; None if it is damaged, foreign, sealed with another key or larger than 16 MiB. Never raises."""
     if not isinstance(blob, str) or not blob.startswith(_PREFIX):
         return None
-    text = blob[len(_PREFIX):]
+    text = blob[len(_PREFIX) :]
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         if not hmac.compare_digest(raw[:_TAG], _tag(raw[_TAG:], key)):

@@ -1,44 +1,24 @@
-"""The bytes of a provider's answer -> chunks, and events -> the bytes of our own answer.
+"""JSON and server-sent events as rproxy writes them: compact UTF-8 that any parser takes."""
 
-Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
-page, whatever its Content-Type says, so the bytes alone decide: the first line that is not blank tells which one it is.
-Everything is done by lines; a line is handled once and completely as soon as its end is seen, so the result cannot depend on
-how the network cut the bytes.  A JSON document ends with its last brace, and ``[DONE]`` with its bracket: some servers send
-no line end behind them and leave the connection open.
-
-Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON value is a chunk at
-once, without waiting for the blank line: that serves providers which separate events by one newline, and saves latency with all
-others.  Only a line that is not JSON by itself waits for the rest of its event.  Every byte is looked at a bounded number of
-times, also when they come one by one.
-"""
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Sequence
 
-from .json_end import JsonEnd
 from .surrogates import mend
 
 Json = Dict[str, Any]
 
 DONE = b"data: [DONE]\n\n"
 
-_BOM = b"\xef\xbb\xbf"
-_BLANKS = b" \t"
-_NO_BLANK = re.compile(r"[^ \t]|\Z")
-_OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
-_DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
-_UNREADABLE = (ValueError, RecursionError)         # what a JSON text can raise; too long integers are a ValueError too
-_MAX_DEPTH = 200                                   # deeper than anything meaningful, far below the interpreter's recursion limit
+_MAX_DEPTH = 200  # deeper than anything meaningful, far below the interpreter's recursion limit
 
-_STRIPPED = " \t\r\n\ufeff"
-_GARBAGE = object()
-_decoder = json.JSONDecoder(parse_constant=lambda word: None)      # NaN and Infinity are not JSON and must not leave again
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 # What JSONEncoder.encode builds anew in each call, which is half of its cost; not there in every Python.
 _make = getattr(json.encoder, "c_make_encoder", None)
-_parts = _make and _make(None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+_parts = _make and _make(
+    None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False
+)
 
 
 class Written(Dict[str, Any]):
@@ -61,7 +41,7 @@ def encode_json(obj: Any) -> bytes:
 
 def encode_sse(events: Sequence[Json]) -> bytes:
     """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``; b"" for no events."""
-    return _utf8("".join(["event: %s\ndata: %s\n\n" % (event["type"], _text(event)) for event in events]))
+    return _utf8("".join(["event: {}\ndata: {}\n\n".format(event["type"], _text(event)) for event in events]))
 
 
 def _text(obj: Any) -> str:
@@ -91,276 +71,3 @@ def _tame(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
         return {key: _tame(inner, depth - 1) for key, inner in value.items()}
     return [_tame(inner, depth - 1) for inner in value]
-
-
-def _values(text: str) -> List[Any]:
-    """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is unreadable."""
-    values: List[Any] = []
-    text = text.strip(_STRIPPED)
-    position = 0
-    try:
-        while position < len(text):
-            value, position = _decoder.raw_decode(text, position)
-            values.append(value)
-            while text[position:position + 1].isspace():
-                position += 1
-    except _UNREADABLE:
-        values.append(_GARBAGE)
-    return values
-
-
-def _str(line: bytes) -> str:
-    return str(line, "utf-8", "replace")
-
-
-def _protocol_error(message: str) -> Json:
-    return {"error": {"message": message, "type": "protocol"}}
-
-
-class ChunkDecoder:
-    """Reads the body of a 2xx answer incrementally; never raises, whatever the bytes.
-
-    :param max_line: bytes that may be held for one line, one event or one JSON document; more is an error chunk and the end
-
-    An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk ``{"error": ...}``.
-
-    ``done``: ``[DONE]`` was seen, later bytes are ignored.  ``saw_bytes``: anything came, comments included.
-    ``skipped``: number of frames that were no JSON object and were dropped.
-    """
-
-    def __init__(self, max_line: int = 32 << 20) -> None:
-        self.done = False
-        self.saw_bytes = False
-        self.skipped = 0
-        self._max = max_line
-        self._kind = "?"                           # only blanks so far; "document"; "next" behind one; "lines" of events or JSON; "over"
-        self._after_cr = False                     # the last byte was CR: an LF that follows belongs to it
-        self._partial = bytearray()                # the line that has not ended yet
-        self._end = JsonEnd("{[")                  # of the document that these lines are, or that the partial line is
-        self._scanned = 0                          # bytes of the partial line that self._end has seen
-        self._held = bytearray()                   # data lines of an unfinished event, or lines of a document
-        self._alarm = False                        # inside an event of type "error"
-
-    @property
-    def between(self) -> bool:
-        """In an event stream, with no event begun."""
-        return self._kind == "lines" and not (self._partial or self._held or self._alarm or self._after_cr)
-
-    def feed(self, data: bytes) -> List[Json]:
-        """The chunks that ``data`` completes."""
-        out: List[Json] = []
-        if not data or self._kind == "over":
-            return out
-        self.saw_bytes = True
-        if self._after_cr and data[:1] == b"\n":
-            data = data[1:]
-        self._after_cr = data[-1:] == b"\r"
-        lines = data.splitlines()
-        rest = b"" if data[-1:] in b"\r\n" else lines.pop()
-        if self._partial and lines:
-            lines[0] = bytes(self._partial + lines[0])
-            self._partial.clear()
-        for line in lines:
-            self._line(line, out)
-            if self._kind == "over":
-                return out
-        if rest:
-            self._rest(rest, out)
-        return out
-
-    def close(self) -> List[Json]:
-        """The end of the body: the chunks that were still waiting for more."""
-        out: List[Json] = []
-        if self._partial:
-            self._line(bytes(self._partial), out)
-        if self._kind != "over":
-            self._flush(out)
-        self._stop()
-        return out
-
-    def _line(self, line: bytes, out: List[Json]) -> None:
-        if self._kind == "lines" and line[:5] == b"data:" and len(line) <= self._max:
-            self._data(line[5:], out)
-            return
-        line = line.lstrip(_BLANKS)
-        if self._is_json(line):
-            end = self._end.find(str(line, "latin-1"), self._scanned)
-            if end >= 0:
-                line = line[self._values(line, end, out):]
-            if self._kind != "over" and self._is_json(line):
-                self._open_end(line, out)
-                return
-        if self._kind != "over":
-            self._other(line, out)
-
-    def _other(self, line: bytes, out: List[Json]) -> None:
-        """A line that does not begin with a JSON value."""
-        if len(line) > self._max and not _DONE_LINE.match(line):
-            self._too_long(out)
-        elif self._kind != "lines":
-            self._first(line, out)
-        elif line[:5] == b"data:":
-            self._data(line[5:], out)
-        elif line:
-            self._field(line, out)
-        elif self._held or self._alarm:
-            self._flush(out)
-
-    def _rest(self, rest: bytes, out: List[Json]) -> None:
-        """The beginning of a line, or more of it. What is complete need not wait for the end of the line."""
-        self._partial += rest if self._partial else rest.lstrip(_BLANKS)
-        if self._is_json(self._partial):
-            end = self._end.find(str(self._partial[self._scanned:], "latin-1"))
-            if end >= 0:
-                line, end = bytes(self._partial), self._scanned + end
-                self._partial = bytearray(line[self._values(line, end, out):])
-            self._scanned = len(self._partial) if self._is_json(self._partial) else 0
-        if self._kind != "over" and _DONE_LINE.match(self._partial) and self._kind != "document":
-            self._other(bytes(self._partial), out)
-        if self._kind != "over" and len(self._partial) > self._max:
-            self._too_long(out)
-
-    # ---- JSON without a field name
-    def _is_json(self, line: Union[bytes, bytearray]) -> bool:
-        return self._kind == "document" or _OPENS.match(line) is not None
-
-    def _values(self, line: bytes, end: int, out: List[Json]) -> int:
-        """Take the JSON values that a line begins with; the first ends at ``end``.
-
-        :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and ``_end`` has seen it
-        """
-        text, begin = str(line, "latin-1"), 0
-        while end >= 0:
-            self._value(line[begin:end], out)
-            self._end, self._scanned = JsonEnd("{["), 0
-            begin = _NO_BLANK.search(text, end).start()  # type: ignore[union-attr]
-            if self._kind == "over" or not _OPENS.match(line, begin):
-                break
-            end = self._end.find(text, begin)
-        return begin
-
-    def _value(self, piece: bytes, out: List[Json]) -> None:
-        """A complete value; or the end of a document of several lines."""
-        if self._kind == "document":
-            self._hold(piece, out)
-            if self._kind == "document":
-                self._flush(out)
-                self._kind = "next"
-        elif len(piece) > self._max:
-            self._too_long(out)
-        elif piece == b"[DONE]":
-            self._finish()
-        else:
-            self._kind = "lines"
-            if not self._emit_whole(piece, out):
-                self.skipped += 1
-
-    def _open_end(self, line: bytes, out: List[Json]) -> None:
-        """A value that goes on in the next line, which is possible in a document only."""
-        if len(line) > self._max:
-            self._too_long(out)
-        elif self._kind == "lines":
-            self._end = JsonEnd("{[")
-            self.skipped += 1
-        else:
-            self._kind = "document"
-            self._hold(line, out)
-        self._scanned = 0
-
-    # ---- lines of an event stream
-    def _first(self, line: bytes, out: List[Json]) -> None:
-        """Decide what the body is."""
-        while line.startswith(_BOM):
-            line = line[len(_BOM):]
-        if line[:1] == b"<" and self._kind == "?":
-            out.append(_protocol_error("The answer is an HTML page and not a completion: check base_url, and proxies on the way."))
-            self._stop()
-        elif line:
-            self._kind = "lines"
-            self._line(line, out)
-
-    def _data(self, payload: bytes, out: List[Json]) -> None:
-        if not self._held and not self._alarm and self._emit_whole(payload, out):
-            return
-        payload = payload.strip()
-        if payload.startswith(b"[DONE]"):
-            self._flush(out)
-            self._finish()
-        elif payload:
-            self._hold(payload, out)
-
-    def _field(self, line: bytes, out: List[Json]) -> None:
-        """A line of an event stream that is neither blank nor data."""
-        name, _, value = line.partition(b":")
-        value = value.strip()
-        if name == b"event":
-            self._flush(out)                       # servers that forget the blank line
-            self._alarm = value == b"error"
-        elif name == b"error" and value:           # llama.cpp before its pull request 16109
-            self._emit_error(_str(value), out)
-
-    def _hold(self, line: bytes, out: List[Json]) -> None:
-        self._held += line
-        self._held += b"\n"
-        if len(self._held) > self._max:
-            self._too_long(out)
-
-    def _flush(self, out: List[Json]) -> None:
-        """The end of an event, or of the document."""
-        text, alarm = str(self._held, "utf-8", "replace").strip(), self._alarm
-        self._held, self._alarm = bytearray(), False
-        if alarm:
-            self._emit_error(text, out)
-            return
-        values = _values(text)
-        if values[:1] != [_GARBAGE]:
-            self._emit_values(values, out)
-        else:                                      # perhaps a damaged line between good ones
-            for line in text.split("\n"):
-                self._emit_values(_values(line), out)
-
-    def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
-        """Emit the payload if it is JSON by itself."""
-        text = str(payload, "utf-8", "replace").strip(_STRIPPED)
-        try:
-            value, end = _decoder.raw_decode(text)
-        except _UNREADABLE:
-            return False
-        if end != len(text):
-            return False
-        if type(value) is dict:
-            out.append(value)
-        else:
-            self._emit_values([value], out)
-        return True
-
-    def _emit_values(self, values: List[Any], out: List[Json]) -> None:
-        """Emit the objects among the values, and those in lists."""
-        for value in values:
-            if value == "[DONE]":                  # in quotes
-                self._finish()
-                return
-            chunks = [item for item in (value if type(value) is list else [value]) if type(item) is dict]
-            out.extend(chunks)
-            self.skipped += not chunks
-
-    def _emit_error(self, text: str, out: List[Json]) -> None:
-        values = _values(text)
-        error: Optional[Any] = values[0] if len(values) == 1 and type(values[0]) is dict else None
-        if error is None:
-            out.append({"error": {"message": text or "The provider reported an error without saying which."}})
-        else:
-            out.append(error if error.get("error") else {"error": error})
-
-    def _finish(self) -> None:
-        self.done = True
-        self._stop()
-
-    def _stop(self) -> None:
-        self._kind = "over"
-        self._partial.clear()
-        self._held.clear()
-
-    def _too_long(self, out: List[Json]) -> None:
-        self._stop()
-        out.append(_protocol_error("The answer has a line, event or document of more than %d bytes." % self._max))

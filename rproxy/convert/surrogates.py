@@ -2,6 +2,7 @@
 
 Providers cut an escaped emoji between two deltas, and models produce lone halves.  Nothing that leaves may contain one.
 """
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -20,5 +21,5 @@ def mend_piece(text: str) -> Tuple[str, str]:
         text.encode()
     except UnicodeEncodeError:
         half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        return mend(text[:len(text) - len(half)]), half
+        return mend(text[: len(text) - len(half)]), half
     return text, ""

@@ -4,6 +4,7 @@ Theory of operation.  Pure functions over strings, used by :mod:`rproxy.provider
 spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a date in a header); all of them become seconds here,
 never more than an hour.
 """
+
 from __future__ import annotations
 
 import html
@@ -12,18 +13,27 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Mapping, Optional, Sequence
 
-MAX_SCANNED = 20000                               # characters of a text that the patterns are tried on
-MAX_DELAY = 3600.0                                # seconds
+MAX_SCANNED = 20000  # characters of a text that the patterns are tried on
+MAX_DELAY = 3600.0  # seconds
 
 # ---- delays -------------------------------------------------------------------------------------------------------------------
-UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))      # by the beginning of the unit's name
+UNITS = (
+    ("ms", 0.001),
+    ("mil", 0.001),
+    ("m", 60.0),
+    ("h", 3600.0),
+    ("", 1.0),
+)  # by the beginning of the unit's name
 UNIT = r"(?:milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
-AMOUNT = r"(\d{1,12}(?:\.\d{1,9})?)\s{0,3}(%s)(?![a-z])" % UNIT
+AMOUNT = rf"(\d{{1,12}}(?:\.\d{{1,9}})?)\s{{0,3}}({UNIT})(?![a-z])"
 AMOUNTS = re.compile(AMOUNT, re.I)
-DURATION = re.compile(r"(?:%s[ ,]{0,3}){1,6}\Z" % AMOUNT, re.I)
+DURATION = re.compile(rf"(?:{AMOUNT}[ ,]{{0,3}}){{1,6}}\Z", re.I)
 NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,15})?\Z")
-AGAIN = re.compile(r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: \w{1,20}){0,2}? (?:(?:in|after|for) )?"
-                   r"((?:%s[ ,]{0,3}){1,6})" % AMOUNT, re.I)
+AGAIN = re.compile(
+    r"(?:try(?:ing)? again|retry(?:ing)?|wait)(?: \w{1,20}){0,2}? (?:(?:in|after|for) )?"
+    rf"((?:{AMOUNT}[ ,]{{0,3}}){{1,6}})",
+    re.I,
+)
 # What Codex and the SDKs' users look for in the message of a rate limit.
 COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
 
@@ -40,8 +50,10 @@ def duration(text: str) -> Optional[float]:
         return float(text)
     if not DURATION.match(text):
         return None
-    return sum(float(amount) * next(seconds for name, seconds in UNITS if unit.lower().startswith(name))
-               for amount, unit in AMOUNTS.findall(text))
+    return sum(
+        float(amount) * next(seconds for name, seconds in UNITS if unit.lower().startswith(name))
+        for amount, unit in AMOUNTS.findall(text)
+    )
 
 
 def delay_in_text(text: str) -> Optional[float]:
@@ -60,7 +72,7 @@ def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
     then, sent = _date(headers.get("retry-after", "")), _date(headers.get("date", ""))
     if then is None:
         return None
-    start = sent or now                           # the provider's clock need not be ours
+    start = sent or now  # the provider's clock need not be ours
     return bounded(then - start) if start else 0.0
 
 
@@ -82,9 +94,11 @@ def without_tags(text: str) -> str:
     return " ".join(html.unescape(TAGS.sub(" ", text[:MAX_SCANNED])).split())
 
 
-SECRETS = re.compile(r"\b(?:sk-|gsk_|csk-|nvapi-|pplx-|AIza)[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"',;]{4,}", re.I)
+SECRETS = re.compile(
+    r"\b(?:sk-|gsk_|csk-|nvapi-|pplx-|AIza)[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"',;]{4,}", re.I
+)
 MASK = "***"
-LONG, SHORT = 12, 4                               # characters: a short secret is masked as a word only, a dummy not at all
+LONG, SHORT = 12, 4  # characters: a short secret is masked as a word only, a dummy not at all
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -95,7 +109,7 @@ def clean(text: str, secrets: Sequence[str] = ()) -> str:
         if len(secret) >= LONG:
             text = text.replace(secret, MASK)
         elif len(secret) >= SHORT:
-            text = re.sub(r"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])" % re.escape(secret), MASK, text)
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", MASK, text)
     return CONTROL.sub(" ", SECRETS.sub(MASK, text)).strip()
 
 

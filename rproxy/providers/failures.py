@@ -2,10 +2,11 @@
 
 Theory of operation.  There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects
 (SiliconFlow, Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp`` (MiniMax), JSON inside strings
-(OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and collects :class:`Facts`: codes, texts and
+(OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and collects :class:`ErrorFacts`: codes, texts and
 delays, the outermost first.  Then the first fitting row of ``ROWS`` names the kind.  Numbers and words in the rows come from the
 providers' documents and from recorded answers.  Nothing here raises, whatever the bytes are.
 """
+
 from __future__ import annotations
 
 import json
@@ -27,8 +28,8 @@ from .failure_text import (
     without_tags,
 )
 
-MAX_MESSAGE = 2000                                # characters of a message for the client
-MAX_DEPTH = 6                                     # of objects inside objects
+MAX_MESSAGE = 2000  # characters of a message for the client
+MAX_DEPTH = 6  # of objects inside objects
 
 
 class Finding(NamedTuple):
@@ -36,22 +37,22 @@ class Finding(NamedTuple):
 
     kind: str
     status: Optional[int]
-    text: str                                     # the provider's own words; may be empty
-    code: Optional[str] = None                    # the provider's code if it is a word
+    text: str  # the provider's own words; may be empty
+    code: Optional[str] = None  # the provider's code if it is a word
     param: Optional[str] = None
-    retry_after: Optional[float] = None           # seconds
-    shape: str = "json"                           # json, text, html, empty
-    location: str = ""                            # of a redirect
+    retry_after: Optional[float] = None  # seconds
+    shape: str = "json"  # json, text, html, empty
+    location: str = ""  # of a redirect
 
 
 @dataclass
-class Facts:
+class ErrorFacts:
     """Everything the rows may look at."""
 
     status: Optional[int] = None
-    codes: List[str] = field(default_factory=list)        # codes, types, reasons of all levels
-    texts: List[str] = field(default_factory=list)        # messages of all levels, the outermost first
-    numbers: List[int] = field(default_factory=list)      # HTTP statuses found inside the object
+    codes: List[str] = field(default_factory=list)  # codes, types, reasons of all levels
+    texts: List[str] = field(default_factory=list)  # messages of all levels, the outermost first
+    numbers: List[int] = field(default_factory=list)  # HTTP statuses found inside the object
     delays: List[float] = field(default_factory=list)
     code: Optional[str] = None
     param: Optional[str] = None
@@ -65,106 +66,185 @@ def _any(*parts: str) -> Pattern[str]:
 
 
 def _codes(words: str) -> Pattern[str]:
-    return re.compile("^(?:%s)$" % "|".join(words.split()), re.I)
+    return re.compile("^(?:{})$".format("|".join(words.split())), re.I)
 
 
 # The subject must be the prompt or the context: "max_tokens 70000 exceeds the limit of 65536" is a wrong parameter, and a
 # shorter history would not help.
 CONTEXT = _any(
-    r"maximum (?:context|prompt|input|model|sequence) length", r"context[_ ](?:length|window)[_ ]exceeded",
+    r"maximum (?:context|prompt|input|model|sequence) length",
+    r"context[_ ](?:length|window)[_ ]exceeded",
     r"(?:exceed|overflow|surpass|longer than|larger than|greater than|beyond)\w{0,3}"
     r"[^\n]{0,60}\bcontext[ _-]?(?:window|length|size|limit)\b",
     r"context[ _-](?:window|length|size|limit) (?:is |was |has been )?exceed",
     r"(?:prompt|input|messages|request|conversation|history)(?: \w{1,20})?(?: is| are| was)? too (?:long|large|big)\b",
     r"\b(?:prompt|input|request|messages?)[ _(-]+(?:tokens?|length|\d+)(?:(?!max_\w{0,12}tokens|output|completion)[^\n]){0,60}"
     r"(?:exceed|longer than|greater than|larger than|more than)",
-    r"prompt exceeds max", r"exceeded model token limit", r"range of input length should be", r"max_seq_len",
-    r"n_keep \(?\d+\)? ?>=? ?n_ctx", r"reduce the length of (?:the |your )?(?:messages|prompt|input)",
-    r"too many (?:total |input |prompt )?tokens", r"tokens of image and text exceed", r"token limit exceeded",
-    r"requested token count exceeds", r"request body too large for", r"`inputs` (?:tokens \+|must have less than)",
+    r"prompt exceeds max",
+    r"exceeded model token limit",
+    r"range of input length should be",
+    r"max_seq_len",
+    r"n_keep \(?\d+\)? ?>=? ?n_ctx",
+    r"reduce the length of (?:the |your )?(?:messages|prompt|input)",
+    r"too many (?:total |input |prompt )?tokens",
+    r"tokens of image and text exceed",
+    r"token limit exceeded",
+    r"requested token count exceeds",
+    r"request body too large for",
+    r"`inputs` (?:tokens \+|must have less than)",
     r"exceed\w{0,3} (?:the )?(?:max(?:imum)? )?(?:message|prompt|input) tokens",
-    r"(?:上下文|输入|提示词)[^。\n]{0,16}(?:超出|超过|超长|过长)", r"(?:超出|超过)[^。\n]{0,20}(?:上下文|输入长度)",
+    r"(?:上下文|输入|提示词)[^。\n]{0,16}(?:超出|超过|超长|过长)",
+    r"(?:超出|超过)[^。\n]{0,20}(?:上下文|输入长度)",
 )
 CONTEXT_CODES = _codes(
     "context_length_exceeded context_window_exceeded model_context_window_exceeded exceed_context_size_error 3051 1261 "
-    "model_max_prompt_tokens_exceeded prompt_too_long request_too_large tokens_limit_reached")
-LIMITS = _any(r"rate[ _-]?limit", r"throttl", r"\bquota\b", r"per[ -](?:minute|second|hour|day)\b", r"too many requests", r"please wait")
+    "model_max_prompt_tokens_exceeded prompt_too_long request_too_large tokens_limit_reached"
+)
+LIMITS = _any(
+    r"rate[ _-]?limit",
+    r"throttl",
+    r"\bquota\b",
+    r"per[ -](?:minute|second|hour|day)\b",
+    r"too many requests",
+    r"please wait",
+)
 QUOTA_CODES = _codes(
     r"insufficient_(?:quota|balance|credits?|funds|user_quota) exceeded_current_quota_error AccountOverdueError 402 1113 "
     r"13(?:0[489]|1\d|2[01]) base_resp:(?:1008|2056) billing_\w+ payment_required Arrearage AllocationQuota\.FreeTierOnly "
     r"InsufficientBalance SetLimitExceeded usage_limit_reached CreditsError pre_consume_token_quota_failed QuotaExceeded "
-    r"quota_exceeded \w*BillOverdue")
+    r"quota_exceeded \w*BillOverdue"
+)
 # These say it beyond doubt, whatever else the text speaks of ...
 QUOTA = _any(
-    r"insufficient[ _](?:\w{1,20} )?(?:balance|credits?|funds|quota)", r"(?:balance|credits?|funds)(?: \w{1,20}){0,2} "
-    r"(?:insufficient|exhausted|not enough|depleted|too low)", r"not enough (?:balance|credits?|funds)", r"requires more credits",
-    r"out of credits", r"overdue (?:balance|payment|bill)", r"in arrears", r"used all (?:available|your) credits",
-    r"spending limit", r"usage limit (?:reached|exceeded)", r"(?:reached|hit|exceeded) your (?:\w{1,20} )?usage limit",
-    r"free-models-per-day", r"PerDay", r"payment required", r"余额不足", r"欠费", r"额度已?(?:不足|用尽|用完)", r"使用上限",
+    r"insufficient[ _](?:\w{1,20} )?(?:balance|credits?|funds|quota)",
+    r"(?:balance|credits?|funds)(?: \w{1,20}){0,2} "
+    r"(?:insufficient|exhausted|not enough|depleted|too low)",
+    r"not enough (?:balance|credits?|funds)",
+    r"requires more credits",
+    r"out of credits",
+    r"overdue (?:balance|payment|bill)",
+    r"in arrears",
+    r"used all (?:available|your) credits",
+    r"spending limit",
+    r"usage limit (?:reached|exceeded)",
+    r"(?:reached|hit|exceeded) your (?:\w{1,20} )?usage limit",
+    r"free-models-per-day",
+    r"PerDay",
+    r"payment required",
+    r"余额不足",
+    r"欠费",
+    r"额度已?(?:不足|用尽|用完)",
+    r"使用上限",
 )
 # ... these also stand in the friendly advice at the end of a rate limit.
-QUOTA_WEAK = _any(r"billing", r"exceeded your (?:current )?(?:\w{1,20} )?quota", r"quota (?:is |has been |was )?(?:exceeded|exhausted)",
-                  r"monthly (?:limit|quota)", r"recharge", r"top up", r"payment method", r"充值")
+QUOTA_WEAK = _any(
+    r"billing",
+    r"exceeded your (?:current )?(?:\w{1,20} )?quota",
+    r"quota (?:is |has been |was )?(?:exceeded|exhausted)",
+    r"monthly (?:limit|quota)",
+    r"recharge",
+    r"top up",
+    r"payment method",
+    r"充值",
+)
 KEY_CODES = _codes(
     r"(?:invalid|incorrect)_api_key invalid_authentication_error authentication_error AuthenticationError 401 100[0-4] "
-    r"base_resp:(?:1004|2049) InvalidApiKey API_KEY_INVALID UNAUTHENTICATED")
+    r"base_resp:(?:1004|2049) InvalidApiKey API_KEY_INVALID UNAUTHENTICATED"
+)
 KEY = _any(
     r"(?:invalid|incorrect|wrong|missing|unknown|expired) (?:\w{1,20} )?(?:api[ _-]?key|access token|auth\w{0,12} token|bearer token)",
     r"api[ _-]?key[^\n]{0,40}(?:not valid|invalid|incorrect|expired|missing|revoked|required)",
-    r"invalid authentication", r"authentication (?:fails|failed|error|required)", r"no auth credentials", r"身份验证失败")
+    r"invalid authentication",
+    r"authentication (?:fails|failed|error|required)",
+    r"no auth credentials",
+    r"身份验证失败",
+)
 LIMIT_CODES = _codes(r"130[23] base_resp:(?:1002|1039|1041)")
-RATE_CODES = _codes(r"429 \w*rate_?limit\w* too_many_requests TooManyRequests\w* Throttling\S* RequestBurstTooFast")
-RATE = _any(r"rate[ _-]?limit", r"too many requests", r"max(?:imum)? concurren", r"concurrency limit", r"throttl",
-            r"too many tokens, please wait", r"(?:requests|tokens) per (?:minute|second|hour|day)", r"请求过于频繁", r"并发")
+RATE_CODES = _codes(
+    r"429 \w*rate_?limit\w* too_many_requests TooManyRequests\w* Throttling\S* RequestBurstTooFast"
+)
+RATE = _any(
+    r"rate[ _-]?limit",
+    r"too many requests",
+    r"max(?:imum)? concurren",
+    r"concurrency limit",
+    r"throttl",
+    r"too many tokens, please wait",
+    r"(?:requests|tokens) per (?:minute|second|hour|day)",
+    r"请求过于频繁",
+    r"并发",
+)
 COMES_BACK = _any(r"retry in \d")
-MODEL_CODES = _codes(r"model_not_(?:found|available|exist) ModelNotFound\w* ModelNotOpen model_decommissioned invalid_model "
-                     r"InvalidEndpointOrModel\S* 1211")
+MODEL_CODES = _codes(
+    r"model_not_(?:found|available|exist) ModelNotFound\w* ModelNotOpen model_decommissioned invalid_model "
+    r"InvalidEndpointOrModel\S* 1211"
+)
 MODEL = _any(
     r"\bmodel\b(?:(?!tool|message|param|image|file|field)[^\n]){0,100}?(?:does not exist|not exist|not found|is not available|"
-    r"has been (?:decommissioned|retired)|end of life)", r"not a valid model",
+    r"has been (?:decommissioned|retired)|end of life)",
+    r"not a valid model",
     r"(?:unknown|invalid|no such) model\b(?! \w{0,20}(?:param|input|output))",
-    r"模型不存在", r"does not have access to (?:the )?model")
-FILTER_CODES = _codes(r"content_filter content_policy_violation data_?inspection_?failed 1301 base_resp:102[67] "
-                      r"ResponsibleAIPolicyViolation \w*SensitiveContentDetected\S*")
-OVERLOAD_CODES = _codes(r"1305 503 529 \w*overloaded\w* service_?unavailable\w* unavailable(?:_error)? slow_down "
-                        r"insufficient_system_resource")
-OVERLOAD = re.compile(r"(?i:overloaded|\bbusy\b|(?:at|over) capacity|insufficient_system_resource|temporarily unavailable|"
-                      r"loading model|访问量过大|繁忙)|DEGRADED|ResourceExhausted")
+    r"模型不存在",
+    r"does not have access to (?:the )?model",
+)
+FILTER_CODES = _codes(
+    r"content_filter content_policy_violation data_?inspection_?failed 1301 base_resp:102[67] "
+    r"ResponsibleAIPolicyViolation \w*SensitiveContentDetected\S*"
+)
+OVERLOAD_CODES = _codes(
+    r"1305 503 529 \w*overloaded\w* service_?unavailable\w* unavailable(?:_error)? slow_down "
+    r"insufficient_system_resource"
+)
+OVERLOAD = re.compile(
+    r"(?i:overloaded|\bbusy\b|(?:at|over) capacity|insufficient_system_resource|temporarily unavailable|"
+    r"loading model|访问量过大|繁忙)|DEGRADED|ResourceExhausted"
+)
 VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
-BAD_CODES = _codes(r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* unsupported_(?:parameter|value) "
-                   r"base_resp:2013 121[04] validation_error")
+BAD_CODES = _codes(
+    r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* unsupported_(?:parameter|value) "
+    r"base_resp:2013 121[04] validation_error"
+)
 
 
 class Row(NamedTuple):
     """One rule; all conditions that are given must hold."""
 
     kind: str
-    statuses: Optional[Container[Optional[int]]] = None   # None: any
-    codes: Optional[Pattern[str]] = None                  # one of the codes is such a code
-    text: Optional[Pattern[str]] = None                   # the texts contain it
-    unless: Optional[Pattern[str]] = None                 # the texts do not contain it
-    details: Optional[Pattern[str]] = None                # the whole object, written as JSON, contains it
-    empty: bool = False                                   # nothing was said
+    statuses: Optional[Container[Optional[int]]] = None  # None: any
+    codes: Optional[Pattern[str]] = None  # one of the codes is such a code
+    text: Optional[Pattern[str]] = None  # the texts contain it
+    unless: Optional[Pattern[str]] = None  # the texts do not contain it
+    details: Optional[Pattern[str]] = None  # the whole object, written as JSON, contains it
+    empty: bool = False  # nothing was said
 
 
 # The status inside a stream is None, unless the error object names one.
-REQUEST = (400, 404, 410, 422, 500, None)                 # statuses under which providers report what they found in the request
+REQUEST = (
+    400,
+    404,
+    410,
+    422,
+    500,
+    None,
+)  # statuses under which providers report what they found in the request
 LIMITED = (400, 403, 429, 500, None)
 ACCOUNT = (400, 401, 403, 429, None)
 FAILING = (400, 500, 502, 504, None)
 
 ROWS: Sequence[Row] = (
     Row("redirect", range(300, 400)),
-    Row("context", (413,)),                               # also with the code of a rate limit: too large for the plan (Groq)
+    Row("context", (413,)),  # also with the code of a rate limit: too large for the plan (Groq)
     Row("quota", (402,)),
     Row("quota", codes=QUOTA_CODES),
-    Row("quota", (429,), details=re.compile("PerDay")),   # a QuotaFailure of Gemini; the same object has the delay of a retry
+    Row(
+        "quota", (429,), details=re.compile("PerDay")
+    ),  # a QuotaFailure of Gemini; the same object has the delay of a retry
     Row("rate", (429, None), details=re.compile("RetryInfo|PerMinute")),
     Row("tool_call", codes=_codes("tool_use_failed")),
-    Row("context", (400,), empty=True),                   # Cerebras
+    Row("context", (400,), empty=True),  # Cerebras
     Row("context", codes=CONTEXT_CODES),
     Row("filter", (400, 422, 451, None), codes=FILTER_CODES),
-    Row("overload", codes=_codes("1305")),                # comes with 429, but no limit of the account was reached (Zhipu)
+    Row("overload", codes=_codes("1305")),  # comes with 429, but no limit of the account was reached (Zhipu)
     Row("quota", text=QUOTA),
     Row("rate", codes=LIMIT_CODES),
     Row("rate", LIMITED, codes=RATE_CODES),
@@ -180,8 +260,8 @@ ROWS: Sequence[Row] = (
     Row("model", (*REQUEST, 403), codes=MODEL_CODES),
     Row("model", REQUEST, text=MODEL),
     Row("forbidden", (403,)),
-    Row("request", (500,), text=VALIDATION),              # llama-cpp-python
-    Row("gateway", (529,)),                               # Anthropic and Cloudflare; 503 would be repeated too soon
+    Row("request", (500,), text=VALIDATION),  # llama-cpp-python
+    Row("gateway", (529,)),  # Anthropic and Cloudflare; 503 would be repeated too soon
     Row("overload", (503,)),
     Row("overload", FAILING, codes=OVERLOAD_CODES),
     Row("overload", FAILING, text=OVERLOAD),
@@ -192,33 +272,53 @@ ROWS: Sequence[Row] = (
 )
 
 
-def classify(facts: Facts) -> str:
+def classify(facts: ErrorFacts) -> str:
     """The kind of the first row that fits; anything else is a bad gateway."""
     text = "" if facts.shape == "html" else "\n".join(facts.texts[:12])[:MAX_SCANNED]
     return next((row.kind for row in ROWS if _fits(row, facts, text)), "gateway")
 
 
-def _fits(row: Row, facts: Facts, text: str) -> bool:
-    return ((row.statuses is None or facts.status in row.statuses)
-            and (row.codes is None or any(row.codes.match(code) for code in facts.codes))
-            and (row.text is None or row.text.search(text) is not None)
-            and (row.unless is None or row.unless.search(text) is None)
-            and (row.details is None or row.details.search(facts.details) is not None)
-            and (not row.empty or facts.shape == "empty"))
+def _fits(row: Row, facts: ErrorFacts, text: str) -> bool:
+    return (
+        (row.statuses is None or facts.status in row.statuses)
+        and (row.codes is None or any(row.codes.match(code) for code in facts.codes))
+        and (row.text is None or row.text.search(text) is not None)
+        and (row.unless is None or row.unless.search(text) is None)
+        and (row.details is None or row.details.search(facts.details) is not None)
+        and (not row.empty or facts.shape == "empty")
+    )
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------------------
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
-TEXT_KEYS = ("message", "msg", "error_msg", "error_message", "errmsg", "error_description", "detail", "Message", "raw")
+TEXT_KEYS = (
+    "message",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errmsg",
+    "error_description",
+    "detail",
+    "Message",
+    "raw",
+)
 INNER_KEYS = ("error", "errors", "metadata", "innererror", "details", "failed")
 STATUS_KEYS = ("code", "status", "status_code", "statusCode", "http_code", "http_status")
-DELAY_KEYS = {"retrydelay": 1.0, "retry_delay": 1.0, "retryafter": 1.0, "retry_after": 1.0, "retry_after_seconds": 1.0,
-              "retry_after_ms": 0.001}
-NO_CODES = ("error", "")                          # {"type": "error"} and {"object": "error"} only say that it is one
+DELAY_KEYS = {
+    "retrydelay": 1.0,
+    "retry_delay": 1.0,
+    "retryafter": 1.0,
+    "retry_after": 1.0,
+    "retry_after_seconds": 1.0,
+    "retry_after_ms": 0.001,
+}
+NO_CODES = ("error", "")  # {"type": "error"} and {"object": "error"} only say that it is one
 WORD = re.compile(r"[A-Za-z][\w.\-]{0,63}\Z")
 
 
-FRAME = re.compile(r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S)      # an event stream that is an error from the start
+FRAME = re.compile(
+    r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S
+)  # an event stream that is an error from the start
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float = 0.0) -> Finding:
@@ -232,7 +332,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float
 
 def read_object(raw: Any) -> Finding:
     """An error object from a 2xx answer; the status is the one that the object names, if any."""
-    facts = Facts()
+    facts = ErrorFacts()
     _gather(raw, facts, 0)
     facts.details = _dump(raw)
     facts.shape = "json" if facts.texts or facts.codes else "empty"
@@ -240,14 +340,16 @@ def read_object(raw: Any) -> Finding:
     return _finding(facts, next(iter(facts.delays), None), "")
 
 
-def _finding(facts: Facts, delay: Optional[float], location: str) -> Finding:
+def _finding(facts: ErrorFacts, delay: Optional[float], location: str) -> Finding:
     if delay is None:
         delay = next((d for d in map(delay_in_text, facts.texts) if d is not None), None)
-    return Finding(classify(facts), facts.status, _joined(facts), facts.code, facts.param, delay, facts.shape, location)
+    return Finding(
+        classify(facts), facts.status, _joined(facts), facts.code, facts.param, delay, facts.shape, location
+    )
 
 
-def _body_facts(body: bytes) -> Facts:
-    facts = Facts()
+def _body_facts(body: bytes) -> ErrorFacts:
+    facts = ErrorFacts()
     text = body.decode("utf-8-sig", "replace").replace("\0", "").strip()
     framed = FRAME.match(text)
     parsed = _parsed(framed.group(1) if framed else text)
@@ -281,7 +383,7 @@ def _dump(raw: Any) -> str:
         return ""
 
 
-def _gather(raw: Any, facts: Facts, depth: int) -> None:
+def _gather(raw: Any, facts: ErrorFacts, depth: int) -> None:
     """Collects what ``raw`` says, at any depth up to MAX_DEPTH."""
     if depth > MAX_DEPTH:
         return
@@ -294,7 +396,7 @@ def _gather(raw: Any, facts: Facts, depth: int) -> None:
             _gather(entry, facts, depth + 1)
 
 
-def _gather_text(text: str, facts: Facts, depth: int) -> None:
+def _gather_text(text: str, facts: ErrorFacts, depth: int) -> None:
     inner = _parsed(text.strip())
     if inner is not None:
         _gather(inner, facts, depth + 1)
@@ -302,10 +404,10 @@ def _gather_text(text: str, facts: Facts, depth: int) -> None:
         facts.texts.append(text.strip())
 
 
-def _gather_dict(raw: Dict[str, Any], facts: Facts, depth: int) -> None:
+def _gather_dict(raw: Dict[str, Any], facts: ErrorFacts, depth: int) -> None:
     place = ".".join(str(step) for step in raw["loc"]) if isinstance(raw.get("loc"), list) else ""
-    if place and isinstance(raw.get("msg"), str):          # one complaint of a FastAPI (pydantic) server
-        facts.texts.append("%s: %s" % (place, raw["msg"]))
+    if place and isinstance(raw.get("msg"), str):  # one complaint of a FastAPI (pydantic) server
+        facts.texts.append("{}: {}".format(place, raw["msg"]))
         return
     _gather_codes(raw, facts)
     _gather_delays(raw, facts)
@@ -316,17 +418,17 @@ def _gather_dict(raw: Dict[str, Any], facts: Facts, depth: int) -> None:
     for key in INNER_KEYS:
         if not isinstance(raw.get(key), str):
             _gather(raw.get(key), facts, depth + 1)
-    if isinstance(raw.get("provider_name"), str):          # OpenRouter: who it was that failed behind it
-        facts.texts.append("(served by %s)" % raw["provider_name"])
+    if isinstance(raw.get("provider_name"), str):  # OpenRouter: who it was that failed behind it
+        facts.texts.append("(served by {})".format(raw["provider_name"]))
     if not facts.texts and isinstance(raw.get("title"), str):
         facts.texts.append(raw["title"])
     base = raw.get("base_resp")
-    if isinstance(base, dict):                             # MiniMax; its numbers mean other things elsewhere
-        facts.codes.append("base_resp:%s" % base.get("status_code"))
+    if isinstance(base, dict):  # MiniMax; its numbers mean other things elsewhere
+        facts.codes.append("base_resp:{}".format(base.get("status_code")))
         _gather(base.get("status_msg"), facts, depth + 1)
 
 
-def _gather_codes(raw: Dict[str, Any], facts: Facts) -> None:
+def _gather_codes(raw: Dict[str, Any], facts: ErrorFacts) -> None:
     for key in CODE_KEYS:
         value = raw.get(key)
         if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value)[:200] not in NO_CODES:
@@ -342,7 +444,7 @@ def _gather_codes(raw: Dict[str, Any], facts: Facts) -> None:
         facts.param = raw["param"][:200]
 
 
-def _gather_delays(raw: Dict[str, Any], facts: Facts) -> None:
+def _gather_delays(raw: Dict[str, Any], facts: ErrorFacts) -> None:
     places = [raw, raw["headers"]] if isinstance(raw.get("headers"), dict) else [raw]
     for place in places:
         for key, value in place.items():
@@ -352,7 +454,7 @@ def _gather_delays(raw: Dict[str, Any], facts: Facts) -> None:
                 facts.delays.append(bounded(delay * (unit or 1.0)))
 
 
-def _joined(facts: Facts) -> str:
+def _joined(facts: ErrorFacts) -> str:
     """The texts of all levels in one line, without repetitions."""
     told: List[str] = []
     for text in facts.texts[:12]:
@@ -366,34 +468,51 @@ def _joined(facts: Facts) -> str:
 # (kind, shapes, next step); the words in braces are filled in.
 ANY = ("json", "text", "html", "empty")
 HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
-    ("key", ANY, "The provider rejected its key, not the client's: check provider.api_key of {name} in the config."),
+    (
+        "key",
+        ANY,
+        "The provider rejected its key, not the client's: check provider.api_key of {name} in the config.",
+    ),
     ("quota", ANY, "Check the quota, plan and balance of the account at {name}."),
     ("redirect", ANY, "The provider redirects to {location}: put the address that answers into base_url."),
     ("model", ("text", "html", "empty"), "Check base_url{base_url}{version}."),
     ("model", ("json",), "Check downstream_model in the config, and base_url{base_url}."),
     ("request", ("html",), "The answer is a web page: check base_url{base_url}."),
-    ("forbidden", ("html",), "The answer is a web page: check base_url{base_url} and the network in between."),
-    ("context", ("empty",), "Most likely the request is too long for the model: the provider gave no reason."),
+    (
+        "forbidden",
+        ("html",),
+        "The answer is a web page: check base_url{base_url} and the network in between.",
+    ),
+    (
+        "context",
+        ("empty",),
+        "Most likely the request is too long for the model: the provider gave no reason.",
+    ),
 )
 
 
 def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[str] = ()) -> str:
     """``NAME (status): the provider's own words.  Next step.`` -- at most MAX_MESSAGE characters."""
-    head = "%s (%d): " % (name[:200], finding.status) if finding.status else "%s: " % name[:200]
+    head = f"{name[:200]} ({finding.status}): " if finding.status else f"{name[:200]}: "
     said = clean(finding.text, secrets) or _phrase(finding.status)
-    hint = next((text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), "")
-    hint = hint.format(name=name[:200], base_url=" (%s)" % without_login(base_url)[:200] if base_url else "",
-                       version="" if re.search(r"/v\d", base_url) else ": it may need /v1 at its end",
-                       location=without_login(finding.location)[:400] or "an unnamed place")
+    hint = next(
+        (text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), ""
+    )
+    hint = hint.format(
+        name=name[:200],
+        base_url=f" ({without_login(base_url)[:200]})" if base_url else "",
+        version="" if re.search(r"/v\d", base_url) else ": it may need /v1 at its end",
+        location=without_login(finding.location)[:400] or "an unnamed place",
+    )
     tail = clean(hint, secrets)
     room = MAX_MESSAGE - len(head) - len(tail) - 2
     if len(said) > room:
-        said = said[:room - 1] + "…"
+        said = said[: room - 1] + "…"
     return head + (sentence(said) + " " + tail if tail else said)
 
 
 def _phrase(status: Optional[int]) -> str:
     try:
-        return "%s (the answer had no text)" % HTTPStatus(status or 0).phrase
+        return f"{HTTPStatus(status or 0).phrase} (the answer had no text)"
     except ValueError:
         return "The provider failed without a word"

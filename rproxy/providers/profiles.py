@@ -3,11 +3,12 @@
 The rows are data, see :mod:`rproxy.providers.profile_table`.  The result is one frozen :class:`~rproxy.convert.profile.Profile`: the row, then
 what the row says about this model, then the overrides of the configuration in their order.
 """
+
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -32,24 +33,71 @@ class Known(NamedTuple):
 
 # In the order in which keys are looked for; the first provider found also answers every other name.
 ZERO_CONFIG: Tuple[Known, ...] = (
-    Known("deepseek", ("DEEPSEEK_API_KEY",), "https://api.deepseek.com", ("deepseek-v4-pro", "deepseek-v4-flash", "deepseek-*")),
-    Known("moonshot", ("MOONSHOT_API_KEY", "KIMI_API_KEY"), "https://api.moonshot.ai/v1",
-          ("kimi-k3", "kimi-k2.6", "kimi-*", "moonshot-*")),
-    Known("zai", ("ZAI_API_KEY", "Z_AI_API_KEY", "ZHIPU_API_KEY", "ZHIPUAI_API_KEY"), "https://api.z.ai/api/paas/v4",
-          ("glm-5.3", "glm-5.3-flash", "glm-*")),
-    Known("dashscope", ("DASHSCOPE_API_KEY",), "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-          ("qwen3-max", "qwen-plus", "qwen*")),
+    Known(
+        "deepseek",
+        ("DEEPSEEK_API_KEY",),
+        "https://api.deepseek.com",
+        ("deepseek-v4-pro", "deepseek-v4-flash", "deepseek-*"),
+    ),
+    Known(
+        "moonshot",
+        ("MOONSHOT_API_KEY", "KIMI_API_KEY"),
+        "https://api.moonshot.ai/v1",
+        ("kimi-k3", "kimi-k2.6", "kimi-*", "moonshot-*"),
+    ),
+    Known(
+        "zai",
+        ("ZAI_API_KEY", "Z_AI_API_KEY", "ZHIPU_API_KEY", "ZHIPUAI_API_KEY"),
+        "https://api.z.ai/api/paas/v4",
+        ("glm-5.3", "glm-5.3-flash", "glm-*"),
+    ),
+    Known(
+        "dashscope",
+        ("DASHSCOPE_API_KEY",),
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        ("qwen3-max", "qwen-plus", "qwen*"),
+    ),
     Known("minimax", ("MINIMAX_API_KEY",), "https://api.minimax.io/v1", ("MiniMax-M2.7", "MiniMax-*")),
-    Known("openrouter", ("OPENROUTER_API_KEY",), "https://openrouter.ai/api/v1",
-          ("deepseek/deepseek-v4-pro", "deepseek/deepseek-v4-flash", "*/*")),
-    Known("gemini", ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "https://generativelanguage.googleapis.com/v1beta/openai",
-          ("gemini-3.8-pro", "gemini-*")),
+    Known(
+        "openrouter",
+        ("OPENROUTER_API_KEY",),
+        "https://openrouter.ai/api/v1",
+        ("deepseek/deepseek-v4-pro", "deepseek/deepseek-v4-flash", "*/*"),
+    ),
+    Known(
+        "gemini",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        ("gemini-3.8-pro", "gemini-*"),
+    ),
     Known("xai", ("XAI_API_KEY",), "https://api.x.ai/v1", ("grok-4", "grok-3-mini", "grok-*")),
-    Known("mistral", ("MISTRAL_API_KEY",), "https://api.mistral.ai/v1",
-          ("mistral-medium-latest", "mistral-small-latest", "mistral-*", "magistral-*", "codestral-*", "devstral-*", "ministral-*")),
-    Known("groq", ("GROQ_API_KEY",), "https://api.groq.com/openai/v1", ("openai/gpt-oss-120b", "openai/gpt-oss-20b")),
+    Known(
+        "mistral",
+        ("MISTRAL_API_KEY",),
+        "https://api.mistral.ai/v1",
+        (
+            "mistral-medium-latest",
+            "mistral-small-latest",
+            "mistral-*",
+            "magistral-*",
+            "codestral-*",
+            "devstral-*",
+            "ministral-*",
+        ),
+    ),
+    Known(
+        "groq",
+        ("GROQ_API_KEY",),
+        "https://api.groq.com/openai/v1",
+        ("openai/gpt-oss-120b", "openai/gpt-oss-20b"),
+    ),
     Known("cerebras", ("CEREBRAS_API_KEY",), "https://api.cerebras.ai/v1", ("gpt-oss-120b",)),
-    Known("openai", ("OPENAI_API_KEY",), "https://api.openai.com/v1", ("gpt-5.5", "gpt-5.4-mini", "gpt-*", "o3*", "o4*")),
+    Known(
+        "openai",
+        ("OPENAI_API_KEY",),
+        "https://api.openai.com/v1",
+        ("gpt-5.5", "gpt-5.4-mini", "gpt-*", "o3*", "o4*"),
+    ),
 )
 
 
@@ -67,8 +115,17 @@ def profile_lines() -> List[str]:
     """A line about each profile: its name, the hosts that it is chosen for, what it is."""
     width = max(map(len, ROWS))
     others = {name: sorted(alias for alias, row in ALIASES.items() if row == name) for name in ROWS}
-    return ["%-*s  %s%s%s" % (width, name, ABOUT[name], " (%s)" % ", ".join(ROWS[name]["match"]) if "match" in ROWS[name] else "",
-                              "; also called " + ", ".join(others[name]) if others[name] else "") for name in list_profiles()]
+    return [
+        "%-*s  %s%s%s"
+        % (
+            width,
+            name,
+            ABOUT[name],
+            " ({})".format(", ".join(ROWS[name]["match"])) if "match" in ROWS[name] else "",
+            "; also called " + ", ".join(others[name]) if others[name] else "",
+        )
+        for name in list_profiles()
+    ]
 
 
 def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> Dict[str, Any]:
@@ -82,7 +139,13 @@ def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> D
     return plain
 
 
-def choose_profile(name: Optional[str], base_url: str, downstream_model: str, *overrides: Mapping[str, Any], wire: str = "chat") -> Profile:
+def choose_profile(
+    name: Optional[str],
+    base_url: str,
+    downstream_model: str,
+    *overrides: Mapping[str, Any],
+    wire: str = "chat",
+) -> Profile:
     """The profile of a model at a provider.
 
     :param name: what the configuration says under ``profile:``, or None
@@ -90,7 +153,11 @@ def choose_profile(name: Optional[str], base_url: str, downstream_model: str, *o
     :param wire: ``chat`` or ``responses``: which of its APIs the provider is asked through
     :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if base_url is no URL
     """
-    row = row_name(name) if name is not None else row_of_host(base_url) or _row_of_model(downstream_model) or "generic"
+    row = (
+        row_name(name)
+        if name is not None
+        else row_of_host(base_url) or _row_of_model(downstream_model) or "generic"
+    )
     profile = _build(row, downstream_model)
     on_the_wire = [layer.get(wire, {}) for layer in _layers(row)]
     for override in (*on_the_wire, *overrides):
@@ -103,7 +170,12 @@ def row_of_host(base_url: str) -> Optional[str]:
     parts = urlsplit(base_url)
     netloc, path = parts.netloc.rpartition("@")[2].lower(), parts.path
     host = re.sub(r":\d*$", "", netloc)
-    found = [(len(match), name) for name, row in ROWS.items() for match in row.get("match", ()) if _host_fits(match, host, netloc, path)]
+    found = [
+        (len(match), name)
+        for name, row in ROWS.items()
+        for match in row.get("match", ())
+        if _host_fits(match, host, netloc, path)
+    ]
     return max(found)[1] if found else None
 
 
@@ -123,7 +195,11 @@ def row_name(name: str) -> str:
     """The row that is called ``name`` or has it as another name. :raises ConfigError: if there is none"""
     row = ALIASES.get(name.lower(), name.lower())
     if row not in ROWS:
-        raise ConfigError("there is no profile %r%s; known: %s" % (name, suggestion(name, [*ROWS, *ALIASES]), ", ".join(sorted(ROWS))))
+        raise ConfigError(
+            "there is no profile {!r}{}; known: {}".format(
+                name, suggestion(name, [*ROWS, *ALIASES]), ", ".join(sorted(ROWS))
+            )
+        )
     return row
 
 
@@ -133,11 +209,11 @@ def _build(row: str, downstream_model: str) -> Profile:
     return _row_profile(row, pattern)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _row_profile(row: str, pattern: Optional[str]) -> Profile:
     profile = Profile(name=row)
     for layer in _layers(row) + ([_models(row)[pattern]] if pattern is not None else []):
-        if "thinking" in layer:                   # a whole of its own: keys of another provider's way must not mix in
+        if "thinking" in layer:  # a whole of its own: keys of another provider's way must not mix in
             profile = replace(profile, thinking=Thinking()).override({"thinking": layer["thinking"]})
         profile = profile.override({key: value for key, value in layer.items() if key not in _NO_FIELDS})
     return profile

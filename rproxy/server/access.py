@@ -9,6 +9,7 @@ Three questions, asked about every request before its body is read, and about ev
   counts as the same host; so a proxy that listens on loopback without keys answers to loopback names and listed hosts only.
   With keys the page would need one, and a reverse proxy on the same machine may send any ``Host``.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -49,9 +50,11 @@ class Access:
             return ""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise unauthorized("This proxy needs an API key: send the header 'Authorization: Bearer KEY' "
-                               "with one of the keys in server.auth.keys.")
-        given = token.strip().encode("latin-1", "replace")     # Tornado decodes headers as Latin-1
+            raise unauthorized(
+                "This proxy needs an API key: send the header 'Authorization: Bearer KEY' "
+                "with one of the keys in server.auth.keys."
+            )
+        given = token.strip().encode("latin-1", "replace")  # Tornado decodes headers as Latin-1
         owners = [owner for key, owner in self._keys if hmac.compare_digest(key, given)]
         if not owners:
             raise unauthorized("The API key is not one of this proxy's keys (server.auth.keys).")
@@ -60,7 +63,11 @@ class Access:
     def listed(self, origin: str) -> bool:
         """True when the configuration lists this origin (such pages get CORS headers)."""
         origin = origin.lower()
-        return "*" in self._origins or origin in self._origins or _hostname(origin.rpartition("//")[2]) in self._origins
+        return (
+            "*" in self._origins
+            or origin in self._origins
+            or _hostname(origin.rpartition("//")[2]) in self._origins
+        )
 
     def check_origin(self, origin: Optional[str], host: str) -> None:
         """Refuse a foreign web page.  ``host``: the request's Host header.  Raises ApiError 403."""
@@ -69,12 +76,16 @@ class Access:
         netloc = origin.lower().rpartition("//")[2]
         if netloc == host.lower() or is_loopback(_hostname(netloc)) or self.listed(origin):
             return
-        raise forbidden(f"Web pages of {origin!r} may not use this proxy. To let them, add the origin to server.allowed_origins.")
+        raise forbidden(
+            f"Web pages of {origin!r} may not use this proxy. To let them, add the origin to server.allowed_origins."
+        )
 
     def check_host(self, host: str) -> None:
         """Refuse a name that is not ours (see the module's text).  Raises ApiError 403."""
         name = _hostname(host.lower())
         if not host or not self._guard_host or is_loopback(name) or name in self._hosts:
             return
-        raise forbidden(f"{host!r} is not a name of this proxy, which listens on loopback without API keys. "
-                        "Use 127.0.0.1, or add the name to server.allowed_origins.")
+        raise forbidden(
+            f"{host!r} is not a name of this proxy, which listens on loopback without API keys. "
+            "Use 127.0.0.1, or add the name to server.allowed_origins."
+        )

@@ -4,6 +4,7 @@ SIGTERM or SIGINT stop accepting connections; idle WebSockets are closed with 10
 503, running turns may end within ``server.drain_timeout`` seconds.  What then still runs is cancelled, which ends every stream with
 ``response.failed`` and every socket with 1012.  A second signal skips the waiting, a third one finds Python's own handlers.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -20,14 +21,14 @@ from tornado.netutil import bind_sockets
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
+from ..config.addresses import is_loopback, split_address
 from ..config.schema import Config
 from ..errors import ConfigError
 from ..service.service import Service
 from ..store import open_store
 from ..upstream.client import Upstream
 from .access import Access
-from ..config.addresses import is_loopback, split_address
-from .base import Site, has_body
+from .base import AppState, has_body
 from .chat import ChatHandler
 from .conversations import (
     ConversationHandler,
@@ -50,9 +51,9 @@ from .websocket import PING_INTERVAL, ResponsesSocket
 log = logging.getLogger("rproxy.app")
 
 BACKLOG = 1024
-HEADER_TIMEOUT = 300.0            # seconds a connection may stay idle between requests
-LAST_WORDS = 2.0                  # seconds for terminal events and close frames after the grace period
-HEADROOM = 1 << 20                # a stream's buffer must hold the largest message and its frame header
+HEADER_TIMEOUT = 300.0  # seconds a connection may stay idle between requests
+LAST_WORDS = 2.0  # seconds for terminal events and close frames after the grace period
+HEADROOM = 1 << 20  # a stream's buffer must hold the largest message and its frame header
 
 ROUTES = (
     (r"(?:/v1)?/responses/?", ResponsesHandler),
@@ -86,22 +87,30 @@ class Upgrade(Matcher):
         self._path = PathMatches(pattern)
 
     def match(self, request: HTTPServerRequest) -> Optional[Dict[str, Any]]:
-        if request.method != "GET" or request.headers.get("Upgrade", "").strip().lower() != "websocket" or has_body(request.headers):
+        if (
+            request.method != "GET"
+            or request.headers.get("Upgrade", "").strip().lower() != "websocket"
+            or has_body(request.headers)
+        ):
             return None
         return self._path.match(request)
 
 
 def make_app(config: Config, service: Service) -> Application:
-    """The Tornado application.  ``settings["site"]`` is the :class:`rproxy.server.base.Site` that its handlers share."""
+    """The Tornado application.  ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share."""
     server = config.server
     host, _ = split_address(server.listen_addr)
     speed_up()
     return Application(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
-        site=Site(config, service, Access(server.auth.keys if server.auth.enabled else None, server.allowed_origins, host)),
-        log_function=lambda handler: None,            # the service logs one line a turn, the handlers log refusals
-        cross_origin_protection=False,                # Access does it, on every version of Tornado
+        state=AppState(
+            config,
+            service,
+            Access(server.auth.keys if server.auth.enabled else None, server.allowed_origins, host),
+        ),
+        log_function=lambda handler: None,  # the service logs one line a turn, the handlers log refusals
+        cross_origin_protection=False,  # Access does it, on every version of Tornado
         websocket_max_message_size=server.max_message_size,
         websocket_ping_interval=PING_INTERVAL,
         # A healthy client that uploads a large message answers late: pings keep the path open, only TCP says that a peer is dead.
@@ -127,12 +136,16 @@ def listen(address: str, reuse_port: bool = False) -> List[socket.socket]:
     ``reuse_port``: several processes may listen there, if all say so; the kernel deals the connections out.
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-        raise ConfigError("--reuse-port: this system cannot share a port between processes; give each its own with --listen.")
+        raise ConfigError(
+            "--reuse-port: this system cannot share a port between processes; give each its own with --listen."
+        )
     host, port = split_address(address)
     try:
         return bind_sockets(port, host or None, backlog=BACKLOG, reuse_port=reuse_port)
     except socket.gaierror as error:
-        raise ConfigError(f"server.listen_addr: the host of {address!r} cannot be resolved ({error.strerror}).") from error
+        raise ConfigError(
+            f"server.listen_addr: the host of {address!r} cannot be resolved ({error.strerror})."
+        ) from error
     except OSError as error:
         reason = BIND_REASONS.get(error.errno or 0, error.strerror)
         raise ConfigError(f"server.listen_addr: cannot listen on {address}: {reason}.") from error
@@ -177,42 +190,52 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
     for number in numbers:
         signal.signal(number, received)
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)          # a client that went away is an error of its socket only
+        signal.signal(
+            signal.SIGPIPE, signal.SIG_IGN
+        )  # a client that went away is an error of its socket only
     try:
         yield
     finally:
         restore()
 
 
-async def drain(site: Site, hurry: asyncio.Event) -> None:
+async def drain(state: AppState, hurry: asyncio.Event) -> None:
     """Let turns end, for ``server.drain_timeout`` seconds or until ``hurry``; then cancel them.  Closes the WebSockets."""
-    site.draining = True
-    for session in list(site.sessions):
+    state.draining = True
+    for session in list(state.sessions):
         session.shut_down()
-    if site.turns:
-        log.info("waiting up to %g s for %d running turns", site.config.server.drain_timeout, len(site.turns))
-    deadline = asyncio.get_running_loop().time() + site.config.server.drain_timeout
+    if state.turns:
+        log.info(
+            "waiting up to %g s for %d running turns", state.config.server.drain_timeout, len(state.turns)
+        )
+    deadline = asyncio.get_running_loop().time() + state.config.server.drain_timeout
     waiting = asyncio.ensure_future(hurry.wait())
-    while site.turns and not hurry.is_set():
+    while state.turns and not hurry.is_set():
         left = deadline - asyncio.get_running_loop().time()
         if left <= 0:
             break
-        await asyncio.wait({waiting, *site.turns}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(0)        # so that finished tasks leave the table
+        await asyncio.wait({waiting, *state.turns}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)  # so that finished tasks leave the table
     waiting.cancel()
-    for turn in list(site.turns.values()):
+    for turn in list(state.turns.values()):
         if turn is not None:
             turn.cancel()
-    if site.turns:
-        await asyncio.wait(set(site.turns), timeout=LAST_WORDS)
-    if site.sessions:                 # their clients answer the close frame with one of their own
-        await asyncio.wait({session.closed for session in site.sessions}, timeout=LAST_WORDS)
+    if state.turns:
+        await asyncio.wait(set(state.turns), timeout=LAST_WORDS)
+    if state.sessions:  # their clients answer the close frame with one of their own
+        await asyncio.wait({session.closed for session in state.sessions}, timeout=LAST_WORDS)
 
 
-async def run(config: Config, service: Service, *, reuse_port: bool = False, ready: Optional[Callable[[str], None]] = None) -> None:
+async def run(
+    config: Config,
+    service: Service,
+    *,
+    reuse_port: bool = False,
+    ready: Optional[Callable[[str], None]] = None,
+) -> None:
     """Serve until a signal; returns after a clean shutdown.  ``ready`` gets the base URL once the port is open."""
     app = make_app(config, service)
-    site: Site = app.settings["site"]
+    state: AppState = app.settings["state"]
     sockets = listen(config.server.listen_addr, reuse_port)
     server = make_server(config, app)
     server.add_sockets(sockets)
@@ -222,12 +245,17 @@ async def run(config: Config, service: Service, *, reuse_port: bool = False, rea
             ready(url_of(sockets))
         await stop.wait()
         server.stop()
-        await drain(site, hurry)
+        await drain(state, hurry)
         await server.close_all_connections()
 
 
-async def serve(config: Config, *, insecure: bool = False, reuse_port: bool = False,
-                ready: Optional[Callable[[str], None]] = None) -> None:
+async def serve(
+    config: Config,
+    *,
+    insecure: bool = False,
+    reuse_port: bool = False,
+    ready: Optional[Callable[[str], None]] = None,
+) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
     ``insecure``: listen beyond loopback without authentication.  ``reuse_port``: other processes listen there, too.
@@ -242,9 +270,20 @@ async def serve(config: Config, *, insecure: bool = False, reuse_port: bool = Fa
 async def open_service(config: Config) -> AsyncIterator[Service]:
     """The service with its store and its provider client, which are closed in the end."""
     server, kept = config.server, config.store
-    store = open_store(kept.kind, kept.path, kept.url, max_responses=kept.max_responses, max_bytes=kept.max_bytes, ttl=kept.ttl)
-    upstream = Upstream(connect_timeout=server.connect_timeout, first_byte_timeout=server.first_byte_timeout,
-                        idle_timeout=server.request_timeout, http_client=server.http_client)
+    store = open_store(
+        kept.kind,
+        kept.path,
+        kept.url,
+        max_responses=kept.max_responses,
+        max_bytes=kept.max_bytes,
+        ttl=kept.ttl,
+    )
+    upstream = Upstream(
+        connect_timeout=server.connect_timeout,
+        first_byte_timeout=server.first_byte_timeout,
+        idle_timeout=server.request_timeout,
+        http_client=server.http_client,
+    )
     try:
         yield Service(config, upstream, store)
     finally:
@@ -261,10 +300,10 @@ async def embedded(config: Config) -> AsyncIterator[str]:
         server = make_server(config, app)
         server.add_sockets(sockets)
         hurry = asyncio.Event()
-        hurry.set()                   # whoever talked to this server is gone
+        hurry.set()  # whoever talked to this server is gone
         try:
             yield url_of(sockets)
         finally:
             server.stop()
-            await drain(app.settings["site"], hurry)
+            await drain(app.settings["state"], hurry)
             await server.close_all_connections()

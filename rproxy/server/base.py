@@ -1,6 +1,6 @@
 """The HTTP edge: requests in, JSON or server-sent events out.  It moves bytes and knows no field of a response but its id.
 
-**Before the body.**  Every handler streams its request body (``@stream_request_body``), so that :meth:`Edge.admit` can refuse a
+**Before the body.**  Every handler streams its request body (``@stream_request_body``), so that :meth:`BaseHandler.admit` can refuse a
 request as soon as its header is there.  A refusal is written at once, but the connection is kept until the body has passed, up to
 ``LINGER`` bytes: closing a socket that still receives makes TCP drop the very answer that explains the refusal.
 
@@ -10,6 +10,7 @@ too; a stream that has begun then ends with ``response.failed``, because a clien
 
 **Writing.**  The head leaves with the first events in one write; everything after that goes through :mod:`rproxy.server.writer`.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -38,26 +39,28 @@ from tornado.iostream import IOStream
 from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from ..config.schema import Config
-from ..convert.events.fastpath import DeltaRun
+from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import DONE, encode_json, encode_sse
 from ..errors import ApiError, error_event, for_codex, internal, unavailable
 from ..service.service import Service
-from ..service.single_flight import Sharing
+from ..service.single_flight import SingleFlight
 from ..service.turn import Client
-from ..upstream.client import Stop
+from ..upstream.client import CancelToken
 from .access import Access
 from .body import BodyReader
-from .writer import Progress, Wire, drained
+from .writer import EventWriter, SocketWriter, drained
 
 log = logging.getLogger("rproxy.http")
 
 Json = Dict[str, Any]
 T = TypeVar("T")
 
-BODY_TIMEOUT = 600.0              # seconds a request body may take to arrive; Tornado's own limit costs a task for each request
-LINGER = 8 << 20                  # bytes of a refused body that are read and thrown away
+BODY_TIMEOUT = (
+    600.0  # seconds a request body may take to arrive; Tornado's own limit costs a task for each request
+)
+LINGER = 8 << 20  # bytes of a refused body that are read and thrown away
 LINGER_SECONDS = 10.0
-UNLIMITED = 1 << 60               # Tornado's own limit answers without a body; BodyReader counts instead
+UNLIMITED = 1 << 60  # Tornado's own limit answers without a body; BodyReader counts instead
 STOPPING = "The proxy is shutting down. Please try again."
 
 
@@ -70,7 +73,7 @@ class Session(Protocol):
 
 
 @dataclass
-class Site:
+class AppState:
     """What the handlers of one server share.
 
     ``turns`` maps a running handler task to the task to cancel in the end, which may be itself; None: it only says goodbye.
@@ -82,7 +85,7 @@ class Site:
     draining: bool = False
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
-    sharing: Sharing = field(default_factory=Sharing)
+    sharing: SingleFlight = field(default_factory=SingleFlight)
 
     def track(self, outer: asyncio.Task[Any], turn: asyncio.Task[Any]) -> None:
         """Count ``turn`` as running until ``outer`` is done."""
@@ -98,15 +101,15 @@ def current_task() -> asyncio.Task[Any]:
     return task
 
 
-class Edge(RequestHandler):
+class BaseHandler(RequestHandler):
     """What HTTP and WebSocket requests have in common: ids, who may come in, errors in OpenAI's shape."""
 
-    public: ClassVar[bool] = False            # reachable without a key and while draining
-    site: Site
+    public: ClassVar[bool] = False  # reachable without a key and while draining
+    state: AppState
     owner = ""
 
     def initialize(self) -> None:
-        self.site = self.settings["site"]
+        self.state = self.settings["state"]
 
     @property
     def request_id(self) -> str:
@@ -119,10 +122,10 @@ class Edge(RequestHandler):
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
-        if self.settings["site"].draining:
-            self.set_header("Connection", "close")            # a reverse proxy shall not send us more on this one
+        if self.settings["state"].draining:
+            self.set_header("Connection", "close")  # a reverse proxy shall not send us more on this one
         origin = self.request.headers.get("Origin")
-        if origin is not None and self.settings["site"].access.listed(origin):
+        if origin is not None and self.settings["state"].access.listed(origin):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
             self.set_header("Vary", "Origin")
@@ -132,14 +135,14 @@ class Edge(RequestHandler):
 
     def admit(self) -> None:
         """Raise ApiError (401, 403, 503) when this request may not come in."""
-        headers, access = self.request.headers, self.site.access
+        headers, access = self.request.headers, self.state.access
         if self.public:
             return
         access.check_host(headers.get("Host", ""))
         if self.request.method not in ("GET", "HEAD") or "Upgrade" in headers:
             access.check_origin(headers.get("Origin"), headers.get("Host", ""))
         self.owner = access.owner(headers.get("Authorization"))
-        if self.site.draining:
+        if self.state.draining:
             raise unavailable(STOPPING)
 
     @property
@@ -147,22 +150,36 @@ class Edge(RequestHandler):
         """True when the client says that it is Codex."""
         return self.request.headers.get("originator", "").lower().startswith("codex")
 
-    def client(self, transport: str, *, request_id: Optional[str] = None, local: Optional[MutableMapping[str, Any]] = None,
-               interrupt: Optional[Stop] = None) -> Client:
+    def client(
+        self,
+        transport: str,
+        *,
+        request_id: Optional[str] = None,
+        local: Optional[MutableMapping[str, Any]] = None,
+        interrupt: Optional[CancelToken] = None,
+    ) -> Client:
         """Who asks, for the service."""
-        return Client(owner=self.owner, codex=self.codex, transport=transport, request_id=request_id or self.request_id,
-                      headers=self.request.headers, local=local, interrupt=interrupt, answer_headers=self.answer_headers)
+        return Client(
+            owner=self.owner,
+            codex=self.codex,
+            transport=transport,
+            request_id=request_id or self.request_id,
+            headers=self.request.headers,
+            local=local,
+            interrupt=interrupt,
+            answer_headers=self.answer_headers,
+        )
 
     @property
     def answer_headers(self) -> Dict[str, str]:
         """What the turn wants to say in the head of the answer, if that is HTTP."""
         if not hasattr(self, "_answer_headers"):
-            self._answer_headers: Dict[str, str] = self.site.service.catalog_headers if self.codex else {}
+            self._answer_headers: Dict[str, str] = self.state.service.catalog_headers if self.codex else {}
         return self._answer_headers
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error as this client can make the best of it (``server.errors``)."""
-        style = self.site.config.server.errors
+        style = self.state.config.server.errors
         return for_codex(error) if style == "codex" or (style == "auto" and self.codex) else error
 
     def as_api_error(self, error: BaseException) -> ApiError:
@@ -170,7 +187,9 @@ class Edge(RequestHandler):
         if isinstance(error, ApiError):
             return self.for_client(error)
         if isinstance(error, HTTPError) and error.status_code < 500:
-            text = {404: "There is no such path here", 405: "This path does not answer this method"}.get(error.status_code, "Bad request")
+            text = {404: "There is no such path here", 405: "This path does not answer this method"}.get(
+                error.status_code, "Bad request"
+            )
             return ApiError(error.status_code, f"{text}: {self.request.method} {self.request.path[:200]}.")
         return self.for_client(internal())
 
@@ -187,10 +206,23 @@ class Edge(RequestHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, (ApiError, HTTPError)):
-            told = self.as_api_error(value)       # without its text: a provider may quote the prompt in it
-            log.info("%s %s %s: %d %s", self.request_id, self.request.method, self.request.path[:200], told.status, told.code or told.type)
+            told = self.as_api_error(value)  # without its text: a provider may quote the prompt in it
+            log.info(
+                "%s %s %s: %d %s",
+                self.request_id,
+                self.request.method,
+                self.request.path[:200],
+                told.status,
+                told.code or told.type,
+            )
         else:
-            log.error("%s %s %s failed", self.request_id, self.request.method, self.request.path, exc_info=(typ, value, tb))
+            log.error(
+                "%s %s %s failed",
+                self.request_id,
+                self.request.method,
+                self.request.path,
+                exc_info=(typ, value, tb),
+            )
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
@@ -204,12 +236,12 @@ def new_request_id() -> str:
 
 
 @stream_request_body
-class HttpHandler(Edge):
+class HttpHandler(BaseHandler):
     """One path.  Subclasses name their ``verbs`` and define the methods."""
 
     verbs: ClassVar[Tuple[str, ...]] = ("GET", "HEAD")
     _body: Optional[BodyReader] = None
-    _late: Optional[asyncio.TimerHandle] = None           # while the body arrives
+    _late: Optional[asyncio.TimerHandle] = None  # while the body arrives
     _refused = False
     _dropped = 0
     _turn: Optional[asyncio.Task[Any]] = None
@@ -234,8 +266,10 @@ class HttpHandler(Edge):
             self.check_verb()
             self.admit()
             if self.request.method == "POST":
-                limit = self.site.config.server.max_body_size
-                self._body = BodyReader(limit, headers.get("Content-Length"), headers.get("Content-Encoding", ""))
+                limit = self.state.config.server.max_body_size
+                self._body = BodyReader(
+                    limit, headers.get("Content-Length"), headers.get("Content-Encoding", "")
+                )
         except ApiError as error:
             self.refuse(error)
 
@@ -243,8 +277,11 @@ class HttpHandler(Edge):
         """Raise ApiError 405 unless this path answers the method."""
         if self.request.method not in self.verbs:
             self.set_header("Allow", ", ".join(self.verbs))
-            raise ApiError(405, f"{self.request.path[:200]} answers {', '.join(self.verbs)}, not {self.request.method}.",
-                           code="method_not_allowed")
+            raise ApiError(
+                405,
+                f"{self.request.path[:200]} answers {', '.join(self.verbs)}, not {self.request.method}.",
+                code="method_not_allowed",
+            )
 
     def refuse(self, error: ApiError) -> None:
         """Answer before the body was read; see the module's text."""
@@ -318,14 +355,14 @@ class HttpHandler(Edge):
             raise Finish()
         self._in_time()
         task = self._turn = current_task()
-        self.site.track(task, task)
+        self.state.track(task, task)
         try:
             return await work
         except asyncio.CancelledError:
             raise (Finish() if self._gone else unavailable(STOPPING)) from None
         finally:
             self._turn = None
-            self.site.turns[task] = None
+            self.state.turns[task] = None
 
     def options(self, *args: str) -> None:
         """A browser asks what it may send; only listed origins get an answer that helps them."""
@@ -334,14 +371,19 @@ class HttpHandler(Edge):
         self.set_header("Allow", ", ".join(self.verbs))
         if "Access-Control-Allow-Origin" in self._headers:
             self.set_header("Access-Control-Allow-Methods", ", ".join(self.verbs))
-            self.set_header("Access-Control-Allow-Headers", self.request.headers.get("Access-Control-Request-Headers", "*"))
+            self.set_header(
+                "Access-Control-Allow-Headers",
+                self.request.headers.get("Access-Control-Request-Headers", "*"),
+            )
 
-    async def send_events(self, work: Callable[[SseOut], Coroutine[Any, Any, None]], *, lasts: bool = False) -> None:
+    async def send_events(
+        self, work: Callable[[SSESink], Coroutine[Any, Any, None]], *, lasts: bool = False
+    ) -> None:
         """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its first event.
 
         :arg lasts: what is shown goes on without this client, so that it must not be told to have failed when only the showing ends
         """
-        out = SseOut(self)
+        out = SSESink(self)
         try:
             await self.run_turn(work(out))
         except Exception as error:
@@ -357,7 +399,7 @@ class HttpHandler(Edge):
                 out.write(encode_sse([error_event(self.as_api_error(error), 0)]))
         await drained(self.finish(b"" if out.done else DONE))
         if self.request.version != "HTTP/1.1":
-            self.stream.close()       # without chunks only this ends the body, whatever the client asked for
+            self.stream.close()  # without chunks only this ends the body, whatever the client asked for
 
     def put_json(self, value: Any) -> Awaitable[None]:
         """Finish with ``value``.  Returns what to wait for until the client has it."""
@@ -371,15 +413,15 @@ class HttpHandler(Edge):
         self.set_header("openai-processing-ms", str(max(0, int(self.request.request_time() * 1000))))
 
 
-class SseOut(Progress):
-    """Events of one turn as a server-sent event stream (:class:`rproxy.service.service.Out`)."""
+class SSESink(EventWriter):
+    """Events of one turn as a server-sent event stream (:class:`rproxy.service.service.EventSink`)."""
 
     def __init__(self, handler: HttpHandler) -> None:
         super().__init__()
         self._handler = handler
         self._chunked = handler.request.version == "HTTP/1.1"
-        self.done = False                         # [DONE] was sent, together with the terminal event
-        self._wire: Optional[Wire] = None
+        self.done = False  # [DONE] was sent, together with the terminal event
+        self._wire: Optional[SocketWriter] = None
 
     @property
     def begun(self) -> bool:
@@ -409,7 +451,7 @@ class SseOut(Progress):
 
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
-        if type(events) is DeltaRun:
+        if type(events) is DeltaBatch:
             self._next = events.after
             return self.write(events.sse())
         if not events:
@@ -424,7 +466,7 @@ class SseOut(Progress):
             stream = self._handler.stream
             if stream is None or stream.closed():
                 return None
-            self._wire = Wire(stream)
+            self._wire = SocketWriter(stream)
             self._handler.write(data)
             written = self._handler.flush()
             return drained(written) if stream.writing() else None

@@ -8,6 +8,7 @@ Decompression is a table of generators, one per ``Content-Encoding``; each yield
 pulling as soon as the limit is passed.  zstd is there because Codex sends it when it is logged in with ChatGPT; it needs Python 3.14
 or the optional ``zstandard`` package, and without them the answer tells the user how to switch the compression off.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -19,24 +20,33 @@ from importlib import import_module
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 
 from ..convert.json_steps import parse_steps
-from ..cooperative import gently
+from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, too_large
 
 Json = Dict[str, Any]
 
 PIECE = 1 << 20
-LARGE = 1 << 20                   # bytes of JSON that are parsed in 3 ms; more is parsed in steps
-PACKED = 1 << 16                  # bytes of a compressed body that are unpacked in a thread if there are more
+LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
+PACKED = 1 << 16  # bytes of a compressed body that are unpacked in a thread if there are more
 IDENTITY = ("", "identity")
-JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+JSON_NAMES = {
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
 def _over(limit: int, what: str = "request body") -> ApiError:
-    return too_large(f"The {what} is larger than {limit} bytes, the limit of this proxy. Send less, or raise server.max_body_size.")
+    return too_large(
+        f"The {what} is larger than {limit} bytes, the limit of this proxy. Send less, or raise server.max_body_size."
+    )
 
 
 def _gunzip(data: bytes) -> Iterator[bytes]:
-    while data:                                            # a gzip body may have several members, one after the other
+    while data:  # a gzip body may have several members, one after the other
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             piece = member.decompress(data, PIECE)
@@ -48,7 +58,7 @@ def _gunzip(data: bytes) -> Iterator[bytes]:
 
 
 def _unzstd_stdlib(data: bytes) -> Iterator[bytes]:
-    zstd = import_module("compression.zstd")               # Python 3.14
+    zstd = import_module("compression.zstd")  # Python 3.14
     while data:
         frame = zstd.ZstdDecompressor()
         while not frame.eof:
@@ -63,7 +73,9 @@ def _unzstd_stdlib(data: bytes) -> Iterator[bytes]:
 def _unzstd_package(data: bytes) -> Iterator[bytes]:
     zstandard = import_module("zstandard")
     # The package does not report a truncated body; the JSON parser will.
-    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data, read_across_frames=True) as reader:
+    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+        data, read_across_frames=True
+    ) as reader:
         while True:
             piece = reader.read(PIECE)
             if not piece:
@@ -86,7 +98,11 @@ def _unzstd(data: bytes) -> Iterator[bytes]:
     )
 
 
-DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {"gzip": _gunzip, "x-gzip": _gunzip, "zstd": _unzstd}
+DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {
+    "gzip": _gunzip,
+    "x-gzip": _gunzip,
+    "zstd": _unzstd,
+}
 
 
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:
@@ -101,7 +117,7 @@ def decompress(data: bytes, encoding: str, limit: int) -> bytes:
             pieces.append(piece)
     except ApiError:
         raise
-    except Exception as error:                             # each library has exceptions of its own
+    except Exception as error:  # each library has exceptions of its own
         raise invalid(f"The request body is not valid {encoding}: {error}.") from None
     return b"".join(pieces)
 
@@ -131,9 +147,9 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
 async def parse_large(text: str, what: str = "request body") -> Json:
     """:func:`parse_object` without keeping others waiting."""
     try:
-        return await gently(parse_steps(text, _no_constant))
+        return await run_cooperatively(parse_steps(text, _no_constant))
     except (ValueError, RecursionError):
-        return parse_object(text, what)                    # which knows what is wrong
+        return parse_object(text, what)  # which knows what is wrong
 
 
 class BodyReader:
@@ -152,8 +168,11 @@ class BodyReader:
             raise _over(limit)
         if self._encoding not in IDENTITY and self._encoding not in DECODERS:
             known = ", ".join(sorted(DECODERS))
-            raise ApiError(415, f"Content-Encoding {self._encoding!r} is not supported; send the body plain or as one of: {known}.",
-                           code="unsupported_content_encoding")
+            raise ApiError(
+                415,
+                f"Content-Encoding {self._encoding!r} is not supported; send the body plain or as one of: {known}.",
+                code="unsupported_content_encoding",
+            )
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece.  Raises ApiError 413 once there are more than ``limit`` bytes."""
@@ -182,7 +201,9 @@ class BodyReader:
     async def parsed(self) -> Json:
         """The same, without keeping others waiting if it is large."""
         if self._encoding not in IDENTITY and self._size > PACKED:
-            data = await asyncio.get_running_loop().run_in_executor(None, self._plain)      # these libraries let go of the lock
+            data = await asyncio.get_running_loop().run_in_executor(
+                None, self._plain
+            )  # these libraries let go of the lock
         else:
             data = self._plain()
         if len(data) > LARGE:
@@ -193,4 +214,6 @@ class BodyReader:
     def _plain(self) -> bytes:
         data = b"".join(self._pieces)
         self._pieces.clear()
-        return decompress(data, self._encoding, self._limit) if self._encoding not in IDENTITY and data else data
+        return (
+            decompress(data, self._encoding, self._limit) if self._encoding not in IDENTITY and data else data
+        )

@@ -1,4 +1,5 @@
 """``POST /chat/completions``: the provider's own API, passed through; see :mod:`rproxy.service.passthrough`."""
+
 from __future__ import annotations
 
 from typing import Awaitable, Mapping, Optional
@@ -6,7 +7,7 @@ from typing import Awaitable, Mapping, Optional
 from tornado.web import Finish
 
 from ..errors import ApiError
-from .base import HttpHandler, SseOut
+from .base import HttpHandler, SSESink
 from .writer import drained
 
 
@@ -16,7 +17,7 @@ class _Relay:
     def __init__(self, handler: HttpHandler) -> None:
         self.begun = False
         self._handler = handler
-        self._out = SseOut(handler)
+        self._out = SSESink(handler)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.begun = True
@@ -37,12 +38,12 @@ class ChatHandler(HttpHandler):
     async def post(self) -> None:
         relay, request = _Relay(self), await self.body().parsed()
         try:
-            await self.run_turn(self.site.service.passing.chat(request, self.client("chat"), relay))
+            await self.run_turn(self.state.service.passthrough.chat(request, self.client("chat"), relay))
         except ApiError as error:
             if not relay.begun:
                 raise
             self.log_exception(ApiError, error, None)
-            self.stream.close()       # the only way to say that the rest is missing
+            self.stream.close()  # the only way to say that the rest is missing
             raise Finish() from error
         await drained(self.finish())
         if self.request.version != "HTTP/1.1":

@@ -1,4 +1,5 @@
 """``/conversations`` and what lies below it; see :mod:`rproxy.service.conversations`."""
+
 from __future__ import annotations
 
 from typing import Any, Dict
@@ -21,7 +22,7 @@ class ConversationsHandler(_Handler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        await self.put_json(await self.site.service.conversations.create(self.body_json(), self.owner))
+        await self.put_json(await self.state.service.conversations.create(self.body_json(), self.owner))
 
 
 class ConversationHandler(_Handler):
@@ -30,15 +31,15 @@ class ConversationHandler(_Handler):
     verbs = ("GET", "HEAD", "POST", "DELETE")
 
     async def get(self, name: str) -> None:
-        await self.put_json(await self.site.service.conversations.retrieve(name, self.owner))
+        await self.put_json(await self.state.service.conversations.retrieve(name, self.owner))
 
     head = get
 
     async def post(self, name: str) -> None:
-        await self.put_json(await self.site.service.conversations.update(name, self.body_json(), self.owner))
+        await self.put_json(await self.state.service.conversations.update(name, self.body_json(), self.owner))
 
     async def delete(self, name: str) -> None:
-        await self.put_json(await self.site.service.conversations.delete(name, self.owner))
+        await self.put_json(await self.state.service.conversations.delete(name, self.owner))
 
 
 class ConversationItemsHandler(_Handler):
@@ -47,12 +48,12 @@ class ConversationItemsHandler(_Handler):
     verbs = ("GET", "HEAD", "POST")
 
     async def get(self, name: str) -> None:
-        await self.put_json(await self.site.service.conversations.items(name, self.query(), self.owner))
+        await self.put_json(await self.state.service.conversations.items(name, self.query(), self.owner))
 
     head = get
 
     async def post(self, name: str) -> None:
-        await self.put_json(await self.site.service.conversations.add(name, self.body_json(), self.owner))
+        await self.put_json(await self.state.service.conversations.add(name, self.body_json(), self.owner))
 
 
 class ConversationItemHandler(_Handler):
@@ -61,9 +62,9 @@ class ConversationItemHandler(_Handler):
     verbs = ("GET", "HEAD", "DELETE")
 
     async def get(self, name: str, item_id: str) -> None:
-        await self.put_json(await self.site.service.conversations.item(name, item_id, self.owner))
+        await self.put_json(await self.state.service.conversations.item(name, item_id, self.owner))
 
     head = get
 
     async def delete(self, name: str, item_id: str) -> None:
-        await self.put_json(await self.site.service.conversations.delete_item(name, item_id, self.owner))
+        await self.put_json(await self.state.service.conversations.delete_item(name, item_id, self.owner))

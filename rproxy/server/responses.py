@@ -3,6 +3,7 @@
 A response that runs in the background has a life of its own; what a client has is a view of it (:func:`follow`), which may end and
 begin again.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -12,15 +13,15 @@ from ..convert.events.replay import events as replayed
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid
 from ..service.pagination import number
-from ..service.single_flight import Repeat, repeat_of
-from .base import HttpHandler, SseOut
+from ..service.single_flight import DedupKey, dedup_key
+from .base import HttpHandler, SSESink
 
 Json = Dict[str, Any]
 
 TRUE = ("true", "1")
 
 
-async def follow(batches: AsyncIterator[List[Json]], out: SseOut) -> None:
+async def follow(batches: AsyncIterator[List[Json]], out: SSESink) -> None:
     """Write batches of events as they come; an empty one is a sign of life."""
     async for batch in batches:
         if batch and out.response is None:
@@ -29,7 +30,7 @@ async def follow(batches: AsyncIterator[List[Json]], out: SseOut) -> None:
         if full is not None:
             await full
     if not out.begun:
-        out.idle()                    # there is nothing to tell, but the answer is a stream all the same
+        out.idle()  # there is nothing to tell, but the answer is a stream all the same
 
 
 class ResponsesHandler(HttpHandler):
@@ -39,7 +40,7 @@ class ResponsesHandler(HttpHandler):
 
     async def post(self) -> None:
         body = self.body()
-        repeat = repeat_of(self.request.headers, self.owner, body.digest)
+        repeat = dedup_key(self.request.headers, self.owner, body.digest)
         request = await body.parsed()
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):
@@ -50,20 +51,26 @@ class ResponsesHandler(HttpHandler):
             await self.send_events(lambda out: self.stream_turn(request, repeat, out))
         else:
             client = self.client("json")
-            create = self.site.sharing.run(repeat, lambda: self.site.service.create(request, client, None), self.answer_headers)
+            create = self.state.sharing.run(
+                repeat, lambda: self.state.service.create(request, client, None), self.answer_headers
+            )
             await self.put_json((await self.run_turn(create))[0])
 
-    async def stream_turn(self, request: Json, repeat: Optional[Repeat], out: SseOut) -> None:
+    async def stream_turn(self, request: Json, repeat: Optional[DedupKey], out: SSESink) -> None:
         """One turn as a stream; a turn that another request began is told from its result."""
-        sharing, client = self.site.sharing, self.client("sse")
+        sharing, client = self.state.sharing, self.client("sse")
         if repeat is None:
-            await self.site.service.create(request, client, out)
+            await self.state.service.create(request, client, out)
             return
         joins = sharing.joins(repeat)
-        turn = asyncio.ensure_future(sharing.run(repeat, lambda: self.site.service.create(request, client, out), self.answer_headers))
+        turn = asyncio.ensure_future(
+            sharing.run(repeat, lambda: self.state.service.create(request, client, out), self.answer_headers)
+        )
         try:
             while not turn.done():
-                await asyncio.wait({turn}, timeout=self.site.config.server.heartbeat_interval or None if joins else None)
+                await asyncio.wait(
+                    {turn}, timeout=self.state.config.server.heartbeat_interval or None if joins else None
+                )
                 if not turn.done():
                     out.idle()
         except asyncio.CancelledError:
@@ -75,13 +82,17 @@ class ResponsesHandler(HttpHandler):
             out.begin(response, self.answer_headers)
             out.send(replayed(response))
 
-    async def in_background(self, request: Json, stream: bool, repeat: Optional[Repeat]) -> None:
+    async def in_background(self, request: Json, stream: bool, repeat: Optional[DedupKey]) -> None:
         """Begin a turn that goes on without this client."""
         client = self.client("json")
-        start = self.site.sharing.run(repeat, lambda: self.site.service.background(request, client), self.answer_headers,
-                                      lasting=lambda running: running.task)
+        start = self.state.sharing.run(
+            repeat,
+            lambda: self.state.service.background(request, client),
+            self.answer_headers,
+            lasting=lambda running: running.task,
+        )
         running, _ = await self.run_turn(start)
-        self.site.track(running.task, running.task)
+        self.state.track(running.task, running.task)
         if stream:
             await self.send_events(lambda out: follow(running.follow(-1), out), lasts=True)
         else:
@@ -91,7 +102,11 @@ class ResponsesHandler(HttpHandler):
         self.set_status(426)
         self.set_header("Upgrade", "websocket")
         self.set_header("Connection", "Upgrade")
-        error = ApiError(426, "GET on this path opens a WebSocket: send 'Upgrade: websocket', or use POST.", code="upgrade_required")
+        error = ApiError(
+            426,
+            "GET on this path opens a WebSocket: send 'Upgrade: websocket', or use POST.",
+            code="upgrade_required",
+        )
         self.finish(encode_json(error.body()))
 
     def head(self) -> None:
@@ -104,7 +119,9 @@ class CompactHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        await self.put_json(await self.run_turn(self.site.service.compact(await self.body().parsed(), self.client("json"))))
+        await self.put_json(
+            await self.run_turn(self.state.service.compact(await self.body().parsed(), self.client("json")))
+        )
 
 
 class InputTokensHandler(HttpHandler):
@@ -113,7 +130,7 @@ class InputTokensHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        counted = await self.site.service.input_tokens(await self.body().parsed(), self.client("json"))
+        counted = await self.state.service.input_tokens(await self.body().parsed(), self.client("json"))
         self.set_header("x-rproxy-estimate", "input_tokens")
         await self.put_json(counted)
 
@@ -125,25 +142,29 @@ class StoredResponseHandler(HttpHandler):
 
     async def get(self, response_id: str) -> None:
         query = self.query()
-        stored = self.site.service.stored
+        stored = self.state.service.retrieval
         response = await stored.retrieve(response_id, self.owner)
         if query.get("stream", "").lower() not in TRUE:
             await self.put_json(response)
             return
         after = number(query, "starting_after", -1)
-        await self.send_events(lambda out: follow(stored.events(response_id, after, self.owner), out), lasts=True)
+        await self.send_events(
+            lambda out: follow(stored.events(response_id, after, self.owner), out), lasts=True
+        )
 
     head = get
 
     async def delete(self, response_id: str) -> None:
-        await self.put_json(await self.site.service.stored.delete(response_id, self.owner))
+        await self.put_json(await self.state.service.retrieval.delete(response_id, self.owner))
 
 
 class InputItemsHandler(HttpHandler):
     """``GET /responses/{id}/input_items``"""
 
     async def get(self, response_id: str) -> None:
-        await self.put_json(await self.site.service.stored.input_items(response_id, self.query(), self.owner))
+        await self.put_json(
+            await self.state.service.retrieval.input_items(response_id, self.query(), self.owner)
+        )
 
     head = get
 
@@ -154,4 +175,4 @@ class CancelHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self, response_id: str) -> None:
-        await self.put_json(await self.site.service.stored.cancel(response_id, self.owner))
+        await self.put_json(await self.state.service.retrieval.cancel(response_id, self.owner))

@@ -2,6 +2,7 @@
 
 The replacements do what the originals do; each says what it saves.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache

@@ -16,6 +16,7 @@ the server stops, running turns are finished, then the socket is closed with a c
 
 Sources: the WebSocket guide of the Responses API; the behaviour of Codex CLI and of the OpenAI SDKs.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -23,18 +24,32 @@ import logging
 import re
 import struct
 from collections import deque
-from typing import Any, Awaitable, Callable, Deque, Dict, Iterator, Mapping, MutableMapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
 
-from ..convert.events.fastpath import DeltaRun
+from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
-from ..upstream.client import Stop
-from .base import STOPPING, Edge, new_request_id
+from ..upstream.client import CancelToken
+from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
-from .writer import Progress, Wire
+from .writer import EventWriter, SocketWriter
 
 log = logging.getLogger("rproxy.websocket")
 
@@ -42,20 +57,24 @@ Json = Dict[str, Any]
 
 MAX_LANES = 32
 MAX_RUNNING = 16
-KEPT_PER_LANE = 2                 # responses; the one before the last allows for a retry
+KEPT_PER_LANE = 2  # responses; the one before the last allows for a retry
 KEPT = 64
-PING_INTERVAL = 30.0              # seconds; against middle boxes that forget idle connections
+PING_INTERVAL = 30.0  # seconds; against middle boxes that forget idle connections
 STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
-NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")     # they belong to the transport
+NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # they belong to the transport
 
 RECONNECT = 1001
 INTERNAL_ERROR = 1011
 RESTART = 1012
 
-BAD_STREAM_ID = ("The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain letters, "
-                 "numbers, underscores, hyphens, and periods.")
-TOO_MANY_LANES = (f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_LANES}). "
-                  "Reuse an existing stream_id or open a new WebSocket connection.")
+BAD_STREAM_ID = (
+    "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain letters, "
+    "numbers, underscores, hyphens, and periods."
+)
+TOO_MANY_LANES = (
+    f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_LANES}). "
+    "Reuse an existing stream_id or open a new WebSocket connection."
+)
 
 
 def frame(data: bytes) -> bytes:
@@ -110,7 +129,7 @@ class LaneResponses(MutableMapping[str, Any]):
         return len(self._local.records)
 
 
-class Farewell(NamedTuple):
+class CloseReason(NamedTuple):
     """Why a connection ends: what further requests are told, and the close frame."""
 
     error: ApiError
@@ -118,14 +137,14 @@ class Farewell(NamedTuple):
     reason: str
 
 
-class SocketOut(Progress):
-    """Events of one turn as text frames (:class:`rproxy.service.service.Out`)."""
+class WebSocketSink(EventWriter):
+    """Events of one turn as text frames (:class:`rproxy.service.service.EventSink`)."""
 
     def __init__(self, session: ResponsesSocket, stream_id: Optional[str]) -> None:
         super().__init__()
         self._session = session
         self._stream_id = stream_id
-        self.interrupt = Stop()
+        self.interrupt = CancelToken()
 
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
         """The turn is going to be answered with events.  A frame has no headers."""
@@ -133,7 +152,7 @@ class SocketOut(Progress):
 
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
         """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
-        if type(events) is DeltaRun:
+        if type(events) is DeltaBatch:
             self._next = events.after
         elif events:
             self.note(events)
@@ -142,7 +161,7 @@ class SocketOut(Progress):
         return self._session.write_events(events, self._stream_id)
 
 
-class Lane:
+class Channel:
     """Requests that are answered one after another."""
 
     def __init__(self, name: Optional[str], local: LocalResponses) -> None:
@@ -150,7 +169,7 @@ class Lane:
         self.queue: Deque[Json] = deque()
         self.responses = LaneResponses(local, name)
         self.task: Optional[asyncio.Task[None]] = None
-        self.out: Optional[SocketOut] = None               # of the turn that runs
+        self.out: Optional[WebSocketSink] = None  # of the turn that runs
 
 
 def read_message(message: Union[str, bytes]) -> Json:
@@ -160,17 +179,17 @@ def read_message(message: Union[str, bytes]) -> Json:
     return parse_object(message, "message")
 
 
-class ResponsesSocket(Edge, WebSocketHandler):
+class ResponsesSocket(BaseHandler, WebSocketHandler):
     """``GET /responses`` with ``Upgrade: websocket``."""
 
     def initialize(self) -> None:
         super().initialize()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lanes: Dict[Optional[str], Lane] = {}
+        self._lanes: Dict[Optional[str], Channel] = {}
         self._local = LocalResponses()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
-        self._wire: Optional[Wire] = None
-        self._farewell: Optional[Farewell] = None          # set: no new turns; said when the last one is done
+        self._wire: Optional[SocketWriter] = None
+        self._farewell: Optional[CloseReason] = None  # set: no new turns; said when the last one is done
         self._age: Optional[asyncio.TimerHandle] = None
 
     # ---- the handshake
@@ -180,7 +199,9 @@ class ResponsesSocket(Edge, WebSocketHandler):
     async def get(self, *args: Any, **kwargs: Any) -> None:
         headers = self.request.headers
         if "upgrade" not in [word.strip().lower() for word in headers.get("Connection", "").split(",")]:
-            raise invalid("A WebSocket handshake needs the header 'Connection: Upgrade'. If a reverse proxy is in between, let it pass on.")
+            raise invalid(
+                "A WebSocket handshake needs the header 'Connection: Upgrade'. If a reverse proxy is in between, let it pass on."
+            )
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
         for name, value in self.answer_headers.items():
@@ -188,19 +209,21 @@ class ResponsesSocket(Edge, WebSocketHandler):
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
-        return True                   # admit() has asked already
+        return True  # admit() has asked already
 
     def open(self, *args: str, **kwargs: str) -> None:
         assert self.ws_connection is not None and isinstance(self.ws_connection.stream, IOStream)
-        self._wire = Wire(self.ws_connection.stream)
-        self._age = asyncio.get_running_loop().call_later(self.site.config.server.websocket_max_age, self.expire)
-        self.site.sessions.add(self)
+        self._wire = SocketWriter(self.ws_connection.stream)
+        self._age = asyncio.get_running_loop().call_later(
+            self.state.config.server.websocket_max_age, self.expire
+        )
+        self.state.sessions.add(self)
 
     # ---- what the client says
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
         if isinstance(message, str) and len(message) > LARGE:
             return self.on_large_message(message)
-        return self.obey(lambda: read_message(message))
+        return self.dispatch(lambda: read_message(message))
 
     async def on_large_message(self, message: str) -> None:
         try:
@@ -208,11 +231,11 @@ class ResponsesSocket(Edge, WebSocketHandler):
         except ApiError as error:
             waits = self.write_error_event(error, None)
         else:
-            waits = self.obey(lambda: request)
+            waits = self.dispatch(lambda: request)
         if waits is not None:
             await waits
 
-    def obey(self, read: Callable[[], Json]) -> Optional[Awaitable[None]]:
+    def dispatch(self, read: Callable[[], Json]) -> Optional[Awaitable[None]]:
         """Do what a message says; an error becomes an event."""
         stream_id = None
         try:
@@ -223,8 +246,11 @@ class ResponsesSocket(Edge, WebSocketHandler):
             stream_id = given
             action = ACTIONS.get(str(request.get("type")))
             if action is None:
-                raise invalid(f"This server does not know messages of type {str(request.get('type'))[:100]!r}; "
-                              f"it knows {', '.join(ACTIONS)}.", param="type")
+                raise invalid(
+                    f"This server does not know messages of type {str(request.get('type'))[:100]!r}; "
+                    f"it knows {', '.join(ACTIONS)}.",
+                    param="type",
+                )
             return action(self, request, stream_id)
         except ApiError as error:
             return self.write_error_event(error, stream_id)
@@ -239,13 +265,18 @@ class ResponsesSocket(Edge, WebSocketHandler):
         if self._farewell is not None:
             raise self._farewell.error
         lane = self.lane(stream_id)
-        if self.waiting() >= self.site.config.server.max_queue:
-            raise ApiError(429, "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue.",
-                           type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0)
+        if self.waiting() >= self.state.config.server.max_queue:
+            raise ApiError(
+                429,
+                "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue.",
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after=1.0,
+            )
         lane.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
         if lane.task is None:
             lane.task = asyncio.ensure_future(self.run_lane(lane))
-            self.site.track(lane.task, lane.task)
+            self.state.track(lane.task, lane.task)
 
     def waiting(self) -> int:
         """How many requests wait; those whose lane has only not got round to starting them do not count."""
@@ -254,12 +285,12 @@ class ResponsesSocket(Edge, WebSocketHandler):
         starting = sum(lane.out is None and lane.task is not None and len(lane.queue) > 0 for lane in lanes)
         return sum(len(lane.queue) for lane in lanes) - min(starting, MAX_RUNNING - running)
 
-    def lane(self, stream_id: Optional[str]) -> Lane:
+    def lane(self, stream_id: Optional[str]) -> Channel:
         """The lane of that name; made when new.  Raises ApiError when there are too many."""
         if stream_id not in self._lanes:
             if stream_id is not None and sum(name is not None for name in self._lanes) >= MAX_LANES:
                 raise invalid(TOO_MANY_LANES, param="stream_id", code="websocket_stream_limit_reached")
-            self._lanes[stream_id] = Lane(stream_id, self._local)
+            self._lanes[stream_id] = Channel(stream_id, self._local)
         return self._lanes[stream_id]
 
     def interrupt(self, request: Json, stream_id: Optional[str]) -> None:
@@ -277,33 +308,37 @@ class ResponsesSocket(Edge, WebSocketHandler):
 
     def steer(self, request: Json, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
         """``response.steer``: Chat Completions cannot take input while it answers."""
-        error = {"type": "invalid_request_error", "code": "steering_not_supported", "param": None,
-                 "message": "This server cannot steer a running response; interrupt it, or send the input when it is finished."}
+        error = {
+            "type": "invalid_request_error",
+            "code": "steering_not_supported",
+            "param": None,
+            "message": "This server cannot steer a running response; interrupt it, or send the input when it is finished.",
+        }
         told = {key: request[key] for key in ("previous_response_id", "input") if key in request}
         event = {"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": told}
         return self.write_events([event], stream_id)
 
     # ---- turns
-    async def run_lane(self, lane: Lane) -> None:
+    async def run_lane(self, lane: Channel) -> None:
         """Answer what is in the lane's queue, in order."""
         try:
             while lane.queue:
                 async with self._slots:
                     await self.run_turn(lane, lane.queue.popleft())
-        except Exception:             # not the turn, which has its own errors: telling the client has failed
+        except Exception:  # not the turn, which has its own errors: telling the client has failed
             log.error("%s: closing the WebSocket", self.request_id, exc_info=True)
             self.close(INTERNAL_ERROR, "internal error")
         finally:
             lane.task = None
-            self.rest()
+            self.close_if_idle()
 
-    async def run_turn(self, lane: Lane, request: Json) -> None:
+    async def run_turn(self, lane: Channel, request: Json) -> None:
         """One response: its events, or one error frame."""
         request_id = new_request_id()
-        out = lane.out = SocketOut(self, lane.name)
+        out = lane.out = WebSocketSink(self, lane.name)
         client = self.client("ws", request_id=request_id, local=lane.responses, interrupt=out.interrupt)
         try:
-            await self.site.service.create(request, client, out)
+            await self.state.service.create(request, client, out)
         except asyncio.CancelledError:
             self.break_off(out, unavailable(STOPPING), lane.name)
             raise
@@ -315,7 +350,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
         finally:
             lane.out = None
 
-    def break_off(self, out: SocketOut, error: Exception, stream_id: Optional[str]) -> None:
+    def break_off(self, out: WebSocketSink, error: Exception, stream_id: Optional[str]) -> None:
         """Tell the client that the turn failed: with its terminal event if it had begun, else with an error frame."""
         if out.open:
             out.send([out.failed(self.as_api_error(error))])
@@ -323,13 +358,15 @@ class ResponsesSocket(Edge, WebSocketHandler):
             self.write_error_event(self.as_api_error(error), stream_id)
 
     # ---- what the client hears
-    def write_events(self, events: Sequence[Json], stream_id: Optional[str] = None) -> Optional[Awaitable[None]]:
+    def write_events(
+        self, events: Sequence[Json], stream_id: Optional[str] = None
+    ) -> Optional[Awaitable[None]]:
         """Write events as frames, at once.  Returns what to wait for when the client does not keep up."""
         if self._wire is None or self.ws_connection is None or self.ws_connection.is_closing():
             return None
         if stream_id is not None:
             events = [{**event, "stream_id": stream_id} for event in events]
-        payloads = events.payloads() if type(events) is DeltaRun else map(encode_json, events)
+        payloads = events.payloads() if type(events) is DeltaBatch else map(encode_json, events)
         return self._wire.send(b"".join(map(frame, payloads)))
 
     def write_error_event(self, error: ApiError, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
@@ -341,25 +378,29 @@ class ResponsesSocket(Edge, WebSocketHandler):
     # ---- the end
     def expire(self) -> None:
         """The connection is as old as it may get."""
-        minutes = round(self.site.config.server.websocket_max_age / 60)
-        error = ApiError(400, f"Responses websocket connection limit reached ({minutes} minutes). "
-                              "Create a new websocket connection to continue.", code="websocket_connection_limit_reached")
-        self.wind_up(Farewell(error, RECONNECT, "connection limit reached"))
+        minutes = round(self.state.config.server.websocket_max_age / 60)
+        error = ApiError(
+            400,
+            f"Responses websocket connection limit reached ({minutes} minutes). "
+            "Create a new websocket connection to continue.",
+            code="websocket_connection_limit_reached",
+        )
+        self.drain(CloseReason(error, RECONNECT, "connection limit reached"))
 
     def shut_down(self) -> None:
         """The server stops: finish what runs, then close."""
-        self.wind_up(Farewell(unavailable(STOPPING), RESTART, "server restart"))
+        self.drain(CloseReason(unavailable(STOPPING), RESTART, "server restart"))
 
-    def wind_up(self, farewell: Farewell) -> None:
+    def drain(self, close_reason: CloseReason) -> None:
         """Refuse what waits, finish what runs, then close."""
-        self._farewell = farewell
+        self._farewell = close_reason
         for lane in self._lanes.values():
             while lane.queue:
                 lane.queue.pop()
-                self.write_error_event(farewell.error, lane.name)
-        self.rest()
+                self.write_error_event(close_reason.error, lane.name)
+        self.close_if_idle()
 
-    def rest(self) -> None:
+    def close_if_idle(self) -> None:
         """Say farewell if that is due and nothing runs."""
         if self._farewell is None or any(lane.task is not None for lane in self._lanes.values()):
             return
@@ -368,7 +409,7 @@ class ResponsesSocket(Edge, WebSocketHandler):
         self.close(self._farewell.code, self._farewell.reason)
 
     def on_close(self) -> None:
-        self.site.sessions.discard(self)
+        self.state.sessions.discard(self)
         if not self.closed.done():
             self.closed.set_result(None)
         if self._age is not None:

@@ -1,8 +1,9 @@
 """What both edges write with.
 
-:class:`Wire` puts bytes straight into the socket when nothing is queued there, because an IOStream write costs a turn of the event
-loop for every delta.  :class:`Progress` remembers how far a turn has come, so that the edge can end it when the service cannot.
+:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because an IOStream write costs a turn of the event
+loop for every delta.  :class:`EventWriter` remembers how far a turn has come, so that the edge can end it when the service cannot.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -19,7 +20,7 @@ Json = Dict[str, Any]
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
-class Wire:
+class SocketWriter:
     """Ordered writes to one client, the cheapest way first: into the socket, else into the stream's queue."""
 
     def __init__(self, stream: IOStream) -> None:
@@ -30,7 +31,7 @@ class Wire:
         stream, sent = self._stream, 0
         sock: Optional[socket.socket] = stream.socket
         if sock is None:
-            return None               # closed; the close callback cancels the turn
+            return None  # closed; the close callback cancels the turn
         if not stream.writing():
             try:
                 sent = sock.send(data)
@@ -53,7 +54,7 @@ def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
 
     def settle(future: asyncio.Future[None]) -> None:
         if not future.cancelled():
-            future.exception()        # seen: nobody shall log it as never retrieved
+            future.exception()  # seen: nobody shall log it as never retrieved
         if not done.done():
             done.set_result(None)
 
@@ -61,13 +62,13 @@ def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
     return done
 
 
-class Progress:
+class EventWriter:
     """What any way of writing must remember about its turn: whether it has begun, and how to end it in an emergency."""
 
     def __init__(self) -> None:
         self.response: Optional[Json] = None
         self._next = 0
-        self.ended = False                        # the terminal event was sent
+        self.ended = False  # the terminal event was sent
 
     @property
     def open(self) -> bool:

@@ -1,6 +1,6 @@
 """Responses that run in the background: nobody has to stay connected for them.
 
-A :class:`Running` response is the :class:`~rproxy.service.turn.Out` of such a turn.  It keeps the events, so that any number of clients may
+A :class:`Running` response is the :class:`~rproxy.service.turn.EventSink` of such a turn.  It keeps the events, so that any number of clients may
 follow them, from any number on, and come back after a lost connection.  The response is stored as ``queued`` before the client gets
 its id, and again when it has ended, by whatever way.
 
@@ -11,6 +11,7 @@ by another process that is asked to cancel or delete it.
 **Bounds.**  So many jobs at once; so many events of one job (of more, the oldest deltas go: what they said is said again by the ``done``
 events); and ended jobs are forgotten after a while, since their streams can be made again (:mod:`rproxy.convert.events.replay`).
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -20,18 +21,18 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping,
 
 from ..convert.events.replay import TERMINAL, opening
 from ..errors import ApiError, StoreError, internal, unavailable
-from ..store.write_behind import PatientStore
+from ..store.write_behind import WriteBehindStore
 
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.background")
 
 MOST_RUNNING = 500
-MOST_EVENTS = 10_000              # of one job
+MOST_EVENTS = 10_000  # of one job
 MOST_ENDED = 50
-KEEP_ENDED = 600.0                # seconds
-WATCH_INTERVAL = 2.0              # seconds
-LAST_WORDS = 5.0                  # seconds
-LEASE = 30.0                      # seconds that a process may be silent about its jobs
+KEEP_ENDED = 600.0  # seconds
+WATCH_INTERVAL = 2.0  # seconds
+LAST_WORDS = 5.0  # seconds
+LEASE = 30.0  # seconds that a process may be silent about its jobs
 
 
 class Running:
@@ -41,7 +42,7 @@ class Running:
 
     def __init__(self, response: Json, record: Json) -> None:
         self.record = record
-        self.stopped: Optional[str] = None       # "cancel" or "delete": somebody does not want it any more
+        self.stopped: Optional[str] = None  # "cancel" or "delete": somebody does not want it any more
         self.ended = False
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening = opening(response)
@@ -68,7 +69,15 @@ class Running:
         self.response = response
         last = self._events[-1]
         if last["type"] not in TERMINAL.values():
-            self._tell([{"type": TERMINAL[response["status"]], "sequence_number": self.last + 1, "response": response}])
+            self._tell(
+                [
+                    {
+                        "type": TERMINAL[response["status"]],
+                        "sequence_number": self.last + 1,
+                        "response": response,
+                    }
+                ]
+            )
         self.ended = True
         self._wake()
 
@@ -81,7 +90,9 @@ class Running:
         self._events += events
         if len(self._events) > MOST_EVENTS:
             half = MOST_EVENTS // 2
-            self._events = [event for event in self._events[:half] if not event["type"].endswith(".delta")] + self._events[half:]
+            self._events = [
+                event for event in self._events[:half] if not event["type"].endswith(".delta")
+            ] + self._events[half:]
         self._wake()
 
     def _wake(self) -> None:
@@ -99,7 +110,7 @@ class Running:
             elif self.ended:
                 return
             else:
-                await asyncio.wait({news})       # unlike awaiting the future itself this never cancels it
+                await asyncio.wait({news})  # unlike awaiting the future itself this never cancels it
 
     def _since(self, after: int) -> List[Json]:
         begin = len(self._events)
@@ -111,7 +122,7 @@ class Running:
 class Background:
     """All jobs of this process. :arg now: seconds since the epoch"""
 
-    def __init__(self, store: PatientStore, now: Callable[[], float]) -> None:
+    def __init__(self, store: WriteBehindStore, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
         self._responses: OrderedDict[str, Running] = OrderedDict()
@@ -128,11 +139,18 @@ class Background:
         :arg run: the turn. :raises ApiError: 429 when too many run already
         """
         if sum(not job.ended for job in self._responses.values()) >= MOST_RUNNING:
-            raise ApiError(429, "%d responses run in the background already. Try again when some have ended." % MOST_RUNNING,
-                           type="rate_limit_error", code="rate_limit_exceeded", retry_after=5)
+            raise ApiError(
+                429,
+                f"{MOST_RUNNING} responses run in the background already. Try again when some have ended.",
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after=5,
+            )
         job = Running(response, record)
         self._responses[response["id"]] = job
-        job.task = asyncio.ensure_future(self._run(job, run))         # of its own: a client that leaves right now does not stop it
+        job.task = asyncio.ensure_future(
+            self._run(job, run)
+        )  # of its own: a client that leaves right now does not stop it
         await asyncio.wait({job.task, job.stored}, return_when=asyncio.FIRST_COMPLETED)
         return job
 
@@ -170,15 +188,23 @@ class Background:
             job.in_progress()
             response = await run(job)
         except asyncio.CancelledError:
-            response = {**job.response, "status": "cancelled"} if job.stopped else _failed(job, unavailable(
-                "The server was stopped while it worked on this response. Send the request again."))
+            response = (
+                {**job.response, "status": "cancelled"}
+                if job.stopped
+                else _failed(
+                    job,
+                    unavailable(
+                        "The server was stopped while it worked on this response. Send the request again."
+                    ),
+                )
+            )
         except ApiError as error:
             response = _failed(job, error)
         except Exception:
             log.error("background response %s failed", job.response["id"], exc_info=True)
             response = _failed(job, internal())
         watch.cancel()
-        kept = response["status"] in ("completed", "incomplete")         # the turn has done it
+        kept = response["status"] in ("completed", "incomplete")  # the turn has done it
         job.end(response)
         await self._tidy(job, kept)
 
@@ -195,7 +221,9 @@ class Background:
         response_id = job.response["id"]
         try:
             if not kept and job.stopped != "delete":
-                await self._store.keep(response_id, {**job.record, "response": job.response, "last": job.last})
+                await self._store.keep(
+                    response_id, {**job.record, "response": job.response, "last": job.last}
+                )
             for name in ("-alive", "-stop"):
                 await self._store.delete(response_id + name)
         except StoreError as error:
@@ -226,5 +254,10 @@ class Background:
 
 
 def _failed(job: Running, error: ApiError) -> Json:
-    told = {"code": error.stream_code, "message": error.failed_message(), "type": error.type, "param": error.param}
+    told = {
+        "code": error.stream_code,
+        "message": error.failed_message(),
+        "type": error.type,
+        "param": error.param,
+    }
     return {**job.response, "status": "failed", "error": told}

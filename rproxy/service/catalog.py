@@ -6,12 +6,13 @@ leave the model without any.  They are OpenAI's and not ours to serve, so ``code
 own.  ``rproxy codex`` puts the entries into copies of one that the installed Codex brings along (:func:`with_prompt_of`), which keeps
 Codex' own prompt.  Source of the fields: Codex CLI 0.169, measured.
 """
+
 from __future__ import annotations
 
 import hashlib
 import json
 import pkgutil
-from functools import lru_cache
+from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Config, Model
@@ -19,31 +20,56 @@ from ..convert.tools import DEFAULT_ALLOW
 
 Json = Dict[str, Any]
 
-CREATED = 1767225600                             # OpenAI clients want a date; when a model was configured means nothing
-HIDDEN = ("codex-auto-review",)                  # served, but not offered in the model picker: Codex asks for it by itself
-EFFORTS = {"none": "Answers at once", "minimal": "Thinks very little", "low": "Thinks briefly",
-           "medium": "Thinks as much as most tasks need",
-           "high": "Thinks thoroughly", "xhigh": "Thinks longer", "max": "Thinks as long as it can"}
-SWITCHED_ON = "medium"                           # the name of thinking where it can only be switched
-DEFAULT_EFFORTS = ("medium", "high", "low", "minimal", "xhigh", "max")      # the first that there is; never "none": that must be chosen
-DEFAULT_WINDOW = 128_000                         # tokens
+CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
+HIDDEN = ("codex-auto-review",)  # served, but not offered in the model picker: Codex asks for it by itself
+EFFORTS = {
+    "none": "Answers at once",
+    "minimal": "Thinks very little",
+    "low": "Thinks briefly",
+    "medium": "Thinks as much as most tasks need",
+    "high": "Thinks thoroughly",
+    "xhigh": "Thinks longer",
+    "max": "Thinks as long as it can",
+}
+SWITCHED_ON = "medium"  # the name of thinking where it can only be switched
+DEFAULT_EFFORTS = (
+    "medium",
+    "high",
+    "low",
+    "minimal",
+    "xhigh",
+    "max",
+)  # the first that there is; never "none": that must be chosen
+DEFAULT_WINDOW = 128_000  # tokens
 # What stands in a bundled entry and is true at OpenAI only; a key that an entry does not have is not added.
 NOT_HERE: Mapping[str, Any] = {
-    "upgrade": None, "availability_nux": None, "additional_speed_tiers": [], "service_tiers": [], "tool_mode": None,
-                               "use_responses_lite": False, "supports_image_detail_original": False, "default_verbosity": None}
+    "upgrade": None,
+    "availability_nux": None,
+    "additional_speed_tiers": [],
+    "service_tiers": [],
+    "tool_mode": None,
+    "use_responses_lite": False,
+    "supports_image_detail_original": False,
+    "default_verbosity": None,
+}
 
 
 def models_body(config: Config) -> Json:
     """The body of GET /models. Globs are routes, not models, and are not listed."""
     models = [model for model in config.models if not model.is_glob]
-    return {"object": "list",
-            "data": [{"id": m.model, "object": "model", "created": CREATED, "owned_by": m.providers[0].name} for m in models],
-            "models": [codex_entry(m, i, config) for i, m in enumerate(models, 1)]}
+    return {
+        "object": "list",
+        "data": [
+            {"id": m.model, "object": "model", "created": CREATED, "owned_by": m.providers[0].name}
+            for m in models
+        ],
+        "models": [codex_entry(m, i, config) for i, m in enumerate(models, 1)],
+    }
 
 
 def etag(body: Json) -> str:
     """Changes when the catalog does."""
-    return '"%s"' % hashlib.sha1(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    return f'"{hashlib.sha1(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
 
 
 def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> Json:
@@ -55,8 +81,10 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
     entry: Json = {
         "slug": slug,
         "display_name": model.display_name or slug,
-        "description": model.description or "%s at %s" % (model.downstream_model, model.providers[0].name),
-        "supported_reasoning_levels": [{"effort": effort, "description": EFFORTS[effort]} for effort in efforts],
+        "description": model.description or f"{model.downstream_model} at {model.providers[0].name}",
+        "supported_reasoning_levels": [
+            {"effort": effort, "description": EFFORTS[effort]} for effort in efforts
+        ],
         "shell_type": "unified_exec" if "function" in kinds else "disabled",
         "visibility": "hide" if slug in HIDDEN else "list",
         "supported_in_api": True,
@@ -82,7 +110,7 @@ def _efforts(model: Model) -> List[str]:
     if model.efforts:
         return sorted(set(model.efforts), key=list(EFFORTS).index)
     rule = model.providers[0].profile.thinking
-    levels: Dict[str, str] = {}                  # the provider's word -> the level that says it best
+    levels: Dict[str, str] = {}  # the provider's word -> the level that says it best
     for level, word in rule.efforts.items():
         if level in EFFORTS and (word not in levels or level == word):
             levels[word] = level
@@ -93,7 +121,7 @@ def _efforts(model: Model) -> List[str]:
     return sorted(levels.values(), key=list(EFFORTS).index)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _instructions(path: Optional[str]) -> str:
     """The base prompt in a file of the configuration, else our own. Read once: a running server does not change its mind."""
     if path is not None:
@@ -122,5 +150,5 @@ def _laid_over(template: Json, entry: Json) -> Json:
     if entry["base_instructions"] == _instructions(None):
         merged["base_instructions"] = template.get("base_instructions", entry["base_instructions"])
     else:
-        merged.pop("model_messages", None)       # they hold the same prompt, and would win
+        merged.pop("model_messages", None)  # they hold the same prompt, and would win
     return merged

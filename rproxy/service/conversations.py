@@ -4,19 +4,20 @@ A conversation is one record in the store, ``{"conversation", "items", "owner"}`
 it, so that processes that share a store lose nothing to each other.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
 oldest first.
 """
+
 from __future__ import annotations
 
 import re
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from ..errors import ApiError, StoreError, invalid, not_found, unavailable
-from ..store.write_behind import PatientStore
+from ..store.write_behind import WriteBehindStore
 from .pagination import listed, page
 
 Json = Dict[str, Any]
 
-MOST_ITEMS = 20                   # that one request may add
-METADATA = (16, 64, 512)          # pairs, characters of a key, characters of a value
+MOST_ITEMS = 20  # that one request may add
+METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
 STORE_FAILS = "The store of this proxy does not work at the moment. Try again."
 _ID = re.compile(r"conv_[A-Za-z0-9]{1,64}\Z")
 
@@ -24,7 +25,7 @@ _ID = re.compile(r"conv_[A-Za-z0-9]{1,64}\Z")
 class Conversations:
     """:arg stem: makes 32 hex digits. :arg now: seconds since the epoch"""
 
-    def __init__(self, store: PatientStore, stem: Callable[[], str], now: Callable[[], float]) -> None:
+    def __init__(self, store: WriteBehindStore, stem: Callable[[], str], now: Callable[[], float]) -> None:
         self._store = store
         self._stem = stem
         self._now = now
@@ -33,9 +34,15 @@ class Conversations:
     async def create(self, request: Json, owner: str) -> Json:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)
-        conversation: Json = {"id": "conv_" + self._stem(), "object": "conversation", "created_at": int(self._now()),
-                        "metadata": request.get("metadata") or {}}
-        warning = await self._store.keep(conversation["id"], {"conversation": conversation, "items": self._new(request), "owner": owner})
+        conversation: Json = {
+            "id": "conv_" + self._stem(),
+            "object": "conversation",
+            "created_at": int(self._now()),
+            "metadata": request.get("metadata") or {},
+        }
+        warning = await self._store.keep(
+            conversation["id"], {"conversation": conversation, "items": self._new(request), "owner": owner}
+        )
         if warning and "yet" not in warning:
             raise unavailable(STORE_FAILS)
         return conversation
@@ -48,10 +55,18 @@ class Conversations:
     async def update(self, name: str, request: Json, owner: str) -> Json:
         """POST /conversations/{id}: the metadata, as a whole."""
         if not isinstance(request.get("metadata"), dict):
-            raise invalid("metadata is required: an object of strings.", "metadata", "missing_required_parameter")
+            raise invalid(
+                "metadata is required: an object of strings.", "metadata", "missing_required_parameter"
+            )
         check_metadata(request)
-        changed = await self._change(name, owner, lambda record: {
-            **record, "conversation": {**record["conversation"], "metadata": request["metadata"]}})
+        changed = await self._change(
+            name,
+            owner,
+            lambda record: {
+                **record,
+                "conversation": {**record["conversation"], "metadata": request["metadata"]},
+            },
+        )
         found: Json = changed["conversation"]
         return found
 
@@ -87,8 +102,11 @@ class Conversations:
     async def delete_item(self, name: str, item_id: str, owner: str) -> Json:
         """DELETE /conversations/{id}/items/{item}. :returns: the conversation"""
         await self.item(name, item_id, owner)
-        changed = await self._change(name, owner, lambda record: {
-            **record, "items": [item for item in record["items"] if item["id"] != item_id]})
+        changed = await self._change(
+            name,
+            owner,
+            lambda record: {**record, "items": [item for item in record["items"] if item["id"] != item_id]},
+        )
         found: Json = changed["conversation"]
         return found
 
@@ -103,7 +121,7 @@ class Conversations:
         try:
             await self._change(name, owner, lambda record: {**record, "items": record["items"] + items})
         except ApiError as error:
-            return "not added to the conversation: %s" % error.message
+            return f"not added to the conversation: {error.message}"
         return None
 
     # ---- records
@@ -113,7 +131,7 @@ class Conversations:
         except StoreError as error:
             raise unavailable(STORE_FAILS) from error
         if record is None or record.get("owner") != owner:
-            raise not_found("Conversation with id '%s' not found." % name[:100])
+            raise not_found(f"Conversation with id '{name[:100]}' not found.")
         return record
 
     async def _change(self, name: str, owner: str, change: Callable[[Json], Json]) -> Json:
@@ -123,7 +141,7 @@ class Conversations:
         except StoreError as error:
             raise unavailable(STORE_FAILS) from error
         if changed is None:
-            raise not_found("Conversation with id '%s' not found." % name[:100])
+            raise not_found(f"Conversation with id '{name[:100]}' not found.")
         return changed
 
     def _new(self, request: Json) -> List[Json]:
@@ -131,14 +149,16 @@ class Conversations:
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
         if len(items) > MOST_ITEMS:
-            raise invalid("items may have at most %d elements at a time, not %d." % (MOST_ITEMS, len(items)), "items")
+            raise invalid(
+                f"items may have at most {MOST_ITEMS} elements at a time, not {len(items)}.", "items"
+            )
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
         return listed(items, self._stem())
 
 
 def _no_item(name: str, item_id: str) -> ApiError:
-    return not_found("Item '%s' not found in conversation '%s'." % (item_id[:100], name[:100]))
+    return not_found(f"Item '{item_id[:100]}' not found in conversation '{name[:100]}'.")
 
 
 def conversation_id(request: Mapping[str, Any]) -> Optional[str]:
@@ -147,7 +167,9 @@ def conversation_id(request: Mapping[str, Any]) -> Optional[str]:
     if given is None:
         return None
     if "previous_response_id" in request:
-        raise invalid("conversation and previous_response_id exclude each other: send one of them.", "conversation")
+        raise invalid(
+            "conversation and previous_response_id exclude each other: send one of them.", "conversation"
+        )
     return str(given["id"] if isinstance(given, dict) else given)
 
 
@@ -158,8 +180,10 @@ def check_metadata(request: Mapping[str, Any]) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ApiError(400, "metadata must be an object of strings.", code="invalid_type", param="metadata")
     if len(metadata) > pairs:
-        raise invalid("metadata may have at most %d pairs, not %d." % (pairs, len(metadata)), "metadata")
+        raise invalid(f"metadata may have at most {pairs} pairs, not {len(metadata)}.", "metadata")
     for key, value in metadata.items():
         if len(key) > key_size or len(value) > value_size:
-            raise invalid("metadata: keys have at most %d characters, values at most %d; '%s' has more."
-                          % (key_size, value_size, key[:key_size]), "metadata")
+            raise invalid(
+                f"metadata: keys have at most {key_size} characters, values at most {value_size}; '{key[:key_size]}' has more.",
+                "metadata",
+            )

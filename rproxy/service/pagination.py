@@ -5,6 +5,7 @@ every field that the SDKs' types ask for.  An id that was missing is made of the
 place in it, so it is the same each time and tells where to look; see :func:`owner_of`.  It must not look like one of our output items,
 which ``convert.messages`` groups by their stems: hence the letter between stem and number.
 """
+
 from __future__ import annotations
 
 import re
@@ -18,11 +19,23 @@ DEFAULT_LIMIT = 20
 MOST = 100
 
 # type -> the letters its ids begin with; the items that have no status; what else the SDKs' types insist on
-PREFIXES = {"message": "msg", "reasoning": "rs", "compaction": "cmp", "function_call": "fc", "function_call_output": "fco",
-            "custom_tool_call": "ctc", "custom_tool_call_output": "ctco", "tool_search_call": "tsc", "tool_search_output": "tso"}
+PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "compaction": "cmp",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "tool_search_call": "tsc",
+    "tool_search_output": "tso",
+}
 WITHOUT_STATUS = ("reasoning", "compaction", "additional_tools", "configuration_update", "compaction_trigger")
 DEFAULTS: Mapping[str, Json] = {"reasoning": {"summary": []}}
-PART_DEFAULTS: Mapping[str, Json] = {"output_text": {"annotations": [], "logprobs": []}, "input_image": {"detail": "auto"}}
+PART_DEFAULTS: Mapping[str, Json] = {
+    "output_text": {"annotations": [], "logprobs": []},
+    "input_image": {"detail": "auto"},
+}
 
 _INPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})i[0-9a-f]+")
 _OUTPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
@@ -41,9 +54,13 @@ def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
 
 def _complete(item: Json, stem: str, number: int) -> Json:
     kind = item.get("type") or "message"
-    full: Json = {**DEFAULTS.get(kind, {}), **{key: value for key, value in item.items() if value is not None}, "type": kind}
+    full: Json = {
+        **DEFAULTS.get(kind, {}),
+        **{key: value for key, value in item.items() if value is not None},
+        "type": kind,
+    }
     if not isinstance(full.get("id"), str) or not full["id"]:
-        full["id"] = "%s_%si%03x" % (PREFIXES.get(kind, "item"), stem, number)
+        full["id"] = "{}_{}i{:03x}".format(PREFIXES.get(kind, "item"), stem, number)
     if kind not in WITHOUT_STATUS:
         full.setdefault("status", "completed")
     text = "output_text" if full.get("role") == "assistant" else "input_text"
@@ -58,7 +75,11 @@ def _complete(item: Json, stem: str, number: int) -> Json:
 
 def _part(part: Json, text: str) -> Json:
     kind = text if part.get("type") == "text" else part.get("type", text)
-    return {**PART_DEFAULTS.get(kind, {}), **{key: value for key, value in part.items() if value is not None}, "type": kind}
+    return {
+        **PART_DEFAULTS.get(kind, {}),
+        **{key: value for key, value in part.items() if value is not None},
+        "type": kind,
+    }
 
 
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
@@ -72,21 +93,26 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
         raise invalid("order must be asc or desc.", "order")
     limit = number(query, "limit", DEFAULT_LIMIT)
     if not 1 <= limit <= MOST:
-        raise invalid("limit must be a number from 1 to %d." % MOST, "limit")
+        raise invalid(f"limit must be a number from 1 to {MOST}.", "limit")
     line = list(items) if order == "asc" else list(reversed(items))
     ids = [item["id"] for item in line]
     if "before" in query:
-        line = line[:_place(ids, query, "before")]
+        line = line[: _place(ids, query, "before")]
     if "after" in query:
-        line = line[_place(ids, query, "after") + 1:]
+        line = line[_place(ids, query, "after") + 1 :]
     shown = line[:limit]
-    return {"object": "list", "data": shown, "first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None,
-            "has_more": len(line) > limit}
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(line) > limit,
+    }
 
 
 def _place(ids: Sequence[str], query: Mapping[str, str], name: str) -> int:
     if query[name] not in ids:
-        raise invalid("%s names no item of this list: '%s'." % (name, query[name][:100]), name)
+        raise invalid(f"{name} names no item of this list: '{query[name][:100]}'.", name)
     return ids.index(query[name])
 
 
@@ -94,5 +120,5 @@ def number(query: Mapping[str, str], name: str, default: int) -> int:
     """A whole number of the query. :raises ApiError: 400"""
     text = query.get(name, str(default))
     if not re.fullmatch(r"-?\d{1,15}", text):
-        raise invalid("%s must be a whole number." % name, name)
+        raise invalid(f"{name} must be a whole number.", name)
     return int(text)

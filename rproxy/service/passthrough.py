@@ -4,6 +4,7 @@ Many tools want this API of the same base URL.  Nothing is translated: the model
 replaced by the provider's, and of the headers only those pass that a turn passes, too.  A provider that cannot be reached is replaced by
 the next one.
 """
+
 from __future__ import annotations
 
 import time
@@ -11,11 +12,11 @@ from typing import Any, Awaitable, Dict, Mapping, Optional, Protocol
 
 from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
-from ..cooperative import gently
+from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, model_not_found
 from ..log import log_turn
 from ..upstream.client import Result
-from .turn import PROVIDER_HEADER, Client, Means, pass_on
+from .turn import PROVIDER_HEADER, Client, TurnDeps, pass_on
 
 Json = Dict[str, Any]
 
@@ -33,10 +34,10 @@ class Answer(Protocol):
         """A piece of its body, as it was read. :returns: something to wait for when the client does not keep up"""
 
 
-class Passing:
+class Passthrough:
     """``POST /chat/completions``"""
 
-    def __init__(self, config: Config, means: Means) -> None:
+    def __init__(self, config: Config, means: TurnDeps) -> None:
         self._config = config
         self._means = means
 
@@ -44,12 +45,19 @@ class Passing:
         """Pass one request on. :raises ApiError: when no provider has answered, or, with ``got_head``, when the answer broke off"""
         name = request.get("model")
         if not isinstance(name, str) or not name:
-            raise invalid("model is required: the name of one of the models of GET /v1/models.", "model", "missing_required_parameter")
+            raise invalid(
+                "model is required: the name of one of the models of GET /v1/models.",
+                "model",
+                "missing_required_parameter",
+            )
         model = self._config.route(name)
         if model is None:
             raise model_not_found(name, [m.model for m in self._config.models])
-        body = await gently(encode_steps({**request, "model": model.downstream_model}))
-        failover, error = self._means.failover, ApiError(502, "No provider is configured for this model.", type="server_error")
+        body = await run_cooperatively(encode_steps({**request, "model": model.downstream_model}))
+        failover, error = (
+            self._means.failover,
+            ApiError(502, "No provider is configured for this model.", type="server_error"),
+        )
         for provider in failover.order(model.providers, name):
             try:
                 await self._ask(provider, model, body, name, client, answer)
@@ -65,11 +73,15 @@ class Passing:
                 raise
         raise error
 
-    async def _ask(self, provider: Provider, model: Model, body: bytes, name: str, client: Client, answer: Answer) -> None:
+    async def _ask(
+        self, provider: Provider, model: Model, body: bytes, name: str, client: Client, answer: Answer
+    ) -> None:
         started, status, read = time.monotonic(), "cancelled", 0
 
         def head(code: int, headers: Mapping[str, str]) -> None:
-            answer.head(code, {"content-type": headers.get("Content-Type", "application/json"), **told(headers)})
+            answer.head(
+                code, {"content-type": headers.get("Content-Type", "application/json"), **told(headers)}
+            )
 
         def told(headers: Mapping[str, str]) -> Dict[str, str]:
             passed = {PROVIDER_HEADER: provider.name}
@@ -90,15 +102,27 @@ class Passing:
             status = str(error.status)
             raise
         finally:
-            log_turn({
-                "model": name, "downstream_model": model.downstream_model, "provider": provider.name, "transport": "chat", "status": status,
-                "request_id": client.request_id, "request_bytes": len(body), "answer_bytes": read,
-                "total_ms": round((time.monotonic() - started) * 1000)})
+            log_turn(
+                {
+                    "model": name,
+                    "downstream_model": model.downstream_model,
+                    "provider": provider.name,
+                    "transport": "chat",
+                    "status": status,
+                    "request_id": client.request_id,
+                    "request_bytes": len(body),
+                    "answer_bytes": read,
+                    "total_ms": round((time.monotonic() - started) * 1000),
+                }
+            )
 
 
 def _refusal(result: Result, provider: Provider, told: Mapping[str, str], answer: Answer) -> None:
     """The provider's own words, without its key."""
     kept = {name.lower(): value for name, value in result.headers.items() if name.lower() in ERROR_HEADERS}
-    answer.head(result.status, {"content-type": result.headers.get("Content-Type", "application/json"), **told, **kept})
+    answer.head(
+        result.status,
+        {"content-type": result.headers.get("Content-Type", "application/json"), **told, **kept},
+    )
     key = (provider.api_key or "").encode()
     answer.data(result.body.replace(key, MASK) if key else result.body)

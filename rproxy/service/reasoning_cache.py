@@ -4,6 +4,7 @@ Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whos
 back what it got.  A call is found again by its whole setting: who asked, where, what the user had said last, its id, name and arguments.
 Less would be wrong, because ids such as ``functions.ls:0`` come again in every conversation.  Only digests of all that are kept.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -15,13 +16,13 @@ from ..convert.request.messages import CallKey
 from ..convert.sse import encode_json
 
 Json = Dict[str, Any]
-Scope = Tuple[str, str, str]                     # owner, downstream model, base_url
+Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
-MAX_COUNT = 20_000                               # calls
-MAX_BYTES = 64 << 20                             # of thoughts, as JSON
+MAX_COUNT = 20_000  # calls
+MAX_BYTES = 64 << 20  # of thoughts, as JSON
 
 
-class Thoughts:
+class ReasoningCache:
     """Bounded by count and by size; the ones that were not needed for longest go first."""
 
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
@@ -45,7 +46,7 @@ class Thoughts:
         known = self._known.get(digest)
         if known is None:
             return None
-        with suppress(KeyError):                 # dropped this very moment
+        with suppress(KeyError):  # dropped this very moment
             self._known.move_to_end(digest)
         return known[0]
 

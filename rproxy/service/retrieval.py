@@ -1,4 +1,5 @@
 """What can be done with a response after its request: read it, list its input, follow, cancel and delete it."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,21 +7,24 @@ from typing import Any, AsyncIterator, Dict, List, Mapping, Optional
 
 from ..convert.events.replay import RUNNING, opening, tail
 from ..errors import ApiError, StoreError, not_found, unavailable
-from ..store.write_behind import PatientStore
+from ..store.write_behind import WriteBehindStore
 from .background import Background, Running
 from .history import History
 from .pagination import page
 
 Json = Dict[str, Any]
 
-POLL_INTERVAL = 1.0               # seconds between looks at a response that another process works on
-LOST = {"code": "server_error", "message": "The process that worked on this response has died. Send the request again."}
+POLL_INTERVAL = 1.0  # seconds between looks at a response that another process works on
+LOST = {
+    "code": "server_error",
+    "message": "The process that worked on this response has died. Send the request again.",
+}
 
 
-class Stored:
+class ResponseRetrieval:
     """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the store fails."""
 
-    def __init__(self, store: PatientStore, history: History, background: Background) -> None:
+    def __init__(self, store: WriteBehindStore, history: History, background: Background) -> None:
         self._store = store
         self._history = history
         self._background = background
@@ -28,7 +32,11 @@ class Stored:
     async def retrieve(self, response_id: str, owner: str) -> Json:
         """GET /responses/{id}"""
         job = await self._job(response_id, owner)
-        return job.response if job is not None else await self._present((await self._record(response_id, owner))["response"])
+        return (
+            job.response
+            if job is not None
+            else await self._present((await self._record(response_id, owner))["response"])
+        )
 
     async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> Json:
         """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
@@ -51,8 +59,12 @@ class Stored:
         """POST /responses/{id}/cancel; one that has ended stays as it is. :raises ApiError: 400 if it never ran in the background"""
         response = await self.retrieve(response_id, owner)
         if not response.get("background"):
-            raise ApiError(400, "Only responses that were created with background: true can be cancelled. "
-                                "End any other by closing its connection.", param="response_id")
+            raise ApiError(
+                400,
+                "Only responses that were created with background: true can be cancelled. "
+                "End any other by closing its connection.",
+                param="response_id",
+            )
         if response["status"] not in RUNNING:
             return response
         if await self._background.stop(response_id, owner, "cancel"):
@@ -102,7 +114,7 @@ class Stored:
         except StoreError as error:
             raise _failing() from error
         if record is None or record.get("owner") != owner or "response" not in record:
-            raise not_found("Response with id '%s' not found." % response_id[:100], "response_id")
+            raise not_found(f"Response with id '{response_id[:100]}' not found.", "response_id")
         return record
 
     async def _present(self, response: Json) -> Json:
@@ -114,12 +126,20 @@ class Stored:
             alive = await self._background.alive(response["id"])
         except StoreError as error:
             raise _failing() from error
-        return {**response, "status": "in_progress"} if alive else {**response, "status": "failed", "error": LOST}
+        return (
+            {**response, "status": "in_progress"}
+            if alive
+            else {**response, "status": "failed", "error": LOST}
+        )
 
 
 def _cancelled(record: Json) -> Json:
     response = record["response"]
-    return {**record, "response": {**response, "status": "cancelled"}} if response["status"] in RUNNING else record
+    return (
+        {**record, "response": {**response, "status": "cancelled"}}
+        if response["status"] in RUNNING
+        else record
+    )
 
 
 def _failing() -> ApiError:

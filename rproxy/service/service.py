@@ -3,6 +3,7 @@
 :meth:`Service.create` is one turn: check the request, find the model's route, put the history together, run the
 :class:`~rproxy.service.turn.Turn`, keep the response, write one log line.  Everything it needs from outside comes in as an argument.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -30,33 +31,33 @@ from ..convert.sealed import seal
 from ..errors import ApiError, invalid, model_not_found
 from ..log import log_turn
 from ..store import Store
-from ..store.write_behind import PatientStore
+from ..store.write_behind import WriteBehindStore
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
-from ..upstream.learned_overrides import Repairs
+from ..upstream.learned_overrides import LearnedOverrides
 from .background import Background, Running
 from .catalog import etag, models_body
 from .conversations import Conversations, check_metadata, conversation_id
-from .history import History, Past, new_record
+from .history import ConversationContext, History, new_record
 from .pagination import listed
-from .passthrough import Passing
-from .reasoning_cache import Scope, Thoughts
-from .retrieval import Stored
+from .passthrough import Passthrough
+from .reasoning_cache import ReasoningCache, Scope
+from .retrieval import ResponseRetrieval
 from .token_estimate import estimate
-from .turn import Client, Facts, Job, Means, Out, Turn
+from .turn import Client, EventSink, Turn, TurnDeps, TurnPlan, TurnStats
 
 Json = Dict[str, Any]
 log = logging.getLogger("rproxy.turn")
 
-LONG_HISTORY = 500                # items that are converted in 5 ms
+LONG_HISTORY = 500  # items that are converted in 5 ms
 
 
-class Asked(NamedTuple):
+class CreateRequest(NamedTuple):
     """A create request, ready for its turn. ``new``: its own input items; ``conversation``: the id of the one it belongs to."""
 
     request: Json
     model: Model
-    past: Past
+    past: ConversationContext
     new: List[Json]
     ids: Ids
     conversation: Optional[str]
@@ -64,27 +65,36 @@ class Asked(NamedTuple):
     @property
     def warms_up(self) -> bool:
         """Shall nobody be asked?"""
-        return self.request.get("generate") is False or bool((self.request.get("prompt_cache_options") or {}).get("prewarm"))
+        return self.request.get("generate") is False or bool(
+            (self.request.get("prompt_cache_options") or {}).get("prewarm")
+        )
 
 
 class Service:
     """:arg stem: makes the 32 hex digits of a response's id. :arg now: seconds since the epoch"""
 
-    def __init__(self, config: Config, upstream: Upstream, store: Store, *,
-                 stem: Callable[[], str] = lambda: secrets.token_hex(16), now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Config,
+        upstream: Upstream,
+        store: Store,
+        *,
+        stem: Callable[[], str] = lambda: secrets.token_hex(16),
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.config = config
-        self._means = Means(upstream, config.server, Failover(time.monotonic), Repairs())
-        self.passing = Passing(config, self._means)
-        self._store = PatientStore(store)
+        self._means = TurnDeps(upstream, config.server, Failover(time.monotonic), LearnedOverrides())
+        self.passthrough = Passthrough(config, self._means)
+        self._store = WriteBehindStore(store)
         self._history = History(self._store)
         self._background = Background(self._store, now)
-        self.stored = Stored(self._store, self._history, self._background)
+        self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self.conversations = Conversations(self._store, stem, now)
         self._models = models_body(config)
         self.models_etag = etag(self._models)
         self._stem = stem
         self._now = now
-        self._thoughts = Thoughts()
+        self._reasoning_cache = ReasoningCache()
         self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- the small endpoints
@@ -101,7 +111,7 @@ class Service:
         return {"status": "ok", "version": __version__}
 
     # ---- a turn
-    async def create(self, request: Json, client: Client, out: Optional[Out]) -> Json:
+    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
         """Run one turn.
 
         :arg request: the body of a create request
@@ -111,10 +121,14 @@ class Service:
         """
         try:
             asked = await self._asked(request, client)
-            return await (self._warm_up(asked, client, out) if asked.warms_up else self._turn(asked, client, out))
+            return await (
+                self._warm_up(asked, client, out) if asked.warms_up else self._turn(asked, client, out)
+            )
         except ApiError:
             if client.local is not None:
-                client.local.pop(str(request.get("previous_response_id")), None)     # a chain that failed cannot be continued
+                client.local.pop(
+                    str(request.get("previous_response_id")), None
+                )  # a chain that failed cannot be continued
             raise
 
     async def background(self, request: Json, client: Client) -> Running:
@@ -125,14 +139,21 @@ class Service:
         away = replace(client, transport="background", local=None, interrupt=None, answer_headers={})
         response = self._response(asked, self._seconds())
         record = new_record(client.owner, asked.request, asked.new, asked.conversation, response)
-        return await self._background.start(response, record, lambda running: self._turn(asked, away, running, first=1))
+        return await self._background.start(
+            response, record, lambda running: self._turn(asked, away, running, first=1)
+        )
 
     async def input_tokens(self, request: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate of what the provider would count; see :mod:`rproxy.service.token_estimate`."""
         asked = await self._asked({"model": self.config.models[0].model, **without_nulls(request)}, client)
         provider = asked.model.providers[0]
-        conversion = to_chat_request(asked.request, asked.past.items + asked.new, provider.profile,
-                                     downstream_model=asked.model.downstream_model, allow=self.config.server.tool_type_allowlist)
+        conversion = to_chat_request(
+            asked.request,
+            asked.past.items + asked.new,
+            provider.profile,
+            downstream_model=asked.model.downstream_model,
+            allow=self.config.server.tool_type_allowlist,
+        )
         return {"object": "response.input_tokens", "input_tokens": estimate(conversion.body)}
 
     async def close(self) -> None:
@@ -140,19 +161,26 @@ class Service:
         await self._background.close()
         await self._store.close()
 
-    async def _asked(self, request: Json, client: Client) -> Asked:
+    async def _asked(self, request: Json, client: Client) -> CreateRequest:
         """The request with its model and its history. :raises ApiError: 400, 404"""
         request = without_nulls(request)
         check_request(request)
         check_metadata(request)
         model, ids, conversation = self.route(request["model"]), Ids(self._stem()), conversation_id(request)
         if conversation is not None:
-            past = Past(await self.conversations.past(conversation, client.owner))
+            past = ConversationContext(await self.conversations.past(conversation, client.owner))
         else:
             past = await self._history.past(request, client.owner, client.local)
         request = {**past.inherited, **request}
         new = await self._history.resolved(input_items(request), past, client.owner)
-        asked = Asked(request, model, past, listed(new, ids.response[len("resp_"):]) if conversation else new, ids, conversation)
+        asked = CreateRequest(
+            request,
+            model,
+            past,
+            listed(new, ids.response[len("resp_") :]) if conversation else new,
+            ids,
+            conversation,
+        )
         if not asked.warms_up:
             _need_input(request, "conversation")
             check_orphans(past.items, new)
@@ -166,12 +194,27 @@ class Service:
         items = input_items(request)
         names = ("model", "instructions", "previous_response_id", "prompt_cache_key")
         wanted: Json = {key: request[key] for key in names if key in request}
-        response = await self.create({**wanted, "input": items + [{"type": "compaction_trigger"}], "store": False}, client, None)
-        said = [{"id": "msg_%s%04x" % (self._stem(), i), "type": "message", "status": "completed", "role": "user",
-                 "content": parts_of(item.get("content"))}
-                for i, item in enumerate(items) if item.get("role") == "user"]
-        return {"id": response["id"], "object": "response.compaction", "created_at": response["created_at"],
-                "output": said + response["output"], "usage": response["usage"]}
+        response = await self.create(
+            {**wanted, "input": items + [{"type": "compaction_trigger"}], "store": False}, client, None
+        )
+        said = [
+            {
+                "id": f"msg_{self._stem()}{i:04x}",
+                "type": "message",
+                "status": "completed",
+                "role": "user",
+                "content": parts_of(item.get("content")),
+            }
+            for i, item in enumerate(items)
+            if item.get("role") == "user"
+        ]
+        return {
+            "id": response["id"],
+            "object": "response.compaction",
+            "created_at": response["created_at"],
+            "output": said + response["output"],
+            "usage": response["usage"],
+        }
 
     def route(self, name: str) -> Model:
         """The model of that name. :raises ApiError: 404"""
@@ -180,7 +223,7 @@ class Service:
             raise model_not_found(name, [m.model for m in self.config.models])
         return model
 
-    async def _warm_up(self, asked: Asked, client: Client, out: Optional[Out]) -> Json:
+    async def _warm_up(self, asked: CreateRequest, client: Client, out: Optional[EventSink]) -> Json:
         """``generate: false``: remember the input, ask nobody."""
         converter = StreamConverter.empty(self._response(asked, self._seconds()), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
@@ -198,7 +241,7 @@ class Service:
         with suppress(ApiError):
             await self._means.upstream.preconnect(provider)
 
-    async def _keep(self, asked: Asked, client: Client, done: StreamConverter) -> List[str]:
+    async def _keep(self, asked: CreateRequest, client: Client, done: StreamConverter) -> List[str]:
         """Remember a response that has ended, as far as the client wants that. :returns: warnings"""
         request, response = asked.request, done.response
         warnings: List[Optional[str]] = []
@@ -208,44 +251,87 @@ class Service:
             record = new_record(client.owner, request, asked.new, asked.conversation, response)
             warnings.append(await self._history.keep({**record, "last": done.sequence - 1}))
         if asked.conversation is not None and response["status"] != "failed":
-            warnings.append(await self.conversations.append(asked.conversation, asked.new + response["output"], client.owner))
+            warnings.append(
+                await self.conversations.append(
+                    asked.conversation, asked.new + response["output"], client.owner
+                )
+            )
         return [warning for warning in warnings if warning]
 
-    async def _turn(self, asked: Asked, client: Client, out: Optional[Out], first: int = 0) -> Json:
+    async def _turn(
+        self, asked: CreateRequest, client: Client, out: Optional[EventSink], first: int = 0
+    ) -> Json:
         """:arg first: the number of the first event"""
-        started, facts, ids = time.monotonic(), Facts(), asked.ids
+        started, facts, ids = time.monotonic(), TurnStats(), asked.ids
         request, model = asked.request, asked.model
         compacting = is_trigger(asked.new)
         items = asked.past.items + asked.new + ([prompt_item()] if compacting else [])
-        chat = _limited({**request, "tool_choice": "none"} if compacting else request, model.max_output_tokens)
+        chat = _limited(
+            {**request, "tool_choice": "none"} if compacting else request, model.max_output_tokens
+        )
         began = self._seconds()
 
         def scope(provider: Provider) -> Scope:
             return client.owner, model.downstream_model, provider.base_url
 
         async def convert(provider: Provider) -> Conversion:
-            to_request = partial(to_responses_request, origin=provider.base_url) if provider.wire == "responses" else to_chat_request
-            converted = partial(to_request, chat, items, provider.profile, downstream_model=model.downstream_model,
-                                allow=self.config.server.tool_type_allowlist, recall=partial(self._thoughts.recall, scope(provider)),
-                                resends=client.codex)
+            to_request = (
+                partial(to_responses_request, origin=provider.base_url)
+                if provider.wire == "responses"
+                else to_chat_request
+            )
+            converted = partial(
+                to_request,
+                chat,
+                items,
+                provider.profile,
+                downstream_model=model.downstream_model,
+                allow=self.config.server.tool_type_allowlist,
+                recall=partial(self._reasoning_cache.recall, scope(provider)),
+                resends=client.codex,
+            )
             if len(items) <= LONG_HISTORY:
                 return converted()
-            return await asyncio.get_running_loop().run_in_executor(None, converted)     # it lets others run every few milliseconds
+            return await asyncio.get_running_loop().run_in_executor(
+                None, converted
+            )  # it lets others run every few milliseconds
 
         def converter(conversion: Conversion, sequence: int) -> StreamConverter:
             return (CompactionConverter if compacting else StreamConverter)(
-                self._response(asked, began), conversion.tools, ids=ids, now=self._seconds, reasoning=self._reasoning_form(request, client),
-                seal=_seal_reasoning if _wants_sealed(request) else None, reader=conversion.reader(), refusal_as_text=client.codex,
-                strip_fences=conversion.strip_fences, logprobs=conversion.logprobs, cached=self.config.usage.cached_tokens,
-                sequence=max(sequence, first))
+                self._response(asked, began),
+                conversion.tools,
+                ids=ids,
+                now=self._seconds,
+                reasoning=self._reasoning_form(request, client),
+                seal=_seal_reasoning if _wants_sealed(request) else None,
+                reader=conversion.reader(),
+                refusal_as_text=client.codex,
+                strip_fences=conversion.strip_fences,
+                logprobs=conversion.logprobs,
+                cached=self.config.usage.cached_tokens,
+                sequence=max(sequence, first),
+            )
 
         async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> None:
-            thought = {"text": done.reasoning_text, "details": done.reader.reasoning_details, "extra_content": done.extra_content}
+            thought = {
+                "text": done.reasoning_text,
+                "details": done.reader.reasoning_details,
+                "extra_content": done.extra_content,
+            }
             if any(thought.values()):
-                self._thoughts.remember(scope(provider), call_keys(items, done.response["output"], conversion.tools), thought)
+                self._reasoning_cache.remember(
+                    scope(provider), call_keys(items, done.response["output"], conversion.tools), thought
+                )
             facts.warnings += await self._keep(asked, client, done)
 
-        job = Job(model.providers, model.downstream_model, partial(_conversation, request, items), convert, converter, keep)
+        job = TurnPlan(
+            model.providers,
+            model.downstream_model,
+            partial(_conversation, request, items),
+            convert,
+            converter,
+            keep,
+        )
         turn = Turn(self._means, job, client, out, facts)
         ended: Json = {"status": "cancelled"}
         try:
@@ -257,9 +343,13 @@ class Service:
             self._log(request, client, model, facts, ended, time.monotonic() - started)
         return ended
 
-    def _response(self, asked: Asked, created_at: int) -> Json:
+    def _response(self, asked: CreateRequest, created_at: int) -> Json:
         response = response_object(asked.request, id=asked.ids.response, created_at=created_at)
-        return {**response, "conversation": {"id": asked.conversation}} if asked.conversation is not None else response
+        return (
+            {**response, "conversation": {"id": asked.conversation}}
+            if asked.conversation is not None
+            else response
+        )
 
     def _seconds(self) -> int:
         return int(self._now())
@@ -270,36 +360,67 @@ class Service:
         if form != "auto":
             return form
         asked = request.get("reasoning") or {}
-        return "summary" if client.codex or asked.get("summary") or asked.get("generate_summary") else "content"
+        return (
+            "summary" if client.codex or asked.get("summary") or asked.get("generate_summary") else "content"
+        )
 
-    def _log(self, request: Json, client: Client, model: Model, facts: Facts, ended: Mapping[str, Any], seconds: float) -> None:
+    def _log(
+        self,
+        request: Json,
+        client: Client,
+        model: Model,
+        facts: TurnStats,
+        ended: Mapping[str, Any],
+        seconds: float,
+    ) -> None:
         usage = ended.get("usage") or {}
         into, out_of = usage.get("input_tokens_details") or {}, usage.get("output_tokens_details") or {}
-        log_turn({
-            "model": request["model"], "downstream_model": model.downstream_model, "provider": facts.provider,
-            "transport": client.transport, "status": ended["status"], "error": (ended.get("error") or {}).get("code"),
-            "request_id": client.request_id, "request_bytes": facts.request_bytes, "answer_bytes": facts.answer_bytes,
-            "input_tokens": usage.get("input_tokens"), "cached_tokens": into.get("cached_tokens"),
-            "output_tokens": usage.get("output_tokens"), "reasoning_tokens": out_of.get("reasoning_tokens"),
-            "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000), "total_ms": round(seconds * 1000),
-            "retries": facts.retries, "warnings": facts.warnings + facts.learned})
+        log_turn(
+            {
+                "model": request["model"],
+                "downstream_model": model.downstream_model,
+                "provider": facts.provider,
+                "transport": client.transport,
+                "status": ended["status"],
+                "error": (ended.get("error") or {}).get("code"),
+                "request_id": client.request_id,
+                "request_bytes": facts.request_bytes,
+                "answer_bytes": facts.answer_bytes,
+                "input_tokens": usage.get("input_tokens"),
+                "cached_tokens": into.get("cached_tokens"),
+                "output_tokens": usage.get("output_tokens"),
+                "reasoning_tokens": out_of.get("reasoning_tokens"),
+                "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000),
+                "total_ms": round(seconds * 1000),
+                "retries": facts.retries,
+                "warnings": facts.warnings + facts.learned,
+            }
+        )
 
 
 def _need_input(request: Json, *instead: str) -> None:
     """:arg instead: fields that may stand in for it, beside previous_response_id. :raises ApiError: 400"""
     if not any(name in request for name in ("input", "previous_response_id", *instead)):
-        raise invalid("input is required: a string or a list of items.", "input", "missing_required_parameter")
+        raise invalid(
+            "input is required: a string or a list of items.", "input", "missing_required_parameter"
+        )
 
 
 def _limited(request: Json, most: Optional[int]) -> Json:
     """The request with the model's limit on the length of an answer, when the client names none, or a higher one."""
-    return request if most is None else {**request, "max_output_tokens": min(request.get("max_output_tokens", most), most)}
+    return (
+        request
+        if most is None
+        else {**request, "max_output_tokens": min(request.get("max_output_tokens", most), most)}
+    )
 
 
 def _conversation(request: Json, items: List[Json]) -> str:
     """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
     given = request.get("prompt_cache_key") or request.get("conversation")
-    return json.dumps(given or next((item for item in items if item.get("role") == "user"), None), sort_keys=True)
+    return json.dumps(
+        given or next((item for item in items if item.get("role") == "user"), None), sort_keys=True
+    )
 
 
 def _wants_sealed(request: Json) -> bool:

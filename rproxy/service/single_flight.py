@@ -5,6 +5,7 @@ Two requests are the same when they have the same key of the proxy, the same bod
 that header only a request that calls itself a repetition joins another one (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client
 may well ask the same thing twice on purpose.  What has ended is not remembered.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -12,19 +13,19 @@ from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 
-class Repeat(NamedTuple):
+class DedupKey(NamedTuple):
     """``key``: equal for equal requests. ``joins``: may it share the turn of another one?"""
 
     key: str
     joins: bool
 
 
-def repeat_of(headers: Mapping[str, str], owner: str, digest: Callable[[], str]) -> Optional[Repeat]:
+def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str]) -> Optional[DedupKey]:
     """How to recognise this request when it comes again; None for a client that never says so."""
     named, count = headers.get("Idempotency-Key", ""), headers.get("X-Stainless-Retry-Count")
     if not named and count is None:
         return None
-    return Repeat("%s %s %s" % (owner, digest(), named), bool(named) or count != "0")
+    return DedupKey(f"{owner} {digest()} {named}", bool(named) or count != "0")
 
 
 @dataclass
@@ -34,18 +35,23 @@ class _Turn:
     waiting: int = 0
 
 
-class Sharing:
+class SingleFlight:
     """The turns of one server that somebody may join."""
 
     def __init__(self) -> None:
         self._turns: Dict[str, _Turn] = {}
 
-    def joins(self, repeat: Optional[Repeat]) -> bool:
+    def joins(self, repeat: Optional[DedupKey]) -> bool:
         """Is the same turn running already?"""
         return repeat is not None and repeat.joins and repeat.key in self._turns
 
-    async def run(self, repeat: Optional[Repeat], start: Callable[[], Awaitable[Any]], headers: Dict[str, str],
-                  lasting: Callable[[Any], Optional[asyncio.Future[Any]]] = lambda result: None) -> Tuple[Any, bool]:
+    async def run(
+        self,
+        repeat: Optional[DedupKey],
+        start: Callable[[], Awaitable[Any]],
+        headers: Dict[str, str],
+        lasting: Callable[[Any], Optional[asyncio.Future[Any]]] = lambda result: None,
+    ) -> Tuple[Any, bool]:
         """Run ``start()``, or wait for the same turn of another request. Cancelling the last one that waits cancels the turn.
 
         :arg headers: what the turn says for the head of its answer; one that is joined brings its own
@@ -72,7 +78,9 @@ class Sharing:
         headers.update(turn.headers)
         return turn.task.result(), mine
 
-    def _ended(self, key: str, done: asyncio.Future[Any], lasting: Callable[[Any], Optional[asyncio.Future[Any]]]) -> None:
+    def _ended(
+        self, key: str, done: asyncio.Future[Any], lasting: Callable[[Any], Optional[asyncio.Future[Any]]]
+    ) -> None:
         more = None if done.cancelled() or done.exception() is not None else lasting(done.result())
         if more is None:
             self._turns.pop(key, None)

@@ -1,7 +1,7 @@
 """One turn: from a converted request to its terminal event.
 
 :meth:`Turn.run` is the life of every request.  It asks a provider, feeds the bytes of the answer through decoder and converter as they
-come, and writes the events of one read at once.  How events are written is the business of :class:`Out`; without one (JSON mode) only
+come, and writes the events of one read at once.  How events are written is the business of :class:`EventSink`; without one (JSON mode) only
 the final Response object counts.
 
 **Nothing is promised early.**  ``out.begin`` waits for the first event that shows something, so that whatever fails before can still be
@@ -12,6 +12,7 @@ substance, after at most ``COMMIT_AFTER`` seconds, and then a heartbeat whenever
 **The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some servers
 forget to close.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -22,39 +23,40 @@ from functools import partial
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
 
 from ..config.schema import Provider, Server
+from ..convert.answer.decoder import ChunkDecoder
 from ..convert.events.converter import StreamConverter
-from ..convert.events.fastpath import DeltaRun, Shortcut
+from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import encode_steps
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..convert.sse import ChunkDecoder, Written
-from ..cooperative import gently
+from ..convert.sse import Written
+from ..cooperative import run_cooperatively
 from ..errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
-from ..upstream.client import EndOfInterest, Stop, Upstream
+from ..upstream.client import CancelToken, StopReading, Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import MOST as MOST_REPAIRS
-from ..upstream.learned_overrides import Repairs
+from ..upstream.learned_overrides import LearnedOverrides
 
 Json = Dict[str, Any]
 
-COMMIT_AFTER = 10.0                              # seconds
-PATHS = {"chat": "/chat/completions", "responses": "/responses"}     # by wire
-PROVIDER_HEADER = "x-rproxy-provider"            # which one answered
-UPSTREAM_ID_HEADER = "x-upstream-request-id"     # how the provider calls this request
+COMMIT_AFTER = 10.0  # seconds
+PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
+PROVIDER_HEADER = "x-rproxy-provider"  # which one answered
+UPSTREAM_ID_HEADER = "x-upstream-request-id"  # how the provider calls this request
 REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
 RATE_LIMITS = "x-ratelimit-"
-GRACE = 5.0                                      # seconds without news after a finish_reason that end an answer
-LONG_GRACE = 20.0                                # ... when it has said nothing yet: some servers send "stop" first, and then the answer
-MAX_ANSWER = 512 << 20                           # bytes; the longest real answers, a token in each chunk, are below 150 MiB
-PAUSES = (0.5, 2.0)                              # seconds before rproxy tries again
-ONCE = ("tool_use_failed",)                      # codes of bad luck: the model wrote a call that its server could not read
-LONGEST_PAUSE = 10.0                             # seconds; a provider that asks for more is not waited for
+GRACE = 5.0  # seconds without news after a finish_reason that end an answer
+LONG_GRACE = 20.0  # ... when it has said nothing yet: some servers send "stop" first, and then the answer
+MAX_ANSWER = 512 << 20  # bytes; the longest real answers, a token in each chunk, are below 150 MiB
+PAUSES = (0.5, 2.0)  # seconds before rproxy tries again
+ONCE = ("tool_use_failed",)  # codes of bad luck: the model wrote a call that its server could not read
+LONGEST_PAUSE = 10.0  # seconds; a provider that asks for more is not waited for
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its text; in a stream, six times.
 TOLD_IN_STREAM = ("server_error", "rate_limit_exceeded")
 
 
-class Out(Protocol):
+class EventSink(Protocol):
     """Where the events of a turn go."""
 
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
@@ -74,39 +76,39 @@ class Client:
 
     owner: str
     codex: bool
-    transport: str                               # json, sse, ws
+    transport: str  # json, sse, ws
     request_id: str
     headers: Mapping[str, str]
     local: Optional[MutableMapping[str, Json]] = None
-    interrupt: Optional[Stop] = None
+    interrupt: Optional[CancelToken] = None
     answer_headers: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class Facts:
+class TurnStats:
     """What the log line says of a turn."""
 
     provider: str = ""
     retries: int = 0
     request_bytes: int = 0
     answer_bytes: int = 0
-    first_event: Optional[float] = None          # seconds after the start
+    first_event: Optional[float] = None  # seconds after the start
     warnings: List[str] = field(default_factory=list)
     learned: List[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Means:
+class TurnDeps:
     """What all turns of a process share."""
 
     upstream: Upstream
     server: Server
     failover: Failover
-    repairs: Repairs
+    repairs: LearnedOverrides
 
 
 @dataclass(frozen=True)
-class Job:
+class TurnPlan:
     """What one turn has to do.
 
     ``model``: the downstream model. ``conversation`` tells what the turns of one conversation have in common. ``convert`` makes the chat
@@ -125,7 +127,9 @@ class Job:
 class Turn:
     """One request on its way through the providers. :arg out: None in JSON mode: only the result counts"""
 
-    def __init__(self, means: Means, job: Job, client: Client, out: Optional[Out], facts: Facts) -> None:
+    def __init__(
+        self, means: TurnDeps, job: TurnPlan, client: Client, out: Optional[EventSink], facts: TurnStats
+    ) -> None:
         server = means.server
         self._means = means
         self._job = job
@@ -137,8 +141,8 @@ class Turn:
         self._codex = server.errors == "codex" or server.errors == "auto" and client.codex
         self._started = time.monotonic()
         self._begun = False
-        self._held: List[Json] = []              # the first events, until there is something to show
-        self._answer: Optional[_Answer] = None   # the one that is awaited
+        self._held: List[Json] = []  # the first events, until there is something to show
+        self._answer: Optional[_Answer] = None  # the one that is awaited
         self._converter: Optional[StreamConverter] = None
         self._last_sent = self._started
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -150,7 +154,7 @@ class Turn:
         try:
             return await self._tries()
         finally:
-            self._answer = None                  # which knows this turn: so both go without the garbage collector
+            self._answer = None  # which knows this turn: so both go without the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -170,7 +174,9 @@ class Turn:
         """Ask one provider after another, as long as nothing is seen and another one may do better. :returns: the last error"""
         error: Optional[ApiError] = None
         providers = self._job.providers
-        for provider in self._means.failover.order(providers, self._job.conversation() if len(providers) > 1 else ""):
+        for provider in self._means.failover.order(
+            providers, self._job.conversation() if len(providers) > 1 else ""
+        ):
             try:
                 await self._repaired(provider)
                 self._means.failover.succeeded(provider)
@@ -196,10 +202,12 @@ class Turn:
                 return await self._try(fitted)
             except ApiError as error:
                 may_learn = left and not self._visible and error.status in (400, 422)
-                learned = self._means.repairs.learn(fitted, self._job.model, error.message) if may_learn else None
+                learned = (
+                    self._means.repairs.learn(fitted, self._job.model, error.message) if may_learn else None
+                )
                 if learned is None:
                     raise
-                self._facts.learned.append("repaired: %s" % learned)
+                self._facts.learned.append(f"repaired: {learned}")
 
     @property
     def _visible(self) -> bool:
@@ -211,7 +219,11 @@ class Turn:
         wanted = error.retryable or tries == 0 and error.code in ONCE
         if not wanted or self._visible or tries >= self._retries:
             return None
-        pause = error.retry_after if error.retry_after is not None else PAUSES[min(tries, len(PAUSES) - 1)] * random.uniform(0.8, 1.2)
+        pause = (
+            error.retry_after
+            if error.retry_after is not None
+            else PAUSES[min(tries, len(PAUSES) - 1)] * random.uniform(0.8, 1.2)
+        )
         return pause if pause <= LONGEST_PAUSE and self._means.failover.may_repeat() else None
 
     # ---- one try
@@ -222,7 +234,7 @@ class Turn:
         self._client.answer_headers[PROVIDER_HEADER] = provider.name
         self._facts.warnings = conversion.warnings
         request = rewritten(conversion.chat_request(self._out is not None), provider.rewrite)
-        await self._exchange(provider, await gently(encode_steps(request)), answer)
+        await self._exchange(provider, await run_cooperatively(encode_steps(request)), answer)
         converter = answer.converter
         if self._client.interrupt is not None and self._client.interrupt.called:
             await self._finish(converter, conversion, provider, converter.interrupt())
@@ -230,19 +242,23 @@ class Turn:
         rest = answer.close()
         if rest:
             self._send(rest)
-        failure = converter.verdict(answer.done)
+        failure = converter.failure(answer.done)
         if failure is not None:
             secrets = (provider.api_key,) if provider.api_key else ()
             if failure.raw is not None:
                 raise stream_error(failure.raw, provider.name, provider.base_url, secrets)
             if failure.code != "server_error":
-                raise ApiError(400, "%s: %s" % (provider.name, failure.message), code=failure.code)
+                raise ApiError(400, f"{provider.name}: {failure.message}", code=failure.code)
             raise broken(provider.name, failure.message)
         if self._codex and converter.reader.finish == "content_filter":
             # Codex repeats an incomplete answer six times, and a filter will not change its mind.
-            raise ApiError(400, "%s: the provider's content filter stopped the answer. Put the request in other words." % provider.name,
-                           code="content_filter", stream_code="invalid_prompt")
-        if conversion.profile.empty_answer == "error" and converter.silent:
+            raise ApiError(
+                400,
+                f"{provider.name}: the provider's content filter stopped the answer. Put the request in other words.",
+                code="content_filter",
+                stream_code="invalid_prompt",
+            )
+        if conversion.profile.empty_answer == "error" and converter.is_empty:
             raise _empty(provider.name, final=self._facts.retries >= self._retries)
         await self._finish(converter, conversion, provider, converter.finish())
 
@@ -256,42 +272,65 @@ class Turn:
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
         """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
         self._facts.request_bytes = len(body)
-        sending = self._means.upstream.chat(provider, body, on_sent=answer.begin, on_head=self._head, on_data=answer.data,
-                                            path=PATHS[provider.wire], stop=answer.stop)
-        del body                                 # it may be large, and this may take long
+        sending = self._means.upstream.chat(
+            provider,
+            body,
+            on_sent=answer.begin,
+            on_head=self._head,
+            on_data=answer.data,
+            path=PATHS[provider.wire],
+            stop=answer.stop,
+        )
+        del body  # it may be large, and this may take long
         if self._client.interrupt is not None:
             self._client.interrupt.ends(answer.stop)
         try:
             result = await sending
         except ApiError:
             if answer.complete or answer.stop.called:
-                return                           # how the connection ended does not matter
+                return  # how the connection ended does not matter
             raise
         finally:
             answer.begin()
             answer.settle()
         if answer.stop.called:
-            return                               # interrupted, or over without the end of the body
+            return  # interrupted, or over without the end of the body
         if not 200 <= result.status < 300:
             self._head(result.status, result.headers)
             secrets = (provider.api_key,) if provider.api_key else ()
-            raise provider_error(result.status, result.headers, result.body, provider.name, provider.base_url, time.time(), secrets)
+            raise provider_error(
+                result.status,
+                result.headers,
+                result.body,
+                provider.name,
+                provider.base_url,
+                time.time(),
+                secrets,
+            )
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         pass_on(headers, self._client.answer_headers)
 
     # ---- the ends
-    async def _finish(self, converter: StreamConverter, conversion: Conversion, provider: Provider, events: List[Json]) -> None:
+    async def _finish(
+        self, converter: StreamConverter, conversion: Conversion, provider: Provider, events: List[Json]
+    ) -> None:
         await self._job.keep(converter, conversion, provider)
         self._send(events)
 
     async def _fail(self, error: ApiError) -> Json:
         told = for_codex(error) if self._codex else error
-        if self._out is None or self._converter is None or not (self._begun or self._codex and told.stream_code in TOLD_IN_STREAM):
+        if (
+            self._out is None
+            or self._converter is None
+            or not (self._begun or self._codex and told.stream_code in TOLD_IN_STREAM)
+        ):
             raise error
         if not self._codex and self._client.transport == "sse":
             self._out.send([error_event(told, self._converter.next_sequence())])
-        self._send(self._converter.fail(told.stream_code, told.failed_message(), type=told.type, param=told.param))
+        self._send(
+            self._converter.fail(told.stream_code, told.failed_message(), type=told.type, param=told.param)
+        )
         return self._converter.response
 
     # ---- writing
@@ -334,8 +373,14 @@ def pass_on(headers: Mapping[str, str], told: Dict[str, str]) -> None:
 
 def _empty(provider: str, final: bool) -> ApiError:
     """An answer without anything, from a provider that does not mean it. ``final``: Codex shall not ask six times more."""
-    return ApiError(502, "%s: the provider gave an empty answer. Try again, or in other words." % provider, type="server_error",
-                    code="server_error", stream_code="invalid_prompt" if final else "server_error", retryable=True)
+    return ApiError(
+        502,
+        f"{provider}: the provider gave an empty answer. Try again, or in other words.",
+        type="server_error",
+        code="server_error",
+        stream_code="invalid_prompt" if final else "server_error",
+        retryable=True,
+    )
 
 
 class _Answer:
@@ -346,22 +391,26 @@ class _Answer:
 
     converter: StreamConverter
 
-    def __init__(self, make: Callable[[], StreamConverter], send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
-                 facts: Facts) -> None:
-        self.stop = Stop()
+    def __init__(
+        self,
+        make: Callable[[], StreamConverter],
+        send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
+        facts: TurnStats,
+    ) -> None:
+        self.stop = CancelToken()
         self._make = make
         self._begun = False
         self._send = send
         self._facts = facts
         self._decoder = ChunkDecoder()
-        self._shortcut: Shortcut
+        self._shortcut: FastPath
         self._grace: Optional[asyncio.TimerHandle] = None
 
     def begin(self) -> None:
         """Get ready to read, if that is not done. There is time for it while the provider thinks, but none when it has answered."""
         if not self._begun:
             self.converter = self._make()
-            self._shortcut = Shortcut(self._decoder, self.converter)
+            self._shortcut = FastPath(self._decoder, self.converter)
             self._begun = True
 
     @property
@@ -377,19 +426,23 @@ class _Answer:
         """Called by the provider client for every read; a plain function, for this is the hot path."""
         self._facts.answer_bytes += len(data)
         batches = self._shortcut.feed(data)
-        if len(batches) == 1 and type(batches[0]) is DeltaRun and self._facts.answer_bytes <= MAX_ANSWER:
-            return self._send(batches[0])        # text, and nothing else
+        if len(batches) == 1 and type(batches[0]) is DeltaBatch and self._facts.answer_bytes <= MAX_ANSWER:
+            return self._send(batches[0])  # text, and nothing else
         written: Optional[Awaitable[None]] = None
-        if batches:                              # of several kinds, as when the text ends: one write all the same
-            written = self._send(batches[0] if len(batches) == 1 else [event for events in batches for event in events])
-        if self._shortcut.lesson is not None:
+        if batches:  # of several kinds, as when the text ends: one write all the same
+            written = self._send(
+                batches[0] if len(batches) == 1 else [event for events in batches for event in events]
+            )
+        if self._shortcut.candidate is not None:
             self._shortcut.learn()
         if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
-            raise EndOfInterest
+            raise StopReading
         if self.converter.finish_seen and (batches or self._grace is None):
             self._wait_for_more()
         if self._facts.answer_bytes > MAX_ANSWER:
-            error = broken(self._facts.provider, "the answer has more than %d MiB and still goes on." % (MAX_ANSWER >> 20))
+            error = broken(
+                self._facts.provider, f"the answer has more than {MAX_ANSWER >> 20} MiB and still goes on."
+            )
             error.retryable = False
             raise error
         return written
@@ -401,7 +454,9 @@ class _Answer:
     def _wait_for_more(self) -> None:
         if self._grace is not None:
             self._grace.cancel()
-        self._grace = asyncio.get_running_loop().call_later(LONG_GRACE if self.converter.silent else GRACE, self.stop)
+        self._grace = asyncio.get_running_loop().call_later(
+            LONG_GRACE if self.converter.is_empty else GRACE, self.stop
+        )
 
     def settle(self) -> None:
         """Nothing is read any more."""

@@ -5,6 +5,7 @@ its size is known without another walk, and a record means the same in each stor
 :class:`~rproxy.errors.StoreError`; the service makes a warning of it, for an answer is worth more than its record.  What is not
 an id (see :func:`valid_id`) is never looked up, so nothing from a client becomes part of a key or a file name unchecked.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Optional, Protocol
 
 from ..convert.json_steps import encode_steps
-from ..cooperative import gently
+from ..cooperative import run_cooperatively
 from ..errors import ConfigError, StoreError
 
 __all__ = ["Change", "Json", "Store", "decode", "encode", "encode_gently", "open_store", "valid_id"]
@@ -24,7 +25,7 @@ Change = Callable[[Json], Json]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 MAX_RESPONSES = 10_000
 MAX_BYTES = 256 << 20
-TTL = 86_400.0                                    # seconds
+TTL = 86_400.0  # seconds
 
 
 class Store(Protocol):
@@ -70,7 +71,7 @@ def encode(record_id: str, record: Json) -> bytes:
 async def encode_gently(record_id: str, record: Json) -> bytes:
     """:func:`encode`, with turns for others in between."""
     with _refusing(record_id):
-        return await gently(encode_steps(record, _json))
+        return await run_cooperatively(encode_steps(record, _json))
 
 
 def _json(value: Any) -> bytes:
@@ -80,11 +81,11 @@ def _json(value: Any) -> bytes:
 @contextmanager
 def _refusing(record_id: str) -> Iterator[None]:
     if not valid_id(record_id):
-        raise StoreError("'%.40s' is not an id of a response" % record_id)
+        raise StoreError(f"'{record_id:.40}' is not an id of a response")
     try:
         yield
     except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError("response %s cannot be written as JSON: %s" % (record_id, error)) from error
+        raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
 
 
 def decode(record_id: str, blob: bytes) -> Json:
@@ -92,25 +93,36 @@ def decode(record_id: str, blob: bytes) -> Json:
     try:
         record = json.loads(blob.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise StoreError("the stored response %s is damaged: %s" % (record_id, error)) from error
+        raise StoreError(f"the stored response {record_id} is damaged: {error}") from error
     if not isinstance(record, dict):
-        raise StoreError("the stored response %s is damaged: it is no object" % record_id)
+        raise StoreError(f"the stored response {record_id} is damaged: it is no object")
     return record
 
 
-def open_store(kind: str = "memory", path: Optional[str] = None, url: Optional[str] = None, *, max_responses: int = MAX_RESPONSES,
-               max_bytes: int = MAX_BYTES, ttl: float = TTL, now: Callable[[], float] = time.time) -> Store:
+def open_store(
+    kind: str = "memory",
+    path: Optional[str] = None,
+    url: Optional[str] = None,
+    *,
+    max_responses: int = MAX_RESPONSES,
+    max_bytes: int = MAX_BYTES,
+    ttl: float = TTL,
+    now: Callable[[], float] = time.time,
+) -> Store:
     """A store of a kind. ``path`` is for sqlite, ``url`` for redis, ``ttl`` in seconds, ``now`` gives Unix time.
 
     :raises ConfigError: the kind is unknown, a package is missing, the file or the URL cannot be used
     """
     if kind == "memory":
         from .memory import MemoryStore
+
         return MemoryStore(max_responses, max_bytes, ttl, now)
     if kind == "sqlite" and path:
         from .sqlite import SqliteStore
+
         return SqliteStore(path, max_responses, max_bytes, ttl, now)
     if kind == "redis" and url:
         from .redis import RedisStore
+
         return RedisStore(url, ttl)
-    raise ConfigError("store: kind must be memory, sqlite (with path) or redis (with url); it is %r" % kind)
+    raise ConfigError(f"store: kind must be memory, sqlite (with path) or redis (with url); it is {kind!r}")

@@ -3,6 +3,7 @@
 Theory of operation.  Two ordered dicts over the same ids: ``_used`` in the order of the last use (the first goes when there is
 too much), ``_born`` in the order of writing (the first goes when it is too old).  Every operation touches the ends only.
 """
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -39,7 +40,9 @@ class MemoryStore:
         """:raises StoreError: the record alone is over the limit of all"""
         blob = await encode_gently(record_id, record)
         if len(blob) > self._max_bytes:
-            raise StoreError("response %s has %d bytes, more than store.max_bytes (%d)" % (record_id, len(blob), self._max_bytes))
+            raise StoreError(
+                f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({self._max_bytes})"
+            )
         self._drop(record_id)
         self._used[record_id] = blob
         self._born[record_id] = self._now()

@@ -3,6 +3,7 @@
 Theory of operation.  One key per response, ``rproxy:response:ID``, with the time to live that Redis itself watches; limits of
 number and bytes are Redis's too (``maxmemory`` and its policy).  The ``redis`` package is optional and loaded when it is needed.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -14,11 +15,11 @@ from ..providers.failure_text import without_login
 from . import Change, Json, decode, encode, encode_gently, valid_id
 
 PREFIX = "rproxy:response:"
-TIMEOUT = 5.0                                     # seconds for a connection, and for an answer
-TRIES = 100                                       # of an update that others come in between
+TIMEOUT = 5.0  # seconds for a connection, and for an answer
+TRIES = 100  # of an update that others come in between
 # Sets the key, unless somebody has changed it: KEYS[1], ARGV: old value, new value, milliseconds to live.
 SWAP = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
-CONNECTIONS = 20                                  # of one process; further work waits for a free one
+CONNECTIONS = 20  # of one process; further work waits for a free one
 
 
 class RedisStore:
@@ -40,15 +41,20 @@ class RedisStore:
         self._failures = (RedisError, OSError, asyncio.TimeoutError)
         self._name = without_login(url)
         self._prefix = prefix
-        self._ttl = max(1, math.ceil(ttl * 1000))                     # milliseconds
+        self._ttl = max(1, math.ceil(ttl * 1000))  # milliseconds
         try:
             # One more try is for a kept connection that Redis has closed; waiting for Redis to come up would hold up the turn.
             pool = redis.BlockingConnectionPool.from_url(
-                url, max_connections=CONNECTIONS, timeout=TIMEOUT, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT,
-                retry=Retry(NoBackoff(), 1))
+                url,
+                max_connections=CONNECTIONS,
+                timeout=TIMEOUT,
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=Retry(NoBackoff(), 1),
+            )
             self._redis: Any = redis.Redis.from_pool(pool)
         except ValueError as error:
-            raise ConfigError("store.url: %s is not a Redis URL: %s" % (self._name, error)) from error
+            raise ConfigError(f"store.url: {self._name} is not a Redis URL: {error}") from error
 
     async def get(self, record_id: str) -> Optional[Json]:
         """The record, or None."""
@@ -70,7 +76,7 @@ class RedisStore:
                 return record
         if not valid_id(record_id):
             return None
-        raise StoreError("redis store %s: %s is changed by too many at once" % (self._name, record_id))
+        raise StoreError(f"redis store {self._name}: {record_id} is changed by too many at once")
 
     async def delete(self, record_id: str) -> bool:
         """:returns: was it there?"""
@@ -89,4 +95,4 @@ class RedisStore:
             script = (SWAP, 1) if command == "EVAL" else ()
             return await self._redis.execute_command(command, *script, self._prefix + record_id, *values)
         except self._failures as error:
-            raise StoreError("redis store %s: %s" % (self._name, error)) from error
+            raise StoreError(f"redis store {self._name}: {error}") from error

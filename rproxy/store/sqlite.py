@@ -6,6 +6,7 @@ mode: readers and the writer of other processes do not block each other, and a c
 BUSY seconds.  ``user_version`` holds the version of the schema; a file of a newer rproxy is refused.  Too old records are not
 seen by ``get``; they and those over the limits are deleted once in SWEEP_INTERVAL seconds while there are writes.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -20,14 +21,17 @@ from . import Change, Json, decode, encode, encode_gently, valid_id
 
 T = TypeVar("T")
 VERSION = 1
-BUSY = 10.0                                       # seconds
-WAL_PAUSE = 0.05                                  # seconds
-SWEEP_INTERVAL = 60.0                             # seconds
-SCHEMA = """
+BUSY = 10.0  # seconds
+WAL_PAUSE = 0.05  # seconds
+SWEEP_INTERVAL = 60.0  # seconds
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS responses (id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS responses_by_age ON responses (stored, size);
 PRAGMA user_version = %d;
-""" % VERSION
+"""
+    % VERSION
+)
 # From the newest to the oldest: which are beyond the number, or beyond the bytes?
 SURPLUS = """
 DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
@@ -45,7 +49,9 @@ class SqliteStore:
 
     instant = False
 
-    def __init__(self, path: str, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: str, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]
+    ) -> None:
         self._path = path
         self._limits = (max_responses, max_bytes)
         self._ttl = ttl
@@ -56,7 +62,7 @@ class SqliteStore:
             self._db = self._thread.submit(self._open).result()
         except (sqlite3.Error, OSError, ConfigError) as error:
             self._thread.shutdown()
-            raise ConfigError("store.path: cannot use %s: %s" % (path, error)) from error
+            raise ConfigError(f"store.path: cannot use {path}: {error}") from error
 
     async def get(self, record_id: str) -> Optional[Json]:
         """The record, or None."""
@@ -86,24 +92,26 @@ class SqliteStore:
         try:
             await self._run(self._db.close)
         except StoreError:
-            pass                                  # closed before
+            pass  # closed before
         self._thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError, RuntimeError) as error:        # RuntimeError: the thread has ended
-            raise StoreError("sqlite store %s: %s" % (self._path, error)) from error
+        except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: the thread has ended
+            raise StoreError(f"sqlite store {self._path}: {error}") from error
 
     # ---- in the thread --------------------------------------------------------------------------------------------------------
     def _open(self) -> sqlite3.Connection:
         os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))          # it holds conversations
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds conversations
         db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
-                raise ConfigError("it was written by a newer rproxy (schema %d, this one knows %d)" % (version, VERSION))
+                raise ConfigError(
+                    f"it was written by a newer rproxy (schema {version}, this one knows {VERSION})"
+                )
             _start_wal(db)
             db.execute("PRAGMA synchronous = NORMAL")
             db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT;")
@@ -113,14 +121,20 @@ class SqliteStore:
         return db
 
     def _get(self, record_id: str) -> Optional[Json]:
-        row = self._db.execute("SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())).fetchone()
+        row = self._db.execute(
+            "SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
+        ).fetchone()
         return None if row is None else decode(record_id, row[0])
 
     def _put(self, record_id: str, blob: bytes) -> None:
         if len(blob) > self._limits[1]:
-            raise StoreError("response %s has %d bytes, more than store.max_bytes (%d)" % (record_id, len(blob), self._limits[1]))
-        self._db.execute("INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)",
-                         (record_id, self._now(), len(blob), blob))
+            raise StoreError(
+                f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({self._limits[1]})"
+            )
+        self._db.execute(
+            "INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)",
+            (record_id, self._now(), len(blob), blob),
+        )
         if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
             self._sweep()
 
@@ -138,12 +152,22 @@ class SqliteStore:
         return record
 
     def _delete(self, record_id: str) -> bool:
-        return self._db.execute("DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())).rowcount > 0
+        return (
+            self._db.execute(
+                "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
+            ).rowcount
+            > 0
+        )
 
     def _sweep(self) -> int:
         self._swept = self._now()
-        return sum(self._db.execute(statement, values).rowcount for statement, values in (
-            ("DELETE FROM responses WHERE stored <= ?", (self._oldest(),)), (SURPLUS, self._limits)))
+        return sum(
+            self._db.execute(statement, values).rowcount
+            for statement, values in (
+                ("DELETE FROM responses WHERE stored <= ?", (self._oldest(),)),
+                (SURPLUS, self._limits),
+            )
+        )
 
     def _oldest(self) -> float:
         return self._now() - self._ttl

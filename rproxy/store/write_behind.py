@@ -4,6 +4,7 @@ Theory of operation.  A put is a task of its own.  The caller waits for it ``PAT
 a turn waits with it; after that the put goes on by itself.  Until it is done its record counts as stored for everybody in this process.
 What is written to one id is written in order.  Failures are told as warnings, for an answer is worth more than its record.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -15,9 +16,9 @@ from . import Change, Json, Store
 
 log = logging.getLogger("rproxy.store")
 
-PATIENCE = 2.0                                    # seconds
-MOST = 1000                                       # puts that may be under way; further ones are refused
-LAST_WORDS = 5.0                                  # seconds for what is under way when the process ends
+PATIENCE = 2.0  # seconds
+MOST = 1000  # puts that may be under way; further ones are refused
+LAST_WORDS = 5.0  # seconds for what is under way when the process ends
 
 
 class _Put(NamedTuple):
@@ -25,7 +26,7 @@ class _Put(NamedTuple):
     task: asyncio.Task[None]
 
 
-class PatientStore:
+class WriteBehindStore:
     """``store``, written behind the back of the callers. :arg patience: seconds"""
 
     def __init__(self, store: Store, patience: float = PATIENCE) -> None:
@@ -48,9 +49,11 @@ class PatientStore:
             return None
         former = self._puts.get(record_id)
         if len(self._puts) >= MOST:
-            return "not stored: %d earlier responses still wait for the store" % MOST
+            return f"not stored: {MOST} earlier responses still wait for the store"
         task = asyncio.ensure_future(self._write(record_id, record, former))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())       # seen, even if the caller is gone
+        task.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # seen, even if the caller is gone
         self._puts[record_id] = _Put(record, task)
         await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
@@ -90,10 +93,9 @@ class PatientStore:
 
 
 def _not_stored(error: BaseException) -> str:
-    return "not stored: %s" % error
+    return f"not stored: {error}"
 
 
 def _complain(record_id: str, done: asyncio.Task[None]) -> None:
     if not done.cancelled() and done.exception() is not None:
         log.warning("%s was not stored: %s", record_id, done.exception())
-

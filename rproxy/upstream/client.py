@@ -2,8 +2,9 @@
 
 No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and streamed to ``on_data``;
 any other comes back whole in the :class:`Result`, for the caller to judge.  No answer at all is an ApiError.  The caller's control
-is the task, or a :class:`Stop`: cancelling the one and calling the other closes the connection, which makes the provider stop generating.
+is the task, or a :class:`CancelToken`: cancelling the one and calling the other closes the connection, which makes the provider stop generating.
 """
+
 from __future__ import annotations
 
 import os
@@ -17,13 +18,13 @@ from .. import __version__
 from ..convert.profile import Profile
 from ..errors import ApiError, ConfigError, connect_error
 from .parser import Head
-from .pool import EndOfInterest, OnData, PooledHTTPClient, Stats, Stop, TransportError
+from .pool import CancelToken, OnData, PooledHTTPClient, Stats, StopReading, TransportError
 from .proxy import find_proxy
 
-__all__ = ["EndOfInterest", "Provider", "Result", "Stop", "Upstream"]
+__all__ = ["StopReading", "Provider", "Result", "CancelToken", "Upstream"]
 
 OnHead = Callable[[int, Mapping[str, str]], None]
-MOST_KNOWN = 256                                 # prepared requests; a model name with a glob makes new providers again and again
+MOST_KNOWN = 256  # prepared requests; a model name with a glob makes new providers again and again
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",
     "Accept": "text/event-stream, application/json",
@@ -77,35 +78,57 @@ class Upstream:
     :arg environ: where HTTPS_PROXY and its relatives are looked up
     """
 
-    def __init__(self, *, connect_timeout: float = 10.0, first_byte_timeout: float = 600.0, idle_timeout: float = 300.0,
-                 environ: Mapping[str, str] = os.environ, http_client: str = "pooled") -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 10.0,
+        first_byte_timeout: float = 600.0,
+        idle_timeout: float = 300.0,
+        environ: Mapping[str, str] = os.environ,
+        http_client: str = "pooled",
+    ) -> None:
         self._connect_timeout = connect_timeout
         self._environ = environ
-        self._known: Dict[Tuple[int, str], Tuple[Provider, Any]] = {}      # by the identity of the provider and the path
+        self._known: Dict[
+            Tuple[int, str], Tuple[Provider, Any]
+        ] = {}  # by the identity of the provider and the path
         self._client: Any
         if http_client == "pooled":
-            self._client = PooledHTTPClient(force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout)
+            self._client = PooledHTTPClient(
+                force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout
+            )
         else:
             from .tornado_client import TornadoClient
 
             self._client = TornadoClient(http_client, first_byte_timeout, idle_timeout)
 
-    async def chat(self, provider: Provider, body: bytes, *, on_head: OnHead, on_data: OnData, on_sent: Callable[[], None] = _nothing,
-                   path: str = "/chat/completions", stop: Optional[Stop] = None) -> Result:
+    async def chat(
+        self,
+        provider: Provider,
+        body: bytes,
+        *,
+        on_head: OnHead,
+        on_data: OnData,
+        on_sent: Callable[[], None] = _nothing,
+        path: str = "/chat/completions",
+        stop: Optional[CancelToken] = None,
+    ) -> Result:
         """POST ``body`` to the provider's ``path``.
 
         :arg on_sent: called when the request is on its way, which is the time for whatever the answer will need; perhaps twice
         :arg on_head: called once, with status and headers, when a 2xx answer begins
         :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read until that is done. It may
-            raise :class:`EndOfInterest` after the last piece it wants: chat() returns at once, and the connection can be used again
+            raise :class:`StopReading` after the last piece it wants: chat() returns at once, and the connection can be used again
             if the end of the body comes soon, while cancelling the task closes it. Its other exceptions come out of chat().
         :arg stop: ends it early, in every state; the result is what has come, and its status 599 if nothing has
         :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer had begun
         """
         watch = _HeadWatch(on_head)
         try:
-            sending = self._client.send(self._prepared(provider, path), body, on_sent, watch, on_data, stop or Stop())
-            del body                             # a long history; nobody needs it any more when the answer begins
+            sending = self._client.send(
+                self._prepared(provider, path), body, on_sent, watch, on_data, stop or CancelToken()
+            )
+            del body  # a long history; nobody needs it any more when the answer begins
             return Result(*await sending)
         except (TransportError, ConfigError) as error:
             raise _api_error(error, provider, watch.announced) from error
@@ -130,15 +153,25 @@ class Upstream:
         if known is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            known = self._known[id(provider), path] = (provider, self._client.prepare(self._request(provider, path)))
+            known = self._known[id(provider), path] = (
+                provider,
+                self._client.prepare(self._request(provider, path)),
+            )
         return known[1]
 
     def _request(self, provider: Provider, path: str) -> HTTPRequest:
         url = endpoint(provider, path)
         proxy = find_proxy(url, self._environ, provider.http_proxy)
-        request = HTTPRequest(url, method="POST", headers=request_headers(provider), connect_timeout=self._connect_timeout,
-                              decompress_response=False, ca_certs=provider.ca_file, client_cert=provider.client_cert,
-                              client_key=provider.client_key)
+        request = HTTPRequest(
+            url,
+            method="POST",
+            headers=request_headers(provider),
+            connect_timeout=self._connect_timeout,
+            decompress_response=False,
+            ca_certs=provider.ca_file,
+            client_cert=provider.client_cert,
+            client_key=provider.client_key,
+        )
         if proxy is not None:
             request.proxy_host, request.proxy_port = proxy.host, proxy.port
             request.proxy_username, request.proxy_password = proxy.username, proxy.password

@@ -5,6 +5,7 @@ Plain non-blocking sockets, because one rule is easier to keep for them than for
 are tried as RFC 8305 ("happy eyeballs") asks: address families alternate, and the next attempt starts when the one before fails
 or has taken ``STAGGER`` seconds.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -18,10 +19,10 @@ from tornado.ioloop import IOLoop
 from .parser import ProtocolError, ResponseParser
 from .proxy import Proxy, connect_request, refusal
 
-STAGGER = 0.3               # seconds
-_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4))     # seconds, seconds, probes
+STAGGER = 0.3  # seconds
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4))  # seconds, seconds, probes
 
-Address = Tuple[int, int, int, str, Any]        # as socket.getaddrinfo gives them
+Address = Tuple[int, int, int, str, Any]  # as socket.getaddrinfo gives them
 
 
 class Route(NamedTuple):
@@ -35,9 +36,9 @@ class Route(NamedTuple):
     proxy: Optional[Proxy] = None
 
     def __str__(self) -> str:
-        host = "[%s]" % self.host if ":" in self.host else self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
         via = " through the proxy %s:%d" % self.proxy[:2] if self.proxy else ""
-        return self.unix_path or "%s:%d%s" % (host, self.port, via)
+        return self.unix_path or f"{host}:{self.port}{via}"
 
 
 class TunnelError(OSError):
@@ -72,7 +73,7 @@ def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
-        if hasattr(socket, name):               # not on every system
+        if hasattr(socket, name):  # not on every system
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
@@ -86,7 +87,7 @@ async def _open_tcp(host: str, port: int) -> socket.socket:
     finally:
         for task in tasks:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
-                task.result().close()           # it lost by a hair
+                task.result().close()  # it lost by a hair
 
 
 async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket]]) -> socket.socket:
@@ -97,18 +98,20 @@ async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket
         if waiting:
             tasks.append(asyncio.ensure_future(_connect(waiting.pop(0))))
             running.add(tasks[-1])
-        done, running = await asyncio.wait(running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED)
+        done, running = await asyncio.wait(
+            running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+        )
         for task in done:
             if task.exception() is None:
                 tasks.remove(task)
                 return task.result()
-    error = tasks[0].exception()                # the preferred address tells most
+    error = tasks[0].exception()  # the preferred address tells most
     assert error is not None
     raise error
 
 
 async def _resolve(host: str, port: int) -> List[Address]:
-    try:                                        # a literal address needs no thread
+    try:  # a literal address needs no thread
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     except socket.gaierror:
         return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
@@ -141,11 +144,13 @@ async def _tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     while parser.head is None:
         data = await loop.sock_recv(sock, 4096)
         if not data:
-            raise TunnelError("the proxy %s:%d closed the connection instead of opening the tunnel" % proxy[:2])
+            raise TunnelError(
+                "the proxy %s:%d closed the connection instead of opening the tunnel" % proxy[:2]
+            )
         try:
             parser.feed(data)
         except ProtocolError as error:
-            raise TunnelError("the proxy %s:%d does not speak HTTP: %s" % (proxy.host, proxy.port, error)) from None
+            raise TunnelError(f"the proxy {proxy.host}:{proxy.port} does not speak HTTP: {error}") from None
     if not 200 <= parser.head.status < 300:
         raise TunnelError(refusal(parser.head.status, parser.head.reason, proxy))
 

@@ -13,6 +13,7 @@ The limits are on silence, never on duration: any byte, read or written, re-arms
 looks at that note when it fires, so that a stream of many small events does no work on timers; nor do exchanges, for the timer of one
 stays for the next and, if it fires too early, goes back to sleep.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -30,8 +31,8 @@ from tornado.platform.asyncio import BaseAsyncIOLoop
 from .parser import Head, ProtocolError, ResponseParser
 
 READ_SIZE = 65536
-ONE_PACKET = 65536          # bytes; head and body of a smaller request go out together, which saves a system call
-LINGER = 0.1                # seconds that the end of a body may come after the last bytes that were of interest
+ONE_PACKET = 65536  # bytes; head and body of a smaller request go out together, which saves a system call
+LINGER = 0.1  # seconds that the end of a body may come after the last bytes that were of interest
 _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -42,7 +43,9 @@ class TransportError(HTTPClientError):
     ``answered``: bytes of an answer had come.  ``real_error``: the system's exception behind it, if there is one.
     """
 
-    def __init__(self, kind: str, message: str, answered: bool = False, real_error: Optional[BaseException] = None) -> None:
+    def __init__(
+        self, kind: str, message: str, answered: bool = False, real_error: Optional[BaseException] = None
+    ) -> None:
         super().__init__(599, message)
         self.kind = kind
         self.answered = answered
@@ -52,7 +55,7 @@ class TransportError(HTTPClientError):
         return str(self.message)
 
 
-class EndOfInterest(Exception):
+class StopReading(Exception):
     """Raised by a ``streaming_callback`` that needs no more of the body: the fetch ends well, at once.
 
     Many providers send ``[DONE]`` in one packet and the end of the body in the next; the connection waits for that in the background
@@ -60,7 +63,7 @@ class EndOfInterest(Exception):
     """
 
 
-class Stop:
+class CancelToken:
     """Called by anybody, it ends what goes on; an exchange as if its answer were complete, and its connection is closed, so that the
     server stops, too.
 
@@ -87,7 +90,7 @@ OnData = Callable[[bytes], Optional[Awaitable[None]]]
 
 def silence(limit: float, began: bool, answered: bool) -> TransportError:
     """Nothing came for ``limit`` seconds. ``began``: the head of an answer had come; ``answered``: a byte of it"""
-    text = "%s for %g s" % ("nothing came" if began else "no answer came", limit)
+    text = "{} for {:g} s".format("nothing came" if began else "no answer came", limit)
     return TransportError("timeout", text, answered, TimeoutError(text))
 
 
@@ -116,26 +119,35 @@ class Connection:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._on_state = on_state
         self._loop = asyncio.get_running_loop()
-        self._selector = cast(BaseAsyncIOLoop, IOLoop.current()).selector_loop      # not every loop of asyncio can watch a socket
-        self._reading = self._writing = False   # what it watches for
+        self._selector = cast(
+            BaseAsyncIOLoop, IOLoop.current()
+        ).selector_loop  # not every loop of asyncio can watch a socket
+        self._reading = self._writing = False  # what it watches for
         self._parser = ResponseParser()
         self._receiver: Optional[Receiver] = None
-        self._deliver: Optional[OnData] = None         # there is a receiver, and it has the head
+        self._deliver: Optional[OnData] = None  # there is a receiver, and it has the head
         self._future: Optional[asyncio.Future[None]] = None
         self._pause: Optional[asyncio.Future[None]] = None
         self._pause_is_ours = False
         self._output: List[memoryview] = []
         self._timer: Optional[asyncio.TimerHandle] = None
-        self._due = 0.0                         # when the timer fires
+        self._due = 0.0  # when the timer fires
         self._limits: Tuple[float, float] = (0.0, 0.0)
         self._limit = 0.0
-        self._last = 0.0                        # when a byte was last read or written
+        self._last = 0.0  # when a byte was last read or written
         self._answered = False
-        self._broken = False                    # it cannot be written any more
+        self._broken = False  # it cannot be written any more
         self._watch()
 
-    async def exchange(self, request: List[bytes], parser: ResponseParser, receiver: Receiver, stop: Stop,
-                       first_byte_timeout: float = 0, idle_timeout: float = 0) -> None:
+    async def exchange(
+        self,
+        request: List[bytes],
+        parser: ResponseParser,
+        receiver: Receiver,
+        stop: CancelToken,
+        first_byte_timeout: float = 0,
+        idle_timeout: float = 0,
+    ) -> None:
         """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or closed.
 
         :arg first_byte_timeout: seconds of silence before the head of the answer is complete, 0 for no limit
@@ -148,7 +160,9 @@ class Connection:
         self._limits = (first_byte_timeout, idle_timeout)
         future = self._future = self._loop.create_future()
         small = sum(map(len, request)) <= ONE_PACKET
-        self._output = [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
+        self._output = (
+            [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
+        )
         self._arm(first_byte_timeout)
         self._write()
         try:
@@ -156,16 +170,16 @@ class Connection:
             receiver.on_sent()
             await future
         except BaseException:
-            if self._future is future:          # as in _stop()
+            if self._future is future:  # as in _stop()
                 self.close()
             raise
         finally:
             stop.ends(None)
 
     def _stop(self, future: asyncio.Future[None]) -> None:
-        if self._future is future:              # otherwise it ended just before, and may already serve another request
+        if self._future is future:  # otherwise it ended just before, and may already serve another request
             self.close()
-            if not future.done():               # cancelled just now
+            if not future.done():  # cancelled just now
                 future.set_result(None)
 
     def close(self) -> None:
@@ -199,7 +213,7 @@ class Connection:
             self.state = State.FREE
             self._watch()
             self._on_state(self)
-        else:                                   # also when it answered before it had taken the whole request
+        else:  # also when it answered before it had taken the whole request
             self.close()
         if future is not None and not future.done():
             future.set_result(None)
@@ -237,7 +251,7 @@ class Connection:
         if not self._limit:
             return
         left = self._last + self._limit - time.monotonic()
-        if self._pause is not None:             # the silence is ours
+        if self._pause is not None:  # the silence is ours
             left = self._limit
         if left > 0 and self.state is State.BUSY:
             return self._wake_in(left)
@@ -280,14 +294,21 @@ class Connection:
             except _TRY_LATER:
                 return
             except OSError as error:
-                return self._fail(TransportError("reset", "the connection broke: %s" % error, self._answered, error))
+                return self._fail(
+                    TransportError("reset", f"the connection broke: {error}", self._answered, error)
+                )
             self._last = time.monotonic()
             self._answered = self._answered or bool(data)
             if self._receiver is None and self.state is not State.DRAINING:
                 return self.close()
             self._take(data)
             # what TLS has decrypted already is not announced by the loop
-            again = self._tls is not None and self._pause is None and self.state is not State.CLOSED and self._tls.pending() > 0
+            again = (
+                self._tls is not None
+                and self._pause is None
+                and self.state is not State.CLOSED
+                and self._tls.pending() > 0
+            )
 
     def _take(self, data: bytes) -> None:
         """What came (nothing: the other side closed) goes through the parser to the receiver."""
@@ -303,12 +324,12 @@ class Connection:
                     self._hold(wait_for)
             if parser.done and self._receiver is not None:
                 self._receiver.on_end()
-        except EndOfInterest:
+        except StopReading:
             if not parser.done:
                 self._drain()
         except ProtocolError as error:
             self._fail(_as_transport_error(error, self._answered))
-        except (Exception, asyncio.CancelledError) as error:    # the receiver's own: it belongs to the caller
+        except (Exception, asyncio.CancelledError) as error:  # the receiver's own: it belongs to the caller
             self._fail(error)
         if self._parser.done and self._pause is None and self.state in (State.BUSY, State.DRAINING):
             self._finish()
@@ -318,13 +339,15 @@ class Connection:
     def _hold(self, wait_for: Awaitable[None]) -> None:
         """Read no more until the receiver is ready."""
         self._pause = pause = asyncio.ensure_future(wait_for)
-        self._pause_is_ours = pause is not wait_for     # a task for a coroutine; a future belongs to whoever made it
+        self._pause_is_ours = (
+            pause is not wait_for
+        )  # a task for a coroutine; a future belongs to whoever made it
         self._watch()
         pause.add_done_callback(self._resume)
 
     def _resume(self, pause: asyncio.Future[None]) -> None:
         error = asyncio.CancelledError() if pause.cancelled() else pause.exception()
-        if pause is not self._pause:            # the exchange ended meanwhile
+        if pause is not self._pause:  # the exchange ended meanwhile
             return
         self._pause = None
         self._last = time.monotonic()
@@ -334,7 +357,7 @@ class Connection:
             self._finish()
         else:
             self._watch()
-            if self._tls is not None:           # it may hold bytes that the loop does not announce
+            if self._tls is not None:  # it may hold bytes that the loop does not announce
                 self._read()
 
 

@@ -9,6 +9,7 @@ turn probes it (half open) while the others still pass it by; the outcome closes
 
 There is also one budget of repetitions for all turns: an outage must not double or triple the load on a provider that is down.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -19,17 +20,17 @@ from typing import Callable, Dict, List, Sequence, Tuple
 from ..config.schema import Provider
 from ..errors import ApiError
 
-FIRST_PAUSE = 5.0                                # seconds; doubles with each further failure
+FIRST_PAUSE = 5.0  # seconds; doubles with each further failure
 LONGEST_PAUSE = 300.0
-QUOTA_PAUSE = 300.0                              # an empty purse is not filled within seconds
-RESERVE = 20.0                                   # repetitions that may follow each other at once ...
-PER_SUCCESS, PER_SECOND = 0.2, 0.1               # ... and what is added to them afterwards
+QUOTA_PAUSE = 300.0  # an empty purse is not filled within seconds
+RESERVE = 20.0  # repetitions that may follow each other at once ...
+PER_SUCCESS, PER_SECOND = 0.2, 0.1  # ... and what is added to them afterwards
 
 
 @dataclass
 class _Health:
     failures: int = 0
-    until: float = 0.0                           # not before this time
+    until: float = 0.0  # not before this time
     probing: bool = False
 
 
@@ -79,7 +80,7 @@ class Failover:
     def failed(self, provider: Provider, error: ApiError) -> None:
         """The endpoint failed in a way that another one might not."""
         health = self._health.setdefault(_key(provider), _Health())
-        pause = min(FIRST_PAUSE * 2 ** health.failures, LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2**health.failures, LONGEST_PAUSE)
         if error.stream_code in ("insufficient_quota", "invalid_api_key"):
             pause = QUOTA_PAUSE
         health.failures += 1
@@ -101,8 +102,14 @@ def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
     """Those with a weight change places among themselves (the keys of one provider only among each other); the others stay."""
     line = list(providers)
     for group in {provider.group for provider in providers if provider.weight is not None}:
-        places = [i for i, provider in enumerate(providers) if provider.weight is not None and provider.group == group]
-        for place, provider in zip(places, sorted((providers[i] for i in places), key=lambda p: _rank(p, conversation))):
+        places = [
+            i
+            for i, provider in enumerate(providers)
+            if provider.weight is not None and provider.group == group
+        ]
+        for place, provider in zip(
+            places, sorted((providers[i] for i in places), key=lambda p: _rank(p, conversation))
+        ):
             line[place] = provider
     return line
 
@@ -110,5 +117,5 @@ def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
 def _rank(provider: Provider, conversation: str) -> float:
     """Weighted rendezvous hashing: the smallest rank wins, each provider in proportion to its weight."""
     digest = hashlib.sha1("\0".join(_key(provider) + (conversation,)).encode("utf-8", "replace")).digest()
-    share = (int.from_bytes(digest[:8], "big") + 1) / (2 ** 64 + 1)
+    share = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 1)
     return -math.log(share) / (provider.weight or 1)

@@ -10,6 +10,7 @@ The contract, tested with arbitrary bytes: the answer is parsed or :class:`Proto
 into reads makes no difference.  Tolerated because real servers do it: bare LF line ends, folded header lines, blanks before the
 colon, chunk extensions, trailers, a missing reason phrase, 100/102/103 before the answer.  Sources: RFC 9112 sections 4 to 7.
 """
+
 from __future__ import annotations
 
 import re
@@ -19,9 +20,9 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from ..errors import RproxyError
 
-MAX_HEAD = 65536            # bytes of status line and headers, those of 1xx answers included; also of the trailers
-MAX_CHUNK_LINE = 4096       # bytes of a chunk size with its extensions
-MAX_INFLATED = 16 << 20     # bytes that one read of a compressed body may become
+MAX_HEAD = 65536  # bytes of status line and headers, those of 1xx answers included; also of the trailers
+MAX_CHUNK_LINE = 4096  # bytes of a chunk size with its extensions
+MAX_INFLATED = 16 << 20  # bytes that one read of a compressed body may become
 
 WAIT = -1
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
@@ -43,7 +44,7 @@ class ProtocolError(RproxyError):
 class Head(NamedTuple):
     """Status line and headers of the final (not 1xx) answer; names as they came, values as latin-1 text."""
 
-    version: str                            # "HTTP/1.1" or "HTTP/1.0"
+    version: str  # "HTTP/1.1" or "HTTP/1.0"
     status: int
     reason: str
     headers: List[Tuple[str, str]]
@@ -61,7 +62,7 @@ def _size_line(length: int) -> bytes:
         size = length - digits - 4
         if size > 0 and len(b"%x" % size) == digits:
             return b"%x\r\n" % size
-    return b"?" * (length + 1)          # there is no such chunk
+    return b"?" * (length + 1)  # there is no such chunk
 
 
 class ResponseParser:
@@ -78,12 +79,12 @@ class ResponseParser:
         self._method = method
         self._persistent = False
         self._state: Callable[[ResponseParser, bytes, int], int] = ResponseParser._status_line
-        self._rest = b""                    # an unfinished line
-        self._extra = False                 # bytes came after the end
-        self._budget = MAX_HEAD             # bytes that lines of the head (later: of the trailers) may still have
+        self._rest = b""  # an unfinished line
+        self._extra = False  # bytes came after the end
+        self._budget = MAX_HEAD  # bytes that lines of the head (later: of the trailers) may still have
         self._start: Tuple[str, int, str] = ("", 0, "")
         self._headers: List[Tuple[str, str]] = []
-        self._left = 0                      # bytes to come of a sized body or of the current chunk
+        self._left = 0  # bytes to come of a sized body or of the current chunk
         self._body: List[bytes] = []
 
     @property
@@ -95,10 +96,10 @@ class ResponseParser:
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if self._state is ResponseParser._chunk_line:          # one whole chunk, as events usually come
+        if self._state is ResponseParser._chunk_line:  # one whole chunk, as events usually come
             line = _size_line(len(data))
             if data.startswith(line) and data.endswith(b"\r\n"):
-                return data[len(line):-2]
+                return data[len(line) : -2]
         position, end = 0, len(data)
         while position < end and not self.done:
             after = self._state(self, data, position)
@@ -121,7 +122,9 @@ class ResponseParser:
         elif self.head is not None and not self.done:
             raise ProtocolError("the connection was closed in the middle of the answer", truncated=True)
         elif self.head is None:
-            where = "in the middle of the head" if self._rest or self._budget < MAX_HEAD else "without an answer"
+            where = (
+                "in the middle of the head" if self._rest or self._budget < MAX_HEAD else "without an answer"
+            )
             raise ProtocolError("the connection was closed " + where, truncated=True)
         return b""
 
@@ -131,14 +134,14 @@ class ResponseParser:
         end = data.find(b"\n", position)
         size = (end + 1 if end >= 0 else len(data)) - position
         if size > self._budget:
-            raise ProtocolError("the head of the answer is longer than %d bytes" % MAX_HEAD)
+            raise ProtocolError(f"the head of the answer is longer than {MAX_HEAD} bytes")
         if end < 0:
             return b"", WAIT
         self._budget -= size
         line = data[position:end]
         line = line[:-1] if line.endswith(b"\r") else line
         if _CONTROL.search(line):
-            raise ProtocolError("a control character in the head of the answer: %r" % line[:80])
+            raise ProtocolError(f"a control character in the head of the answer: {line[:80]!r}")
         return line, end + 1
 
     def _status_line(self, data: bytes, position: int) -> int:
@@ -146,7 +149,7 @@ class ResponseParser:
         if after != WAIT:
             match = _STATUS.fullmatch(line)
             if match is None:
-                raise ProtocolError("the answer is not HTTP/1.1, it begins with %r" % line[:80])
+                raise ProtocolError(f"the answer is not HTTP/1.1, it begins with {line[:80]!r}")
             minor, status, reason = match.groups()
             self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
             self._headers = []
@@ -168,12 +171,12 @@ class ResponseParser:
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t")
         if not colon or not _TOKEN.fullmatch(name):
-            raise ProtocolError("not a header line: %r" % line[:80])
+            raise ProtocolError(f"not a header line: {line[:80]!r}")
         self._headers.append((name.decode("ascii"), value.strip(b" \t").decode("latin-1")))
 
     def _continue_header(self, line: bytes) -> None:
         if not self._headers:
-            raise ProtocolError("the head of the answer begins with a folded line: %r" % line[:80])
+            raise ProtocolError(f"the head of the answer begins with a folded line: {line[:80]!r}")
         name, value = self._headers[-1]
         self._headers[-1] = (name, (value + " " + line.strip(b" \t").decode("latin-1")).strip())
 
@@ -197,12 +200,14 @@ class ResponseParser:
             self.done = True
         elif coding:
             if coding != ["chunked"]:
-                raise ProtocolError("Transfer-Encoding %r is not supported" % ", ".join(coding)[:80])
-            self._persistent = self._persistent and not lengths    # two lengths: the chunks count, but never trust the rest
+                raise ProtocolError("Transfer-Encoding {!r} is not supported".format(", ".join(coding)[:80]))
+            self._persistent = (
+                self._persistent and not lengths
+            )  # two lengths: the chunks count, but never trust the rest
             self._state = ResponseParser._chunk_line
         elif lengths:
             if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
-                raise ProtocolError("Content-Length %r is not one number" % ", ".join(lengths)[:80])
+                raise ProtocolError("Content-Length {!r} is not one number".format(", ".join(lengths)[:80]))
             self._left = int(lengths[0])
             self.done = self._left == 0
             self._state = ResponseParser._sized
@@ -217,7 +222,7 @@ class ResponseParser:
         return len(data)
 
     def _sized(self, data: bytes, position: int) -> int:
-        piece = data[position:position + self._left]
+        piece = data[position : position + self._left]
         self._body.append(piece)
         self._left -= len(piece)
         self.done = self._left == 0
@@ -227,7 +232,7 @@ class ResponseParser:
         match = _CHUNK.match(data, position)
         if match is None:
             return self._bad_chunk_line(data, position)
-        while match is not None:                        # whole chunks
+        while match is not None:  # whole chunks
             start = match.end()
             end = start + int(match[1], 16)
             if start == end or not data.startswith(b"\r\n", end):
@@ -240,13 +245,13 @@ class ResponseParser:
         return position
 
     def _bad_chunk_line(self, data: bytes, position: int) -> int:
-        line = data[position:position + MAX_CHUNK_LINE]
+        line = data[position : position + MAX_CHUNK_LINE]
         if b"\n" in line or len(line) == MAX_CHUNK_LINE:
-            raise ProtocolError("not a chunk size: %r" % line[:80])
+            raise ProtocolError(f"not a chunk size: {line[:80]!r}")
         return WAIT
 
     def _chunk(self, data: bytes, position: int) -> int:
-        piece = data[position:position + self._left]
+        piece = data[position : position + self._left]
         self._body.append(piece)
         self._left -= len(piece)
         if not self._left:
@@ -260,7 +265,7 @@ class ResponseParser:
                 return position + len(end)
         if data[position:] == b"\r":
             return WAIT
-        raise ProtocolError("a chunk is longer than its size says: %r" % data[position:position + 80])
+        raise ProtocolError(f"a chunk is longer than its size says: {data[position : position + 80]!r}")
 
     def _trailer_line(self, data: bytes, position: int) -> int:
         line, after = self._line(data, position)
@@ -280,16 +285,16 @@ class GzipDecoder:
         plain: List[bytes] = []
         room = MAX_INFLATED
         while data:
-            if self._inflate.eof:                       # RFC 1952 section 2.2: members follow one another
+            if self._inflate.eof:  # RFC 1952 section 2.2: members follow one another
                 self._inflate = zlib.decompressobj(31)
             self._started = True
             try:
                 plain.append(self._inflate.decompress(data, room))
             except zlib.error as error:
-                raise ProtocolError("the gzip body is damaged: %s" % error) from None
+                raise ProtocolError(f"the gzip body is damaged: {error}") from None
             room -= len(plain[-1])
             if self._inflate.unconsumed_tail or room <= 0:
-                raise ProtocolError("the gzip body expands to more than %d bytes in one read" % MAX_INFLATED)
+                raise ProtocolError(f"the gzip body expands to more than {MAX_INFLATED} bytes in one read")
             data = self._inflate.unused_data
         return b"".join(plain)
 

@@ -10,13 +10,14 @@
   is off unless it is given; ``Content-Length`` is always that of the body;
 * the body of an answer that is not 2xx is found in ``response.body`` even if there is a ``streaming_callback``;
 * a ``streaming_callback`` may return an awaitable (with every Tornado) and nothing is read until it is done; it may raise
-  :class:`EndOfInterest`; any other exception of it is raised by ``fetch``;
+  :class:`StopReading`; any other exception of it is raised by ``fetch``;
 * ``proxy_host`` and its relatives work; so do Unix sockets: ``http+unix://%2Fpath%2Fof%2Fsocket/path``;
 * redirects are never followed (they would carry the key away); everything that goes wrong is one :class:`TransportError`.
 
 The work is divided: ``prepared`` writes the heads of requests, ``dial`` opens sockets, ``connection`` moves bytes over one of them,
 ``http1`` parses, and here answers are decoded and connections pooled.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -31,17 +32,17 @@ from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
 from .connect import Route, dial
-from .connection import Connection, EndOfInterest, OnData, State, Stop, TransportError
+from .connection import CancelToken, Connection, OnData, State, StopReading, TransportError
 from .parser import GzipDecoder, Head, ProtocolError, ResponseParser
 from .request import BAD_HEADER, Preparation, Prepared
 
-__all__ = ["Answer", "EndOfInterest", "OnData", "PooledHTTPClient", "Stats", "Stop", "TransportError"]
+__all__ = ["Answer", "StopReading", "OnData", "PooledHTTPClient", "Stats", "CancelToken", "TransportError"]
 
-MAX_ERROR_BODY = 1 << 20    # bytes of a non-2xx body that are kept
-MAX_BODY = 100 << 20        # bytes of a 2xx body without streaming_callback; Tornado's own limit
-IDLE_TTL = 45.0             # seconds; providers and load balancers close idle connections after 60 or more
-MAX_IDLE = 32               # connections kept per route
-BODY_METHODS = ("POST", "PUT", "PATCH")     # which have a body, if only an empty one
+MAX_ERROR_BODY = 1 << 20  # bytes of a non-2xx body that are kept
+MAX_BODY = 100 << 20  # bytes of a 2xx body without streaming_callback; Tornado's own limit
+IDLE_TTL = 45.0  # seconds; providers and load balancers close idle connections after 60 or more
+MAX_IDLE = 32  # connections kept per route
+BODY_METHODS = ("POST", "PUT", "PATCH")  # which have a body, if only an empty one
 OnHead = Callable[[Head, httputil.HTTPHeaders], None]
 
 
@@ -71,14 +72,20 @@ class PooledHTTPClient(AsyncHTTPClient):
     :arg max_idle: connections kept per route; idle_ttl: seconds that one is kept
     """
 
-    def initialize(self, defaults: Optional[Dict[str, Any]] = None, first_byte_timeout: float = 600.0, idle_timeout: float = 300.0,
-                   max_idle: int = MAX_IDLE, idle_ttl: float = IDLE_TTL) -> None:
+    def initialize(
+        self,
+        defaults: Optional[Dict[str, Any]] = None,
+        first_byte_timeout: float = 600.0,
+        idle_timeout: float = 300.0,
+        max_idle: int = MAX_IDLE,
+        idle_ttl: float = IDLE_TTL,
+    ) -> None:
         super().initialize(defaults={"request_timeout": 0.0, **(defaults or {})})
         self.first_byte_timeout, self.idle_timeout = first_byte_timeout, idle_timeout
         self._max_idle, self._idle_ttl = max_idle, idle_ttl
         self._idle: Dict[Route, Deque[Connection]] = {}
-        self._routes: Dict[Connection, Route] = {}              # of every open connection
-        self._since: Dict[Connection, float] = {}               # monotonic time, of idle ones
+        self._routes: Dict[Connection, Route] = {}  # of every open connection
+        self._since: Dict[Connection, float] = {}  # monotonic time, of idle ones
         self._sweeper: Optional[asyncio.TimerHandle] = None
         self._fetches: Dict[asyncio.Task[None], Optional[asyncio.Future[HTTPResponse]]] = {}
         self._latest: Optional[asyncio.Task[None]] = None
@@ -86,7 +93,9 @@ class PooledHTTPClient(AsyncHTTPClient):
         self._connects = self._reused = self._retried = 0
 
     def stats(self) -> Stats:
-        return Stats(len(self._routes), sum(map(len, self._idle.values())), self._connects, self._reused, self._retried)
+        return Stats(
+            len(self._routes), sum(map(len, self._idle.values())), self._connects, self._reused, self._retried
+        )
 
     def close(self) -> None:
         """Close every socket. Running fetches fail with a :class:`TransportError`."""
@@ -101,13 +110,15 @@ class PooledHTTPClient(AsyncHTTPClient):
 
     # fetch...
 
-    def fetch(self, request: Union[str, HTTPRequest], raise_error: bool = True, **kwargs: Any) -> asyncio.Future[HTTPResponse]:
+    def fetch(
+        self, request: Union[str, HTTPRequest], raise_error: bool = True, **kwargs: Any
+    ) -> asyncio.Future[HTTPResponse]:
         """As Tornado documents it; and cancelling the future closes the socket. :raises TransportError: there is no answer"""
         try:
             future = super().fetch(request, raise_error, **kwargs)
-        except httputil.HTTPInputError:                         # its text shows the header, and so perhaps the key
-            raise TransportError("connect", "this request cannot be sent: %s" % BAD_HEADER) from None
-        task = self._latest                                     # fetch_impl ran just now
+        except httputil.HTTPInputError:  # its text shows the header, and so perhaps the key
+            raise TransportError("connect", f"this request cannot be sent: {BAD_HEADER}") from None
+        task = self._latest  # fetch_impl ran just now
         assert task is not None
         self._fetches[task] = future
         future.add_done_callback(lambda _: task.cancel())
@@ -124,11 +135,13 @@ class PooledHTTPClient(AsyncHTTPClient):
         error: Optional[BaseException] = None
         try:
             with _Limit(request.request_timeout or 0, "no complete answer within"):
-                body = cast(Optional[bytes], request.body)      # None is possible, whatever Tornado's annotation says
+                body = cast(
+                    Optional[bytes], request.body
+                )  # None is possible, whatever Tornado's annotation says
                 if body is None and request.method in BODY_METHODS:
                     body = b""
                 prepared = self.prepare(request)
-                await self._perform(prepared, prepared.written(body), receiver, Stop())
+                await self._perform(prepared, prepared.written(body), receiver, CancelToken())
         except asyncio.CancelledError:
             future = self._fetches.get(asyncio.current_task())  # type: ignore[arg-type]
             if future is None or future.cancelled():
@@ -138,8 +151,15 @@ class PooledHTTPClient(AsyncHTTPClient):
             error = exc
         callback(receiver.response(request, error, start_time, time.monotonic() - start))
 
-    async def send(self, prepared: Prepared, body: bytes, on_sent: Callable[[], None], on_head: OnHead, on_data: OnData,
-                   stop: Stop) -> Answer:
+    async def send(
+        self,
+        prepared: Prepared,
+        body: bytes,
+        on_sent: Callable[[], None],
+        on_head: OnHead,
+        on_data: OnData,
+        stop: CancelToken,
+    ) -> Answer:
         """:meth:`fetch` for a caller with a task of its own and many requests of one kind: it saves tasks, futures, time and memory.
 
         There is no limit on the whole.
@@ -152,8 +172,8 @@ class PooledHTTPClient(AsyncHTTPClient):
         receiver, task = _Receiver(on_head, on_data, on_sent), asyncio.current_task()
         assert task is not None
         pieces = prepared.written(body)
-        del body                                                # the pieces go when the answer begins
-        self._fetches[task] = None                              # so that close() finds it
+        del body  # the pieces go when the answer begins
+        self._fetches[task] = None  # so that close() finds it
         try:
             await self._perform(prepared, pieces, receiver, stop)
         except asyncio.CancelledError:
@@ -171,10 +191,14 @@ class PooledHTTPClient(AsyncHTTPClient):
         """What :meth:`send` needs of a request, whose body does not matter. :raises TransportError: it cannot be sent"""
         try:
             return self._preparation.prepare(request)
-        except (ValueError, OSError) as error:                  # UnicodeError and SSLError, too
-            raise TransportError("connect", "this request cannot be sent: %s" % error, real_error=error) from None
+        except (ValueError, OSError) as error:  # UnicodeError and SSLError, too
+            raise TransportError(
+                "connect", f"this request cannot be sent: {error}", real_error=error
+            ) from None
 
-    async def _perform(self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: Stop) -> None:
+    async def _perform(
+        self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: CancelToken
+    ) -> None:
         receiver.sent = pieces
         connection = self._take(prepared.route) if not stop.called else None
         if connection is not None:
@@ -188,25 +212,29 @@ class PooledHTTPClient(AsyncHTTPClient):
         if connection is not None:
             await self._exchange(connection, prepared, receiver, stop)
 
-    async def _exchange(self, connection: Connection, prepared: Prepared, receiver: _Receiver, stop: Stop) -> None:
+    async def _exchange(
+        self, connection: Connection, prepared: Prepared, receiver: _Receiver, stop: CancelToken
+    ) -> None:
         parser = ResponseParser(prepared.method)
-        await connection.exchange(receiver.sent, parser, receiver, stop, self.first_byte_timeout, self.idle_timeout)
+        await connection.exchange(
+            receiver.sent, parser, receiver, stop, self.first_byte_timeout, self.idle_timeout
+        )
 
     # The pool...
 
     async def preconnect(self, prepared: Prepared) -> None:
         """Have a connection ready for requests like this one, unless there is one. :raises TransportError: it cannot be opened"""
-        connection = None if self._idle.get(prepared.route) else await self._connect(prepared, Stop())
+        connection = None if self._idle.get(prepared.route) else await self._connect(prepared, CancelToken())
         if connection is not None:
             self._on_state(connection)
 
-    async def _connect(self, prepared: Prepared, stop: Stop) -> Optional[Connection]:
+    async def _connect(self, prepared: Prepared, stop: CancelToken) -> Optional[Connection]:
         """:returns: a new connection; None: stopped"""
         route = prepared.route
         dialing = asyncio.ensure_future(dial(route))
         stop.ends(dialing.cancel)
         try:
-            with _Limit(prepared.connect_timeout or 0, "no connection to %s within" % (route,)):
+            with _Limit(prepared.connect_timeout or 0, f"no connection to {route} within"):
                 await asyncio.wait({dialing})
         except BaseException:
             dialing.cancel()
@@ -221,8 +249,9 @@ class PooledHTTPClient(AsyncHTTPClient):
             sock = dialing.result()
         except OSError as error:
             # without a proxy the cause says it all; with one, who could not be reached is half of the news
-            raise TransportError("connect", "cannot connect to %s: %s" % (route, error),
-                                 real_error=None if route.proxy else error) from error
+            raise TransportError(
+                "connect", f"cannot connect to {route}: {error}", real_error=None if route.proxy else error
+            ) from error
         self._connects += 1
         connection = Connection(sock, self._on_state)
         self._routes[connection] = route
@@ -253,7 +282,7 @@ class PooledHTTPClient(AsyncHTTPClient):
                 connection.close()
             return
         route = self._routes.pop(connection)
-        if self._since.pop(connection, None) is not None:       # it was idle
+        if self._since.pop(connection, None) is not None:  # it was idle
             self._idle[route].remove(connection)
         if route in self._idle and not self._idle[route]:
             del self._idle[route]
@@ -276,7 +305,9 @@ class _Receiver:
     ``sent``: the request's bytes; they are given up as soon as there is an answer.
     """
 
-    def __init__(self, on_head: OnHead, on_data: Optional[OnData], on_sent: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, on_head: OnHead, on_data: Optional[OnData], on_sent: Callable[[], None] = lambda: None
+    ) -> None:
         self.sent: List[bytes] = []
         self.on_sent, self._on_head, self._on_data = on_sent, on_head, on_data
         self._head: Optional[Head] = None
@@ -300,9 +331,13 @@ class _Receiver:
         if coding in (["gzip"], ["x-gzip"]):
             self._decoder = GzipDecoder()
         elif coding and self._good:
-            raise ProtocolError("the answer has the Content-Encoding %r, which was not asked for" % ", ".join(coding)[:80])
+            raise ProtocolError(
+                "the answer has the Content-Encoding {!r}, which was not asked for".format(
+                    ", ".join(coding)[:80]
+                )
+            )
         elif coding:
-            self._room = 0                                      # the status says more than a body that nobody can read
+            self._room = 0  # the status says more than a body that nobody can read
         self._on_head(head, self._headers)
         return self._callback if self._callback is not None and self._decoder is None else self._take
 
@@ -314,10 +349,10 @@ class _Receiver:
         if self._callback is not None:
             return self._callback(data)
         if self._good and len(self._body) + len(data) > MAX_BODY:
-            raise ProtocolError("the body is longer than %d bytes" % MAX_BODY)
-        self._body += data[:self._room - len(self._body)]
+            raise ProtocolError(f"the body is longer than {MAX_BODY} bytes")
+        self._body += data[: self._room - len(self._body)]
         if not self._good and len(self._body) >= self._room:
-            raise EndOfInterest
+            raise StopReading
         return None
 
     def _decode(self, decoder: GzipDecoder, data: bytes) -> bytes:
@@ -342,23 +377,38 @@ class _Receiver:
         """What came, of a refusal that broke off, too."""
         return Answer(self._head.status if self._head is not None else 599, self._headers, bytes(self._body))
 
-    def response(self, request: HTTPRequest, error: Optional[BaseException], start_time: float, seconds: float) -> HTTPResponse:
+    def response(
+        self, request: HTTPRequest, error: Optional[BaseException], start_time: float, seconds: float
+    ) -> HTTPResponse:
         """What ``fetch`` gives to its caller: the answer, or Tornado's 599 with the error.
 
         An answer that is not 2xx and breaks off is one: its status says more than the way it ended.
         """
-        if self._head is None or error is not None and not (self.refused and isinstance(error, TransportError)):
+        if (
+            self._head is None
+            or error is not None
+            and not (self.refused and isinstance(error, TransportError))
+        ):
             return HTTPResponse(request, 599, error=error, request_time=seconds, start_time=start_time)
-        return HTTPResponse(request, self._head.status, headers=self._headers, buffer=io.BytesIO(self._body),
-                            reason=self._head.reason, request_time=seconds, start_time=start_time)
+        return HTTPResponse(
+            request,
+            self._head.status,
+            headers=self._headers,
+            buffer=io.BytesIO(self._body),
+            reason=self._head.reason,
+            request_time=seconds,
+            start_time=start_time,
+        )
 
 
-def _tell_lines(header_callback: Optional[Callable[[str], object]], head: Head, _: httputil.HTTPHeaders) -> None:
+def _tell_lines(
+    header_callback: Optional[Callable[[str], object]], head: Head, _: httputil.HTTPHeaders
+) -> None:
     """The head for a ``header_callback``: line by line, with the line breaks."""
     if header_callback is not None:
-        header_callback("%s %d %s\r\n" % (head.version, head.status, head.reason))
+        header_callback(f"{head.version} {head.status} {head.reason}\r\n")
         for name, value in head.headers:
-            header_callback("%s: %s\r\n" % (name, value))
+            header_callback(f"{name}: {value}\r\n")
         header_callback("\r\n")
 
 
@@ -381,7 +431,9 @@ class _Limit:
 
     def __enter__(self) -> None:
         if self._seconds:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire, asyncio.current_task())
+            self._timer = asyncio.get_running_loop().call_later(
+                self._seconds, self._expire, asyncio.current_task()
+            )
 
     def _expire(self, task: Optional[asyncio.Task[Any]]) -> None:
         self._expired = True
@@ -392,5 +444,5 @@ class _Limit:
         if self._timer is not None:
             self._timer.cancel()
         if self._expired and kind is asyncio.CancelledError:
-            text = "%s %g s" % (self._what, self._seconds)
+            text = f"{self._what} {self._seconds:g} s"
             raise TransportError("timeout", text, real_error=TimeoutError(text)) from None

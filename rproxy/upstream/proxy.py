@@ -5,6 +5,7 @@ The variables are those that curl, Python's urllib and Go agree on: ``https_prox
 are reached directly.  As in Go, loopback addresses never go through a proxy of the environment: nobody means that for a local model
 server.  HTTP_PROXY in capitals is ignored where a CGI gateway could have set it from a ``Proxy:`` request header (httpoxy.org).
 """
+
 from __future__ import annotations
 
 import base64
@@ -31,7 +32,7 @@ class Proxy(NamedTuple):
         """The header that logs in to the proxy (basic authentication, RFC 7617), or none."""
         if self.username is None:
             return {}
-        pair = "%s:%s" % (self.username, self.password)
+        pair = f"{self.username}:{self.password}"
         return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")}
 
 
@@ -50,7 +51,11 @@ def find_proxy(url: str, environ: Mapping[str, str], explicit: Optional[str] = N
     for name in _BY_SCHEME[target.scheme]:
         value = _variable(environ, name)
         if value:
-            return None if bypasses(_variable(environ, "no_proxy"), host, port) else parse_proxy(value, name.upper())
+            return (
+                None
+                if bypasses(_variable(environ, "no_proxy"), host, port)
+                else parse_proxy(value, name.upper())
+            )
     return None
 
 
@@ -67,9 +72,13 @@ def parse_proxy(value: str, source: str) -> Proxy:
         parts = urlsplit(value if "://" in value else "http://" + value)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError("%s: not a proxy URL; use http://host:port" % source) from None
+        raise ConfigError(f"{source}: not a proxy URL; use http://host:port") from None
     if parts.scheme != "http" or not host:
-        raise ConfigError("%s: a proxy of the kind %r is not supported; use http://host:port" % (source, parts.scheme + "://"))
+        raise ConfigError(
+            "{}: a proxy of the kind {!r} is not supported; use http://host:port".format(
+                source, parts.scheme + "://"
+            )
+        )
     username = None if parts.username is None else unquote(parts.username)
     return Proxy(host, port or 80, username, unquote(parts.password or ""))
 
@@ -100,7 +109,9 @@ def _matches(entry: str, host: str, address: Optional[IPAddress], port: int) -> 
         except ValueError:
             return False
     name = entry
-    if entry.startswith("[") or entry.count(":") == 1:         # [::1]:443, host:443, [::1]; a bare IPv6 address has no port
+    if (
+        entry.startswith("[") or entry.count(":") == 1
+    ):  # [::1]:443, host:443, [::1]; a bare IPv6 address has no port
         name, _, wanted = entry.rpartition(":") if not entry.endswith("]") else (entry, "", "")
         if wanted and wanted != str(port):
             return False
@@ -120,15 +131,15 @@ def _address(host: str) -> Optional[IPAddress]:
 
 def connect_request(host: str, port: int, proxy: Proxy) -> bytes:
     """The CONNECT request (RFC 9110 section 9.3.6) that asks ``proxy`` for a tunnel to ``host``:``port``."""
-    target = "[%s]:%d" % (host, port) if ":" in host else "%s:%d" % (host, port)
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = {"Host": target, **proxy.authorization()}
-    lines = ["CONNECT %s HTTP/1.1" % target] + ["%s: %s" % header for header in headers.items()]
+    lines = [f"CONNECT {target} HTTP/1.1"] + ["{}: {}".format(*header) for header in headers.items()]
     return "\r\n".join(lines + ["", ""]).encode("ascii")
 
 
 def refusal(status: int, reason: str, proxy: Proxy) -> str:
     """Says in one sentence that the proxy did not open the tunnel, and what to do about it."""
-    text = "the proxy %s:%d refused the tunnel: %d %s" % (proxy.host, proxy.port, status, reason)
+    text = f"the proxy {proxy.host}:{proxy.port} refused the tunnel: {status} {reason}"
     if status == 407:
         text += "; it wants a user name and a password: write http://user:password@host:port"
     return text

@@ -3,6 +3,7 @@
 Writing a head (URL, proxy, TLS context, credentials, a check of every character) takes as long as converting a short request, and the
 next one has the same.
 """
+
 from __future__ import annotations
 
 import base64
@@ -21,7 +22,9 @@ _PORTS = {"https": 443, "http": 80, "http+unix": 0}
 _UNSUPPORTED = ("body_producer", "expect_100_continue", "network_interface", "prepare_curl_callback")
 _NOT_IN_HEAD = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_IN_TARGET = re.compile(r"[\x00-\x20\x7f]")
-BAD_HEADER = "a line break, a control character or a character outside of latin-1 in a request header or in the URL"
+BAD_HEADER = (
+    "a line break, a control character or a character outside of latin-1 in a request header or in the URL"
+)
 
 
 class Prepared(NamedTuple):
@@ -60,11 +63,13 @@ class Preparation:
             if name not in headers:
                 headers[name] = value
         path = (url.path or "/") + ("?" + url.query if url.query else "")
-        if route.proxy is not None and route.tls is None:       # RFC 9112 section 3.2.2: a proxy gets the absolute form
-            path = "http://%s%s" % (url.netloc.rpartition("@")[2], path)
+        if (
+            route.proxy is not None and route.tls is None
+        ):  # RFC 9112 section 3.2.2: a proxy gets the absolute form
+            path = "http://{}{}".format(url.netloc.rpartition("@")[2], path)
             headers.update(route.proxy.authorization())
-        lines = ["%s %s HTTP/1.1" % (request.method, path)]
-        lines += ["%s: %s" % header for header in headers.get_all() if header[0] != "Content-Length"]
+        lines = [f"{request.method} {path} HTTP/1.1"]
+        lines += ["{}: {}".format(*header) for header in headers.get_all() if header[0] != "Content-Length"]
         return Prepared(route, request.method, request.connect_timeout, _encode(lines))
 
     def _route(self, request: HTTPRequest, url: SplitResult) -> Route:
@@ -74,7 +79,12 @@ class Preparation:
         tls = self._tls_context(request) if url.scheme == "https" else None
         proxy = None
         if getattr(request, "proxy_host", None):
-            proxy = Proxy(str(request.proxy_host), request.proxy_port or 80, request.proxy_username, request.proxy_password or "")
+            proxy = Proxy(
+                str(request.proxy_host),
+                request.proxy_port or 80,
+                request.proxy_username,
+                request.proxy_password or "",
+            )
         return Route(url.scheme, host, url.port or _PORTS[url.scheme], tls=tls, proxy=proxy)
 
     def _tls_context(self, request: HTTPRequest) -> ssl.SSLContext:
@@ -86,9 +96,13 @@ class Preparation:
         return self._contexts[key]
 
 
-def _new_context(validate: bool, ca_file: Optional[str], cert: Optional[str], key: Optional[str]) -> ssl.SSLContext:
+def _new_context(
+    validate: bool, ca_file: Optional[str], cert: Optional[str], key: Optional[str]
+) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=ca_file)    # without a file: the system's, or SSL_CERT_FILE and SSL_CERT_DIR
+        context = ssl.create_default_context(
+            cafile=ca_file
+        )  # without a file: the system's, or SSL_CERT_FILE and SSL_CERT_DIR
         if not validate:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -96,13 +110,13 @@ def _new_context(validate: bool, ca_file: Optional[str], cert: Optional[str], ke
             context.load_cert_chain(cert, key)
     except OSError as error:
         names = ", ".join(name for name in (ca_file, cert, key) if name)
-        raise ValueError("cannot use the certificate files (%s): %s" % (names, error)) from None
+        raise ValueError(f"cannot use the certificate files ({names}): {error}") from None
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 def _split(url: str) -> SplitResult:
-    if _NOT_IN_TARGET.search(url):                              # urlsplit would just remove line breaks
+    if _NOT_IN_TARGET.search(url):  # urlsplit would just remove line breaks
         raise ValueError("a blank or control character in the URL")
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.netloc:
@@ -116,18 +130,23 @@ def _encode(lines: List[str]) -> bytes:
             return "\r\n".join(lines + [""]).encode("latin-1")
     except UnicodeEncodeError:
         pass
-    raise ValueError(BAD_HEADER)                                # without the culprit: it may be the key
+    raise ValueError(BAD_HEADER)  # without the culprit: it may be the key
 
 
 def _implied_headers(request: HTTPRequest, url: SplitResult, route: Route) -> List[Tuple[str, str]]:
-    headers = [("Host", "localhost" if route.unix_path else url.netloc.rpartition("@")[2].encode("idna").decode("ascii")),
-               ("Accept-Encoding", "gzip" if request.decompress_response else "identity")]
+    headers = [
+        (
+            "Host",
+            "localhost" if route.unix_path else url.netloc.rpartition("@")[2].encode("idna").decode("ascii"),
+        ),
+        ("Accept-Encoding", "gzip" if request.decompress_response else "identity"),
+    ]
     if request.user_agent:
         headers.append(("User-Agent", request.user_agent))
     username, password = request.auth_username, request.auth_password
     if url.username is not None and not route.unix_path:
         username, password = unquote(url.username), unquote(url.password or "")
     if username:
-        pair = ("%s:%s" % (username, password or "")).encode("utf-8")
+        pair = ("{}:{}".format(username, password or "")).encode("utf-8")
         headers.append(("Authorization", "Basic " + base64.b64encode(pair).decode("ascii")))
     return headers

@@ -6,6 +6,7 @@ limits on silence instead of one on the whole, a refusal's body, an end from out
 connection for each request and knows no proxies, and with ``curl`` (with ``stock`` before Tornado 6.6, too) a client that reads slowly does
 not slow its provider down.  Neither has a way to end a request, so that this takes a look at their insides (Tornado 6.5 and 6.6).
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -21,12 +22,12 @@ from tornado.ioloop import IOLoop
 from tornado.simple_httpclient import SimpleAsyncHTTPClient, _HTTPConnection
 
 from ..errors import ConfigError
-from .connection import EndOfInterest, OnData, Stop, TransportError, silence
+from .connection import CancelToken, OnData, StopReading, TransportError, silence
 from .parser import Head
 from .pool import MAX_ERROR_BODY, Answer, OnHead, Stats
 
-MOST = {"stock": 10_000, "curl": 500}            # requests at once; curl makes so many handles in advance
-UNLIMITED = 1 << 50                              # bytes; Turn has the limit
+MOST = {"stock": 10_000, "curl": 500}  # requests at once; curl makes so many handles in advance
+UNLIMITED = 1 << 50  # bytes; Turn has the limit
 
 
 class TornadoClient:
@@ -49,12 +50,12 @@ class TornadoClient:
             exchange.close()
         if not self._closed:
             self._closed = True
-            IOLoop.current().add_callback(self._client.close)   # after what it has to do just now
+            IOLoop.current().add_callback(self._client.close)  # after what it has to do just now
 
     def prepare(self, request: HTTPRequest) -> HTTPRequest:
         """What :meth:`send` needs. :raises TransportError: this client cannot do it"""
         if request.url.startswith("http+unix:"):
-            raise TransportError("connect", "http_client: %s knows no Unix sockets; use pooled" % self._kind)
+            raise TransportError("connect", f"http_client: {self._kind} knows no Unix sockets; use pooled")
         if request.proxy_host and self._kind == "stock":
             raise TransportError("connect", "http_client: stock knows no proxies; use pooled or curl")
         request.request_timeout, request.follow_redirects = 0.0, False
@@ -63,14 +64,27 @@ class TornadoClient:
     async def preconnect(self, prepared: HTTPRequest) -> None:
         """Not with these clients."""
 
-    async def send(self, prepared: HTTPRequest, body: bytes, on_sent: Callable[[], None], on_head: OnHead, on_data: OnData,
-                   stop: Stop) -> Answer:
+    async def send(
+        self,
+        prepared: HTTPRequest,
+        body: bytes,
+        on_sent: Callable[[], None],
+        on_head: OnHead,
+        on_data: OnData,
+        stop: CancelToken,
+    ) -> Answer:
         """As :meth:`rproxy.upstream.pool.PooledHTTPClient.send`."""
         exchange = _Exchange(self._limits, on_head, on_data)
         request = copy.copy(prepared)
-        request.body, request.header_callback, request.streaming_callback = body, exchange.header, exchange.data
+        request.body, request.header_callback, request.streaming_callback = (
+            body,
+            exchange.header,
+            exchange.data,
+        )
         if self._kind == "curl":
-            request.prepare_curl_callback = partial(exchange.tune, self._client, request.proxy_host is not None)
+            request.prepare_curl_callback = partial(
+                exchange.tune, self._client, request.proxy_host is not None
+            )
         else:
             setattr(request, "exchange", exchange)  # noqa: B010
         del body
@@ -91,7 +105,7 @@ class TornadoClient:
     def _begin(self, request: HTTPRequest, exchange: _Exchange) -> None:
         try:
             self._client.fetch(request, raise_error=False).add_done_callback(exchange.fetched)
-        except (HTTPInputError, ValueError, RuntimeError):      # without its text, which may show the key
+        except (HTTPInputError, ValueError, RuntimeError):  # without its text, which may show the key
             raise TransportError("connect", "this request cannot be sent") from None
 
 
@@ -100,15 +114,15 @@ class _Exchange:
 
     def __init__(self, limits: Any, on_head: OnHead, on_data: OnData) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.connection: Optional[_HTTPConnection] = None       # of stock
-        self._abort: Callable[[], None] = lambda: None          # of curl
+        self.connection: Optional[_HTTPConnection] = None  # of stock
+        self._abort: Callable[[], None] = lambda: None  # of curl
         self._first_byte_timeout, self._idle_timeout = limits
         self._on_head, self._on_data = on_head, on_data
-        self._head: Optional[Head] = None        # complete
-        self._line = Head("", 599, "", [])       # the status line
+        self._head: Optional[Head] = None  # complete
+        self._line = Head("", 599, "", [])  # the status line
         self._headers = HTTPHeaders()
         self._body = bytearray()
-        self._early: List[bytes] = []            # curl may have data before it has told the head
+        self._early: List[bytes] = []  # curl may have data before it has told the head
         self._last = time.monotonic()
         self._timer: Optional[asyncio.TimerHandle] = None
         self._look()
@@ -119,10 +133,10 @@ class _Exchange:
         """The handle of curl for this request is ready."""
         pycurl, info = import_module("pycurl"), curl.info
         if not proxied:
-            curl.setopt(pycurl.NOPROXY, "*")     # rproxy has looked at the environment
+            curl.setopt(pycurl.NOPROXY, "*")  # rproxy has looked at the environment
 
         def abort() -> None:
-            if curl.info is info:                # otherwise it is done, and the handle may serve another request
+            if curl.info is info:  # otherwise it is done, and the handle may serve another request
                 client._finish(curl, pycurl.E_ABORTED_BY_CALLBACK, "ended")
                 client._process_queue()
 
@@ -158,24 +172,35 @@ class _Exchange:
         elif 200 <= self._head.status < 300:
             return self._guarded(lambda: self._on_data(data))
         else:
-            self._body += data[:MAX_ERROR_BODY - len(self._body)]
+            self._body += data[: MAX_ERROR_BODY - len(self._body)]
         return None
 
     def fetched(self, done: asyncio.Future[HTTPResponse]) -> None:
         if done.cancelled() or done.exception() is not None:
-            return self.end(TransportError("connect", "the HTTP client failed: %s" % (done.exception() if not done.cancelled() else "")))
+            return self.end(
+                TransportError(
+                    "connect",
+                    "the HTTP client failed: %s" % (done.exception() if not done.cancelled() else ""),
+                )
+            )
         error = done.result().error if done.result().code == 599 else None
         if error is None or self._head is not None and not 200 <= self._head.status < 300:
             return self.end()
-        kind = "timeout" if "timeout" in type(error).__name__.lower() else "connect" if self._head is None else "reset"
+        kind = (
+            "timeout"
+            if "timeout" in type(error).__name__.lower()
+            else "connect"
+            if self._head is None
+            else "reset"
+        )
         self.end(TransportError(kind, str(error), self._head is not None, error))
 
     def _guarded(self, call: Callable[[], Optional[Awaitable[None]]]) -> Optional[Awaitable[None]]:
         try:
             return call()
-        except EndOfInterest:
+        except StopReading:
             self.end()
-        except Exception as error:               # it belongs to the caller of send()
+        except Exception as error:  # it belongs to the caller of send()
             self.end(error)
         return None
 
@@ -234,5 +259,7 @@ def _new_client(kind: str) -> AsyncHTTPClient:
     try:
         from tornado.curl_httpclient import CurlAsyncHTTPClient
     except ImportError as error:
-        raise ConfigError("server.http_client: curl needs the package pycurl: pip install 'rproxy-responses[curl]' (%s)" % error) from None
+        raise ConfigError(
+            f"server.http_client: curl needs the package pycurl: pip install 'rproxy-responses[curl]' ({error})"
+        ) from None
     return CurlAsyncHTTPClient(force_instance=True, max_clients=MOST[kind], max_body_size=UNLIMITED)

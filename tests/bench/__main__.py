@@ -3,6 +3,7 @@
 In each round every server is started anew, and each scenario visits them in turn, so that whatever else the machine does hits all alike.
 The figures are medians over the rounds; compare rows, for the absolute values belong to the machine.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,13 +19,13 @@ import limits
 from scenarios import SCENARIOS, Bench, Figures
 from variants import DIRECT, LITELLM, OURS, PEERS, PROJECT, RIVALS, Variant, launch, obstacle
 
-Row = Tuple[str, bool]            # name of the variant, TLS to the provider
+Row = Tuple[str, bool]  # name of the variant, TLS to the provider
 Samples = Dict[Row, Dict[str, List[float]]]
 TLS_SERVERS = ("rproxy", "naive")
 NAMES = [variant.name for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]]
 MARKS = ("<!-- scripts/bench -->\n", "<!-- end -->\n")
 
-COLUMNS = (                       # figure, heading, format
+COLUMNS = (  # figure, heading, format
     ("live", "live, µs CPU a delta", "%.0f"),
     ("burst", "burst, µs CPU a delta", "%.1f"),
     ("rate", "burst, deltas/s", "%.0f"),
@@ -35,15 +36,31 @@ COLUMNS = (                       # figure, heading, format
     ("quiet", "KB a quiet stream", "%.0f"),
     ("start", "start, s", "%.2f"),
 )
-RATIOS: Tuple[Tuple[str, str, str, str, str, Optional[float]], ...] = (      # text, figure, row, row to compare with, how, target
+RATIOS: Tuple[
+    Tuple[str, str, str, str, str, Optional[float]], ...
+] = (  # text, figure, row, row to compare with, how, target
     ("live: of nginx' relay", "live", "rproxy, SSE", "nginx proxy_pass (bytes)", "/", 2.3),
     ("live: of the naive translator", "live", "rproxy, SSE", "naive Tornado translator", "/", 0.4),
     ("live: WebSocket, of SSE", "live", "rproxy, WebSocket", "rproxy, SSE", "/", 1.6),
     ("burst: of the naive translator", "burst", "rproxy, SSE", "naive Tornado translator", "/", 0.35),
     ("first delta: over direct, p50, ms", "first50", "rproxy, SSE", "no proxy", "-", 1.0),
     ("first delta: over direct, p99, ms", "first99", "rproxy, SSE", "no proxy", "-", 4.0),
-    ("TLS, first delta: of the naive translator", "first50", "rproxy, SSE, TLS", "naive Tornado translator, TLS", "/", 0.3),
-    ("TLS, CPU a turn: of the naive translator", "turn", "rproxy, SSE, TLS", "naive Tornado translator, TLS", "/", None),
+    (
+        "TLS, first delta: of the naive translator",
+        "first50",
+        "rproxy, SSE, TLS",
+        "naive Tornado translator, TLS",
+        "/",
+        0.3,
+    ),
+    (
+        "TLS, CPU a turn: of the naive translator",
+        "turn",
+        "rproxy, SSE, TLS",
+        "naive Tornado translator, TLS",
+        "/",
+        None,
+    ),
 )
 
 
@@ -63,13 +80,20 @@ def measure(scenario: str, benches: List[Bench], samples: Samples, seconds: floa
         try:
             figures = run(bench, seconds)
         except RuntimeError as error:
-            bench.errors.append("%s, %s: %s" % (bench.variant.name, scenario, error))
+            bench.errors.append(f"{bench.variant.name}, {scenario}: {error}")
         for name, value in figures.items():
             samples.setdefault((bench.variant.name, secure), {}).setdefault(name, []).append(value)
 
 
-def play(variants: List[Variant], providers: List[lab.Provider], folder: Path, names: List[str], smoke: bool, samples: Samples,
-         errors: List[str]) -> None:
+def play(
+    variants: List[Variant],
+    providers: List[lab.Provider],
+    folder: Path,
+    names: List[str],
+    smoke: bool,
+    samples: Samples,
+    errors: List[str],
+) -> None:
     """One round."""
     running: Dict[Tuple[str, int], lab.Process] = {}
     benches: List[Bench] = []
@@ -101,25 +125,42 @@ def play(variants: List[Variant], providers: List[lab.Provider], folder: Path, n
 
 def table(samples: Samples, rounds: int) -> str:
     """The figures as Markdown, with their ratios."""
-    middle = {(name + ", TLS" if tls else name): {figure: statistics.median(values) for figure, values in figures.items()}
-              for (name, tls), figures in samples.items()}
-    lines = ["Measured on: %s. Medians of %d rounds." % (lab.machine(), rounds), "",
-             "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    middle = {
+        (name + ", TLS" if tls else name): {
+            figure: statistics.median(values) for figure, values in figures.items()
+        }
+        for (name, tls), figures in samples.items()
+    }
+    lines = [
+        f"Measured on: {lab.machine()}. Medians of {rounds} rounds.",
+        "",
+        "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
     for name, figures in sorted(middle.items(), key=lambda row: NAMES.index(row[0].replace(", TLS", ""))):
         cells = (shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)
-        lines.append("| %s | %s |" % (name, " | ".join(cells)))
+        lines.append("| {} | {} |".format(name, " | ".join(cells)))
     lines += ["", "| ratio or difference | here | target |", "|---|---|---|"]
     for text, figure, mine, other, how, target in RATIOS:
         try:
             a, b = middle[mine][figure], middle[other][figure]
         except KeyError:
             continue
-        lines.append("| %s | %.2f | %s |" % (text, a / b if how == "/" else a - b, "" if target is None else "at most %g" % target))
-    peers = [middle[variant.name]["rate"] for variant in [*PEERS, LITELLM]
-             if "Rust" not in variant.name and "rate" in middle.get(variant.name, {})]
+        lines.append(
+            "| {} | {:.2f} | {} |".format(
+                text, a / b if how == "/" else a - b, "" if target is None else f"at most {target:g}"
+            )
+        )
+    peers = [
+        middle[variant.name]["rate"]
+        for variant in [*PEERS, LITELLM]
+        if "Rust" not in variant.name and "rate" in middle.get(variant.name, {})
+    ]
     if peers:
-        lines.append("| deltas/s at saturation: of the best peer in Python | %.1f | at least 2 |"
-                     % (middle["rproxy, SSE"]["rate"] / max(peers)))
+        lines.append(
+            "| deltas/s at saturation: of the best peer in Python | %.1f | at least 2 |"
+            % (middle["rproxy, SSE"]["rate"] / max(peers))
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -128,29 +169,53 @@ def put_into_readme(text: str) -> None:
     file = PROJECT / "README.md"
     before, after = MARKS
     pattern = re.compile(re.escape(before) + ".*?" + re.escape(after), re.S)
-    file.write_text(pattern.sub(lambda _: before + text + after, file.read_text(encoding="utf-8")), encoding="utf-8")
+    file.write_text(
+        pattern.sub(lambda _: before + text + after, file.read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 def choose(args: argparse.Namespace) -> List[Variant]:
     """The variants that can run here."""
-    wanted = [DIRECT, *OURS, *RIVALS, *([] if args.no_peers or args.smoke else PEERS), *([LITELLM] if args.litellm else [])]
+    wanted = [
+        DIRECT,
+        *OURS,
+        *RIVALS,
+        *([] if args.no_peers or args.smoke else PEERS),
+        *([LITELLM] if args.litellm else []),
+    ]
     able = []
     for variant in wanted:
         reason = obstacle(variant)
         if reason is None:
             able.append(variant)
         else:
-            say("left out: %s: %s" % (variant.name, reason))
+            say(f"left out: {variant.name}: {reason}")
     return able
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Compare rproxy with other proxies on this machine.")
-    parser.add_argument("--smoke", action="store_true", help="every variant and scenario for a moment: does it work? No time counts")
-    parser.add_argument("--limits", action="store_true", help="instead: many streams, long answers, clients that leave or do not read")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Compare rproxy with other proxies on this machine."
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="every variant and scenario for a moment: does it work? No time counts",
+    )
+    parser.add_argument(
+        "--limits",
+        action="store_true",
+        help="instead: many streams, long answers, clients that leave or do not read",
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="scenarios, such as live,burst; default: all (%s)" % ",".join(SCENARIOS))
-    parser.add_argument("--no-peers", action="store_true", help="without the packages that pip would have to install")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="scenarios, such as live,burst; default: all ({})".format(",".join(SCENARIOS)),
+    )
+    parser.add_argument(
+        "--no-peers", action="store_true", help="without the packages that pip would have to install"
+    )
     parser.add_argument("--litellm", action="store_true", help="with litellm[proxy], which is large")
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
     args = parser.parse_args(argv)
@@ -167,7 +232,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             samples: Samples = {}
             rounds = 1 if args.smoke else args.rounds
             for number in range(rounds):
-                say("round %d of %d" % (number + 1, rounds))
+                say(f"round {number + 1} of {rounds}")
                 play(variants, providers, folder, names, args.smoke, samples, errors)
         finally:
             for provider in providers:

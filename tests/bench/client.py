@@ -6,6 +6,7 @@ begin; ``expect``: deltas a turn must have, or -1; ``hold``: print ``ready`` whe
 
 The result: ``turns``, ``deltas``, ``seconds``, ``first`` (milliseconds from request to first delta, sorted), ``errors`` (text -> count).
 """
+
 from __future__ import annotations
 
 import base64
@@ -27,7 +28,7 @@ class Form(NamedTuple):
 
     delta: bytes
     end: bytes
-    framed: bool                  # the body ends with the last chunk of HTTP
+    framed: bool  # the body ends with the last chunk of HTTP
 
 
 FORMS = {
@@ -37,8 +38,8 @@ FORMS = {
     "chat": Form(b'"delta":{"content":" ', b"[DONE]", True),
 }
 FAILED = (b'response.failed"', b'response.incomplete"', b'"type":"error"')
-LONGEST = 40                      # no mark is longer
-STALLED = 20.0                    # seconds without any byte
+LONGEST = 40  # no mark is longer
+STALLED = 20.0  # seconds without any byte
 
 
 def masked(payload: bytes) -> bytes:
@@ -65,13 +66,15 @@ class Worker:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if options["form"] == "ws":
             key = base64.b64encode(os.urandom(16))
-            sock.sendall(b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %b\r\n"
-                         b"Sec-WebSocket-Version: 13\r\n\r\n" % (options["path"].encode(), options["port"], key))
+            sock.sendall(
+                b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %b\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n" % (options["path"].encode(), options["port"], key)
+            )
             head = b""
             while b"\r\n\r\n" not in head:
                 head += sock.recv(1)
             if b" 101 " not in head:
-                raise OSError("no WebSocket: %r" % head[:60])
+                raise OSError(f"no WebSocket: {head[:60]!r}")
         self.load.selector.register(sock, selectors.EVENT_READ, self)
 
     def start(self) -> None:
@@ -103,7 +106,7 @@ class Worker:
             return self.finish(gone=True) if self.ended else self.fail("closed early")
         if not self.answered:
             if not data.startswith(b"HTTP/1.1 200") and not data.startswith(b"HTTP/1.0 200"):
-                return self.fail("answer %r" % data[:60].split(b"\r\n")[0])
+                return self.fail("answer {!r}".format(data[:60].split(b"\r\n")[0]))
             self.answered = True
         self.look(data)
 
@@ -154,8 +157,17 @@ class Worker:
 
 class Load:
     def __init__(self, options: Json) -> None:
-        self.options: Json = {"path": "/v1/responses", "form": "sse", "workers": 1, "seconds": 0.0, "spread": 0.0, "expect": -1,
-                              "hold": False, "pad": 0, **options}
+        self.options: Json = {
+            "path": "/v1/responses",
+            "form": "sse",
+            "workers": 1,
+            "seconds": 0.0,
+            "spread": 0.0,
+            "expect": -1,
+            "hold": False,
+            "pad": 0,
+            **options,
+        }
         self.form = FORMS[self.options["form"]]
         self.selector = selectors.DefaultSelector()
         self.request = self.make_request()
@@ -173,8 +185,10 @@ class Load:
         if form == "ws":
             return masked(json.dumps({"type": "response.create", **body}).encode())
         payload = json.dumps({**body, "stream": form != "json"}).encode()
-        return b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            options["path"].encode(), options["port"], len(payload), payload)
+        return (
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (options["path"].encode(), options["port"], len(payload), payload)
+        )
 
     def run(self) -> Json:
         began = time.monotonic()
@@ -208,8 +222,13 @@ class Load:
         return self.result(began)
 
     def result(self, began: float) -> Json:
-        return {"turns": self.turns, "deltas": self.deltas, "seconds": time.monotonic() - began, "first": sorted(self.first),
-                "errors": self.errors}
+        return {
+            "turns": self.turns,
+            "deltas": self.deltas,
+            "seconds": time.monotonic() - began,
+            "first": sorted(self.first),
+            "errors": self.errors,
+        }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """``scripts/bench --limits``: what a proxy must bear, each once; a line says what came out and what was demanded."""
+
 from __future__ import annotations
 
 import json
@@ -21,7 +22,10 @@ def leaving(bench: Bench) -> Outcome:
         busy = bench.provider.stats()["open"]
     time.sleep(1.0)
     left = bench.provider.stats()["open"]
-    return "500 clients left: %d connections to the provider before, %d 1 s later" % (busy, left), busy >= 500 and left == 0
+    return (
+        f"500 clients left: {busy} connections to the provider before, {left} 1 s later",
+        busy >= 500 and left == 0,
+    )
 
 
 def flat(bench: Bench) -> Outcome:
@@ -30,7 +34,7 @@ def flat(bench: Bench) -> Outcome:
     for deltas, turns in ((100, 300), (1000, 30), (10_000, 3), (200_000, 1)):
         cpu, sent = 0.0, 0
         for _ in range(turns // 10 + 1):
-            result, cost = bench.load(model="bench-n%d" % deltas, expect=deltas, workers=min(turns, 10))
+            result, cost = bench.load(model=f"bench-n{deltas}", expect=deltas, workers=min(turns, 10))
             cpu, sent = cpu + cost, sent + result["deltas"]
         costs.append((deltas, cpu / sent * 1e6))
     told = ", ".join("%d: %.1f" % cost for cost in costs)
@@ -41,7 +45,10 @@ def many(bench: Bench) -> Outcome:
     """2000 live streams at once; every delta must arrive."""
     result, cpu = bench.load(model="bench-n30-r5", expect=30, workers=2000, spread=4.0)
     text = "2000 live streams: %d deltas of 60000, %d errors, %.0f %% of a core" % (
-        result["deltas"], sum(result["errors"].values()), cpu / result["seconds"] * 100)
+        result["deltas"],
+        sum(result["errors"].values()),
+        cpu / result["seconds"] * 100,
+    )
     return text, result["deltas"] == 60_000 and not result["errors"]
 
 
@@ -52,8 +59,10 @@ def slow_reader(bench: Bench) -> Outcome:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.connect(("127.0.0.1", bench.process.port))
-        sock.sendall(b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            bench.variant.path.encode(), len(body), body))
+        sock.sendall(
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (bench.variant.path.encode(), len(body), body)
+        )
         time.sleep(3.0)
         grown = bench.process.rss() - before
         size, began, tail = 0, time.monotonic(), b""
@@ -64,7 +73,7 @@ def slow_reader(bench: Bench) -> Outcome:
                 break
             size += len(data)
             tail = (tail + data)[-8:]
-    text = "a reader that pauses: %+.0f MB meanwhile; then %.0f MB in %.1f s" % (grown, size / 1e6, time.monotonic() - began)
+    text = f"a reader that pauses: {grown:+.0f} MB meanwhile; then {size / 1e6:.0f} MB in {time.monotonic() - began:.1f} s"
     return text, grown < 16 and size > 90e6
 
 

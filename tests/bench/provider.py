@@ -13,6 +13,7 @@ the script, letters with numbers behind ``bench``::
 
 Without ``"stream": true`` the answer is one JSON document.  ``GET /stats``: connections that are open, deltas sent.
 """
+
 from __future__ import annotations
 
 import heapq
@@ -24,15 +25,17 @@ import socket
 import ssl
 import sys
 import time
-from functools import lru_cache
+from functools import cache
 from typing import Dict, List, Tuple
 
-BLOCK = 100                                   # deltas of a burst in one piece of bytes, which is sent again and again
+BLOCK = 100  # deltas of a burst in one piece of bytes, which is sent again and again
 MODEL = re.compile(rb'"model": ?"(bench[^"]*)"')
 LENGTH = re.compile(rb"content-length: *(\d+)", re.I)
 STREAM = re.compile(rb'"stream": ?true')
-CHUNK = ('{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"bench",'
-         '"choices":[{"index":0,"delta":%s,"finish_reason":%s}]%s}')
+CHUNK = (
+    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"bench",'
+    '"choices":[{"index":0,"delta":%s,"finish_reason":%s}]%s}'
+)
 USAGE = '{"prompt_tokens":10,"completion_tokens":10,"total_tokens":20}'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
 
@@ -52,17 +55,23 @@ def text(size: int) -> str:
     return (" word" * (size // 5 + 1))[:size]
 
 
-@lru_cache(maxsize=None)
+@cache
 def deltas(model: str) -> Tuple[Tuple[bytes, int], ...]:
     """The frames of the deltas, in runs of the same one: (frame, how often)."""
     plan = script(model)
     said = text(plan["s"])
     calls = plan["t"]
     first = '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"look","arguments":"{\\"a\\":\\""}}]}'
-    runs = [(frame('{"reasoning_content":"%s"}' % said), plan["k"]), (frame('{"content":"%s"}' % said), plan["n"] - plan["k"] - calls)]
+    runs = [
+        (frame(f'{{"reasoning_content":"{said}"}}'), plan["k"]),
+        (frame(f'{{"content":"{said}"}}'), plan["n"] - plan["k"] - calls),
+    ]
     if calls:
-        runs += [(frame(first), 1), (frame('{"tool_calls":[{"index":0,"function":{"arguments":"%s"}}]}' % said), calls - 2),
-                 (frame('{"tool_calls":[{"index":0,"function":{"arguments":"\\"}"}}]}'), 1)]
+        runs += [
+            (frame(first), 1),
+            (frame(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"{said}"}}}}]}}'), calls - 2),
+            (frame('{"tool_calls":[{"index":0,"function":{"arguments":"\\"}"}}]}'), 1),
+        ]
     return tuple(run for run in runs if run[1] > 0)
 
 
@@ -75,8 +84,12 @@ def ending(model: str) -> bytes:
 def document(model: str) -> bytes:
     """The whole answer to a request without stream."""
     plan = script(model)
-    body = ('{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"bench","choices":[{"index":0,"message":'
-            '{"role":"assistant","content":"%s"},"finish_reason":"stop"}],"usage":%s}' % (text(plan["s"] * plan["n"]), USAGE)).encode()
+    body = (
+        '{{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"bench","choices":[{{"index":0,"message":'
+        '{{"role":"assistant","content":"{}"}},"finish_reason":"stop"}}],"usage":{}}}'.format(
+            text(plan["s"] * plan["n"]), USAGE
+        )
+    ).encode()
     return HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -86,11 +99,11 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.inbox = b""
-        self.outbox: List[memoryview] = []    # last one first
+        self.outbox: List[memoryview] = []  # last one first
         self.live: List[Tuple[bytes, int]] = []
         self.interval = 0.0
         self.model = ""
-        self.silent = self.closed = False
+        self.is_empty = self.closed = False
 
 
 class Server:
@@ -132,7 +145,7 @@ class Server:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            if self.context is not None:          # the first recv shakes hands
+            if self.context is not None:  # the first recv shakes hands
                 sock = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             self.open += 1
             self.selector.register(sock, selectors.EVENT_READ, Peer(sock))
@@ -165,14 +178,20 @@ class Server:
     def answer(self, peer: Peer, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET"):
             stats = json.dumps({"open": self.open - 1, "deltas": self.sent}).encode()
-            return self.send(peer, [HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n%b" % (len(stats), stats)])
+            return self.send(
+                peer, [HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n%b" % (len(stats), stats)]
+            )
         found = MODEL.search(body)
         model = peer.model = found[1].decode() if found else "bench-n1"
         plan = script(model)
         if not STREAM.search(body):
             return self.send(peer, [document(model)])
-        opening = HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n" + frame('{"role":"assistant","content":""}')
-        peer.silent = bool(plan["q"])
+        opening = (
+            HEAD % b"text/event-stream"
+            + b"Transfer-Encoding: chunked\r\n\r\n"
+            + frame('{"role":"assistant","content":""}')
+        )
+        peer.is_empty = bool(plan["q"])
         if plan["r"] or plan["w"]:
             peer.live, peer.interval = list(deltas(model)), 1 / (plan["r"] or 1000)
             self.send(peer, [opening])
@@ -191,7 +210,7 @@ class Server:
             peer.live[:1] = [(piece, count - 1)] if count > 1 else []
             self.sent += 1
             self.send(peer, [piece])
-        elif not peer.silent:
+        elif not peer.is_empty:
             return self.send(peer, [ending(peer.model)])
         heapq.heappush(self.timers, (due + peer.interval, next(self.numbers), peer))
 

@@ -3,6 +3,7 @@
 ``relay`` passes bytes on, ``naive`` translates them to Responses events the obvious way: Tornado's own client, each delta parsed, written
 as an event and flushed by itself.  Neither does more than the comparison needs.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -27,9 +28,18 @@ class Handler(tornado.web.RequestHandler):
         self.request.connection.stream.set_nodelay(True)
         self.set_header("Content-Type", "text/event-stream")
         client = tornado.httpclient.AsyncHTTPClient()
-        answer = asyncio.ensure_future(client.fetch(self.url, method="POST", body=json.dumps(request), request_timeout=0,
-                                                    headers={"Content-Type": "application/json"}, ca_certs=self.ca_file,
-                                                    decompress_response=False, streaming_callback=queue.put_nowait))
+        answer = asyncio.ensure_future(
+            client.fetch(
+                self.url,
+                method="POST",
+                body=json.dumps(request),
+                request_timeout=0,
+                headers={"Content-Type": "application/json"},
+                ca_certs=self.ca_file,
+                decompress_response=False,
+                streaming_callback=queue.put_nowait,
+            )
+        )
         answer.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while True:
@@ -59,9 +69,20 @@ class Naive(Handler):
         asked = json.loads(self.request.body)
         self.number, self.rest, self.text = 0, b"", ""
         await self.event("response.created", response={"id": "resp_1", "status": "in_progress"})
-        await self.ask({"model": asked["model"], "stream": True, "messages": [{"role": "user", "content": asked["input"]}]})
-        await self.event("response.output_text.done", item_id="msg_1", output_index=0, content_index=0, text=self.text)
-        await self.event("response.completed", response={"id": "resp_1", "status": "completed", "output": [{"text": self.text}]})
+        await self.ask(
+            {
+                "model": asked["model"],
+                "stream": True,
+                "messages": [{"role": "user", "content": asked["input"]}],
+            }
+        )
+        await self.event(
+            "response.output_text.done", item_id="msg_1", output_index=0, content_index=0, text=self.text
+        )
+        await self.event(
+            "response.completed",
+            response={"id": "resp_1", "status": "completed", "output": [{"text": self.text}]},
+        )
 
     async def piece(self, data: bytes) -> None:
         *events, self.rest = (self.rest + data).split(b"\n\n")
@@ -73,13 +94,19 @@ class Naive(Handler):
                 content = choice["delta"].get("content")
                 if content:
                     self.text += content
-                    await self.event("response.output_text.delta", item_id="msg_1", output_index=0, content_index=0, delta=content,
-                                     logprobs=[])
+                    await self.event(
+                        "response.output_text.delta",
+                        item_id="msg_1",
+                        output_index=0,
+                        content_index=0,
+                        delta=content,
+                        logprobs=[],
+                    )
 
     async def event(self, kind: str, **fields: Any) -> None:
         body = json.dumps({"type": kind, "sequence_number": self.number, **fields})
         self.number += 1
-        self.write("event: %s\ndata: %s\n\n" % (kind, body))
+        self.write(f"event: {kind}\ndata: {body}\n\n")
         await self.flush()
 
 
@@ -87,7 +114,9 @@ async def main(kind: str, port: int, url: str, ca_file: Optional[str]) -> None:
     Handler.url, Handler.ca_file = url + "/chat/completions", ca_file
     tornado.httpclient.AsyncHTTPClient.configure(None, max_clients=100_000, max_body_size=1 << 40)
     handlers = [(r"/v1/.*", {"naive": Naive, "relay": Relay}[kind])]
-    tornado.web.Application(handlers, log_function=lambda handler: None).listen(port, "127.0.0.1", backlog=4096)
+    tornado.web.Application(handlers, log_function=lambda handler: None).listen(
+        port, "127.0.0.1", backlog=4096
+    )
     await asyncio.Event().wait()
 
 

@@ -1,4 +1,5 @@
 """What is measured: each scenario loads one variant for a moment and gives figures by name."""
+
 from __future__ import annotations
 
 import time
@@ -23,7 +24,7 @@ class Bench(NamedTuple):
     def options(self, **more: Any) -> Json:
         options = {"port": self.process.port, "path": self.variant.path, "form": self.variant.form, **more}
         if self.variant.form == "chat":
-            options["expect"] = -1        # a relay may cut the mark that deltas are counted by
+            options["expect"] = -1  # a relay may cut the mark that deltas are counted by
         return options
 
     def clean(self) -> None:
@@ -38,7 +39,9 @@ class Bench(NamedTuple):
         result = lab.load(self.options(**more))
         cost = self.process.cpu() - before
         name = self.variant.name + (", TLS" if self.provider.ca else "")
-        self.errors.extend("%s, %s: %d x %s" % (name, more["model"], count, text) for text, count in result["errors"].items())
+        self.errors.extend(
+            "%s, %s: %d x %s" % (name, more["model"], count, text) for text, count in result["errors"].items()
+        )
         return result, cost
 
 
@@ -48,7 +51,7 @@ def percentile(values: List[float], part: float) -> float:
 
 def live(bench: Bench, seconds: float) -> Figures:
     """Many slow streams, each delta in a packet of its own: the price of a delta alone, without the set-up of turns."""
-    with lab.held(bench.options(model="bench-n1000000-r%d" % RATE, workers=STREAMS, spread=0.6)):
+    with lab.held(bench.options(model=f"bench-n1000000-r{RATE}", workers=STREAMS, spread=0.6)):
         time.sleep(0.1)
         cpu, sent = bench.process.cpu(), bench.provider.stats()["deltas"]
         time.sleep(seconds)
@@ -89,9 +92,9 @@ def quiet(bench: Bench, seconds: float) -> Figures:
 class Scenario(NamedTuple):
     run: Callable[[Bench, float], Figures]
     seconds: float
-    servers: str                  # which take part; "" is the provider itself
+    servers: str  # which take part; "" is the provider itself
     forms: str
-    tls: bool                     # also with TLS to the provider
+    tls: bool  # also with TLS to the provider
 
 
 PEERS = " codex-relay codex-bridge-python codex-proxy open-responses-server litellm"

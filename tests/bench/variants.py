@@ -3,6 +3,7 @@
 A peer is installed by name, each in a venv of its own outside of the project, the first time it is needed.  One that cannot be installed or
 started is left out, with a line that says so.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 from lab import HERE, Process, Provider, free_port
 
 Json = Dict[str, Any]
-Start = Tuple[List[str], Dict[str, str]]          # argv, environment
+Start = Tuple[List[str], Dict[str, str]]  # argv, environment
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rproxy-bench"
 PROJECT = HERE.parent.parent
 
@@ -36,31 +37,54 @@ class Place(NamedTuple):
 
 class Variant(NamedTuple):
     name: str
-    server: str                   # variants of the same server share a process
-    form: str                     # of the load client
+    server: str  # variants of the same server share a process
+    form: str  # of the load client
     path: str
     start: Callable[[Place], Start]
-    package: str = ""             # what pip installs
-    leaks: bool = False           # streams to the provider outlive the client's
+    package: str = ""  # what pip installs
+    leaks: bool = False  # streams to the provider outlive the client's
 
 
 def nginx(place: Place) -> Start:
-    text = (HERE / "nginx.conf").read_text().replace("@PORT@", str(place.port)).replace("@PROVIDER@", str(place.provider.port))
-    return ["nginx", "-c", place.file("nginx.conf", text.replace("@DIR@", str(place.folder))), "-p", str(place.folder)], {}
+    text = (
+        (HERE / "nginx.conf")
+        .read_text()
+        .replace("@PORT@", str(place.port))
+        .replace("@PROVIDER@", str(place.provider.port))
+    )
+    return [
+        "nginx",
+        "-c",
+        place.file("nginx.conf", text.replace("@DIR@", str(place.folder))),
+        "-p",
+        str(place.folder),
+    ], {}
 
 
 def rival(kind: str) -> Callable[[Place], Start]:
     def start(place: Place) -> Start:
         ca = [str(place.provider.ca)] if place.provider.ca else []
         return [sys.executable, str(HERE / "rivals.py"), kind, str(place.port), place.provider.url, *ca], {}
+
     return start
 
 
 def rproxy(place: Place) -> Start:
-    ca = ", ca_file: %s" % place.provider.ca if place.provider.ca else ""
-    config = place.file("rproxy.yaml", "models:\n  - {model: '*', provider: {base_url: '%s', api_key: bench, profile: generic%s}}\n"
-                        % (place.provider.url, ca))
-    argv = [sys.executable, "-m", "rproxy", "serve", "--config", config, "--listen", "127.0.0.1:%d" % place.port]
+    ca = f", ca_file: {place.provider.ca}" if place.provider.ca else ""
+    config = place.file(
+        "rproxy.yaml",
+        f"models:\n  - {{model: '*', provider: {{base_url: '{place.provider.url}', api_key: bench, profile: generic{ca}}}}}\n",
+    )
+    argv = [
+        sys.executable,
+        "-m",
+        "rproxy",
+        "serve",
+        "--config",
+        config,
+        "--listen",
+        f"127.0.0.1:{place.port}",
+    ]
     return argv, {"PYTHONPATH": str(PROJECT)}
 
 
@@ -74,32 +98,70 @@ def program(package: str, name: str) -> str:
 
 
 def codex_relay(place: Place) -> Start:
-    return [program("codex-relay", "codex-relay"), "--port", str(place.port), "--upstream", place.provider.url, "--api-key", "x"], {}
+    return [
+        program("codex-relay", "codex-relay"),
+        "--port",
+        str(place.port),
+        "--upstream",
+        place.provider.url,
+        "--api-key",
+        "x",
+    ], {}
 
 
 def codex_bridge(place: Place) -> Start:
-    return [program("codex-bridge-python", "codex-bridge-python"), "--upstream", place.provider.url, "--api-key", "x",
-            "--port", str(place.port)], {}
+    return [
+        program("codex-bridge-python", "codex-bridge-python"),
+        "--upstream",
+        place.provider.url,
+        "--api-key",
+        "x",
+        "--port",
+        str(place.port),
+    ], {}
 
 
 def codex_proxy(place: Place) -> Start:
-    text = ('[server]\nhost = "127.0.0.1"\nport = %d\n[provider]\nbase_url = "%s"\napi_key = "x"\nmodels = ["bench-n1"]\n'
-            '[circuit_breaker]\nfailure_threshold = 100000\n' % (place.port, place.provider.url))
-    return [program("codex-proxy", "codex-proxy"), "--config", place.file("codex-proxy.toml", text)], {"HOME": str(place.folder)}
+    text = (
+        f'[server]\nhost = "127.0.0.1"\nport = {place.port}\n[provider]\nbase_url = "{place.provider.url}"\napi_key = "x"\nmodels = ["bench-n1"]\n'
+        "[circuit_breaker]\nfailure_threshold = 100000\n"
+    )
+    return [program("codex-proxy", "codex-proxy"), "--config", place.file("codex-proxy.toml", text)], {
+        "HOME": str(place.folder)
+    }
 
 
 def open_responses_server(place: Place) -> Start:
     return [program("open-responses-server", "otc"), "start"], {
-        "OPENAI_BASE_URL_INTERNAL": place.provider.url[:-3], "OPENAI_BASE_URL": "http://127.0.0.1:%d" % place.port, "OPENAI_API_KEY": "x",
-        "API_ADAPTER_HOST": "127.0.0.1", "API_ADAPTER_PORT": str(place.port), "MCP_SERVERS_CONFIG_PATH": str(place.folder / "none.json")}
+        "OPENAI_BASE_URL_INTERNAL": place.provider.url[:-3],
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{place.port}",
+        "OPENAI_API_KEY": "x",
+        "API_ADAPTER_HOST": "127.0.0.1",
+        "API_ADAPTER_PORT": str(place.port),
+        "MCP_SERVERS_CONFIG_PATH": str(place.folder / "none.json"),
+    }
 
 
 def litellm(place: Place) -> Start:
-    text = ("model_list:\n  - model_name: '*'\n    litellm_params: {model: 'deepseek/*', api_base: '%s', api_key: x}\n"
-            "router_settings: {disable_cooldowns: true, num_retries: 0}\n" % place.provider.url)
-    env = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    return [program("litellm[proxy]", "litellm"), "--config", place.file("litellm.yaml", text), "--host", "127.0.0.1",
-            "--port", str(place.port), "--telemetry", "False"], env
+    text = (
+        f"model_list:\n  - model_name: '*'\n    litellm_params: {{model: 'deepseek/*', api_base: '{place.provider.url}', api_key: x}}\n"
+        "router_settings: {disable_cooldowns: true, num_retries: 0}\n"
+    )
+    env = {
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    return [
+        program("litellm[proxy]", "litellm"),
+        "--config",
+        place.file("litellm.yaml", text),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(place.port),
+        "--telemetry",
+        "False",
+    ], env
 
 
 DIRECT = Variant("no proxy", "", "chat", "/v1/chat/completions", lambda place: ([], {}))
@@ -115,9 +177,23 @@ RIVALS = [
 ]
 PEERS = [
     Variant("codex-relay (Rust)", "codex-relay", "sse", "/v1/responses", codex_relay, "codex-relay"),
-    Variant("codex-bridge-python", "codex-bridge-python", "sse", "/v1/responses", codex_bridge, "codex-bridge-python"),
+    Variant(
+        "codex-bridge-python",
+        "codex-bridge-python",
+        "sse",
+        "/v1/responses",
+        codex_bridge,
+        "codex-bridge-python",
+    ),
     Variant("codex-proxy", "codex-proxy", "sse", "/responses", codex_proxy, "codex-proxy"),
-    Variant("open-responses-server", "open-responses-server", "sse", "/responses", open_responses_server, "open-responses-server"),
+    Variant(
+        "open-responses-server",
+        "open-responses-server",
+        "sse",
+        "/responses",
+        open_responses_server,
+        "open-responses-server",
+    ),
 ]
 LITELLM = Variant("litellm", "litellm", "sse", "/v1/responses", litellm, "litellm[proxy]")
 
@@ -131,11 +207,23 @@ def obstacle(variant: Variant) -> Optional[str]:
     folder = home(variant.package)
     if (folder / "installed").exists():
         return None
-    print("installing %s, once" % variant.package, file=sys.stderr)
+    print(f"installing {variant.package}, once", file=sys.stderr)
     venv.create(folder, with_pip=True, clear=True)
     try:
-        done = subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-                               variant.package], capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            [
+                str(folder / "bin" / "pip"),
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--only-binary",
+                ":all:",
+                variant.package,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
     except subprocess.TimeoutExpired:
         return "installing it took too long"
     if done.returncode:
@@ -146,7 +234,7 @@ def obstacle(variant: Variant) -> Optional[str]:
 
 def launch(variant: Variant, provider: Provider, folder: Path) -> Process:
     """Start the server of the variant. :raises RuntimeError: it does not come up"""
-    files = folder / ("%s-%d" % (variant.server, provider.port))
+    files = folder / (f"{variant.server}-{provider.port}")
     files.mkdir(exist_ok=True)
     port = free_port()
     argv, env = variant.start(Place(port, provider, files))

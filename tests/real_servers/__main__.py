@@ -7,6 +7,7 @@ The servers are installed by name with pip, each into an environment of its own 
 
 Prints a line for each thing that was seen. Exit status 0: all as it should be; 1: not; a server that cannot be installed is only reported.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -30,12 +31,17 @@ from grammar import check_stream  # noqa: E402
 from scripted import KEY, ScriptedProvider, call, free_port, running, say, think  # noqa: E402
 
 Json = Dict[str, Any]
-Check = Callable[[Any, str], Awaitable[str]]      # (client, model) -> what was seen
+Check = Callable[[Any, str], Awaitable[str]]  # (client, model) -> what was seen
 
-INSTALL_TIME = 1500                               # seconds
+INSTALL_TIME = 1500  # seconds
 START_TIME = 180
-TOOL: Json = {"type": "function", "name": "get_weather", "description": "The weather of a city", "strict": False,
-              "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+TOOL: Json = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "The weather of a city",
+    "strict": False,
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 CONFIG = """
 server:
   listen_addr: "127.0.0.1:{port}"
@@ -50,13 +56,13 @@ def environment(cache: Path, name: str, packages: Sequence[str]) -> Optional[Pat
     python = cache / name / "bin" / "python"
     ready = cache / name / "ready"
     if not ready.exists():
-        print("installing %s ..." % " ".join(packages), flush=True)
+        print("installing {} ...".format(" ".join(packages)), flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / name)], check=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         try:
             subprocess.run(command, check=True, timeout=INSTALL_TIME, stderr=subprocess.DEVNULL)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print("skip  %s: pip cannot install it here (%s)" % (name, type(error).__name__))
+            print(f"skip  {name}: pip cannot install it here ({type(error).__name__})")
             return None
         ready.touch()
     return python
@@ -68,12 +74,18 @@ def server(argv: Sequence[str], url: str, folder: Path, **environ: str) -> Any:
     log = folder / "server.log"
     env = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     with log.open("wb") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=str(folder), env={**env, **environ})
+        process = subprocess.Popen(
+            argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=str(folder), env={**env, **environ}
+        )
     try:
         end = time.monotonic() + START_TIME
         while not answers(url):
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("%s did not start:\n%s" % (argv[0], log.read_text(encoding="utf-8", errors="replace")[-3000:]))
+                raise RuntimeError(
+                    "{} did not start:\n{}".format(
+                        argv[0], log.read_text(encoding="utf-8", errors="replace")[-3000:]
+                    )
+                )
             time.sleep(0.5)
         yield
     finally:
@@ -94,13 +106,17 @@ async def streamed(client: Any, model: str, **request: Any) -> Tuple[Json, List[
     """A streamed answer, its grammar checked: (response, events)."""
     stream = await client.responses.create(model=model, stream=True, **{"input": "Hi", **request})
     events = [event.to_dict(mode="json") async for event in stream]
-    for response in (event["response"] for event in events if "response" in event):     # the SDK makes floats of these
-        response.update({name: int(response[name]) for name in ("created_at", "completed_at") if response.get(name)})
+    for response in (
+        event["response"] for event in events if "response" in event
+    ):  # the SDK makes floats of these
+        response.update(
+            {name: int(response[name]) for name in ("created_at", "completed_at") if response.get(name)}
+        )
     return check_stream(events), events
 
 
 def deltas(events: List[Json], kind: str = "output_text") -> List[str]:
-    return [event["delta"] for event in events if event["type"] == "response.%s.delta" % kind]
+    return [event["delta"] for event in events if event["type"] == f"response.{kind}.delta"]
 
 
 async def text(client: Any, model: str) -> str:
@@ -116,8 +132,13 @@ async def text(client: Any, model: str) -> str:
 async def whole_tool(client: Any, model: str) -> str:
     answer = await client.responses.create(model=model, input="Weather?", tools=[TOOL])
     (item,) = answer.output
-    assert (item.type, item.name, item.call_id, json.loads(item.arguments)) == ("function_call", "get_weather", "call_1", {"city": "Oslo"})
-    return "a call of %s with %s" % (item.name, item.arguments)
+    assert (item.type, item.name, item.call_id, json.loads(item.arguments)) == (
+        "function_call",
+        "get_weather",
+        "call_1",
+        {"city": "Oslo"},
+    )
+    return f"a call of {item.name} with {item.arguments}"
 
 
 def fails(status: int, code: str) -> Check:
@@ -130,29 +151,42 @@ def fails(status: int, code: str) -> Check:
                 message = " ".join(error.message.split())
             else:
                 raise AssertionError("no error")
-        return "%d %s: %s" % (status, code, message[:90])
+        return f"{status} {code}: {message[:90]}"
+
     return check
 
 
 async def tool_loop(client: Any, model: str) -> str:
     history: List[Any] = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
-    final, events = await streamed(client, model, input=history, tools=[TOOL], store=False, include=["reasoning.encrypted_content"])
+    final, events = await streamed(
+        client, model, input=history, tools=[TOOL], store=False, include=["reasoning.encrypted_content"]
+    )
     calls = [item for item in final["output"] if item["type"] == "function_call"]
-    assert [json.loads(item["arguments"]) for item in calls] == [{"city": "Oslo"}, {"city": "Rome"}], final["output"]
-    history += final["output"] + [{"type": "function_call_output", "call_id": item["call_id"], "output": "cold"} for item in calls]
+    assert [json.loads(item["arguments"]) for item in calls] == [{"city": "Oslo"}, {"city": "Rome"}], final[
+        "output"
+    ]
+    history += final["output"] + [
+        {"type": "function_call_output", "call_id": item["call_id"], "output": "cold"} for item in calls
+    ]
     final, _ = await streamed(client, model, input=history, tools=[TOOL], store=False)
     assert final["output"][-1]["content"][0]["text"] == "Both are cold.", final["output"]
-    return "two parallel calls, %d argument deltas, and the answer to their results" % len(deltas(events, "function_call_arguments"))
+    return "two parallel calls, %d argument deltas, and the answer to their results" % len(
+        deltas(events, "function_call_arguments")
+    )
 
 
 async def nonsense(client: Any, model: str) -> str:
     final, events = await streamed(client, model, max_output_tokens=24, temperature=0.0)
-    assert final["status"] == "incomplete" and final["incomplete_details"] == {"reason": "max_output_tokens"}, final
+    assert final["status"] == "incomplete" and final["incomplete_details"] == {
+        "reason": "max_output_tokens"
+    }, final
     said = "".join(deltas(events))
     whole = await client.responses.create(model=model, input="Hi", max_output_tokens=24, temperature=0.0)
     assert whole.status == "incomplete" and plain(whole.output_text) == plain(said), (whole.output_text, said)
-    assert whole.usage.output_tokens > 20 and whole.usage.input_tokens > 0, whole.usage       # in streams it counts nothing
-    return "24 tokens in %d deltas, the same in both modes, incomplete: %r" % (len(deltas(events)), said[:40])
+    assert whole.usage.output_tokens > 20 and whole.usage.input_tokens > 0, (
+        whole.usage
+    )  # in streams it counts nothing
+    return f"24 tokens in {len(deltas(events))} deltas, the same in both modes, incomplete: {said[:40]!r}"
 
 
 def plain(said: str) -> str:
@@ -166,12 +200,21 @@ async def schema(client: Any, model: str) -> str:
     final, events = await streamed(client, model, text={"format": form}, max_output_tokens=300)
     said = "".join(deltas(events))
     # it refuses json_schema with a 500, which rproxy learns from; json_object then gives JSON, by a model that cannot read the schema
-    assert said.lstrip()[:1] == "{" and (final["status"] == "incomplete" or isinstance(json.loads(said), dict)), said
-    return "asked again with json_object: %s, %r" % (final["status"], said[:40])
+    assert said.lstrip()[:1] == "{" and (
+        final["status"] == "incomplete" or isinstance(json.loads(said), dict)
+    ), said
+    return "asked again with json_object: {}, {!r}".format(final["status"], said[:40])
 
 
 async def forced_tool(client: Any, model: str) -> str:
-    tool = {**TOOL, "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}}
+    tool = {
+        **TOOL,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+            "required": ["city"],
+        },
+    }
     choice = {"type": "function", "name": "get_weather"}
     final, events = await streamed(client, model, tools=[tool], tool_choice=choice, max_output_tokens=300)
     (item,) = [item for item in final["output"] if item["type"] == "function_call"]
@@ -185,7 +228,7 @@ async def too_long(client: Any, model: str) -> str:
         await client.responses.create(model=model, input="word " * 6000)
     except openai.BadRequestError as error:
         assert error.code == "context_length_exceeded", error.body
-        return "400 context_length_exceeded: %s" % error.message[:110]
+        return f"400 context_length_exceeded: {error.message[:110]}"
     raise AssertionError("no error")
 
 
@@ -198,41 +241,77 @@ async def cancelled(client: Any, model: str) -> str:
     await stream.close()
     started = time.monotonic()
     await client.responses.create(model=model, input="Hi", max_output_tokens=4)
-    return "after a cancelled answer the next one came in %.1f s" % (time.monotonic() - started)
+    return f"after a cancelled answer the next one came in {time.monotonic() - started:.1f} s"
 
 
 # ---- the servers
-MOCK = ("  - model_name: %s\n    litellm_params: {model: openai/mock, api_key: none, mock_response: %s%s}\n")
-LITELLM_CONFIG = "model_list:\n" + "".join((
-    MOCK % ("mock-text", '"Hello from the gateway: über 文 😀."', ""),
-    MOCK % ("mock-tool", '""', ", mock_tool_calls: [{id: call_1, type: function, index: 0, function: {name: get_weather, "
-                               "arguments: '{\"city\": \"Oslo\"}'}}]"),
-    MOCK % ("mock-rate", "litellm.RateLimitError", ""),
-    MOCK % ("mock-broken", "litellm.InternalServerError", ""),
-    MOCK % ("mock-context", "litellm.ContextWindowExceededError", ""),
-    "  - model_name: gateway\n    litellm_params: {model: openai/deepseek-v4-pro, api_base: '%s', api_key: '%s'}\n",
-    "litellm_settings: {num_retries: 0}\ngeneral_settings: {master_key: '%s'}\n"))
+MOCK = "  - model_name: %s\n    litellm_params: {model: openai/mock, api_key: none, mock_response: %s%s}\n"
+LITELLM_CONFIG = "model_list:\n" + "".join(
+    (
+        MOCK % ("mock-text", '"Hello from the gateway: über 文 😀."', ""),
+        MOCK
+        % (
+            "mock-tool",
+            '""',
+            ", mock_tool_calls: [{id: call_1, type: function, index: 0, function: {name: get_weather, "
+            'arguments: \'{"city": "Oslo"}\'}}]',
+        ),
+        MOCK % ("mock-rate", "litellm.RateLimitError", ""),
+        MOCK % ("mock-broken", "litellm.InternalServerError", ""),
+        MOCK % ("mock-context", "litellm.ContextWindowExceededError", ""),
+        "  - model_name: gateway\n    litellm_params: {model: openai/deepseek-v4-pro, api_base: '%s', api_key: '%s'}\n",
+        "litellm_settings: {num_retries: 0}\ngeneral_settings: {master_key: '%s'}\n",
+    )
+)
 LITELLM_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
-    ("text", "mock-text", text), ("tool, whole", "mock-tool", whole_tool), ("rate limit", "mock-rate", fails(429, "rate_limit_exceeded")),
-    ("failure", "mock-broken", fails(500, "server_error")), ("context", "mock-context", fails(400, "context_length_exceeded")),
-    ("unknown model", "no-such-model", fails(404, "model_not_found")), ("tool loop through the gateway", "gateway", tool_loop))
+    ("text", "mock-text", text),
+    ("tool, whole", "mock-tool", whole_tool),
+    ("rate limit", "mock-rate", fails(429, "rate_limit_exceeded")),
+    ("failure", "mock-broken", fails(500, "server_error")),
+    ("context", "mock-context", fails(400, "context_length_exceeded")),
+    ("unknown model", "no-such-model", fails(404, "model_not_found")),
+    ("tool loop through the gateway", "gateway", tool_loop),
+)
 LLAMA_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
-    ("text", "tiny", nonsense), ("schema", "tiny", schema), ("forced tool", "tiny", forced_tool), ("too long", "tiny", too_long),
-    ("cancel", "tiny", cancelled))
+    ("text", "tiny", nonsense),
+    ("schema", "tiny", schema),
+    ("forced tool", "tiny", forced_tool),
+    ("too long", "tiny", too_long),
+    ("cancel", "tiny", cancelled),
+)
 
 
 async def litellm(python: Path, folder: Path) -> int:
     provider, port = ScriptedProvider(strict=False), free_port()
-    provider.turns += [[think("Two."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
-                       [think("Cold."), say("Both are cold.")]]
+    provider.turns += [
+        [think("Two."), call("get_weather", "c1", 0, city="Oslo"), call("get_weather", "c2", 1, city="Rome")],
+        [think("Cold."), say("Both are cold.")],
+    ]
     config = folder / "litellm.yaml"
     config.write_text(LITELLM_CONFIG % (provider.base_url, KEY, KEY), encoding="utf-8")
-    argv = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    url = "http://127.0.0.1:%d" % port
-    with server(argv, url + "/health/liveliness", folder, LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_TELEMETRY="False"):
+    argv = [
+        str(python.with_name("litellm")),
+        "--config",
+        str(config),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    url = f"http://127.0.0.1:{port}"
+    with server(
+        argv,
+        url + "/health/liveliness",
+        folder,
+        LITELLM_LOCAL_MODEL_COST_MAP="True",
+        LITELLM_TELEMETRY="False",
+    ):
         async with before(url + "/v1", folder, "generic", "litellm") as (client, base_url):
             wrong = await checked("litellm", client, LITELLM_CHECKS)
-            provider.turns += [[think("Look."), call("exec_command", "c3", 0, cmd="echo $((6*7))")], [say("It is 42.")]]
+            provider.turns += [
+                [think("Look."), call("exec_command", "c3", 0, cmd="echo $((6*7))")],
+                [say("It is 42.")],
+            ]
             wrong += await codex_says("litellm", folder, base_url, "gateway", "It is 42.")
     await provider.close()
     return wrong
@@ -240,11 +319,30 @@ async def litellm(python: Path, folder: Path) -> int:
 
 async def llamacpp(python: Path, folder: Path) -> int:
     model, port = folder / "tiny.gguf", free_port()
-    maker = await asyncio.create_subprocess_exec(str(python), str(Path(__file__).with_name("tiny_gguf.py")), str(model))
+    maker = await asyncio.create_subprocess_exec(
+        str(python), str(Path(__file__).with_name("tiny_gguf.py")), str(model)
+    )
     assert await maker.wait() == 0
-    argv = [str(python), "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "tiny", "--host", "127.0.0.1",
-            "--port", str(port), "--n_ctx", "2048", "--chat_format", "chatml-function-calling", "--n_threads", "2"]
-    url = "http://127.0.0.1:%d" % port
+    argv = [
+        str(python),
+        "-m",
+        "llama_cpp.server",
+        "--model",
+        str(model),
+        "--model_alias",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--n_ctx",
+        "2048",
+        "--chat_format",
+        "chatml-function-calling",
+        "--n_threads",
+        "2",
+    ]
+    url = f"http://127.0.0.1:{port}"
     with server(argv, url + "/v1/models", folder):
         async with before(url + "/v1", folder, "llamacpp", "llama.cpp") as (client, _):
             return await checked("llama-cpp-python", client, LLAMA_CHECKS)
@@ -266,23 +364,28 @@ async def checked(name: str, client: Any, checks: Sequence[Tuple[str, str, Check
     wrong = 0
     for title, model, check in checks:
         try:
-            print("ok    %s, %s: %s" % (name, title, await check(client, model)), flush=True)
+            print(f"ok    {name}, {title}: {await check(client, model)}", flush=True)
         except (AssertionError, openai.OpenAIError, ValueError) as error:
             wrong += 1
-            print("FAIL  %s, %s: %s %s" % (name, title, type(error).__name__, error), flush=True)
+            print(f"FAIL  {name}, {title}: {type(error).__name__} {error}", flush=True)
     return wrong
 
 
 async def codex_says(name: str, folder: Path, base_url: str, model: str, expected: str) -> int:
     if not os.environ.get("CODEX_BIN"):
-        print("skip  %s, Codex: CODEX_BIN is not set" % name)
+        print(f"skip  {name}, Codex: CODEX_BIN is not set")
         return 0
     from test_codex import codex
+
     run = await codex(folder, base_url, "What is 6*7? Use the shell.", ws=False, model=model)
     commands = [item.get("aggregated_output", "").strip() for item in run.items("command_execution")]
     good = run.code == 0 and run.said == [expected] and commands == ["42"]
     trouble = "" if good else run.errors + run.stderr[-500:]
-    print("%s  %s, Codex: ran %r, said %r %s" % ("ok  " if good else "FAIL", name, commands, run.said, trouble))
+    print(
+        "{}  {}, Codex: ran {!r}, said {!r} {}".format(
+            "ok  " if good else "FAIL", name, commands, run.said, trouble
+        )
+    )
     return 0 if good else 1
 
 
@@ -294,9 +397,13 @@ SERVERS: Dict[str, Tuple[Sequence[str], Callable[[Path, Path], Awaitable[int]]]]
 
 def main() -> int:
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rproxy-real-servers"
-    parser = argparse.ArgumentParser(prog="scripts/real_servers", description="Try rproxy in front of real servers.")
-    parser.add_argument("servers", nargs="*", help="any of %s (default: all)" % ", ".join(SERVERS))
-    parser.add_argument("--cache", type=Path, default=default, help="where they are installed (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="scripts/real_servers", description="Try rproxy in front of real servers."
+    )
+    parser.add_argument("servers", nargs="*", help="any of {} (default: all)".format(", ".join(SERVERS)))
+    parser.add_argument(
+        "--cache", type=Path, default=default, help="where they are installed (default: %(default)s)"
+    )
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
     wrong = 0

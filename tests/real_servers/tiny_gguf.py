@@ -2,18 +2,19 @@
 
 Runs in the environment of the server, which has ``gguf`` and ``numpy``.
 """
+
 import sys
 
 import gguf  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import numpy as np  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 WIDTH, INNER, HEADS, LAYERS, CONTEXT = 64, 128, 4, 2, 4096
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6       # kinds of tokens
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # kinds of tokens
 WORDS = ["▁"] + [chr(i) for i in range(33, 127)] + ["▁the", "▁a", "▁is", "ing", "▁of", "▁to"]
 
 
 def write(path: str) -> None:
-    tokens = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % i for i in range(256)] + WORDS
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)] + WORDS
     kinds = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(WORDS)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -35,10 +36,18 @@ def write(path: str) -> None:
     writer.add_unk_token_id(0)
     shapes = {"token_embd": (len(tokens), WIDTH), "output": (len(tokens), WIDTH), "output_norm": (WIDTH,)}
     for layer in range(LAYERS):
-        for name, shape in (("attn_norm", (WIDTH,)), ("ffn_norm", (WIDTH,)), ("attn_q", (WIDTH, WIDTH)), ("attn_k", (WIDTH, WIDTH)),
-                            ("attn_v", (WIDTH, WIDTH)), ("attn_output", (WIDTH, WIDTH)), ("ffn_gate", (INNER, WIDTH)),
-                            ("ffn_up", (INNER, WIDTH)), ("ffn_down", (WIDTH, INNER))):
-            shapes["blk.%d.%s" % (layer, name)] = shape
+        for name, shape in (
+            ("attn_norm", (WIDTH,)),
+            ("ffn_norm", (WIDTH,)),
+            ("attn_q", (WIDTH, WIDTH)),
+            ("attn_k", (WIDTH, WIDTH)),
+            ("attn_v", (WIDTH, WIDTH)),
+            ("attn_output", (WIDTH, WIDTH)),
+            ("ffn_gate", (INNER, WIDTH)),
+            ("ffn_up", (INNER, WIDTH)),
+            ("ffn_down", (WIDTH, INNER)),
+        ):
+            shapes[f"blk.{layer}.{name}"] = shape
     chance = np.random.default_rng(7)
     for name, shape in shapes.items():
         weights = np.ones(shape) if name.endswith("norm") else chance.normal(0, 0.2, shape)

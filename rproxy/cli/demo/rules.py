@@ -4,6 +4,7 @@ Being strict is the point: a request that passes here would pass at DeepSeek, so
 before a bill does.  Each rule looks at the whole request and gives the text of the refusal, or None.  All of them answer with
 status 400 and DeepSeek's error object.  Sources: DeepSeek's API reference, and error texts as its users have reported them.
 """
+
 from __future__ import annotations
 
 import re
@@ -18,11 +19,19 @@ FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 MAX_TOKENS = 393216
 MAX_TOOLS = 128
 UNREADABLE = "Failed to deserialize the JSON body into the target type: %s"
-RANGES = (("temperature", 0, 2), ("top_p", 0, 1), ("presence_penalty", -2, 2), ("frequency_penalty", -2, 2), ("top_logprobs", 0, 20))
+RANGES = (
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("presence_penalty", -2, 2),
+    ("frequency_penalty", -2, 2),
+    ("top_logprobs", 0, 20),
+)
 
 MISSING_REASONING = "The `reasoning_content` in the thinking mode must be passed back to the API."
-MISSING_OUTPUTS = ("An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
-                   "(insufficient tool messages following tool_calls message)")
+MISSING_OUTPUTS = (
+    "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+    "(insufficient tool messages following tool_calls message)"
+)
 STRAY_OUTPUT = "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
 
 
@@ -37,8 +46,12 @@ def refusal(body: Any) -> Optional[str]:
         return UNREADABLE % "expected an object"
     try:
         return next((problem for problem in (rule(body) for rule in RULES) if problem), None)
-    except (AttributeError, KeyError, TypeError) as exc:       # the rules read on as if every part had the right type
-        return UNREADABLE % ("invalid type: %s" % exc)
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+    ) as exc:  # the rules read on as if every part had the right type
+        return UNREADABLE % (f"invalid type: {exc}")
 
 
 def _shape(body: Json) -> Optional[str]:
@@ -51,7 +64,9 @@ def _shape(body: Json) -> Optional[str]:
         return "Empty input messages"
     if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
         return UNREADABLE % "tools: expected a sequence"
-    if choice is not None and not (isinstance(choice, dict) and choice.get("type") in ("enabled", "disabled")):
+    if choice is not None and not (
+        isinstance(choice, dict) and choice.get("type") in ("enabled", "disabled")
+    ):
         return UNREADABLE % "thinking.type: expected `enabled` or `disabled`"
     return None
 
@@ -61,7 +76,7 @@ def _text(body: Json) -> Optional[str]:
     try:
         all_text(body).encode("utf-8")
     except UnicodeEncodeError as exc:
-        return "Failed to parse the request body as JSON: unexpected end of hex escape at column %d" % exc.start
+        return f"Failed to parse the request body as JSON: unexpected end of hex escape at column {exc.start}"
     return None
 
 
@@ -78,8 +93,10 @@ def _roles(body: Json) -> Optional[str]:
     for n, message in enumerate(body["messages"]):
         role = message.get("role")
         if role not in ROLES:
-            return UNREADABLE % ("messages[%d].role: unknown variant `%s`, expected one of %s"
-                                 % (n, role, ", ".join("`%s`" % r for r in ROLES)))
+            return UNREADABLE % (
+                "messages[%d].role: unknown variant `%s`, expected one of %s"
+                % (n, role, ", ".join(f"`{r}`" for r in ROLES))
+            )
     return None
 
 
@@ -87,11 +104,15 @@ def _contents(body: Json) -> Optional[str]:
     for n, message in enumerate(body["messages"]):
         problem = _content(message)
         if problem:
-            return UNREADABLE % ("messages[%d].content: %s" % (n, problem))
-        if message["role"] == "assistant" and message.get("content") is None and not message.get("tool_calls"):
+            return UNREADABLE % (f"messages[{n}].content: {problem}")
+        if (
+            message["role"] == "assistant"
+            and message.get("content") is None
+            and not message.get("tool_calls")
+        ):
             return "Invalid assistant message: content or tool_calls must be set"
         if message.get("tool_calls") == []:
-            return "Invalid 'messages[%d].tool_calls': empty array. Expected an array with minimum length 1" % n
+            return f"Invalid 'messages[{n}].tool_calls': empty array. Expected an array with minimum length 1"
     return None
 
 
@@ -100,10 +121,12 @@ def _content(message: Json) -> Optional[str]:
     if isinstance(content, str) or (content is None and message["role"] == "assistant"):
         return None
     if not isinstance(content, list) or message["role"] == "tool":
-        return "invalid type: %s, expected a string" % type(content).__name__
+        return f"invalid type: {type(content).__name__}, expected a string"
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            return "unknown variant `%s`, expected `text`" % (part.get("type") if isinstance(part, dict) else part)
+            return "unknown variant `%s`, expected `text`" % (
+                part.get("type") if isinstance(part, dict) else part
+            )
     return None
 
 
@@ -127,7 +150,9 @@ def _order(body: Json) -> Optional[str]:
 
 
 def _reasoning(body: Json) -> Optional[str]:
-    lost = any(m.get("tool_calls") and not isinstance(m.get("reasoning_content"), str) for m in body["messages"])
+    lost = any(
+        m.get("tool_calls") and not isinstance(m.get("reasoning_content"), str) for m in body["messages"]
+    )
     return MISSING_REASONING if lost and thinking(body) else None
 
 
@@ -136,17 +161,20 @@ def _tools(body: Json) -> Optional[str]:
     if tools is None:
         return None
     if not 1 <= len(tools) <= MAX_TOOLS:
-        return "Invalid 'tools': %d tools. Expected an array with 1 to %d elements" % (len(tools), MAX_TOOLS)
+        return f"Invalid 'tools': {len(tools)} tools. Expected an array with 1 to {MAX_TOOLS} elements"
     names = [t.get("function", {}).get("name") for t in tools]
     for n, tool in enumerate(tools):
         if tool.get("type") != "function":
-            return UNREADABLE % ("tools[%d].type: unknown variant `%s`, expected `function`" % (n, tool.get("type")))
+            return UNREADABLE % (
+                "tools[%d].type: unknown variant `%s`, expected `function`" % (n, tool.get("type"))
+            )
         if not isinstance(names[n], str) or not FUNCTION_NAME.match(names[n]):
-            return "Invalid 'tools[%d].function.name': string does not match pattern. Expected '^[a-zA-Z0-9_-]+$'" % n
+            return f"Invalid 'tools[{n}].function.name': string does not match pattern. Expected '^[a-zA-Z0-9_-]+$'"
         schema = tool["function"].get("parameters")
         if schema is not None and (not isinstance(schema, dict) or schema.get("type") != "object"):
-            return ("Invalid schema for function '%s': schema must be a JSON Schema of 'type: \"object\"', got '%s'"
-                    % (names[n], schema.get("type") if isinstance(schema, dict) else schema))
+            return "Invalid schema for function '{}': schema must be a JSON Schema of 'type: \"object\"', got '{}'".format(
+                names[n], schema.get("type") if isinstance(schema, dict) else schema
+            )
     return "Tool names must be unique" if len(set(names)) < len(names) else None
 
 
@@ -158,7 +186,9 @@ def _tool_choice(body: Json) -> Optional[str]:
         return "'tool_choice' is only allowed when 'tools' are specified"
     if thinking(body) and choice not in ("auto", "none"):
         return "Thinking mode does not support this tool_choice"
-    known = choice in ("auto", "none", "required") or (isinstance(choice, dict) and isinstance(choice.get("function"), dict))
+    known = choice in ("auto", "none", "required") or (
+        isinstance(choice, dict) and isinstance(choice.get("function"), dict)
+    )
     return None if known else UNREADABLE % "tool_choice: unknown variant"
 
 
@@ -167,7 +197,9 @@ def _format(body: Json) -> Optional[str]:
     if kind not in ("text", "json_object"):
         return "This response_format type is unavailable now"
     if kind == "json_object" and "json" not in all_text([m.get("content") for m in body["messages"]]).lower():
-        return "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'."
+        return (
+            "Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'."
+        )
     return None
 
 
@@ -175,17 +207,35 @@ def _effort(body: Json) -> Optional[str]:
     effort = body.get("reasoning_effort")
     if effort is None or effort in EFFORTS:
         return None
-    return UNREADABLE % ("reasoning_effort: unknown variant `%s`, expected one of %s" % (effort, ", ".join("`%s`" % e for e in EFFORTS)))
+    return UNREADABLE % (
+        "reasoning_effort: unknown variant `{}`, expected one of {}".format(
+            effort, ", ".join(f"`{e}`" for e in EFFORTS)
+        )
+    )
 
 
 def _numbers(body: Json) -> Optional[str]:
     for key, low, high in (*RANGES, ("max_tokens", 1, MAX_TOKENS)):
         value = body.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high):
-            return "Invalid %s value, the valid range of %s is [%s, %s]" % (key, key, low, high)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high
+        ):
+            return f"Invalid {key} value, the valid range of {key} is [{low}, {high}]"
     if body.get("stream_options") is not None and not body.get("stream"):
         return "stream_options should be set along with stream = true"
     return None
 
 
-RULES: Tuple[Rule, ...] = (_shape, _text, _roles, _contents, _order, _reasoning, _tools, _tool_choice, _format, _effort, _numbers)
+RULES: Tuple[Rule, ...] = (
+    _shape,
+    _text,
+    _roles,
+    _contents,
+    _order,
+    _reasoning,
+    _tools,
+    _tool_choice,
+    _format,
+    _effort,
+    _numbers,
+)

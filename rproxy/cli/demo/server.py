@@ -5,6 +5,7 @@ refuses (``demo_rules``).  There is no model in it.  :func:`script` turns a chat
 answer or a tool call.  A tool is called when the user's last message asks for one that is offered; commands in backticks are run
 one a round, so "run `date`, then `ls`" is a loop of three requests.  The answer after a tool round quotes the tool's output.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -28,11 +29,11 @@ from .rules import refusal, thinking
 Json = Dict[str, Any]
 
 MODELS = ("demo", "deepseek-v4-pro", "deepseek-v4-flash")
-KEY = "sk-demo"                   # what the proxy is told to send; any key is taken
-DELAY = 0.01                      # seconds between two pieces of a stream
-REMEMBERED = 1000                 # message prefixes that count as cached
-CACHE_BLOCK = 64                  # the cache counts in blocks of so many tokens
-QUOTED = 2000                     # characters of a tool's output that the answer repeats
+KEY = "sk-demo"  # what the proxy is told to send; any key is taken
+DELAY = 0.01  # seconds between two pieces of a stream
+REMEMBERED = 1000  # message prefixes that count as cached
+CACHE_BLOCK = 64  # the cache counts in blocks of so many tokens
+QUOTED = 2000  # characters of a tool's output that the answer repeats
 
 # What the user asks for -> words in the name of the tool that does it -> what the tool is told when the user names nothing.
 WISHES: Tuple[Tuple[str, str, str], ...] = (
@@ -45,14 +46,20 @@ WISHES: Tuple[Tuple[str, str, str], ...] = (
 PROPERTIES: Tuple[Tuple[str, str], ...] = ((r"dir|path|cwd", "."), (r"unit", "celsius"))
 # Words in a tool's description -> how it wants to be told a command (as a JSON string).
 LANGUAGES: Tuple[Tuple[str, str], ...] = (
-    (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),       # Codex' code mode
+    (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),  # Codex' code mode
 )
 SUM = re.compile(r"(-?\d+)\s*([-+*×])\s*(-?\d+)")
-SUMS: Dict[str, Callable[[int, int], int]] = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "×": int.__mul__}
+SUMS: Dict[str, Callable[[int, int], int]] = {
+    "+": int.__add__,
+    "-": int.__sub__,
+    "*": int.__mul__,
+    "×": int.__mul__,
+}
 PLACE = re.compile(r"\b(?:in|for|of)\s+([A-Z][\w-]+(?:\s[A-Z][\w-]+)*)")
 
 
 # ---------------------------------------------------------------------------------------------- what is said
+
 
 @dataclass(frozen=True)
 class Say:
@@ -73,18 +80,30 @@ def script(body: Json) -> Say:
     """The answer to a chat request that :func:`.demo_rules.refusal` lets pass."""
     question, outputs = _since_user(body["messages"])
     call = _wanted_call(body, question, len(outputs))
-    think = "The user says: %s. " % _short(question)
+    think = f"The user says: {_short(question)}. "
     if call:
         name, arguments = call
-        said = Say(_pieces(think + "I need the tool %s." % name), tool=name, arguments=_pieces(json.dumps(arguments, ensure_ascii=False)),
-                   finish="tool_calls")
+        said = Say(
+            _pieces(think + f"I need the tool {name}."),
+            tool=name,
+            arguments=_pieces(json.dumps(arguments, ensure_ascii=False)),
+            finish="tool_calls",
+        )
     elif outputs:
-        said = Say(_pieces(think + "The tool has answered."), _pieces("The tool answered:\n\n" + outputs[-1][:QUOTED]))
+        said = Say(
+            _pieces(think + "The tool has answered."),
+            _pieces("The tool answered:\n\n" + outputs[-1][:QUOTED]),
+        )
     else:
         said = Say(_pieces(think + "No tool is needed."), _pieces(_answer(question)))
     if said.text and (body.get("response_format") or {}).get("type") == "json_object":
         schema, told = _schema(body["messages"]), "".join(said.text)
-        said = replace(said, text=_pieces(json.dumps({"answer": told} if schema is None else instance(schema, told), ensure_ascii=False)))
+        said = replace(
+            said,
+            text=_pieces(
+                json.dumps({"answer": told} if schema is None else instance(schema, told), ensure_ascii=False)
+            ),
+        )
     if not thinking(body):
         said = replace(said, reasoning=())
     return _limited(said, body.get("max_tokens"))
@@ -103,7 +122,9 @@ def _schema(messages: Sequence[Json]) -> Any:
 def _since_user(messages: Sequence[Json]) -> Tuple[str, List[str]]:
     """The user's last message, and the tool outputs that came after it."""
     last = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=-1)
-    return (_text(messages[last]) if last >= 0 else ""), [_text(m) for m in messages[last + 1:] if m["role"] == "tool"]
+    return (_text(messages[last]) if last >= 0 else ""), [
+        _text(m) for m in messages[last + 1 :] if m["role"] == "tool"
+    ]
 
 
 def _text(message: Json) -> str:
@@ -114,9 +135,11 @@ def _text(message: Json) -> str:
 def _answer(question: str) -> str:
     found = SUM.search(question)
     if found:
-        return "%d" % SUMS[found.group(2)](int(found.group(1)), int(found.group(3)))
-    return ("You said: \"%s\". This is rproxy's demo provider: a script with the manners of DeepSeek, not a model, so it can only "
-            "think aloud, answer like this, and call a tool when you ask for one." % _short(question))
+        return f"{SUMS[found.group(2)](int(found.group(1)), int(found.group(3)))}"
+    return (
+        f'You said: "{_short(question)}". This is rproxy\'s demo provider: a script with the manners of DeepSeek, not a model, so it can only '
+        "think aloud, answer like this, and call a tool when you ask for one."
+    )
 
 
 def _wanted_call(body: Json, question: str, rounds: int) -> Optional[Tuple[str, Json]]:
@@ -145,7 +168,7 @@ def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:
     """The offered tool that the question names, or one that does what it wishes; with the word it is told by default."""
     lowered = question.lower()
     for name in names:
-        if re.search(r"\b%s\b" % re.escape(name.lower()), lowered):
+        if re.search(rf"\b{re.escape(name.lower())}\b", lowered):
             return name, ""
     for wish, does, word in WISHES:
         if re.search(wish, lowered):
@@ -174,7 +197,10 @@ def instance(schema: Any, value: str) -> Any:
 def _object(schema: Json, value: str) -> Json:
     known = schema.get("properties") or {}
     names = schema.get("required") or list(known)[:1]
-    return {name: instance(known.get(name), next((v for words, v in PROPERTIES if re.search(words, name)), value)) for name in names}
+    return {
+        name: instance(known.get(name), next((v for words, v in PROPERTIES if re.search(words, name)), value))
+        for name in names
+    }
 
 
 def _array(schema: Json, value: str) -> List[Any]:
@@ -211,12 +237,13 @@ def _limited(said: Say, limit: Optional[int]) -> Say:
     if limit is None or said.tokens <= limit:
         return said
     reasoning = said.reasoning[:limit]
-    text = said.text[:limit - len(reasoning)]
-    arguments = said.arguments[:limit - len(reasoning) - len(text)]
+    text = said.text[: limit - len(reasoning)]
+    arguments = said.arguments[: limit - len(reasoning) - len(text)]
     return Say(reasoning, text, said.tool if arguments else None, arguments, finish="length")
 
 
 # ---------------------------------------------------------------------------------------------- how it is written
+
 
 def deltas(said: Say) -> List[Json]:
     """The deltas of a stream, in DeepSeek's shapes: both texts start with the role, later fragments of a call have only arguments."""
@@ -224,8 +251,18 @@ def deltas(said: Say) -> List[Json]:
     out += [{"content": None, "reasoning_content": piece} for piece in said.reasoning]
     out += [{"content": piece, "reasoning_content": None} for piece in said.text]
     if said.tool:
-        out.append({"tool_calls": [{"index": 0, "id": "call_00_" + uuid.uuid4().hex[:24], "type": "function",
-                                    "function": {"name": said.tool, "arguments": ""}}]})
+        out.append(
+            {
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "call_00_" + uuid.uuid4().hex[:24],
+                        "type": "function",
+                        "function": {"name": said.tool, "arguments": ""},
+                    }
+                ]
+            }
+        )
         out += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in said.arguments]
     return out
 
@@ -236,8 +273,14 @@ def message(said: Say) -> Json:
     if said.reasoning:
         out["reasoning_content"] = "".join(said.reasoning)
     if said.tool:
-        out["tool_calls"] = [{"index": 0, "id": "call_00_" + uuid.uuid4().hex[:24], "type": "function",
-                              "function": {"name": said.tool, "arguments": "".join(said.arguments)}}]
+        out["tool_calls"] = [
+            {
+                "index": 0,
+                "id": "call_00_" + uuid.uuid4().hex[:24],
+                "type": "function",
+                "function": {"name": said.tool, "arguments": "".join(said.arguments)},
+            }
+        ]
     return out
 
 
@@ -261,9 +304,15 @@ class PrefixCache:
         while len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         hit -= hit % CACHE_BLOCK
-        return {"prompt_tokens": total, "completion_tokens": said.tokens, "total_tokens": total + said.tokens,
-                "prompt_tokens_details": {"cached_tokens": hit}, "completion_tokens_details": {"reasoning_tokens": len(said.reasoning)},
-                "prompt_cache_hit_tokens": hit, "prompt_cache_miss_tokens": total - hit}
+        return {
+            "prompt_tokens": total,
+            "completion_tokens": said.tokens,
+            "total_tokens": total + said.tokens,
+            "prompt_tokens_details": {"cached_tokens": hit},
+            "completion_tokens_details": {"reasoning_tokens": len(said.reasoning)},
+            "prompt_cache_hit_tokens": hit,
+            "prompt_cache_miss_tokens": total - hit,
+        }
 
 
 class _Handler(RequestHandler):
@@ -276,12 +325,19 @@ class _Handler(RequestHandler):
 
     def refuse(self, status: int, text: str, kind: str = "invalid_request_error") -> None:
         self.set_status(status)
-        self.finish({"error": {"message": text, "type": kind, "param": None, "code": "invalid_request_error"}})
+        self.finish(
+            {"error": {"message": text, "type": kind, "param": None, "code": "invalid_request_error"}}
+        )
 
 
 class ModelsHandler(_Handler):
     def get(self) -> None:
-        self.finish({"object": "list", "data": [{"id": name, "object": "model", "owned_by": "rproxy"} for name in MODELS]})
+        self.finish(
+            {
+                "object": "list",
+                "data": [{"id": name, "object": "model", "owned_by": "rproxy"} for name in MODELS],
+            }
+        )
 
 
 class ChatHandler(_Handler):
@@ -289,12 +345,17 @@ class ChatHandler(_Handler):
         try:
             body = json.loads(self.request.body)
         except ValueError as exc:
-            return self.refuse(400, "Failed to parse the request body as JSON: %s" % exc)
+            return self.refuse(400, f"Failed to parse the request body as JSON: {exc}")
         problem = refusal(body)
         if problem:
             return self.refuse(400, problem)
         said = script(body)
-        head = {"id": str(uuid.uuid4()), "created": int(time.time()), "model": body["model"], "system_fingerprint": "fp_demo"}
+        head = {
+            "id": str(uuid.uuid4()),
+            "created": int(time.time()),
+            "model": body["model"],
+            "system_fingerprint": "fp_demo",
+        }
         usage = self.cache.usage(body, said)
         if body.get("stream"):
             return await self.stream(head, said, usage)
@@ -311,19 +372,28 @@ class ChatHandler(_Handler):
             await self.chunk(head, {"content": "", "reasoning_content": None}, said.finish, usage)
             await self.finish("data: [DONE]\n\n")
         except StreamClosedError:
-            pass                  # the client has hung up: nobody is there to tell
+            pass  # the client has hung up: nobody is there to tell
 
     def chunk(self, head: Json, delta: Json, finish: Optional[str], usage: Optional[Json]) -> Awaitable[None]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        self.write("data: %s\n\n" % json.dumps(dict(head, object="chat.completion.chunk", choices=[choice], usage=usage)))
+        self.write(
+            "data: {}\n\n".format(
+                json.dumps(dict(head, object="chat.completion.chunk", choices=[choice], usage=usage))
+            )
+        )
         return self.flush()
 
 
 def make_demo_app(delay: float = DELAY) -> Application:
     """The provider as an application: ``/chat/completions`` and ``/models``, with and without ``/v1``; ``delay`` in seconds."""
     arguments = {"cache": PrefixCache(), "delay": delay}
-    return Application([(r"(?:/v1)?/chat/completions", ChatHandler, arguments), (r"(?:/v1)?/models", ModelsHandler, arguments)],
-                       log_function=lambda handler: None)
+    return Application(
+        [
+            (r"(?:/v1)?/chat/completions", ChatHandler, arguments),
+            (r"(?:/v1)?/models", ModelsHandler, arguments),
+        ],
+        log_function=lambda handler: None,
+    )
 
 
 @contextmanager
@@ -333,6 +403,6 @@ def serve_demo(host: str = "127.0.0.1", delay: float = DELAY) -> Iterator[str]:
     sockets = bind_sockets(0, host)
     server.add_sockets(sockets)
     try:
-        yield "http://%s:%d" % (host, sockets[0].getsockname()[1])
+        yield f"http://{host}:{sockets[0].getsockname()[1]}"
     finally:
         server.stop()

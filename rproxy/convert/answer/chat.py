@@ -15,6 +15,7 @@ taken out, so are calls that leaked into the text, halves of surrogate pairs are
 later piece, or from :meth:`ChunkReader.end`.
 Most chunks are one piece of text in a delta with one key; that path is kept short.  Nothing here raises, whatever a chunk is.
 """
+
 from __future__ import annotations
 
 from types import MappingProxyType
@@ -23,15 +24,20 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ..profile import Answer
 from ..surrogates import REPLACEMENT, mend_piece
 from .fields import counts_tokens, error_of, pieces_of, stronger_finish, text_of, unwrap
-from .leaked_calls import HealFilter
+from .leaked_calls import LeakedCallFilter
 from .reasoning_details import Details
-from .think_tags import ThinkFilter
+from .think_tags import ThinkTagFilter
 from .tool_calls import CallReader
 
 Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
 
-_REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")     # the first that is not empty counts
+_REASONING_KEYS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+)  # the first that is not empty counts
 
 
 class ChunkReader:
@@ -57,19 +63,27 @@ class ChunkReader:
         self._details = Details(answer.cumulative)
         self.reasoning_details: List[Json] = self._details.entries
         self._calls = CallReader(answer.cumulative)
-        self._filter = ThinkFilter() if answer.think_tags else None
-        self._healer = HealFilter(tools) if answer.heal_tool_text and tools else None
-        self._snapshots: Dict[str, str] = dict.fromkeys(("text", "reasoning", "refusal"), "") if answer.cumulative else {}
-        self._raw: Dict[str, List[str]] = {"text": [], "reasoning": [], "refusal": []}     # as it came, without snapshots
+        self._filter = ThinkTagFilter() if answer.think_tags else None
+        self._healer = LeakedCallFilter(tools) if answer.heal_tool_text and tools else None
+        self._snapshots: Dict[str, str] = (
+            dict.fromkeys(("text", "reasoning", "refusal"), "") if answer.cumulative else {}
+        )
+        self._raw: Dict[str, List[str]] = {
+            "text": [],
+            "reasoning": [],
+            "refusal": [],
+        }  # as it came, without snapshots
         self._halves: Dict[str, str] = {}
-        self._begun = False                        # something came before this chunk
-        self._tagged = False                       # thinking came in tags
+        self._begun = False  # something came before this chunk
+        self._tagged = False  # thinking came in tags
         self._annotated = False
 
     @property
     def transparent(self) -> bool:
         """Does text pass unchanged, until something else comes?"""
-        return not (self._filter or self._healer or self._snapshots or self._halves or self.finish or self.error)
+        return not (
+            self._filter or self._healer or self._snapshots or self._halves or self.finish or self.error
+        )
 
     def read(self, chunk: Json) -> List[Delta]:
         """What is new in a chunk."""
@@ -78,7 +92,13 @@ class ChunkReader:
         if self.error is not None:
             return out
         choices = chunk.get("choices")
-        if not choices or chunk.get("error") or chunk.get("base_resp") or chunk.get("object") == "error" or chunk.get("type") == "error":
+        if (
+            not choices
+            or chunk.get("error")
+            or chunk.get("base_resp")
+            or chunk.get("object") == "error"
+            or chunk.get("type") == "error"
+        ):
             chunk = unwrap(chunk)
             self.error = error_of(chunk)
             if self.error is not None:
@@ -176,7 +196,7 @@ class ChunkReader:
         for kind, whole in wholes.items():
             raw = self._raw[kind] = ["".join(self._raw[kind])]
             if len(whole) > len(raw[0]) and whole.startswith(raw[0]):
-                self._pass(kind, whole[len(raw[0]):], out)
+                self._pass(kind, whole[len(raw[0]) :], out)
         if not self._annotated and type(message.get("annotations")) is list:
             self._delta({"annotations": message["annotations"]}, out)
         if message.get("tool_calls"):
@@ -211,7 +231,7 @@ class ChunkReader:
             del self._snapshots[kind]
             return text
         self._snapshots[kind] = text
-        return text[len(before):]
+        return text[len(before) :]
 
     def _pass(self, kind: str, text: str, out: List[Delta]) -> None:
         self._raw[kind].append(text)

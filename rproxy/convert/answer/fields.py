@@ -1,4 +1,5 @@
 """Pure readings of the fields that providers shape differently: errors, finish words, usage, nested texts."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
@@ -8,13 +9,36 @@ Json = Dict[str, Any]
 # What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot, Mistral, Anthropic,
 # Gemini, Cohere, vLLM and SGLang.
 _FINISH = {
-    "length": ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length", "max_length"),
-    "content_filter": ("content_filter", "content_filtered", "sensitive", "safety", "recitation", "blocklist",
-                       "prohibited_content", "spii", "refusal"),
+    "length": (
+        "length",
+        "max_tokens",
+        "max_output_tokens",
+        "max_completion_tokens",
+        "model_length",
+        "max_length",
+    ),
+    "content_filter": (
+        "content_filter",
+        "content_filtered",
+        "sensitive",
+        "safety",
+        "recitation",
+        "blocklist",
+        "prohibited_content",
+        "spii",
+        "refusal",
+    ),
     "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls"),
     "context": ("model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded"),
-    "error": ("error", "network_error", "insufficient_system_resource", "abort", "aborted", "repetition_truncation",
-              "malformed_function_call"),
+    "error": (
+        "error",
+        "network_error",
+        "insufficient_system_resource",
+        "abort",
+        "aborted",
+        "repetition_truncation",
+        "malformed_function_call",
+    ),
 }
 _WORDS = {word: meaning for meaning, words in _FINISH.items() for word in words}
 _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length": 4, "context": 5, "error": 6}
@@ -22,8 +46,13 @@ _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length":
 # Codes of flat objects that are no errors.  No code at all is one: {"message": "..."} and nothing else.
 _FINE = (0, 200, "0", "200", "", "ok", "OK", "success")
 _TEXT_KEYS = ("text", "content", "thinking", "summary", "reasoning", "refusal", "value")
-_PART_KINDS = {"thinking": "reasoning", "reasoning": "reasoning", "reasoning_text": "reasoning", "refusal": "refusal"}
-_MAX_DEPTH = 5                                 # of texts inside texts
+_PART_KINDS = {
+    "thinking": "reasoning",
+    "reasoning": "reasoning",
+    "reasoning_text": "reasoning",
+    "refusal": "refusal",
+}
+_MAX_DEPTH = 5  # of texts inside texts
 
 
 def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:

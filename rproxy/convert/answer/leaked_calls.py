@@ -7,6 +7,7 @@ A text filter like the one for thinking: pieces go in, ``("text", str)`` and ``(
 It must be certain: the notation begins a line outside of a code fence, it is complete and well-formed, and each name is that of a
 tool that was offered.  Anything else is given back as the text that it was, unchanged.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,11 +16,11 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 Json = Dict[str, Any]
 Piece = Tuple[str, Any]
-Found = Optional[List[Tuple[str, Json]]]           # (name, arguments) of each call; None: it is no call
+Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None: it is no call
 
 _FENCE = "```"
-_MAX_BLOCK = 1 << 20                               # characters of a call
-_MAX_BLANK = 64                                    # characters of white space that wait for a call
+_MAX_BLOCK = 1 << 20  # characters of a call
+_MAX_BLANK = 64  # characters of white space that wait for a call
 
 
 class Row(NamedTuple):
@@ -28,7 +29,7 @@ class Row(NamedTuple):
     opens: str
     closes: str
     read: Callable[[str, Mapping[str, Json]], Found]
-    open_ended: bool = False                       # complete without the closing tag, too: servers swallow it as a stop word
+    open_ended: bool = False  # complete without the closing tag, too: servers swallow it as a stop word
 
 
 def _one_json(inside: str, tools: Mapping[str, Json]) -> Found:
@@ -40,7 +41,11 @@ def _one_json(inside: str, tools: Mapping[str, Json]) -> Found:
     if not isinstance(call, dict) or not set(call) <= {"name", "arguments", "parameters", "id", "type"}:
         return None
     arguments = call.get("arguments", call.get("parameters", {}))
-    return [(call.get("name", ""), arguments)] if isinstance(arguments, dict) and isinstance(call.get("name"), str) else None
+    return (
+        [(call.get("name", ""), arguments)]
+        if isinstance(arguments, dict) and isinstance(call.get("name"), str)
+        else None
+    )
 
 
 def _function(inside: str, tools: Mapping[str, Json]) -> Found:
@@ -55,7 +60,7 @@ def _functions(inside: str, tools: Mapping[str, Json]) -> Found:
     inside = inside.strip()
     if not inside.startswith("<function=") or not inside.endswith("</function>"):
         return None
-    return _function(inside[len("<function="):-len("</function>")], tools)
+    return _function(inside[len("<function=") : -len("</function>")], tools)
 
 
 def _dsml(inside: str, tools: Mapping[str, Json]) -> Found:
@@ -70,8 +75,11 @@ def _dsml(inside: str, tools: Mapping[str, Json]) -> Found:
 
 
 _INVOKE = re.compile(r'<｜DSML｜invoke name="(?P<name>[^"\n]+)">(?P<inside>.*?)</｜DSML｜invoke>', re.S)
-_DSML = re.compile(r'<｜DSML｜parameter name="(?P<key>[^"\n]+)"(?: string="(?P<string>true|false)")?>'
-                   r'(?P<value>.*?)</｜DSML｜parameter>', re.S)
+_DSML = re.compile(
+    r'<｜DSML｜parameter name="(?P<key>[^"\n]+)"(?: string="(?P<string>true|false)")?>'
+    r"(?P<value>.*?)</｜DSML｜parameter>",
+    re.S,
+)
 _ENDS = re.compile(r"\A\n|\n\Z")
 _QWEN = re.compile(r"<parameter=(?P<key>[^>\n]+)>(?P<value>.*?)</parameter>", re.S)
 
@@ -93,7 +101,9 @@ def _all(pattern: re.Pattern[str], text: str) -> Optional[List[re.Match[str]]]:
     return None if pattern.sub("", text).strip() else matches
 
 
-def _parameters(pattern: re.Pattern[str], text: str, schema: Json, is_json: Callable[[re.Match[str]], Optional[bool]]) -> Optional[Json]:
+def _parameters(
+    pattern: re.Pattern[str], text: str, schema: Json, is_json: Callable[[re.Match[str]], Optional[bool]]
+) -> Optional[Json]:
     """The arguments that are written as tags. Values are JSON or plain text: as ``is_json`` says, or else the tool's schema."""
     arguments: Json = {}
     matches = _all(pattern, text)
@@ -125,23 +135,23 @@ def _loads(text: str) -> Any:
 
 
 def _refuse(word: str) -> None:
-    raise ValueError("%s is not JSON" % word)
+    raise ValueError(f"{word} is not JSON")
 
 
-class HealFilter:
+class LeakedCallFilter:
     """The state of one text. :arg tools: the offered functions, name -> JSON Schema of the parameters"""
 
     def __init__(self, tools: Mapping[str, Json]) -> None:
         self._tools = tools
-        self._row: Optional[Row] = None            # of the block that we are in
-        self._block: List[str] = []                # its text, the opening tag included
+        self._row: Optional[Row] = None  # of the block that we are in
+        self._block: List[str] = []  # its text, the opening tag included
         self._size = 0
-        self._tail = ""                            # the end of the block: perhaps the beginning of the closing tag
-        self._held = ""                            # the beginning of a line: perhaps that of an opening tag or of a fence
-        self._blank = ""                           # white space that belongs to the call that may follow
-        self._begins = True                        # nothing but blanks so far on this line
+        self._tail = ""  # the end of the block: perhaps the beginning of the closing tag
+        self._held = ""  # the beginning of a line: perhaps that of an opening tag or of a fence
+        self._blank = ""  # white space that belongs to the call that may follow
+        self._begins = True  # nothing but blanks so far on this line
         self._fenced = False
-        self._trim = False                         # behind a call: white space goes
+        self._trim = False  # behind a call: white space goes
 
     def feed(self, text: str) -> List[Piece]:
         """The pieces that are certain now."""
@@ -156,7 +166,7 @@ class HealFilter:
         out: List[Piece] = []
         row, whole = self._row, "".join(self._block)
         if row is not None:
-            calls = self._calls(row, whole[len(row.opens):]) if row.open_ended else None
+            calls = self._calls(row, whole[len(row.opens) :]) if row.open_ended else None
             self._leave(calls, whole, "", out)
         self._say(self._held, out)
         self._held, self._begins = "", False
@@ -182,8 +192,10 @@ class HealFilter:
         row = next((row for row in ROWS if start.startswith(row.opens)), None)
         if row is not None and not self._fenced:
             self._row, self._block, self._size, self._tail = row, [row.opens], len(row.opens), ""
-            return start[len(row.opens):]
-        if any(mark.startswith(start) for mark in (*(row.opens for row in ROWS if not self._fenced), _FENCE[:-1])):
+            return start[len(row.opens) :]
+        if any(
+            mark.startswith(start) for mark in (*(row.opens for row in ROWS if not self._fenced), _FENCE[:-1])
+        ):
             self._held = start
             return ""
         self._fenced ^= start.startswith(_FENCE)
@@ -199,7 +211,7 @@ class HealFilter:
         solid = text.rstrip()
         if len(text) - len(solid) > _MAX_BLANK:
             solid = text
-        self._blank = text[len(solid):]
+        self._blank = text[len(solid) :]
         if solid:
             out.append(("text", solid))
 
@@ -209,14 +221,14 @@ class HealFilter:
         if at < 0:
             self._block.append(text)
             self._size += len(text)
-            self._tail = (self._tail + text)[1 - len(row.closes):]
+            self._tail = (self._tail + text)[1 - len(row.closes) :]
             if self._size > _MAX_BLOCK:
                 self._leave(None, "".join(self._block), "", out)
             return ""
         end = at + len(row.closes) - len(self._tail)
         self._block.append(text[:end])
         whole = "".join(self._block)
-        return self._leave(self._calls(row, whole[len(row.opens):-len(row.closes)]), whole, text[end:], out)
+        return self._leave(self._calls(row, whole[len(row.opens) : -len(row.closes)]), whole, text[end:], out)
 
     def _calls(self, row: Row, inside: str) -> Found:
         calls = row.read(inside, self._tools)

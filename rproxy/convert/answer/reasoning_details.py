@@ -3,6 +3,7 @@
 Rules of OpenRouter: pieces of one detail follow each other, with the same type and index; text and summary grow, a signature comes with the
 last piece.  An encrypted detail is whole, and goes back verbatim.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -23,7 +24,7 @@ class Details:
     def __init__(self, cumulative: bool = False) -> None:
         self.entries: List[Json] = []
         self._cumulative = cumulative
-        self._open = False                     # may the last entry go on?
+        self._open = False  # may the last entry go on?
         self._growing: Dict[str, List[str]] = {}
 
     def read(self, pieces: List[Any]) -> str:
@@ -59,8 +60,11 @@ class Details:
         if not self._open or piece.get("data"):
             return False
         last = self.entries[-1]
-        return (piece.get("type") == last.get("type") and piece.get("index") == last.get("index")
-                and (piece.get("id") == last.get("id") or not piece.get("id") or not last.get("id")))
+        return (
+            piece.get("type") == last.get("type")
+            and piece.get("index") == last.get("index")
+            and (piece.get("id") == last.get("id") or not piece.get("id") or not last.get("id"))
+        )
 
     def _grow(self, key: str, text: str) -> None:
         texts = self._growing.setdefault(key, [])

@@ -14,6 +14,7 @@ Three deltas exist in this dialect only::
 Freeform input (``custom_tool_call``) is wrapped as the arguments of a function with one text, which is how it travels in Chat
 Completions, too.  Nothing here raises, whatever an event is.
 """
+
 from __future__ import annotations
 
 import json
@@ -27,7 +28,7 @@ from .fields import counts_tokens, error_of
 
 Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
-Place = Tuple[str, Any]                          # of a text in its item: kind and number of the part
+Place = Tuple[str, Any]  # of a text in its item: kind and number of the part
 
 
 class Text(NamedTuple):
@@ -37,14 +38,14 @@ class Text(NamedTuple):
     kind: str
     counter: str
     key: str
-    whole: bool                                  # not a piece
+    whole: bool  # not a piece
 
 
 def _texts(item: str, kind: str, counter: str, key: str, *names: str) -> Dict[str, Text]:
     rows = {}
     for name in names:
-        rows["response.%s.delta" % name] = Text(item, kind, counter, "delta", False)
-        rows["response.%s.done" % name] = Text(item, kind, counter, key, True)
+        rows[f"response.{name}.delta"] = Text(item, kind, counter, "delta", False)
+        rows[f"response.{name}.done"] = Text(item, kind, counter, key, True)
     return rows
 
 
@@ -58,13 +59,24 @@ TEXTS: Dict[str, Text] = {
 }
 # the parts of an item: (item, list) -> {type of the part: (kind of text, key of the text)}
 PARTS: Dict[Tuple[str, str], Dict[Any, Tuple[str, str]]] = {
-    ("message", "content"): {"output_text": ("text", "text"), "text": ("text", "text"), "refusal": ("refusal", "refusal")},
+    ("message", "content"): {
+        "output_text": ("text", "text"),
+        "text": ("text", "text"),
+        "refusal": ("refusal", "refusal"),
+    },
     ("reasoning", "content"): {"reasoning_text": ("content", "text"), "text": ("content", "text")},
     ("reasoning", "summary"): {"summary_text": ("summary", "text")},
 }
-CALLS = {"function_call": "arguments", "custom_tool_call": "input", "tool_search_call": "arguments"}   # item -> what the model wrote
-DELTAS = {"content": "reasoning", "summary": "reasoning"}       # kind of text -> kind of delta, where they differ
-FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}     # reason of an incomplete response -> finish
+CALLS = {
+    "function_call": "arguments",
+    "custom_tool_call": "input",
+    "tool_search_call": "arguments",
+}  # item -> what the model wrote
+DELTAS = {"content": "reasoning", "summary": "reasoning"}  # kind of text -> kind of delta, where they differ
+FINISH = {
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+}  # reason of an incomplete response -> finish
 
 
 class _Item:
@@ -72,11 +84,11 @@ class _Item:
 
     def __init__(self, kind: str, key: int) -> None:
         self.kind = kind
-        self.key = key                           # of its call
+        self.key = key  # of its call
         self.head: Json = {}
         self.said: Dict[Place, List[str]] = {}
-        self.form: Optional[str] = None          # of reasoning: content or summary; the other one would say it twice
-        self.half = ""                           # the first half of a surrogate pair
+        self.form: Optional[str] = None  # of reasoning: content or summary; the other one would say it twice
+        self.half = ""  # the first half of a surrogate pair
         self.annotations = 0
         self.named = self.done = False
 
@@ -95,7 +107,9 @@ class EventReader:
         self.finish: Optional[str] = None
         self.error: Optional[Json] = None
         self.usage: Optional[Json] = None
-        self.reasoning_details: List[Json] = []  # filled by who handles the deltas, so that the order is that of the items
+        self.reasoning_details: List[
+            Json
+        ] = []  # filled by who handles the deltas, so that the order is that of the items
         self.over = False
         self._origin = origin
         self._items: List[_Item] = []
@@ -176,7 +190,11 @@ class EventReader:
             self.usage = response["usage"]
         if status not in ("completed", "incomplete"):
             error = response.get("error")
-            self._fail(error if error and type(error) is dict else {"message": "It ended its response with the status %s." % (status,)})
+            self._fail(
+                error
+                if error and type(error) is dict
+                else {"message": f"It ended its response with the status {status}."}
+            )
             return
         output = response.get("output")
         given = [item for item in output if type(item) is dict] if type(output) is list else []
@@ -248,7 +266,9 @@ class EventReader:
         if item.kind in CALLS:
             whole = given.get(CALLS[item.kind])
             if whole is not None:
-                self._say(item, ("arguments", 0), whole if type(whole) is str else encode_json(whole).decode(), True)
+                self._say(
+                    item, ("arguments", 0), whole if type(whole) is str else encode_json(whole).decode(), True
+                )
             if given.get("status") != "incomplete":
                 self._close_input(item)
         elif item.kind == "message":
@@ -266,10 +286,18 @@ class EventReader:
         content = given.get("content")
         parts = [part for part in content if type(part) is dict] if type(content) is list else []
         if not item.said:
-            self._out += [("logprobs", part["logprobs"]) for part in parts if part.get("logprobs") and type(part["logprobs"]) is list]
-        self._parts(item, {"content": [{"type": "output_text", "text": content}] if type(content) is str else content}, "content")
+            self._out += [
+                ("logprobs", part["logprobs"])
+                for part in parts
+                if part.get("logprobs") and type(part["logprobs"]) is list
+            ]
+        self._parts(
+            item,
+            {"content": [{"type": "output_text", "text": content}] if type(content) is str else content},
+            "content",
+        )
         lists = [part["annotations"] for part in parts if type(part.get("annotations")) is list]
-        news = [annotation for annotations in lists for annotation in annotations][item.annotations:]
+        news = [annotation for annotations in lists for annotation in annotations][item.annotations :]
         if news:
             self._out.append(("annotations", news))
 
@@ -283,7 +311,11 @@ class EventReader:
         if blob and type(blob) is str:
             self._speak(item, "reasoning")
             summary = given.get("summary")
-            kept = {"type": "reasoning", "summary": summary if type(summary) is list else [], "encrypted_content": blob}
+            kept = {
+                "type": "reasoning",
+                "summary": summary if type(summary) is list else [],
+                "encrypted_content": blob,
+            }
             self._out.append(("detail", {"type": RESPONSE_ITEM, "origin": self._origin, "item": kept}))
 
     # ---- deltas
@@ -294,12 +326,14 @@ class EventReader:
             text, item.half = (mend(text), "") if whole else mend_piece(item.half + text)
         if whole and said:
             before = "".join(said)
-            text = text[len(before):] if text.startswith(before) else ""
+            text = text[len(before) :] if text.startswith(before) else ""
         if not text:
             return
         if place[0] == "arguments":
             item.said.setdefault(place, []).append(text)
-            self._call(item, arguments=text if item.kind != "custom_tool_call" else _wrapped(text, begin=not said))
+            self._call(
+                item, arguments=text if item.kind != "custom_tool_call" else _wrapped(text, begin=not said)
+            )
             return
         if item.kind == "reasoning":
             item.form = item.form or place[0]
@@ -308,7 +342,7 @@ class EventReader:
         kind = DELTAS.get(place[0], place[0])
         self._speak(item, kind)
         if not said and item.said and item.form == "summary":
-            self._out.append((kind, "\n\n"))     # the parts of a summary are paragraphs
+            self._out.append((kind, "\n\n"))  # the parts of a summary are paragraphs
         item.said.setdefault(place, []).append(text)
         self._out.append((kind, text))
 
@@ -319,7 +353,9 @@ class EventReader:
 
     def _call(self, item: _Item, **news: Any) -> None:
         self._speaker = item
-        self._out.append(("call", item.key, {"id": None, "name": None, "arguments": "", "extra_content": None, **news}))
+        self._out.append(
+            ("call", item.key, {"id": None, "name": None, "arguments": "", "extra_content": None, **news})
+        )
 
     def _close_input(self, item: _Item) -> None:
         if item.kind == "custom_tool_call" and item.named and not item.done:
@@ -333,14 +369,19 @@ _HANDLERS: Dict[Any, Callable[[EventReader, Json], None]] = {
     "response.output_item.added": EventReader._added,
     "response.output_item.done": EventReader._item_done,
     "response.output_text.annotation.added": EventReader._annotation,
-    **{"response." + status: EventReader._last for status in ("completed", "incomplete", "failed", "cancelled")},
+    **{
+        "response." + status: EventReader._last
+        for status in ("completed", "incomplete", "failed", "cancelled")
+    },
 }
 
 
 def _parts(parts: Any, kinds: Dict[Any, Tuple[str, str]]) -> Iterator[Tuple[int, str, str]]:
     """(number, kind of text, text) for each part with text."""
     for number, part in enumerate(parts if type(parts) is list else ()):
-        kind, key = kinds.get(part.get("type") if type(part) is dict and type(part.get("type")) is str else None, ("", ""))
+        kind, key = kinds.get(
+            part.get("type") if type(part) is dict and type(part.get("type")) is str else None, ("", "")
+        )
         if kind and type(part.get(key)) is str:
             yield number, kind, part[key]
 

@@ -6,6 +6,7 @@ a sentence it is a word of somebody who writes about such tags.  White space aro
 the text, and thinking that is nothing else is none.
 Providers: MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on any server.
 """
+
 from __future__ import annotations
 
 import re
@@ -14,20 +15,20 @@ from typing import List, Tuple
 Piece = Tuple[str, str]
 
 _NAMES = ("think", "thinking", "thought")
-_TAGS = {"<%s>" % name: "</%s>" % name for name in _NAMES}
+_TAGS = {f"<{name}>": f"</{name}>" for name in _NAMES}
 _SOLID = re.compile(r"\S")
-_MAX_BLANK = 64                            # characters of white space that wait for a first opening tag
+_MAX_BLANK = 64  # characters of white space that wait for a first opening tag
 
 
-class ThinkFilter:
+class ThinkTagFilter:
     """The state of one text: outside, or inside until ``_close`` comes."""
 
     def __init__(self) -> None:
-        self._close = ""                   # the tag that ends the thinking we are in
-        self._held = ""                    # the end of the text so far: perhaps the beginning of a tag
-        self._blank = True                 # only white space so far on this line
-        self._idle = True                  # only white space in the text before the first tag, or in this thinking: held
-        self._trim = False                 # behind a closing tag: white space goes
+        self._close = ""  # the tag that ends the thinking we are in
+        self._held = ""  # the end of the text so far: perhaps the beginning of a tag
+        self._blank = True  # only white space so far on this line
+        self._idle = True  # only white space in the text before the first tag, or in this thinking: held
+        self._trim = False  # behind a closing tag: white space goes
 
     def feed(self, text: str) -> List[Piece]:
         """The pieces that are certain now, none of them empty."""
@@ -36,7 +37,9 @@ class ThinkFilter:
         out: List[Piece] = []
         position = 0
         while position < len(text):
-            position = self._inside(text, position, out) if self._close else self._outside(text, position, out)
+            position = (
+                self._inside(text, position, out) if self._close else self._outside(text, position, out)
+            )
         return out
 
     def close(self) -> List[Piece]:

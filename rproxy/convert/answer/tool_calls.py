@@ -6,6 +6,7 @@ about each other, and are tested with answers of DeepSeek, Qwen, Mistral, Gemini
 
 Arguments are only complete when the provider has ended: ``{}`` and ``1`` are JSON already and may go on.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, Union
@@ -18,10 +19,12 @@ Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
 Index = Union[int, str, None]
 
-Said = Tuple[str, str, str, Optional[Json]]    # id, name, arguments, extra_content of a fragment; "" or None: it does not say
+Said = Tuple[
+    str, str, str, Optional[Json]
+]  # id, name, arguments, extra_content of a fragment; "" or None: it does not say
 
-_NO_ID = ("null", "None", "none")                  # written by templates that have no id
-_LEGACY = "function_call"                      # the one call of the deprecated field, as an index
+_NO_ID = ("null", "None", "none")  # written by templates that have no id
+_LEGACY = "function_call"  # the one call of the deprecated field, as an index
 
 
 class _Call:
@@ -35,10 +38,10 @@ class _Call:
         self.id = ""
         self.name = ""
         self.parts: List[str] = []
-        self.size = 0                          # characters in parts
-        self.half = ""                         # the first half of a surrogate pair
+        self.size = 0  # characters in parts
+        self.half = ""  # the first half of a surrogate pair
         self._end = JsonEnd()
-        self._unread: List[str] = []           # what the end was not looked for in; that costs, and is seldom needed
+        self._unread: List[str] = []  # what the end was not looked for in; that costs, and is seldom needed
 
     def add(self, text: str) -> None:
         self.parts.append(text)
@@ -102,7 +105,7 @@ class CallReader:
                 self._update(self._new(None), said, out, first=True)
             else:
                 more = len(arguments) > call.size and arguments.startswith(call.text())
-                self._update(call, (id, name, arguments[call.size:] if more else "", extra), out)
+                self._update(call, (id, name, arguments[call.size :] if more else "", extra), out)
 
     def whole(self, name: str, arguments: str, out: List[Delta]) -> None:
         """A call that was found elsewhere, complete."""
@@ -119,7 +122,9 @@ class CallReader:
     def _read(self, fragment: Json, index: Index, place: int, out: List[Delta]) -> None:
         function, call = fragment.get("function"), self._by_index.get(index)
         if call is not None and type(function) is dict and len(function) == 1 and len(fragment) == 2:
-            arguments = function.get("arguments")          # {"index", "function": {"arguments"}}: almost all are like this
+            arguments = function.get(
+                "arguments"
+            )  # {"index", "function": {"arguments"}}: almost all are like this
             if arguments and type(arguments) is str:
                 arguments = self._arguments(call, arguments)
                 if arguments:
@@ -137,17 +142,18 @@ class CallReader:
         id, name, arguments, _ = said
         known = self._by_id.get(id)
         if known and not (index is not None and known.index not in (None, index) and known.complete()):
-            return known                       # otherwise two calls got the same id
+            return known  # otherwise two calls got the same id
         call = self._by_index.get(index) if index is not None else self._calls[-1] if self._calls else None
         if call is None or not name:
             return call
         again = name == call.name and (
-            not arguments or not call.size or len(arguments) == call.size and arguments == call.text())
+            not arguments or not call.size or len(arguments) == call.size and arguments == call.text()
+        )
         if id and not known:
             if call.id or (index is None and call.name and not again):
                 return None
         elif index is None and place:
-            return None                        # a neighbour in the same list
+            return None  # a neighbour in the same list
         return None if call.complete() and not again else call
 
     def _new(self, index: Index) -> _Call:
@@ -185,26 +191,40 @@ class CallReader:
         if call.parts and len(text) >= call.size:
             whole = call.text()
             if self._cumulative and text.startswith(whole) or text == whole and call.complete():
-                text = text[len(whole):]
+                text = text[len(whole) :]
         if text:
             call.add(text)
         return text
 
-    def _tell(self, call: _Call, out: List[Delta], id: Optional[str] = None, name: Optional[str] = None,
-              arguments: str = "", extra: Optional[Json] = None) -> None:
-        out.append(("call", call.key, {"id": id, "name": name, "arguments": arguments, "extra_content": extra}))
+    def _tell(
+        self,
+        call: _Call,
+        out: List[Delta],
+        id: Optional[str] = None,
+        name: Optional[str] = None,
+        arguments: str = "",
+        extra: Optional[Json] = None,
+    ) -> None:
+        out.append(
+            ("call", call.key, {"id": id, "name": name, "arguments": arguments, "extra_content": extra})
+        )
 
 
 def _said(fragment: Json) -> Said:
     function = fragment.get("function")
     if type(function) is not dict:
-        function = fragment                    # flat
+        function = fragment  # flat
     arguments = function.get("arguments")
     if type(arguments) is not str:
         arguments = "" if arguments is None else encode_json(arguments).decode()
     extra = fragment.get("extra_content")
     id = _word(fragment.get("id"))
-    return "" if id in _NO_ID else id, _word(function.get("name")), arguments, extra if extra and type(extra) is dict else None
+    return (
+        "" if id in _NO_ID else id,
+        _word(function.get("name")),
+        arguments,
+        extra if extra and type(extra) is dict else None,
+    )
 
 
 def _word(value: Any) -> str:

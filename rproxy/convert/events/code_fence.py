@@ -4,14 +4,15 @@ Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, 
 held back until it is clear whether it is a fence; if it was one, so is everything at the end that may be the closing fence.
 Text without a fence at its beginning goes through as it is.
 """
+
 from __future__ import annotations
 
 import re
 from typing import List
 
 _FENCE = re.compile(r"\s{0,64}```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?\n")
-_MAYBE_FENCE = re.compile(r"\s{0,64}(`{1,2}|```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?)?\Z")      # a beginning of one
-_CLOSING = " \t\r\n`"                            # what a closing fence and the space around it consist of
+_MAYBE_FENCE = re.compile(r"\s{0,64}(`{1,2}|```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?)?\Z")  # a beginning of one
+_CLOSING = " \t\r\n`"  # what a closing fence and the space around it consist of
 
 
 class Fences:
@@ -32,7 +33,7 @@ class Fences:
             self._held.append(text)
             return ""
         shown = "".join(self._held) + body
-        self._held = [text[len(body):]]
+        self._held = [text[len(body) :]]
         return shown
 
     def _begin(self, text: str) -> str:
@@ -42,7 +43,7 @@ class Fences:
         if fence is None and _MAYBE_FENCE.match(self._head):
             return ""
         self._decided, self._fenced = True, fence is not None
-        return self._head[fence.end():] if fence else self._head
+        return self._head[fence.end() :] if fence else self._head
 
     def close(self) -> str:
         if not self._decided:

@@ -3,6 +3,7 @@
 Asked for with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a create request (Codex).  The item's
 ``encrypted_content`` holds the summary itself, so it is understood by any instance and after any restart.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -17,7 +18,8 @@ PROMPT = (
     "Write a hand-off summary of this conversation for another model that continues the work and sees nothing but your summary. "
     "Keep what it needs: the user's goals and preferences, decisions and their reasons, what has been done and found out (names of files, "
     "commands, figures, exact identifiers), what failed, and what is left to do next. Leave out what no longer matters. "
-    "Answer with the summary alone; do not call tools.")
+    "Answer with the summary alone; do not call tools."
+)
 
 
 def is_trigger(items: Sequence[Mapping[str, Any]]) -> bool:
@@ -41,18 +43,18 @@ class CompactionConverter(StreamConverter):
         self._summary += [delta[1] for delta in deltas if delta[0] == "text"]
 
     @property
-    def silent(self) -> bool:
+    def is_empty(self) -> bool:
         return not self._summary
 
-    def verdict(self, done: bool) -> Optional[Failure]:
-        failure = super().verdict(done)
+    def failure(self, done: bool) -> Optional[Failure]:
+        failure = super().failure(done)
         if failure is None and not "".join(self._summary).strip():
             return Failure("server_error", "The model wrote no summary of the conversation. Try again.")
         return failure
 
     def finish(self) -> List[Json]:
         blob = seal("compaction", {"text": "".join(self._summary).strip()})
-        item: Json = {"id": self._sink.ids("cmp"), "type": "compaction", "encrypted_content": blob}
-        at = self._sink.add(item)
-        self._sink.finish(at, item)
+        item: Json = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
+        at = self._builder.add(item)
+        self._builder.finish(at, item)
         return self._end("completed")

@@ -7,11 +7,12 @@ another one stands behind it; a call only when its arguments are a complete JSON
 interleave the fragments of parallel calls, and clients lose the arguments when items interleave.
 
 A finish_reason ends nothing, because usage and even more text may follow.  The caller knows when the provider has stopped; then
-it asks :meth:`StreamConverter.verdict` and calls exactly one of ``finish``, ``fail`` and ``interrupt``.  A whole completion (what a
+it asks :meth:`StreamConverter.failure` and calls exactly one of ``finish``, ``fail`` and ``interrupt``.  A whole completion (what a
 provider answers without ``stream``) is a stream of one chunk.
 
 Whatever the chunks are, the events are a well-formed stream; nothing here raises.
 """
+
 from __future__ import annotations
 
 from collections import deque
@@ -21,28 +22,30 @@ from ..answer.chat import ChunkReader
 from ..profile import Answer
 from ..tools import ToolTable
 from .code_fence import Fences
-from .items import KINDS, Call, Item, Json, Kind, Prose, Sink, Whole
+from .items import KINDS, Call, EventBuilder, Item, Json, Kind, OpaqueItem, TextItem
 from .response import usage_object
 
 
-class Ending(NamedTuple):
-    status: str                  # of the response; also the terminal event
-    reason: Optional[str]        # incomplete_details.reason
+class TerminalStatus(NamedTuple):
+    status: str  # of the response; also the terminal event
+    reason: Optional[str]  # incomplete_details.reason
 
 
-COMPLETED = Ending("completed", None)
-ENDINGS: Dict[Optional[str], Ending] = {
-    None: COMPLETED,                                                 # [DONE] alone
+COMPLETED = TerminalStatus("completed", None)
+ENDINGS: Dict[Optional[str], TerminalStatus] = {
+    None: COMPLETED,  # [DONE] alone
     "stop": COMPLETED,
     "tool_calls": COMPLETED,
-    "length": Ending("incomplete", "max_output_tokens"),
-    "context": Ending("incomplete", "max_output_tokens"),            # with some output; without, it is a failure
-    "content_filter": Ending("incomplete", "content_filter"),
-    "error": Ending("failed", None),
+    "length": TerminalStatus("incomplete", "max_output_tokens"),
+    "context": TerminalStatus(
+        "incomplete", "max_output_tokens"
+    ),  # with some output; without, it is a failure
+    "content_filter": TerminalStatus("incomplete", "content_filter"),
+    "error": TerminalStatus("failed", None),
 }
 
 
-OWN_ANNOTATIONS = ("file_citation", "container_file_citation", "file_path")     # of the Responses API alone
+OWN_ANNOTATIONS = ("file_citation", "container_file_citation", "file_path")  # of the Responses API alone
 
 
 class Reader(Protocol):
@@ -53,10 +56,10 @@ class Reader(Protocol):
     error: Optional[Json]
     usage: Optional[Json]
     reasoning_details: List[Json]
-    over: bool                   # what comes after this is of no interest
+    over: bool  # what comes after this is of no interest
 
     @property
-    def transparent(self) -> bool: ...       # does text pass unchanged from now on?
+    def transparent(self) -> bool: ...  # does text pass unchanged from now on?
 
     def read(self, chunk: Json) -> List[Tuple[Any, ...]]: ...
 
@@ -93,10 +96,23 @@ class StreamConverter:
     :arg sequence: the first sequence_number; more than 0 after a try of which the client saw the first events, but no item
     """
 
-    def __init__(self, response: Json, tools: ToolTable, *, ids: Callable[[str], str], now: Callable[[], int],
-                 reasoning: str = "summary", seal: Optional[Callable[[Json], str]] = None, answer: Answer = Answer(),
-                 reader: Optional[Reader] = None, refusal_as_text: bool = False, strip_fences: bool = False, logprobs: bool = False,
-                 cached: str = "hit", sequence: int = 0) -> None:
+    def __init__(
+        self,
+        response: Json,
+        tools: ToolTable,
+        *,
+        ids: Callable[[str], str],
+        now: Callable[[], int],
+        reasoning: str = "summary",
+        seal: Optional[Callable[[Json], str]] = None,
+        answer: Answer = Answer(),
+        reader: Optional[Reader] = None,
+        refusal_as_text: bool = False,
+        strip_fences: bool = False,
+        logprobs: bool = False,
+        cached: str = "hit",
+        sequence: int = 0,
+    ) -> None:
         self.response = response
         self.reader: Reader = reader or ChunkReader(answer)
         self._tools = tools
@@ -104,15 +120,18 @@ class StreamConverter:
         self._seal = seal
         self._strip_fences = strip_fences
         self._cached = cached
-        self._sink = Sink(ids, sequence)
+        self._builder = EventBuilder(ids, sequence)
         self._queue: Deque[Item] = deque()
         self._calls: Dict[int, Call] = {}
-        self._thoughts: List[Prose] = []
+        self._thoughts: List[TextItem] = []
         self._details_seen = self._details_sealed = 0
         self._drained = self._ended = False
         self._reasoning = KINDS[reasoning]
-        self._texts: Dict[str, Kind] = {"text": KINDS["text"], "reasoning": self._reasoning,
-                                        "refusal": KINDS["text" if refusal_as_text else "refusal"]}
+        self._texts: Dict[str, Kind] = {
+            "text": KINDS["text"],
+            "reasoning": self._reasoning,
+            "refusal": KINDS["text" if refusal_as_text else "refusal"],
+        }
         self._logprobs = logprobs
 
     @classmethod
@@ -125,12 +144,12 @@ class StreamConverter:
     @property
     def visible(self) -> bool:
         """Has the client seen something of the answer? Then it cannot be asked for again in silence."""
-        return self._sink.added > 0
+        return self._builder.added > 0
 
     @property
-    def silent(self) -> bool:
+    def is_empty(self) -> bool:
         """Has the provider said nothing at all so far?"""
-        return not (self._sink.added or self._queue)
+        return not (self._builder.added or self._queue)
 
     @property
     def finish_seen(self) -> bool:
@@ -144,46 +163,54 @@ class StreamConverter:
     @property
     def extra_content(self) -> Dict[str, Json]:
         """Call id -> what the provider wants back with that call (Gemini: the signature of its thinking)."""
-        return {call.call_id: call.extra_content for call in self._calls.values() if call.call_id and call.extra_content}
+        return {
+            call.call_id: call.extra_content
+            for call in self._calls.values()
+            if call.call_id and call.extra_content
+        }
 
     @property
     def transparent(self) -> bool:
         """Would more text go out as it comes, in the item that is open?"""
-        return self.reader.transparent and not (self._strip_fences or self._logprobs or self._ended) and len(self._queue) == 1
+        return (
+            self.reader.transparent
+            and not (self._strip_fences or self._logprobs or self._ended)
+            and len(self._queue) == 1
+        )
 
     def advance(self, count: int) -> int:
         """Deltas are told by somebody else (:mod:`.fastpath`), each from a chunk of its own. :returns: the number of the first"""
-        first = self._sink.sequence
-        self._sink.sequence = first + count
+        first = self._builder.sequence
+        self._builder.sequence = first + count
         self.reader.chunks += count
         return first
 
     @property
     def sequence(self) -> int:
         """The sequence_number of the next event, for a converter that goes on after this one."""
-        return self._sink.sequence
+        return self._builder.sequence
 
     def next_sequence(self) -> int:
         """Takes a sequence_number for an event that the caller makes: the ``error`` event before ``response.failed``."""
-        self._sink.sequence += 1
-        return self._sink.sequence - 1
+        self._builder.sequence += 1
+        return self._builder.sequence - 1
 
     def start(self) -> List[Json]:
-        self._sink.emit("response.created", {}, response=self.response)
+        self._builder.emit("response.created", {}, response=self.response)
         return self.heartbeat()
 
     def heartbeat(self) -> List[Json]:
         """An event without news, for a client that would give up on a silent stream."""
         if not self._ended:
-            self._sink.emit("response.in_progress", {}, response=self.response)
-        return self._sink.take()
+            self._builder.emit("response.in_progress", {}, response=self.response)
+        return self._builder.take()
 
     def feed(self, chunk: Json) -> List[Json]:
         if not self._ended:
             self._apply(self.reader.read(chunk))
-        return self._sink.take()
+        return self._builder.take()
 
-    def verdict(self, done: bool) -> Optional[Failure]:
+    def failure(self, done: bool) -> Optional[Failure]:
         """Why this answer cannot be completed, now that the provider has stopped; None: call :meth:`finish`.
 
         :arg done: the provider said so (``[DONE]``, or a whole JSON document), and did not just hang up
@@ -191,17 +218,35 @@ class StreamConverter:
         self._drain()
         finish = self.reader.finish
         if self.reader.error is not None:
-            return Failure("server_error", "The provider reported an error instead of an answer.", self.reader.error)
+            return Failure(
+                "server_error", "The provider reported an error instead of an answer.", self.reader.error
+            )
         if not self.reader.chunks:
-            return Failure("server_error", "The provider answered 200, but sent nothing. Try again; if it stays so, check base_url.")
+            return Failure(
+                "server_error",
+                "The provider answered 200, but sent nothing. Try again; if it stays so, check base_url.",
+            )
         if finish == "error":
-            return Failure("server_error", "The provider broke off its answer (finish_reason error). Try again.")
+            return Failure(
+                "server_error", "The provider broke off its answer (finish_reason error). Try again."
+            )
         if finish == "context" and not (self.visible or self._queue):
-            return Failure("context_length_exceeded", "The input is longer than the context window of the model. Shorten it.")
+            return Failure(
+                "context_length_exceeded",
+                "The input is longer than the context window of the model. Shorten it.",
+            )
         if finish is None and not done:
-            return Failure("server_error", "The provider's stream was truncated: it ended without finish_reason and [DONE]. Try again.")
-        if ENDINGS[finish] is COMPLETED and any(isinstance(item, Call) and not item.name for item in self._queue):
-            return Failure("server_error", "The provider sent a tool call without a name, which nobody can run. Try again.")
+            return Failure(
+                "server_error",
+                "The provider's stream was truncated: it ended without finish_reason and [DONE]. Try again.",
+            )
+        if ENDINGS[finish] is COMPLETED and any(
+            isinstance(item, Call) and not item.name for item in self._queue
+        ):
+            return Failure(
+                "server_error",
+                "The provider sent a tool call without a name, which nobody can run. Try again.",
+            )
         return None
 
     def finish(self) -> List[Json]:
@@ -211,7 +256,7 @@ class StreamConverter:
         """
         if self._ended:
             return []
-        failure = self.verdict(True)
+        failure = self.failure(True)
         if failure is not None:
             return self.fail(failure.code, failure.message)
         status, reason = ENDINGS[self.reader.finish]
@@ -221,7 +266,9 @@ class StreamConverter:
             item.close(cut=status == "incomplete" and not (self._queue and item.may_close))
         return self._end(status, reason=reason)
 
-    def fail(self, code: str, message: str, *, type: str = "server_error", param: Optional[str] = None) -> List[Json]:
+    def fail(
+        self, code: str, message: str, *, type: str = "server_error", param: Optional[str] = None
+    ) -> List[Json]:
         """``response.failed``. What is open stays open, and is not part of the output.
 
         :arg code: what clients branch on, e.g. ``rate_limit_exceeded``, ``context_length_exceeded``, ``server_error``
@@ -239,10 +286,10 @@ class StreamConverter:
         if self._ended:
             return []
         whose = {"response_id": self.response["id"]}
-        self._sink.emit("response.interrupt.accepted", whose)
-        if self._sink.open:
-            at = {key: self._sink.open[key] for key in ("item_id", "output_index")}
-            self._sink.emit("response.output_item.interrupted", whose, **at)
+        self._builder.emit("response.interrupt.accepted", whose)
+        if self._builder.open:
+            at = {key: self._builder.open[key] for key in ("item_id", "output_index")}
+            self._builder.emit("response.output_item.interrupted", whose, **at)
         return self._end("incomplete", reason="interrupted")
 
     # ---- from chunks to items
@@ -252,7 +299,9 @@ class StreamConverter:
             self._last(self._reasoning)
         if self._logprobs:
             # First, because they belong to text that comes with them.
-            self._sink.logprobs += [entry for delta in deltas if delta[0] == "logprobs" for entry in _logprobs(delta[1])]
+            self._builder.logprobs += [
+                entry for delta in deltas if delta[0] == "logprobs" for entry in _logprobs(delta[1])
+            ]
         for delta in deltas:
             kind = self._texts.get(delta[0])
             if kind is not None:
@@ -264,19 +313,24 @@ class StreamConverter:
             elif delta[0] in _RARE:
                 _RARE[delta[0]](self, *delta[1:])
 
-    def _last(self, kind: Kind) -> Prose:
+    def _last(self, kind: Kind) -> TextItem:
         """The last item of the queue if it is of this kind, else a new one."""
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, Prose) and last.kind is kind:
+        if isinstance(last, TextItem) and last.kind is kind:
             return last
         return self._open(kind)
 
-    def _open(self, kind: Kind, head: Optional[Json] = None) -> Prose:
+    def _open(self, kind: Kind, head: Optional[Json] = None) -> TextItem:
         if kind is self._reasoning:
-            item = Prose(self._sink, kind, seal=self._sealed)
+            item = TextItem(self._builder, kind, seal=self._sealed)
             self._thoughts.append(item)
         else:
-            item = Prose(self._sink, kind, Fences() if self._strip_fences and kind is KINDS["text"] else None, head=head)
+            item = TextItem(
+                self._builder,
+                kind,
+                Fences() if self._strip_fences and kind is KINDS["text"] else None,
+                head=head,
+            )
         self._append(item)
         return item
 
@@ -291,20 +345,20 @@ class StreamConverter:
             self._last(self._reasoning)
 
     def _whole(self, item: Json) -> None:
-        self._append(Whole(self._sink, item))
+        self._append(OpaqueItem(self._builder, item))
 
     def _call(self, key: int, news: Json) -> None:
         call = self._calls.get(key)
         if call is None:
-            call = self._calls[key] = Call(self._sink, self._tools)
+            call = self._calls[key] = Call(self._builder, self._tools)
             self._append(call)
         call.feed(news)
         self._advance()
 
     def _annotate(self, annotations: Iterable[Any]) -> None:
-        self._sink.annotations += filter(None, map(_annotation, annotations))
+        self._builder.annotations += filter(None, map(_annotation, annotations))
         live = self._queue[0] if self._queue else None
-        if isinstance(live, Prose):
+        if isinstance(live, TextItem):
             live.annotate()
 
     def _append(self, item: Item) -> None:
@@ -323,7 +377,7 @@ class StreamConverter:
         """The keys that let a client give the thinking back; each detail of the provider goes into one item only."""
         if self._seal is None:
             return {}
-        details = self.reader.reasoning_details[self._details_sealed:]
+        details = self.reader.reasoning_details[self._details_sealed :]
         self._details_sealed += len(details)
         payload: Json = {"text": text}
         if details:
@@ -346,15 +400,18 @@ class StreamConverter:
             "completed_at": self._now() if status == "completed" else None,
             "error": error,
             "incomplete_details": {"reason": reason} if reason else None,
-            "output": self._sink.done,
+            "output": self._builder.done,
             "usage": None if usage is None and status == "failed" else usage_object(usage, self._cached),
         }
-        self._sink.emit("response." + status, {}, response=self.response)
-        return self._sink.take()
+        self._builder.emit("response." + status, {}, response=self.response)
+        return self._builder.take()
 
 
 _RARE: Dict[str, Callable[..., None]] = {
-    "begin": StreamConverter._begin, "detail": StreamConverter._detail, "item": StreamConverter._whole}
+    "begin": StreamConverter._begin,
+    "detail": StreamConverter._detail,
+    "item": StreamConverter._whole,
+}
 
 
 def _annotation(raw: Any) -> Optional[Json]:
@@ -366,22 +423,40 @@ def _annotation(raw: Any) -> Optional[Json]:
     found = raw.get("url_citation", raw)
     if not isinstance(found, dict) or not isinstance(found.get("url"), str):
         return None
-    start, end = (found[key] if isinstance(found.get(key), int) else 0 for key in ("start_index", "end_index"))
+    start, end = (
+        found[key] if isinstance(found.get(key), int) else 0 for key in ("start_index", "end_index")
+    )
     title = found.get("title")
-    return {"type": "url_citation", "url": found["url"], "title": title if isinstance(title, str) else "",
-            "start_index": start, "end_index": end}
+    return {
+        "type": "url_citation",
+        "url": found["url"],
+        "title": title if isinstance(title, str) else "",
+        "start_index": start,
+        "end_index": end,
+    }
 
 
 def _logprobs(entries: List[Any]) -> List[Json]:
     """Chat logprobs as Responses logprobs: the same, but complete."""
-    return [{**token, "top_logprobs": [top for _, top in _tokens(entry.get("top_logprobs"))]} for entry, token in _tokens(entries)]
+    return [
+        {**token, "top_logprobs": [top for _, top in _tokens(entry.get("top_logprobs"))]}
+        for entry, token in _tokens(entries)
+    ]
 
 
 def _tokens(entries: Any) -> Iterator[Tuple[Json, Json]]:
     """Each entry that is one, and what Responses tells of it."""
     for entry in entries if isinstance(entries, list) else ():
-        token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+        token, logprob = (
+            (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+        )
         if isinstance(token, str) and isinstance(logprob, (int, float)):
             raw = entry.get("bytes")
-            yield entry, {"token": token, "logprob": logprob,
-                          "bytes": raw if isinstance(raw, list) else list(token.encode("utf-8", "replace"))}
+            yield (
+                entry,
+                {
+                    "token": token,
+                    "logprob": logprob,
+                    "bytes": raw if isinstance(raw, list) else list(token.encode("utf-8", "replace")),
+                },
+            )

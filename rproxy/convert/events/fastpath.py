@@ -6,36 +6,40 @@ that template again, the string is copied from the one into the other, still in 
 
 **Why this is the same.**  The cut is proved when it is learned: the template with another string in it, parsed, must be the chunk with
 another text.  A string is copied only if it is a legal JSON string of valid UTF-8 without surrogates, and not empty.  Templates are
-only learned while the converter passes text on unchanged.  Whatever else comes goes the plain path, after :meth:`Shortcut.settle`
+only learned while the converter passes text on unchanged.  Whatever else comes goes the plain path, after :meth:`FastPath.sync`
 has given the converter the text that passed it by; that may have changed what follows, so the template is learned again.
 ``tests/test_fastpath.py`` compares both paths over arbitrary streams, cut anywhere.
 """
+
 from __future__ import annotations
 
 import json
 import re
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
 
-from ..sse import ChunkDecoder, encode_json
+from ..answer.decoder import ChunkDecoder
+from ..sse import encode_json
 from .converter import StreamConverter
 from .items import KINDS
 
 Json = Dict[str, Any]
 Events = Sequence[Json]
 
-LESSONS = 8                                # templates that may be learned in vain, by an answer whose chunks all differ
-WORTHWHILE = 16                            # deltas after which a template was not in vain
-MAX_HELD = 1 << 16                         # bytes of an unfinished event that are held here, and not by the decoder
+MAX_CANDIDATES = 8  # templates that may be learned in vain, by an answer whose chunks all differ
+WORTHWHILE = 16  # deltas after which a template was not in vain
+MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here, and not by the decoder
 
 _DELTAS = frozenset(kind.delta_event for kind in KINDS.values())
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _MARK = "\ue000"
 _PLAIN = rb'[^"\\\x00-\x1f]*'
-_STRING = rb"(?!\0|\Z)" + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})' + _PLAIN + rb")*"
-_STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")     # what a NUL separates
+_STRING = (
+    rb"(?!\0|\Z)" + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})' + _PLAIN + rb")*"
+)
+_STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")  # what a NUL separates
 
 
-class DeltaRun(Sequence[Json]):
+class DeltaBatch(Sequence[Json]):
     """Delta events that differ in their number and their text only; a sequence like any other list of events.
 
     :arg form: what they have in common
@@ -57,12 +61,20 @@ class DeltaRun(Sequence[Json]):
         head, middle, end = self._form.sse
         if len(self._texts) == 1:
             return b"%b%d%b%b%b" % (head, self._first, middle, self._texts[0], end)
-        return b"".join([b"%b%d%b%b%b" % (head, number, middle, text, end) for number, text in enumerate(self._texts, self._first)])
+        return b"".join(
+            [
+                b"%b%d%b%b%b" % (head, number, middle, text, end)
+                for number, text in enumerate(self._texts, self._first)
+            ]
+        )
 
     def payloads(self) -> List[bytes]:
         """Each as JSON."""
         head, middle, end = self._form.json
-        return [b"%b%d%b%b%b" % (head, number, middle, text, end) for number, text in enumerate(self._texts, self._first)]
+        return [
+            b"%b%d%b%b%b" % (head, number, middle, text, end)
+            for number, text in enumerate(self._texts, self._first)
+        ]
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -123,7 +135,7 @@ class Template:
 
     def chunk(self, text: bytes) -> Json:
         """The chunk with this text in it, as JSON spells it."""
-        chunk: Json = json.loads(b"%b%b%b" % (self.prefix[len(b"data:"):], text, self.suffix))
+        chunk: Json = json.loads(b"%b%b%b" % (self.prefix[len(b"data:") :], text, self.suffix))
         return chunk
 
     def begins(self, data: bytes) -> bool:
@@ -131,21 +143,23 @@ class Template:
         return self.prefix.startswith(data) or data.startswith(self.prefix) and data[-1:] not in b"\r\n}"
 
 
-class Shortcut:
+class FastPath:
     """Decoder and converter of one answer, with the short cut between them.
 
-    ``used``: deltas that went this way.  ``lesson``: what the next template can be made of, see :func:`template_of`.
+    ``used``: deltas that went this way.  ``candidate``: what the next template can be made of, see :func:`template_of`.
     """
 
     def __init__(self, decoder: ChunkDecoder, converter: StreamConverter) -> None:
         self._decoder = decoder
         self._converter = converter
         self._template: Optional[Template] = None
-        self.lesson: Optional[Tuple[bytes, Json, Json]] = None
-        self._lessons = LESSONS
-        self._unsettled: List[bytes] = []  # texts of the present template that the converter does not know yet
+        self.candidate: Optional[Tuple[bytes, Json, Json]] = None
+        self._lessons = MAX_CANDIDATES
+        self._unsettled: List[
+            bytes
+        ] = []  # texts of the present template that the converter does not know yet
         self._settled = 0
-        self._held = b""                   # the beginning of an event
+        self._held = b""  # the beginning of an event
 
     @property
     def used(self) -> int:
@@ -153,7 +167,7 @@ class Shortcut:
 
     def feed(self, data: bytes) -> List[Events]:
         """What the provider sent, as lists of events, none of them empty."""
-        if self.lesson is not None:
+        if self.candidate is not None:
             self.learn()
         template = self._template
         if template is None:
@@ -163,16 +177,16 @@ class Shortcut:
         texts, end = template.texts(data)
         if not texts:
             return self._leave(template, data)
-        run = DeltaRun(template.form, texts, self._converter.advance(len(texts)))
+        run = DeltaBatch(template.form, texts, self._converter.advance(len(texts)))
         self._unsettled += texts
         return [run] if end == len(data) else [run, *self._leave(template, data[end:])]
 
     def learn(self) -> None:
-        """Make the template for what follows of ``lesson``. To be called when the events of :meth:`feed` are on their way, which shall
+        """Make the template for what follows of ``candidate``. To be called when the events of :meth:`feed` are on their way, which shall
         not wait for this."""
-        if self.lesson is not None:
-            lesson, self.lesson = self.lesson, None
-            self._template = template_of(*lesson)
+        if self.candidate is not None:
+            candidate, self.candidate = self.candidate, None
+            self._template = template_of(*candidate)
 
     def settle(self) -> None:
         """Give the converter the text that passed it by. To be called before anything is asked of it but the number of the next event."""
@@ -180,7 +194,7 @@ class Shortcut:
             texts, self._unsettled = self._unsettled, []
             self._settled += len(texts)
             self._converter.feed(self._template.chunk(b"".join(texts)))
-            self._converter.advance(-1)    # that was counted before
+            self._converter.advance(-1)  # that was counted before
 
     def close(self) -> List[Json]:
         """The end of the body: what was still waiting for more."""
@@ -214,7 +228,7 @@ class Shortcut:
         if len(self._unsettled) >= WORTHWHILE:
             self._lessons += 1
         self.settle()
-        self._template, self.lesson = None, None
+        self._template, self.candidate = None, None
 
     def _taught(self, data: bytes) -> List[Events]:
         """The plain path itself, with an eye on the last event."""
@@ -224,9 +238,15 @@ class Shortcut:
         for chunk in self._decoder.feed(data):
             new = self._converter.feed(chunk)
             events += new
-        if new and new[-1]["type"] in _DELTAS and self._lessons and self._decoder.between and self._converter.transparent:
+        if (
+            new
+            and new[-1]["type"] in _DELTAS
+            and self._lessons
+            and self._decoder.between
+            and self._converter.transparent
+        ):
             self._lessons -= 1
-            self.lesson = data, chunk, new[-1]
+            self.candidate = data, chunk, new[-1]
         return [events] if events else []
 
 
@@ -237,14 +257,16 @@ def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
     if key is None or separator is None:
         return None
     begin = data.rfind(separator, 0, -len(separator))
-    last = data[begin + len(separator) if begin >= 0 else 0:]
-    line = last[:-len(separator)]
+    last = data[begin + len(separator) if begin >= 0 else 0 :]
+    line = last[: -len(separator)]
     if not line.startswith(b"data:") or b"\n" in line or b"\r" in line or _parsed(line[5:]) != chunk:
         return None
     form = _form(event)
     for spelling in {json.dumps(event["delta"]), json.dumps(event["delta"], ensure_ascii=False)}:
         prefix, found, suffix = line.rpartition(spelling.encode())
-        if found and _parsed(b'%b"%b"%b' % (prefix[5:], _MARK.encode(), suffix)) == _with_text(chunk, key, _MARK):
+        if found and _parsed(b'%b"%b"%b' % (prefix[5:], _MARK.encode(), suffix)) == _with_text(
+            chunk, key, _MARK
+        ):
             return Template(prefix + b'"', b'"' + suffix + separator, form)
     return None
 
@@ -256,7 +278,9 @@ def _key(chunk: Json, text: str) -> Optional[str]:
         return None
     choice = choices[0]
     delta = choice.get("delta") if isinstance(choice, dict) else None
-    if not isinstance(delta, dict) or any(value and name not in ("delta", "index") for name, value in choice.items()):
+    if not isinstance(delta, dict) or any(
+        value and name not in ("delta", "index") for name, value in choice.items()
+    ):
         return None
     told = [name for name, value in delta.items() if value and name != "role"]
     return told[0] if len(told) == 1 and delta[told[0]] == text else None
@@ -271,7 +295,10 @@ def _form(event: Json) -> Form:
     whole = encode_json({**event, "sequence_number": _MARK, "delta": _MARK})
     head, middle, end = whole.split(b'"%b"' % _MARK.encode())
     parts = Parts(head, middle + b'"', b'"' + end)
-    return Form(parts, Parts(b"event: %b\ndata: %b" % (event["type"].encode(), head), parts.middle, parts.end + b"\n\n"))
+    return Form(
+        parts,
+        Parts(b"event: %b\ndata: %b" % (event["type"].encode(), head), parts.middle, parts.end + b"\n\n"),
+    )
 
 
 def _parsed(data: bytes) -> Any:

@@ -11,6 +11,7 @@ or name any more, and must not stay empty.
 
 Texts are collected in lists and joined once, at the close.
 """
+
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
@@ -26,17 +27,17 @@ Json = Dict[str, Any]
 class Kind(NamedTuple):
     """The words of one kind of item that holds text."""
 
-    prefix: str                  # of the item's id
-    head: Json                   # the keys of a new item
-    lists: Tuple[str, ...]       # ... and those that begin as empty lists
-    holds: str                   # the list that gets the part
-    counter: str                 # the key that counts the parts, in events
-    part: str                    # the type of the part
-    field: str                   # the part's key for the text
-    part_event: str              # + .added, .done
+    prefix: str  # of the item's id
+    head: Json  # the keys of a new item
+    lists: Tuple[str, ...]  # ... and those that begin as empty lists
+    holds: str  # the list that gets the part
+    counter: str  # the key that counts the parts, in events
+    part: str  # the type of the part
+    field: str  # the part's key for the text
+    part_event: str  # + .added, .done
     delta_event: str
-    text_event: str              # + .done, .annotation.added
-    annotated: bool = False      # has annotations and logprobs
+    text_event: str  # + .done, .annotation.added
+    annotated: bool = False  # has annotations and logprobs
 
     def new_part(self, text: str, annotations: List[Json], logprobs: List[Json]) -> Json:
         part: Json = {"type": self.part, self.field: text}
@@ -48,28 +49,69 @@ class Kind(NamedTuple):
 _MESSAGE = {"type": "message", "status": "in_progress", "role": "assistant"}
 _REASONING = {"type": "reasoning"}
 KINDS: Dict[str, Kind] = {
-    "text": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "output_text", "text",
-                 "response.content_part", "response.output_text.delta", "response.output_text", annotated=True),
-    "refusal": Kind("msg", _MESSAGE, ("content",), "content", "content_index", "refusal", "refusal",
-                    "response.content_part", "response.refusal.delta", "response.refusal"),
-    "summary": Kind("rs", _REASONING, ("summary",), "summary", "summary_index", "summary_text", "text",
-                    "response.reasoning_summary_part", "response.reasoning_summary_text.delta", "response.reasoning_summary_text"),
-    "content": Kind("rs", _REASONING, ("summary",), "content", "content_index", "reasoning_text", "text",
-                    "response.content_part", "response.reasoning_text.delta", "response.reasoning_text"),
+    "text": Kind(
+        "msg",
+        _MESSAGE,
+        ("content",),
+        "content",
+        "content_index",
+        "output_text",
+        "text",
+        "response.content_part",
+        "response.output_text.delta",
+        "response.output_text",
+        annotated=True,
+    ),
+    "refusal": Kind(
+        "msg",
+        _MESSAGE,
+        ("content",),
+        "content",
+        "content_index",
+        "refusal",
+        "refusal",
+        "response.content_part",
+        "response.refusal.delta",
+        "response.refusal",
+    ),
+    "summary": Kind(
+        "rs",
+        _REASONING,
+        ("summary",),
+        "summary",
+        "summary_index",
+        "summary_text",
+        "text",
+        "response.reasoning_summary_part",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text",
+    ),
+    "content": Kind(
+        "rs",
+        _REASONING,
+        ("summary",),
+        "content",
+        "content_index",
+        "reasoning_text",
+        "text",
+        "response.content_part",
+        "response.reasoning_text.delta",
+        "response.reasoning_text",
+    ),
 }
 
 
-class Sink:
+class EventBuilder:
     """What the items of one response write to: numbered events, and the list of what is done."""
 
     def __init__(self, ids: Callable[[str], str], sequence: int = 0) -> None:
         self.ids = ids
-        self.sequence = sequence                 # of the next event
-        self.done: List[Json] = []               # finished items; the events hold the same objects
-        self.added = 0                           # how many items were announced
-        self.open: Json = {}                     # which of them is not finished: what its events repeat; empty: none
-        self.logprobs: List[Json] = []           # arrived, for the next piece of text
-        self.annotations: List[Json] = []        # arrived, for the message that is live or the next one
+        self.sequence = sequence  # of the next event
+        self.done: List[Json] = []  # finished items; the events hold the same objects
+        self.added = 0  # how many items were announced
+        self.open: Json = {}  # which of them is not finished: what its events repeat; empty: none
+        self.logprobs: List[Json] = []  # arrived, for the next piece of text
+        self.annotations: List[Json] = []  # arrived, for the message that is live or the next one
         self._events: List[Json] = []
         self._call_ids: Set[str] = set()
 
@@ -102,7 +144,7 @@ class Sink:
         return events
 
 
-class Prose:
+class TextItem:
     """An item that holds one part with text: a message, a refusal, reasoning.
 
     :arg fences: a filter for the text
@@ -112,10 +154,16 @@ class Prose:
 
     may_close = True
 
-    def __init__(self, sink: Sink, kind: Kind, fences: Optional[Fences] = None, seal: Optional[Callable[[str], Json]] = None,
-                 head: Optional[Json] = None) -> None:
+    def __init__(
+        self,
+        sink: EventBuilder,
+        kind: Kind,
+        fences: Optional[Fences] = None,
+        seal: Optional[Callable[[str], Json]] = None,
+        head: Optional[Json] = None,
+    ) -> None:
         self.kind = kind
-        self._sink = sink
+        self._builder = sink
         self._fences = fences
         self._seal = seal
         self._head = head or {}
@@ -153,31 +201,40 @@ class Prose:
         if not self._texts:
             self._announce()
             self._at[kind.counter] = 0
-            self._sink.emit(kind.part_event + ".added", self._at, part=kind.new_part("", [], []))
+            self._builder.emit(kind.part_event + ".added", self._at, part=kind.new_part("", [], []))
         self._texts.append(text)
         if not kind.annotated:
-            self._sink.emit(kind.delta_event, self._at, delta=text)
+            self._builder.emit(kind.delta_event, self._at, delta=text)
             return
         logprobs: List[Json] = []
-        if self._sink.logprobs:
-            logprobs, self._sink.logprobs = self._sink.logprobs, logprobs
+        if self._builder.logprobs:
+            logprobs, self._builder.logprobs = self._builder.logprobs, logprobs
             self._logprobs += logprobs
-        self._sink.emit(kind.delta_event, self._at, delta=text, logprobs=logprobs)
-        if self._sink.annotations:
+        self._builder.emit(kind.delta_event, self._at, delta=text, logprobs=logprobs)
+        if self._builder.annotations:
             self.annotate()
 
     def _announce(self) -> None:
-        self._item = {"id": self._sink.ids(self.kind.prefix), **self.kind.head, **{name: [] for name in self.kind.lists}, **self._head}
-        self._at = self._sink.add(self._item)
+        self._item = {
+            "id": self._builder.ids(self.kind.prefix),
+            **self.kind.head,
+            **{name: [] for name in self.kind.lists},
+            **self._head,
+        }
+        self._at = self._builder.add(self._item)
 
     def annotate(self) -> None:
         """Send the annotations that have come, if this is text that they can belong to."""
         if self.kind.annotated and self._texts:
-            for annotation in self._sink.annotations:
-                self._sink.emit(self.kind.text_event + ".annotation.added", self._at,
-                                annotation_index=len(self._annotations), annotation=annotation)
+            for annotation in self._builder.annotations:
+                self._builder.emit(
+                    self.kind.text_event + ".annotation.added",
+                    self._at,
+                    annotation_index=len(self._annotations),
+                    annotation=annotation,
+                )
                 self._annotations.append(annotation)
-            self._sink.annotations = []
+            self._builder.annotations = []
 
     def close(self, cut: bool = False) -> None:
         """:arg cut: the answer ended before it was complete, and this is its last item"""
@@ -185,40 +242,40 @@ class Prose:
         if rest:
             self._say(rest)
         text = self.text
-        seal, self._seal = self._seal, None      # it knows whoever knows this item
+        seal, self._seal = self._seal, None  # it knows whoever knows this item
         more = seal(text) if seal is not None else {}
         if text:
             more = {self.kind.holds: [self._close_part(text)], **more}
         elif more:
-            self._announce()                     # nothing to read, but something to send back: encrypted reasoning
+            self._announce()  # nothing to read, but something to send back: encrypted reasoning
         else:
             return
         if "status" in self._item:
             more["status"] = "incomplete" if cut else "completed"
-        self._sink.finish(self._at, {**self._item, **more})
+        self._builder.finish(self._at, {**self._item, **more})
 
     def _close_part(self, text: str) -> Json:
         kind = self.kind
         part = kind.new_part(text, self._annotations, self._logprobs)
         said = {key: value for key, value in part.items() if key in (kind.field, "logprobs")}
-        self._sink.emit(kind.text_event + ".done", self._at, **said)
-        self._sink.emit(kind.part_event + ".done", self._at, part=part)
+        self._builder.emit(kind.text_event + ".done", self._at, **said)
+        self._builder.emit(kind.part_event + ".done", self._at, part=part)
         return part
 
 
 class Call:
     """A call of a tool. Announced when its id and its whole name are known, which is when arguments come, or else at the close."""
 
-    def __init__(self, sink: Sink, tools: ToolTable) -> None:
+    def __init__(self, sink: EventBuilder, tools: ToolTable) -> None:
         self.name = ""
         self.extra_content: Optional[Json] = None
-        self._sink = sink
+        self._builder = sink
         self._tools = tools
         self._id: Optional[str] = None
         self._live = self._closed = False
         self._waiting: List[str] = []
         self._end = JsonEnd()
-        self._offer: Optional[Offer] = None      # None: not announced
+        self._offer: Optional[Offer] = None  # None: not announced
         self._reader = Reader()
         self._item: Json = {}
         self._at: Json = {}
@@ -240,7 +297,7 @@ class Call:
     def feed(self, news: Json) -> None:
         """:arg news: some of ``id``, ``name`` (the whole of it so far), ``arguments`` (a fragment), ``extra_content``"""
         if self._closed:
-            return                               # its arguments were a complete object: this is white space or garbage
+            return  # its arguments were a complete object: this is white space or garbage
         self.extra_content = news.get("extra_content") or self.extra_content
         self._id = news.get("id") or self._id
         self.name = (news.get("name") or "").strip() or self.name
@@ -260,14 +317,14 @@ class Call:
     def _announce(self) -> Offer:
         offer = self._offer = self._tools.offer(self.name)
         self._reader = offer.reader()
-        self._item = offer.item(self._sink.ids(offer.prefix), self._sink.call_id(self._id))
-        self._at = self._sink.add(self._item)
+        self._item = offer.item(self._builder.ids(offer.prefix), self._builder.call_id(self._id))
+        self._at = self._builder.add(self._item)
         self._say(self._reader.feed("".join(self._waiting)))
         return offer
 
     def _say(self, text: str) -> None:
         if text and self._offer is not None and self._offer.delta_type:
-            self._sink.emit(self._offer.delta_type, self._at, delta=text)
+            self._builder.emit(self._offer.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
         """:arg cut: the answer ended before it was complete. Then half a call must not look like one, and stays open."""
@@ -276,22 +333,22 @@ class Call:
             return
         offer = self._offer or self._announce()
         if self._end.untouched:
-            self._say(self._reader.feed("{}"))   # clients parse the arguments, and take them from the deltas
+            self._say(self._reader.feed("{}"))  # clients parse the arguments, and take them from the deltas
         rest, whole = self._reader.close()
         self._say(rest)
         if offer.done_type:
             name = {"name": self._item["name"]} if "name" in self._item else {}
-            self._sink.emit(offer.done_type, self._at, **{offer.text_field: whole}, **name)
-        self._sink.finish(self._at, offer.finish(self._item, whole))
+            self._builder.emit(offer.done_type, self._at, **{offer.text_field: whole}, **name)
+        self._builder.finish(self._at, offer.finish(self._item, whole))
 
 
-class Whole:
+class OpaqueItem:
     """An item of a kind that nobody here knows, complete as it came (a web search that the provider has made)."""
 
     may_close = True
 
-    def __init__(self, sink: Sink, item: Json) -> None:
-        self._sink = sink
+    def __init__(self, sink: EventBuilder, item: Json) -> None:
+        self._builder = sink
         self._item = item
         self._said = False
 
@@ -301,12 +358,15 @@ class Whole:
             return
         self._said = True
         prefix, found, _ = str(self._item.get("id")).partition("_")
-        item = {**self._item, "id": self._sink.ids(prefix if found and prefix.isalnum() and len(prefix) <= 8 else "item")}
-        at = self._sink.add({**item, "status": "in_progress"} if "status" in item else item)
-        self._sink.finish(at, item)
+        item = {
+            **self._item,
+            "id": self._builder.ids(prefix if found and prefix.isalnum() and len(prefix) <= 8 else "item"),
+        }
+        at = self._builder.add({**item, "status": "in_progress"} if "status" in item else item)
+        self._builder.finish(at, item)
 
     def close(self, cut: bool = False) -> None:
         """It was complete from the beginning."""
 
 
-Item = Union[Prose, Call, Whole]
+Item = Union[TextItem, Call, OpaqueItem]

@@ -4,6 +4,7 @@ A stored response has no log of its events.  Its stream follows from what it con
 one delta.  So the numbers of the events differ from those of the first stream as soon as that had more deltas; :func:`tail` knows what that
 means for a client that lost its connection.
 """
+
 from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Optional
@@ -14,23 +15,46 @@ Json = Dict[str, Any]
 
 RUNNING = ("queued", "in_progress")
 # status -> the event that ends the stream. There is none for cancelled: it ended early, and is no failure.
-TERMINAL = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed",
-            "cancelled": "response.incomplete"}
+TERMINAL = {
+    "completed": "response.completed",
+    "incomplete": "response.incomplete",
+    "failed": "response.failed",
+    "cancelled": "response.incomplete",
+}
 
 _PARTS = {kind.part: kind for kind in KINDS.values()}
-_CALLS = {"function_call": ("response.function_call_arguments", "arguments"),
-          "custom_tool_call": ("response.custom_tool_call_input", "input")}
+_CALLS = {
+    "function_call": ("response.function_call_arguments", "arguments"),
+    "custom_tool_call": ("response.custom_tool_call_input", "input"),
+}
 
 
 def opening(response: Json) -> List[Json]:
     """``response.created`` and what follows before the first item; a background response is queued first."""
-    early = {**response, "status": "in_progress", "output": [], "usage": None, "completed_at": None, "error": None,
-             "incomplete_details": None}
+    early = {
+        **response,
+        "status": "in_progress",
+        "output": [],
+        "usage": None,
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+    }
     if not response.get("background"):
-        return _numbered([{"type": "response.created", "response": early}, {"type": "response.in_progress", "response": early}])
+        return _numbered(
+            [
+                {"type": "response.created", "response": early},
+                {"type": "response.in_progress", "response": early},
+            ]
+        )
     queued = {**early, "status": "queued"}
-    return _numbered([{"type": "response.created", "response": queued}, {"type": "response.queued", "response": queued},
-                      {"type": "response.in_progress", "response": early}])
+    return _numbered(
+        [
+            {"type": "response.created", "response": queued},
+            {"type": "response.queued", "response": queued},
+            {"type": "response.in_progress", "response": early},
+        ]
+    )
 
 
 def events(response: Json) -> List[Json]:
@@ -50,19 +74,32 @@ def tail(response: Json, after: int, last: Optional[int]) -> List[Json]:
     """
     told = events(response)
     if after < 0 or last is None or last == told[-1]["sequence_number"]:
-        return told[after + 1:]
+        return told[after + 1 :]
     return [{**told[-1], "sequence_number": last}] if after < last else []
 
 
 def _numbered(told: List[Json]) -> List[Json]:
-    return [{"type": event["type"], "sequence_number": number, **{k: v for k, v in event.items() if k not in ("type", "sequence_number")}}
-            for number, event in enumerate(told)]
+    return [
+        {
+            "type": event["type"],
+            "sequence_number": number,
+            **{k: v for k, v in event.items() if k not in ("type", "sequence_number")},
+        }
+        for number, event in enumerate(told)
+    ]
 
 
 def _item(index: int, item: Json) -> Iterator[Json]:
     at = {"item_id": item["id"], "output_index": index}
-    empty: Json = {key: [] if key in ("content", "summary") else "" if key in ("arguments", "input") and isinstance(value, str) else value
-                   for key, value in item.items() if key != "encrypted_content" or item["type"] == "compaction"}
+    empty: Json = {
+        key: []
+        if key in ("content", "summary")
+        else ""
+        if key in ("arguments", "input") and isinstance(value, str)
+        else value
+        for key, value in item.items()
+        if key != "encrypted_content" or item["type"] == "compaction"
+    }
     if "status" in item:
         empty["status"] = "in_progress"
     if item["type"] == "reasoning":
@@ -86,6 +123,11 @@ def _part(at: Json, number: int, part: Json) -> Iterator[Json]:
     if text:
         yield {"type": kind.delta_event, **at, "delta": text, **logprobs}
     for count, annotation in enumerate(part.get("annotations") or ()):
-        yield {"type": kind.text_event + ".annotation.added", **at, "annotation_index": count, "annotation": annotation}
+        yield {
+            "type": kind.text_event + ".annotation.added",
+            **at,
+            "annotation_index": count,
+            "annotation": annotation,
+        }
     yield {"type": kind.text_event + ".done", **at, kind.field: text, **logprobs}
     yield {"type": kind.part_event + ".done", **at, "part": part}

@@ -4,6 +4,7 @@ Strict clients check each object they get, so the object that ``response.created
 last one; the end of the stream only fills in status, output, usage and the like.  Most fields repeat the request.  A field
 that is missing and one that is null mean the same.
 """
+
 from __future__ import annotations
 
 import copy
@@ -48,20 +49,35 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
     :arg id: ``resp_...``
     :arg created_at: seconds since the epoch
     """
-    response: Json = {"id": id, "object": "response", "created_at": created_at, "completed_at": None, "status": "in_progress",
-                      "error": None, "incomplete_details": None, "output": [], "usage": None, "service_tier": "default"}
+    response: Json = {
+        "id": id,
+        "object": "response",
+        "created_at": created_at,
+        "completed_at": None,
+        "status": "in_progress",
+        "error": None,
+        "incomplete_details": None,
+        "output": [],
+        "usage": None,
+        "service_tier": "default",
+    }
     for name, default in _ECHO:
         value = request.get(name)
         response[name] = copy.copy(default) if value is None else value
     response["reasoning"] = _reasoning(response["reasoning"])
     response["text"] = _text(response["text"])
-    response["tools"] = [_filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]]
+    response["tools"] = [
+        _filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]
+    ]
     return response
 
 
 def _reasoning(reasoning: Json) -> Json:
     summary = reasoning.get("summary")
-    return {"effort": reasoning.get("effort"), "summary": reasoning.get("generate_summary") if summary is None else summary}
+    return {
+        "effort": reasoning.get("effort"),
+        "summary": reasoning.get("generate_summary") if summary is None else summary,
+    }
 
 
 def _text(text: Json) -> Json:
@@ -83,15 +99,22 @@ def _filled(value: Json, defaults: Json) -> Json:
 _INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
 _OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
 _REASONING: Tuple[Path, ...] = (
-    ("completion_tokens_details", "reasoning_tokens"), ("output_tokens_details", "reasoning_tokens"), ("reasoning_tokens",))
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
 _CACHED: Tuple[Path, ...] = (
-    ("prompt_tokens_details", "cached_tokens"),       # OpenAI and most others
-    ("prompt_cache_hit_tokens",),                     # DeepSeek
-    ("cached_tokens",),                               # Kimi
-    ("cache_read_input_tokens",),                     # Anthropic and gateways to it
-    ("input_tokens_details", "cached_tokens"))
+    ("prompt_tokens_details", "cached_tokens"),  # OpenAI and most others
+    ("prompt_cache_hit_tokens",),  # DeepSeek
+    ("cached_tokens",),  # Kimi
+    ("cache_read_input_tokens",),  # Anthropic and gateways to it
+    ("input_tokens_details", "cached_tokens"),
+)
 _CACHE_WRITE: Tuple[Path, ...] = (
-    ("prompt_tokens_details", "cache_write_tokens"), ("cache_creation_input_tokens",), ("input_tokens_details", "cache_write_tokens"))
+    ("prompt_tokens_details", "cache_write_tokens"),
+    ("cache_creation_input_tokens",),
+    ("input_tokens_details", "cache_write_tokens"),
+)
 _MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)
 
 

@@ -3,6 +3,7 @@
 :func:`to_chat_request` puts together what the other modules make of their parts (messages, tools) and maps the rest by tables.
 Sources: the request fields of the Responses API; the provider's side is all in the :class:`~rproxy.convert.profile.Profile`.
 """
+
 from __future__ import annotations
 
 import copy
@@ -20,10 +21,30 @@ from .content import Json, invalid, parts_of, text_of
 from .messages import Recall, to_messages
 
 # both APIs' own words
-SAME = ("parallel_tool_calls", "temperature", "top_p", "presence_penalty", "frequency_penalty", "stop", "seed", "logit_bias")
-NEAREST = {"ultra": "max", "max": "xhigh", "xhigh": "high", "minimal": "low", "low": "medium", "medium": "high", "high": "medium"}
-PLEAS = {"required": "Answer by calling one of the tools.", "function": "Answer by calling the tool %(name)s.",
-         "none": "Answer without calling a tool."}                  # what tool_choice means, for providers that do not take it
+SAME = (
+    "parallel_tool_calls",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+    "seed",
+    "logit_bias",
+)
+NEAREST = {
+    "ultra": "max",
+    "max": "xhigh",
+    "xhigh": "high",
+    "minimal": "low",
+    "low": "medium",
+    "medium": "high",
+    "high": "medium",
+}
+PLEAS = {
+    "required": "Answer by calling one of the tools.",
+    "function": "Answer by calling the tool %(name)s.",
+    "none": "Answer without calling a tool.",
+}  # what tool_choice means, for providers that do not take it
 _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -60,7 +81,9 @@ class Conversion:
     def reader(self) -> Reader:
         """What reads the answer."""
         offered = [tool["function"] for tool in self.tools.chat_tools if tool["type"] == "function"]
-        return ChunkReader(self.profile.answer, {function["name"]: function["parameters"] for function in offered})
+        return ChunkReader(
+            self.profile.answer, {function["name"]: function["parameters"] for function in offered}
+        )
 
 
 def input_items(request: Mapping[str, Any]) -> List[Json]:
@@ -71,8 +94,16 @@ def input_items(request: Mapping[str, Any]) -> List[Json]:
     return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
 
 
-def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str,
-                    allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None, resends: bool = True) -> Conversion:
+def to_chat_request(
+    request: Mapping[str, Any],
+    items: Sequence[Json],
+    profile: Profile,
+    *,
+    downstream_model: str,
+    allow: Optional[Sequence[str]] = None,
+    recall: Recall = lambda key: None,
+    resends: bool = True,
+) -> Conversion:
     """Convert a request.
 
     :arg request: a create request without nulls; its ``input`` is not looked at
@@ -87,16 +118,37 @@ def to_chat_request(request: Mapping[str, Any], items: Sequence[Json], profile: 
         raise invalid("The request is nested too deeply.") from None
 
 
-def _converted(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, downstream_model: str,
-               allow: Optional[Sequence[str]], recall: Recall, resends: bool) -> Conversion:
+def _converted(
+    request: Mapping[str, Any],
+    items: Sequence[Json],
+    profile: Profile,
+    downstream_model: str,
+    allow: Optional[Sequence[str]],
+    recall: Recall,
+    resends: bool,
+) -> Conversion:
     tools = ToolTable.build(request, items, profile, allow)
     warnings = list(tools.warnings)
     response_format, note = _response_format(request, items, profile)
-    choice, reasoning, plea = _forced(tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings)
-    messages = to_messages(_with_plea(items, plea), tools, profile, recall=recall, resends=resends, warnings=warnings,
-                           instructions="\n\n".join(filter(None, (_instructions(request), note))))
+    choice, reasoning, plea = _forced(
+        tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings
+    )
+    messages = to_messages(
+        _with_plea(items, plea),
+        tools,
+        profile,
+        recall=recall,
+        resends=resends,
+        warnings=warnings,
+        instructions="\n\n".join(filter(None, (_instructions(request), note))),
+    )
     if not messages:
-        raise ApiError(400, "input is empty: there is nothing to answer.", code="missing_required_parameter", param="input")
+        raise ApiError(
+            400,
+            "input is empty: there is nothing to answer.",
+            code="missing_required_parameter",
+            param="input",
+        )
     body: Json = {"model": downstream_model, "messages": messages, **_options(request, profile)}
     if tools.chat_tools:
         body["tools"] = tools.chat_tools
@@ -119,10 +171,15 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
     if "max_output_tokens" in request:
         options[profile.max_tokens.field] = request["max_output_tokens"]
     if request.get("top_logprobs") or "message.output_text.logprobs" in request.get("include", ()):
-        options.update(logprobs=True, **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}))
+        options.update(
+            logprobs=True,
+            **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}),
+        )
     user = request.get("user") or request.get("safety_identifier")
     if user:
-        options[profile.user_field] = _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user
+        options[profile.user_field] = (
+            _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user
+        )
     return options
 
 
@@ -131,7 +188,10 @@ def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, 
     for item in items:
         if item.get("type") == "configuration_update":
             news = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
-            request = {**request, **{key: {**(request.get(key) or {}), **value} for key, value in news.items()}}
+            request = {
+                **request,
+                **{key: {**(request.get(key) or {}), **value} for key, value in news.items()},
+            }
     return request
 
 
@@ -140,34 +200,51 @@ def _instructions(request: Mapping[str, Any]) -> str:
     if isinstance(given, str):
         return given
     # a list of input items, by the letter of the schema
-    return "\n".join(text_of(part) for item in given for part in parts_of(item.get("content"), "content of instructions"))
+    return "\n".join(
+        text_of(part) for item in given for part in parts_of(item.get("content"), "content of instructions")
+    )
 
 
 # ---- text.format
-def _response_format(request: Mapping[str, Any], items: Sequence[Json], profile: Profile) -> Tuple[Optional[Json], str]:
+def _response_format(
+    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
+) -> Tuple[Optional[Json], str]:
     """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on them)"""
     form = (request.get("text") or {}).get("format") or {}
-    if not isinstance(form, dict):               # check_request cannot see what a configuration_update brings
+    if not isinstance(form, dict):  # check_request cannot see what a configuration_update brings
         raise invalid("text.format must be an object.", "text.format")
     kind = form.get("type", "text")
     if kind == "json_schema" and form.get("schema") is None:
-        kind = "json_object"                     # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
+        kind = "json_object"  # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
     if kind == "text":
         return None, ""
     if kind == "json_schema":
         if not isinstance(form.get("schema"), dict):
-            raise ApiError(400, "text.format of type json_schema needs a schema (an object).", code="invalid_type",
-                           param="text.format.schema")
+            raise ApiError(
+                400,
+                "text.format of type json_schema needs a schema (an object).",
+                code="invalid_type",
+                param="text.format.schema",
+            )
         if kind in profile.response_format:
-            schema = {key: form[key] for key in ("name", "description", "schema", "strict") if form.get(key) is not None}
+            schema = {
+                key: form[key]
+                for key in ("name", "description", "schema", "strict")
+                if form.get(key) is not None
+            }
             return {"type": kind, "json_schema": dict({"name": "response"}, **schema)}, ""
-        note = ("Answer with one JSON object and nothing else: no Markdown fence, no comment. It must be valid against this JSON Schema:\n"
-                + json.dumps(form["schema"], ensure_ascii=False))
+        note = (
+            "Answer with one JSON object and nothing else: no Markdown fence, no comment. It must be valid against this JSON Schema:\n"
+            + json.dumps(form["schema"], ensure_ascii=False)
+        )
     elif kind == "json_object":
         known = kind in profile.response_format and _mentions_json(request, items)
         note = "" if known else "Answer with one JSON object and nothing else: no Markdown fence, no comment."
     else:
-        raise invalid("text.format.type must be text, json_object or json_schema, not %r." % str(kind)[:40], "text.format.type")
+        raise invalid(
+            f"text.format.type must be text, json_object or json_schema, not {str(kind)[:40]!r}.",
+            "text.format.type",
+        )
     return ({"type": "json_object"} if "json_object" in profile.response_format else None), note
 
 
@@ -203,7 +280,7 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
         if level in rule.efforts:
             _merge(body, _nested(rule.effort, rule.efforts[level]))
         else:
-            warnings.append("reasoning.effort %s left out: unknown to the provider" % str(effort)[:40])
+            warnings.append(f"reasoning.effort {str(effort)[:40]} left out: unknown to the provider")
     return bool(rule.default or effort is not None or rule.enable)
 
 
@@ -225,7 +302,9 @@ def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 # ---- tool_choice
-def _forced(choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> Tuple[Any, Mapping[str, Any], str]:
+def _forced(
+    choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]
+) -> Tuple[Any, Mapping[str, Any], str]:
     """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was asked for in so many words.
 
     :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where nothing else helps)
@@ -239,10 +318,14 @@ def _forced(choice: Any, reasoning: Mapping[str, Any], profile: Profile, warning
     if ever and (thinking or not _think({}, reasoning, profile, [])):
         return sent, reasoning, ""
     if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
-        warnings.append("thinking switched off: with it the provider takes no tool_choice %s" % word)
+        warnings.append(f"thinking switched off: with it the provider takes no tool_choice {word}")
         return sent, {"effort": "none"}, ""
-    warnings.append("tool_choice %s became words in the prompt: the provider does not take it" % word)
-    return None, reasoning, PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""}
+    warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
+    return (
+        None,
+        reasoning,
+        PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""},
+    )
 
 
 def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:

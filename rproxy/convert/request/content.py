@@ -5,6 +5,7 @@ some models answer an array with the syntax of an array.  What the model cannot 
 and a warning: one picture must not end a session, since it stays in the history.  A file goes as it is where the provider takes files;
 else its text goes, and a file without readable text is refused, because an answer about it would be made up.
 """
+
 from __future__ import annotations
 
 import base64
@@ -20,11 +21,35 @@ Json = Dict[str, Any]
 Content = Union[str, List[Json]]
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
-TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/javascript",
-              "application/toml")
-TEXT_SUFFIXES = (".md", ".rst", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".log", ".sh", ".rs", ".go", ".ts", ".tsx", ".jsx", ".sql",
-                 ".diff", ".patch")
-DETAILS = {"original": "high"}                   # Chat knows low, high and auto
+TEXT_TYPES = (
+    "text/",
+    "application/json",
+    "application/xml",
+    "application/yaml",
+    "application/x-yaml",
+    "application/javascript",
+    "application/toml",
+)
+TEXT_SUFFIXES = (
+    ".md",
+    ".rst",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".ini",
+    ".cfg",
+    ".log",
+    ".sh",
+    ".rs",
+    ".go",
+    ".ts",
+    ".tsx",
+    ".jsx",
+    ".sql",
+    ".diff",
+    ".patch",
+)
+DETAILS = {"original": "high"}  # Chat knows low, high and auto
 
 
 def invalid(message: str, param: str = "input") -> ApiError:
@@ -38,7 +63,7 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
     if content is None:
         return []
     if not isinstance(content, list) or not all(isinstance(part, (dict, str)) for part in content):
-        raise invalid("%s must be a string or a list of content parts, not %s." % (where, type(content).__name__))
+        raise invalid(f"{where} must be a string or a list of content parts, not {type(content).__name__}.")
     return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
 
 
@@ -88,21 +113,30 @@ class ContentWriter:
             return self._file(part)
         if kind == "input_audio":
             return self._media("audio", {"type": "input_audio", "input_audio": part.get("input_audio") or {}})
-        self._warnings.append("content part %s left out" % str(kind)[:40])
+        self._warnings.append(f"content part {str(kind)[:40]} left out")
         return {"type": "text", "text": ""}
 
     def _media(self, modality: str, chat: Json) -> Json:
         if modality in self._profile.modalities:
             return chat
-        self._warnings.append("%s left out: the model takes %s only" % (modality, ", ".join(self._profile.modalities)))
-        return {"type": "text", "text": "[%s omitted: this model takes %s only]" % (modality, " and ".join(self._profile.modalities))}
+        self._warnings.append(
+            "{} left out: the model takes {} only".format(modality, ", ".join(self._profile.modalities))
+        )
+        return {
+            "type": "text",
+            "text": "[{} omitted: this model takes {} only]".format(
+                modality, " and ".join(self._profile.modalities)
+            ),
+        }
 
     def _image(self, part: Json) -> Json:
         url = part.get("image_url")
-        if isinstance(url, dict):                # the Chat form, which some clients mix in
+        if isinstance(url, dict):  # the Chat form, which some clients mix in
             part, url = url, url.get("url")
         if not isinstance(url, str) or not url:
-            raise invalid("input_image needs image_url (a data: URL or an address); rproxy has no file store for file_id.")
+            raise invalid(
+                "input_image needs image_url (a data: URL or an address); rproxy has no file store for file_id."
+            )
         image: Json = {"url": url}
         if isinstance(part.get("detail"), str):
             image["detail"] = DETAILS.get(part["detail"], part["detail"])
@@ -111,25 +145,32 @@ class ContentWriter:
     def _file(self, part: Json) -> Json:
         data, name = part.get("file_data"), str(part.get("filename") or "file")
         if not isinstance(data, str) or not data:
-            raise invalid("input_file needs file_data; rproxy has no file store for file_id and fetches no file_url.")
+            raise invalid(
+                "input_file needs file_data; rproxy has no file store for file_id and fetches no file_url."
+            )
         head, _, encoded = data.rpartition(",")
         mime = head[5:].partition(";")[0] if head.startswith("data:") else mimetypes.guess_type(name)[0] or ""
         is_text = mime.startswith(TEXT_TYPES) or name.lower().endswith(TEXT_SUFFIXES)
         if "file" in self._profile.modalities and not is_text:
-            url = data if head else "data:%s;base64,%s" % (mime or "application/octet-stream", data)
+            url = data if head else "data:{};base64,{}".format(mime or "application/octet-stream", data)
             return {"type": "file", "file": {"filename": name, "file_data": url}}
         raw = _decoded(encoded, name)
-        text = raw.decode("utf-8", "replace") if is_text else pdf_text(raw) if raw.startswith(b"%PDF-") else ""
+        text = (
+            raw.decode("utf-8", "replace") if is_text else pdf_text(raw) if raw.startswith(b"%PDF-") else ""
+        )
         if not text and not is_text:
-            raise invalid("This model's provider takes no files, and no text could be read from %s (%s). Send its text as input_text." % (
-                name, mime or "unknown type"))
+            raise invalid(
+                "This model's provider takes no files, and no text could be read from {} ({}). Send its text as input_text.".format(
+                    name, mime or "unknown type"
+                )
+            )
         if not is_text:
             self._warnings.append("a PDF file became its text: the provider takes no files")
-        return {"type": "text", "text": "%s:\n%s" % (name, text)}
+        return {"type": "text", "text": f"{name}:\n{text}"}
 
 
 def _decoded(encoded: str, name: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=False)
     except (binascii.Error, ValueError):
-        raise invalid("file_data of %s is not base64." % name) from None
+        raise invalid(f"file_data of {name} is not base64.") from None

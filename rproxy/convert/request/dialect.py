@@ -2,6 +2,7 @@
 
 Every rule is chosen by a field of the profile; sources stand at the rules.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -11,15 +12,18 @@ from typing import Any, Callable, Dict, List, Optional
 from ..profile import Profile
 from .content import Json
 
-WriteReasoning = Callable[[Json, str, List[Json]], None]         # (message, text, details): changes the message
+WriteReasoning = Callable[[Json, str, List[Json]], None]  # (message, text, details): changes the message
 
-RESPONSE_ITEM = "responses.item"                 # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
+RESPONSE_ITEM = (
+    "responses.item"  # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
+)
 
 
 # ---- thinking
 def _as_text(key: str) -> WriteReasoning:
     def write(message: Json, thought: str, details: List[Json]) -> None:
         message[key] = thought
+
     return write
 
 
@@ -41,7 +45,9 @@ def _is_response_item(detail: Any) -> bool:
 
 def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
     if thought:
-        message["content"] = "<think>\n%s\n</think>\n\n%s" % (thought.strip("\n"), message["content"] or "")
+        message["content"] = "<think>\n{}\n</think>\n\n{}".format(
+            thought.strip("\n"), message["content"] or ""
+        )
 
 
 def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
@@ -52,7 +58,11 @@ def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
 
 
 _FIELDS: Dict[str, WriteReasoning] = {
-    "reasoning_details": _as_details, "response_items": _as_response_items, "think_tags": _as_tags, "mistral_parts": _as_parts}
+    "reasoning_details": _as_details,
+    "response_items": _as_response_items,
+    "think_tags": _as_tags,
+    "mistral_parts": _as_parts,
+}
 
 
 def reasoning_field(key: str) -> WriteReasoning:
@@ -63,12 +73,20 @@ def reasoning_field(key: str) -> WriteReasoning:
 # ---- ids of calls
 def _nine(call_id: str) -> str:
     """Mistral takes nine letters and digits."""
-    return call_id if re.fullmatch("[a-zA-Z0-9]{9}", call_id) else hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:9]
+    return (
+        call_id
+        if re.fullmatch("[a-zA-Z0-9]{9}", call_id)
+        else hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:9]
+    )
 
 
 def _forty(call_id: str) -> str:
     """OpenAI takes at most 40 characters."""
-    return call_id if len(call_id) <= 40 else "call_" + hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:32]
+    return (
+        call_id
+        if len(call_id) <= 40
+        else "call_" + hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:32]
+    )
 
 
 TOOL_CALL_IDS: Dict[Optional[str], Callable[[str], str]] = {None: str, "alnum9": _nine, "max40": _forty}
@@ -93,7 +111,9 @@ def _system_first(messages: List[Json]) -> List[Json]:
     while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
     head = [{"role": "system", "content": "\n\n".join(m["content"] for m in messages[:lead])}] if lead else []
-    return head + [dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]]
+    return head + [
+        dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]
+    ]
 
 
 def _merged(messages: List[Json]) -> List[Json]:
@@ -112,7 +132,11 @@ def _joined(*contents: Any) -> Any:
     filled = [content for content in contents if content]
     if all(isinstance(content, str) for content in filled):
         return "\n\n".join(filled)
-    return [part for content in filled for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)]
+    return [
+        part
+        for content in filled
+        for part in ([{"type": "text", "text": content}] if isinstance(content, str) else content)
+    ]
 
 
 def _filled(messages: List[Json]) -> List[Json]:

@@ -13,6 +13,7 @@ our ids, when nothing but assistant items stands between them and no reasoning b
 
 Rules and their sources: the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat templates).
 """
+
 from __future__ import annotations
 
 import json
@@ -33,15 +34,21 @@ class CallKey(NamedTuple):
     """What a call is known by. The id alone is not enough: some providers number the calls of every answer alike."""
 
     call_id: str
-    name: str                                    # of the chat function
+    name: str  # of the chat function
     arguments: str
-    asked: str                                   # the user's last text before the answer
+    asked: str  # the user's last text before the answer
 
 
-Recall = Callable[[CallKey], Optional[Json]]     # -> {"text", "details", "extra_content"} of the turn that made the call
+Recall = Callable[
+    [CallKey], Optional[Json]
+]  # -> {"text", "details", "extra_content"} of the turn that made the call
 
 ROLES = ("system", "developer", "user", "assistant")
-SILENT_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update")      # they act elsewhere and say nothing
+SILENT_ITEMS = (
+    "additional_tools",
+    "compaction_trigger",
+    "configuration_update",
+)  # they act elsewhere and say nothing
 NO_OUTPUT = "(no output)"
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
@@ -72,7 +79,7 @@ class _Turn:
 
     def __init__(self, item_stem: Optional[str], asked: str) -> None:
         self.stem = item_stem
-        self.asked = asked                       # the user's last text before it
+        self.asked = asked  # the user's last text before it
         self.reasoning: List[str] = []
         self.details: List[Json] = []
         self.texts: List[str] = []
@@ -97,8 +104,16 @@ class _Note:
         self.role, self.parts = role, parts
 
 
-def to_messages(items: Sequence[Json], tools: ToolTable, profile: Profile, *, instructions: Optional[str] = None,
-                recall: Recall = lambda key: None, resends: bool = True, warnings: Optional[List[str]] = None) -> List[Json]:
+def to_messages(
+    items: Sequence[Json],
+    tools: ToolTable,
+    profile: Profile,
+    *,
+    instructions: Optional[str] = None,
+    recall: Recall = lambda key: None,
+    resends: bool = True,
+    warnings: Optional[List[str]] = None,
+) -> List[Json]:
     """The ``messages`` of a chat request.
 
     :arg items: the whole history, earlier responses' items included
@@ -139,9 +154,9 @@ def _turns(items: Iterable[Json], tools: ToolTable, warnings: List[str]) -> List
     items = list(items)
     entries: List[Union[_Turn, _Note]] = []
     results = _Results(items)
-    ours: Dict[str, _Turn] = {}                  # by stem
-    seen: Set[str] = set()                       # ids of our items: clients may send one twice, or refer to it as well
-    turn: Optional[_Turn] = None                 # the one that is open
+    ours: Dict[str, _Turn] = {}  # by stem
+    seen: Set[str] = set()  # ids of our items: clients may send one twice, or refer to it as well
+    turn: Optional[_Turn] = None  # the one that is open
     asked = ""
     for item in items:
         kind = _type(item)
@@ -169,7 +184,7 @@ def _turns(items: Iterable[Json], tools: ToolTable, warnings: List[str]) -> List
             entries.extend(_compaction(item, warnings))
             turn = None
         elif kind not in SILENT_ITEMS:
-            warnings.append("input item %s left out" % kind)
+            warnings.append(f"input item {kind} left out")
     return entries
 
 
@@ -177,8 +192,10 @@ class _Results:
     """Brings calls and outputs together, in whatever order they come."""
 
     def __init__(self, items: Sequence[Json]) -> None:
-        self._calls: Dict[str, _Call] = {}       # the last of each id: some providers number the calls of every answer alike
-        self._early: Dict[str, List[Any]] = {}   # outputs whose call stands further down
+        self._calls: Dict[
+            str, _Call
+        ] = {}  # the last of each id: some providers number the calls of every answer alike
+        self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
         self._to_come = Counter(_call_id(item) for item in items if _is_call(item))
 
     def add(self, call: _Call) -> None:
@@ -209,7 +226,11 @@ def _type(item: Json) -> str:
 
 def _role(item: Json) -> str:
     if item.get("role") not in ROLES:
-        raise invalid("A message's role must be one of %s, not %r." % (", ".join(ROLES), str(item.get("role"))[:40]))
+        raise invalid(
+            "A message's role must be one of {}, not {!r}.".format(
+                ", ".join(ROLES), str(item.get("role"))[:40]
+            )
+        )
     return str(item["role"])
 
 
@@ -222,7 +243,7 @@ def _call_id(item: Json) -> str:
     """The id of a call; the item's own where it has none (``local_shell_call`` of old clients). :raises ApiError: 400"""
     call_id = item.get("call_id") or item.get("id")
     if not isinstance(call_id, str):
-        raise invalid("An input item of type %s needs a call_id." % item["type"])
+        raise invalid("An input item of type {} needs a call_id.".format(item["type"]))
     return call_id
 
 
@@ -238,7 +259,10 @@ class _Foreign(Kind):
         return str(item.get("type"))
 
     def call_arguments(self, item: Json) -> str:
-        return json.dumps({k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")}, ensure_ascii=False)
+        return json.dumps(
+            {k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")},
+            ensure_ascii=False,
+        )
 
     def output(self, item: Json) -> Any:
         output = item.get("output")
@@ -260,7 +284,7 @@ def _add_to_turn(turn: _Turn, item: Json, kind: str, tools: ToolTable, results: 
         turn.texts += [text] if text else []
     else:
         call = _call(item, tools)
-        if all(known.id != call.id for known in turn.calls):         # else the client repeats itself
+        if all(known.id != call.id for known in turn.calls):  # else the client repeats itself
             turn.calls.append(call)
             results.add(call)
 
@@ -293,14 +317,19 @@ def _reasoning(item: Json) -> Tuple[str, List[Json]]:
         details = opened[1].get("details")
         return str(opened[1].get("text") or ""), details if isinstance(details, list) else []
     text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a reasoning item"))
-    return text or "\n".join(text_of(part) for part in parts_of(item.get("summary"), "summary of a reasoning item")), []
+    return text or "\n".join(
+        text_of(part) for part in parts_of(item.get("summary"), "summary of a reasoning item")
+    ), []
 
 
 def _orphan(item: Json, kind: str) -> _Note:
     """An output without its call, as text of the user: a provider refuses the tool message."""
     parts = parts_of(OUTPUTS.get(kind, _FOREIGN).output(item), "output")
-    head = "Tool output for the call %s, which is missing:" % item.get("call_id")
-    return _Note("user", [{"type": "input_text", "text": head}] + (parts or [{"type": "input_text", "text": NO_OUTPUT}]))
+    head = "Tool output for the call {}, which is missing:".format(item.get("call_id"))
+    return _Note(
+        "user",
+        [{"type": "input_text", "text": head}] + (parts or [{"type": "input_text", "text": NO_OUTPUT}]),
+    )
 
 
 def _compaction(item: Json, warnings: List[str]) -> List[_Note]:
@@ -326,7 +355,9 @@ def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
     for item in new_items:
         call_id = str(item.get("call_id"))
         if call_id not in made:
-            raise ApiError(400, "No tool call found for function call output with call_id %s." % call_id, param="input")
+            raise ApiError(
+                400, f"No tool call found for function call output with call_id {call_id}.", param="input"
+            )
 
 
 # ---- pass 2: turns -> messages
@@ -344,35 +375,61 @@ class _Writer:
         else:
             texts, others = self._content.split(note.parts)
             content = "\n".join(texts)
-            self._warnings += ["something other than text left out of a %s message" % note.role] if others else []
+            self._warnings += (
+                [f"something other than text left out of a {note.role} message"] if others else []
+            )
         if content:
-            self.messages.append({"role": self._profile.developer_role if note.role == "developer" else note.role, "content": content})
+            self.messages.append(
+                {
+                    "role": self._profile.developer_role if note.role == "developer" else note.role,
+                    "content": content,
+                }
+            )
 
     def turn(self, turn: _Turn) -> None:
-        recalled = [self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls]
+        recalled = [
+            self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls
+        ]
         known: Json = next(filter(None, recalled), {})
         text = "".join(turn.texts)
         thought = "".join(turn.reasoning) or str(known.get("text") or "")
         details = turn.details or known.get("details") or []
         if not text and not turn.calls and (not thought or not self._keeps_bare_reasoning()):
             return
-        message: Json = {"role": "assistant", "content": text or (self._profile.empty_content if turn.calls else "")}
+        message: Json = {
+            "role": "assistant",
+            "content": text or (self._profile.empty_content if turn.calls else ""),
+        }
         self._add_reasoning(message, thought, details, bool(turn.calls))
         attachments: List[Json] = []
         if turn.calls:
-            message["tool_calls"] = [self._tool_call(call, known) for call, known in zip(turn.calls, recalled)]
+            message["tool_calls"] = [
+                self._tool_call(call, known) for call, known in zip(turn.calls, recalled)
+            ]
         self.messages.append(message)
         for call in turn.calls:
-            self.messages.append({"role": "tool", "tool_call_id": self._id(call.id), "content": self._result(call, attachments)})
+            self.messages.append(
+                {
+                    "role": "tool",
+                    "tool_call_id": self._id(call.id),
+                    "content": self._result(call, attachments),
+                }
+            )
         if attachments:
-            self.messages.append({"role": "user", "content": [{"type": "text", "text": ATTACHED}] + attachments})
+            self.messages.append(
+                {"role": "user", "content": [{"type": "text", "text": ATTACHED}] + attachments}
+            )
 
     def _keeps_bare_reasoning(self) -> bool:
         rule = self._profile.reasoning
         return rule.reasoning_only == "keep" and rule.replay == "always"
 
     def _tool_call(self, call: _Call, known: Json) -> Json:
-        chat: Json = {"id": self._id(call.id), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        chat: Json = {
+            "id": self._id(call.id),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
         if self._profile.keep_extra_content:
             extra = (known.get("extra_content") or {}).get(call.id)
             if extra:

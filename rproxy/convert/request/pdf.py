@@ -4,29 +4,41 @@ A page is a stream of operators, often compressed with zlib; text stands in it a
 of these strings are letters as long as the fonts keep a common encoding.  That is all that is read here.  A scanned, encrypted or
 otherwise compressed file, or one whose fonts number their glyphs as they like, has no readable text: better none than a wrong one.
 """
+
 from __future__ import annotations
 
 import re
 import zlib
 from typing import Iterator, List
 
-MAX_BYTES = 16 << 20                             # of the file, and of each stream of it
+MAX_BYTES = 16 << 20  # of the file, and of each stream of it
 
 _STREAM = re.compile(rb"\bobj\b(.{0,2000}?)\bstream\r?\n", re.S)
 _NOT_A_PAGE = re.compile(rb"/(?:Image|XRef|ObjStm|Metadata|Length1|CIDInit|FunctionType)\b")
 _TOKEN = re.compile(
-    rb"\((?P<text>(?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*)\)"           # a string; brackets inside may be nested once
+    rb"\((?P<text>(?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*)\)"  # a string; brackets inside may be nested once
     rb"|<(?P<hex>[0-9A-Fa-f\s]*)>"
     rb"|(?P<number>[+-]?[0-9.]+)"
     rb"|(?P<operator>[A-Za-z]+\*?|['\"])"
-    rb"|/[^\s/()<>\[\]]*|%[^\r\n]*", re.S)                            # names and comments mean nothing here
+    rb"|/[^\s/()<>\[\]]*|%[^\r\n]*",
+    re.S,
+)  # names and comments mean nothing here
 _SHOW = {b"Tj", b"TJ", b"'", b'"'}
 _NEW_LINE = {b"Td", b"TD", b"T*", b"Tm", b"ET", b"'", b'"'}
-_GAP = -200.0                                    # in thousandths of the font's size: a move as wide as a space
+_GAP = -200.0  # in thousandths of the font's size: a move as wide as a space
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(\r\n|.))", re.S)
-_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f", b"\n": b"", b"\r": b"", b"\r\n": b""}
+_ESCAPES = {
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"\n": b"",
+    b"\r": b"",
+    b"\r\n": b"",
+}
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffd]")
-_TOLERATED = 0.02                                # of the characters: ligatures, mostly, have codes of their own
+_TOLERATED = 0.02  # of the characters: ligatures, mostly, have codes of their own
 
 
 def pdf_text(data: bytes) -> str:
@@ -46,7 +58,7 @@ def _pages(data: bytes) -> Iterator[bytes]:
         end = data.find(b"endstream", start.end()) if start else -1
         if start is None or end < 0:
             return
-        head, body = start[1], data[start.end():end]
+        head, body = start[1], data[start.end() : end]
         if _NOT_A_PAGE.search(head):
             continue
         if b"/FlateDecode" in head:
@@ -62,7 +74,7 @@ def _pages(data: bytes) -> Iterator[bytes]:
 def _shown(page: bytes) -> Iterator[str]:
     """The strings that the operators of a page show, and the ends of lines."""
     inside = False
-    pieces: List[bytes] = []                     # what stands before an operator
+    pieces: List[bytes] = []  # what stands before an operator
     for token in _TOKEN.finditer(page):
         operator = token["operator"]
         if operator is None:

@@ -11,6 +11,7 @@ encrypted reasoning only to the provider that made it.  Custom tools stay what t
 
 Sources: OpenAI's reference of POST /responses; DeepSeek's guide to its own (stateless; effort none, low, high, max); vLLM's schema.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -26,7 +27,14 @@ from .content import Json
 from .messages import Recall
 
 # the request's own fields that mean the same there
-SAME = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "truncation", "max_tool_calls")
+SAME = (
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "truncation",
+    "max_tool_calls",
+)
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
@@ -37,7 +45,9 @@ class ResponsesConversion(Conversion):
     origin: str = ""
 
     def chat_request(self, stream: bool) -> Json:
-        return dict(self.body, stream=True) if stream or self.profile.non_stream == "force_stream" else self.body
+        return (
+            dict(self.body, stream=True) if stream or self.profile.non_stream == "force_stream" else self.body
+        )
 
     @property
     def logprobs(self) -> bool:
@@ -47,9 +57,17 @@ class ResponsesConversion(Conversion):
         return EventReader(self.origin)
 
 
-def to_responses_request(request: Mapping[str, Any], items: Sequence[Json], profile: Profile, *, downstream_model: str, origin: str = "",
-                         allow: Optional[Sequence[str]] = None, recall: Recall = lambda key: None,
-                         resends: bool = True) -> ResponsesConversion:
+def to_responses_request(
+    request: Mapping[str, Any],
+    items: Sequence[Json],
+    profile: Profile,
+    *,
+    downstream_model: str,
+    origin: str = "",
+    allow: Optional[Sequence[str]] = None,
+    recall: Recall = lambda key: None,
+    resends: bool = True,
+) -> ResponsesConversion:
     """Convert a request.
 
     :arg origin: base_url of the provider; see :class:`~rproxy.convert.answer.responses.EventReader`
@@ -57,9 +75,19 @@ def to_responses_request(request: Mapping[str, Any], items: Sequence[Json], prof
     """
     if allow is None:
         allow = DEFAULT_ALLOW + profile.native_tools
-    chat = to_chat_request(request, items, _fitted(profile), downstream_model=downstream_model, allow=allow, recall=recall, resends=resends)
+    chat = to_chat_request(
+        request,
+        items,
+        _fitted(profile),
+        downstream_model=downstream_model,
+        allow=allow,
+        recall=recall,
+        resends=resends,
+    )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
-    origin = hashlib.sha256(origin.encode()).hexdigest()[:16]         # blobs are not encrypted, and addresses not the client's business
+    origin = hashlib.sha256(origin.encode()).hexdigest()[
+        :16
+    ]  # blobs are not encrypted, and addresses not the client's business
     body = dict(chat.body)
     history = list(_items(body.pop("messages"), _Writer(profile, chat.tools, customs, origin)))
     if history[0].get("role") == "system" and len(history) > 1:
@@ -79,31 +107,48 @@ def to_responses_request(request: Mapping[str, Any], items: Sequence[Json], prof
     body.update({key: request[key] for key in SAME if key in request})
     for key in profile.drop:
         body.pop(key, None)
-    return ResponsesConversion(body, chat.tools, profile, strip_fences=chat.strip_fences, warnings=chat.warnings, origin=origin)
+    return ResponsesConversion(
+        body, chat.tools, profile, strip_fences=chat.strip_fences, warnings=chat.warnings, origin=origin
+    )
 
 
 def _fitted(profile: Profile) -> Profile:
     """The profile for the chat request on the way: what is on it must be found again."""
     thinking, rule = profile.thinking, profile.reasoning
-    if thinking.effort is not None:              # this API has one word for it
+    if thinking.effort is not None:  # this API has one word for it
         disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
         thinking = Thinking(thinking.default, {}, disable, "reasoning.effort", thinking.efforts)
     only = rule.reasoning_only if rule.replay == "always" else "drop"
-    return replace(profile, max_tokens=MaxTokens("max_tokens"), thinking=thinking, include_usage=False, extra={}, keep_extra_content=False,
-                   reasoning=Reasoning("reasoning_content", "always", rule.required_on_tool_calls, only, ("response_items",)))
+    return replace(
+        profile,
+        max_tokens=MaxTokens("max_tokens"),
+        thinking=thinking,
+        include_usage=False,
+        extra={},
+        keep_extra_content=False,
+        reasoning=Reasoning(
+            "reasoning_content", "always", rule.required_on_tool_calls, only, ("response_items",)
+        ),
+    )
 
 
 # ---- tools
 def _customs(request: Mapping[str, Any], items: Sequence[Json], allow: Sequence[str]) -> Dict[str, Json]:
     """The custom tools that can go out as they are, by name."""
     lists = [request.get("tools"), *(item.get("tools") for item in items if item.get("type") in TOOL_ITEMS)]
-    tools = [tool for entries in lists if isinstance(entries, list) for tool in entries if isinstance(tool, dict)]
-    return {tool["name"]: tool for tool in tools if tool.get("type") == "custom" in allow and isinstance(tool.get("name"), str)}
+    tools = [
+        tool for entries in lists if isinstance(entries, list) for tool in entries if isinstance(tool, dict)
+    ]
+    return {
+        tool["name"]: tool
+        for tool in tools
+        if tool.get("type") == "custom" in allow and isinstance(tool.get("name"), str)
+    }
 
 
 def _tool(tool: Json, customs: Mapping[str, Json]) -> Json:
     if tool.get("type") != "function":
-        return tool                              # a hosted one
+        return tool  # a hosted one
     name = tool["function"]["name"]
     return customs.get(name) or {"type": "function", **tool["function"]}
 
@@ -127,20 +172,28 @@ def _add_summary(body: Json, reasoning: Mapping[str, Any]) -> None:
 class _Writer:
     def __init__(self, profile: Profile, tools: ToolTable, customs: Mapping[str, Json], origin: str) -> None:
         self.profile, self.tools, self.customs, self.origin = profile, tools, customs, origin
-        self.freeform: Dict[str, bool] = {}      # call id -> is it the call of a custom tool?
+        self.freeform: Dict[str, bool] = {}  # call id -> is it the call of a custom tool?
 
 
 def _items(messages: Sequence[Json], writer: _Writer) -> Iterator[Json]:
     for message in messages:
         role, content = message["role"], message.get("content")
         if role == "tool":
-            kind = "custom_tool_call_output" if writer.freeform.get(message["tool_call_id"]) else "function_call_output"
+            kind = (
+                "custom_tool_call_output"
+                if writer.freeform.get(message["tool_call_id"])
+                else "function_call_output"
+            )
             yield {"type": kind, "call_id": message["tool_call_id"], "output": content}
             continue
         if role == "assistant":
             yield from _thinking(message, writer)
         if content:
-            yield {"type": "message", "role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+            yield {
+                "type": "message",
+                "role": role,
+                "content": content if isinstance(content, str) else [_part(part) for part in content],
+            }
         for call in message.get("tool_calls", ()):
             yield _call(call, writer)
 
@@ -155,15 +208,28 @@ def _call(call: Json, writer: _Writer) -> Json:
 
 def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
     """Reasoning items: what this provider encrypted, else the text, as far as it wants that."""
-    details = [detail["item"] for detail in message.get("response_items", ())
-               if detail.get("origin") == writer.origin and isinstance(detail.get("item"), dict)]
+    details = [
+        detail["item"]
+        for detail in message.get("response_items", ())
+        if detail.get("origin") == writer.origin and isinstance(detail.get("item"), dict)
+    ]
     yield from details
     rule, calls, text = writer.profile.reasoning, "tool_calls" in message, message.get("reasoning_content")
     wanted = rule.replay == "always" or rule.replay == "tool_turns" and calls
-    if wanted and not details and text is not None and (text or calls and rule.required_on_tool_calls is not None):
+    if (
+        wanted
+        and not details
+        and text is not None
+        and (text or calls and rule.required_on_tool_calls is not None)
+    ):
         # vLLM wants an id; the same text must always get the same one
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:40]
-        yield {"type": "reasoning", "id": "rs_" + digest, "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+        yield {
+            "type": "reasoning",
+            "id": "rs_" + digest,
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": text}],
+        }
 
 
 def _part(part: Json) -> Json:
@@ -171,5 +237,9 @@ def _part(part: Json) -> Json:
     if kind == "text":
         return {"type": "input_text", "text": part["text"]}
     if kind == "image_url":
-        return {"type": "input_image", "image_url": part["image_url"]["url"], "detail": part["image_url"].get("detail", "auto")}
+        return {
+            "type": "input_image",
+            "image_url": part["image_url"]["url"],
+            "detail": part["image_url"].get("detail", "auto"),
+        }
     return {"type": "input_file", **part["file"]} if kind == "file" else part

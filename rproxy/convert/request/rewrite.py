@@ -4,17 +4,18 @@ A rule acts at the places that a path means: keys with dots between them, ``[n]`
 for all.  ``messages[*].content`` is the content of every message.  A place that a request does not have is no error: the rule
 does nothing there.  Requests share parts with each other and with what is stored, so nothing is changed; what is different is copied.
 """
+
 from __future__ import annotations
 
 import re
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 Json = Dict[str, Any]
-Step = Union[str, int, None]                     # a key, an index, all entries
+Step = Union[str, int, None]  # a key, an index, all entries
 Path = Tuple[Step, ...]
-Change = Callable[[Any], Any]                    # of a value
+Change = Callable[[Any], Any]  # of a value
 
-GONE = object()                                  # what becomes of a value that is taken away
+GONE = object()  # what becomes of a value that is taken away
 
 MAX_STEPS = 32
 _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]")
@@ -35,11 +36,19 @@ def parse_path(text: str) -> Path:
     while at < len(text):
         match = _STEP.match(text, at)
         if match is None or text[0] in ".[":
-            raise ValueError("%r is not a path such as tools, metadata.user, messages[0].content or messages[*].content" % text)
-        steps.append(match["key"] if match["key"] is not None else None if match["index"] is None else int(match["index"]))
+            raise ValueError(
+                f"{text!r} is not a path such as tools, metadata.user, messages[0].content or messages[*].content"
+            )
+        steps.append(
+            match["key"]
+            if match["key"] is not None
+            else None
+            if match["index"] is None
+            else int(match["index"])
+        )
         at = match.end()
     if not 0 < len(steps) <= MAX_STEPS:
-        raise ValueError("a path must have 1 to %d steps" % MAX_STEPS)
+        raise ValueError(f"a path must have 1 to {MAX_STEPS} steps")
     return tuple(steps)
 
 
@@ -65,7 +74,12 @@ def rename_rule(path: Path, name: str) -> Rule:
     def change(mapping: Any) -> Any:
         if not isinstance(mapping, dict) or last not in mapping:
             return mapping
-        return {name if key == last else key: value for key, value in mapping.items() if key == last or key != name}
+        return {
+            name if key == last else key: value
+            for key, value in mapping.items()
+            if key == last or key != name
+        }
+
     return Rule(path[:-1], change)
 
 
@@ -94,11 +108,20 @@ def _applied(node: Any, path: Path, rule: Rule) -> Any:
         return rule.change(node)
     step, rest = path[0], path[1:]
     if isinstance(step, str):
-        return _in_mapping(node, step, rest, rule) if isinstance(node, dict) and (rule.makes or step in node) else node
+        return (
+            _in_mapping(node, step, rest, rule)
+            if isinstance(node, dict) and (rule.makes or step in node)
+            else node
+        )
     if not isinstance(node, list) or step is not None and not -len(node) <= step < len(node):
         return node
     chosen = range(len(node)) if step is None else (step % len(node),)
-    return [new for i, old in enumerate(node) for new in [_applied(old, rest, rule) if i in chosen else old] if new is not GONE]
+    return [
+        new
+        for i, old in enumerate(node)
+        for new in [_applied(old, rest, rule) if i in chosen else old]
+        if new is not GONE
+    ]
 
 
 def _in_mapping(node: Json, key: str, rest: Path, rule: Rule) -> Json:

@@ -5,13 +5,14 @@ nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so d
 Only where a profile asks for it (:data:`REPAIRS`): references inlined, missing types added, the ``$schema`` key dropped.
 Functions return new objects; the client's own are never changed.
 """
+
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set
 
 Json = Dict[str, Any]
 
-MAX_INLINED = 200                                # references in one schema: they may fan out, or come back to themselves
+MAX_INLINED = 200  # references in one schema: they may fan out, or come back to themselves
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 # where a schema holds other schemas
@@ -21,7 +22,11 @@ SINGLES = ("items", "additionalProperties", "not", "contains", "propertyNames", 
 
 
 def _is_type(value: Any) -> bool:
-    return value in TYPES if isinstance(value, str) else isinstance(value, list) and bool(value) and all(v in TYPES for v in value)
+    return (
+        value in TYPES
+        if isinstance(value, str)
+        else isinstance(value, list) and bool(value) and all(v in TYPES for v in value)
+    )
 
 
 def _is_filled(value: Any) -> bool:
@@ -34,7 +39,7 @@ SOUND: Dict[str, Callable[[Any], bool]] = {
     "required": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     "enum": _is_filled,
     "description": lambda value: isinstance(value, str),
-    "encrypted": lambda value: False,            # Codex marks parameters of its own services
+    "encrypted": lambda value: False,  # Codex marks parameters of its own services
     **{word: lambda value: isinstance(value, dict) for word in MAPS},
     **dict.fromkeys(ALTERNATIVES, _is_filled),
 }
@@ -46,20 +51,25 @@ def function_schema(schema: Any) -> Json:
     :arg schema: whatever the client sent
     """
     root = _sound(schema, schema) if isinstance(schema, dict) else {}
-    for _ in range(MAX_INLINED):                 # a root that only refers to somewhere
+    for _ in range(MAX_INLINED):  # a root that only refers to somewhere
         if "$ref" not in root:
             break
         root = _dereferenced(root, root)
     if any(word in root for word in ALTERNATIVES):
         root = _loosened(root)
-        root = _sound(root, root)                # something may have referred to an alternative
+        root = _sound(root, root)  # something may have referred to an alternative
     if root.get("type") == "object" or "properties" in root:
         return {**root, "type": "object", "properties": root.get("properties", {})}
-    return {"type": "object", "properties": {}, **({"description": root["description"]} if "description" in root else {})}
+    return {
+        "type": "object",
+        "properties": {},
+        **({"description": root["description"]} if "description" in root else {}),
+    }
 
 
 def _sound(schema: Json, root: Json) -> Json:
     """The schema with only such keywords as make sense, all the way down. ``root``: where its references point into"""
+
     def walk(key: str, value: Any) -> Any:
         if not isinstance(value, dict):
             return value if isinstance(value, bool) else {}
@@ -107,14 +117,23 @@ def _loosened(schema: Json) -> Json:
     properties = dict(schema.get("properties", {}))
     required = set(schema.get("required", ()))
     for word in ALTERNATIVES:
-        variants = [_dereferenced(schema, v) if "$ref" in v else v for v in schema.get(word, ()) if isinstance(v, dict)]
+        variants = [
+            _dereferenced(schema, v) if "$ref" in v else v
+            for v in schema.get(word, ())
+            if isinstance(v, dict)
+        ]
         for variant in variants:
             for name, value in variant.get("properties", {}).items():
                 properties.setdefault(name, value)
         lists: List[Set[str]] = [set(v.get("required", ())) for v in variants] or [set()]
         required |= set.union(*lists) if word == "allOf" else set.intersection(*lists)
     rest = {k: v for k, v in schema.items() if k not in ALTERNATIVES + ("required",)}
-    return {**rest, "type": "object", "properties": properties, **({"required": sorted(required)} if required else {})}
+    return {
+        **rest,
+        "type": "object",
+        "properties": properties,
+        **({"required": sorted(required)} if required else {}),
+    }
 
 
 def has_numbers(schema: Any) -> bool:
@@ -141,7 +160,10 @@ def _inline_refs(schema: Json) -> Json:
                 return {"type": "object"}
             left -= 1
             return walk(_dereferenced(schema, value), within | {ref})
-        return _mapped({k: v for k, v in value.items() if k not in ("$defs", "definitions")}, lambda key, v: walk(v, within))
+        return _mapped(
+            {k: v for k, v in value.items() if k not in ("$defs", "definitions")},
+            lambda key, v: walk(v, within),
+        )
 
     result: Json = walk(schema, frozenset())
     return result
@@ -149,6 +171,7 @@ def _inline_refs(schema: Json) -> Json:
 
 def _add_types(schema: Json) -> Json:
     """Give every property a type, and move a type beside alternatives into them (Kimi)."""
+
     def walk(key: str, value: Any) -> Any:
         if not isinstance(value, dict) or not value and key == "additionalProperties":
             return value
@@ -156,7 +179,9 @@ def _add_types(schema: Json) -> Json:
         for word in ("anyOf", "oneOf"):
             if word in out and "type" in out:
                 kind = out.pop("type")
-                out[word] = [{"type": kind, **branch} if isinstance(branch, dict) else branch for branch in out[word]]
+                out[word] = [
+                    {"type": kind, **branch} if isinstance(branch, dict) else branch for branch in out[word]
+                ]
         if not ({"type", "$ref", *ALTERNATIVES} & set(out)):
             out["type"] = _guessed(out)
         return _mapped(out, walk)
@@ -180,7 +205,11 @@ def _drop_schema_key(schema: Json) -> Json:
     return {k: v for k, v in schema.items() if k != "$schema"}
 
 
-REPAIRS: Dict[str, Callable[[Json], Json]] = {"inline_refs": _inline_refs, "add_types": _add_types, "drop_schema_key": _drop_schema_key}
+REPAIRS: Dict[str, Callable[[Json], Json]] = {
+    "inline_refs": _inline_refs,
+    "add_types": _add_types,
+    "drop_schema_key": _drop_schema_key,
+}
 
 
 def repaired(schema: Json, names: Iterable[str]) -> Json:

@@ -3,6 +3,7 @@
 Unknown fields are ignored, an explicit null is the same as absence, and values are not judged here beyond their JSON type.
 Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI SDK's types).
 """
+
 from __future__ import annotations
 
 import json
@@ -16,7 +17,9 @@ Check = Callable[[Any], bool]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf     # 1e999 is infinity
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+    )  # 1e999 is infinity
 
 
 def _integer(value: Any) -> bool:
@@ -37,7 +40,9 @@ def _object(value: Any) -> bool:
 
 def _object_of_strings(*names: str) -> Check:
     """An object in which these keys, if they are there, are strings or null."""
-    return lambda value: _object(value) and all(value.get(name) is None or _string(value[name]) for name in names)
+    return lambda value: (
+        _object(value) and all(value.get(name) is None or _string(value[name]) for name in names)
+    )
 
 
 def _objects(value: Any) -> bool:
@@ -53,7 +58,10 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "input": ("a string or a list of items (objects)", lambda v: _string(v) or _objects(v)),
     "instructions": ("a string", lambda v: _string(v) or _objects(v)),
     "previous_response_id": ("a string", _string),
-    "conversation": ("a string or an object with an id", lambda v: _string(v) or _object(v) and _string(v.get("id"))),
+    "conversation": (
+        "a string or an object with an id",
+        lambda v: _string(v) or _object(v) and _string(v.get("id")),
+    ),
     "store": ("a boolean", _boolean),
     "stream": ("a boolean", _boolean),
     "background": ("a boolean", _boolean),
@@ -68,11 +76,19 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "top_logprobs": ("an integer", _integer),
     "stop": ("a string or a list of strings", lambda v: _string(v) or _strings(v)),
     "tools": ("a list of objects", _objects),
-    "tool_choice": ("auto, none, required or an object", lambda v: v in ("auto", "none", "required") if _string(v) else _object(v)),
+    "tool_choice": (
+        "auto, none, required or an object",
+        lambda v: v in ("auto", "none", "required") if _string(v) else _object(v),
+    ),
     "parallel_tool_calls": ("a boolean", _boolean),
-    "reasoning": ("an object whose effort and summary are strings", _object_of_strings("effort", "summary", "generate_summary")),
-    "text": ("an object whose format is an object and whose verbosity is a string",
-             lambda v: _object_of_strings("verbosity")(v) and (v.get("format") is None or _object(v["format"]))),
+    "reasoning": (
+        "an object whose effort and summary are strings",
+        _object_of_strings("effort", "summary", "generate_summary"),
+    ),
+    "text": (
+        "an object whose format is an object and whose verbosity is a string",
+        lambda v: _object_of_strings("verbosity")(v) and (v.get("format") is None or _object(v["format"])),
+    ),
     "truncation": ("a string", _string),
     "metadata": ("an object of strings", lambda v: _object(v) and all(map(_string, v.values()))),
     "include": ("a list of strings", _strings),
@@ -97,17 +113,31 @@ def check_request(request: Json) -> None:
     """
     for name, reason in UNSUPPORTED.items():
         if name in request:
-            raise ApiError(400, "%s is not supported. %s" % (name, reason), code="unsupported_parameter", param=name)
+            raise ApiError(
+                400, f"{name} is not supported. {reason}", code="unsupported_parameter", param=name
+            )
     for name, (wanted, check) in FIELDS.items():
         if name in request and not check(request[name]):
-            raise ApiError(400, "%s must be %s, not %s." % (name, wanted, _shown(request[name])), code="invalid_type", param=name)
+            raise ApiError(
+                400, f"{name} must be {wanted}, not {_shown(request[name])}.", code="invalid_type", param=name
+            )
     if not request.get("model"):
-        raise ApiError(400, "model is required: the name of one of the models of GET /v1/models.", code="missing_required_parameter",
-                       param="model")
+        raise ApiError(
+            400,
+            "model is required: the name of one of the models of GET /v1/models.",
+            code="missing_required_parameter",
+            param="model",
+        )
 
 
 def _shown(value: Any) -> str:
     """A value in an error text: short scalars as they are, everything else (perhaps a prompt) as its type."""
     if isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) <= 40:
         return json.dumps(value, ensure_ascii=False)
-    return "an object" if isinstance(value, dict) else "a list of something else" if isinstance(value, list) else "a long string"
+    return (
+        "an object"
+        if isinstance(value, dict)
+        else "a list of something else"
+        if isinstance(value, list)
+        else "a long string"
+    )

@@ -4,6 +4,7 @@ One table per turn, ``chat name -> Offer``, built from all the places tools come
 ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output`` items.  The order is that of appearance, so that a later
 turn only ever appends and the provider's prompt cache stays valid.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -16,11 +17,11 @@ from ..request.schema import repaired
 from .kind import MAX_NAME, Json, Kind, Offer, flatten, hashed, plain
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
-TOOL_ITEMS = ("additional_tools", "tool_search_output")      # items of the history that bring tools
+TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that bring tools
 
 
 def _discover() -> List[Kind]:
-    modules = (importlib.import_module("%s.%s" % (__name__, info.name)) for info in pkgutil.iter_modules(__path__))
+    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
     return [module.KIND for module in modules if hasattr(module, "KIND")]
 
 
@@ -40,11 +41,17 @@ class ToolTable:
         self.chat_tools: List[Json] = []
         self.chat_tool_choice: Any = None
         self.warnings: List[str] = []
-        self._offers: Dict[str, Offer] = {}                          # by chat name
-        self._names: Dict[Tuple[Optional[str], str], str] = {}       # (namespace, name) -> chat name
+        self._offers: Dict[str, Offer] = {}  # by chat name
+        self._names: Dict[Tuple[Optional[str], str], str] = {}  # (namespace, name) -> chat name
 
     @classmethod
-    def build(cls, request: Mapping[str, Any], items: Iterable[Json], profile: Profile, allow: Optional[Sequence[str]] = None) -> ToolTable:
+    def build(
+        cls,
+        request: Mapping[str, Any],
+        items: Iterable[Json],
+        profile: Profile,
+        allow: Optional[Sequence[str]] = None,
+    ) -> ToolTable:
         """The table of a request whose whole history is ``items``.
 
         :arg allow: the kinds of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
@@ -62,32 +69,36 @@ class ToolTable:
         tool_type = str(tool.get("type"))
         kind = KINDS.get(tool_type)
         if tool_type not in allow:
-            self.warnings.append("tool %s dropped (not in tool_type_allowlist)" % tool_type[:40])
+            self.warnings.append(f"tool {tool_type[:40]} dropped (not in tool_type_allowlist)")
         elif kind is None:
             if tool not in self.chat_tools:
-                self.chat_tools.append(tool)                         # a hosted tool that the provider is said to know
+                self.chat_tools.append(tool)  # a hosted tool that the provider is said to know
         else:
             for namespace, member in kind.members(tool):
                 of = kind if member is tool else KINDS.get(str(member.get("type")))
                 if of is not None and of.call_type and member.get("type") in allow:
                     self._offer(of, plain(namespace), member, profile)
                 else:
-                    self.warnings.append("tool %s in a namespace dropped (not in tool_type_allowlist)" % str(member.get("type"))[:40])
+                    self.warnings.append(
+                        "tool {} in a namespace dropped (not in tool_type_allowlist)".format(
+                            str(member.get("type"))[:40]
+                        )
+                    )
 
     def _offer(self, kind: Kind, namespace: Optional[str], tool: Json, profile: Profile) -> None:
         name = kind.tool_name(tool)
         if not name:
-            self.warnings.append("tool %s without a usable name dropped" % tool["type"])
+            self.warnings.append("tool {} without a usable name dropped".format(tool["type"]))
             return
         if (namespace, name) in self._names:
-            return                                                   # said again later in the history
+            return  # said again later in the history
         function = kind.function(tool)
         function["parameters"] = repaired(function["parameters"], profile.schema)
         if profile.strict_tools == "omit":
             function.pop("strict", None)
         chat_name = flatten(namespace, name)
         if chat_name in self._offers:
-            chat_name = hashed("%s %s" % (namespace, name))
+            chat_name = hashed(f"{namespace} {name}")
         self._names[namespace, name] = chat_name
         self._offers[chat_name] = Offer(chat_name, kind, name, namespace, function["parameters"])
         self.chat_tools.append({"type": "function", "function": dict({"name": chat_name}, **function)})
@@ -95,7 +106,11 @@ class ToolTable:
     def _choose(self, choice: Any) -> None:
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
             tools = choice.get("tools")
-            wanted = [meant for tool in tools if isinstance(tool, dict) for meant in self._meant(tool)] if isinstance(tools, list) else []
+            wanted = (
+                [meant for tool in tools if isinstance(tool, dict) for meant in self._meant(tool)]
+                if isinstance(tools, list)
+                else []
+            )
             self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in wanted]
             choice = choice.get("mode") or "auto"
         elif isinstance(choice, dict):
@@ -115,16 +130,26 @@ class ToolTable:
         kind = KINDS.get(str(choice.get("type")))
         if kind is None:
             hosted = str(choice.get("type"))
-            self.warnings += [] if any(tool["type"] == hosted for tool in self.chat_tools) else ["tool_choice %s ignored" % hosted[:40]]
+            self.warnings += (
+                []
+                if any(tool["type"] == hosted for tool in self.chat_tools)
+                else [f"tool_choice {hosted[:40]} ignored"]
+            )
             return [(hosted, None)]
         name = kind.tool_name(dict(choice, execution="client"))
         if not kind.call_type:
             found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
         else:
-            found = list(filter(None, [self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)]))
+            found = list(
+                filter(None, [self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)])
+            )
         if not found:
-            raise ApiError(400, "tool_choice names the tool %r, which is not among the tools of this request." % name[:MAX_NAME],
-                           code="invalid_value", param="tool_choice")
+            raise ApiError(
+                400,
+                f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the tools of this request.",
+                code="invalid_value",
+                param="tool_choice",
+            )
         return [("function", chat_name) for chat_name in found]
 
     # ---- using
@@ -154,7 +179,9 @@ def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
 
 
 def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Json]:
-    lists: List[Any] = [request.get("tools")] + [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
+    lists: List[Any] = [request.get("tools")] + [
+        item.get("tools") for item in items if item.get("type") in TOOL_ITEMS
+    ]
     for tools in lists:
         for tool in tools if isinstance(tools, list) else []:
             if isinstance(tool, dict):

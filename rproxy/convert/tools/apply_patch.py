@@ -1,4 +1,5 @@
 """``apply_patch`` as a tool kind of its own: one operation on one file. (Codex sends it as ``custom`` or ``function``.)"""
+
 from __future__ import annotations
 
 import json
@@ -6,10 +7,16 @@ from typing import Any
 
 from .kind import Json, Kind, Offer, loads_object
 
-PARAMETERS: Json = {"type": "object", "required": ["type", "path"], "additionalProperties": False, "properties": {
-    "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
-    "path": {"type": "string"},
-    "diff": {"type": "string", "description": "The V4A diff of the file; not for delete_file."}}}
+PARAMETERS: Json = {
+    "type": "object",
+    "required": ["type", "path"],
+    "additionalProperties": False,
+    "properties": {
+        "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+        "path": {"type": "string"},
+        "diff": {"type": "string", "description": "The V4A diff of the file; not for delete_file."},
+    },
+}
 
 
 class ApplyPatch(Kind):
@@ -37,7 +44,7 @@ class ApplyPatch(Kind):
         return json.dumps(item.get("operation") or {}, ensure_ascii=False)
 
     def output(self, item: Json) -> Any:
-        return "%s\n%s" % (item.get("status") or "completed", item.get("output") or "")
+        return "{}\n{}".format(item.get("status") or "completed", item.get("output") or "")
 
 
 KIND: Any = ApplyPatch()

@@ -3,6 +3,7 @@
 A function takes JSON, so the text travels as ``{"input": "..."}`` and the grammar, which nobody can enforce here, becomes part
 of the description.  On the way back the text is unwrapped while it streams, and leniently, because models forget the wrapping.
 """
+
 from __future__ import annotations
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, List, Optional, Tuple
 
 from .kind import Json, Kind, Offer, Reader, described, loads
 
-_KEYS = ("input", "patch", "code", "content")   # what models call the text, the right name first
+_KEYS = ("input", "patch", "code", "content")  # what models call the text, the right name first
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)
 
 
@@ -28,10 +29,23 @@ class Custom(Kind):
         description = described(tool)
         form = tool.get("format")
         if isinstance(form, dict) and form.get("definition"):
-            description += "\n\nThe input must match this %s grammar:\n%s" % (form.get("syntax") or "lark", form["definition"])
-        return {"description": description.strip(), "parameters": {
-            "type": "object", "additionalProperties": False, "required": ["input"],
-            "properties": {"input": {"type": "string", "description": "The raw text of the input, without Markdown fences."}}}}
+            description += "\n\nThe input must match this {} grammar:\n{}".format(
+                form.get("syntax") or "lark", form["definition"]
+            )
+        return {
+            "description": description.strip(),
+            "parameters": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["input"],
+                "properties": {
+                    "input": {
+                        "type": "string",
+                        "description": "The raw text of the input, without Markdown fences.",
+                    }
+                },
+            },
+        }
 
     def reader(self, offer: Offer) -> Reader:
         return InputReader()
@@ -50,9 +64,9 @@ class InputReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._raw: List[str] = []
-        self._head: Optional[str] = ""           # what was read before the value; None: the value streams
-        self._tail = ""                          # an escape that is not complete
-        self._hold = False                       # decided: nothing streams
+        self._head: Optional[str] = ""  # what was read before the value; None: the value streams
+        self._tail = ""  # an escape that is not complete
+        self._hold = False  # decided: nothing streams
         self._ended = False
 
     def feed(self, fragment: str) -> str:
@@ -110,16 +124,16 @@ def _unescape(text: str) -> Tuple[str, str, bool]:
             break
         if text[stop] == '"':
             return "".join(out), "", True
-        size = 6 if text[stop + 1:stop + 2] == "u" else 2
+        size = 6 if text[stop + 1 : stop + 2] == "u" else 2
         if stop + size > n:
             return "".join(out), text[stop:], False
-        escape = text[stop:stop + size]
+        escape = text[stop : stop + size]
         if size == 6:
             unit = _hex(escape[2:])
-            if 0xD800 <= unit < 0xDC00:          # half a pair: take the other half with it
-                if stop + 12 > n and "\\u".startswith(text[stop + 6:stop + 8]):
+            if 0xD800 <= unit < 0xDC00:  # half a pair: take the other half with it
+                if stop + 12 > n and "\\u".startswith(text[stop + 6 : stop + 8]):
                     return "".join(out), text[stop:], False
-                low = _hex(text[stop + 8:stop + 12]) if text[stop + 6:stop + 8] == "\\u" else 0
+                low = _hex(text[stop + 8 : stop + 12]) if text[stop + 6 : stop + 8] == "\\u" else 0
                 if 0xDC00 <= low < 0xE000:
                     unit, size = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00), 12
             out.append("\ufffd" if 0xD800 <= unit < 0xE000 else chr(unit))
@@ -138,7 +152,9 @@ def unwrap(raw: str) -> str:
     value = loads(raw)
     text = value if isinstance(value, str) else raw
     if isinstance(value, dict):
-        candidates = [value[key] for key in _KEYS if key in value] + list(value.values() if len(value) == 1 else ())
+        candidates = [value[key] for key in _KEYS if key in value] + list(
+            value.values() if len(value) == 1 else ()
+        )
         text = next((v for v in candidates if isinstance(v, str)), raw if value else "")
     fenced = _FENCE.match(text)
     return fenced.group(1) + "\n" if fenced else text

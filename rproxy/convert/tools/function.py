@@ -3,6 +3,7 @@
 Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema asks for numbers.  Models
 that compute in floats write it, and strict clients (Codex reads an unsigned integer) refuse the call.
 """
+
 from __future__ import annotations
 
 from typing import Any, Tuple
@@ -19,7 +20,10 @@ class Function(Kind):
     done_type = "response.function_call_arguments.done"
 
     def function(self, tool: Json) -> Json:
-        function: Json = {"description": described(tool), "parameters": function_schema(tool.get("parameters"))}
+        function: Json = {
+            "description": described(tool),
+            "parameters": function_schema(tool.get("parameters")),
+        }
         if isinstance(tool.get("strict"), bool):
             function["strict"] = tool["strict"]
         return function
@@ -34,7 +38,7 @@ class IntegralReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._string = self._escape = self._number = False
-        self._held = ""                          # a "." and zeros whose meaning the next character decides
+        self._held = ""  # a "." and zeros whose meaning the next character decides
 
     def feed(self, fragment: str) -> str:
         out = []

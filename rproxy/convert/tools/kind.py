@@ -4,6 +4,7 @@ The Responses API knows a dozen kinds of tools, Chat Completions one: the functi
 offered as functions, which item a call of one comes back as, and how earlier calls and results of that kind stand in the
 history.  Each kind is a module of this package with a ``KIND``; nothing else has to be touched to add one.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 Json = Dict[str, Any]
-MAX_NAME = 64                                    # of a function; OpenAI's limit, which every provider copied
+MAX_NAME = 64  # of a function; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_NAME)
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
-PLAIN_NAMESPACE = "functions"                    # Codex' name for "no namespace"
+PLAIN_NAMESPACE = "functions"  # Codex' name for "no namespace"
 
 
 def plain(namespace: Any) -> Optional[str]:
@@ -30,14 +31,14 @@ def flatten(namespace: Optional[str], name: str) -> str:
     A pure function of its arguments, so that a history is written with the same names in every turn, even when the tool itself
     is not offered any more.
     """
-    full = name if namespace is None else "%s__%s" % (namespace, name)
+    full = name if namespace is None else f"{namespace}__{name}"
     return full if _LEGAL.fullmatch(full) else hashed(full)
 
 
 def hashed(full: str) -> str:
     """A stable legal name for ``full``, different from the one of any other."""
     digest = hashlib.sha1(full.encode("utf-8", "replace")).hexdigest()[:8]
-    return "%s_%s" % (_ILLEGAL.sub("_", full)[:MAX_NAME - 9], digest)
+    return "{}_{}".format(_ILLEGAL.sub("_", full)[: MAX_NAME - 9], digest)
 
 
 class Reader:
@@ -96,12 +97,12 @@ class Offer:
 class Kind:
     """One kind of tool. The class attributes are a table row; the methods are for what differs in more than a word."""
 
-    types: Tuple[str, ...] = ()                  # of the entries of a request's `tools`
-    call_type = ""                               # the item of a call
-    output_type = ""                             # the item of its result
-    prefix = "fc"                                # of the item's id
-    text_field = "arguments"                     # the item's key for what the model wrote
-    delta_type: Optional[str] = None             # None: nothing is streamed but the finished item
+    types: Tuple[str, ...] = ()  # of the entries of a request's `tools`
+    call_type = ""  # the item of a call
+    output_type = ""  # the item of its result
+    prefix = "fc"  # of the item's id
+    text_field = "arguments"  # the item's key for what the model wrote
+    delta_type: Optional[str] = None  # None: nothing is streamed but the finished item
     done_type: Optional[str] = None
 
     # ---- request: tool -> functions
@@ -145,7 +146,11 @@ class Kind:
     def call_arguments(self, item: Json) -> str:
         """The arguments of an earlier call, as the model wrote them."""
         value = item.get("arguments")
-        return value if isinstance(value, str) else json.dumps({} if value is None else value, ensure_ascii=False)
+        return (
+            value
+            if isinstance(value, str)
+            else json.dumps({} if value is None else value, ensure_ascii=False)
+        )
 
     def output(self, item: Json) -> Any:
         """The result of an earlier call: a string, or a list of content parts."""

@@ -1,4 +1,5 @@
 """``local_shell``: the shell tool of older Codex versions; its call carries an action object."""
+
 from __future__ import annotations
 
 import json
@@ -6,11 +7,21 @@ from typing import Any
 
 from .kind import Json, Kind, Offer, loads_object
 
-PARAMETERS: Json = {"type": "object", "required": ["command"], "additionalProperties": False, "properties": {
-    "command": {"type": "array", "items": {"type": "string"}, "description": "The program and its arguments."},
-    "working_directory": {"type": "string"},
-    "timeout_ms": {"type": "integer"},
-    "env": {"type": "object", "additionalProperties": {"type": "string"}}}}
+PARAMETERS: Json = {
+    "type": "object",
+    "required": ["command"],
+    "additionalProperties": False,
+    "properties": {
+        "command": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "The program and its arguments.",
+        },
+        "working_directory": {"type": "string"},
+        "timeout_ms": {"type": "integer"},
+        "env": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
 
 
 class LocalShell(Kind):
@@ -23,20 +34,30 @@ class LocalShell(Kind):
         return "local_shell"
 
     def function(self, tool: Json) -> Json:
-        return {"description": "Run a command on the user's machine and return its output.", "parameters": PARAMETERS}
+        return {
+            "description": "Run a command on the user's machine and return its output.",
+            "parameters": PARAMETERS,
+        }
 
     def describe(self, offer: Offer, item: Json) -> None:
         item["action"] = {"type": "exec", "command": [], "env": {}}
 
     def finish(self, item: Json, whole: str) -> Json:
-        return dict(item, status="completed", action=dict({"type": "exec", "command": [], "env": {}}, **loads_object(whole)))
+        return dict(
+            item,
+            status="completed",
+            action=dict({"type": "exec", "command": [], "env": {}}, **loads_object(whole)),
+        )
 
     def call_name(self, item: Json) -> str:
         return "local_shell"
 
     def call_arguments(self, item: Json) -> str:
         action = item.get("action")
-        return json.dumps({k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {}, ensure_ascii=False)
+        return json.dumps(
+            {k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {},
+            ensure_ascii=False,
+        )
 
 
 KIND: Any = LocalShell()

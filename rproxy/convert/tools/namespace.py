@@ -2,6 +2,7 @@
 
 The members are tools of other kinds, and come back as those kinds, with the bare name and the namespace beside it.
 """
+
 from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
@@ -15,14 +16,18 @@ class Namespace(Kind):
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
         name, about = self.tool_name(tool), described(tool)
         tools = tool.get("tools")
-        return [(name, _introduced(member, about)) for member in tools if isinstance(member, dict)] if isinstance(tools, list) else []
+        return (
+            [(name, _introduced(member, about)) for member in tools if isinstance(member, dict)]
+            if isinstance(tools, list)
+            else []
+        )
 
 
 def _introduced(member: Json, about: str) -> Json:
     """The member with the description of its namespace in front: a flat function list has no other place for it."""
     if not about:
         return member
-    return dict(member, description=("%s\n\n%s" % (about, described(member))).strip())
+    return dict(member, description=(f"{about}\n\n{described(member)}").strip())
 
 
 KIND: Any = Namespace()

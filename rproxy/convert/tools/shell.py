@@ -1,4 +1,5 @@
 """``shell``: several commands at a time, each with its own output and outcome."""
+
 from __future__ import annotations
 
 import json
@@ -6,10 +7,20 @@ from typing import Any
 
 from .kind import Json, Kind, Offer, loads_object
 
-PARAMETERS: Json = {"type": "object", "required": ["commands"], "additionalProperties": False, "properties": {
-    "commands": {"type": "array", "items": {"type": "string"}, "description": "Shell commands, run one after another."},
-    "timeout_ms": {"type": "integer"},
-    "max_output_length": {"type": "integer"}}}
+PARAMETERS: Json = {
+    "type": "object",
+    "required": ["commands"],
+    "additionalProperties": False,
+    "properties": {
+        "commands": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Shell commands, run one after another.",
+        },
+        "timeout_ms": {"type": "integer"},
+        "max_output_length": {"type": "integer"},
+    },
+}
 
 
 class Shell(Kind):
@@ -35,7 +46,10 @@ class Shell(Kind):
 
     def call_arguments(self, item: Json) -> str:
         action = item.get("action")
-        return json.dumps({k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {}, ensure_ascii=False)
+        return json.dumps(
+            {k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {},
+            ensure_ascii=False,
+        )
 
     def output(self, item: Json) -> Any:
         output = item.get("output")

@@ -2,6 +2,7 @@
 
 The call carries an argument object, not a string; the result names the tools that are offered from then on.
 """
+
 from __future__ import annotations
 
 import json
@@ -22,7 +23,10 @@ class ToolSearch(Kind):
         return "tool_search" if tool.get("execution") == "client" else ""
 
     def function(self, tool: Json) -> Json:
-        return {"description": described(tool) or "Search for tools.", "parameters": function_schema(tool.get("parameters"))}
+        return {
+            "description": described(tool) or "Search for tools.",
+            "parameters": function_schema(tool.get("parameters")),
+        }
 
     def describe(self, offer: Offer, item: Json) -> None:
         item.update(execution="client", arguments={})
