@@ -1,4 +1,7 @@
-"""The distribution ``rproxy-responses``: package and command ``rproxy``. No logic here; the version stands in rproxy/__init__.py."""
+"""The distribution ``rproxy-responses``: package and command ``rproxy``.
+
+No logic here; the version stands in rproxy/__init__.py.
+"""
 
 import re
 from pathlib import Path

@@ -1,15 +1,16 @@
 """The errors of rproxy, and what a client gets to see of them.
 
-Theory of operation.  Everything that can end a turn badly becomes one :class:`ApiError`.  What went wrong at the provider is
-read by :mod:`rproxy.providers.failures`, which knows the many spellings of the providers and answers with the name of a *kind*
-("quota", "rate", "context", ...).  The table ``KINDS`` here turns a kind into the status, type and codes that clients of the
-Responses API act upon; no other module holds an HTTP status.  An error is written in one of four forms: a JSON body with a
-status, ``response.failed`` in a stream (``stream_code`` and :meth:`ApiError.failed_message`), an ``error`` event
-(:func:`error_event`) or a WebSocket frame (:func:`ws_error`).
+Theory of operation.  Everything that can end a turn badly becomes one :class:`ApiError`.  What went wrong at
+the provider is read by :mod:`rproxy.providers.failures`, which knows the many spellings of the providers and
+answers with the name of a *kind* ("quota", "rate", "context", ...).  The table ``KINDS`` here turns a kind
+into the status, type and codes that clients of the Responses API act upon; no other module holds an HTTP
+status.  An error is written in one of four forms: a JSON body with a status, ``response.failed`` in a stream
+(``stream_code`` and :meth:`ApiError.failed_message`), an ``error`` event (:func:`error_event`) or a WebSocket
+frame (:func:`ws_error`).
 
-Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at once on a 429
-without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is worth repeating, and shows the
-provider's own words otherwise.
+Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at
+once on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is
+worth repeating, and shows the provider's own words otherwise.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ Json = Dict[str, Any]
 
 
 class Kind(NamedTuple):
-    """What clients get for one kind of failure.  ``code`` None: the provider's own code, when it is a word."""
+    """What clients get for one kind of failure.
+
+    ``code`` None: the provider's own code, when it is a word.
+    """
 
     status: int
     type: str
@@ -91,9 +95,10 @@ class StoreError(RproxyError):
 class ApiError(RproxyError):
     """A failure as a client of the Responses API sees it.
 
-    ``status`` is an HTTP status, ``retry_after`` a delay in seconds (float), ``stream_code`` the ``error.code`` of a
-    ``response.failed``.  ``retryable`` tells that rproxy itself may ask the provider again as long as nothing was sent to the
-    client.  ``got_head`` is set by the provider client when a 2xx answer had begun.
+    ``status`` is an HTTP status, ``retry_after`` a delay in seconds (float), ``stream_code`` the
+    ``error.code`` of a ``response.failed``.  ``retryable`` tells that rproxy itself may ask the provider
+    again as long as nothing was sent to the client.  ``got_head`` is set by the provider client when a 2xx
+    answer had begun.
     """
 
     got_head = False
@@ -152,11 +157,14 @@ def _stream_code(status: int, code: Optional[str]) -> str:
 
 
 def whole_seconds(delay: float) -> int:
-    """Rounded up, at least 1.  A tenth of a second is less than the way to the provider takes and does not count."""
+    """Rounded up, at least 1.
+
+    A tenth of a second is less than the way to the provider takes and does not count.
+    """
     return max(1, math.ceil(delay - 0.1))
 
 
-# ---- refusals of rproxy itself ------------------------------------------------------------------------------------------------
+# ---- refusals of rproxy itself
 def invalid(message: str, param: Optional[str] = None, code: Optional[str] = None) -> ApiError:
     """400: the request itself is wrong; ``param`` is the path of the field."""
     return ApiError(400, message, param=param, code=code)
@@ -178,7 +186,8 @@ def not_found(message: str, param: Optional[str] = None, code: Optional[str] = N
 
 
 def model_not_found(model: str, known: Sequence[str] = ()) -> ApiError:
-    """404: the client asks for a model that no configured entry serves; at most ten of the known names are told."""
+    """404: the client asks for a model that no configured entry serves; at most ten of the known names are
+    told."""
     names = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
     return ApiError(
         404,
@@ -218,7 +227,7 @@ def internal(message: str = "rproxy has made a mistake; its log says more.") -> 
     return ApiError(500, message, type="server_error", code="server_error")
 
 
-# ---- failures of the provider -------------------------------------------------------------------------------------------------
+# ---- failures of the provider
 def provider_error(
     status: int,
     headers: Mapping[str, str],
@@ -230,8 +239,8 @@ def provider_error(
 ) -> ApiError:
     """The error for a provider's answer that is not 2xx.  Never raises.
 
-    ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is preferred); ``secrets`` are
-    texts that must not reach the client, such as the provider's key.
+    ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is
+    preferred); ``secrets`` are texts that must not reach the client, such as the provider's key.
     """
     from .providers import failures as provider_errors
 
@@ -240,14 +249,16 @@ def provider_error(
 
 
 def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
-    """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of these."""
+    """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of
+    these."""
     from .providers import failures as provider_errors
 
     return _told(provider_errors.read_object(raw), provider, base_url, secrets)
 
 
 def broken(provider: str, reason: str) -> ApiError:
-    """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the stream ended early"."""
+    """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the
+    stream ended early"."""
     return _of_kind("gateway", f"{provider}: {reason}")
 
 
@@ -291,7 +302,8 @@ REASONS: Sequence[Reason] = (
 def connect_error(
     exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()
 ) -> ApiError:
-    """The error for a provider that could not be connected to, or that fell silent: 502, or 504 for a timeout."""
+    """The error for a provider that could not be connected to, or that fell silent: 502, or 504 for a
+    timeout."""
     cause = getattr(exc, "real_error", None) or exc
     # Timeouts of an HTTP client library have types of their own that are not TimeoutErrors.
     timed_out = "timeout" in type(cause).__name__.lower()
@@ -354,7 +366,7 @@ def _of_kind(
     )
 
 
-# ---- the forms ----------------------------------------------------------------------------------------------------------------
+# ---- the forms
 # What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400 invalid_prompt, one request,
 # and the message alone is shown. A quota is told that way too: for insufficient_quota Codex would show a text of its own.
 CODEX: Mapping[str, Tuple[int, str]] = {
@@ -369,9 +381,11 @@ CODEX_PAUSES: Mapping[int, float] = {429: RATE_LIMIT_PAUSE, 503: BUSY_PAUSE}
 
 
 def for_codex(error: ApiError) -> ApiError:
-    """The same error as Codex takes it best: permanent failures cost one request and show their text, others get a delay.
+    """The same error as Codex takes it best: permanent failures cost one request and show their text, others
+    get a delay.
 
-    With 503 Codex shows the text (with 500 it does not); ``server_is_overloaded`` is never used, for Codex gives up on it.
+    With 503 Codex shows the text (with 500 it does not); ``server_is_overloaded`` is never used, for Codex
+    gives up on it.
     """
     status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
     pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)
@@ -388,7 +402,8 @@ def for_codex(error: ApiError) -> ApiError:
 
 
 def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
-    """The WebSocket frame: always with ``status`` (Codex waits for ever without it), ``error.code`` never empty."""
+    """The WebSocket frame: always with ``status`` (Codex waits for ever without it), ``error.code`` never
+    empty."""
     told = error.body()["error"]
     told["code"] = error.code or error.stream_code
     frame: Json = {"type": "error", "status": error.status, "error": told}
@@ -401,7 +416,8 @@ def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
 
 
 def error_event(error: ApiError, sequence_number: int) -> Json:
-    """The ``error`` event of a stream, flat and nested at once: some SDKs raise on the one form, some on the other."""
+    """The ``error`` event of a stream, flat and nested at once: some SDKs raise on the one form, some on the
+    other."""
     told = error.body()["error"]
     told["code"] = error.code or error.stream_code
     return {

@@ -1,9 +1,11 @@
 """Logging: to stderr, readable or as JSON, one line for each turn, and never a key.
 
-Three precautions keep secrets out.  A turn's line is built from the table ``TURN_FIELDS``, so nothing else of a request can get into
-it.  Every finished line, tracebacks included, has what looks like a key masked.  And bodies are not logged at any level.
+Three precautions keep secrets out.  A turn's line is built from the table ``TURN_FIELDS``, so nothing else of
+a request can get into it.  Every finished line, tracebacks included, has what looks like a key masked.  And
+bodies are not logged at any level.
 
-Levels are those of the configuration: ``trace`` shows rproxy's debug output and that of Tornado and asyncio, ``debug`` only rproxy's.
+Levels are those of the configuration: ``trace`` shows rproxy's debug output and that of Tornado and asyncio,
+``debug`` only rproxy's.
 """
 
 from __future__ import annotations
@@ -122,7 +124,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup(level: str = "info", log_format: str = "text", stream: Optional[TextIO] = None) -> None:
-    """Send all logging to ``stream`` (stderr). Raises KeyError for a level that is not in ``LEVELS``; may be called again."""
+    """Send all logging to ``stream`` (stderr).
+
+    Raises KeyError for a level that is not in ``LEVELS``; may be called again.
+    """
     ours, others = LEVELS[level]
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.set_name("rproxy")

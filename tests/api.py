@@ -1,4 +1,5 @@
-"""A plain HTTP client for the tests of the endpoints, and the openai package's own types as a judge of what comes back."""
+"""A plain HTTP client for the tests of the endpoints, and the openai package's own types as a judge of what
+comes back."""
 
 from __future__ import annotations
 
@@ -99,7 +100,10 @@ class Api:
 async def site(
     folder: Path, server: str = "", more: str = ""
 ) -> AsyncIterator[Tuple[ScriptedProvider, Api, Any]]:
-    """A provider, rproxy in front of it, a client. ``server``: lines of that section; ``more``: further sections"""
+    """A provider, rproxy in front of it, a client.
+
+    ``server``: lines of that section; ``more``: further sections
+    """
     provider = ScriptedProvider()
     try:
         async with running(folder, provider.base_url, server=server.format(), config=CONFIG + more) as proxy:
@@ -110,7 +114,8 @@ async def site(
 
 
 def valid(kind: Any, value: Any) -> Any:
-    """``value`` as the openai package's type ``kind`` (a model or a union), nothing converted or guessed; needs that package."""
+    """``value`` as the openai package's type ``kind`` (a model or a union), nothing converted or guessed;
+    needs that package."""
     import pydantic
 
     adapter = pydantic.TypeAdapter(kind)

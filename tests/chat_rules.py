@@ -1,7 +1,9 @@
-"""Chat requests judged from outside: the patterns of the fixtures, and the rules that every provider enforces.
+"""Chat requests judged from outside: the patterns of the fixtures, and the rules that every provider
+enforces.
 
-:func:`differences` compares a value with a pattern of a ``req_*.json`` case.  :func:`problems` is an independent reading of the order and
-content rules of Chat Completions providers; it knows a profile's fields, but nothing of the converter.
+:func:`differences` compares a value with a pattern of a ``req_*.json`` case.  :func:`problems` is an
+independent reading of the order and content rules of Chat Completions providers; it knows a profile's fields,
+but nothing of the converter.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ PARTS = {
 
 # ---- patterns
 def differences(want: Any, got: Any, names: Optional[Dict[str, str]] = None, path: str = "$") -> List[str]:
-    """Where ``got`` does not fit the pattern ``want``; [] when it does. ``names``: what ``$bind`` has bound so far."""
+    """Where ``got`` does not fit the pattern ``want``; [] when it does.
+
+    ``names``: what ``$bind`` has bound so far.
+    """
     names = {} if names is None else names
     if isinstance(want, dict) and want and all(key.startswith("$") for key in want):
         return [line for op, arg in want.items() for line in _operator(op, arg, got, names, path)]

@@ -34,7 +34,8 @@ class LogGuard(logging.Handler):
         self.records.append(record)
 
     def expect(self, pattern: str, *, required: bool = True) -> None:
-        """Allow records whose ``logger: message`` contains the regular expression; when ``required`` there must be one."""
+        """Allow records whose ``logger: message`` contains the regular expression; when ``required`` there
+        must be one."""
         self.expected.append((re.compile(pattern), required))
 
     def complaints(self) -> List[str]:
@@ -72,9 +73,11 @@ def log_guard() -> Iterator[LogGuard]:
 
 @pytest.fixture(autouse=True)
 def io_loop(log_guard: LogGuard) -> Iterator[IOLoop]:
-    """A loop of its own for each test; what a test left running is cancelled and awaited, so that nothing leaks into the next.
+    """A loop of its own for each test; what a test left running is cancelled and awaited, so that nothing
+    leaks into the next.
 
-    It replaces the fixture of pytest-tornasync, whose ``make_current`` is deprecated and which forgets pending tasks.
+    It replaces the fixture of pytest-tornasync, whose ``make_current`` is deprecated and which forgets
+    pending tasks.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

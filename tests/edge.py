@@ -1,6 +1,8 @@
-"""A server for the tests of the edges: the real application on a real socket, above a service that plays canned turns.
+"""A server for the tests of the edges: the real application on a real socket, above a service that plays
+canned turns.
 
-The word in ``input`` chooses the turn; see :class:`PlayedService`.  Rude clients use :class:`Raw`, a bare socket.
+The word in ``input`` chooses the turn; see :class:`PlayedService`.  Rude clients use :class:`Raw`, a bare
+socket.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ MODELS = {
 class PlayedService:
     """Plays turns by the first word of ``input``:
 
-    ``hello`` two events, ``count N`` with N deltas between them, ``wait`` silence until cancelled, ``begin`` the first event and then
-    silence, ``gate`` the first event and then a wait for :attr:`gate` or an interrupt, ``flood`` large events without end, ``refuse``
-    a 429 before the first event, ``crash`` and ``crash-late`` exceptions before and after it.
+    ``hello`` two events, ``count N`` with N deltas between them, ``wait`` silence until cancelled, ``begin``
+    the first event and then silence, ``gate`` the first event and then a wait for :attr:`gate` or an
+    interrupt, ``flood`` large events without end, ``refuse`` a 429 before the first event, ``crash`` and
+    ``crash-late`` exceptions before and after it.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,15 @@
 """The grammar of every event stream, in one place.
 
-:func:`check_stream` takes the events of one response, from whatever transport, and returns the terminal Response object;
-:func:`check_sse` does the same for the body of an SSE answer and checks the framing too; :func:`check_response` takes one
-Response object.  All of them raise AssertionError with a sentence about what is wrong.
+:func:`check_stream` takes the events of one response, from whatever transport, and returns the terminal
+Response object; :func:`check_sse` does the same for the body of an SSE answer and checks the framing too;
+:func:`check_response` takes one Response object.  All of them raise AssertionError with a sentence about what
+is wrong.
 
-The rules are those that the accumulators of the OpenAI SDKs, LangChain, Codex and the Open Responses test suite rely on:
-numbered events, created, in_progress, items strictly one after another, everything announced before it is filled, every text
-said three times in the same words (deltas, done, item), exactly one terminal event, last.  The checker folds the deltas by
-itself, so a stream passes only when its deltas alone give the final output.
+The rules are those that the accumulators of the OpenAI SDKs, LangChain, Codex and the Open Responses test
+suite rely on: numbered events, created, in_progress, items strictly one after another, everything announced
+before it is filled, every text said three times in the same words (deltas, done, item), exactly one terminal
+event, last.  The checker folds the deltas by itself, so a stream passes only when its deltas alone give the
+final output.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ LIFECYCLE = {
     **TERMINAL,
 }
 
-# part type -> (the item it belongs in, list of the item, index key, text key, prefix of the part's events, prefix of the text's events)
+# part type -> (the item it belongs in, list of the item, index key, text key, prefix of the part's events,
+# prefix of the text's events)
 PARTS = {
     "output_text": (
         "message",

@@ -1,8 +1,9 @@
-"""The cases of ``fixtures/providers`` (recorded answers and requests) and of ``fixtures/provider_cases.jsonl`` (our own: one rule
-each, or two that meet).
+"""The cases of ``fixtures/providers`` (recorded answers and requests) and of
+``fixtures/provider_cases.jsonl`` (our own: one rule each, or two that meet).
 
-A case has ``body`` (bytes) and ``http_status``, ``headers`` of an answer, and what must come of it: ``expect`` (2xx), ``expect_http``
-(other statuses), or ``expect_messages`` (requests).  ``python tests/provider_cases.py DIR`` writes our own as files of the first form.
+A case has ``body`` (bytes) and ``http_status``, ``headers`` of an answer, and what must come of it:
+``expect`` (2xx), ``expect_http`` (other statuses), or ``expect_messages`` (requests).  ``python
+tests/provider_cases.py DIR`` writes our own as files of the first form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A server that does whatever a test's script says to raw connections, and a ground that must be left as clean as it was found."""
+"""A server that does whatever a test's script says to raw connections, and a ground that must be left as
+clean as it was found."""
 
 from __future__ import annotations
 
@@ -157,7 +158,10 @@ def open_fds() -> int:
 
 
 def make_certificate(folder: Path) -> Tuple[Path, Path]:
-    """A throw-away certificate for 127.0.0.1, ::1 and localhost. :returns: its file, and the file of its key"""
+    """A throw-away certificate for 127.0.0.1, ::1 and localhost.
+
+    :returns: its file, and the file of its key
+    """
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         [

@@ -1,4 +1,5 @@
-"""A provider that plays a script on a real socket, and refuses what DeepSeek refuses; and rproxy as a process of its own.
+"""A provider that plays a script on a real socket, and refuses what DeepSeek refuses; and rproxy as a process
+of its own.
 
 A test says what the provider answers, turn by turn::
 
@@ -286,7 +287,8 @@ class Running:
 async def running(
     folder: Path, base_url: str, server: str = "", config: str = CONFIG
 ) -> AsyncIterator[Running]:
-    """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look at how it ended."""
+    """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look
+    at how it ended."""
     port = free_port()
     path, log = folder / "config.yaml", folder / "rproxy.log"
     path.write_text(config.format(port=port, base_url=base_url, server=server), encoding="utf-8")

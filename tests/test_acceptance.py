@@ -1,4 +1,5 @@
-"""What clients send beside model and input, through the whole process: every field has its treatment, and nothing harmless is refused."""
+"""What clients send beside model and input, through the whole process: every field has its treatment, and
+nothing harmless is refused."""
 
 from __future__ import annotations
 

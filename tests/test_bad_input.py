@@ -1,4 +1,5 @@
-"""Bad input, through the real process at its most talkative: it gets its error, the next request works, and no secret gets into the log."""
+"""Bad input, through the real process at its most talkative: it gets its error, the next request works, and
+no secret gets into the log."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ async def over_websocket(base_url: str) -> None:
     good = json.dumps({"type": "response.create", **GOOD})
     for body, status, param, code in BAD:
         if status == 413 or param == "stream" or isinstance(body, bytes) and b"\xff" in body:
-            continue  # such a message ends the connection by the protocol's own rules; stream is not looked at
+            # such a message ends the connection by the protocol's own rules; stream is not looked at
+            continue
         wrong = body.decode() if isinstance(body, bytes) else json.dumps(body)
         wrong = wrong.replace("{", '{"type": "response.create", ', 1)
         await client.write_message(wrong)

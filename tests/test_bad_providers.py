@@ -1,6 +1,8 @@
-"""Providers that refuse, hang, cut, flood and never end: each gives the right error in time, in bounded memory, and nothing is left over.
+"""Providers that refuse, hang, cut, flood and never end: each gives the right error in time, in bounded
+memory, and nothing is left over.
 
-All of them are asked at once through one rproxy; the ones that flood it one after the other, so that its memory can be measured.
+All of them are asked at once through one rproxy; the ones that flood it one after the other, so that its
+memory can be measured.
 """
 
 from __future__ import annotations
@@ -92,8 +94,9 @@ def drips(piece: bytes, pause: float = 0.3) -> Script:
 
 
 class Case(NamedTuple):
-    """``status``: of the JSON answer; 200: an answer. ``says``: in its message or text. ``shown``: what a stream shows of it.
-    ``seconds``: how long it may take."""
+    """``status``: of the JSON answer; 200: an answer. ``says``: in its message or text. ``shown``: what a
+    stream shows of it. ``seconds``: how long it may take.
+    """
 
     script: Script
     status: int

@@ -1,4 +1,5 @@
-"""Several processes behind the balancers of etc/, with the files as they are shipped; and several on one port."""
+"""Several processes behind the balancers of etc/, with the files as they are shipped; and several on one
+port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""GET /models as Codex reads it: entries from profiles and configuration, and laid over the installed Codex' own."""
+"""GET /models as Codex reads it: entries from profiles and configuration, and laid over the installed Codex'
+own."""
 
 from __future__ import annotations
 

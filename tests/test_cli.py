@@ -55,7 +55,7 @@ def config_file(tmp_path: Path, text: str = GOOD) -> str:
     return str(path)
 
 
-# ---------------------------------------------------------------------------------------------- arguments
+# ---- arguments
 
 
 def test_version(capsys: Any) -> None:
@@ -81,7 +81,7 @@ def test_wrong_usage_is_2(argv: List[str], capsys: Any) -> None:
     assert stop.value.code == 2 and "usage: rproxy" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------- check
+# ---- check
 
 
 def test_check_shows_where_the_models_lead(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -163,7 +163,7 @@ def test_a_port_in_use_is_78_and_says_what_to_do() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------- serve
+# ---- serve
 
 
 class Server:

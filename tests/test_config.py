@@ -1,4 +1,5 @@
-"""The configuration: what loads, what is refused and in which words, where it is looked for, and what happens without a file."""
+"""The configuration: what loads, what is refused and in which words, where it is looked for, and what happens
+without a file."""
 
 from __future__ import annotations
 

@@ -150,7 +150,8 @@ async def test_turns_in_a_conversation(tmp_path: Path) -> None:
             "message",
         ]
         assert items[-1] == third["output"][-1]
-        # a response of a conversation can be continued by its id; what came later in the conversation is not its past
+        # a response of a conversation can be continued by its id; what came later in the conversation is not
+        # its past
         await api(
             "POST", "/responses", {"model": MODEL, "input": "And?", "previous_response_id": first["id"]}
         )

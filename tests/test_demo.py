@@ -281,7 +281,7 @@ def test_arguments_fit_the_schema(schema: Any, value: Any) -> None:
     assert instance(schema, "v") == value
 
 
-# ---------------------------------------------------------------------------------------------- over the wire
+# ---- over the wire
 
 
 @pytest.fixture

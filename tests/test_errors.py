@@ -49,7 +49,7 @@ def said(message: str, **more: Any) -> Dict[str, Any]:
     return {"error": {"message": message, **more}}
 
 
-# ---- recorded answers ---------------------------------------------------------------------------------------------------------
+# ---- recorded answers
 @pytest.mark.parametrize("path", CASES, ids=lambda p: p.name.split(".")[0])
 def test_recorded_answer(path: Path) -> None:
     case = json.loads(path.read_text())
@@ -72,7 +72,7 @@ def test_recorded_answer(path: Path) -> None:
         assert f"try again in {low or 0}" in error.failed_message().lower() or high != low
 
 
-# ---- families -----------------------------------------------------------------------------------------------------------------
+# ---- families
 OVERFLOWS = [
     "This model's maximum context length is 131072 tokens. However, you requested 140021 tokens (139021 in the messages, 1000 in the "
     "completion). Please reduce the length of the messages or completion.",
@@ -385,7 +385,7 @@ def test_server_errors_keep_their_status_where_clients_know_it(status: int, told
     )
 
 
-# ---- delays -------------------------------------------------------------------------------------------------------------------
+# ---- delays
 @pytest.mark.parametrize(
     "headers,after",
     [
@@ -432,7 +432,7 @@ def test_delay_in_text() -> None:
     assert delay_in_text("please retry shortly") is None
 
 
-# ---- messages -----------------------------------------------------------------------------------------------------------------
+# ---- messages
 def test_inner_message_of_a_provider_behind_the_provider() -> None:
     raw = json.dumps({"error": {"message": "inner words", "code": "unsupported_value"}})
     error = answer(
@@ -514,7 +514,7 @@ def test_length_and_characters() -> None:
     json.dumps(text, ensure_ascii=False).encode()
 
 
-# ---- inside a 200 -------------------------------------------------------------------------------------------------------------
+# ---- inside a 200
 STREAM = [
     (
         {
@@ -601,7 +601,7 @@ def test_an_object_that_contains_itself() -> None:
     assert stream_error(raw, "acme").message == "acme (429): round and round"
 
 
-# ---- connecting ---------------------------------------------------------------------------------------------------------------
+# ---- connecting
 class HTTPTimeoutError(Exception):
     """Looks like the timeouts of an HTTP client library."""
 
@@ -640,7 +640,7 @@ def test_connect_error(exc: BaseException, status: int, words: str, retryable: b
     )
 
 
-# ---- the forms ----------------------------------------------------------------------------------------------------------------
+# ---- the forms
 # provider's status, body -> status, code, Retry-After, code of response.failed for Codex
 CODEX = [
     (401, said("no key"), 400, "invalid_prompt", None, "invalid_prompt"),
@@ -745,7 +745,7 @@ def test_helpers() -> None:
     )
 
 
-# ---- nothing raises -----------------------------------------------------------------------------------------------------------
+# ---- nothing raises
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (

@@ -1,4 +1,5 @@
-"""Several providers for a model, several keys for a provider: who is asked, who is left alone, and who answered."""
+"""Several providers for a model, several keys for a provider: who is asked, who is left alone, and who
+answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The response parser: every case whole, byte by byte, and with trailing data; then arbitrary cuts and arbitrary bytes."""
+"""The response parser: every case whole, byte by byte, and with trailing data; then arbitrary cuts and
+arbitrary bytes."""
 
 from __future__ import annotations
 

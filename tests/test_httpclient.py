@@ -1,4 +1,7 @@
-"""The pooled client against servers that do each bad thing. Every test also checks that no socket and no task is left."""
+"""The pooled client against servers that do each bad thing.
+
+Every test also checks that no socket and no task is left.
+"""
 
 from __future__ import annotations
 

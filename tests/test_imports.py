@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "rproxy"
 
-# From the bottom up: a module imports from its own row and from the rows above it in this table. A package stands for its modules.
+# From the bottom up: a module imports from its own row and from the rows above it in this table. A package
+# stands for its modules.
 LAYERS: List[Set[str]] = [
     {"__init__"},
     {"error_text", "errors", "provider_errors"},

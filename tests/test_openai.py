@@ -1,4 +1,5 @@
-"""The real `openai` package on rproxy: create, stream helper, tool round trip, continuation, over sockets and processes."""
+"""The real `openai` package on rproxy: create, stream helper, tool round trip, continuation, over sockets and
+processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Everything the `openai` package may get from rproxy is of the package's own types, by their strict rules, and its helpers work on it."""
+"""Everything the `openai` package may get from rproxy is of the package's own types, by their strict rules,
+and its helpers work on it."""
 
 from __future__ import annotations
 

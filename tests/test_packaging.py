@@ -1,4 +1,7 @@
-"""What is shipped: the metadata, the wheel, the single file, and the scripts. Nothing here needs a network."""
+"""What is shipped: the metadata, the wheel, the single file, and the scripts.
+
+Nothing here needs a network.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The chat request of a turn begins with the very bytes of the turn before.
 
-The provider's prompt cache compares from the first byte on, and a hit costs a fraction.  So whatever a session does, messages and tools may
-only be appended: over sessions that rproxy's own converter makes, and over recorded sessions of Codex.
+The provider's prompt cache compares from the first byte on, and a hit costs a fraction.  So whatever a
+session does, messages and tools may only be appended: over sessions that rproxy's own converter makes, and
+over recorded sessions of Codex.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Several processes of rproxy on one store: an sqlite file, a real Redis; behind a real nginx; and one that is killed."""
+"""Several processes of rproxy on one store: an sqlite file, a real Redis; behind a real nginx; and one that
+is killed."""
 
 from __future__ import annotations
 

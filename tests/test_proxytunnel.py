@@ -120,7 +120,10 @@ def test_connect_request() -> None:
 
 
 class TunnelServer:
-    """A CONNECT proxy with the user u and the password p. ``seen``: first line and headers of what it was asked."""
+    """A CONNECT proxy with the user u and the password p.
+
+    ``seen``: first line and headers of what it was asked.
+    """
 
     def __init__(self) -> None:
         self.seen: List[Tuple[str, Dict[str, str]]] = []

@@ -1,4 +1,7 @@
-"""The faults of responses-proxy 0.1.1, one test each: who comes from there finds none of them here. And its configuration file works."""
+"""The faults of responses-proxy 0.1.1, one test each: who comes from there finds none of them here.
+
+And its configuration file works.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,8 @@ OK: List[bytes] = [data({"content": "ok"}, "stop"), DONE]
 
 
 class Lab:
-    """rproxy in front of a provider that gives ``answers`` in turn, then ``OK`` for ever; ``asked`` is what it was sent."""
+    """rproxy in front of a provider that gives ``answers`` in turn, then ``OK`` for ever; ``asked`` is what
+    it was sent."""
 
     def __init__(self) -> None:
         self.answers: Deque[Answer] = deque()

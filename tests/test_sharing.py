@@ -103,7 +103,7 @@ async def test_a_background_response_is_begun_once(tmp_path: Path) -> None:
         )
 
 
-# ---- POST /chat/completions ---------------------------------------------------------------------------------------------------
+# ---- POST /chat/completions
 CHAT: Json = {"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}]}
 
 

@@ -1,4 +1,5 @@
-"""Large requests are read and written in steps, with the same result as in one go, and others get their turn in between."""
+"""Large requests are read and written in steps, with the same result as in one go, and others get their turn
+in between."""
 
 from __future__ import annotations
 

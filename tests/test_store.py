@@ -1,4 +1,5 @@
-"""Response stores: one table of tests for memory, sqlite and a real Redis; then what only one of them promises."""
+"""Response stores: one table of tests for memory, sqlite and a real Redis; then what only one of them
+promises."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path, io_loop: IOLoop) -> Iterator[Callable[..., Store]]:
-    """Makes stores of the kind that ``request.param`` names, all with the same content; closes them at the end."""
+    """Makes stores of the kind that ``request.param`` names, all with the same content; closes them at the
+    end."""
     made: List[Store] = []
 
     def open_one(**limits: Any) -> Store:
@@ -109,7 +111,7 @@ own_store = pytest.mark.parametrize("make", ["memory", "sqlite"], indirect=True)
 sqlite_store = pytest.mark.parametrize("make", ["sqlite"], indirect=True)
 
 
-# ---- every store --------------------------------------------------------------------------------------------------------------
+# ---- every store
 @every_store
 async def test_what_is_put_is_got(make: Callable[..., Store]) -> None:
     store = make()
@@ -208,7 +210,7 @@ async def test_two_stores_continue_each_other(make: Callable[..., Store]) -> Non
     assert await one.get("resp_b") == {"n": 2}
 
 
-# ---- bounds that the store keeps itself ---------------------------------------------------------------------------------------
+# ---- bounds that the store keeps itself
 @own_store
 async def test_number(make: Callable[..., Store]) -> None:
     clock = Clock()
@@ -268,7 +270,7 @@ async def test_memory_is_quick_with_many() -> None:
     assert time.perf_counter() - began < 3
 
 
-# ---- sqlite -------------------------------------------------------------------------------------------------------------------
+# ---- sqlite
 @sqlite_store
 async def test_sqlite_sweeps_while_it_writes(make: Callable[..., Store], tmp_path: Path) -> None:
     clock = Clock()
@@ -391,7 +393,7 @@ async def test_sqlite_is_shared_by_processes(tmp_path: Path) -> None:
     await store.close()
 
 
-# ---- redis --------------------------------------------------------------------------------------------------------------------
+# ---- redis
 async def test_redis_that_does_not_answer(redis_url: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -438,7 +440,7 @@ def test_unknown_kind(kind: str, path: str, url: str) -> None:
         open_store(kind, path, url)
 
 
-# ---- a store that is slow or fails --------------------------------------------------------------------------------------------
+# ---- a store that is slow or fails
 class SlowStore(MemoryStore):
     instant = False
 

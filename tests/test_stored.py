@@ -1,4 +1,7 @@
-"""Responses after their request: read, listed, replayed, deleted; and those that run in the background. Real processes and sockets."""
+"""Responses after their request: read, listed, replayed, deleted; and those that run in the background.
+
+Real processes and sockets.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def sdk() -> Any:
     return responses
 
 
-# ---- stored responses ---------------------------------------------------------------------------------------------------------
+# ---- stored responses
 async def test_read_and_delete(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[think("Hm."), say("Hello.")]]
@@ -190,14 +193,15 @@ async def test_the_events_of_a_stored_response(tmp_path: Path) -> None:
         for event in again:
             valid(sdk().ResponseStreamEvent, event)
         assert {e["type"] for e in again} == {e["type"] for e in live} and len(again) < len(live)
-        # the numbers of the first stream were others: who comes back in the middle of it gets its end, and who has the end nothing
+        # the numbers of the first stream were others: who comes back in the middle of it gets its end, and
+        # who has the end nothing
         last = live[-1]["sequence_number"]
         assert await api.events("GET", path + "&starting_after=5") == [{**again[-1], "sequence_number": last}]
         assert await api.events("GET", path + f"&starting_after={last}") == []
         assert (await api("GET", path + "&starting_after=soon", expect=400))["param"] == "starting_after"
 
 
-# ---- background ---------------------------------------------------------------------------------------------------------------
+# ---- background
 async def test_a_response_in_the_background(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[think("Slow."), *SLOW], [say("Next.")]]
@@ -328,7 +332,7 @@ async def test_what_runs_when_the_server_stops_is_told_as_failed(tmp_path: Path)
         assert failed["status"] == "failed" and "stopped" in failed["error"]["message"]
 
 
-# ---- counting, limits ---------------------------------------------------------------------------------------------------------
+# ---- counting, limits
 async def test_input_tokens(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         counts = []
@@ -367,7 +371,7 @@ async def test_metadata_is_bounded(tmp_path: Path) -> None:
                 assert refused["param"] == "metadata" and says in refused["message"]
 
 
-# ---- the real SDK -------------------------------------------------------------------------------------------------------------
+# ---- the real SDK
 async def test_the_sdk_polls_resumes_and_keeps_a_conversation(tmp_path: Path) -> None:
     openai = pytest.importorskip("openai")
     async with (

@@ -1,4 +1,5 @@
-"""What real providers sent, as exact bytes, and what a client must see of it; and our own cases in the same form (see provider_cases.py).
+"""What real providers sent, as exact bytes, and what a client must see of it; and our own cases in the same
+form (see provider_cases.py).
 
 Each answer is read in four ways, all of which must tell the same.
 """

@@ -1,4 +1,5 @@
-"""What holds for every answer: properties of the stream converter, and the judgement of the official SDK's types."""
+"""What holds for every answer: properties of the stream converter, and the judgement of the official SDK's
+types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a client hears while the provider is silent, and what the provider notices when a client goes: both transports, real sockets."""
+"""What a client hears while the provider is silent, and what the provider notices when a client goes: both
+transports, real sockets."""
 
 from __future__ import annotations
 

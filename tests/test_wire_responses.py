@@ -1,4 +1,5 @@
-"""Providers that serve the Responses API themselves: rproxy in front of rproxy in front of a strict provider, and rude scripts."""
+"""Providers that serve the Responses API themselves: rproxy in front of rproxy in front of a strict provider,
+and rude scripts."""
 
 from __future__ import annotations
 

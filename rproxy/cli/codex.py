@@ -1,9 +1,10 @@
 """``rproxy codex``: from a key to a running Codex.
 
-A run starts rproxy on a free port of this machine, with a key made for this run, and the installed Codex beside it, told by ``-c``
-overrides to use it (:mod:`rproxy.cli.codex_profile`).  No file of the user is read or written by rproxy; the one file that Codex needs, a
-catalog of the configured models, lies in a temporary folder that ends with the run.  The catalog is built from an entry that the
-installed Codex brings along (``codex debug models --bundled``), so that Codex' own prompt stays whole (:mod:`rproxy.service.catalog`).
+A run starts rproxy on a free port of this machine, with a key made for this run, and the installed Codex
+beside it, told by ``-c`` overrides to use it (:mod:`rproxy.cli.codex_profile`).  No file of the user is read
+or written by rproxy; the one file that Codex needs, a catalog of the configured models, lies in a temporary
+folder that ends with the run.  The catalog is built from an entry that the installed Codex brings along
+(``codex debug models --bundled``), so that Codex' own prompt stays whole (:mod:`rproxy.service.catalog`).
 
 Signals go on to Codex, and its exit status comes back.
 
@@ -69,7 +70,10 @@ class Installed(NamedTuple):
 
 
 def find_codex(environ: Environ) -> Installed:
-    """The Codex that $CODEX_BIN names, else the one in $PATH. :raises CodexError: when there is none, or it is too old"""
+    """The Codex that $CODEX_BIN names, else the one in $PATH.
+
+    :raises CodexError: when there is none, or it is too old
+    """
     named = environ.get("CODEX_BIN")
     path = shutil.which(named or "codex", path=environ.get("PATH"))
     if path is None:
@@ -240,7 +244,8 @@ def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) ->
 async def run_codex(
     codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack
 ) -> int:
-    """Run Codex in our terminal, and pass signals on to it. :returns: its exit status; 128 + N when signal N ended it
+    """Run Codex in our terminal, and pass signals on to it. :returns: its exit status; 128 + N when signal N
+    ended it
 
     :arg last: is left when everything else is closed; until then a second Ctrl-C must not end rproxy
     """
@@ -256,7 +261,8 @@ async def run_codex(
 
 
 def _reachable(base_url: str, environ: Environ) -> Dict[str, str]:
-    """The environment with an exception from the user's HTTP proxy: an rproxy on this machine is not to be asked for through it."""
+    """The environment with an exception from the user's HTTP proxy: an rproxy on this machine is not to be
+    asked for through it."""
     host = urlsplit(base_url).hostname or ""
     if not is_loopback(host):
         return dict(environ)
@@ -301,7 +307,8 @@ def _in_foreground() -> bool:
 
 # ---- the profile, for a running rproxy serve
 def profile_settings(config: Config, profile: Profile, args: Sequence[str]) -> Tuple[Settings, List[Json]]:
-    """What ``--print`` and ``--write`` tell of: Codex on ``rproxy serve`` with this configuration; and its catalog's entries."""
+    """What ``--print`` and ``--write`` tell of: Codex on ``rproxy serve`` with this configuration; and its
+    catalog's entries."""
     entries = entries_of(config, wanted_model(args))
     host, port = split_address(config.server.listen_addr)
     if host in ("", "0.0.0.0", "::"):

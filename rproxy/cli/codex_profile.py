@@ -1,7 +1,8 @@
 """What Codex is told so that it uses rproxy: as arguments, or as a profile in ``~/.codex``.
 
-A profile is a file of settings beside Codex' own (``NAME.config.toml``, chosen with ``codex --profile NAME``), so that nothing of the
-user's has to be edited.  Ours begins with ``MARK``: only such a file is ever overwritten or removed, any other is kept aside.
+A profile is a file of settings beside Codex' own (``NAME.config.toml``, chosen with ``codex --profile
+NAME``), so that nothing of the user's has to be edited.  Ours begins with ``MARK``: only such a file is ever
+overwritten or removed, any other is kept aside.
 """
 
 from __future__ import annotations
@@ -100,7 +101,11 @@ class Profile(NamedTuple):
         return False
 
     def write(self, text: str, catalog: str) -> List[str]:
-        """Put the profile there; a file of the user's is kept as ``backup``. :returns: what was done, for the user. :raises CodexError"""
+        """Put the profile there; a file of the user's is kept as ``backup``.
+
+        :returns: what was done, for the user.
+        :raises CodexError
+        """
         done = []
         if self.toml.exists() and not self.ours:
             if self.backup.exists():
@@ -118,7 +123,11 @@ class Profile(NamedTuple):
         return done
 
     def restore(self) -> List[str]:
-        """Take the profile back. :returns: what was done, for the user. :raises CodexError: when it is not ours"""
+        """Take the profile back.
+
+        :returns: what was done, for the user.
+        :raises CodexError: when it is not ours
+        """
         if not self.ours:
             raise CodexError(f"{self.toml} was not written by rproxy codex --write; nothing is changed")
         self.toml.unlink()

@@ -1,7 +1,8 @@
 """The command ``rproxy``: what the arguments mean, and what the exit status says.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used (EX_CONFIG), 130 interrupted.  Each sub-command is a
-row of ``COMMANDS``; its function gets the parsed arguments and the environment, and returns the status.
+Exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used (EX_CONFIG), 130
+interrupted.  Each sub-command is a row of ``COMMANDS``; its function gets the parsed arguments and the
+environment, and returns the status.
 """
 
 from __future__ import annotations
@@ -77,11 +78,12 @@ def banner(config: Config, url: str, source: str) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------- serve
+# ---- serve
 
 
 def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
-    """The configuration of ``--demo``: the models go to the demo provider at ``url``; the rest is that of the file ``path``, if named."""
+    """The configuration of ``--demo``: the models go to the demo provider at ``url``; the rest is that of the
+    file ``path``, if named."""
     from .demo.server import (
         KEY,
     )  # here, because most do without it, and it would cost them time at each start
@@ -91,7 +93,10 @@ def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
 
 
 def read_config(args: argparse.Namespace, environ: Environ) -> Tuple[Config, str]:
-    """The configuration that the arguments and the environment name, and a hint for the user or "". Raises ConfigError."""
+    """The configuration that the arguments and the environment name, and a hint for the user or "".
+
+    Raises ConfigError.
+    """
     found = find_config(args.config, environ)
     return load_config(found.path, environ), found.note
 
@@ -115,7 +120,8 @@ async def serve_config(
         print("rproxy: " + text, file=sys.stderr)
 
     def ready(url: str) -> None:
-        # What exists now stays, and a turn leaves no cycles behind: it is enough to look for those of errors now and then.
+        # What exists now stays, and a turn leaves no cycles behind: it is enough to look for those of errors
+        # now and then.
         gc.freeze()
         gc.set_threshold(5000, 20, 20)
         print(banner(config, url, source), flush=True)
@@ -174,7 +180,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=LEVELS, help=f"how much is logged; also ${LEVEL_VARIABLE}")
 
 
-# ---------------------------------------------------------------------------------------------- check
+# ---- check
 
 
 def command_check(args: argparse.Namespace, environ: Environ) -> int:
@@ -195,7 +201,7 @@ def add_nothing(parser: argparse.ArgumentParser) -> None:
     """``check`` has no options of its own."""
 
 
-# ---------------------------------------------------------------------------------------------- profiles
+# ---- profiles
 
 PROFILE_HEAD = """\
 # The profile %s%s. Copy what shall be different under a provider or a model of the configuration.
@@ -225,7 +231,7 @@ def add_profiles(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------- codex
+# ---- codex
 
 
 async def codex_on_demo(args: argparse.Namespace, environ: Environ) -> int:
@@ -335,7 +341,7 @@ def add_codex(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=LEVELS, help="how much is logged")
 
 
-# ---------------------------------------------------------------------------------------------- the command
+# ---- the command
 
 
 class Command(NamedTuple):

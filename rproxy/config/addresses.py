@@ -14,7 +14,10 @@ from .checks import Place
 
 
 def split_address(address: str) -> Tuple[str, int]:
-    """``host:port`` -> (host, port); host is "" for every interface.  IPv6 in brackets.  Raises ConfigError."""
+    """``host:port`` -> (host, port); host is "" for every interface.
+
+    IPv6 in brackets.  Raises ConfigError.
+    """
     host, colon, port = address.strip().rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
     if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and "[" not in address):
@@ -58,7 +61,8 @@ def listen_addr(place: Place) -> str:
 
 
 def base_url(place: Place) -> str:
-    """The address without a final slash and without /chat/completions or /responses; /v1 is never added: not every provider has it."""
+    """The address without a final slash and without /chat/completions or /responses; /v1 is never added: not
+    every provider has it."""
     value = c.sendable(c.reference(place), place)
     try:
         parts = urlsplit(value)

@@ -1,8 +1,8 @@
 """Checking a configuration file against dataclasses.
 
-A section of the file is a dataclass, and each of its fields is a row: ``key(type, default, doc)``.  A type is a function from a
-:class:`Place` (a value and where it stands) to the checked value; it raises the ConfigError that the place makes.  Fields that were not
-declared with :func:`key` are not keys of the file.
+A section of the file is a dataclass, and each of its fields is a row: ``key(type, default, doc)``.  A type is
+a function from a :class:`Place` (a value and where it stands) to the checked value; it raises the ConfigError
+that the place makes.  Fields that were not declared with :func:`key` are not keys of the file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ Check = Callable[[Place], T]
 
 
 def key(check: Check[Any], default: Any, doc: str, name: Optional[str] = None) -> Any:
-    """One key of the file: its type, its default (or REQUIRED), one line of documentation, its name if not the field's."""
+    """One key of the file: its type, its default (or REQUIRED), one line of documentation, its name if not
+    the field's."""
     metadata = {"check": check, "doc": doc, "name": name, "required": default is REQUIRED}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -205,7 +206,8 @@ def one_of(*choices: str) -> Check[str]:
 
 
 def reference(place: Place) -> str:
-    """Text in which ``$NAME`` (alone) and ``${NAME}`` (anywhere) stand for environment variables; ``$$`` at the beginning is a dollar."""
+    """Text in which ``$NAME`` (alone) and ``${NAME}`` (anywhere) stand for environment variables; ``$$`` at
+    the beginning is a dollar."""
     value = text(place).strip()
     if value.startswith("$$"):
         return value[1:]
@@ -255,7 +257,8 @@ def text_map(header_names: bool) -> Check[Mapping[str, str]]:
 
 
 def file_path(place: Place) -> str:
-    """A file's path: ``~`` and ``$NAME`` are expanded, and it counts from the folder of the configuration file."""
+    """A file's path: ``~`` and ``$NAME`` are expanded, and it counts from the folder of the configuration
+    file."""
     value = _PATH_REFERENCE.sub(lambda match: _variable(match[1], place), text(place))
     if "\0" in value:
         raise place.error("a path cannot hold a NUL character")

@@ -1,7 +1,8 @@
-"""The ``rewrite`` lists of the configuration, checked; what the rules do is in :mod:`rproxy.convert.request.rewrite`.
+"""The ``rewrite`` lists of the configuration, checked; what the rules do is in
+:mod:`rproxy.convert.request.rewrite`.
 
-Each entry has one key, the kind of rule: ``set: {path: value}``, ``remove: [path]``, ``rename: {path: new name}``,
-``replace: {path, pattern, with}``.  An entry may stand for several rules.
+Each entry has one key, the kind of rule: ``set: {path: value}``, ``remove: [path]``, ``rename: {path: new
+name}``, ``replace: {path, pattern, with}``.  An entry may stand for several rules.
 """
 
 from __future__ import annotations

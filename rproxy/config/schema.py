@@ -1,8 +1,8 @@
 """The configuration: what may stand in the file, and what becomes of it.
 
-Each section is a frozen dataclass whose fields are the table of its keys (see :mod:`rproxy.config.checks`): type, default, one line of
-documentation.  ``etc/config.yaml`` shows them all.  :func:`load_config` reads a file, :func:`default_config` does without one.
-Values that are secret never show in a repr or in a message.
+Each section is a frozen dataclass whose fields are the table of its keys (see :mod:`rproxy.config.checks`):
+type, default, one line of documentation.  ``etc/config.yaml`` shows them all.  :func:`load_config` reads a
+file, :func:`default_config` does without one. Values that are secret never show in a repr or in a message.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from .yaml_positions import load
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MODALITIES = ("text", "image", "file", "audio")
-# Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an update. When nothing in the
-# configuration answers for such a name, the first model does that fits the first of STANDINS, else of the second.
+# Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an
+# update. When nothing in the configuration answers for such a name, the first model does that fits the first
+# of STANDINS, else of the second.
 CODEX_NAMES = ("gpt-*", "codex-*")
 MOST_RESOLVED = 1000  # names of models whose route is remembered
 STANDINS = ("gpt-*", "*")
@@ -185,7 +186,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Provider:
-    """A base_url and a key, and (``profile``) how that kind of provider behaves for the model it stands under."""
+    """A base_url and a key, and (``profile``) how that kind of provider behaves for the model it stands
+    under."""
 
     base_url: str = key(
         addresses.base_url,
@@ -282,7 +284,8 @@ def _providers(place: Place) -> Tuple[Provider, ...]:
 
 
 def _by_key(provider: Provider) -> List[Provider]:
-    """A provider with several keys as several providers with one: each key has a purse, a limit and a health of its own."""
+    """A provider with several keys as several providers with one: each key has a purse, a limit and a health
+    of its own."""
     return [
         replace(
             provider,
@@ -300,9 +303,9 @@ def _by_key(provider: Provider) -> List[Provider]:
 class Model:
     """What clients ask for, and who answers.
 
-    ``model`` may be a glob (``*`` stands for any text); such a model comes from :meth:`Config.route` with ``downstream_model`` filled in
-    and ``model`` still the glob.  The other fields tell Codex what the model can do, and are taken from the first provider's profile
-    where the file says nothing.
+    ``model`` may be a glob (``*`` stands for any text); such a model comes from :meth:`Config.route` with
+    ``downstream_model`` filled in and ``model`` still the glob.  The other fields tell Codex what the model
+    can do, and are taken from the first provider's profile where the file says nothing.
     """
 
     model: str = key(
@@ -345,7 +348,8 @@ class Model:
         return "*" in self.model
 
     def resolved(self, requested: str) -> Model:
-        """This model for a request that names ``requested``: downstream name, profiles, and what follows from them."""
+        """This model for a request that names ``requested``: downstream name, profiles, and what follows from
+        them."""
         downstream = self.downstream_model or requested
         own: Dict[str, Any] = dict({"modalities": self.modalities} if self.modalities else {})
         if self.context_window:
@@ -387,10 +391,8 @@ def _models(place: Place) -> Tuple[Model, ...]:
                 place.step(i)
                 .step("model")
                 .error(
-
-                        f"the model {model.model!r} stands in line {line} already; for several providers give one model a list "
-                        "under 'provider'"
-
+                    f"the model {model.model!r} stands in line {line} already; for several providers give one model a list "
+                    "under 'provider'"
                 )
             )
     return models
@@ -417,7 +419,8 @@ class Config:
         return {}
 
     def route(self, name: str) -> Optional[Model]:
-        """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a stand-in; None: nobody."""
+        """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a
+        stand-in; None: nobody."""
         found = self._exact.get(name) or self._resolved.get(name)
         if found is None:
             globs = sorted(
@@ -455,9 +458,11 @@ class Found(NamedTuple):
 def find_config(
     cli_path: Optional[str], environ: Mapping[str, str], cwd: str = ".", system: str = SYSTEM_CONFIG
 ) -> Found:
-    """--config, $RPROXY_CONFIG, $XDG_CONFIG_HOME/rproxy/config.yaml, /etc/rproxy/config.yaml; the first that is named or exists.
+    """--config, $RPROXY_CONFIG, $XDG_CONFIG_HOME/rproxy/config.yaml, /etc/rproxy/config.yaml; the first that
+    is named or exists.
 
-    Never the working directory: a repository that somebody cloned must not redirect the keys.  A file there is mentioned.
+    Never the working directory: a repository that somebody cloned must not redirect the keys.  A file there
+    is mentioned.
     """
     named = cli_path or environ.get("RPROXY_CONFIG")
     if named:
@@ -494,7 +499,10 @@ def load_config(path: Optional[str], environ: Mapping[str, str]) -> Config:
 
 
 def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Config:
-    """The configuration in a file's ``content``; ``path`` is for messages and for paths in it. :raises ConfigError: see load_config"""
+    """The configuration in a file's ``content``; ``path`` is for messages and for paths in it.
+
+    :raises ConfigError: see load_config
+    """
     warnings: List[str] = []
     document = load(content, path)
     values = c.values_of(Config, Place(document, (), document.data, environ, warnings))
@@ -504,7 +512,8 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
 def default_config(environ: Mapping[str, str]) -> Config:
     """The configuration without a file: every provider whose key is in the environment.
 
-    The first of them also answers for every name that no other one claims, so that Codex works with its own model names.
+    The first of them also answers for every name that no other one claims, so that Codex works with its own
+    model names.
     :raises ConfigError: if there is no key, or one that cannot be sent
     """
     providers = [

@@ -1,11 +1,13 @@
 """YAML whose complaints say ``file:line:col`` and what to do.
 
-The text is read event by event, not by PyYAML's composer: that one recurses (a deep file ends in RecursionError), expands aliases
-without limit, and lets the second of two equal keys win in silence.  The result is a :class:`Document`: plain values, and beside
-them the place of every key and value under its path.  A path is a tuple such as ``("models", 0, "provider")``.
+The text is read event by event, not by PyYAML's composer: that one recurses (a deep file ends in
+RecursionError), expands aliases without limit, and lets the second of two equal keys win in silence.  The
+result is a :class:`Document`: plain values, and beside them the place of every key and value under its path.
+A path is a tuple such as ``("models", 0, "provider")``.
 
-Only what a configuration needs is accepted: mappings with text keys, lists, text, numbers, booleans, null, anchors, merge keys
-(``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  This is the only module that imports yaml.
+Only what a configuration needs is accepted: mappings with text keys, lists, text, numbers, booleans, null,
+anchors, merge keys (``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  This is the only module
+that imports yaml.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Document:
         self.values: Dict[Path, Place] = {}
 
     def place(self, path: Path, key: bool = False) -> Place:
-        """Line and column of a value (``key``: of its key), or of the nearest thing around it that is in the file."""
+        """Line and column of a value (``key``: of its key), or of the nearest thing around it that is in the
+        file."""
         while path:
             for table in (self.keys, self.values) if key else (self.values, self.keys):
                 if path in table:

@@ -1,4 +1,5 @@
-"""The translation between the Responses API and Chat Completions, as a library: standard library only, no I/O, no clock, no chance.
+"""The translation between the Responses API and Chat Completions, as a library: standard library only, no
+I/O, no clock, no chance.
 
 A request becomes a chat request; the bytes of the answer become chunks, the chunks become events:
 
@@ -14,9 +15,10 @@ A request becomes a chat request; the bytes of the answer become chunks, the chu
 >>> encode_sse(events).decode().splitlines()[0], events[-1]["type"], converter.response["output"][0]["content"][0]["text"]
 ('event: response.created', 'response.completed', '4')
 
-A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``; ``converter.response`` is the Response object.
-Before ``finish``, ``converter.verdict(decoder.done)`` tells whether the provider has really come to its end.  ``Profile()`` stands for
-a provider without peculiarities; ``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
+A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``;
+``converter.response`` is the Response object. Before ``finish``, ``converter.verdict(decoder.done)`` tells
+whether the provider has really come to its end.  ``Profile()`` stands for a provider without peculiarities;
+``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
 :class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
 """
 

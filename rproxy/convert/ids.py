@@ -1,7 +1,8 @@
 """Names for what one response is made of.
 
-All items of a response share the 32 hex digits of its id (the stem), so that a later request, which brings the items back one by
-one, still tells which of them were one answer (see ``messages.stem``).  The source of randomness is the caller's.
+All items of a response share the 32 hex digits of its id (the stem), so that a later request, which brings
+the items back one by one, still tells which of them were one answer (see ``messages.stem``).  The source of
+randomness is the caller's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ class Ids:
         return "resp_" + self._stem
 
     def __call__(self, prefix: str) -> str:
-        """``msg`` -> ``msg_`` + stem + a running number. Call ids are kept short: OpenAI takes 40 characters."""
+        """``msg`` -> ``msg_`` + stem + a running number.
+
+        Call ids are kept short: OpenAI takes 40 characters.
+        """
         number = next(self._count)
         return (
             f"call_{self._stem[:24]}{number:04x}"

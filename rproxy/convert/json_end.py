@@ -9,8 +9,8 @@ _BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # a byte order mark, too, also one that w
 
 
 class JsonEnd:
-    """Tells when the JSON object in a growing text is complete; looks at each character once. Other values never are: ``12`` may
-    become ``123``.
+    """Tells when the JSON object in a growing text is complete; looks at each character once. Other values
+    never are: ``12`` may become ``123``.
 
     :arg opening: the first characters of values that count
     """

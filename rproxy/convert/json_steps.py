@@ -1,7 +1,9 @@
-"""JSON of large requests in steps, so that somebody else can have a turn in between (:mod:`rproxy.cooperative`).
+"""JSON of large requests in steps, so that somebody else can have a turn in between
+(:mod:`rproxy.cooperative`).
 
-Each function is a generator that gives way after each item of the long list that makes a request large, and returns the result at its end.
-A single string is still one step: a millisecond or two for an image of a megabyte.
+Each function is a generator that gives way after each item of the long list that makes a request large, and
+returns the result at its end. A single string is still one step: a millisecond or two for an image of a
+megabyte.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def encode_steps(value: Json, encode: Callable[[Any], bytes] = encode_json) -> G
 
 
 def parse_steps(text: str, parse_constant: Callable[[str], Any]) -> Generator[None, None, Json]:
-    """``json.loads`` of an object. :raises ValueError: that is not one; ``json.loads`` knows how to say why"""
+    """``json.loads`` of an object.
+
+    :raises ValueError: that is not one; ``json.loads`` knows how to say why
+    """
     decoder = json.JSONDecoder(parse_constant=parse_constant)
     result: Json = {}
     at, more = _next(text, 0, "{")
@@ -73,7 +78,10 @@ def _list_steps(
 
 
 def _next(text: str, at: int, marks: str) -> Tuple[int, bool]:
-    """Take one of these marks. :returns: where the next word begins, and whether this was the first of the marks"""
+    """Take one of these marks.
+
+    :returns: where the next word begins, and whether this was the first of the marks
+    """
     match = _mark(text, at)
     if match is None or match[1] not in marks:
         raise ValueError

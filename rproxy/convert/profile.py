@@ -1,8 +1,9 @@
 """What the converter must know about a provider, and nothing else.
 
-A profile is data: every difference between providers that tolerant code cannot find out by itself is a field here, and the
-converter branches on these fields only, never on a provider's name.  The rows live in ``rproxy.providers.profiles``; every field can be
-overridden per provider and per model in the configuration, in the very shape that :meth:`Profile.override` reads.
+A profile is data: every difference between providers that tolerant code cannot find out by itself is a field
+here, and the converter branches on these fields only, never on a provider's name.  The rows live in
+``rproxy.providers.profiles``; every field can be overridden per provider and per model in the configuration,
+in the very shape that :meth:`Profile.override` reads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def _one_of(default: Any, *choices: str) -> Any:
 
 
 def _merged() -> Any:
-    """A mapping that overrides add to, key by key (null takes a key away); other mappings are replaced as a whole."""
+    """A mapping that overrides add to, key by key (null takes a key away); other mappings are replaced as a
+    whole."""
     return field(default_factory=dict, metadata={"merge": True})
 
 
@@ -31,8 +33,9 @@ def _merged() -> Any:
 class Thinking:
     """How a model is told to think.
 
-    ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot be switched off.
-    ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts`` does not name is not sent.
+    ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot
+    be switched off. ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts``
+    does not name is not sent.
     """
 
     default: Optional[bool] = None  # does it think when nothing is said? None: not known
@@ -46,10 +49,11 @@ class Thinking:
 class Reasoning:
     """How earlier thinking goes back to the provider.
 
-    ``field`` is the key of the assistant message (``think_tags`` writes it into the content, ``mistral_parts`` makes content parts);
-    ``also`` names further keys that get the same.  ``replay``: ``always``, ``tool_turns`` (only with tool calls) or ``never``.
-    ``required_on_tool_calls`` is the text a message with tool calls gets when there is no thinking to replay (DeepSeek and
-    Kimi refuse a missing field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking.
+    ``field`` is the key of the assistant message (``think_tags`` writes it into the content,
+    ``mistral_parts`` makes content parts); ``also`` names further keys that get the same.  ``replay``:
+    ``always``, ``tool_turns`` (only with tool calls) or ``never``. ``required_on_tool_calls`` is the text a
+    message with tool calls gets when there is no thinking to replay (DeepSeek and Kimi refuse a missing
+    field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking.
     """
 
     field: str = "reasoning_content"
@@ -61,7 +65,10 @@ class Reasoning:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Which ``tool_choice`` words a provider takes: at any time, while thinking; None is no limit. ``rename`` maps words."""
+    """Which ``tool_choice`` words a provider takes: at any time, while thinking; None is no limit.
+
+    ``rename`` maps words.
+    """
 
     any: Optional[Tuple[str, ...]] = None
     thinking: Optional[Tuple[str, ...]] = None
@@ -70,8 +77,10 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls that leak into the text
-    (``heal_tool_text`` makes calls of those that are certain, see :mod:`rproxy.convert.answer.leaked_calls`)."""
+    """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls
+    that leak into the text (``heal_tool_text`` makes calls of those that are certain, see
+    :mod:`rproxy.convert.answer.leaked_calls`).
+    """
 
     think_tags: bool = False
     cumulative: bool = False
@@ -87,7 +96,10 @@ class MaxTokens:
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of provider. The defaults are the generic provider; sources of each rule: DESIGN and the rows' comments."""
+    """One kind of provider.
+
+    The defaults are the generic provider; sources of each rule: DESIGN and the rows' comments.
+    """
 
     name: str = "generic"
     max_tokens: MaxTokens = field(default_factory=MaxTokens)
@@ -140,7 +152,8 @@ class Profile:
     query: Mapping[str, str] = _merged()
 
     def override(self, data: Mapping[str, Any]) -> Profile:
-        """This profile with the values of ``data``, in the shape of the configuration; nested mappings are merged field by field.
+        """This profile with the values of ``data``, in the shape of the configuration; nested mappings are
+        merged field by field.
 
         :raises FieldError: for an unknown key or a wrong type
         """
@@ -150,7 +163,8 @@ class Profile:
 
 
 class FieldError(ConfigError):
-    """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and column."""
+    """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and
+    column."""
 
     def __init__(self, path: Tuple[str, ...], text: str, unknown: bool = False) -> None:
         super().__init__("{}: {}".format(".".join(path), text))

@@ -1,8 +1,9 @@
 """Our own state in the client's hands: the ``encrypted_content`` of reasoning and compaction items.
 
-A blob is ``rproxy1.`` and base64url text without padding of a 16 byte tag and a zlib stream of the JSON ``[kind, payload]``.  The tag is
-HMAC-SHA256, truncated, over the zlib stream.  With an empty key it is a mere checksum that finds damage; with a key nobody else can
-make a blob.  The text is not encrypted: it came from the client's own conversation.  Blobs of other makers are recognised and refused.
+A blob is ``rproxy1.`` and base64url text without padding of a 16 byte tag and a zlib stream of the JSON
+``[kind, payload]``.  The tag is HMAC-SHA256, truncated, over the zlib stream.  With an empty key it is a mere
+checksum that finds damage; with a key nobody else can make a blob.  The text is not encrypted: it came from
+the client's own conversation.  Blobs of other makers are recognised and refused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def seal(kind: str, payload: Json, key: bytes = b"") -> str:
 
 
 def unseal(blob: Any, key: bytes = b"") -> Optional[Tuple[str, Json]]:
-    """Kind and payload of a blob; None if it is damaged, foreign, sealed with another key or larger than 16 MiB. Never raises."""
+    """Kind and payload of a blob; None if it is damaged, foreign, sealed with another key or larger than 16
+    MiB. Never raises."""
     if not isinstance(blob, str) or not blob.startswith(_PREFIX):
         return None
     text = blob[len(_PREFIX) :]

@@ -32,7 +32,8 @@ class Written(Dict[str, Any]):
 
 
 def encode_json(obj: Any) -> bytes:
-    """``obj`` as compact UTF-8 JSON that any parser takes: no surrogates, no NaN or Infinity (they become null).
+    """``obj`` as compact UTF-8 JSON that any parser takes: no surrogates, no NaN or Infinity (they become
+    null).
 
     :raises TypeError: for something that JSON cannot express
     """
@@ -40,7 +41,8 @@ def encode_json(obj: Any) -> bytes:
 
 
 def encode_sse(events: Sequence[Json]) -> bytes:
-    """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``; b"" for no events."""
+    """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``; b""
+    for no events."""
     return _utf8("".join(["event: {}\ndata: {}\n\n".format(event["type"], _text(event)) for event in events]))
 
 

@@ -1,8 +1,8 @@
 """Pieces of an error text: delays, web pages, keys that must not be told.
 
-Theory of operation.  Pure functions over strings, used by :mod:`rproxy.providers.failures` and :mod:`rproxy.errors`.  Providers
-spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a date in a header); all of them become seconds here,
-never more than an hour.
+Theory of operation.  Pure functions over strings, used by :mod:`rproxy.providers.failures` and
+:mod:`rproxy.errors`.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a
+date in a header); all of them become seconds here, never more than an hour.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Mapping, Optional, Sequence
 MAX_SCANNED = 20000  # characters of a text that the patterns are tried on
 MAX_DELAY = 3600.0  # seconds
 
-# ---- delays -------------------------------------------------------------------------------------------------------------------
+# ---- delays
 UNITS = (
     ("ms", 0.001),
     ("mil", 0.001),
@@ -57,14 +57,16 @@ def duration(text: str) -> Optional[float]:
 
 
 def delay_in_text(text: str) -> Optional[float]:
-    """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None when nothing of the kind is said."""
+    """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None when nothing of the kind
+    is said."""
     match = AGAIN.search(text[:MAX_SCANNED])
     delay = duration(match.group(1)) if match else None
     return None if delay is None else bounded(delay)
 
 
 def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
-    """Seconds from ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date; floats occur)."""
+    """Seconds from ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date; floats
+    occur)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         delay = duration(headers.get(name, ""))
         if delay is not None:
@@ -84,7 +86,7 @@ def _date(text: str) -> Optional[float]:
         return None
 
 
-# ---- web pages and secrets ----------------------------------------------------------------------------------------------------
+# ---- web pages and secrets
 HTML = re.compile(r"\s*<(?:!doctype|!--|\?xml|/?[a-z][\w:-]*[\s/>])", re.I)
 TAGS = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/!?][^<>]*>", re.I | re.S)
 

@@ -1,10 +1,12 @@
-"""Reads what providers answer when they fail: which kind of failure it is, their own words, and when to come back.
+"""Reads what providers answer when they fail: which kind of failure it is, their own words, and when to come
+back.
 
-Theory of operation.  There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects
-(SiliconFlow, Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp`` (MiniMax), JSON inside strings
-(OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and collects :class:`ErrorFacts`: codes, texts and
-delays, the outermost first.  Then the first fitting row of ``ROWS`` names the kind.  Numbers and words in the rows come from the
-providers' documents and from recorded answers.  Nothing here raises, whatever the bytes are.
+Theory of operation.  There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini),
+flat objects (SiliconFlow, Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp``
+(MiniMax), JSON inside strings (OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any
+of them and collects :class:`ErrorFacts`: codes, texts and delays, the outermost first.  Then the first
+fitting row of ``ROWS`` names the kind.  Numbers and words in the rows come from the providers' documents and
+from recorded answers.  Nothing here raises, whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ MAX_DEPTH = 6  # of objects inside objects
 
 
 class Finding(NamedTuple):
-    """What was read.  ``kind`` is a key of ``errors.KINDS``; ``status`` is the provider's, None inside a stream."""
+    """What was read.
+
+    ``kind`` is a key of ``errors.KINDS``; ``status`` is the provider's, None inside a stream.
+    """
 
     kind: str
     status: Optional[int]
@@ -60,7 +65,7 @@ class ErrorFacts:
     shape: str = "json"
 
 
-# ---- the rows -----------------------------------------------------------------------------------------------------------------
+# ---- the rows
 def _any(*parts: str) -> Pattern[str]:
     return re.compile("|".join(parts), re.I)
 
@@ -69,8 +74,8 @@ def _codes(words: str) -> Pattern[str]:
     return re.compile("^(?:{})$".format("|".join(words.split())), re.I)
 
 
-# The subject must be the prompt or the context: "max_tokens 70000 exceeds the limit of 65536" is a wrong parameter, and a
-# shorter history would not help.
+# The subject must be the prompt or the context: "max_tokens 70000 exceeds the limit of 65536" is a wrong
+# parameter, and a shorter history would not help.
 CONTEXT = _any(
     r"maximum (?:context|prompt|input|model|sequence) length",
     r"context[_ ](?:length|window)[_ ]exceeded",
@@ -289,7 +294,7 @@ def _fits(row: Row, facts: ErrorFacts, text: str) -> bool:
     )
 
 
-# ---- reading ------------------------------------------------------------------------------------------------------------------
+# ---- reading
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
 TEXT_KEYS = (
     "message",
@@ -464,7 +469,7 @@ def _joined(facts: ErrorFacts) -> str:
     return without_tags(joined) if HTML.match(joined) else joined
 
 
-# ---- the message --------------------------------------------------------------------------------------------------------------
+# ---- the message
 # (kind, shapes, next step); the words in braces are filled in.
 ANY = ("json", "text", "html", "empty")
 HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (

@@ -1,12 +1,15 @@
-"""The table of providers: one row of data for each kind, in the shape of :class:`rproxy.convert.profile.Profile`.
+"""The table of providers: one row of data for each kind, in the shape of
+:class:`rproxy.convert.profile.Profile`.
 
-Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix; also ``host:port`` or ``host/path``), ``extends``
-(another row), ``models`` (glob on the downstream model -> more fields; the first that fits, case does not matter), ``responses`` (fields
-that are different with ``wire: responses``).  ``thinking`` replaces what it extends as a whole, everything else is merged field by field.
+Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix; also ``host:port`` or
+``host/path``), ``extends`` (another row), ``models`` (glob on the downstream model -> more fields; the first
+that fits, case does not matter), ``responses`` (fields that are different with ``wire: responses``).
+``thinking`` replaces what it extends as a whole, everything else is merged field by field.
 
-Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users report, *adapter* what the
-vendor's own client or several independent adapters do, *guess* none of these.  A key that is not named here needs no rule:
-reading answers is tolerant everywhere.  Never name keys ``on``/``off``/``yes``/``no``: YAML reads them as booleans.
+Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users
+report, *adapter* what the vendor's own client or several independent adapters do, *guess* none of these.  A
+key that is not named here needs no rule: reading answers is tolerant everywhere.  Never name keys
+``on``/``off``/``yes``/``no``: YAML reads them as booleans.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ Row = Mapping[str, Any]
 
 
 def _efforts(words: str) -> Dict[str, str]:
-    """What the six levels minimal, low, medium, high, xhigh, max are called: ``"low low medium high high high"``."""
+    """What the six levels minimal, low, medium, high, xhigh, max are called: ``"low low medium high high
+    high"``."""
     return dict(zip(("minimal", "low", "medium", "high", "xhigh", "max"), words.split()))
 
 
@@ -64,8 +68,9 @@ ROWS: Dict[str, Row] = {
         "developer_role": "system",  # error: unknown variant `developer`
         # docs: on by default; low, high and max exist, medium means high. error: minimal is refused
         "thinking": _effort("low low high high high max", True, *_TYPED),
-        # docs and error: turns with tool calls must carry their thinking for ever, an empty one if there was none;
-        # adapter (the vendor's own): so does every other turn, and an answer of thinking alone has content ""
+        # docs and error: turns with tool calls must carry their thinking for ever, an empty one if there was
+        # none; adapter (the vendor's own): so does every other turn, and an answer of thinking alone has
+        # content ""
         "reasoning": {"replay": "always", "required_on_tool_calls": "", "reasoning_only": "keep"},
         "empty_content": "",  # error: content or tool_calls must be set
         "tool_choice": {
@@ -407,7 +412,8 @@ ROWS: Dict[str, Row] = {
         "max_tokens": {"field": "max_completion_tokens"},  # docs: max_tokens is the old name
         "system_position": "first",  # error: System message must be at the beginning
         "merge_same_role": True,  # error: Conversation roles must alternate user/assistant
-        # templates call the switch enable_thinking (Qwen, GLM) or thinking (DeepSeek); what a template does not know is ignored
+        # templates call the switch enable_thinking (Qwen, GLM) or thinking (DeepSeek); what a template does
+        # not know is ignored
         "thinking": _switch(
             {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}},
             {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},

@@ -1,7 +1,9 @@
-"""Which profile a provider gets: by name, else by the host of base_url, else by the downstream model's name, else generic.
+"""Which profile a provider gets: by name, else by the host of base_url, else by the downstream model's name,
+else generic.
 
-The rows are data, see :mod:`rproxy.providers.profile_table`.  The result is one frozen :class:`~rproxy.convert.profile.Profile`: the row, then
-what the row says about this model, then the overrides of the configuration in their order.
+The rows are data, see :mod:`rproxy.providers.profile_table`.  The result is one frozen
+:class:`~rproxy.convert.profile.Profile`: the row, then what the row says about this model, then the overrides
+of the configuration in their order.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ _NO_FIELDS = {"match", "extends", "models", "responses", "thinking"}
 
 
 class Known(NamedTuple):
-    """What zero configuration needs to know about a provider: the environment variables that hold its key, its address, its models.
+    """What zero configuration needs to know about a provider: the environment variables that hold its key,
+    its address, its models.
 
-    ``models``: the first is the main model, the second the small one; then globs whose requests go there under their own names.
+    ``models``: the first is the main model, the second the small one; then globs whose requests go there
+    under their own names.
     """
 
     profile: str
@@ -151,7 +155,8 @@ def choose_profile(
     :param name: what the configuration says under ``profile:``, or None
     :param overrides: fields of the profile; what comes later wins
     :param wire: ``chat`` or ``responses``: which of its APIs the provider is asked through
-    :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if base_url is no URL
+    :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if
+        base_url is no URL
     """
     row = (
         row_name(name)

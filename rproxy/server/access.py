@@ -2,12 +2,15 @@
 
 Three questions, asked about every request before its body is read, and about every WebSocket upgrade:
 
-* Is the key right?  Only when authentication is on; compared in constant time with every key, so that the time says nothing.
-* Does it come from a foreign web page?  Browsers tell with ``Origin``.  A page must not spend the key of a proxy on the
-  visitor's own machine, so a state-changing request needs an origin that is loopback, this very host, or listed.
-* Was the proxy asked for under one of its own names?  A page can point a name of its own at 127.0.0.1 (DNS rebinding) and then
-  counts as the same host; so a proxy that listens on loopback without keys answers to loopback names and listed hosts only.
-  With keys the page would need one, and a reverse proxy on the same machine may send any ``Host``.
+* Is the key right?  Only when authentication is on; compared in constant time with every key, so that the
+  time says nothing.
+* Does it come from a foreign web page?  Browsers tell with ``Origin``.  A page must not spend the key of a
+  proxy on the visitor's own machine, so a state-changing request needs an origin that is loopback, this very
+  host, or listed.
+* Was the proxy asked for under one of its own names?  A page can point a name of its own at 127.0.0.1 (DNS
+  rebinding) and then counts as the same host; so a proxy that listens on loopback without keys answers to
+  loopback names and listed hosts only. With keys the page would need one, and a reverse proxy on the same
+  machine may send any ``Host``.
 """
 
 from __future__ import annotations

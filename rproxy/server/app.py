@@ -1,8 +1,9 @@
 """The server: routes, listening, signals, and a shutdown that lets answers end.
 
-SIGTERM or SIGINT stop accepting connections; idle WebSockets are closed with 1012 ("restart"), new requests on open connections get
-503, running turns may end within ``server.drain_timeout`` seconds.  What then still runs is cancelled, which ends every stream with
-``response.failed`` and every socket with 1012.  A second signal skips the waiting, a third one finds Python's own handlers.
+SIGTERM or SIGINT stop accepting connections; idle WebSockets are closed with 1012 ("restart"), new requests
+on open connections get 503, running turns may end within ``server.drain_timeout`` seconds.  What then still
+runs is cancelled, which ends every stream with ``response.failed`` and every socket with 1012.  A second
+signal skips the waiting, a third one finds Python's own handlers.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ BIND_REASONS: Dict[int, str] = {
 
 
 class Upgrade(Matcher):
-    """Matches a WebSocket handshake on the path ``pattern``; not one with a body, for which nobody would wait with a limit."""
+    """Matches a WebSocket handshake on the path ``pattern``; not one with a body, for which nobody would wait
+    with a limit."""
 
     def __init__(self, pattern: str) -> None:
         self._path = PathMatches(pattern)
@@ -97,7 +99,10 @@ class Upgrade(Matcher):
 
 
 def make_app(config: Config, service: Service) -> Application:
-    """The Tornado application.  ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share."""
+    """The Tornado application.
+
+    ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share.
+    """
     server = config.server
     host, _ = split_address(server.listen_addr)
     speed_up()
@@ -113,7 +118,8 @@ def make_app(config: Config, service: Service) -> Application:
         cross_origin_protection=False,  # Access does it, on every version of Tornado
         websocket_max_message_size=server.max_message_size,
         websocket_ping_interval=PING_INTERVAL,
-        # A healthy client that uploads a large message answers late: pings keep the path open, only TCP says that a peer is dead.
+        # A healthy client that uploads a large message answers late: pings keep the path open, only TCP says
+        # that a peer is dead.
         websocket_ping_timeout=0,
     )
 
@@ -131,7 +137,8 @@ def check_exposure(config: Config, insecure: bool) -> None:
 
 
 def listen(address: str, reuse_port: bool = False) -> List[socket.socket]:
-    """Sockets that listen on ``HOST:PORT``; port 0 takes a free one.  Raises ConfigError that says what to do.
+    """Sockets that listen on ``HOST:PORT``; port 0 takes a free one.  Raises ConfigError that says what to
+    do.
 
     ``reuse_port``: several processes may listen there, if all say so; the kernel deals the connections out.
     """
@@ -200,7 +207,10 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 async def drain(state: AppState, hurry: asyncio.Event) -> None:
-    """Let turns end, for ``server.drain_timeout`` seconds or until ``hurry``; then cancel them.  Closes the WebSockets."""
+    """Let turns end, for ``server.drain_timeout`` seconds or until ``hurry``; then cancel them.
+
+    Closes the WebSockets.
+    """
     state.draining = True
     for session in list(state.sessions):
         session.shut_down()
@@ -233,7 +243,10 @@ async def run(
     reuse_port: bool = False,
     ready: Optional[Callable[[str], None]] = None,
 ) -> None:
-    """Serve until a signal; returns after a clean shutdown.  ``ready`` gets the base URL once the port is open."""
+    """Serve until a signal; returns after a clean shutdown.
+
+    ``ready`` gets the base URL once the port is open.
+    """
     app = make_app(config, service)
     state: AppState = app.settings["state"]
     sockets = listen(config.server.listen_addr, reuse_port)
@@ -258,8 +271,8 @@ async def serve(
 ) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
-    ``insecure``: listen beyond loopback without authentication.  ``reuse_port``: other processes listen there, too.
-    Raises ConfigError when the address is unsafe or not available.
+    ``insecure``: listen beyond loopback without authentication.  ``reuse_port``: other processes listen
+    there, too. Raises ConfigError when the address is unsafe or not available.
     """
     check_exposure(config, insecure)
     async with open_service(config) as service:
@@ -293,7 +306,10 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
 
 @contextlib.asynccontextmanager
 async def embedded(config: Config) -> AsyncIterator[str]:
-    """Serve on the configured address as long as the context lasts; gives the base URL.  Signals are the caller's business."""
+    """Serve on the configured address as long as the context lasts; gives the base URL.
+
+    Signals are the caller's business.
+    """
     async with open_service(config) as service:
         app = make_app(config, service)
         sockets = listen(config.server.listen_addr)

@@ -1,14 +1,18 @@
-"""The HTTP edge: requests in, JSON or server-sent events out.  It moves bytes and knows no field of a response but its id.
+"""The HTTP edge: requests in, JSON or server-sent events out.  It moves bytes and knows no field of a
+response but its id.
 
-**Before the body.**  Every handler streams its request body (``@stream_request_body``), so that :meth:`BaseHandler.admit` can refuse a
-request as soon as its header is there.  A refusal is written at once, but the connection is kept until the body has passed, up to
-``LINGER`` bytes: closing a socket that still receives makes TCP drop the very answer that explains the refusal.
+**Before the body.**  Every handler streams its request body (``@stream_request_body``), so that
+:meth:`BaseHandler.admit` can refuse a request as soon as its header is there.  A refusal is written at once,
+but the connection is kept until the body has passed, up to ``LINGER`` bytes: closing a socket that still
+receives makes TCP drop the very answer that explains the refusal.
 
-**The turn.**  ``service.create`` runs in the handler's task.  When the client goes, Tornado calls ``on_connection_close`` and the turn
-is cancelled, whether or not the provider says anything.  When the server stops, what still runs after the grace period is cancelled,
-too; a stream that has begun then ends with ``response.failed``, because a client must never have to guess how a turn ended.
+**The turn.**  ``service.create`` runs in the handler's task.  When the client goes, Tornado calls
+``on_connection_close`` and the turn is cancelled, whether or not the provider says anything.  When the server
+stops, what still runs after the grace period is cancelled, too; a stream that has begun then ends with
+``response.failed``, because a client must never have to guess how a turn ended.
 
-**Writing.**  The head leaves with the first events in one write; everything after that goes through :mod:`rproxy.server.writer`.
+**Writing.**  The head leaves with the first events in one write; everything after that goes through
+:mod:`rproxy.server.writer`.
 """
 
 from __future__ import annotations
@@ -76,7 +80,8 @@ class Session(Protocol):
 class AppState:
     """What the handlers of one server share.
 
-    ``turns`` maps a running handler task to the task to cancel in the end, which may be itself; None: it only says goodbye.
+    ``turns`` maps a running handler task to the task to cancel in the end, which may be itself; None: it only
+    says goodbye.
     """
 
     config: Config
@@ -322,7 +327,8 @@ class HttpHandler(BaseHandler):
         return self._body
 
     def _allow(self, seconds: float) -> None:
-        """So long the body may take from now on; and a verb that does not look at it, too, until its turn begins or it has answered."""
+        """So long the body may take from now on; and a verb that does not look at it, too, until its turn
+        begins or it has answered."""
         self._in_time()
         self._late = asyncio.get_running_loop().call_later(seconds, self.stream.close)
 
@@ -348,7 +354,8 @@ class HttpHandler(BaseHandler):
     async def run_turn(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``, which is cancelled when the client goes, or when the server has waited long enough.
 
-        Raises what ``work`` raises, tornado.web.Finish when the client is gone, ApiError 503 when the server stops.
+        Raises what ``work`` raises, tornado.web.Finish when the client is gone, ApiError 503 when the server
+        stops.
         """
         if self._gone:
             work.close()
@@ -379,9 +386,11 @@ class HttpHandler(BaseHandler):
     async def send_events(
         self, work: Callable[[SSESink], Coroutine[Any, Any, None]], *, lasts: bool = False
     ) -> None:
-        """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its first event.
+        """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its
+        first event.
 
-        :arg lasts: what is shown goes on without this client, so that it must not be told to have failed when only the showing ends
+        :arg lasts: what is shown goes on without this client, so that it must not be told to have failed when
+            only the showing ends
         """
         out = SSESink(self)
         try:

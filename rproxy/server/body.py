@@ -1,12 +1,14 @@
 """Request bodies: from the bytes of a client to one JSON object.
 
-A body arrives in pieces.  :class:`BodyReader` knows from the request's header whether it can be read at all (size, encoding), counts
-while it arrives, and at the end decompresses and parses.  The limit holds for the bytes on the wire and again for the decompressed
-bytes, so that a small compressed body cannot become a large one in memory.
+A body arrives in pieces.  :class:`BodyReader` knows from the request's header whether it can be read at all
+(size, encoding), counts while it arrives, and at the end decompresses and parses.  The limit holds for the
+bytes on the wire and again for the decompressed bytes, so that a small compressed body cannot become a large
+one in memory.
 
-Decompression is a table of generators, one per ``Content-Encoding``; each yields pieces of at most a mebibyte, and the caller stops
-pulling as soon as the limit is passed.  zstd is there because Codex sends it when it is logged in with ChatGPT; it needs Python 3.14
-or the optional ``zstandard`` package, and without them the answer tells the user how to switch the compression off.
+Decompression is a table of generators, one per ``Content-Encoding``; each yields pieces of at most a
+mebibyte, and the caller stops pulling as soon as the limit is passed.  zstd is there because Codex sends it
+when it is logged in with ChatGPT; it needs Python 3.14 or the optional ``zstandard`` package, and without
+them the answer tells the user how to switch the compression off.
 """
 
 from __future__ import annotations
@@ -106,7 +108,10 @@ DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {
 
 
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:
-    """The plain bytes of ``data``.  Raises ApiError: 400 damaged, 413 more than ``limit`` bytes when decompressed."""
+    """The plain bytes of ``data``.
+
+    Raises ApiError: 400 damaged, 413 more than ``limit`` bytes when decompressed.
+    """
     pieces: List[bytes] = []
     size = 0
     try:
@@ -127,7 +132,10 @@ def _no_constant(name: str) -> Any:
 
 
 def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
-    """The JSON object in ``data`` (UTF-8 when bytes).  Raises ApiError 400 that says what is wrong and where."""
+    """The JSON object in ``data`` (UTF-8 when bytes).
+
+    Raises ApiError 400 that says what is wrong and where.
+    """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         if not text.strip():
@@ -155,8 +163,8 @@ async def parse_large(text: str, what: str = "request body") -> Json:
 class BodyReader:
     """Collects one request body of at most ``limit`` bytes.
 
-    Raises ApiError when made if the header already shows that the body cannot be read: 413 for the declared ``length``,
-    415 for an encoding nobody here knows.
+    Raises ApiError when made if the header already shows that the body cannot be read: 413 for the declared
+    ``length``, 415 for an encoding nobody here knows.
     """
 
     def __init__(self, limit: int, length: Optional[str] = None, encoding: str = "") -> None:
@@ -195,7 +203,10 @@ class BodyReader:
         return digest.hexdigest()
 
     def json(self) -> Json:
-        """The whole body as a JSON object.  Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`."""
+        """The whole body as a JSON object.
+
+        Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`.
+        """
         return parse_object(self._plain())
 
     async def parsed(self) -> Json:

@@ -1,7 +1,7 @@
 """``/responses`` and what lies below it: create, read, follow, cancel, delete, count, compact.
 
-A response that runs in the background has a life of its own; what a client has is a view of it (:func:`follow`), which may end and
-begin again.
+A response that runs in the background has a life of its own; what a client has is a view of it
+(:func:`follow`), which may end and begin again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ async def follow(batches: AsyncIterator[List[Json]], out: SSESink) -> None:
 
 
 class ResponsesHandler(HttpHandler):
-    """``/responses``: POST creates a response, as JSON or as a stream.  The upgrade of GET is in ``websocket``."""
+    """``/responses``: POST creates a response, as JSON or as a stream.
+
+    The upgrade of GET is in ``websocket``.
+    """
 
     verbs = ("POST", "GET", "HEAD")
 

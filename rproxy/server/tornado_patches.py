@@ -33,7 +33,8 @@ def dated(when: Any) -> str:
 
 
 def use_fast_dates() -> None:
-    """Tornado writes the Date of every answer anew, through the email package: a tenth of the time to the first event."""
+    """Tornado writes the Date of every answer anew, through the email package: a tenth of the time to the
+    first event."""
     setattr(httputil, "format_timestamp", dated)  # noqa: B010
 
 
@@ -45,7 +46,8 @@ def unmask(mask: bytes, data: bytes) -> bytes:
 
 
 def use_fast_unmask() -> None:
-    """Where Tornado came without its C module, its own Python loop takes 140 ms a megabyte; replace it by :func:`unmask`."""
+    """Where Tornado came without its C module, its own Python loop takes 140 ms a megabyte; replace it by
+    :func:`unmask`."""
     try:
         import_module("tornado.speedups")
     except ImportError:
@@ -53,7 +55,8 @@ def use_fast_unmask() -> None:
 
 
 class NoDelayServer(HTTPServer):
-    """Nagle's algorithm stays off: it holds events back for 40 ms, and Tornado would switch it on and off for each answer."""
+    """Nagle's algorithm stays off: it holds events back for 40 ms, and Tornado would switch it on and off for
+    each answer."""
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         stream.set_nodelay(True)

@@ -1,18 +1,20 @@
 """The WebSocket edge: one socket, many turns.
 
-**Lanes.**  A client may name a lane with ``stream_id``; requests without one share the unnamed lane.  Inside a lane turns run one
-after another in the order they came, lanes run side by side, at most ``MAX_RUNNING`` turns at once.  A lane has a queue, and a task
-that exists as long as the queue holds something.
+**Lanes.**  A client may name a lane with ``stream_id``; requests without one share the unnamed lane.  Inside
+a lane turns run one after another in the order they came, lanes run side by side, at most ``MAX_RUNNING``
+turns at once.  A lane has a queue, and a task that exists as long as the queue holds something.
 
-**Reading never waits for a turn.**  ``on_message`` only files the request.  While it would wait, Tornado could read neither a close
-frame nor a pong, and would in the end cut a healthy client off; and ``response.interrupt`` would come too late.  It waits in one
-case: when the client does not even read the errors it provokes.
+**Reading never waits for a turn.**  ``on_message`` only files the request.  While it would wait, Tornado
+could read neither a close frame nor a pong, and would in the end cut a healthy client off; and
+``response.interrupt`` would come too late.  It waits in one case: when the client does not even read the
+errors it provokes.
 
-**State of the connection.**  The last responses of each lane stay here for ``previous_response_id`` even with ``store: false``
-(:class:`LocalResponses`); the service reads and writes them through a mapping, one per lane.
+**State of the connection.**  The last responses of each lane stay here for ``previous_response_id`` even with
+``store: false`` (:class:`LocalResponses`); the service reads and writes them through a mapping, one per lane.
 
-**Ends.**  An error of a turn is an ``error`` frame and leaves the socket open.  After ``server.websocket_max_age`` seconds, and when
-the server stops, running turns are finished, then the socket is closed with a code that makes clients connect again.
+**Ends.**  An error of a turn is an ``error`` frame and leaves the socket open.  After
+``server.websocket_max_age`` seconds, and when the server stops, running turns are finished, then the socket
+is closed with a code that makes clients connect again.
 
 Sources: the WebSocket guide of the Responses API; the behaviour of Codex CLI and of the OpenAI SDKs.
 """
@@ -296,7 +298,8 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     def interrupt(self, request: Json, stream_id: Optional[str]) -> None:
         """``response.interrupt`` and ``response.cancel``: end a running response early, with what it has.
 
-        One that is not running is not an error: the message and the end of the turn may have crossed on the way.
+        One that is not running is not an error: the message and the end of the turn may have crossed on the
+        way.
         """
         wanted = request.get("response_id")
         for lane in self._lanes.values():
@@ -351,7 +354,8 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             lane.out = None
 
     def break_off(self, out: WebSocketSink, error: Exception, stream_id: Optional[str]) -> None:
-        """Tell the client that the turn failed: with its terminal event if it had begun, else with an error frame."""
+        """Tell the client that the turn failed: with its terminal event if it had begun, else with an error
+        frame."""
         if out.open:
             out.send([out.failed(self.as_api_error(error))])
         elif out.response is None:

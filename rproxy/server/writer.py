@@ -1,7 +1,8 @@
 """What both edges write with.
 
-:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because an IOStream write costs a turn of the event
-loop for every delta.  :class:`EventWriter` remembers how far a turn has come, so that the edge can end it when the service cannot.
+:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because an IOStream
+write costs a turn of the event loop for every delta.  :class:`EventWriter` remembers how far a turn has come,
+so that the edge can end it when the service cannot.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ class SocketWriter:
         self._stream = stream
 
     def send(self, data: bytes) -> Optional[Awaitable[None]]:
-        """Send all of ``data``.  Returns None, or what to wait for when the client does not keep up; it never fails."""
+        """Send all of ``data``.
+
+        Returns None, or what to wait for when the client does not keep up; it never fails.
+        """
         stream, sent = self._stream, 0
         sock: Optional[socket.socket] = stream.socket
         if sock is None:
@@ -49,7 +53,8 @@ class SocketWriter:
 
 
 def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's failure."""
+    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's
+    failure."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(future: asyncio.Future[None]) -> None:
@@ -63,7 +68,8 @@ def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
 
 
 class EventWriter:
-    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an emergency."""
+    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an
+    emergency."""
 
     def __init__(self) -> None:
         self.response: Optional[Json] = None

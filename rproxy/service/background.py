@@ -1,15 +1,17 @@
 """Responses that run in the background: nobody has to stay connected for them.
 
-A :class:`Running` response is the :class:`~rproxy.service.turn.EventSink` of such a turn.  It keeps the events, so that any number of clients may
-follow them, from any number on, and come back after a lost connection.  The response is stored as ``queued`` before the client gets
-its id, and again when it has ended, by whatever way.
+A :class:`Running` response is the :class:`~rproxy.service.turn.EventSink` of such a turn.  It keeps the
+events, so that any number of clients may follow them, from any number on, and come back after a lost
+connection.  The response is stored as ``queued`` before the client gets its id, and again when it has ended,
+by whatever way.
 
-**Several processes.**  Beside the record of a running response lie two small ones in the store.  ``ID-alive`` says until when its process
-will surely have reported again: a response whose process died is told as failed, and nobody polls for ever.  ``ID-stop`` is put there
-by another process that is asked to cancel or delete it.
+**Several processes.**  Beside the record of a running response lie two small ones in the store.  ``ID-alive``
+says until when its process will surely have reported again: a response whose process died is told as failed,
+and nobody polls for ever.  ``ID-stop`` is put there by another process that is asked to cancel or delete it.
 
-**Bounds.**  So many jobs at once; so many events of one job (of more, the oldest deltas go: what they said is said again by the ``done``
-events); and ended jobs are forgotten after a while, since their streams can be made again (:mod:`rproxy.convert.events.replay`).
+**Bounds.**  So many jobs at once; so many events of one job (of more, the oldest deltas go: what they said is
+said again by the ``done`` events); and ended jobs are forgotten after a while, since their streams can be
+made again (:mod:`rproxy.convert.events.replay`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ LEASE = 30.0  # seconds that a process may be silent about its jobs
 
 
 class Running:
-    """One response in the making. ``response`` is its present state, ``task`` runs its turn and never fails."""
+    """One response in the making.
+
+    ``response`` is its present state, ``task`` runs its turn and never fails.
+    """
 
     task: asyncio.Task[None]
 
@@ -155,7 +160,10 @@ class Background:
         return job
 
     async def stop(self, response_id: str, owner: str, how: str) -> bool:
-        """End a job early, ``how``: cancel or delete. :returns: is it (or was it until now) running in this process?"""
+        """End a job early, ``how``: cancel or delete.
+
+        :returns: is it (or was it until now) running in this process?
+        """
         job = self.running(response_id, owner)
         if job is None or job.ended:
             return False

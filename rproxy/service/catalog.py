@@ -1,10 +1,11 @@
 """``GET /models``: one body that serves OpenAI clients (``data``) and Codex (``models``).
 
-Codex reads a catalog of its own shape.  One entry it cannot parse voids the whole list, so every entry has every field it asks for.  An
-entry must bring the model's base instructions: Codex takes those of the entry instead of its bundled ones, and an empty text would
-leave the model without any.  They are OpenAI's and not ours to serve, so ``codex_prompt.md`` beside this file is a prompt of our
-own.  ``rproxy codex`` puts the entries into copies of one that the installed Codex brings along (:func:`with_prompt_of`), which keeps
-Codex' own prompt.  Source of the fields: Codex CLI 0.169, measured.
+Codex reads a catalog of its own shape.  One entry it cannot parse voids the whole list, so every entry has
+every field it asks for.  An entry must bring the model's base instructions: Codex takes those of the entry
+instead of its bundled ones, and an empty text would leave the model without any.  They are OpenAI's and not
+ours to serve, so ``codex_prompt.md`` beside this file is a prompt of our own.  ``rproxy codex`` puts the
+entries into copies of one that the installed Codex brings along (:func:`with_prompt_of`), which keeps Codex'
+own prompt.  Source of the fields: Codex CLI 0.169, measured.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
 
 
 def _efforts(model: Model) -> List[str]:
-    """The levels a user may choose: the configured ones, else those that the provider tells apart, and off where that is possible."""
+    """The levels a user may choose: the configured ones, else those that the provider tells apart, and off
+    where that is possible."""
     if model.efforts:
         return sorted(set(model.efforts), key=list(EFFORTS).index)
     rule = model.providers[0].profile.thinking
@@ -123,7 +125,10 @@ def _efforts(model: Model) -> List[str]:
 
 @cache
 def _instructions(path: Optional[str]) -> str:
-    """The base prompt in a file of the configuration, else our own. Read once: a running server does not change its mind."""
+    """The base prompt in a file of the configuration, else our own.
+
+    Read once: a running server does not change its mind.
+    """
     if path is not None:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -135,8 +140,8 @@ def _instructions(path: Optional[str]) -> str:
 def with_prompt_of(entries: Sequence[Json], bundled: Sequence[Json]) -> List[Json]:
     """The entries with the prompt of the installed Codex: each is laid over a copy of a bundled one.
 
-    :arg bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if there is one.  Prompts that
-        the configuration names stay.
+    :arg bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if
+        there is one.  Prompts that the configuration names stay.
     """
     template = next((m for m in bundled if not m.get("use_responses_lite")), bundled[0])
     reset = {key: value for key, value in NOT_HERE.items() if key in template}

@@ -1,8 +1,8 @@
 """Conversations: items under a name of their own, which turns continue and add to.
 
-A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change is one atomic update of
-it, so that processes that share a store lose nothing to each other.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
-oldest first.
+A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change
+is one atomic update of it, so that processes that share a store lose nothing to each other.  Items are kept
+in their complete form (:mod:`rproxy.service.pagination`), oldest first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Conversations:
         self._stem = stem
         self._now = now
 
-    # ---- the endpoints. All raise ApiError: 404 for what is not there, 400 for a wrong request, 503 when the store fails
+    # ---- the endpoints. All raise ApiError: 404 for what is not there, 400 for a wrong request, 503 when the
     async def create(self, request: Json, owner: str) -> Json:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)
@@ -162,7 +162,10 @@ def _no_item(name: str, item_id: str) -> ApiError:
 
 
 def conversation_id(request: Mapping[str, Any]) -> Optional[str]:
-    """The conversation that a create request names, by its id or as an object. :raises ApiError: 400 beside previous_response_id"""
+    """The conversation that a create request names, by its id or as an object.
+
+    :raises ApiError: 400 beside previous_response_id
+    """
     given = request.get("conversation")
     if given is None:
         return None

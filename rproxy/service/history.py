@@ -1,11 +1,12 @@
 """What came before a request: the items of earlier responses.
 
-A response is kept as a record ``{"response", "input", "previous", "conversation", "last", "owner"}`` (``last``: the number of its last
-event).  Its history is the chain of ``previous``, or what stood before it in its conversation.  A WebSocket keeps the last responses of
-its own in ``client.local`` with the whole history beside them (``items``), whether or not they are stored, and they end with the
-connection.
+A response is kept as a record ``{"response", "input", "previous", "conversation", "last", "owner"}``
+(``last``: the number of its last event).  Its history is the chain of ``previous``, or what stood before it
+in its conversation.  A WebSocket keeps the last responses of its own in ``client.local`` with the whole
+history beside them (``items``), whether or not they are stored, and they end with the connection.
 
-Item references need no index: our items carry the hex digits of their response's id (see :func:`rproxy.service.pagination.owner_of`).
+Item references need no index: our items carry the hex digits of their response's id (see
+:func:`rproxy.service.pagination.owner_of`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ KEPT_BY_WARM_UP = ("instructions", "tools")  # what a warm-up says once for the 
 
 @dataclass
 class ConversationContext:
-    """``items``: everything before the request's own input. ``inherited``: fields of a warm-up that the request may leave out."""
+    """``items``: everything before the request's own input.
+
+    ``inherited``: fields of a warm-up that the request may leave out.
+    """
 
     items: List[Json] = field(default_factory=list)
     inherited: Json = field(default_factory=dict)
@@ -69,7 +73,10 @@ class History:
         ]
 
     async def _records(self, response_id: str, owner: str) -> List[Json]:
-        """The record of a response and those it continues, the oldest first. :raises ApiError: 400 when one is missing"""
+        """The record of a response and those it continues, the oldest first.
+
+        :raises ApiError: 400 when one is missing
+        """
         records: List[Json] = []
         link: Optional[str] = response_id
         while link is not None:
@@ -81,7 +88,8 @@ class History:
         return records[::-1]
 
     async def _before(self, record: Json) -> List[Json]:
-        """What stood in the conversation before the input of this response; nothing is known when it was deleted."""
+        """What stood in the conversation before the input of this response; nothing is known when it was
+        deleted."""
         name, own = (
             record.get("conversation"),
             {item.get("id") for item in record["input"] + record["response"]["output"]},
@@ -93,7 +101,8 @@ class History:
         return found
 
     async def seen(self, response_id: str, owner: str) -> List[Json]:
-        """The input of a response with everything before it, as :func:`rproxy.service.pagination.listed` items, the oldest first."""
+        """The input of a response with everything before it, as :func:`rproxy.service.pagination.listed`
+        items, the oldest first."""
         try:
             records = await self._records(response_id, owner)
         except ApiError:
@@ -111,7 +120,8 @@ class History:
     async def stored(self, response_id: str, owner: str) -> Optional[Json]:
         """The record of a stored response, None when there is none or it is somebody else's.
 
-        :raises ApiError: 503 when the store fails, because a client gives up a response that it is told is gone
+        :raises ApiError: 503 when the store fails, because a client gives up a response that it is told is
+            gone
         """
         try:
             record = await self._store.get(response_id)
@@ -121,7 +131,10 @@ class History:
         return record if record is not None and record.get("owner") == owner else None
 
     async def resolved(self, items: List[Json], past: ConversationContext, owner: str) -> List[Json]:
-        """The items with every ``item_reference`` replaced by what it means. :raises ApiError: 404 for an unknown one, 503"""
+        """The items with every ``item_reference`` replaced by what it means.
+
+        :raises ApiError: 404 for an unknown one, 503
+        """
         return [await self._referenced(item, past, owner) if is_reference(item) else item for item in items]
 
     async def _referenced(self, item: Json, past: ConversationContext, owner: str) -> Json:

@@ -1,9 +1,10 @@
 """Items as the API lists them: each complete, with an id, in pages.
 
-Clients send items in short forms: a message without a type, its content as a string, a call without an id.  What the API hands out has
-every field that the SDKs' types ask for.  An id that was missing is made of the stem of the response that the item belongs to, and of its
-place in it, so it is the same each time and tells where to look; see :func:`owner_of`.  It must not look like one of our output items,
-which ``convert.messages`` groups by their stems: hence the letter between stem and number.
+Clients send items in short forms: a message without a type, its content as a string, a call without an id.
+What the API hands out has every field that the SDKs' types ask for.  An id that was missing is made of the
+stem of the response that the item belongs to, and of its place in it, so it is the same each time and tells
+where to look; see :func:`owner_of`.  It must not look like one of our output items, which
+``convert.messages`` groups by their stems: hence the letter between stem and number.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def owner_of(item_id: Any) -> Optional[str]:
 
 
 def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
-    """The items in their complete form. ``stem``: 32 hex digits for the ids that are missing; ``first``: the number of the first one."""
+    """The items in their complete form.
+
+    ``stem``: 32 hex digits for the ids that are missing; ``first``: the number of the first one.
+    """
     return [_complete(item, stem, number) for number, item in enumerate(items, first)]
 
 
@@ -85,7 +89,8 @@ def _part(part: Json, text: str) -> Json:
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     """A ``list`` object: the part of ``items`` (oldest first) that the query asks for.
 
-    :arg query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after`` and ``before`` (ids of items)
+    :arg query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after`` and
+        ``before`` (ids of items)
     :raises ApiError: 400 for values that make no sense
     """
     order = query.get("order", "desc")

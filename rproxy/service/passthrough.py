@@ -1,8 +1,8 @@
 """Chat Completions as they are: a request goes to its model's provider, the answer comes back byte for byte.
 
-Many tools want this API of the same base URL.  Nothing is translated: the model's name becomes the provider's, the client's key is
-replaced by the provider's, and of the headers only those pass that a turn passes, too.  A provider that cannot be reached is replaced by
-the next one.
+Many tools want this API of the same base URL.  Nothing is translated: the model's name becomes the
+provider's, the client's key is replaced by the provider's, and of the headers only those pass that a turn
+passes, too.  A provider that cannot be reached is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class Answer(Protocol):
         """The answer begins."""
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
-        """A piece of its body, as it was read. :returns: something to wait for when the client does not keep up"""
+        """A piece of its body, as it was read.
+
+        :returns: something to wait for when the client does not keep up
+        """
 
 
 class Passthrough:
@@ -42,7 +45,10 @@ class Passthrough:
         self._means = means
 
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
-        """Pass one request on. :raises ApiError: when no provider has answered, or, with ``got_head``, when the answer broke off"""
+        """Pass one request on.
+
+        :raises ApiError: when no provider has answered, or, with ``got_head``, when the answer broke off
+        """
         name = request.get("model")
         if not isinstance(name, str) or not name:
             raise invalid(

@@ -1,8 +1,10 @@
-"""What the turns of this process thought, for clients that send calls back without the reasoning that led to them.
+"""What the turns of this process thought, for clients that send calls back without the reasoning that led to
+them.
 
-Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and not every client gives
-back what it got.  A call is found again by its whole setting: who asked, where, what the user had said last, its id, name and arguments.
-Less would be wrong, because ids such as ``functions.ls:0`` come again in every conversation.  Only digests of all that are kept.
+Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and
+not every client gives back what it got.  A call is found again by its whole setting: who asked, where, what
+the user had said last, its id, name and arguments. Less would be wrong, because ids such as
+``functions.ls:0`` come again in every conversation.  Only digests of all that are kept.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ LOST = {
 
 
 class ResponseRetrieval:
-    """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the store fails."""
+    """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the
+    store fails."""
 
     def __init__(self, store: WriteBehindStore, history: History, background: Background) -> None:
         self._store = store
@@ -56,7 +57,10 @@ class ResponseRetrieval:
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def cancel(self, response_id: str, owner: str) -> Json:
-        """POST /responses/{id}/cancel; one that has ended stays as it is. :raises ApiError: 400 if it never ran in the background"""
+        """POST /responses/{id}/cancel; one that has ended stays as it is.
+
+        :raises ApiError: 400 if it never ran in the background
+        """
         response = await self.retrieve(response_id, owner)
         if not response.get("background"):
             raise ApiError(
@@ -77,7 +81,8 @@ class ResponseRetrieval:
         return changed["response"] if changed is not None else {**response, "status": "cancelled"}
 
     async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
-        """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running response as they come."""
+        """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running
+        response as they come."""
         job = await self._job(response_id, owner)
         if job is not None:
             async for batch in job.follow(after):
@@ -99,7 +104,10 @@ class ResponseRetrieval:
             yield rest
 
     async def _job(self, response_id: str, owner: str) -> Optional[Running]:
-        """What this process knows of a background response by itself. One that has ended may have been deleted since, by anybody."""
+        """What this process knows of a background response by itself.
+
+        One that has ended may have been deleted since, by anybody.
+        """
         job = self._background.running(response_id, owner)
         if job is not None and job.ended:
             try:
@@ -118,8 +126,9 @@ class ResponseRetrieval:
         return record
 
     async def _present(self, response: Json) -> Json:
-        """The stored state. A response is stored as queued until it ends, and no job waits for long: while its process lives it is in
-        progress, and failed when that has died."""
+        """The stored state. A response is stored as queued until it ends, and no job waits for long: while
+        its process lives it is in progress, and failed when that has died.
+        """
         if response["status"] not in RUNNING:
             return response
         try:

@@ -1,7 +1,9 @@
-"""The service: what the edges call, and the only place where a request meets configuration, store and provider.
+"""The service: what the edges call, and the only place where a request meets configuration, store and
+provider.
 
-:meth:`Service.create` is one turn: check the request, find the model's route, put the history together, run the
-:class:`~rproxy.service.turn.Turn`, keep the response, write one log line.  Everything it needs from outside comes in as an argument.
+:meth:`Service.create` is one turn: check the request, find the model's route, put the history together, run
+the :class:`~rproxy.service.turn.Turn`, keep the response, write one log line.  Everything it needs from
+outside comes in as an argument.
 """
 
 from __future__ import annotations
@@ -53,7 +55,10 @@ LONG_HISTORY = 500  # items that are converted in 5 ms
 
 
 class CreateRequest(NamedTuple):
-    """A create request, ready for its turn. ``new``: its own input items; ``conversation``: the id of the one it belongs to."""
+    """A create request, ready for its turn.
+
+    ``new``: its own input items; ``conversation``: the id of the one it belongs to.
+    """
 
     request: Json
     model: Model
@@ -117,7 +122,8 @@ class Service:
         :arg request: the body of a create request
         :arg out: gets the events; None: only the result counts
         :returns: the final Response object
-        :raises ApiError: when the turn failed before ``out.begin`` was called, or, without ``out``, whenever it failed
+        :raises ApiError: when the turn failed before ``out.begin`` was called, or, without ``out``, whenever
+            it failed
         """
         try:
             asked = await self._asked(request, client)
@@ -144,7 +150,8 @@ class Service:
         )
 
     async def input_tokens(self, request: Json, client: Client) -> Json:
-        """POST /responses/input_tokens: an estimate of what the provider would count; see :mod:`rproxy.service.token_estimate`."""
+        """POST /responses/input_tokens: an estimate of what the provider would count; see
+        :mod:`rproxy.service.token_estimate`."""
         asked = await self._asked({"model": self.config.models[0].model, **without_nulls(request)}, client)
         provider = asked.model.providers[0]
         conversion = to_chat_request(
@@ -237,7 +244,10 @@ class Service:
         return converter.response
 
     async def _preconnect(self, provider: Provider) -> None:
-        """Have a connection ready for the turn that follows a warm-up. If that is not possible, the turn will say so."""
+        """Have a connection ready for the turn that follows a warm-up.
+
+        If that is not possible, the turn will say so.
+        """
         with suppress(ApiError):
             await self._means.upstream.preconnect(provider)
 
@@ -355,7 +365,8 @@ class Service:
         return int(self._now())
 
     def _reasoning_form(self, request: Json, client: Client) -> str:
-        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them."""
+        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want
+        them."""
         form = self.config.server.reasoning
         if form != "auto":
             return form
@@ -407,7 +418,8 @@ def _need_input(request: Json, *instead: str) -> None:
 
 
 def _limited(request: Json, most: Optional[int]) -> Json:
-    """The request with the model's limit on the length of an answer, when the client names none, or a higher one."""
+    """The request with the model's limit on the length of an answer, when the client names none, or a higher
+    one."""
     return (
         request
         if most is None
@@ -416,7 +428,8 @@ def _limited(request: Json, most: Optional[int]) -> Json:
 
 
 def _conversation(request: Json, items: List[Json]) -> str:
-    """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
+    """What the turns of one conversation have in common: the key that the client gives it, else how it
+    begins."""
     given = request.get("prompt_cache_key") or request.get("conversation")
     return json.dumps(
         given or next((item for item in items if item.get("role") == "user"), None), sort_keys=True

@@ -1,9 +1,10 @@
 """A request that comes again while its turn still runs gets the result of that turn, not a second turn.
 
-SDKs repeat a request when the answer did not come in time; behind a reverse proxy the first one may still be at work, and paid for.
-Two requests are the same when they have the same key of the proxy, the same body to the byte, and the same ``Idempotency-Key``.  Without
-that header only a request that calls itself a repetition joins another one (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client
-may well ask the same thing twice on purpose.  What has ended is not remembered.
+SDKs repeat a request when the answer did not come in time; behind a reverse proxy the first one may still be
+at work, and paid for. Two requests are the same when they have the same key of the proxy, the same body to
+the byte, and the same ``Idempotency-Key``.  Without that header only a request that calls itself a repetition
+joins another one (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client may well ask the same thing
+twice on purpose.  What has ended is not remembered.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class SingleFlight:
         headers: Dict[str, str],
         lasting: Callable[[Any], Optional[asyncio.Future[Any]]] = lambda result: None,
     ) -> Tuple[Any, bool]:
-        """Run ``start()``, or wait for the same turn of another request. Cancelling the last one that waits cancels the turn.
+        """Run ``start()``, or wait for the same turn of another request. Cancelling the last one that waits
+        cancels the turn.
 
         :arg headers: what the turn says for the head of its answer; one that is joined brings its own
         :arg lasting: what the result leaves running, during which it can still be joined

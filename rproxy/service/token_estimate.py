@@ -1,8 +1,9 @@
 """How many tokens a chat request has, roughly.
 
-Chat Completions providers have no endpoint that counts, and every model family has a tokenizer of its own.  The figures here are
-those of the large BPE vocabularies (100,000 to 200,000 entries): English and code have about four characters a token, scripts beyond
-Latin about one and a half.  Expect the truth within a quarter; whoever needs it exactly finds it in the ``usage`` of an answer.
+Chat Completions providers have no endpoint that counts, and every model family has a tokenizer of its own.
+The figures here are those of the large BPE vocabularies (100,000 to 200,000 entries): English and code have
+about four characters a token, scripts beyond Latin about one and a half.  Expect the truth within a quarter;
+whoever needs it exactly finds it in the ``usage`` of an answer.
 """
 
 from __future__ import annotations

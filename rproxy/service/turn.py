@@ -1,16 +1,17 @@
 """One turn: from a converted request to its terminal event.
 
-:meth:`Turn.run` is the life of every request.  It asks a provider, feeds the bytes of the answer through decoder and converter as they
-come, and writes the events of one read at once.  How events are written is the business of :class:`EventSink`; without one (JSON mode) only
-the final Response object counts.
+:meth:`Turn.run` is the life of every request.  It asks a provider, feeds the bytes of the answer through
+decoder and converter as they come, and writes the events of one read at once.  How events are written is the
+business of :class:`EventSink`; without one (JSON mode) only the final Response object counts.
 
-**Nothing is promised early.**  ``out.begin`` waits for the first event that shows something, so that whatever fails before can still be
-an HTTP error, or be tried again in silence.  Only when the provider keeps silent the client gets its first events without
-substance, after at most ``COMMIT_AFTER`` seconds, and then a heartbeat whenever nothing was sent for ``heartbeat_interval``: clients
-(Codex) give up on a stream without events, and comments do not count as such.
+**Nothing is promised early.**  ``out.begin`` waits for the first event that shows something, so that whatever
+fails before can still be an HTTP error, or be tried again in silence.  Only when the provider keeps silent
+the client gets its first events without substance, after at most ``COMMIT_AFTER`` seconds, and then a
+heartbeat whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream without
+events, and comments do not count as such.
 
-**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some servers
-forget to close.
+**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason,
+because some servers forget to close.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ PAUSES = (0.5, 2.0)  # seconds before rproxy tries again
 ONCE = ("tool_use_failed",)  # codes of bad luck: the model wrote a call that its server could not read
 LONGEST_PAUSE = 10.0  # seconds; a provider that asks for more is not waited for
 
-# Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its text; in a stream, six times.
+# Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its
+# text; in a stream, six times.
 TOLD_IN_STREAM = ("server_error", "rate_limit_exceeded")
 
 
@@ -70,8 +72,8 @@ class EventSink(Protocol):
 class Client:
     """Who asks, and how. ``owner`` is "" when there is no auth, else a digest of the key.
 
-    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is called when the user wants to say something;
-    ``answer_headers`` gets what the turn wants to say in the head of its HTTP answer.
+    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is called when the user wants to
+    say something; ``answer_headers`` gets what the turn wants to say in the head of its HTTP answer.
     """
 
     owner: str
@@ -111,9 +113,10 @@ class TurnDeps:
 class TurnPlan:
     """What one turn has to do.
 
-    ``model``: the downstream model. ``conversation`` tells what the turns of one conversation have in common. ``convert`` makes the chat
-    request for a provider (raises ApiError 400); ``converter`` makes a converter for its answer, given the first sequence number;
-    ``keep`` is called with the converter of the final Response object, before its terminal event is sent.
+    ``model``: the downstream model. ``conversation`` tells what the turns of one conversation have in common.
+    ``convert`` makes the chat request for a provider (raises ApiError 400); ``converter`` makes a converter
+    for its answer, given the first sequence number; ``keep`` is called with the converter of the final
+    Response object, before its terminal event is sent.
     """
 
     providers: Sequence[Provider]
@@ -148,7 +151,10 @@ class Turn:
         self._timer: Optional[asyncio.TimerHandle] = None
 
     async def run(self) -> Json:
-        """:returns: the final Response object. :raises ApiError: when it failed before ``out.begin``, or, without ``out``, at all"""
+        """:returns: the final Response object.
+
+        :raises ApiError: when it failed before ``out.begin``, or, without ``out``, at all
+        """
         if self._out is not None:
             self._arm(min(COMMIT_AFTER, self._interval))
         try:
@@ -171,7 +177,10 @@ class Turn:
             await asyncio.sleep(pause)
 
     async def _round(self) -> Optional[ApiError]:
-        """Ask one provider after another, as long as nothing is seen and another one may do better. :returns: the last error"""
+        """Ask one provider after another, as long as nothing is seen and another one may do better.
+
+        :returns: the last error
+        """
         error: Optional[ApiError] = None
         providers = self._job.providers
         for provider in self._means.failover.order(
@@ -270,7 +279,10 @@ class Turn:
         return converter
 
     async def _exchange(self, provider: Provider, body: bytes, answer: _Answer) -> None:
-        """Ask, until the answer is over. :raises ApiError: for anything but a 2xx answer that came to its end"""
+        """Ask, until the answer is over.
+
+        :raises ApiError: for anything but a 2xx answer that came to its end
+        """
         self._facts.request_bytes = len(body)
         sending = self._means.upstream.chat(
             provider,
@@ -372,7 +384,10 @@ def pass_on(headers: Mapping[str, str], told: Dict[str, str]) -> None:
 
 
 def _empty(provider: str, final: bool) -> ApiError:
-    """An answer without anything, from a provider that does not mean it. ``final``: Codex shall not ask six times more."""
+    """An answer without anything, from a provider that does not mean it.
+
+    ``final``: Codex shall not ask six times more.
+    """
     return ApiError(
         502,
         f"{provider}: the provider gave an empty answer. Try again, or in other words.",
@@ -407,7 +422,10 @@ class _Answer:
         self._grace: Optional[asyncio.TimerHandle] = None
 
     def begin(self) -> None:
-        """Get ready to read, if that is not done. There is time for it while the provider thinks, but none when it has answered."""
+        """Get ready to read, if that is not done.
+
+        There is time for it while the provider thinks, but none when it has answered.
+        """
         if not self._begun:
             self.converter = self._make()
             self._shortcut = FastPath(self._decoder, self.converter)

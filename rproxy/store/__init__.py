@@ -1,9 +1,10 @@
 """Where finished responses are kept for ``previous_response_id``: in memory, in an sqlite file, or in Redis.
 
-Theory of operation.  A record is a JSON object under an id.  All three stores keep it as encoded JSON: what is read is a copy,
-its size is known without another walk, and a record means the same in each store.  A store that cannot do its work raises
-:class:`~rproxy.errors.StoreError`; the service makes a warning of it, for an answer is worth more than its record.  What is not
-an id (see :func:`valid_id`) is never looked up, so nothing from a client becomes part of a key or a file name unchecked.
+Theory of operation.  A record is a JSON object under an id.  All three stores keep it as encoded JSON: what
+is read is a copy, its size is known without another walk, and a record means the same in each store.  A store
+that cannot do its work raises :class:`~rproxy.errors.StoreError`; the service makes a warning of it, for an
+answer is worth more than its record.  What is not an id (see :func:`valid_id`) is never looked up, so nothing
+from a client becomes part of a key or a file name unchecked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ TTL = 86_400.0  # seconds
 
 
 class Store(Protocol):
-    """The interface of a response store. Every method may raise StoreError; a missing or expired record is no error."""
+    """The interface of a response store.
+
+    Every method may raise StoreError; a missing or expired record is no error.
+    """
 
     instant: bool
     """Nothing here ever waits for anything."""
@@ -38,20 +42,25 @@ class Store(Protocol):
         """The record, or None."""
 
     async def put(self, record_id: str, record: Json) -> None:
-        """Keeps the record, in place of an earlier one; when this returns, get finds it (sqlite: even after a kill -9)."""
+        """Keeps the record, in place of an earlier one; when this returns, get finds it (sqlite: even after a
+        kill -9)."""
 
     async def delete(self, record_id: str) -> bool:
         """Forgets the record. :returns: was it there?"""
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """Replaces the record by what ``change`` makes of it; nobody else, in whatever process, writes it in between.
+        """Replaces the record by what ``change`` makes of it; nobody else, in whatever process, writes it in
+        between.
 
         :arg change: a plain function; it may be called several times, and in another thread
         :returns: the new record, None when there was none
         """
 
     async def sweep(self) -> int:
-        """Forgets what is too old or too much. :returns: the number of records that went. Stores also sweep by themselves."""
+        """Forgets what is too old or too much.
+
+        :returns: the number of records that went. Stores also sweep by themselves.
+        """
 
     async def close(self) -> None:
         """Frees files, threads and connections; nothing else may be called afterwards."""
@@ -109,7 +118,8 @@ def open_store(
     ttl: float = TTL,
     now: Callable[[], float] = time.time,
 ) -> Store:
-    """A store of a kind. ``path`` is for sqlite, ``url`` for redis, ``ttl`` in seconds, ``now`` gives Unix time.
+    """A store of a kind. ``path`` is for sqlite, ``url`` for redis, ``ttl`` in seconds, ``now`` gives Unix
+    time.
 
     :raises ConfigError: the kind is unknown, a package is missing, the file or the URL cannot be used
     """

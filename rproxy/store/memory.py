@@ -1,7 +1,8 @@
 """Responses in the memory of this process, bounded by number, bytes and age.
 
-Theory of operation.  Two ordered dicts over the same ids: ``_used`` in the order of the last use (the first goes when there is
-too much), ``_born`` in the order of writing (the first goes when it is too old).  Every operation touches the ends only.
+Theory of operation.  Two ordered dicts over the same ids: ``_used`` in the order of the last use (the first
+goes when there is too much), ``_born`` in the order of writing (the first goes when it is too old).  Every
+operation touches the ends only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from . import Change, Json, decode, encode_gently
 
 
 class MemoryStore:
-    """``max_responses`` records of together ``max_bytes`` encoded bytes, for ``ttl`` seconds each; ``now`` in seconds."""
+    """``max_responses`` records of together ``max_bytes`` encoded bytes, for ``ttl`` seconds each; ``now`` in
+    seconds."""
 
     instant = True
 

@@ -1,7 +1,8 @@
 """Responses in Redis, shared by any number of machines.
 
-Theory of operation.  One key per response, ``rproxy:response:ID``, with the time to live that Redis itself watches; limits of
-number and bytes are Redis's too (``maxmemory`` and its policy).  The ``redis`` package is optional and loaded when it is needed.
+Theory of operation.  One key per response, ``rproxy:response:ID``, with the time to live that Redis itself
+watches; limits of number and bytes are Redis's too (``maxmemory`` and its policy).  The ``redis`` package is
+optional and loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class RedisStore:
         self._prefix = prefix
         self._ttl = max(1, math.ceil(ttl * 1000))  # milliseconds
         try:
-            # One more try is for a kept connection that Redis has closed; waiting for Redis to come up would hold up the turn.
+            # One more try is for a kept connection that Redis has closed; waiting for Redis to come up would
+            # hold up the turn.
             pool = redis.BlockingConnectionPool.from_url(
                 url,
                 max_connections=CONNECTIONS,
@@ -66,7 +68,10 @@ class RedisStore:
         await self._ask("SET", record_id, await encode_gently(record_id, record), "PX", self._ttl)
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """:returns: the new record, None when there was none. :raises StoreError: too many others change it at the same time"""
+        """:returns: the new record, None when there was none.
+
+        :raises StoreError: too many others change it at the same time
+        """
         for _ in range(TRIES if valid_id(record_id) else 0):
             blob = await self._ask("GET", record_id)
             if blob is None:

@@ -1,10 +1,11 @@
 """Responses in an sqlite file, shared by the processes of one machine.
 
-Theory of operation.  One thread of its own owns the connection, so the event loop never waits for a disk.  The file is in WAL
-mode: readers and the writer of other processes do not block each other, and a committed write survives a kill -9 of any of them
-(``synchronous=NORMAL``: a loss of power may take the last writes, never the file).  Writers wait for each other up to
-BUSY seconds.  ``user_version`` holds the version of the schema; a file of a newer rproxy is refused.  Too old records are not
-seen by ``get``; they and those over the limits are deleted once in SWEEP_INTERVAL seconds while there are writes.
+Theory of operation.  One thread of its own owns the connection, so the event loop never waits for a disk.
+The file is in WAL mode: readers and the writer of other processes do not block each other, and a committed
+write survives a kill -9 of any of them (``synchronous=NORMAL``: a loss of power may take the last writes,
+never the file).  Writers wait for each other up to BUSY seconds.  ``user_version`` holds the version of the
+schema; a file of a newer rproxy is refused.  Too old records are not seen by ``get``; they and those over the
+limits are deleted once in SWEEP_INTERVAL seconds while there are writes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
 
 
 class SqliteStore:
-    """The store in the file ``path``; it and its directories are made when they are missing, readable by this user only.
+    """The store in the file ``path``; it and its directories are made when they are missing, readable by this
+    user only.
 
     :raises ConfigError: the file cannot be opened or is something else
     """
@@ -101,7 +103,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: the thread has ended
             raise StoreError(f"sqlite store {self._path}: {error}") from error
 
-    # ---- in the thread --------------------------------------------------------------------------------------------------------
+    # ---- in the thread
     def _open(self) -> sqlite3.Connection:
         os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds conversations
@@ -174,7 +176,8 @@ class SqliteStore:
 
 
 def _start_wal(db: sqlite3.Connection) -> None:
-    """Changes the mode of the file; while another process does the same, sqlite fails at once instead of waiting."""
+    """Changes the mode of the file; while another process does the same, sqlite fails at once instead of
+    waiting."""
     for tries_left in reversed(range(int(BUSY / WAL_PAUSE))):
         try:
             db.execute("PRAGMA journal_mode = WAL")

@@ -1,8 +1,9 @@
 """A store that nobody has to wait for.
 
-Theory of operation.  A put is a task of its own.  The caller waits for it ``PATIENCE`` seconds at most, because the terminal event of
-a turn waits with it; after that the put goes on by itself.  Until it is done its record counts as stored for everybody in this process.
-What is written to one id is written in order.  Failures are told as warnings, for an answer is worth more than its record.
+Theory of operation.  A put is a task of its own.  The caller waits for it ``PATIENCE`` seconds at most,
+because the terminal event of a turn waits with it; after that the put goes on by itself.  Until it is done
+its record counts as stored for everybody in this process. What is written to one id is written in order.
+Failures are told as warnings, for an answer is worth more than its record.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The provider side: one chat request goes out, the bytes of its answer come back while they arrive.
 
-No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and streamed to ``on_data``;
-any other comes back whole in the :class:`Result`, for the caller to judge.  No answer at all is an ApiError.  The caller's control
-is the task, or a :class:`CancelToken`: cancelling the one and calling the other closes the connection, which makes the provider stop generating.
+No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and
+streamed to ``on_data``; any other comes back whole in the :class:`Result`, for the caller to judge.  No
+answer at all is an ApiError.  The caller's control is the task, or a :class:`CancelToken`: cancelling the one
+and calling the other closes the connection, which makes the provider stop generating.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ class Upstream:
     """All connections to all providers.
 
     :arg connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
-    :arg first_byte_timeout: seconds of silence before the answer begins; idle_timeout: within it. Both are re-armed by any byte.
-    :arg http_client: ``pooled``, or ``stock`` or ``curl`` of :mod:`rproxy.upstream.tornado_client`. :raises ConfigError: there is no pycurl
+    :arg first_byte_timeout: seconds of silence before the answer begins; idle_timeout: within it. Both are
+        re-armed by any byte.
+    :arg http_client: ``pooled``, or ``stock`` or ``curl`` of :mod:`rproxy.upstream.tornado_client`. :raises
+        ConfigError: there is no pycurl
     :arg environ: where HTTPS_PROXY and its relatives are looked up
     """
 
@@ -115,13 +118,17 @@ class Upstream:
     ) -> Result:
         """POST ``body`` to the provider's ``path``.
 
-        :arg on_sent: called when the request is on its way, which is the time for whatever the answer will need; perhaps twice
+        :arg on_sent: called when the request is on its way, which is the time for whatever the answer will
+            need; perhaps twice
         :arg on_head: called once, with status and headers, when a 2xx answer begins
-        :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read until that is done. It may
-            raise :class:`StopReading` after the last piece it wants: chat() returns at once, and the connection can be used again
-            if the end of the body comes soon, while cancelling the task closes it. Its other exceptions come out of chat().
-        :arg stop: ends it early, in every state; the result is what has come, and its status 599 if nothing has
-        :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer had begun
+        :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read
+            until that is done. It may raise :class:`StopReading` after the last piece it wants: chat()
+            returns at once, and the connection can be used again if the end of the body comes soon, while
+            cancelling the task closes it. Its other exceptions come out of chat().
+        :arg stop: ends it early, in every state; the result is what has come, and its status 599 if nothing
+            has
+        :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer
+            had begun
         """
         watch = _HeadWatch(on_head)
         try:
@@ -134,7 +141,10 @@ class Upstream:
             raise _api_error(error, provider, watch.announced) from error
 
     async def preconnect(self, provider: Provider) -> None:
-        """Open a connection, so that the next chat() saves the time for it. :raises ApiError: that is not possible"""
+        """Open a connection, so that the next chat() saves the time for it.
+
+        :raises ApiError: that is not possible
+        """
         try:
             await self._client.preconnect(self._prepared(provider, "/chat/completions"))
         except (TransportError, ConfigError) as error:

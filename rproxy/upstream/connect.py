@@ -1,9 +1,10 @@
-"""Opens the socket that an HTTP connection will live on: TCP or Unix, perhaps through a proxy's tunnel, perhaps with TLS.
+"""Opens the socket that an HTTP connection will live on: TCP or Unix, perhaps through a proxy's tunnel,
+perhaps with TLS.
 
-Plain non-blocking sockets, because one rule is easier to keep for them than for streams: whoever holds a socket when an exception
-(a cancellation, too) passes by closes it.  Tornado's ``TCPClient`` keeps that rule only since 6.6.  Several addresses of one host
-are tried as RFC 8305 ("happy eyeballs") asks: address families alternate, and the next attempt starts when the one before fails
-or has taken ``STAGGER`` seconds.
+Plain non-blocking sockets, because one rule is easier to keep for them than for streams: whoever holds a
+socket when an exception (a cancellation, too) passes by closes it.  Tornado's ``TCPClient`` keeps that rule
+only since 6.6.  Several addresses of one host are tried as RFC 8305 ("happy eyeballs") asks: address families
+alternate, and the next attempt starts when the one before fails or has taken ``STAGGER`` seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Address = Tuple[int, int, int, str, Any]  # as socket.getaddrinfo gives them
 
 
 class Route(NamedTuple):
-    """Where a connection leads and how; two requests of the same route can share one, so this is the key of the pool."""
+    """Where a connection leads and how; two requests of the same route can share one, so this is the key of
+    the pool."""
 
     scheme: str
     host: str
@@ -46,7 +48,11 @@ class TunnelError(OSError):
 
 
 async def dial(route: Route) -> socket.socket:
-    """Connect. :returns: a non-blocking socket, its TLS handshake done. :raises OSError: (ssl.SSLError is one) it did not work"""
+    """Connect.
+
+    :returns: a non-blocking socket, its TLS handshake done.
+    :raises OSError: (ssl.SSLError is one) it did not work
+    """
     if route.unix_path is not None:
         return await _connect((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", route.unix_path))
     if route.proxy is None:
@@ -69,7 +75,8 @@ async def dial(route: Route) -> socket.socket:
 
 
 def _tune(sock: socket.socket) -> None:
-    """Send small requests at once, and notice a peer that vanished during a silence of minutes (it also keeps NAT entries alive)."""
+    """Send small requests at once, and notice a peer that vanished during a silence of minutes (it also keeps
+    NAT entries alive)."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
@@ -91,7 +98,10 @@ async def _open_tcp(host: str, port: int) -> socket.socket:
 
 
 async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket]]) -> socket.socket:
-    """The first connection that stands. Its task is taken out of ``tasks``; the caller disposes of the others."""
+    """The first connection that stands.
+
+    Its task is taken out of ``tasks``; the caller disposes of the others.
+    """
     running: Set[asyncio.Task[socket.socket]] = set()
     waiting = list(addresses)
     while waiting or running:

@@ -1,7 +1,7 @@
 """One keep-alive HTTP/1.1 connection to a provider: a socket read straight from the event loop.
 
-Reading costs one callback per arrival: ``recv``, parse, call the receiver.  (A Tornado IOStream costs twice that, because its reads go
-through a future and so through another turn of the loop.)  A connection is in one
+Reading costs one callback per arrival: ``recv``, parse, call the receiver.  (A Tornado IOStream costs twice
+that, because its reads go through a future and so through another turn of the loop.)  A connection is in one
 of four states:
 
     FREE      nothing is asked; any byte or a close from the other side ends it, for nobody could say what the bytes answer
@@ -9,9 +9,10 @@ of four states:
     DRAINING  the caller has heard enough; the end of the body may still come for a moment and make the connection FREE
     CLOSED
 
-The limits are on silence, never on duration: any byte, read or written, re-arms them.  A read only notes the time and the timer
-looks at that note when it fires, so that a stream of many small events does no work on timers; nor do exchanges, for the timer of one
-stays for the next and, if it fires too early, goes back to sleep.
+The limits are on silence, never on duration: any byte, read or written, re-arms them.  A read only notes the
+time and the timer looks at that note when it fires, so that a stream of many small events does no work on
+timers; nor do exchanges, for the timer of one stays for the next and, if it fires too early, goes back to
+sleep.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWa
 class TransportError(HTTPClientError):
     """There is no (complete) answer; the one error of this client, with Tornado's code 599 for that.
 
-    ``kind``: ``connect`` (no connection), ``timeout``, ``reset`` (the connection broke) or ``protocol`` (not HTTP/1.1).
-    ``answered``: bytes of an answer had come.  ``real_error``: the system's exception behind it, if there is one.
+    ``kind``: ``connect`` (no connection), ``timeout``, ``reset`` (the connection broke) or ``protocol`` (not
+    HTTP/1.1). ``answered``: bytes of an answer had come.  ``real_error``: the system's exception behind it,
+    if there is one.
     """
 
     def __init__(
@@ -58,14 +60,15 @@ class TransportError(HTTPClientError):
 class StopReading(Exception):
     """Raised by a ``streaming_callback`` that needs no more of the body: the fetch ends well, at once.
 
-    Many providers send ``[DONE]`` in one packet and the end of the body in the next; the connection waits for that in the background
-    for ``LINGER`` seconds and can then be used again, while a cancelled fetch closes it.
+    Many providers send ``[DONE]`` in one packet and the end of the body in the next; the connection waits for
+    that in the background for ``LINGER`` seconds and can then be used again, while a cancelled fetch closes
+    it.
     """
 
 
 class CancelToken:
-    """Called by anybody, it ends what goes on; an exchange as if its answer were complete, and its connection is closed, so that the
-    server stops, too.
+    """Called by anybody, it ends what goes on; an exchange as if its answer were complete, and its connection
+    is closed, so that the server stops, too.
 
     ``called``: that has been said. ``means``: how to end what goes on just now, see :meth:`ends`.
     """
@@ -89,7 +92,10 @@ OnData = Callable[[bytes], Optional[Awaitable[None]]]
 
 
 def silence(limit: float, began: bool, answered: bool) -> TransportError:
-    """Nothing came for ``limit`` seconds. ``began``: the head of an answer had come; ``answered``: a byte of it"""
+    """Nothing came for ``limit`` seconds.
+
+    ``began``: the head of an answer had come; ``answered``: a byte of it
+    """
     text = "{} for {:g} s".format("nothing came" if began else "no answer came", limit)
     return TransportError("timeout", text, answered, TimeoutError(text))
 
@@ -148,7 +154,8 @@ class Connection:
         first_byte_timeout: float = 0,
         idle_timeout: float = 0,
     ) -> None:
-        """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or closed.
+        """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or
+        closed.
 
         :arg first_byte_timeout: seconds of silence before the head of the answer is complete, 0 for no limit
         :arg idle_timeout: the same for the body
@@ -280,8 +287,8 @@ class Connection:
         except _TRY_LATER:
             pass
         except OSError:
-            # The provider may have answered (401, 413) before it closed, so let the reading side say how this ends.  It will not
-            # wait: a socket that cannot be written any more is always readable.
+            # The provider may have answered (401, 413) before it closed, so let the reading side say how this
+            # ends.  It will not wait: a socket that cannot be written any more is always readable.
             self._output = []
             self._broken = True
         self._watch()

@@ -1,13 +1,16 @@
 """Which provider to ask first, and whom to leave alone for a while.
 
-A model may have several providers, and a provider several keys; each pair is an :class:`Endpoint` here.  Without weights they
-are tried in the order of the configuration.  Those with weights, and the keys of one provider, share the turns among them, and a
-conversation stays with the endpoint it began with (rendezvous hashing), because only there the prompt cache is warm.
+A model may have several providers, and a provider several keys; each pair is an :class:`Endpoint` here.
+Without weights they are tried in the order of the configuration.  Those with weights, and the keys of one
+provider, share the turns among them, and a conversation stays with the endpoint it began with (rendezvous
+hashing), because only there the prompt cache is warm.
 
-An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further failure.  After that one
-turn probes it (half open) while the others still pass it by; the outcome closes or lengthens the pause.
+An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further
+failure.  After that one turn probes it (half open) while the others still pass it by; the outcome closes or
+lengthens the pause.
 
-There is also one budget of repetitions for all turns: an outage must not double or triple the load on a provider that is down.
+There is also one budget of repetitions for all turns: an outage must not double or triple the load on a
+provider that is down.
 """
 
 from __future__ import annotations
@@ -99,7 +102,8 @@ def _key(provider: Provider) -> Tuple[str, str, str]:
 
 
 def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
-    """Those with a weight change places among themselves (the keys of one provider only among each other); the others stay."""
+    """Those with a weight change places among themselves (the keys of one provider only among each other);
+    the others stay."""
     line = list(providers)
     for group in {provider.group for provider in providers if provider.weight is not None}:
         places = [

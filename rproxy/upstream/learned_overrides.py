@@ -1,8 +1,9 @@
 """Learned repairs: what a provider's refusal teaches about it.
 
-A 400 or 422 that names a known cause changes the profile once, the request is made again, and the change is kept for this process.  Each
-repair is an override of profile fields, so the log can name the lines that make it permanent.  The texts are those of the providers'
-issue trackers and documents; the order matters, the first row that fits and changes something wins.
+A 400 or 422 that names a known cause changes the profile once, the request is made again, and the change is
+kept for this process.  Each repair is an override of profile fields, so the log can name the lines that make
+it permanent.  The texts are those of the providers' issue trackers and documents; the order matters, the
+first row that fits and changes something wins.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ NEEDED = {"model", "messages", "input", "tools", "stream"}  # keys that are neve
 
 
 class Row(NamedTuple):
-    """``pattern`` is looked for in the refusal; ``override`` makes the change from the match and the present profile."""
+    """``pattern`` is looked for in the refusal; ``override`` makes the change from the match and the present
+    profile."""
 
     pattern: str
     override: Callable[[Match[str], Profile], Json]

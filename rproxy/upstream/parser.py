@@ -1,14 +1,17 @@
-"""An incremental parser for one HTTP/1.1 response: bytes in, a head and body bytes out, no sockets and no clock.
+"""An incremental parser for one HTTP/1.1 response: bytes in, a head and body bytes out, no sockets and no
+clock.
 
-``feed`` takes whatever arrived and returns the body bytes that were in it, already freed from the chunked coding.  ``head`` is
-set as soon as the head is complete and ``done`` when the framing says that the body is.  The parser is a function that walks:
-``_state`` is the method that reads the next thing (a line of the head, a chunk, the rest of a sized body), it answers with the
-position after what it took, or ``WAIT`` when a line is not complete yet.  Only such an unfinished line is ever kept, and every
-line has a limit, so memory stays bounded whatever a provider sends.
+``feed`` takes whatever arrived and returns the body bytes that were in it, already freed from the chunked
+coding.  ``head`` is set as soon as the head is complete and ``done`` when the framing says that the body is.
+The parser is a function that walks: ``_state`` is the method that reads the next thing (a line of the head, a
+chunk, the rest of a sized body), it answers with the position after what it took, or ``WAIT`` when a line is
+not complete yet.  Only such an unfinished line is ever kept, and every line has a limit, so memory stays
+bounded whatever a provider sends.
 
-The contract, tested with arbitrary bytes: the answer is parsed or :class:`ProtocolError` is raised, and how the bytes were cut
-into reads makes no difference.  Tolerated because real servers do it: bare LF line ends, folded header lines, blanks before the
-colon, chunk extensions, trailers, a missing reason phrase, 100/102/103 before the answer.  Sources: RFC 9112 sections 4 to 7.
+The contract, tested with arbitrary bytes: the answer is parsed or :class:`ProtocolError` is raised, and how
+the bytes were cut into reads makes no difference.  Tolerated because real servers do it: bare LF line ends,
+folded header lines, blanks before the colon, chunk extensions, trailers, a missing reason phrase, 100/102/103
+before the answer.  Sources: RFC 9112 sections 4 to 7.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ _NO_BODY = frozenset({204, 304})
 
 
 class ProtocolError(RproxyError):
-    """The bytes are not the HTTP/1.1 response they should be. ``truncated``: they are, but the connection ended too early."""
+    """The bytes are not the HTTP/1.1 response they should be.
+
+    ``truncated``: they are, but the connection ended too early.
+    """
 
     def __init__(self, message: str, truncated: bool = False) -> None:
         super().__init__(message)
@@ -66,7 +72,8 @@ def _size_line(length: int) -> bytes:
 
 
 class ResponseParser:
-    """One response to one request of the given method (the answer to HEAD, and a 2xx to CONNECT, has no body).
+    """One response to one request of the given method (the answer to HEAD, and a 2xx to CONNECT, has no
+    body).
 
     .. attribute:: head      the :class:`Head`, None until it is complete
     .. attribute:: done      the answer is complete
@@ -92,7 +99,11 @@ class ResponseParser:
         return self.done and self._persistent and not self._extra
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes. :returns: the body bytes they contain. :raises ProtocolError: this is not a valid response"""
+        """Take the next bytes.
+
+        :returns: the body bytes they contain.
+        :raises ProtocolError: this is not a valid response
+        """
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -274,7 +285,10 @@ class ResponseParser:
 
 
 class GzipDecoder:
-    """Decodes a gzip body while it arrives. A read that becomes more than :data:`MAX_INFLATED` bytes is an error."""
+    """Decodes a gzip body while it arrives.
+
+    A read that becomes more than :data:`MAX_INFLATED` bytes is an error.
+    """
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(31)

@@ -1,21 +1,24 @@
 """Tornado's asynchronous HTTP client with what the stock ones lack for a streaming proxy.
 
-:class:`PooledHTTPClient` is an ``AsyncHTTPClient`` through ``fetch_impl``, Tornado's extension point, so ``fetch``, ``HTTPRequest``,
-``streaming_callback`` and ``header_callback`` are what its documentation says.  Different are:
+:class:`PooledHTTPClient` is an ``AsyncHTTPClient`` through ``fetch_impl``, Tornado's extension point, so
+``fetch``, ``HTTPRequest``, ``streaming_callback`` and ``header_callback`` are what its documentation says.
+Different are:
 
-* connections are kept and used again, the one used last first; a kept connection that dies before a byte of the answer came is
-  replaced once, silently, because the server had closed it and never saw the request;
+* connections are kept and used again, the one used last first; a kept connection that dies before a byte of
+  the answer came is replaced once, silently, because the server had closed it and never saw the request;
 * cancelling the future of ``fetch`` closes the socket at once, in every state;
-* ``connect_timeout`` is joined by limits on silence (of the client, not of a request); ``request_timeout``, the limit on the whole,
-  is off unless it is given; ``Content-Length`` is always that of the body;
-* the body of an answer that is not 2xx is found in ``response.body`` even if there is a ``streaming_callback``;
-* a ``streaming_callback`` may return an awaitable (with every Tornado) and nothing is read until it is done; it may raise
-  :class:`StopReading`; any other exception of it is raised by ``fetch``;
+* ``connect_timeout`` is joined by limits on silence (of the client, not of a request); ``request_timeout``,
+  the limit on the whole, is off unless it is given; ``Content-Length`` is always that of the body;
+* the body of an answer that is not 2xx is found in ``response.body`` even if there is a
+  ``streaming_callback``;
+* a ``streaming_callback`` may return an awaitable (with every Tornado) and nothing is read until it is done;
+  it may raise :class:`StopReading`; any other exception of it is raised by ``fetch``;
 * ``proxy_host`` and its relatives work; so do Unix sockets: ``http+unix://%2Fpath%2Fof%2Fsocket/path``;
-* redirects are never followed (they would carry the key away); everything that goes wrong is one :class:`TransportError`.
+* redirects are never followed (they would carry the key away); everything that goes wrong is one
+  :class:`TransportError`.
 
-The work is divided: ``prepared`` writes the heads of requests, ``dial`` opens sockets, ``connection`` moves bytes over one of them,
-``http1`` parses, and here answers are decoded and connections pooled.
+The work is divided: ``prepared`` writes the heads of requests, ``dial`` opens sockets, ``connection`` moves
+bytes over one of them, ``http1`` parses, and here answers are decoded and connections pooled.
 """
 
 from __future__ import annotations
@@ -113,7 +116,10 @@ class PooledHTTPClient(AsyncHTTPClient):
     def fetch(
         self, request: Union[str, HTTPRequest], raise_error: bool = True, **kwargs: Any
     ) -> asyncio.Future[HTTPResponse]:
-        """As Tornado documents it; and cancelling the future closes the socket. :raises TransportError: there is no answer"""
+        """As Tornado documents it; and cancelling the future closes the socket.
+
+        :raises TransportError: there is no answer
+        """
         try:
             future = super().fetch(request, raise_error, **kwargs)
         except httputil.HTTPInputError:  # its text shows the header, and so perhaps the key
@@ -160,12 +166,15 @@ class PooledHTTPClient(AsyncHTTPClient):
         on_data: OnData,
         stop: CancelToken,
     ) -> Answer:
-        """:meth:`fetch` for a caller with a task of its own and many requests of one kind: it saves tasks, futures, time and memory.
+        """:meth:`fetch` for a caller with a task of its own and many requests of one kind: it saves tasks,
+        futures, time and memory.
 
         There is no limit on the whole.
 
-        :arg on_sent: called when the request is on its way, and again if that was in vain on a connection that was kept
-        :arg on_head: called when the head of the answer has come; on_data: with each piece of a 2xx body, a ``streaming_callback``
+        :arg on_sent: called when the request is on its way, and again if that was in vain on a connection
+            that was kept
+        :arg on_head: called when the head of the answer has come; on_data: with each piece of a 2xx body, a
+            ``streaming_callback``
         :arg stop: ends this early; what has come is returned
         :raises TransportError: there is no answer
         """
@@ -188,7 +197,10 @@ class PooledHTTPClient(AsyncHTTPClient):
         return receiver.answer()
 
     def prepare(self, request: HTTPRequest) -> Prepared:
-        """What :meth:`send` needs of a request, whose body does not matter. :raises TransportError: it cannot be sent"""
+        """What :meth:`send` needs of a request, whose body does not matter.
+
+        :raises TransportError: it cannot be sent
+        """
         try:
             return self._preparation.prepare(request)
         except (ValueError, OSError) as error:  # UnicodeError and SSLError, too
@@ -223,7 +235,10 @@ class PooledHTTPClient(AsyncHTTPClient):
     # The pool...
 
     async def preconnect(self, prepared: Prepared) -> None:
-        """Have a connection ready for requests like this one, unless there is one. :raises TransportError: it cannot be opened"""
+        """Have a connection ready for requests like this one, unless there is one.
+
+        :raises TransportError: it cannot be opened
+        """
         connection = None if self._idle.get(prepared.route) else await self._connect(prepared, CancelToken())
         if connection is not None:
             self._on_state(connection)
@@ -419,9 +434,11 @@ def _hang_up(dialing: asyncio.Task[socket.socket]) -> None:
 
 
 class _Limit:
-    """``with _Limit(10, "no connection within"):`` cancels what is awaited inside after 10 s (0: never) and raises a TransportError.
+    """``with _Limit(10, "no connection within"):`` cancels what is awaited inside after 10 s (0: never) and
+    raises a TransportError.
 
-    asyncio.timeout came with Python 3.11, and wait_for of older ones can lose a cancellation, and with it a socket.
+    asyncio.timeout came with Python 3.11, and wait_for of older ones can lose a cancellation, and with it a
+    socket.
     """
 
     def __init__(self, seconds: float, what: str) -> None:

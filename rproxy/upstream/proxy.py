@@ -1,9 +1,10 @@
 """Which HTTP proxy leads to a URL, and how to ask it for a tunnel. Text and bytes only; ``dial`` moves them.
 
-The variables are those that curl, Python's urllib and Go agree on: ``https_proxy``/``HTTPS_PROXY`` for https, ``http_proxy``/
-``HTTP_PROXY`` for http, ``all_proxy``/``ALL_PROXY`` for both; the lower case name wins.  ``no_proxy``/``NO_PROXY`` lists hosts that
-are reached directly.  As in Go, loopback addresses never go through a proxy of the environment: nobody means that for a local model
-server.  HTTP_PROXY in capitals is ignored where a CGI gateway could have set it from a ``Proxy:`` request header (httpoxy.org).
+The variables are those that curl, Python's urllib and Go agree on: ``https_proxy``/``HTTPS_PROXY`` for https,
+``http_proxy``/ ``HTTP_PROXY`` for http, ``all_proxy``/``ALL_PROXY`` for both; the lower case name wins.
+``no_proxy``/``NO_PROXY`` lists hosts that are reached directly.  As in Go, loopback addresses never go
+through a proxy of the environment: nobody means that for a local model server.  HTTP_PROXY in capitals is
+ignored where a CGI gateway could have set it from a ``Proxy:`` request header (httpoxy.org).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Proxy(NamedTuple):
 def find_proxy(url: str, environ: Mapping[str, str], explicit: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for a request to ``url``, or None to go directly.
 
-    :arg explicit: the configured proxy URL, which beats the environment and NO_PROXY; ``""`` means no proxy at all.
+    :arg explicit: the configured proxy URL, which beats the environment and NO_PROXY; ``""`` means no proxy
+        at all.
     :raises ConfigError: the proxy URL cannot be used; the text names the variable.
     """
     if explicit is not None:
@@ -67,7 +69,10 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 
 
 def parse_proxy(value: str, source: str) -> Proxy:
-    """Read ``[http://][user:password@]host[:port]``. :raises ConfigError: naming ``source``, never showing credentials"""
+    """Read ``[http://][user:password@]host[:port]``.
+
+    :raises ConfigError: naming ``source``, never showing credentials
+    """
     try:
         parts = urlsplit(value if "://" in value else "http://" + value)
         host, port = parts.hostname, parts.port
@@ -92,8 +97,8 @@ def is_loopback(host: str) -> bool:
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
     """Does the list ``no_proxy`` name this host?
 
-    Entries are separated by commas or blanks: ``*``, a host (it and every name below it, with or without a leading ``.`` or ``*.``),
-    an IP address, a network in CIDR form; a host or address may end in ``:port``.
+    Entries are separated by commas or blanks: ``*``, a host (it and every name below it, with or without a
+    leading ``.`` or ``*.``), an IP address, a network in CIDR form; a host or address may end in ``:port``.
     """
     address = _address(host)
     entries = no_proxy.lower().replace(",", " ").split()

@@ -1,7 +1,8 @@
-"""What requests of one kind to one provider have in common, made once: where they lead, and the bytes of their head.
+"""What requests of one kind to one provider have in common, made once: where they lead, and the bytes of
+their head.
 
-Writing a head (URL, proxy, TLS context, credentials, a check of every character) takes as long as converting a short request, and the
-next one has the same.
+Writing a head (URL, proxy, TLS context, credentials, a check of every character) takes as long as converting
+a short request, and the next one has the same.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ BAD_HEADER = (
 
 
 class Prepared(NamedTuple):
-    """A request without its body. ``head``: all but the length of the body and the blank line; ``connect_timeout`` in seconds"""
+    """A request without its body.
+
+    ``head``: all but the length of the body and the blank line; ``connect_timeout`` in seconds
+    """
 
     route: Route
     method: str
@@ -43,13 +47,19 @@ class Prepared(NamedTuple):
 
 
 class Preparation:
-    """Prepares requests. It keeps the TLS contexts: making one costs milliseconds, and it belongs to the key of the pool."""
+    """Prepares requests.
+
+    It keeps the TLS contexts: making one costs milliseconds, and it belongs to the key of the pool.
+    """
 
     def __init__(self) -> None:
         self._contexts: Dict[Tuple[Any, ...], ssl.SSLContext] = {}
 
     def prepare(self, request: HTTPRequest) -> Prepared:
-        """:raises ValueError: (UnicodeError is one) something cannot be written on the wire. :raises OSError: TLS files"""
+        """:raises ValueError: (UnicodeError is one) something cannot be written on the wire.
+
+        :raises OSError: TLS files
+        """
         unsupported = [name for name in _UNSUPPORTED if getattr(request, name)]
         if unsupported:
             raise ValueError("this client does not support " + ", ".join(unsupported))

@@ -1,10 +1,13 @@
-"""Providers through one of Tornado's own HTTP clients, for odd environments: ``server.http_client: stock`` or ``curl``.
+"""Providers through one of Tornado's own HTTP clients, for odd environments: ``server.http_client: stock`` or
+``curl``.
 
-``curl`` (libcurl, from the package pycurl) knows ways through proxies and TLS set-ups that :mod:`.httpclient` does not; ``stock`` is the
-plainest client there is.  :class:`TornadoClient` makes them do what a turn needs, as :class:`~rproxy.upstream.pool.PooledHTTPClient` does:
-limits on silence instead of one on the whole, a refusal's body, an end from outside.  What they lack remains lacking: ``stock`` opens a
-connection for each request and knows no proxies, and with ``curl`` (with ``stock`` before Tornado 6.6, too) a client that reads slowly does
-not slow its provider down.  Neither has a way to end a request, so that this takes a look at their insides (Tornado 6.5 and 6.6).
+``curl`` (libcurl, from the package pycurl) knows ways through proxies and TLS set-ups that :mod:`.httpclient`
+does not; ``stock`` is the plainest client there is.  :class:`TornadoClient` makes them do what a turn needs,
+as :class:`~rproxy.upstream.pool.PooledHTTPClient` does: limits on silence instead of one on the whole, a
+refusal's body, an end from outside.  What they lack remains lacking: ``stock`` opens a connection for each
+request and knows no proxies, and with ``curl`` (with ``stock`` before Tornado 6.6, too) a client that reads
+slowly does not slow its provider down.  Neither has a way to end a request, so that this takes a look at
+their insides (Tornado 6.5 and 6.6).
 """
 
 from __future__ import annotations
@@ -31,7 +34,11 @@ UNLIMITED = 1 << 50  # bytes; Turn has the limit
 
 
 class TornadoClient:
-    """:arg kind: ``stock`` or ``curl``. The timeouts, in seconds, are those of PooledHTTPClient. :raises ConfigError: no pycurl"""
+    """:arg kind: ``stock`` or ``curl``.
+
+    The timeouts, in seconds, are those of PooledHTTPClient.
+    :raises ConfigError: no pycurl
+    """
 
     def __init__(self, kind: str, first_byte_timeout: float, idle_timeout: float) -> None:
         self._kind = kind

@@ -1,7 +1,8 @@
 """``scripts/bench``: proxies side by side on this machine, everything on loopback; prints a Markdown table.
 
-In each round every server is started anew, and each scenario visits them in turn, so that whatever else the machine does hits all alike.
-The figures are medians over the rounds; compare rows, for the absolute values belong to the machine.
+In each round every server is started anew, and each scenario visits them in turn, so that whatever else the
+machine does hits all alike. The figures are medians over the rounds; compare rows, for the absolute values
+belong to the machine.
 """
 
 from __future__ import annotations

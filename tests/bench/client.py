@@ -1,10 +1,13 @@
-"""The load: ``python client.py '{"port": 3000, ...}'`` runs clients in a bare selector loop and prints one JSON object at the end.
+"""The load: ``python client.py '{"port": 3000, ...}'`` runs clients in a bare selector loop and prints one
+JSON object at the end.
 
-Options (JSON object): ``port``, ``path``, ``model``, ``form`` (sse, ws, json, chat), ``workers`` that work side by side, each one turn
-after another on one connection; ``seconds`` until no new turn begins, or 0: one turn each; ``spread``: seconds over which the workers
-begin; ``expect``: deltas a turn must have, or -1; ``hold``: print ``ready`` when all have their first delta, go on until stdin ends.
+Options (JSON object): ``port``, ``path``, ``model``, ``form`` (sse, ws, json, chat), ``workers`` that work
+side by side, each one turn after another on one connection; ``seconds`` until no new turn begins, or 0: one
+turn each; ``spread``: seconds over which the workers begin; ``expect``: deltas a turn must have, or -1;
+``hold``: print ``ready`` when all have their first delta, go on until stdin ends.
 
-The result: ``turns``, ``deltas``, ``seconds``, ``first`` (milliseconds from request to first delta, sorted), ``errors`` (text -> count).
+The result: ``turns``, ``deltas``, ``seconds``, ``first`` (milliseconds from request to first delta, sorted),
+``errors`` (text -> count).
 """
 
 from __future__ import annotations

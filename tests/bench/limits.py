@@ -1,4 +1,5 @@
-"""``scripts/bench --limits``: what a proxy must bear, each once; a line says what came out and what was demanded."""
+"""``scripts/bench --limits``: what a proxy must bear, each once; a line says what came out and what was
+demanded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A fast scripted Chat Completions provider: ``python provider.py PORT [CERTIFICATE]``.
 
-It must cost much less than what it measures, so it is a bare selector loop that sends bytes made beforehand.  The model's name is
-the script, letters with numbers behind ``bench``::
+It must cost much less than what it measures, so it is a bare selector loop that sends bytes made beforehand.
+The model's name is the script, letters with numbers behind ``bench``::
 
     bench-n1000          1000 deltas as fast as they are taken, each a chunk of its own
     bench-n100-r20       100 deltas, 20 a second, the first at once
@@ -11,7 +11,8 @@ the script, letters with numbers behind ``bench``::
     bench-n1-q1          the deltas, then silence for ever
     bench-n1-w60         60 seconds of silence before the deltas
 
-Without ``"stream": true`` the answer is one JSON document.  ``GET /stats``: connections that are open, deltas sent.
+Without ``"stream": true`` the answer is one JSON document.  ``GET /stats``: connections that are open, deltas
+sent.
 """
 
 from __future__ import annotations

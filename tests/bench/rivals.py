@@ -1,7 +1,9 @@
-"""What rproxy is compared with, on stock Tornado: ``python rivals.py naive|relay PORT PROVIDER_URL [CA_FILE]``.
+"""What rproxy is compared with, on stock Tornado: ``python rivals.py naive|relay PORT PROVIDER_URL
+[CA_FILE]``.
 
-``relay`` passes bytes on, ``naive`` translates them to Responses events the obvious way: Tornado's own client, each delta parsed, written
-as an event and flushed by itself.  Neither does more than the comparison needs.
+``relay`` passes bytes on, ``naive`` translates them to Responses events the obvious way: Tornado's own
+client, each delta parsed, written as an event and flushed by itself.  Neither does more than the comparison
+needs.
 """
 
 from __future__ import annotations

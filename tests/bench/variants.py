@@ -1,7 +1,7 @@
 """The proxies that are compared: how each is started, and how it is talked to.
 
-A peer is installed by name, each in a venv of its own outside of the project, the first time it is needed.  One that cannot be installed or
-started is left out, with a line that says so.
+A peer is installed by name, each in a venv of its own outside of the project, the first time it is needed.
+One that cannot be installed or started is left out, with a line that says so.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
-"""``scripts/real_servers``: rproxy in front of real OpenAI-compatible servers, with the openai SDK, and Codex where CODEX_BIN names it.
+"""``scripts/real_servers``: rproxy in front of real OpenAI-compatible servers, with the openai SDK, and Codex
+where CODEX_BIN names it.
 
-The servers are installed by name with pip, each into an environment of its own in the cache directory, where they stay for the next time:
+The servers are installed by name with pip, each into an environment of its own in the cache directory, where
+they stay for the next time:
 
 * the LiteLLM proxy, with mock answers, and as a gateway in front of a scripted provider;
-* the server of llama-cpp-python, with a llama of random weights that is made here. pip compiles it, which takes some minutes.
+* the server of llama-cpp-python, with a llama of random weights that is made here. pip compiles it, which
+  takes some minutes.
 
-Prints a line for each thing that was seen. Exit status 0: all as it should be; 1: not; a server that cannot be installed is only reported.
+Prints a line for each thing that was seen. Exit status 0: all as it should be; 1: not; a server that cannot
+be installed is only reported.
 """
 
 from __future__ import annotations
@@ -199,7 +203,8 @@ async def schema(client: Any, model: str) -> str:
     form = {"type": "json_schema", "name": "n", "schema": wanted}
     final, events = await streamed(client, model, text={"format": form}, max_output_tokens=300)
     said = "".join(deltas(events))
-    # it refuses json_schema with a 500, which rproxy learns from; json_object then gives JSON, by a model that cannot read the schema
+    # it refuses json_schema with a 500, which rproxy learns from; json_object then gives JSON, by a model
+    # that cannot read the schema
     assert said.lstrip()[:1] == "{" and (
         final["status"] == "incomplete" or isinstance(json.loads(said), dict)
     ), said

@@ -1,4 +1,5 @@
-"""Writes a llama of random weights as a GGUF file, 1 MB: ``python tiny_gguf.py FILE``. It talks nonsense, but as a real model does.
+"""Writes a llama of random weights as a GGUF file, 1 MB: ``python tiny_gguf.py FILE``. It talks nonsense, but
+as a real model does.
 
 Runs in the environment of the server, which has ``gguf`` and ``numpy``.
 """

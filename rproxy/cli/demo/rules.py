@@ -1,8 +1,9 @@
 """What the demo provider refuses: the rules of DeepSeek's chat API, as data and small functions.
 
-Being strict is the point: a request that passes here would pass at DeepSeek, so the demo and the tests catch a wrong translation
-before a bill does.  Each rule looks at the whole request and gives the text of the refusal, or None.  All of them answer with
-status 400 and DeepSeek's error object.  Sources: DeepSeek's API reference, and error texts as its users have reported them.
+Being strict is the point: a request that passes here would pass at DeepSeek, so the demo and the tests catch
+a wrong translation before a bill does.  Each rule looks at the whole request and gives the text of the
+refusal, or None.  All of them answer with status 400 and DeepSeek's error object.  Sources: DeepSeek's API
+reference, and error texts as its users have reported them.
 """
 
 from __future__ import annotations

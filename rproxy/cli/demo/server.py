@@ -1,9 +1,10 @@
 """A scripted Chat Completions provider, for people without a key and for the tests.
 
-It behaves as DeepSeek does on the wire: it thinks first, streams small pieces, reports cached tokens, and refuses what DeepSeek
-refuses (``demo_rules``).  There is no model in it.  :func:`script` turns a chat request into what is said: thinking, then either an
-answer or a tool call.  A tool is called when the user's last message asks for one that is offered; commands in backticks are run
-one a round, so "run `date`, then `ls`" is a loop of three requests.  The answer after a tool round quotes the tool's output.
+It behaves as DeepSeek does on the wire: it thinks first, streams small pieces, reports cached tokens, and
+refuses what DeepSeek refuses (``demo_rules``).  There is no model in it.  :func:`script` turns a chat request
+into what is said: thinking, then either an answer or a tool call.  A tool is called when the user's last
+message asks for one that is offered; commands in backticks are run one a round, so "run `date`, then `ls`" is
+a loop of three requests.  The answer after a tool round quotes the tool's output.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ REMEMBERED = 1000  # message prefixes that count as cached
 CACHE_BLOCK = 64  # the cache counts in blocks of so many tokens
 QUOTED = 2000  # characters of a tool's output that the answer repeats
 
-# What the user asks for -> words in the name of the tool that does it -> what the tool is told when the user names nothing.
+# What the user asks for -> words in the name of the tool that does it -> what the tool is told when the user
+# names nothing.
 WISHES: Tuple[Tuple[str, str, str], ...] = (
     (r"\blist\b.*\bfiles?\b|\bwhat files\b", r"exec|shell|command|bash|terminal|list", "ls"),
     (r"\b(run|execute)\b", r"exec|shell|command|bash|terminal|run", "ls"),
@@ -58,12 +60,13 @@ SUMS: Dict[str, Callable[[int, int], int]] = {
 PLACE = re.compile(r"\b(?:in|for|of)\s+([A-Z][\w-]+(?:\s[A-Z][\w-]+)*)")
 
 
-# ---------------------------------------------------------------------------------------------- what is said
+# ---- what is said
 
 
 @dataclass(frozen=True)
 class Say:
-    """One answer: the pieces of the thinking, of the text, and at most one tool call (name, pieces of the arguments)."""
+    """One answer: the pieces of the thinking, of the text, and at most one tool call (name, pieces of the
+    arguments)."""
 
     reasoning: Sequence[str]
     text: Sequence[str] = ()
@@ -165,7 +168,8 @@ def _wanted_call(body: Json, question: str, rounds: int) -> Optional[Tuple[str, 
 
 
 def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:
-    """The offered tool that the question names, or one that does what it wishes; with the word it is told by default."""
+    """The offered tool that the question names, or one that does what it wishes; with the word it is told by
+    default."""
     lowered = question.lower()
     for name in names:
         if re.search(rf"\b{re.escape(name.lower())}\b", lowered):
@@ -179,7 +183,8 @@ def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:
 
 
 def instance(schema: Any, value: str) -> Any:
-    """A plausible value for a JSON schema: required properties only (the first one if none is required), ``value`` where a text goes."""
+    """A plausible value for a JSON schema: required properties only (the first one if none is required),
+    ``value`` where a text goes."""
     if not isinstance(schema, dict):
         return value
     for key in ("const", "default"):
@@ -233,7 +238,8 @@ def _pieces(text: str) -> List[str]:
 
 
 def _limited(said: Say, limit: Optional[int]) -> Say:
-    """``max_tokens`` counts the thinking, too; what is too much is cut and ``finish_reason`` becomes ``length``."""
+    """``max_tokens`` counts the thinking, too; what is too much is cut and ``finish_reason`` becomes
+    ``length``."""
     if limit is None or said.tokens <= limit:
         return said
     reasoning = said.reasoning[:limit]
@@ -242,11 +248,12 @@ def _limited(said: Say, limit: Optional[int]) -> Say:
     return Say(reasoning, text, said.tool if arguments else None, arguments, finish="length")
 
 
-# ---------------------------------------------------------------------------------------------- how it is written
+# ---- how it is written
 
 
 def deltas(said: Say) -> List[Json]:
-    """The deltas of a stream, in DeepSeek's shapes: both texts start with the role, later fragments of a call have only arguments."""
+    """The deltas of a stream, in DeepSeek's shapes: both texts start with the role, later fragments of a call
+    have only arguments."""
     out: List[Json] = [{"role": "assistant", "content": None, "reasoning_content": ""}]
     out += [{"content": None, "reasoning_content": piece} for piece in said.reasoning]
     out += [{"content": piece, "reasoning_content": None} for piece in said.text]
@@ -385,7 +392,8 @@ class ChatHandler(_Handler):
 
 
 def make_demo_app(delay: float = DELAY) -> Application:
-    """The provider as an application: ``/chat/completions`` and ``/models``, with and without ``/v1``; ``delay`` in seconds."""
+    """The provider as an application: ``/chat/completions`` and ``/models``, with and without ``/v1``;
+    ``delay`` in seconds."""
     arguments = {"cache": PrefixCache(), "delay": delay}
     return Application(
         [
@@ -398,7 +406,8 @@ def make_demo_app(delay: float = DELAY) -> Application:
 
 @contextmanager
 def serve_demo(host: str = "127.0.0.1", delay: float = DELAY) -> Iterator[str]:
-    """Serve the provider on a free port of ``host`` in the running event loop, as long as the context lasts; gives the base URL."""
+    """Serve the provider on a free port of ``host`` in the running event loop, as long as the context lasts;
+    gives the base URL."""
     server = NoDelayServer(make_demo_app(delay))
     sockets = bind_sockets(0, host)
     server.add_sockets(sockets)

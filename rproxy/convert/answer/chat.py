@@ -7,13 +7,13 @@ Deltas are tuples, the kind first::
     ("logprobs", list)          of the tokens of the text that follows
     ("annotations", list)
 
-A chunk may also be a whole completion, or a closing message that repeats what was streamed; of that only the missing end is news.
-Nothing ends the reading but an error: usage and even text come after a finish_reason.
+A chunk may also be a whole completion, or a closing message that repeats what was streamed; of that only the
+missing end is news. Nothing ends the reading but an error: usage and even text come after a finish_reason.
 
-A piece of text passes four stations, each there only for providers that need it: snapshots become deltas, thinking in tags is
-taken out, so are calls that leaked into the text, halves of surrogate pairs are joined.  What a station holds back comes with a
-later piece, or from :meth:`ChunkReader.end`.
-Most chunks are one piece of text in a delta with one key; that path is kept short.  Nothing here raises, whatever a chunk is.
+A piece of text passes four stations, each there only for providers that need it: snapshots become deltas,
+thinking in tags is taken out, so are calls that leaked into the text, halves of surrogate pairs are joined.
+What a station holds back comes with a later piece, or from :meth:`ChunkReader.end`. Most chunks are one piece
+of text in a delta with one key; that path is kept short.  Nothing here raises, whatever a chunk is.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ class ChunkReader:
     """The state of one answer.
 
     :param answer: how the provider writes its answers
-    :param tools: the functions that were offered, name -> JSON Schema; only for calls that leaked into the text
+    :param tools: the functions that were offered, name -> JSON Schema; only for calls that leaked into the
+        text
 
-    ``chunks``: how many were read.  ``model``: the provider's name of it.  ``finish``: the strongest finish_reason so far, one of stop,
-    tool_calls, content_filter, length, context, error, or None.  ``error``: the error object, after which nothing is read.
-    ``usage``: the last block with numbers, raw.  ``reasoning_details``: for the way back to the provider; the last one is
-    complete when something else than reasoning has come, or after :meth:`end`.
+    ``chunks``: how many were read.  ``model``: the provider's name of it.  ``finish``: the strongest
+    finish_reason so far, one of stop, tool_calls, content_filter, length, context, error, or None.
+    ``error``: the error object, after which nothing is read. ``usage``: the last block with numbers, raw.
+    ``reasoning_details``: for the way back to the provider; the last one is complete when something else than
+    reasoning has come, or after :meth:`end`.
     """
 
     over = False
@@ -223,7 +225,10 @@ class ChunkReader:
         self._pass(kind, text, out)
 
     def _news(self, kind: str, text: str) -> str:
-        """What a snapshot adds to the one before. A stream that turns out to send deltas is left alone from then on."""
+        """What a snapshot adds to the one before.
+
+        A stream that turns out to send deltas is left alone from then on.
+        """
         before = self._snapshots.get(kind)
         if before is None:
             return text

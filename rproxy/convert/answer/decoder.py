@@ -1,15 +1,16 @@
 """The bytes of a provider's answer -> chunks.
 
-Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
-page, whatever its Content-Type says, so the bytes alone decide: the first line that is not blank tells which one it is.
-Everything is done by lines; a line is handled once and completely as soon as its end is seen, so the result cannot depend on
-how the network cut the bytes.  A JSON document ends with its last brace, and ``[DONE]`` with its bracket: some servers send
-no line end behind them and leave the connection open.
+Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON
+document or an HTML page, whatever its Content-Type says, so the bytes alone decide: the first line that is
+not blank tells which one it is. Everything is done by lines; a line is handled once and completely as soon as
+its end is seen, so the result cannot depend on how the network cut the bytes.  A JSON document ends with its
+last brace, and ``[DONE]`` with its bracket: some servers send no line end behind them and leave the
+connection open.
 
-Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON value is a chunk at
-once, without waiting for the blank line: that serves providers which separate events by one newline, and saves latency with all
-others.  Only a line that is not JSON by itself waits for the rest of its event.  Every byte is looked at a bounded number of
-times, also when they come one by one.
+Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON
+value is a chunk at once, without waiting for the blank line: that serves providers which separate events by
+one newline, and saves latency with all others.  Only a line that is not JSON by itself waits for the rest of
+its event.  Every byte is looked at a bounded number of times, also when they come one by one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _decoder = json.JSONDecoder(
 
 
 def _values(text: str) -> List[Any]:
-    """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is unreadable."""
+    """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is
+    unreadable."""
     values: List[Any] = []
     text = text.strip(_STRIPPED)
     position = 0
@@ -66,9 +68,11 @@ def _protocol_error(message: str) -> Json:
 class ChunkDecoder:
     """Reads the body of a 2xx answer incrementally; never raises, whatever the bytes.
 
-    :param max_line: bytes that may be held for one line, one event or one JSON document; more is an error chunk and the end
+    :param max_line: bytes that may be held for one line, one event or one JSON document; more is an error
+        chunk and the end
 
-    An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk ``{"error": ...}``.
+    An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk
+    ``{"error": ...}``.
 
     ``done``: ``[DONE]`` was seen, later bytes are ignored.  ``saw_bytes``: anything came, comments included.
     ``skipped``: number of frames that were no JSON object and were dropped.
@@ -175,7 +179,8 @@ class ChunkDecoder:
     def _values(self, line: bytes, end: int, out: List[Json]) -> int:
         """Take the JSON values that a line begins with; the first ends at ``end``.
 
-        :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and ``_end`` has seen it
+        :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and
+            ``_end`` has seen it
         """
         text, begin = str(line, "latin-1"), 0
         while end >= 0:

@@ -6,8 +6,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 Json = Dict[str, Any]
 
-# What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot, Mistral, Anthropic,
-# Gemini, Cohere, vLLM and SGLang.
+# What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot,
+# Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.
 _FINISH = {
     "length": (
         "length",
@@ -56,7 +56,8 @@ _MAX_DEPTH = 5  # of texts inside texts
 
 
 def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
-    """The stronger of ``old`` and a raw finish_reason: stop, tool_calls, content_filter, length, context, error; None is none at all.
+    """The stronger of ``old`` and a raw finish_reason: stop, tool_calls, content_filter, length, context,
+    error; None is none at all.
 
     Several may come: some providers say ``stop`` in the first chunk, others say another one with the usage.
     """
@@ -103,7 +104,8 @@ def pieces_of(content: Any) -> List[Tuple[str, str]]:
 
 
 def unwrap(chunk: Json) -> Json:
-    """The chunk inside an envelope ``{"data": {...}}``, as some gateways (Cline) put it; else the chunk itself."""
+    """The chunk inside an envelope ``{"data": {...}}``, as some gateways (Cline) put it; else the chunk
+    itself."""
     inner = chunk.get("data")
     if type(inner) is not dict or chunk.get("choices") or chunk.get("error"):
         return chunk
@@ -113,8 +115,9 @@ def unwrap(chunk: Json) -> Json:
 def error_of(chunk: Json) -> Optional[Json]:
     """The error that a chunk is or holds, as an object; None if it is none.
 
-    An ``error`` key counts if it is true; so do the flat forms of vLLM (``object: error``), MiniMax (``base_resp``), SiliconFlow
-    (``code, message``), FastAPI (``detail``) and problem+json (``status, title``).
+    An ``error`` key counts if it is true; so do the flat forms of vLLM (``object: error``), MiniMax
+    (``base_resp``), SiliconFlow (``code, message``), FastAPI (``detail``) and problem+json (``status,
+    title``).
     """
     error = chunk.get("error")
     if error:

@@ -1,11 +1,13 @@
-"""Tool calls that a server left in the text of the answer, taken out of it again. Only for providers whose profile says so.
+"""Tool calls that a server left in the text of the answer, taken out of it again. Only for providers whose
+profile says so.
 
-A server whose parser does not know the model's own notation passes calls on as text: ``<｜DSML｜tool_calls>`` (DeepSeek on foreign
-hosts, with full-width bars), ``<tool_call>{"name": ...}</tool_call>`` (Hermes, Qwen), ``<function=name><parameter=key>`` (Qwen Coder).
-A text filter like the one for thinking: pieces go in, ``("text", str)`` and ``("call", (name, arguments))`` come out.
+A server whose parser does not know the model's own notation passes calls on as text: ``<｜DSML｜tool_calls>``
+(DeepSeek on foreign hosts, with full-width bars), ``<tool_call>{"name": ...}</tool_call>`` (Hermes, Qwen),
+``<function=name><parameter=key>`` (Qwen Coder). A text filter like the one for thinking: pieces go in,
+``("text", str)`` and ``("call", (name, arguments))`` come out.
 
-It must be certain: the notation begins a line outside of a code fence, it is complete and well-formed, and each name is that of a
-tool that was offered.  Anything else is given back as the text that it was, unchanged.
+It must be certain: the notation begins a line outside of a code fence, it is complete and well-formed, and
+each name is that of a tool that was offered.  Anything else is given back as the text that it was, unchanged.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ def _says_string(parameter: re.Match[str]) -> Optional[bool]:
 
 
 def _all(pattern: re.Pattern[str], text: str) -> Optional[List[re.Match[str]]]:
-    """The matches that a text consists of, with nothing but white space between them; None if there is anything else."""
+    """The matches that a text consists of, with nothing but white space between them; None if there is
+    anything else."""
     matches = list(pattern.finditer(text))
     return None if pattern.sub("", text).strip() else matches
 
@@ -104,7 +107,10 @@ def _all(pattern: re.Pattern[str], text: str) -> Optional[List[re.Match[str]]]:
 def _parameters(
     pattern: re.Pattern[str], text: str, schema: Json, is_json: Callable[[re.Match[str]], Optional[bool]]
 ) -> Optional[Json]:
-    """The arguments that are written as tags. Values are JSON or plain text: as ``is_json`` says, or else the tool's schema."""
+    """The arguments that are written as tags.
+
+    Values are JSON or plain text: as ``is_json`` says, or else the tool's schema.
+    """
     arguments: Json = {}
     matches = _all(pattern, text)
     if matches is None:

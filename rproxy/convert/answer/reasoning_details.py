@@ -1,7 +1,8 @@
-"""``reasoning_details``, put together from their pieces: providers want them back as they would have been without streaming.
+"""``reasoning_details``, put together from their pieces: providers want them back as they would have been
+without streaming.
 
-Rules of OpenRouter: pieces of one detail follow each other, with the same type and index; text and summary grow, a signature comes with the
-last piece.  An encrypted detail is whole, and goes back verbatim.
+Rules of OpenRouter: pieces of one detail follow each other, with the same type and index; text and summary
+grow, a signature comes with the last piece.  An encrypted detail is whole, and goes back verbatim.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Events of a provider that serves the Responses API itself -> the same plain deltas that :mod:`~rproxy.convert.answer.chat` makes.
+"""Events of a provider that serves the Responses API itself -> the same plain deltas that
+:mod:`~rproxy.convert.answer.chat` makes.
 
-The provider's events are read, not passed on: a converter makes our own of the deltas, with our ids and in our grammar.  So events
-that a provider leaves out cost nothing, as long as something else says the same: a text may come in deltas, with the end of its
-part, with the end of its item, or in the last event alone; each time what is news becomes a delta.  A whole Response object
-(an answer without ``stream``) is read like a last event.
+The provider's events are read, not passed on: a converter makes our own of the deltas, with our ids and in
+our grammar.  So events that a provider leaves out cost nothing, as long as something else says the same: a
+text may come in deltas, with the end of its part, with the end of its item, or in the last event alone; each
+time what is news becomes a delta.  A whole Response object (an answer without ``stream``) is read like a last
+event.
 
 Three deltas exist in this dialect only::
 
@@ -11,8 +13,8 @@ Three deltas exist in this dialect only::
     ("detail", object)       belongs to the reasoning item before it, for the way back to the provider
     ("item", item)           a finished item of a kind that is none of ours
 
-Freeform input (``custom_tool_call``) is wrapped as the arguments of a function with one text, which is how it travels in Chat
-Completions, too.  Nothing here raises, whatever an event is.
+Freeform input (``custom_tool_call``) is wrapped as the arguments of a function with one text, which is how it
+travels in Chat Completions, too.  Nothing here raises, whatever an event is.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Place = Tuple[str, Any]  # of a text in its item: kind and number of the part
 
 
 class Text(NamedTuple):
-    """An event that carries text: the item it belongs to, the kind of text, the keys of the part's number and of the text."""
+    """An event that carries text: the item it belongs to, the kind of text, the keys of the part's number and
+    of the text."""
 
     item: str
     kind: str
@@ -136,7 +139,10 @@ class EventReader:
         return self._take()
 
     def end(self) -> List[Delta]:
-        """The provider has stopped. A freeform input whose end was not announced is taken for complete, unless the answer is not."""
+        """The provider has stopped.
+
+        A freeform input whose end was not announced is taken for complete, unless the answer is not.
+        """
         if self.finish in (None, "stop"):
             for item in self._items:
                 self._close_input(item)

@@ -1,10 +1,11 @@
 """Thinking that a provider writes into the text, ``<think>...</think>``, taken out of it again.
 
-A text filter: pieces of text go in, ``(kind, text)`` pairs come out, kind ``text`` or ``reasoning``.  A tag may be cut anywhere, so
-the end of a piece that could become a tag is held back.  An opening tag counts only at the beginning of a line: in the middle of
-a sentence it is a word of somebody who writes about such tags.  White space around the thinking belongs to the tags and not to
-the text, and thinking that is nothing else is none.
-Providers: MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on any server.
+A text filter: pieces of text go in, ``(kind, text)`` pairs come out, kind ``text`` or ``reasoning``.  A tag
+may be cut anywhere, so the end of a piece that could become a tag is held back.  An opening tag counts only
+at the beginning of a line: in the middle of a sentence it is a word of somebody who writes about such tags.
+White space around the thinking belongs to the tags and not to the text, and thinking that is nothing else is
+none. Providers: MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on
+any server.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class ThinkTagFilter:
         return after
 
     def _find_tag(self, text: str, begin: int) -> Tuple[int, int]:
-        """Where the next opening tag begins and ends; it may be cut by the end of the text; without any, both are that end."""
+        """Where the next opening tag begins and ends; it may be cut by the end of the text; without any, both
+        are that end."""
         while True:
             at = text.find("<", begin)
             self._look(text[begin:at] if at >= 0 else text[begin:])

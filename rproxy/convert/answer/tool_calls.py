@@ -1,8 +1,9 @@
 """The fragments of tool calls, put together to the calls they belong to.
 
-What a fragment says about its call differs: an index or none; an id once, never, in each fragment, or another one in each; the
-name in the first fragment, in all, or in pieces.  :meth:`CallReader._find` holds the rules.  They only use what the fragments say
-about each other, and are tested with answers of DeepSeek, Qwen, Mistral, Gemini, Groq, Ollama, OpenRouter and others.
+What a fragment says about its call differs: an index or none; an id once, never, in each fragment, or another
+one in each; the name in the first fragment, in all, or in pieces.  :meth:`CallReader._find` holds the rules.
+They only use what the fragments say about each other, and are tested with answers of DeepSeek, Qwen, Mistral,
+Gemini, Groq, Ollama, OpenRouter and others.
 
 Arguments are only complete when the provider has ended: ``{}`` and ``1`` are JSON already and may go on.
 """
@@ -63,9 +64,9 @@ class _Call:
 class CallReader:
     """All calls of one answer.
 
-    Writes deltas ``("call", key, {"id", "name", "arguments", "extra_content"})``: the key counts the calls in the order of their
-    first appearance; id, name and extra_content are None unless they are news, the name is the whole name so far, arguments
-    is a fragment.
+    Writes deltas ``("call", key, {"id", "name", "arguments", "extra_content"})``: the key counts the calls in
+    the order of their first appearance; id, name and extra_content are None unless they are news, the name is
+    the whole name so far, arguments is a fragment.
 
     :param cumulative: fragments of arguments may repeat everything before them
     """
@@ -178,7 +179,10 @@ class CallReader:
             self._tell(call, out, new_id, name_now, arguments, extra)
 
     def _name(self, call: _Call, name: str) -> Optional[str]:
-        """The whole name, if it is news. Some send it in pieces, some longer each time, some again and again."""
+        """The whole name, if it is news.
+
+        Some send it in pieces, some longer each time, some again and again.
+        """
         if not name or name == call.name or (call.name and call.parts):
             return None
         call.name = name if name.startswith(call.name) else call.name + name

@@ -1,8 +1,8 @@
 """Taking a Markdown fence off a JSON answer while it streams.
 
-Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, and the client's parser chokes on them.  The first line is
-held back until it is clear whether it is a fence; if it was one, so is everything at the end that may be the closing fence.
-Text without a fence at its beginning goes through as it is.
+Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, and the client's parser chokes
+on them.  The first line is held back until it is clear whether it is a fence; if it was one, so is everything
+at the end that may be the closing fence. Text without a fence at its beginning goes through as it is.
 """
 
 from __future__ import annotations

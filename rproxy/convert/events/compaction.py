@@ -1,7 +1,8 @@
 """Compaction: the model writes a summary of the conversation, and a sealed item carries it.
 
-Asked for with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a create request (Codex).  The item's
-``encrypted_content`` holds the summary itself, so it is understood by any instance and after any restart.
+Asked for with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a create
+request (Codex).  The item's ``encrypted_content`` holds the summary itself, so it is understood by any
+instance and after any restart.
 """
 
 from __future__ import annotations

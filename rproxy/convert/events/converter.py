@@ -1,14 +1,15 @@
 """Chat Completions chunks in, Responses events out.
 
-The items of a response stand in a queue, in the order of their first appearance.  Only the first of the queue is *live*: what
-arrives for it is sent at once; what arrives for the others waits.  Text belongs to the last item of the queue if that is of
-its kind, and opens a new item otherwise, so text that comes back after a call is an item of its own.  An item may close as soon as
-another one stands behind it; a call only when its arguments are a complete JSON object as well, because providers
-interleave the fragments of parallel calls, and clients lose the arguments when items interleave.
+The items of a response stand in a queue, in the order of their first appearance.  Only the first of the queue
+is *live*: what arrives for it is sent at once; what arrives for the others waits.  Text belongs to the last
+item of the queue if that is of its kind, and opens a new item otherwise, so text that comes back after a call
+is an item of its own.  An item may close as soon as another one stands behind it; a call only when its
+arguments are a complete JSON object as well, because providers interleave the fragments of parallel calls,
+and clients lose the arguments when items interleave.
 
-A finish_reason ends nothing, because usage and even more text may follow.  The caller knows when the provider has stopped; then
-it asks :meth:`StreamConverter.failure` and calls exactly one of ``finish``, ``fail`` and ``interrupt``.  A whole completion (what a
-provider answers without ``stream``) is a stream of one chunk.
+A finish_reason ends nothing, because usage and even more text may follow.  The caller knows when the provider
+has stopped; then it asks :meth:`StreamConverter.failure` and calls exactly one of ``finish``, ``fail`` and
+``interrupt``.  A whole completion (what a provider answers without ``stream``) is a stream of one chunk.
 
 Whatever the chunks are, the events are a well-formed stream; nothing here raises.
 """
@@ -49,7 +50,8 @@ OWN_ANNOTATIONS = ("file_citation", "container_file_citation", "file_path")  # o
 
 
 class Reader(Protocol):
-    """Makes deltas of what a provider sends; see :class:`~rproxy.convert.answer.chat.ChunkReader` for the meaning of all this."""
+    """Makes deltas of what a provider sends; see :class:`~rproxy.convert.answer.chat.ChunkReader` for the
+    meaning of all this."""
 
     chunks: int
     finish: Optional[str]
@@ -67,7 +69,10 @@ class Reader(Protocol):
 
 
 class Failure(NamedTuple):
-    """Why an answer cannot be completed. ``raw`` is the provider's error object, when it sent one: it knows better than ``code``."""
+    """Why an answer cannot be completed.
+
+    ``raw`` is the provider's error object, when it sent one: it knows better than ``code``.
+    """
 
     code: str
     message: str
@@ -77,23 +82,25 @@ class Failure(NamedTuple):
 class StreamConverter:
     """One answer of a provider, as the events of one response.
 
-    ``start()`` once, ``feed(chunk)`` for each chunk, then ``finish()``, ``fail()`` or ``interrupt()`` once; each returns a list of
-    events, and all return nothing after the last event.  Events may share objects with each other and with ``response``: do not
-    change them.
+    ``start()`` once, ``feed(chunk)`` for each chunk, then ``finish()``, ``fail()`` or ``interrupt()`` once;
+    each returns a list of events, and all return nothing after the last event.  Events may share objects with
+    each other and with ``response``: do not change them.
 
     :arg response: as :func:`~rproxy.convert.events.response.response_object` makes it
     :arg tools: what the calls of the answer stand for
     :arg ids: gives a new id for a prefix (``msg``, ``rs``, ``fc``, ``ctc``, ..., ``call``)
     :arg now: the time in seconds since the epoch
     :arg reasoning: ``summary`` or ``content``: in which of its two forms the thinking is shown
-    :arg seal: makes ``encrypted_content`` of ``{"text": ..., "details": ...}``; None: the client does not want any
+    :arg seal: makes ``encrypted_content`` of ``{"text": ..., "details": ...}``; None: the client does not
+        want any
     :arg answer: how the provider writes its answers
     :arg reader: reads what is fed; default: a ChunkReader for ``answer``
     :arg refusal_as_text: Codex loses messages with a refusal part
     :arg strip_fences: the client wants JSON that the provider was only asked for in words
     :arg logprobs: the client asked for the probabilities of the tokens
     :arg cached: see :func:`~rproxy.convert.events.response.usage_object`
-    :arg sequence: the first sequence_number; more than 0 after a try of which the client saw the first events, but no item
+    :arg sequence: the first sequence_number; more than 0 after a try of which the client saw the first
+        events, but no item
     """
 
     def __init__(
@@ -136,7 +143,10 @@ class StreamConverter:
 
     @classmethod
     def empty(cls, response: Json, *, now: Callable[[], int]) -> StreamConverter:
-        """The converter of an answer that is complete and empty: nobody was asked. Ready for ``start()`` and ``finish()``."""
+        """The converter of an answer that is complete and empty: nobody was asked.
+
+        Ready for ``start()`` and ``finish()``.
+        """
         stream = cls(response, ToolTable(), ids=str, now=now)
         stream.feed({"choices": []})
         return stream
@@ -179,7 +189,10 @@ class StreamConverter:
         )
 
     def advance(self, count: int) -> int:
-        """Deltas are told by somebody else (:mod:`.fastpath`), each from a chunk of its own. :returns: the number of the first"""
+        """Deltas are told by somebody else (:mod:`.fastpath`), each from a chunk of its own.
+
+        :returns: the number of the first
+        """
         first = self._builder.sequence
         self._builder.sequence = first + count
         self.reader.chunks += count
@@ -191,7 +204,8 @@ class StreamConverter:
         return self._builder.sequence
 
     def next_sequence(self) -> int:
-        """Takes a sequence_number for an event that the caller makes: the ``error`` event before ``response.failed``."""
+        """Takes a sequence_number for an event that the caller makes: the ``error`` event before
+        ``response.failed``."""
         self._builder.sequence += 1
         return self._builder.sequence - 1
 
@@ -271,7 +285,8 @@ class StreamConverter:
     ) -> List[Json]:
         """``response.failed``. What is open stays open, and is not part of the output.
 
-        :arg code: what clients branch on, e.g. ``rate_limit_exceeded``, ``context_length_exceeded``, ``server_error``
+        :arg code: what clients branch on, e.g. ``rate_limit_exceeded``, ``context_length_exceeded``,
+            ``server_error``
         """
         if self._ended:
             return []
@@ -279,9 +294,11 @@ class StreamConverter:
         return self._end("failed", error={"code": code, "message": message, "type": type, "param": param})
 
     def interrupt(self) -> List[Json]:
-        """``response.incomplete`` with the reason ``interrupted``: the user wants to say something. Only finished items count.
+        """``response.incomplete`` with the reason ``interrupted``: the user wants to say something. Only
+        finished items count.
 
-        Codex is told before that its ``response.interrupt`` was heard, and which item it will not get to the end.
+        Codex is told before that its ``response.interrupt`` was heard, and which item it will not get to the
+        end.
         """
         if self._ended:
             return []
@@ -368,13 +385,15 @@ class StreamConverter:
         self._advance()
 
     def _advance(self) -> None:
-        """Close the first of the queue if it stands in the way of others and may be closed; and the next, and so on."""
+        """Close the first of the queue if it stands in the way of others and may be closed; and the next, and
+        so on."""
         while len(self._queue) > 1 and self._queue[0].may_close:
             self._queue.popleft().close()
             self._queue[0].start()
 
     def _sealed(self, text: str) -> Json:
-        """The keys that let a client give the thinking back; each detail of the provider goes into one item only."""
+        """The keys that let a client give the thinking back; each detail of the provider goes into one item
+        only."""
         if self._seal is None:
             return {}
         details = self.reader.reasoning_details[self._details_sealed :]
@@ -415,7 +434,10 @@ _RARE: Dict[str, Callable[..., None]] = {
 
 
 def _annotation(raw: Any) -> Optional[Json]:
-    """An annotation in the words of Responses; None for what is none. Chat knows only ``url_citation``, with an object inside."""
+    """An annotation in the words of Responses; None for what is none.
+
+    Chat knows only ``url_citation``, with an object inside.
+    """
     if not isinstance(raw, dict):
         return None
     if raw.get("type") in OWN_ANNOTATIONS:

@@ -1,13 +1,15 @@
 """A short cut for the common delta: one more piece of the text that is being written.
 
-In a stream nearly all events differ in nothing but a string.  So the first one is read and converted by the plain path (decoder, reader,
-converter), and what stands around its string is kept as a template, on the provider's side and on ours.  While the bytes that follow are
-that template again, the string is copied from the one into the other, still in its JSON spelling; nothing is parsed and nothing built.
+In a stream nearly all events differ in nothing but a string.  So the first one is read and converted by the
+plain path (decoder, reader, converter), and what stands around its string is kept as a template, on the
+provider's side and on ours.  While the bytes that follow are that template again, the string is copied from
+the one into the other, still in its JSON spelling; nothing is parsed and nothing built.
 
-**Why this is the same.**  The cut is proved when it is learned: the template with another string in it, parsed, must be the chunk with
-another text.  A string is copied only if it is a legal JSON string of valid UTF-8 without surrogates, and not empty.  Templates are
-only learned while the converter passes text on unchanged.  Whatever else comes goes the plain path, after :meth:`FastPath.sync`
-has given the converter the text that passed it by; that may have changed what follows, so the template is learned again.
+**Why this is the same.**  The cut is proved when it is learned: the template with another string in it,
+parsed, must be the chunk with another text.  A string is copied only if it is a legal JSON string of valid
+UTF-8 without surrogates, and not empty.  Templates are only learned while the converter passes text on
+unchanged.  Whatever else comes goes the plain path, after :meth:`FastPath.sync` has given the converter the
+text that passed it by; that may have changed what follows, so the template is learned again.
 ``tests/test_fastpath.py`` compares both paths over arbitrary streams, cut anywhere.
 """
 
@@ -117,7 +119,8 @@ class Template:
         self.form = form
 
     def texts(self, data: bytes) -> Tuple[List[bytes], int]:
-        """The texts of the events that ``data`` consists of, and where the last of them ends; none: it begins with something else."""
+        """The texts of the events that ``data`` consists of, and where the last of them ends; none: it begins
+        with something else."""
         prefix, suffix = self.prefix, self.suffix
         begin = len(prefix)
         end = data.rfind(suffix, begin)
@@ -125,7 +128,8 @@ class Template:
             return [], 0
         text, after = data[begin:end], end + len(suffix)
         try:
-            # One event whose text is a legal JSON string without escapes, as nearly always: quicker than the regular expression.
+            # One event whose text is a legal JSON string without escapes, as nearly always: quicker than the
+            # regular expression.
             if b'"' not in text and b"\\" not in text and text.decode().isprintable():
                 return [text], after
         except UnicodeDecodeError:
@@ -146,7 +150,8 @@ class Template:
 class FastPath:
     """Decoder and converter of one answer, with the short cut between them.
 
-    ``used``: deltas that went this way.  ``candidate``: what the next template can be made of, see :func:`template_of`.
+    ``used``: deltas that went this way.  ``candidate``: what the next template can be made of, see
+    :func:`template_of`.
     """
 
     def __init__(self, decoder: ChunkDecoder, converter: StreamConverter) -> None:
@@ -182,14 +187,18 @@ class FastPath:
         return [run] if end == len(data) else [run, *self._leave(template, data[end:])]
 
     def learn(self) -> None:
-        """Make the template for what follows of ``candidate``. To be called when the events of :meth:`feed` are on their way, which shall
-        not wait for this."""
+        """Make the template for what follows of ``candidate``. To be called when the events of :meth:`feed`
+        are on their way, which shall not wait for this.
+        """
         if self.candidate is not None:
             candidate, self.candidate = self.candidate, None
             self._template = template_of(*candidate)
 
     def settle(self) -> None:
-        """Give the converter the text that passed it by. To be called before anything is asked of it but the number of the next event."""
+        """Give the converter the text that passed it by.
+
+        To be called before anything is asked of it but the number of the next event.
+        """
         if self._unsettled and self._template is not None:
             texts, self._unsettled = self._unsettled, []
             self._settled += len(texts)
@@ -251,7 +260,8 @@ class FastPath:
 
 
 def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
-    """The template of the last event in ``data``, which is ``chunk`` and became ``event``; None: it does not lend itself to that."""
+    """The template of the last event in ``data``, which is ``chunk`` and became ``event``; None: it does not
+    lend itself to that."""
     key = _key(chunk, event["delta"])
     separator = next((end for end in _ENDS if data.endswith(end)), None)
     if key is None or separator is None:

@@ -4,10 +4,10 @@ Every kind of item goes through the same events, in the same order::
 
     output_item.added -> [part.added] -> delta* -> done -> [part.done] -> output_item.done
 
-What differs is words, and they stand in :data:`KINDS`; a call takes its words from the offer of its tool.  An item is in one of
-three states: *waiting* (something before it is still open; what arrives is kept), *live* (what arrives is sent at once) and
-*closed*.  It is announced when the first thing can be said about it, because an announced item must not change its id, call id
-or name any more, and must not stay empty.
+What differs is words, and they stand in :data:`KINDS`; a call takes its words from the offer of its tool.  An
+item is in one of three states: *waiting* (something before it is still open; what arrives is kept), *live*
+(what arrives is sent at once) and *closed*.  It is announced when the first thing can be said about it,
+because an announced item must not change its id, call id or name any more, and must not stay empty.
 
 Texts are collected in lists and joined once, at the close.
 """
@@ -133,7 +133,8 @@ class EventBuilder:
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
-        """The provider's id of a call, or a new one where it sent none, or one that another call has: clients refuse those."""
+        """The provider's id of a call, or a new one where it sent none, or one that another call has: clients
+        refuse those."""
         call_id = wanted if wanted and wanted not in self._call_ids else self.ids("call")
         self._call_ids.add(call_id)
         return call_id
@@ -264,7 +265,10 @@ class TextItem:
 
 
 class Call:
-    """A call of a tool. Announced when its id and its whole name are known, which is when arguments come, or else at the close."""
+    """A call of a tool.
+
+    Announced when its id and its whole name are known, which is when arguments come, or else at the close.
+    """
 
     def __init__(self, sink: EventBuilder, tools: ToolTable) -> None:
         self.name = ""
@@ -295,7 +299,8 @@ class Call:
         self._try()
 
     def feed(self, news: Json) -> None:
-        """:arg news: some of ``id``, ``name`` (the whole of it so far), ``arguments`` (a fragment), ``extra_content``"""
+        """:arg news: some of ``id``, ``name`` (the whole of it so far), ``arguments`` (a fragment),
+        ``extra_content``"""
         if self._closed:
             return  # its arguments were a complete object: this is white space or garbage
         self.extra_content = news.get("extra_content") or self.extra_content
@@ -327,7 +332,10 @@ class Call:
             self._builder.emit(self._offer.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
-        """:arg cut: the answer ended before it was complete. Then half a call must not look like one, and stays open."""
+        """:arg cut: the answer ended before it was complete.
+
+        Then half a call must not look like one, and stays open.
+        """
         self._closed = True
         if not self.name or cut and not self._end.reached:
             return
@@ -343,7 +351,8 @@ class Call:
 
 
 class OpaqueItem:
-    """An item of a kind that nobody here knows, complete as it came (a web search that the provider has made)."""
+    """An item of a kind that nobody here knows, complete as it came (a web search that the provider has
+    made)."""
 
     may_close = True
 

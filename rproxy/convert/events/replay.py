@@ -1,8 +1,8 @@
 """The events of a response that is finished, made again from its Response object.
 
-A stored response has no log of its events.  Its stream follows from what it contains, but for how the text was cut: here every part is
-one delta.  So the numbers of the events differ from those of the first stream as soon as that had more deltas; :func:`tail` knows what that
-means for a client that lost its connection.
+A stored response has no log of its events.  Its stream follows from what it contains, but for how the text
+was cut: here every part is one delta.  So the numbers of the events differ from those of the first stream as
+soon as that had more deltas; :func:`tail` knows what that means for a client that lost its connection.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def events(response: Json) -> List[Json]:
 def tail(response: Json, after: int, last: Optional[int]) -> List[Json]:
     """The events after the one with the number ``after`` (-1: all of them).
 
-    :arg last: the number of the last event that was sent in the first place, None if that is not known.  When it is not the number of our
-        last one, a client in the middle of that stream cannot be given the rest of it; it gets the terminal event with everything in it.
+    :arg last: the number of the last event that was sent in the first place, None if that is not known.  When
+        it is not the number of our last one, a client in the middle of that stream cannot be given the rest
+        of it; it gets the terminal event with everything in it.
     """
     told = events(response)
     if after < 0 or last is None or last == told[-1]["sequence_number"]:

@@ -1,8 +1,8 @@
 """The Response object: every field a client may look for, in every event that carries one.
 
-Strict clients check each object they get, so the object that ``response.created`` announces already has all the fields of the
-last one; the end of the stream only fills in status, output, usage and the like.  Most fields repeat the request.  A field
-that is missing and one that is null mean the same.
+Strict clients check each object they get, so the object that ``response.created`` announces already has all
+the fields of the last one; the end of the stream only fills in status, output, usage and the like.  Most
+fields repeat the request.  A field that is missing and one that is null mean the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 Json = Dict[str, Any]
 Path = Tuple[str, ...]
 
-# What the response repeats, and what it says when the request does not. Order and defaults: OpenAI's answers, Open Responses 2026-04-24.
+# What the response repeats, and what it says when the request does not. Order and defaults: OpenAI's answers,
+# Open Responses 2026-04-24.
 _ECHO: Tuple[Tuple[str, Any], ...] = (
     ("background", False),
     ("instructions", None),
@@ -45,7 +46,8 @@ _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "st
 def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Json:
     """The Response object of a turn that has just begun: status ``in_progress``, no output.
 
-    :arg request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame), its types already checked
+    :arg request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame), its types already
+        checked
     :arg id: ``resp_...``
     :arg created_at: seconds since the epoch
     """
@@ -121,8 +123,8 @@ _MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)
 def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Json:
     """The Responses ``usage`` for a provider's ``usage``: integers only, all zero when there is none.
 
-    :arg cached: ``hit``: ``cached_tokens`` are the tokens read from the cache; ``sum``: DeepSeek's hits and misses together, which
-        is the whole prompt (what responses-proxy 0.1.1 reported)
+    :arg cached: ``hit``: ``cached_tokens`` are the tokens read from the cache; ``sum``: DeepSeek's hits and
+        misses together, which is the whole prompt (what responses-proxy 0.1.1 reported)
     """
     raw = raw or {}
     prompt, output, reasoning = (_count(raw, paths) for paths in (_INPUT, _OUTPUT, _REASONING))

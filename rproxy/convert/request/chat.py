@@ -1,7 +1,8 @@
 """Responses request -> chat request.
 
-:func:`to_chat_request` puts together what the other modules make of their parts (messages, tools) and maps the rest by tables.
-Sources: the request fields of the Responses API; the provider's side is all in the :class:`~rproxy.convert.profile.Profile`.
+:func:`to_chat_request` puts together what the other modules make of their parts (messages, tools) and maps
+the rest by tables. Sources: the request fields of the Responses API; the provider's side is all in the
+:class:`~rproxy.convert.profile.Profile`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 class Conversion:
     """A chat request and what is needed to understand its answer.
 
-    ``body``: without ``stream``, see :meth:`chat_request`. ``warnings``: what was dropped or changed, one short line each.
-    ``strip_fences``: the answer is JSON by persuasion, so a Markdown fence around it has to go.
+    ``body``: without ``stream``, see :meth:`chat_request`. ``warnings``: what was dropped or changed, one
+    short line each. ``strip_fences``: the answer is JSON by persuasion, so a Markdown fence around it has to
+    go.
     """
 
     body: Json
@@ -184,7 +186,8 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
 
 
 def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, Any]:
-    """The request after the ``configuration_update`` items of its input: they change effort and format from there on."""
+    """The request after the ``configuration_update`` items of its input: they change effort and format from
+    there on."""
     for item in items:
         if item.get("type") == "configuration_update":
             news = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
@@ -209,13 +212,15 @@ def _instructions(request: Mapping[str, Any]) -> str:
 def _response_format(
     request: Mapping[str, Any], items: Sequence[Json], profile: Profile
 ) -> Tuple[Optional[Json], str]:
-    """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on them)"""
+    """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on
+    them)"""
     form = (request.get("text") or {}).get("format") or {}
     if not isinstance(form, dict):  # check_request cannot see what a configuration_update brings
         raise invalid("text.format must be an object.", "text.format")
     kind = form.get("type", "text")
     if kind == "json_schema" and form.get("schema") is None:
-        kind = "json_object"  # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
+        # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
+        kind = "json_object"
     if kind == "text":
         return None, ""
     if kind == "json_schema":
@@ -249,8 +254,9 @@ def _response_format(
 
 
 def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
-    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the first message of the
-    user: what is said about it must not change when the conversation goes on."""
+    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the
+    first message of the user: what is said about it must not change when the conversation goes on.
+    """
     said = [request.get("instructions")]
     for item in items:
         said.append(item.get("content"))
@@ -305,9 +311,11 @@ def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
 def _forced(
     choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]
 ) -> Tuple[Any, Mapping[str, Any], str]:
-    """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was asked for in so many words.
+    """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was
+    asked for in so many words.
 
-    :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where nothing else helps)
+    :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where
+        nothing else helps)
     """
     if choice is None:
         return None, reasoning, ""
@@ -329,7 +337,8 @@ def _forced(
 
 
 def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:
-    """The history with ``plea`` where models heed it most: in the user's own message when that stands last, else at the very end."""
+    """The history with ``plea`` where models heed it most: in the user's own message when that stands last,
+    else at the very end."""
     if not plea or not items:
         return items
     last = items[-1]

@@ -1,9 +1,10 @@
 """Content: the parts of Responses messages and tool results as Chat content.
 
-Text becomes a plain string wherever it can, because several providers take nothing else outside user messages (DeepSeek, NVIDIA), and
-some models answer an array with the syntax of an array.  What the model cannot take (an image for a text model) becomes a note
-and a warning: one picture must not end a session, since it stays in the history.  A file goes as it is where the provider takes files;
-else its text goes, and a file without readable text is refused, because an answer about it would be made up.
+Text becomes a plain string wherever it can, because several providers take nothing else outside user messages
+(DeepSeek, NVIDIA), and some models answer an array with the syntax of an array.  What the model cannot take
+(an image for a text model) becomes a note and a warning: one picture must not end a session, since it stays
+in the history.  A file goes as it is where the provider takes files; else its text goes, and a file without
+readable text is refused, because an answer about it would be made up.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ def invalid(message: str, param: str = "input") -> ApiError:
 
 
 def parts_of(content: Any, where: str = "content") -> List[Json]:
-    """The parts of a message or of a tool result. :raises ApiError: 400, when it is neither text nor a list of parts"""
+    """The parts of a message or of a tool result.
+
+    :raises ApiError: 400, when it is neither text nor a list of parts
+    """
     if isinstance(content, str):
         return [{"type": "input_text", "text": content}]
     if content is None:

@@ -1,4 +1,5 @@
-"""The dialects of chat messages: where thinking is written, how calls are named, what chat templates insist on.
+"""The dialects of chat messages: where thinking is written, how calls are named, what chat templates insist
+on.
 
 Every rule is chosen by a field of the profile; sources stand at the rules.
 """
@@ -105,8 +106,9 @@ def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
 
 
 def _system_first(messages: List[Json]) -> List[Json]:
-    """One system message at the head; later ones become the user's ("System message must be at the beginning"), and so does the last
-    one of a conversation that has no others ("No user query found")."""
+    """One system message at the head; later ones become the user's ("System message must be at the
+    beginning"), and so does the last one of a conversation that has no others ("No user query found").
+    """
     lead = 0
     while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
@@ -117,7 +119,8 @@ def _system_first(messages: List[Json]) -> List[Json]:
 
 
 def _merged(messages: List[Json]) -> List[Json]:
-    """Neighbours of one role joined ("roles must alternate"); tool messages and what they answer stay where they are."""
+    """Neighbours of one role joined ("roles must alternate"); tool messages and what they answer stay where
+    they are."""
     out: List[Json] = []
     for message in messages:
         last = out[-1] if out else {}
@@ -140,7 +143,8 @@ def _joined(*contents: Any) -> Any:
 
 
 def _filled(messages: List[Json]) -> List[Json]:
-    """An assistant message between a tool message and a user message (Mistral: "Unexpected role 'user' after role 'tool'")."""
+    """An assistant message between a tool message and a user message (Mistral: "Unexpected role 'user' after
+    role 'tool'")."""
     out: List[Json] = []
     for message in messages:
         if message["role"] == "user" and out and out[-1]["role"] == "tool":

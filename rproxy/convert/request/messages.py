@@ -1,17 +1,19 @@
 """Input items -> chat messages, in an order that every provider accepts.
 
-A history of items is flat: reasoning, text, calls and outputs stand one after another, and clients interleave, repeat and drop
-some of them.  Chat wants turns: one assistant message with its reasoning, text and calls, directly followed by one tool message for
-each call.  So this works in two passes:
+A history of items is flat: reasoning, text, calls and outputs stand one after another, and clients
+interleave, repeat and drop some of them.  Chat wants turns: one assistant message with its reasoning, text
+and calls, directly followed by one tool message for each call.  So this works in two passes:
 
-1. :func:`_turns` folds the items into turns (:class:`_Turn`, the assistant's) and other messages; an output is hung on its call
-   wherever it stood.
+1. :func:`_turns` folds the items into turns (:class:`_Turn`, the assistant's) and other messages; an output
+   is hung on its call wherever it stood.
 2. :class:`_Writer` writes them as messages in the profile's dialect.
 
-Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`), wherever they stand; without
-our ids, when nothing but assistant items stands between them and no reasoning begins anew.
+Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`),
+wherever they stand; without our ids, when nothing but assistant items stands between them and no reasoning
+begins anew.
 
-Rules and their sources: the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat templates).
+Rules and their sources: the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat
+templates).
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 
 
 class CallKey(NamedTuple):
-    """What a call is known by. The id alone is not enough: some providers number the calls of every answer alike."""
+    """What a call is known by.
+
+    The id alone is not enough: some providers number the calls of every answer alike.
+    """
 
     call_id: str
     name: str  # of the chat function
@@ -59,7 +64,10 @@ _STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
 
 
 def stem(item: Json) -> Optional[str]:
-    """What all items of one response of ours have in common: 32 hex digits of their ids. None for an item of anybody else."""
+    """What all items of one response of ours have in common: 32 hex digits of their ids.
+
+    None for an item of anybody else.
+    """
     match = _STEM.fullmatch(str(item.get("id")))
     return match.group(1) if match else None
 
@@ -118,8 +126,10 @@ def to_messages(
 
     :arg items: the whole history, earlier responses' items included
     :arg instructions: text of the first system message
-    :arg recall: what is still known about the turn that made a call, for clients that did not send its reasoning back
-    :arg resends: the client sends what it got of an answer that broke off, when it repeats the request (Codex does)
+    :arg recall: what is still known about the turn that made a call, for clients that did not send its
+        reasoning back
+    :arg resends: the client sends what it got of an answer that broke off, when it repeats the request (Codex
+        does)
     :arg warnings: gets a line for everything left out
     :raises ApiError: 400 for an item that cannot be understood
     """
@@ -139,8 +149,8 @@ def to_messages(
 def _broken_off(turn: _Turn, following: Union[_Turn, _Note, None], resends: bool) -> bool:
     """Is this the rest of an answer of ours that was asked for once more?
 
-    It stands at the end when the request is repeated, and before the complete answer ever after.  To leave it out both times keeps the
-    prefix stable, and some providers refuse an assistant message at the end.
+    It stands at the end when the request is repeated, and before the complete answer ever after.  To leave it
+    out both times keeps the prefix stable, and some providers refuse an assistant message at the end.
     """
     if turn.calls or isinstance(following, _Note):
         return False
@@ -240,7 +250,10 @@ def _is_call(item: Json) -> bool:
 
 
 def _call_id(item: Json) -> str:
-    """The id of a call; the item's own where it has none (``local_shell_call`` of old clients). :raises ApiError: 400"""
+    """The id of a call; the item's own where it has none (``local_shell_call`` of old clients).
+
+    :raises ApiError: 400
+    """
     call_id = item.get("call_id") or item.get("id")
     if not isinstance(call_id, str):
         raise invalid("An input item of type {} needs a call_id.".format(item["type"]))
@@ -253,7 +266,8 @@ def _is_output(item: Json) -> bool:
 
 
 class _Foreign(Kind):
-    """Calls of kinds that nobody here knows, kept as calls of a function of that name so that nothing is lost."""
+    """Calls of kinds that nobody here knows, kept as calls of a function of that name so that nothing is
+    lost."""
 
     def call_name(self, item: Json) -> str:
         return str(item.get("type"))
@@ -301,7 +315,8 @@ def _user_text(item: Json, otherwise: str) -> str:
 
 
 def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -> List[CallKey]:
-    """The keys by which the calls in ``output`` will be asked for, once it stands in the history behind ``items``."""
+    """The keys by which the calls in ``output`` will be asked for, once it stands in the history behind
+    ``items``."""
     asked = ""
     for item in items:
         asked = _user_text(item, asked)
@@ -344,8 +359,8 @@ def _compaction(item: Json, warnings: List[str]) -> List[_Note]:
 def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
     """Refuse a request that does nothing but answer calls nobody made.
 
-    An orphan inside a longer history is repaired (clients compact and roll back); one that is all the client has to say is a mistake it
-    must hear of, as from OpenAI.
+    An orphan inside a longer history is repaired (clients compact and roll back); one that is all the client
+    has to say is a mistake it must hear of, as from OpenAI.
 
     :raises ApiError: 400
     """

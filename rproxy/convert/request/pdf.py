@@ -1,8 +1,9 @@
 """The text of simple PDF files, for providers that take no files.
 
-A page is a stream of operators, often compressed with zlib; text stands in it as strings before the operators that show it, and the codes
-of these strings are letters as long as the fonts keep a common encoding.  That is all that is read here.  A scanned, encrypted or
-otherwise compressed file, or one whose fonts number their glyphs as they like, has no readable text: better none than a wrong one.
+A page is a stream of operators, often compressed with zlib; text stands in it as strings before the operators
+that show it, and the codes of these strings are letters as long as the fonts keep a common encoding.  That is
+all that is read here.  A scanned, encrypted or otherwise compressed file, or one whose fonts number their
+glyphs as they like, has no readable text: better none than a wrong one.
 """
 
 from __future__ import annotations

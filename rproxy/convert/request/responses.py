@@ -1,15 +1,18 @@
 """Responses request -> the request for a provider that serves the Responses API itself (``wire: responses``).
 
-The way leads through the chat request: its messages are in an order that every provider accepts, its tools are functions, its fields
-fit the profile, and every warning is given.  What is left to do is to say the same in the other words.  That it is a detour costs
-little and keeps one place for the rules, most of which hold here, too: DeepSeek refuses an output that does not stand directly
-behind the calls, and a chat template reads these items in the end.
+The way leads through the chat request: its messages are in an order that every provider accepts, its tools
+are functions, its fields fit the profile, and every warning is given.  What is left to do is to say the same
+in the other words.  That it is a detour costs little and keeps one place for the rules, most of which hold
+here, too: DeepSeek refuses an output that does not stand directly behind the calls, and a chat template reads
+these items in the end.
 
-The provider keeps no state: the whole history goes out as items, with ``store: false``, and no previous_response_id, conversation,
-background or prompt.  Earlier thinking goes back as the profile's ``reasoning.replay`` says, as reasoning items with content;
-encrypted reasoning only to the provider that made it.  Custom tools stay what they are where ``native_tools`` names them.
+The provider keeps no state: the whole history goes out as items, with ``store: false``, and no
+previous_response_id, conversation, background or prompt.  Earlier thinking goes back as the profile's
+``reasoning.replay`` says, as reasoning items with content; encrypted reasoning only to the provider that made
+it.  Custom tools stay what they are where ``native_tools`` names them.
 
-Sources: OpenAI's reference of POST /responses; DeepSeek's guide to its own (stateless; effort none, low, high, max); vLLM's schema.
+Sources: OpenAI's reference of POST /responses; DeepSeek's guide to its own (stateless; effort none, low,
+high, max); vLLM's schema.
 """
 
 from __future__ import annotations

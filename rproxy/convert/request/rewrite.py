@@ -1,8 +1,9 @@
 r"""Rewrite rules: small changes to a request that is about to go out, for the quirk that no profile knows.
 
-A rule acts at the places that a path means: keys with dots between them, ``[n]`` for one entry of a list (``[-1]`` is the last), ``[*]``
-for all.  ``messages[*].content`` is the content of every message.  A place that a request does not have is no error: the rule
-does nothing there.  Requests share parts with each other and with what is stored, so nothing is changed; what is different is copied.
+A rule acts at the places that a path means: keys with dots between them, ``[n]`` for one entry of a list
+(``[-1]`` is the last), ``[*]`` for all.  ``messages[*].content`` is the content of every message.  A place
+that a request does not have is no error: the rule does nothing there.  Requests share parts with each other
+and with what is stored, so nothing is changed; what is different is copied.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]"
 
 
 class Rule(NamedTuple):
-    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: mappings that are missing on the way there are made."""
+    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: mappings that are missing on
+    the way there are made."""
 
     path: Path
     change: Change
@@ -84,7 +86,8 @@ def rename_rule(path: Path, name: str) -> Rule:
 
 
 def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
-    r"""Replace what the regular expression finds in the text there; ``replacement`` may refer to groups (``\1``).
+    r"""Replace what the regular expression finds in the text there; ``replacement`` may refer to groups
+    (``\1``).
 
     :raises ValueError: one of the two cannot be used
     """

@@ -1,9 +1,9 @@
 """Repairs of the JSON Schemas of tools: what clients send and providers refuse.
 
-Always: the root becomes one object (a root of alternatives is loosened to one that admits each), keywords with values that mean
-nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so do Codex' ``encrypted`` marks.
-Only where a profile asks for it (:data:`REPAIRS`): references inlined, missing types added, the ``$schema`` key dropped.
-Functions return new objects; the client's own are never changed.
+Always: the root becomes one object (a root of alternatives is loosened to one that admits each), keywords
+with values that mean nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so do Codex'
+``encrypted`` marks. Only where a profile asks for it (:data:`REPAIRS`): references inlined, missing types
+added, the ``$schema`` key dropped. Functions return new objects; the client's own are never changed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ def function_schema(schema: Any) -> Json:
 
 
 def _sound(schema: Json, root: Json) -> Json:
-    """The schema with only such keywords as make sense, all the way down. ``root``: where its references point into"""
+    """The schema with only such keywords as make sense, all the way down.
+
+    ``root``: where its references point into
+    """
 
     def walk(key: str, value: Any) -> Any:
         if not isinstance(value, dict):
@@ -147,7 +150,8 @@ def has_numbers(schema: Any) -> bool:
 
 # ---- repairs by name, for profiles
 def _inline_refs(schema: Json) -> Json:
-    """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs, any object will do."""
+    """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs,
+    any object will do."""
     left = MAX_INLINED
 
     def walk(value: Any, within: FrozenSet[str]) -> Any:

@@ -1,7 +1,8 @@
 """The types of a create request's fields: a wrong one is a clear 400 before anything happens.
 
-Unknown fields are ignored, an explicit null is the same as absence, and values are not judged here beyond their JSON type.
-Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI SDK's types).
+Unknown fields are ignored, an explicit null is the same as absence, and values are not judged here beyond
+their JSON type. Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI
+SDK's types).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The tools of one request: what the model is offered, and what its calls stand for.
 
-One table per turn, ``chat name -> Offer``, built from all the places tools come from: the request's ``tools``, and in the history
-``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output`` items.  The order is that of appearance, so that a later
-turn only ever appends and the provider's prompt cache stays valid.
+One table per turn, ``chat name -> Offer``, built from all the places tools come from: the request's
+``tools``, and in the history ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output``
+items.  The order is that of appearance, so that a later turn only ever appends and the provider's prompt
+cache stays valid.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ FUNCTION = KINDS["function"]
 class ToolTable:
     """What may be called in one turn.
 
-    ``chat_tools`` are the entries of the chat request, ``chat_tool_choice`` its ``tool_choice`` or None, ``warnings`` what was left out.
+    ``chat_tools`` are the entries of the chat request, ``chat_tool_choice`` its ``tool_choice`` or None,
+    ``warnings`` what was left out.
     """
 
     def __init__(self) -> None:
@@ -123,7 +125,8 @@ class ToolTable:
             self.chat_tool_choice = choice
 
     def _meant(self, choice: Json) -> List[Tuple[str, Optional[str]]]:
-        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice means: ``{type, name}``, or a whole namespace.
+        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice means: ``{type, name}``,
+        or a whole namespace.
 
         :raises ApiError: 400, for a tool that is not among the request's tools
         """
@@ -156,7 +159,8 @@ class ToolTable:
     def offer(self, chat_name: str) -> Offer:
         """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
 
-        Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that one.
+        Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that
+        one.
         """
         for name in (chat_name, chat_name.replace(".", "__"), self._unique(chat_name.rpartition(".")[2])):
             if name in self._offers:
@@ -174,7 +178,8 @@ class ToolTable:
 
 
 def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
-    """What tells an entry of the chat request's tools from the others: functions by name, hosted tools by type."""
+    """What tells an entry of the chat request's tools from the others: functions by name, hosted tools by
+    type."""
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
 
 

@@ -1,4 +1,5 @@
-"""``apply_patch`` as a tool kind of its own: one operation on one file. (Codex sends it as ``custom`` or ``function``.)"""
+"""``apply_patch`` as a tool kind of its own: one operation on one file. (Codex sends it as ``custom`` or
+``function``.)"""
 
 from __future__ import annotations
 

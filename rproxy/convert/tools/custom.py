@@ -1,7 +1,9 @@
-"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``), whose input is raw text, perhaps bound by a grammar.
+"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``), whose input is raw text, perhaps bound by
+a grammar.
 
-A function takes JSON, so the text travels as ``{"input": "..."}`` and the grammar, which nobody can enforce here, becomes part
-of the description.  On the way back the text is unwrapped while it streams, and leniently, because models forget the wrapping.
+A function takes JSON, so the text travels as ``{"input": "..."}`` and the grammar, which nobody can enforce
+here, becomes part of the description.  On the way back the text is unwrapped while it streams, and leniently,
+because models forget the wrapping.
 """
 
 from __future__ import annotations
@@ -57,8 +59,9 @@ class Custom(Kind):
 class InputReader(Reader):
     """Streams the value of ``input`` out of ``{"input": "..."}``, un-escaping as it goes.
 
-    Whatever does not begin like that is held until the end and understood as well as can be: another key, a bare JSON string,
-    raw text, one Markdown fence around it.  What comes out does not depend on how the text was cut.
+    Whatever does not begin like that is held until the end and understood as well as can be: another key, a
+    bare JSON string, raw text, one Markdown fence around it.  What comes out does not depend on how the text
+    was cut.
     """
 
     def __init__(self) -> None:
@@ -100,7 +103,8 @@ _MAYBE_FENCE_HEAD = re.compile(r"(?: |\\[nrt])*(?:`{0,2}|\\)")
 
 
 def _value_start(head: str) -> Optional[int]:
-    """Where the value of ``input`` begins; None: not known yet; -1: this is something else, or begins with a fence."""
+    """Where the value of ``input`` begins; None: not known yet; -1: this is something else, or begins with a
+    fence."""
     match = _KEY.match(head)
     if match is None:
         return None if _KEY_TEXT.startswith("".join(head.split())) else -1

@@ -1,7 +1,8 @@
 """``function``: the kind that Chat Completions has, too.
 
-Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema asks for numbers.  Models
-that compute in floats write it, and strict clients (Codex reads an unsigned integer) refuse the call.
+Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema
+asks for numbers.  Models that compute in floats write it, and strict clients (Codex reads an unsigned
+integer) refuse the call.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a kind of tool is, for both directions.
 
-The Responses API knows a dozen kinds of tools, Chat Completions one: the function.  A :class:`Kind` says how its tools are
-offered as functions, which item a call of one comes back as, and how earlier calls and results of that kind stand in the
-history.  Each kind is a module of this package with a ``KIND``; nothing else has to be touched to add one.
+The Responses API knows a dozen kinds of tools, Chat Completions one: the function.  A :class:`Kind` says how
+its tools are offered as functions, which item a call of one comes back as, and how earlier calls and results
+of that kind stand in the history.  Each kind is a module of this package with a ``KIND``; nothing else has to
+be touched to add one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def plain(namespace: Any) -> Optional[str]:
 def flatten(namespace: Optional[str], name: str) -> str:
     """The function name of a tool: ``namespace__name``, legal and short enough.
 
-    A pure function of its arguments, so that a history is written with the same names in every turn, even when the tool itself
-    is not offered any more.
+    A pure function of its arguments, so that a history is written with the same names in every turn, even
+    when the tool itself is not offered any more.
     """
     full = name if namespace is None else f"{namespace}__{name}"
     return full if _LEGAL.fullmatch(full) else hashed(full)
@@ -95,7 +96,10 @@ class Offer:
 
 
 class Kind:
-    """One kind of tool. The class attributes are a table row; the methods are for what differs in more than a word."""
+    """One kind of tool.
+
+    The class attributes are a table row; the methods are for what differs in more than a word.
+    """
 
     types: Tuple[str, ...] = ()  # of the entries of a request's `tools`
     call_type = ""  # the item of a call
@@ -164,7 +168,10 @@ def loads_object(text: str) -> Json:
 
 
 def loads(text: str) -> Any:
-    """The JSON value in ``text``; ``text`` itself when it is none. A model may write anything, even brackets beyond recursion."""
+    """The JSON value in ``text``; ``text`` itself when it is none.
+
+    A model may write anything, even brackets beyond recursion.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,7 @@
 """``namespace``: a named group of tools (an MCP server, Codex' sub-agents), flattened to ``namespace__name``.
 
-The members are tools of other kinds, and come back as those kinds, with the bare name and the namespace beside it.
+The members are tools of other kinds, and come back as those kinds, with the bare name and the namespace
+beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Namespace(Kind):
 
 
 def _introduced(member: Json, about: str) -> Json:
-    """The member with the description of its namespace in front: a flat function list has no other place for it."""
+    """The member with the description of its namespace in front: a flat function list has no other place for
+    it."""
     if not about:
         return member
     return dict(member, description=(f"{about}\n\n{described(member)}").strip())

@@ -1,4 +1,5 @@
-"""``tool_search`` with ``execution: client``: Codex looks up deferred tools itself and returns their definitions.
+"""``tool_search`` with ``execution: client``: Codex looks up deferred tools itself and returns their
+definitions.
 
 The call carries an argument object, not a string; the result names the tools that are offered from then on.
 """
@@ -38,7 +39,8 @@ class ToolSearch(Kind):
         return "tool_search"
 
     def output(self, item: Json) -> Any:
-        """The names under which the tools that were found can be called; their definitions stand in the request's tools."""
+        """The names under which the tools that were found can be called; their definitions stand in the
+        request's tools."""
         found = [(plain(space), tool.get("name")) for space, tool in _found(item)]
         return json.dumps({"tools": [flatten(space, name) for space, name in found if isinstance(name, str)]})
 
