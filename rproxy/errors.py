@@ -1,71 +1,25 @@
-"""The errors of rproxy, and what a client gets to see of them.
+"""The errors of rproxy, and the forms in which a client sees them.
 
-Theory of operation.  Everything that can end a turn badly becomes one :class:`ApiError`.  What went wrong at
-the provider is read by :mod:`rproxy.providers.failures`, which knows the many spellings of the providers and
-answers with the name of a *kind* ("quota", "rate", "context", ...).  The table ``KINDS`` here turns a kind
-into the status, type and codes that clients of the Responses API act upon; no other module holds an HTTP
-status.  An error is written in one of four forms: a JSON body with a status, ``response.failed`` in a stream
-(``stream_code`` and :meth:`ApiError.failed_message`), an ``error`` event (:func:`error_event`) or a WebSocket
-frame (:func:`ws_error`).
-
-Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at
-once on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is
-worth repeating, and shows the provider's own words otherwise.
+Everything that can end a turn badly becomes one :class:`ApiError`.  It is written in one of four forms: a JSON
+body with a status, ``response.failed`` in a stream (``stream_code`` and :meth:`ApiError.failed_message`), an
+``error`` event (:func:`error_event`) or a WebSocket frame (:func:`ws_error`).  What a provider's failure means
+is in :mod:`rproxy.providers.provider_errors`, a connection that cannot be made in
+:mod:`rproxy.upstream.os_errors`, and what Codex makes of an error in :mod:`rproxy.service.codex_errors`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import math
-import socket
-import ssl
-from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
-
-from .providers.failure_text import COUNTED, clean, sentence, without_login
-
-if TYPE_CHECKING:
-    from .providers.failures import (
-        Finding,
-    )  # elsewhere imported when needed: its patterns take a while to compile
+import re
+from typing import Any, Dict, Optional, Sequence
 
 Json = Dict[str, Any]
 
 
-class Kind(NamedTuple):
-    """What clients get for one kind of failure.
-
-    ``code`` None: the provider's own code, when it is a word.
-    """
-
-    status: int
-    type: str
-    code: Optional[str]
-    stream_code: str
-    retryable: bool = False  # rproxy may ask again while the client has seen nothing
-
-
-KINDS: Mapping[str, Kind] = {
-    "context": Kind(400, "invalid_request_error", "context_length_exceeded", "context_length_exceeded"),
-    "quota": Kind(429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
-    "key": Kind(401, "authentication_error", "invalid_api_key", "invalid_api_key"),
-    "rate": Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded"),
-    "model": Kind(404, "invalid_request_error", "model_not_found", "model_not_found"),
-    "request": Kind(400, "invalid_request_error", None, "invalid_prompt"),
-    "forbidden": Kind(403, "permission_error", "permission_denied", "invalid_prompt"),
-    "filter": Kind(400, "invalid_request_error", "content_filter", "invalid_prompt"),
-    "tool_call": Kind(400, "invalid_request_error", "tool_use_failed", "invalid_prompt"),
-    "overload": Kind(503, "server_error", "server_error", "server_error", True),
-    "internal": Kind(500, "server_error", "server_error", "server_error", True),
-    "gateway": Kind(502, "server_error", "server_error", "server_error", True),
-    "timeout": Kind(504, "server_error", "server_error", "server_error", True),
-    "redirect": Kind(502, "server_error", "server_error", "server_error"),
-}
-
-OWN_CODES = frozenset(kind.code for kind in KINDS.values())
 RATE_LIMIT_PAUSE = 5.0  # seconds; for a 429 whose provider names no delay
-BUSY_PAUSE = 2.0  # seconds; for Codex, which repeats a 503 thirty times
 
+# What Codex and the SDKs' users look for in the message of a rate limit.
+COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
 # Codes that mean the same in a response.failed as in an HTTP body.
 STREAM_CODES = frozenset(
     (
@@ -78,6 +32,11 @@ STREAM_CODES = frozenset(
         "websocket_connection_limit_reached",
     )
 )
+
+
+def sentence(text: str) -> str:
+    """``text`` with a full stop, unless it has an end of its own."""
+    return text if not text or text[-1] in ".!?。！？…" else text + "."
 
 
 class RproxyError(Exception):
@@ -207,11 +166,6 @@ def previous_response_not_found(response_id: str) -> ApiError:
     )
 
 
-def conflict(message: str, code: Optional[str] = None) -> ApiError:
-    """409: the object is in a state that does not allow this."""
-    return ApiError(409, message, code=code)
-
-
 def too_large(message: str) -> ApiError:
     """413: the client's body is over the configured limit."""
     return ApiError(413, message, code="request_too_large")
@@ -227,180 +181,7 @@ def internal(message: str = "rproxy has made a mistake; its log says more.") -> 
     return ApiError(500, message, type="server_error", code="server_error")
 
 
-# ---- failures of the provider
-def provider_error(
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    provider: str,
-    base_url: str = "",
-    now: float = 0.0,
-    secrets: Sequence[str] = (),
-) -> ApiError:
-    """The error for a provider's answer that is not 2xx.  Never raises.
-
-    ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is
-    preferred); ``secrets`` are texts that must not reach the client, such as the provider's key.
-    """
-    from .providers import failures as provider_errors
-
-    finding = provider_errors.read_answer(status, headers, body, now)
-    return _told(finding, provider, base_url, secrets)
-
-
-def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
-    """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of
-    these."""
-    from .providers import failures as provider_errors
-
-    return _told(provider_errors.read_object(raw), provider, base_url, secrets)
-
-
-def broken(provider: str, reason: str) -> ApiError:
-    """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the
-    stream ended early"."""
-    return _of_kind("gateway", f"{provider}: {reason}")
-
-
-class Reason(NamedTuple):
-    """One way to fail before a status is there."""
-
-    types: Tuple[Type[BaseException], ...]
-    numbers: Tuple[int, ...]  # errno; empty: any
-    kind: str
-    text: str
-    retryable: bool
-
-
-# The order matters: TLS and DNS errors are OSErrors too, and a bare OSError says the least.
-REASONS: Sequence[Reason] = (
-    Reason((ssl.SSLCertVerificationError,), (), "gateway", "its TLS certificate is not trusted", False),
-    Reason((ssl.SSLError,), (), "gateway", "the TLS handshake failed", True),
-    Reason((socket.gaierror,), (), "gateway", "the name of the host cannot be resolved", True),
-    Reason(
-        (asyncio.TimeoutError, TimeoutError, socket.timeout), (), "timeout", "it did not answer in time", True
-    ),
-    Reason((ConnectionRefusedError,), (), "gateway", "the connection was refused", True),
-    Reason(
-        (ConnectionResetError, BrokenPipeError, ConnectionAbortedError),
-        (),
-        "gateway",
-        "the connection was cut",
-        True,
-    ),
-    Reason(
-        (OSError,),
-        (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN),
-        "gateway",
-        "the host cannot be reached",
-        True,
-    ),
-    Reason((Exception,), (), "gateway", "the connection failed", True),
-)
-
-
-def connect_error(
-    exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()
-) -> ApiError:
-    """The error for a provider that could not be connected to, or that fell silent: 502, or 504 for a
-    timeout."""
-    cause = getattr(exc, "real_error", None) or exc
-    # Timeouts of an HTTP client library have types of their own that are not TimeoutErrors.
-    timed_out = "timeout" in type(cause).__name__.lower()
-    row = next((r for r in REASONS if _caused(r, cause, timed_out)), REASONS[-1])
-    said = clean(str(cause), secrets)
-    message = (
-        "{}: cannot reach the provider at {}: {}{}. Check base_url, and that the provider is up.".format(
-            provider,
-            without_login(base_url) or "its base_url",
-            row.text,
-            " ({})".format(said.rstrip(".")) if said else "",
-        )
-    )
-    error = _of_kind(row.kind, message)
-    error.retryable = row.retryable
-    return error
-
-
-def _caused(row: Reason, exc: BaseException, timed_out: bool) -> bool:
-    if timed_out:
-        return row.kind == "timeout"
-    return isinstance(exc, row.types) and (not row.numbers or getattr(exc, "errno", None) in row.numbers)
-
-
-def _told(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]) -> ApiError:
-    pause = finding.retry_after
-    if finding.kind == "rate" and pause is None:
-        pause = RATE_LIMIT_PAUSE
-    elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
-        pause = None  # a delay invites a repetition that cannot help
-    from .providers import failures as provider_errors
-
-    message = provider_errors.message(finding, provider, base_url, secrets)
-    code, param = (
-        None if word is None or clean(word, secrets) != word else word
-        for word in (finding.code, finding.param)
-    )
-    return _of_kind(finding.kind, message, code, param, pause)
-
-
-def _of_kind(
-    name: str,
-    message: str,
-    code: Optional[str] = None,
-    param: Optional[str] = None,
-    retry_after: Optional[float] = None,
-) -> ApiError:
-    kind = KINDS[name]
-    if code in OWN_CODES:  # the status says something else, and clients believe the code
-        code = None
-    return ApiError(
-        kind.status,
-        message,
-        type=kind.type,
-        code=kind.code or code or kind.type,
-        param=param if name == "request" else None,
-        retry_after=retry_after,
-        stream_code=kind.stream_code,
-        retryable=kind.retryable,
-    )
-
-
 # ---- the forms
-# What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400 invalid_prompt, one request,
-# and the message alone is shown. A quota is told that way too: for insufficient_quota Codex would show a text of its own.
-CODEX: Mapping[str, Tuple[int, str]] = {
-    "context_length_exceeded": (400, "context_length_exceeded"),
-    "model_not_found": (404, "model_not_found"),
-    "rate_limit_exceeded": (429, "rate_limit_exceeded"),
-    "previous_response_not_found": (400, "previous_response_not_found"),
-    "websocket_connection_limit_reached": (400, "websocket_connection_limit_reached"),
-    "server_error": (503, "server_error"),
-}
-CODEX_PAUSES: Mapping[int, float] = {429: RATE_LIMIT_PAUSE, 503: BUSY_PAUSE}
-
-
-def for_codex(error: ApiError) -> ApiError:
-    """The same error as Codex takes it best: permanent failures cost one request and show their text, others
-    get a delay.
-
-    With 503 Codex shows the text (with 500 it does not); ``server_is_overloaded`` is never used, for Codex
-    gives up on it.
-    """
-    status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
-    pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)
-    return ApiError(
-        status,
-        error.message,
-        type=error.type if status in CODEX_PAUSES else "invalid_request_error",
-        code=code,
-        param=error.param,
-        retry_after=pause if status in CODEX_PAUSES else None,
-        retryable=error.retryable,
-        stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt",
-    )
-
-
 def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
     """The WebSocket frame: always with ``status`` (Codex waits for ever without it), ``error.code`` never
     empty."""

@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rproxy import errors
-from rproxy.errors import ApiError, connect_error, for_codex, provider_error, stream_error
+from rproxy.errors import ApiError
 from rproxy.providers.failure_text import delay_in_text, duration
+from rproxy.providers.provider_errors import broken, provider_error, stream_error
+from rproxy.service.codex_errors import for_codex
+from rproxy.upstream.os_errors import connect_error
 
 FIXTURES = Path(__file__).parent / "fixtures" / "errors"
 CASES = sorted(FIXTURES.glob("*.expect.json"))
@@ -729,13 +732,12 @@ def test_helpers() -> None:
         errors.not_found("m", "p"),
         errors.model_not_found("x", ["a"] * 11),
         errors.previous_response_not_found("r"),
-        errors.conflict("m"),
         errors.too_large("m"),
         errors.unavailable("m"),
         errors.internal(),
-        errors.broken("acme", "it ended"),
+        broken("acme", "it ended"),
     ]
-    assert [e.status for e in made] == [400, 401, 403, 404, 404, 400, 409, 413, 503, 500, 502]
+    assert [e.status for e in made] == [400, 401, 403, 404, 404, 400, 413, 503, 500, 502]
     assert all(set(e.body()["error"]) == {"message", "type", "param", "code"} and e.message for e in made)
     assert errors.model_not_found("x").message == "The model 'x' is not configured."
     assert made[-1].retryable and made[-1].message == "acme: it ended"

@@ -14,7 +14,8 @@ from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.schema import Provider
 from rproxy.convert.sse import encode_json
-from rproxy.errors import ApiError, provider_error
+from rproxy.errors import ApiError
+from rproxy.providers.provider_errors import provider_error
 from rproxy.upstream.failover import FIRST_PAUSE, QUOTA_PAUSE, Failover
 
 BROKEN = provider_error(503, {}, b"busy", "x")

@@ -18,8 +18,8 @@ from stream_tools import converter
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.sse import DONE, encode_sse
-from rproxy.errors import provider_error, stream_error
 from rproxy.providers.profiles import choose_profile
+from rproxy.providers.provider_errors import provider_error, stream_error
 
 Json = Dict[str, Any]
 

@@ -34,8 +34,6 @@ AGAIN = re.compile(
     rf"((?:{AMOUNT}[ ,]{{0,3}}){{1,6}})",
     re.I,
 )
-# What Codex and the SDKs' users look for in the message of a rate limit.
-COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
 
 
 def bounded(delay: float) -> float:
@@ -118,8 +116,3 @@ def clean(text: str, secrets: Sequence[str] = ()) -> str:
 def without_login(url: str) -> str:
     """A URL without user name and password."""
     return re.sub(r"^([\w+.\-]*://)[^/@\s]*@", r"\1", url)
-
-
-def sentence(text: str) -> str:
-    """``text`` with a full stop, unless it has an end of its own."""
-    return text if not text or text[-1] in ".!?。！？…" else text + "."

@@ -45,7 +45,8 @@ from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 from ..config.schema import Config
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import DONE, encode_json, encode_sse
-from ..errors import ApiError, error_event, for_codex, internal, unavailable
+from ..errors import ApiError, error_event, internal, unavailable
+from ..service.codex_errors import for_codex
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
 from ..service.turn import Client

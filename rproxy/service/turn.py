@@ -32,7 +32,9 @@ from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..convert.sse import Written
 from ..cooperative import run_cooperatively
-from ..errors import ApiError, broken, error_event, for_codex, provider_error, stream_error
+from ..errors import ApiError, error_event
+from ..providers.provider_errors import broken, provider_error, stream_error
+from ..service.codex_errors import for_codex
 from ..upstream.client import CancelToken, StopReading, Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import MOST as MOST_REPAIRS

@@ -17,7 +17,8 @@ from tornado.httputil import HTTPHeaders
 
 from .. import __version__
 from ..convert.profile import Profile
-from ..errors import ApiError, ConfigError, connect_error
+from ..errors import ApiError, ConfigError
+from ..upstream.os_errors import connect_error
 from .parser import Head
 from .pool import CancelToken, OnData, PooledHTTPClient, Stats, StopReading, TransportError
 from .proxy import find_proxy

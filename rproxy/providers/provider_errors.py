@@ -1,0 +1,176 @@
+"""A provider's failure as a client sees it.
+
+:mod:`.failure_body` reads what the provider said and names the *kind* of failure ("quota", "rate", "context", ...);
+the table ``KINDS`` here turns a kind into the status, type and codes that clients of the Responses API act upon.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
+from .failure_text import clean, without_login
+
+if TYPE_CHECKING:  # elsewhere imported when needed: its patterns take a while to compile
+    from .failures import Finding
+
+MAX_MESSAGE = 2000  # characters of a message for the client
+
+
+class Kind(NamedTuple):
+    """What clients get for one kind of failure.
+
+    ``code`` None: the provider's own code, when it is a word.
+    """
+
+    status: int
+    type: str
+    code: Optional[str]
+    stream_code: str
+    retryable: bool = False  # rproxy may ask again while the client has seen nothing
+
+
+KINDS: Mapping[str, Kind] = {
+    "context": Kind(400, "invalid_request_error", "context_length_exceeded", "context_length_exceeded"),
+    "quota": Kind(429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
+    "key": Kind(401, "authentication_error", "invalid_api_key", "invalid_api_key"),
+    "rate": Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded"),
+    "model": Kind(404, "invalid_request_error", "model_not_found", "model_not_found"),
+    "request": Kind(400, "invalid_request_error", None, "invalid_prompt"),
+    "forbidden": Kind(403, "permission_error", "permission_denied", "invalid_prompt"),
+    "filter": Kind(400, "invalid_request_error", "content_filter", "invalid_prompt"),
+    "tool_call": Kind(400, "invalid_request_error", "tool_use_failed", "invalid_prompt"),
+    "overload": Kind(503, "server_error", "server_error", "server_error", True),
+    "internal": Kind(500, "server_error", "server_error", "server_error", True),
+    "gateway": Kind(502, "server_error", "server_error", "server_error", True),
+    "timeout": Kind(504, "server_error", "server_error", "server_error", True),
+    "redirect": Kind(502, "server_error", "server_error", "server_error"),
+}
+
+OWN_CODES = frozenset(kind.code for kind in KINDS.values())
+
+
+def provider_error(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    provider: str,
+    base_url: str = "",
+    now: float = 0.0,
+    secrets: Sequence[str] = (),
+) -> ApiError:
+    """The error for a provider's answer that is not 2xx.  Never raises.
+
+    ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is
+    preferred); ``secrets`` are texts that must not reach the client, such as the provider's key.
+    """
+    from . import failure_body
+
+    finding = failure_body.read_answer(status, headers, body, now)
+    return as_api_error(finding, provider, base_url, secrets)
+
+
+def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
+    """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of
+    these."""
+    from . import failure_body
+
+    return as_api_error(failure_body.read_object(raw), provider, base_url, secrets)
+
+
+def broken(provider: str, reason: str) -> ApiError:
+    """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the
+    stream ended early"."""
+    return of_kind("gateway", f"{provider}: {reason}")
+
+
+def as_api_error(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]) -> ApiError:
+    pause = finding.retry_after
+    if finding.kind == "rate" and pause is None:
+        pause = RATE_LIMIT_PAUSE
+    elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
+        pause = None  # a delay invites a repetition that cannot help
+    text = message(finding, provider, base_url, secrets)
+    code, param = (
+        None if word is None or clean(word, secrets) != word else word
+        for word in (finding.code, finding.param)
+    )
+    return of_kind(finding.kind, text, code, param, pause)
+
+
+def of_kind(
+    name: str,
+    message: str,
+    code: Optional[str] = None,
+    param: Optional[str] = None,
+    retry_after: Optional[float] = None,
+) -> ApiError:
+    kind = KINDS[name]
+    if code in OWN_CODES:  # the status says something else, and clients believe the code
+        code = None
+    return ApiError(
+        kind.status,
+        message,
+        type=kind.type,
+        code=kind.code or code or kind.type,
+        param=param if name == "request" else None,
+        retry_after=retry_after,
+        stream_code=kind.stream_code,
+        retryable=kind.retryable,
+    )
+
+
+# ---- the message
+# (kind, shapes, next step); the words in braces are filled in.
+ANY = ("json", "text", "html", "empty")
+HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
+    (
+        "key",
+        ANY,
+        "The provider rejected its key, not the client's: check provider.api_key of {name} in the config.",
+    ),
+    ("quota", ANY, "Check the quota, plan and balance of the account at {name}."),
+    ("redirect", ANY, "The provider redirects to {location}: put the address that answers into base_url."),
+    ("model", ("text", "html", "empty"), "Check base_url{base_url}{version}."),
+    ("model", ("json",), "Check downstream_model in the config, and base_url{base_url}."),
+    ("request", ("html",), "The answer is a web page: check base_url{base_url}."),
+    (
+        "forbidden",
+        ("html",),
+        "The answer is a web page: check base_url{base_url} and the network in between.",
+    ),
+    (
+        "context",
+        ("empty",),
+        "Most likely the request is too long for the model: the provider gave no reason.",
+    ),
+)
+
+
+def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[str] = ()) -> str:
+    """``NAME (status): the provider's own words.  Next step.`` -- at most MAX_MESSAGE characters."""
+    head = f"{name[:200]} ({finding.status}): " if finding.status else f"{name[:200]}: "
+    said = clean(finding.text, secrets) or _phrase(finding.status)
+    hint = next(
+        (text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), ""
+    )
+    hint = hint.format(
+        name=name[:200],
+        base_url=f" ({without_login(base_url)[:200]})" if base_url else "",
+        version="" if re.search(r"/v\d", base_url) else ": it may need /v1 at its end",
+        location=without_login(finding.location)[:400] or "an unnamed place",
+    )
+    tail = clean(hint, secrets)
+    room = MAX_MESSAGE - len(head) - len(tail) - 2
+    if len(said) > room:
+        said = said[: room - 1] + "…"
+    return head + (sentence(said) + " " + tail if tail else said)
+
+
+def _phrase(status: Optional[int]) -> str:
+    try:
+        return f"{HTTPStatus(status or 0).phrase} (the answer had no text)"
+    except ValueError:
+        return "The provider failed without a word"
