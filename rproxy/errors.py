@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
-Json = Dict[str, Any]
-
+from .types import Json
 
 RATE_LIMIT_PAUSE = 5.0  # seconds; for a 429 whose provider names no delay
 

@@ -15,9 +15,9 @@ import logging
 import re
 import sys
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
+from typing import Any, Callable, Mapping, Optional, TextIO, Tuple
 
-Json = Dict[str, Any]
+from .types import Json
 
 # level of the configuration -> level of rproxy's loggers, level of everybody else's
 LEVELS: Mapping[str, Tuple[int, int]] = {

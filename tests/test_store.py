@@ -20,9 +20,10 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from rproxy.errors import ConfigError, StoreError
-from rproxy.store import Json, Store, encode, open_store, valid_id
+from rproxy.store import Store, encode, open_store, valid_id
 from rproxy.store.memory import MemoryStore
 from rproxy.store.write_behind import WriteBehindStore
+from rproxy.types import Json
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = {

@@ -27,16 +27,16 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import is_loopback, split_address
 from ..config.schema import Auth, Config
 from ..server.app import embedded
 from ..service.catalog import codex_entry, models_body, with_prompt_of
+from ..types import Json
 from .codex_profile import CodexError, Profile, Settings
 
-Json = Dict[str, Any]
 Environ = Mapping[str, str]
 
 OLDEST = (0, 134, 0)  # the first Codex that reads profile files

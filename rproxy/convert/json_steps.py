@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, Generator, List, Tuple
+from typing import Any, Callable, Generator, List, Tuple
 
+from ..types import Json
 from .sse import encode_json
-
-Json = Dict[str, Any]
 
 MANY = 20  # items of a list that are worth steps
 _mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match

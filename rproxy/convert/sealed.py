@@ -12,11 +12,10 @@ import base64
 import hmac
 import json
 import zlib
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple
 
+from ..types import Json
 from .sse import encode_json
-
-Json = Dict[str, Any]
 
 _PREFIX = "rproxy1."
 _TAG = 16  # bytes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Sequence
 
+from ..types import Json
 from .surrogates import mend
-
-Json = Dict[str, Any]
 
 DONE = b"data: [DONE]\n\n"
 

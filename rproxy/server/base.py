@@ -50,6 +50,7 @@ from ..service.codex_errors import for_codex
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
 from ..service.turn import Client
+from ..types import Json
 from ..upstream.client import CancelToken
 from .access import Access
 from .body import BodyReader
@@ -57,7 +58,6 @@ from .writer import EventWriter, SocketWriter, drained
 
 log = logging.getLogger("rproxy.http")
 
-Json = Dict[str, Any]
 T = TypeVar("T")
 
 BODY_TIMEOUT = (

@@ -24,8 +24,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Union
 from ..convert.json_steps import parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, too_large
-
-Json = Dict[str, Any]
+from ..types import Json
 
 PIECE = 1 << 20
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
-
+from ..types import Json
 from .base import HttpHandler
-
-Json = Dict[str, Any]
 
 
 class _Handler(HttpHandler):

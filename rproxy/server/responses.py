@@ -7,16 +7,15 @@ A response that runs in the background has a life of its own; what a client has 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncIterator, Dict, List, Optional
+from typing import AsyncIterator, List, Optional
 
 from ..convert.events.replay import events as replayed
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid
 from ..service.pagination import number
 from ..service.single_flight import DedupKey, dedup_key
+from ..types import Json
 from .base import HttpHandler, SSESink
-
-Json = Dict[str, Any]
 
 TRUE = ("true", "1")
 

@@ -48,6 +48,7 @@ from tornado.websocket import WebSocketHandler
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
+from ..types import Json
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
@@ -55,7 +56,6 @@ from .writer import EventWriter, SocketWriter
 
 log = logging.getLogger("rproxy.websocket")
 
-Json = Dict[str, Any]
 
 MAX_LANES = 32
 MAX_RUNNING = 16

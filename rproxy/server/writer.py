@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any, Awaitable, Dict, Optional, Sequence
+from typing import Awaitable, Optional, Sequence
 
 from tornado.iostream import IOStream, StreamClosedError
 
 from ..errors import ApiError
-
-Json = Dict[str, Any]
+from ..types import Json
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 

@@ -19,13 +19,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import AsyncIterator, Awaitable, Callable, List, Mapping, Optional, Sequence
 
 from ..convert.events.replay import TERMINAL, opening
 from ..errors import ApiError, StoreError, internal, unavailable
 from ..store.write_behind import WriteBehindStore
+from ..types import Json
 
-Json = Dict[str, Any]
 log = logging.getLogger("rproxy.background")
 
 MOST_RUNNING = 500

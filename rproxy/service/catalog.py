@@ -18,8 +18,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Config, Model
 from ..convert.tools import DEFAULT_ALLOW
-
-Json = Dict[str, Any]
+from ..types import Json
 
 CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
 HIDDEN = ("codex-auto-review",)  # served, but not offered in the model picker: Codex asks for it by itself

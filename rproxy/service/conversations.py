@@ -8,13 +8,12 @@ in their complete form (:mod:`rproxy.service.pagination`), oldest first.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
 from ..errors import ApiError, StoreError, invalid, not_found, unavailable
 from ..store.write_behind import WriteBehindStore
+from ..types import Json
 from .pagination import listed, page
-
-Json = Dict[str, Any]
 
 MOST_ITEMS = 20  # that one request may add
 METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, MutableMapping, Optional
+from typing import Any, List, Mapping, MutableMapping, Optional
 
 from ..convert.events.replay import RUNNING
 from ..errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
 from ..store.write_behind import WriteBehindStore
+from ..types import Json
 from .pagination import listed, owner_of
 
-Json = Dict[str, Any]
 log = logging.getLogger("rproxy.history")
 
 STORE_FAILS = (

@@ -10,11 +10,10 @@ where to look; see :func:`owner_of`.  It must not look like one of our output it
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence
 
 from ..errors import invalid
-
-Json = Dict[str, Any]
+from ..types import Json
 
 DEFAULT_LIMIT = 20
 MOST = 100

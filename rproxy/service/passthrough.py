@@ -8,17 +8,16 @@ passes, too.  A provider that cannot be reached is replaced by the next one.
 from __future__ import annotations
 
 import time
-from typing import Any, Awaitable, Dict, Mapping, Optional, Protocol
+from typing import Awaitable, Dict, Mapping, Optional, Protocol
 
 from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, model_not_found
 from ..log import log_turn
+from ..types import Json
 from ..upstream.client import Result
 from .turn import PROVIDER_HEADER, Client, TurnDeps, pass_on
-
-Json = Dict[str, Any]
 
 MASK = b"***"
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import Iterable, Optional, Tuple
 
 from ..convert.request.messages import CallKey
 from ..convert.sse import encode_json
+from ..types import Json
 
-Json = Dict[str, Any]
 Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
 MAX_COUNT = 20_000  # calls

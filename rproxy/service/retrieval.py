@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncIterator, Dict, List, Mapping, Optional
+from typing import AsyncIterator, List, Mapping, Optional
 
 from ..convert.events.replay import RUNNING, opening, tail
 from ..errors import ApiError, StoreError, not_found, unavailable
 from ..store.write_behind import WriteBehindStore
+from ..types import Json
 from .background import Background, Running
 from .history import History
 from .pagination import page
-
-Json = Dict[str, Any]
 
 POLL_INTERVAL = 1.0  # seconds between looks at a response that another process works on
 LOST = {

@@ -34,6 +34,7 @@ from ..errors import ApiError, invalid, model_not_found
 from ..log import log_turn
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
+from ..types import Json
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -48,7 +49,6 @@ from .retrieval import ResponseRetrieval
 from .token_estimate import estimate
 from .turn import Client, EventSink, Turn, TurnDeps, TurnPlan, TurnStats
 
-Json = Dict[str, Any]
 log = logging.getLogger("rproxy.turn")
 
 LONG_HISTORY = 500  # items that are converted in 5 ms

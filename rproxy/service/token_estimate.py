@@ -9,9 +9,8 @@ whoever needs it exactly finds it in the ``usage`` of an answer.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
 
-Json = Dict[str, Any]
+from ..types import Json
 
 ASCII_PER_TOKEN = 4.0
 LATIN_PER_TOKEN = 2.5  # accented letters, Greek, Cyrillic: up to U+07FF

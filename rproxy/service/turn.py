@@ -21,7 +21,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
+from typing import Awaitable, Callable, Dict, List, Mapping, MutableMapping, Optional, Protocol, Sequence
 
 from ..config.schema import Provider, Server
 from ..convert.answer.decoder import ChunkDecoder
@@ -35,12 +35,11 @@ from ..cooperative import run_cooperatively
 from ..errors import ApiError, error_event
 from ..providers.provider_errors import broken, provider_error, stream_error
 from ..service.codex_errors import for_codex
+from ..types import Json
 from ..upstream.client import CancelToken, StopReading, Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import MOST as MOST_REPAIRS
 from ..upstream.learned_overrides import LearnedOverrides
-
-Json = Dict[str, Any]
 
 COMMIT_AFTER = 10.0  # seconds
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire

@@ -13,15 +13,15 @@ import json
 import re
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional, Protocol
+from typing import Any, Callable, Iterator, Optional, Protocol
 
 from ..convert.json_steps import encode_steps
 from ..cooperative import run_cooperatively
 from ..errors import ConfigError, StoreError
+from ..types import Json
 
 __all__ = ["Change", "Json", "Store", "decode", "encode", "encode_gently", "open_store", "valid_id"]
 
-Json = Dict[str, Any]
 Change = Callable[[Json], Json]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 MAX_RESPONSES = 10_000

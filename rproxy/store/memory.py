@@ -11,7 +11,8 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from ..errors import StoreError
-from . import Change, Json, decode, encode_gently
+from ..types import Json
+from . import Change, decode, encode_gently
 
 
 class MemoryStore:

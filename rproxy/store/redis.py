@@ -13,7 +13,8 @@ from typing import Any, Optional
 
 from ..errors import ConfigError, StoreError
 from ..providers.failure_text import without_login
-from . import Change, Json, decode, encode, encode_gently, valid_id
+from ..types import Json
+from . import Change, decode, encode, encode_gently, valid_id
 
 PREFIX = "rproxy:response:"
 TIMEOUT = 5.0  # seconds for a connection, and for an answer

@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, TypeVar
 
 from ..errors import ConfigError, StoreError
-from . import Change, Json, decode, encode, encode_gently, valid_id
+from ..types import Json
+from . import Change, decode, encode, encode_gently, valid_id
 
 T = TypeVar("T")
 VERSION = 1

@@ -13,7 +13,8 @@ import logging
 from typing import Dict, NamedTuple, Optional
 
 from ..convert.json_steps import MANY
-from . import Change, Json, Store
+from ..types import Json
+from . import Change, Store
 
 log = logging.getLogger("rproxy.store")
 

@@ -15,10 +15,10 @@ from typing import Any, Callable, Dict, List, Mapping, Match, NamedTuple, Option
 
 from ..config.schema import Provider
 from ..convert.profile import Profile
+from ..types import Json
 
 log = logging.getLogger("rproxy.repairs")
 
-Json = Dict[str, Any]
 MOST = 3  # repairs in one turn
 NEEDED = {"model", "messages", "input", "tools", "stream"}  # keys that are never dropped
 

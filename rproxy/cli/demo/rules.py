@@ -9,9 +9,10 @@ reference, and error texts as its users have reported them.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
-Json = Dict[str, Any]
+from ...types import Json
+
 Rule = Callable[[Json], Optional[str]]
 
 ROLES = ("system", "user", "assistant", "tool", "latest_reminder")

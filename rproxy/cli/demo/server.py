@@ -25,9 +25,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from ...server.tornado_patches import NoDelayServer
+from ...types import Json
 from .rules import refusal, thinking
-
-Json = Dict[str, Any]
 
 MODELS = ("demo", "deepseek-v4-pro", "deepseek-v4-flash")
 KEY = "sk-demo"  # what the proxy is told to send; any key is taken

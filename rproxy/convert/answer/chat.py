@@ -21,6 +21,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ...types import Json
 from ..profile import Answer
 from ..surrogates import REPLACEMENT, mend_piece
 from .fields import counts_tokens, error_of, pieces_of, stronger_finish, text_of, unwrap
@@ -29,7 +30,6 @@ from .reasoning_details import Details
 from .think_tags import ThinkTagFilter
 from .tool_calls import CallReader
 
-Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
 
 _REASONING_KEYS = (

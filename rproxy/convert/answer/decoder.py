@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, List, Optional, Union
 
+from ...types import Json
 from ..json_end import JsonEnd
-
-Json = Dict[str, Any]
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
-Json = Dict[str, Any]
+from ...types import Json
 
 # What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot,
 # Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.

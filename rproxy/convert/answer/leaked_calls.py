@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Tuple
 
-Json = Dict[str, Any]
+from ...types import Json
+
 Piece = Tuple[str, Any]
 Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None: it is no call
 

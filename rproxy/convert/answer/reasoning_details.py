@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+from ...types import Json
 from .fields import text_of
-
-Json = Dict[str, Any]
 
 _GROWING = ("text", "summary")
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from ...types import Json
 from ..request.dialect import RESPONSE_ITEM
 from ..sse import encode_json
 from ..surrogates import mend, mend_piece
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
 
-Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
 Place = Tuple[str, Any]  # of a text in its item: kind and number of the part
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from ...types import Json
 from ..json_end import JsonEnd
 from ..sse import encode_json
 from ..surrogates import REPLACEMENT, mend, mend_piece
 
-Json = Dict[str, Any]
 Delta = Tuple[Any, ...]
 Index = Union[int, str, None]
 

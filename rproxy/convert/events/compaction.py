@@ -7,13 +7,12 @@ instance and after any restart.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from ...types import Json
 from ..sealed import seal
 from ..tools import ToolTable
 from .converter import Failure, StreamConverter
-
-Json = Dict[str, Any]
 
 PROMPT = (
     "Write a hand-off summary of this conversation for another model that continues the work and sees nothing but your summary. "

@@ -19,11 +19,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple
 
+from ...types import Json
 from ..answer.chat import ChunkReader
 from ..profile import Answer
 from ..tools import ToolTable
 from .code_fence import Fences
-from .items import KINDS, Call, EventBuilder, Item, Json, Kind, OpaqueItem, TextItem
+from .items import KINDS, Call, EventBuilder, Item, Kind, OpaqueItem, TextItem
 from .response import usage_object
 
 

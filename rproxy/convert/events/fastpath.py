@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
 
+from ...types import Json
 from ..answer.decoder import ChunkDecoder
 from ..sse import encode_json
 from .converter import StreamConverter
 from .items import KINDS
 
-Json = Dict[str, Any]
 Events = Sequence[Json]
 
 MAX_CANDIDATES = 8  # templates that may be learned in vain, by an answer whose chunks all differ

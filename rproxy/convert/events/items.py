@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
+from ...types import Json
 from ..json_end import JsonEnd
 from ..tools import ToolTable
 from ..tools.kind import Offer, Reader
 from .code_fence import Fences
-
-Json = Dict[str, Any]
 
 
 class Kind(NamedTuple):

@@ -7,11 +7,10 @@ soon as that had more deltas; :func:`tail` knows what that means for a client th
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
+from ...types import Json
 from .items import KINDS
-
-Json = Dict[str, Any]
 
 RUNNING = ("queued", "in_progress")
 # status -> the event that ends the stream. There is none for cancelled: it ended early, and is no failure.

@@ -8,9 +8,10 @@ fields repeat the request.  A field that is missing and one that is null mean th
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
-Json = Dict[str, Any]
+from ...types import Json
+
 Path = Tuple[str, ...]
 
 # What the response repeats, and what it says when the request does not. Order and defaults: OpenAI's answers,

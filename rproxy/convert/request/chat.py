@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
+from ...types import Json
 from ..answer.chat import ChunkReader
 from ..events.converter import Reader
 from ..profile import Profile
 from ..tools import ToolTable
-from .content import Json, invalid, parts_of, text_of
+from .content import invalid, parts_of, text_of
 from .messages import Recall, to_messages
 
 # both APIs' own words

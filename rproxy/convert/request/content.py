@@ -12,13 +12,13 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, List, Tuple, Union
 
 from ...errors import ApiError
+from ...types import Json
 from ..profile import Profile
 from .pdf import pdf_text
 
-Json = Dict[str, Any]
 Content = Union[str, List[Json]]
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")

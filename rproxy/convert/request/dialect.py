@@ -10,8 +10,8 @@ import hashlib
 import re
 from typing import Any, Callable, Dict, List, Optional
 
+from ...types import Json
 from ..profile import Profile
-from .content import Json
 
 WriteReasoning = Callable[[Json, str, List[Json]], None]  # (message, text, details): changes the message
 

@@ -24,11 +24,12 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError
+from ...types import Json
 from ..profile import Profile
 from ..sealed import unseal
 from ..tools import CALLS, OUTPUTS, ToolTable
 from ..tools.kind import Kind
-from .content import Content, ContentWriter, Json, invalid, parts_of, text_of
+from .content import Content, ContentWriter, invalid, parts_of, text_of
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 
 

@@ -21,12 +21,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
 
+from ...types import Json
 from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
 from ..tools import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from ..tools.custom import unwrap
 from .chat import Conversion, to_chat_request
-from .content import Json
 from .messages import Recall
 
 # the request's own fields that mean the same there

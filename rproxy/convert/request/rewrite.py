@@ -9,9 +9,10 @@ and with what is stored, so nothing is changed; what is different is copied.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
+from typing import Any, Callable, Iterable, List, NamedTuple, Tuple, Union
 
-Json = Dict[str, Any]
+from ...types import Json
+
 Step = Union[str, int, None]  # a key, an index, all entries
 Path = Tuple[Step, ...]
 Change = Callable[[Any], Any]  # of a value

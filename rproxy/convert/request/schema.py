@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set
 
-Json = Dict[str, Any]
+from ...types import Json
 
 MAX_INLINED = 200  # references in one schema: they may fan out, or come back to themselves
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")

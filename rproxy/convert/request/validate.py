@@ -12,8 +12,8 @@ import math
 from typing import Any, Callable, Dict, Tuple
 
 from ...errors import ApiError
+from ...types import Json
 
-Json = Dict[str, Any]
 Check = Callable[[Any], bool]
 
 

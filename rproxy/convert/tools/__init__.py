@@ -13,9 +13,10 @@ import pkgutil
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
+from ...types import Json
 from ..profile import Profile
 from ..request.schema import repaired
-from .kind import MAX_NAME, Json, Kind, Offer, flatten, hashed, plain
+from .kind import MAX_NAME, Kind, Offer, flatten, hashed, plain
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
 TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that bring tools

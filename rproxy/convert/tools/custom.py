@@ -12,7 +12,8 @@ import json
 import re
 from typing import Any, List, Optional, Tuple
 
-from .kind import Json, Kind, Offer, Reader, described, loads
+from ...types import Json
+from .kind import Kind, Offer, Reader, described, loads
 
 _KEYS = ("input", "patch", "code", "content")  # what models call the text, the right name first
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
+from ...types import Json
 from ..request.schema import function_schema, has_numbers
-from .kind import Json, Kind, Offer, Reader, described
+from .kind import Kind, Offer, Reader, described
 
 
 class Function(Kind):

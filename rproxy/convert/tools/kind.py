@@ -12,9 +12,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
-Json = Dict[str, Any]
+from ...types import Json
+
 MAX_NAME = 64  # of a function; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_NAME)
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
-from .kind import Json, Kind, described
+from ...types import Json
+from .kind import Kind, described
 
 
 class Namespace(Kind):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .kind import Json, Kind, Offer, loads_object
+from ...types import Json
+from .kind import Kind, Offer, loads_object
 
 PARAMETERS: Json = {
     "type": "object",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, Iterator, Tuple
 
+from ...types import Json
 from ..request.schema import function_schema
-from .kind import Json, Kind, Offer, described, flatten, loads_object, plain
+from .kind import Kind, Offer, described, flatten, loads_object, plain
 
 
 class ToolSearch(Kind):
