@@ -43,7 +43,7 @@ def mask(text: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value}"
+    return f"{int(value)}"
 
 
 def _text(value: Any) -> str:
@@ -114,7 +114,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message; a turn's fields instead of its message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03d}Z"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: Json = {"time": stamp, "level": record.levelname.lower(), "logger": record.name}
         turn = getattr(record, "turn", None)
         line.update(turn if turn is not None else {"message": record.getMessage()})

@@ -377,7 +377,7 @@ async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
         start = time.monotonic()
         await until(lambda: e.service.cancelled == 1)
         assert time.monotonic() - start < 1
-        await until(lambda: not e.state.sessions and not e.site.turns)
+        await until(lambda: not e.state.sessions and not e.state.turns)
         assert len(e.service.requests) == 1
 
 
