@@ -14,6 +14,7 @@ import ipaddress
 from typing import Mapping, NamedTuple, Optional, Union
 from urllib.parse import unquote, urlsplit
 
+from ..config.addresses import is_loopback
 from ..errors import ConfigError
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -86,12 +87,6 @@ def parse_proxy(value: str, source: str) -> Proxy:
         )
     username = None if parts.username is None else unquote(parts.username)
     return Proxy(host, port or 80, username, unquote(parts.password or ""))
-
-
-def is_loopback(host: str) -> bool:
-    """``localhost``, names below it, 127.0.0.0/8 and ::1."""
-    address = _address(host)
-    return host == "localhost" or host.endswith(".localhost") if address is None else address.is_loopback
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
