@@ -118,7 +118,7 @@ class PlayedService:
             waits = [asyncio.ensure_future(self.gate.wait())]
             if client.interrupt is not None:
                 stopped = asyncio.Event()
-                client.interrupt.ends(stopped.set)
+                client.interrupt.on_cancel(stopped.set)
                 waits.append(asyncio.ensure_future(stopped.wait()))
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

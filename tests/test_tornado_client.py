@@ -143,7 +143,7 @@ async def test_the_provider_is_left(kind: str, sent: bytes, how: str) -> None:
         await asyncio.sleep(0.2)
         before = time.monotonic()
         if how == "stop":
-            turn.stop()
+            turn.stop.cancel()
             assert (await running).status == (200 if sent else 599)
         else:
             running.cancel()

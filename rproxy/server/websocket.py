@@ -307,7 +307,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             if lane.out is None or running is None:
                 continue
             if running.get("id") == wanted if wanted is not None else lane.name == stream_id:
-                lane.out.interrupt()
+                lane.out.interrupt.cancel()
 
     def steer(self, request: Json, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
         """``response.steer``: Chat Completions cannot take input while it answers."""

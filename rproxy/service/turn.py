@@ -73,7 +73,7 @@ class EventSink(Protocol):
 class Client:
     """Who asks, and how. ``owner`` is "" when there is no auth, else a digest of the key.
 
-    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is called when the user wants to
+    ``local`` holds the responses of a WebSocket connection; ``interrupt`` is cancelled when the user wants to
     say something; ``answer_headers`` gets what the turn wants to say in the head of its HTTP answer.
     """
 
@@ -246,7 +246,7 @@ class Turn:
         request = rewritten(conversion.chat_request(self._out is not None), provider.rewrite)
         await self._exchange(provider, await run_cooperatively(encode_steps(request)), answer)
         converter = answer.converter
-        if self._client.interrupt is not None and self._client.interrupt.called:
+        if self._client.interrupt is not None and self._client.interrupt.cancelled:
             await self._finish(converter, conversion, provider, converter.interrupt())
             return
         rest = answer.close()
@@ -296,17 +296,17 @@ class Turn:
         )
         del body  # it may be large, and this may take long
         if self._client.interrupt is not None:
-            self._client.interrupt.ends(answer.stop)
+            self._client.interrupt.on_cancel(answer.stop.cancel)
         try:
             result = await sending
         except ApiError:
-            if answer.complete or answer.stop.called:
+            if answer.complete or answer.stop.cancelled:
                 return  # how the connection ended does not matter
             raise
         finally:
             answer.begin()
             answer.settle()
-        if answer.stop.called:
+        if answer.stop.cancelled:
             return  # interrupted, or over without the end of the body
         if not 200 <= result.status < 300:
             self._head(result.status, result.headers)
@@ -402,7 +402,7 @@ def _empty(provider: str, final: bool) -> ApiError:
 class _Answer:
     """The bytes of one answer on their way to the client.
 
-    ``stop`` is called when nothing more is worth reading. ``converter`` is there from :meth:`begin` on.
+    ``stop`` is cancelled when nothing more is worth reading. ``converter`` is there from :meth:`begin` on.
     """
 
     converter: StreamConverter
@@ -474,7 +474,7 @@ class _Answer:
         if self._grace is not None:
             self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(
-            LONG_GRACE if self.converter.is_empty else GRACE, self.stop
+            LONG_GRACE if self.converter.is_empty else GRACE, self.stop.cancel
         )
 
     def settle(self) -> None:

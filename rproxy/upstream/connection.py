@@ -67,25 +67,28 @@ class StopReading(Exception):
 
 
 class CancelToken:
-    """Called by anybody, it ends what goes on; an exchange as if its answer were complete, and its connection
-    is closed, so that the server stops, too.
-
-    ``called``: that has been said. ``means``: how to end what goes on just now, see :meth:`ends`.
+    """Ends from outside whatever holds it.  A cancelled exchange ends as if its answer were complete; its
+    connection is closed, so that the server stops, too.
     """
 
     def __init__(self) -> None:
-        self.called = False
-        self.means: Optional[Callable[[], object]] = None
+        self.cancelled = False
+        self._callback: Optional[Callable[[], object]] = None
 
-    def __call__(self) -> None:
-        self.called = True
-        self.ends(self.means)
+    def cancel(self) -> None:
+        """Call what :meth:`on_cancel` was given last.  A second call has no effect."""
+        if not self.cancelled:
+            self.cancelled = True
+            self.on_cancel(self._callback)
 
-    def ends(self, means: Optional[Callable[[], object]]) -> None:
-        """Call ``means`` to end what goes on from now on; at once, if the end has been called for already."""
-        self.means = means
-        if self.called and means is not None:
-            means()
+    def on_cancel(self, callback: Optional[Callable[[], object]]) -> None:
+        """From now on, cancelling means to call ``callback``, in place of the one before.
+
+        :param callback: called at once if the token is cancelled already; None: there is nothing to end
+        """
+        self._callback = callback
+        if self.cancelled and callback is not None:
+            callback()
 
 
 OnData = Callable[[bytes], Optional[Awaitable[None]]]
@@ -173,7 +176,7 @@ class Connection:
         self._arm(first_byte_timeout)
         self._write()
         try:
-            stop.ends(partial(self._stop, future))
+            stop.on_cancel(partial(self._stop, future))
             receiver.on_sent()
             await future
         except BaseException:
@@ -181,7 +184,7 @@ class Connection:
                 self.close()
             raise
         finally:
-            stop.ends(None)
+            stop.on_cancel(None)
 
     def _stop(self, future: asyncio.Future[None]) -> None:
         if self._future is future:  # otherwise it ended just before, and may already serve another request

@@ -212,7 +212,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         self, prepared: Prepared, pieces: List[bytes], receiver: _Receiver, stop: CancelToken
     ) -> None:
         receiver.sent = pieces
-        connection = self._take(prepared.route) if not stop.called else None
+        connection = self._take(prepared.route) if not stop.cancelled else None
         if connection is not None:
             try:
                 return await self._exchange(connection, prepared, receiver, stop)
@@ -247,7 +247,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         """:returns: a new connection; None: stopped"""
         route = prepared.route
         dialing = asyncio.ensure_future(dial(route))
-        stop.ends(dialing.cancel)
+        stop.on_cancel(dialing.cancel)
         try:
             with _Limit(prepared.connect_timeout or 0, f"no connection to {route} within"):
                 await asyncio.wait({dialing})
@@ -256,8 +256,8 @@ class PooledHTTPClient(AsyncHTTPClient):
             dialing.add_done_callback(_hang_up)
             raise
         finally:
-            stop.ends(None)
-        if stop.called:
+            stop.on_cancel(None)
+        if stop.cancelled:
             _hang_up(dialing)
             return None
         try:

@@ -97,14 +97,14 @@ class TornadoClient:
         del body
         self._connects += 1
         self._running.add(exchange)
-        stop.ends(exchange.end)
+        stop.on_cancel(exchange.end)
         try:
-            if not stop.called:
+            if not stop.cancelled:
                 self._begin(request, exchange)
                 on_sent()
                 await exchange.ended
         finally:
-            stop.ends(None)
+            stop.on_cancel(None)
             self._running.discard(exchange)
             exchange.close()
         return exchange.answer()
