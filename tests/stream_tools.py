@@ -10,7 +10,7 @@ from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
-from rproxy.convert.tools import ToolTable
+from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]
 

@@ -14,7 +14,7 @@ from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
 from rproxy.convert.request.messages import SUMMARY
-from rproxy.convert.tools import ToolTable
+from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]
 

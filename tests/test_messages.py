@@ -41,7 +41,7 @@ from rproxy.convert.request.messages import (
 )
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
-from rproxy.convert.tools import ToolTable
+from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]

@@ -25,7 +25,7 @@ from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
-from rproxy.convert.tools import ToolTable
+from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]
 CODEX = sorted((Path(__file__).parent / "fixtures" / "codex").glob("*.jsonl"))

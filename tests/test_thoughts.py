@@ -9,7 +9,7 @@ from histories import call, out, thought, user
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.messages import CallKey, call_keys, to_messages
-from rproxy.convert.tools import ToolTable
+from rproxy.convert.tools.table import ToolTable
 from rproxy.service.reasoning_cache import ReasoningCache
 
 Json = Dict[str, Any]

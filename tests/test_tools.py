@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rproxy.convert.profile import Profile
-from rproxy.convert.tools import CALLS, KINDS, OUTPUTS, ToolTable
 from rproxy.convert.tools.custom import InputReader, unwrap
 from rproxy.convert.tools.function import IntegralReader
 from rproxy.convert.tools.kind import Kind, Reader, flatten, hashed, plain
+from rproxy.convert.tools.kinds import CALLS, KINDS, OUTPUTS
+from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]

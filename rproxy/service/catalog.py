@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Config, Model
-from ..convert.tools import DEFAULT_ALLOW
+from ..convert.tools.table import DEFAULT_ALLOW
 from ..types import Json
 
 CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing

@@ -11,7 +11,7 @@ from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ...types import Json
 from ..sealed import seal
-from ..tools import ToolTable
+from ..tools.table import ToolTable
 from .converter import Failure, StreamConverter
 
 PROMPT = (

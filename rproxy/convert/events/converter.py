@@ -22,7 +22,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTu
 from ...types import Json
 from ..answer.chat import ChunkReader
 from ..profile import Answer
-from ..tools import ToolTable
+from ..tools.table import ToolTable
 from .code_fence import Fences
 from .items import KINDS, Call, EventBuilder, Item, Kind, OpaqueItem, TextItem
 from .response import usage_object

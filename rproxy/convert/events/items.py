@@ -18,8 +18,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, 
 
 from ...types import Json
 from ..json_end import JsonEnd
-from ..tools import ToolTable
 from ..tools.kind import Offer, Reader
+from ..tools.table import ToolTable
 from .code_fence import Fences
 
 

@@ -18,7 +18,7 @@ from ...types import Json
 from ..answer.chat import ChunkReader
 from ..events.converter import Reader
 from ..profile import Profile
-from ..tools import ToolTable
+from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
 from .messages import Recall, to_messages
 

@@ -27,8 +27,9 @@ from ...errors import ApiError
 from ...types import Json
 from ..profile import Profile
 from ..sealed import unseal
-from ..tools import CALLS, OUTPUTS, ToolTable
 from ..tools.kind import Kind
+from ..tools.kinds import CALLS, OUTPUTS
+from ..tools.table import ToolTable
 from .content import Content, ContentWriter, invalid, parts_of, text_of
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 

@@ -24,8 +24,8 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
 from ...types import Json
 from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
-from ..tools import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from ..tools.custom import unwrap
+from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from .chat import Conversion, to_chat_request
 from .messages import Recall
 

@@ -47,6 +47,3 @@ class ApplyPatch(Kind):
 
     def output(self, item: Json) -> Any:
         return "{}\n{}".format(item.get("status") or "completed", item.get("output") or "")
-
-
-KIND: Any = ApplyPatch()

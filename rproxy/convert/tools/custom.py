@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ...types import Json
 from .kind import Kind, Offer, Reader, described, loads
@@ -163,6 +163,3 @@ def unwrap(raw: str) -> str:
         text = next((v for v in candidates if isinstance(v, str)), raw if value else "")
     fenced = _FENCE.match(text)
     return fenced.group(1) + "\n" if fenced else text
-
-
-KIND: Any = Custom()

@@ -7,7 +7,7 @@ integer) refuse the call.
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Tuple
 
 from ...types import Json
 from ..request.schema import function_schema, has_numbers
@@ -72,6 +72,3 @@ class IntegralReader(Reader):
     def close(self) -> Tuple[str, str]:
         rest, self._held = (self._held if self._held == "." else ""), ""
         return rest, super().close()[1] + rest
-
-
-KIND: Any = Function()

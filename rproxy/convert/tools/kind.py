@@ -2,8 +2,7 @@
 
 The Responses API knows a dozen kinds of tools, Chat Completions one: the function.  A :class:`Kind` says how
 its tools are offered as functions, which item a call of one comes back as, and how earlier calls and results
-of that kind stand in the history.  Each kind is a module of this package with a ``KIND``; nothing else has to
-be touched to add one.
+of that kind stand in the history.  Each kind is a module of this package and a row in :mod:`.kinds`.
 """
 
 from __future__ import annotations

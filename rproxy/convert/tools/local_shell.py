@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from ...types import Json
 from .kind import Kind, Offer, loads_object
@@ -59,6 +58,3 @@ class LocalShell(Kind):
             {k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {},
             ensure_ascii=False,
         )
-
-
-KIND: Any = LocalShell()

@@ -6,7 +6,7 @@ beside it.
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ...types import Json
 from .kind import Kind, described
@@ -31,6 +31,3 @@ def _introduced(member: Json, about: str) -> Json:
     if not about:
         return member
     return dict(member, description=(f"{about}\n\n{described(member)}").strip())
-
-
-KIND: Any = Namespace()

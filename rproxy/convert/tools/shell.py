@@ -55,6 +55,3 @@ class Shell(Kind):
     def output(self, item: Json) -> Any:
         output = item.get("output")
         return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-
-
-KIND: Any = Shell()

@@ -56,6 +56,3 @@ def _found(item: Json) -> Iterator[Tuple[Any, Json]]:
                 yield from ((entry.get("name"), member) for member in members if isinstance(member, dict))
             else:
                 yield None, entry
-
-
-KIND: Any = ToolSearch()

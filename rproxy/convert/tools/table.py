@@ -1,0 +1,182 @@
+"""The tools of one request: what the model is offered, and what its calls stand for.
+
+One table per turn, ``chat name -> Offer``, built from all the places tools come from: the request's
+``tools``, and in the history ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output``
+items.  The order is that of appearance, so that a later turn only ever appends and the provider's prompt
+cache stays valid.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from ...errors import ApiError
+from ...types import Json
+from ..profile import Profile
+from ..request.schema import repaired
+from .kind import MAX_NAME, Kind, Offer, flatten, hashed, plain
+from .kinds import FUNCTION, KINDS
+
+DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
+TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that bring tools
+
+
+class ToolTable:
+    """What may be called in one turn.
+
+    ``chat_tools`` are the entries of the chat request, ``chat_tool_choice`` its ``tool_choice`` or None,
+    ``warnings`` what was left out.
+    """
+
+    def __init__(self) -> None:
+        self.chat_tools: List[Json] = []
+        self.chat_tool_choice: Any = None
+        self.warnings: List[str] = []
+        self._offers: Dict[str, Offer] = {}  # by chat name
+        self._names: Dict[Tuple[Optional[str], str], str] = {}  # (namespace, name) -> chat name
+
+    @classmethod
+    def build(
+        cls,
+        request: Mapping[str, Any],
+        items: Iterable[Json],
+        profile: Profile,
+        allow: Optional[Sequence[str]] = None,
+    ) -> ToolTable:
+        """The table of a request whose whole history is ``items``.
+
+        :arg allow: the kinds of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
+        :raises ApiError: 400 for tools or a tool_choice that make no sense
+        """
+        table = cls()
+        allowed = DEFAULT_ALLOW if allow is None else allow
+        for tool in _all_tools(request, items):
+            table._add(tool, allowed, profile)
+        table._choose(request.get("tool_choice"))
+        return table
+
+    # ---- building
+    def _add(self, tool: Json, allow: Sequence[str], profile: Profile) -> None:
+        tool_type = str(tool.get("type"))
+        kind = KINDS.get(tool_type)
+        if tool_type not in allow:
+            self.warnings.append(f"tool {tool_type[:40]} dropped (not in tool_type_allowlist)")
+        elif kind is None:
+            if tool not in self.chat_tools:
+                self.chat_tools.append(tool)  # a hosted tool that the provider is said to know
+        else:
+            for namespace, member in kind.members(tool):
+                of = kind if member is tool else KINDS.get(str(member.get("type")))
+                if of is not None and of.call_type and member.get("type") in allow:
+                    self._offer(of, plain(namespace), member, profile)
+                else:
+                    self.warnings.append(
+                        "tool {} in a namespace dropped (not in tool_type_allowlist)".format(
+                            str(member.get("type"))[:40]
+                        )
+                    )
+
+    def _offer(self, kind: Kind, namespace: Optional[str], tool: Json, profile: Profile) -> None:
+        name = kind.tool_name(tool)
+        if not name:
+            self.warnings.append("tool {} without a usable name dropped".format(tool["type"]))
+            return
+        if (namespace, name) in self._names:
+            return  # said again later in the history
+        function = kind.function(tool)
+        function["parameters"] = repaired(function["parameters"], profile.schema)
+        if profile.strict_tools == "omit":
+            function.pop("strict", None)
+        chat_name = flatten(namespace, name)
+        if chat_name in self._offers:
+            chat_name = hashed(f"{namespace} {name}")
+        self._names[namespace, name] = chat_name
+        self._offers[chat_name] = Offer(chat_name, kind, name, namespace, function["parameters"])
+        self.chat_tools.append({"type": "function", "function": dict({"name": chat_name}, **function)})
+
+    def _choose(self, choice: Any) -> None:
+        if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+            tools = choice.get("tools")
+            wanted = (
+                [meant for tool in tools if isinstance(tool, dict) for meant in self._meant(tool)]
+                if isinstance(tools, list)
+                else []
+            )
+            self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in wanted]
+            choice = choice.get("mode") or "auto"
+        elif isinstance(choice, dict):
+            names = [name for kind, name in self._meant(choice) if kind == "function"]
+            choice = {"type": "function", "function": {"name": names[0]}} if len(names) == 1 else "auto"
+        if not self.chat_tools:
+            if choice == "required":
+                self.warnings.append("tool_choice required ignored: no tool is left")
+        elif choice in ("none", "required") or isinstance(choice, dict):
+            self.chat_tool_choice = choice
+
+    def _meant(self, choice: Json) -> List[Tuple[str, Optional[str]]]:
+        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice means: ``{type, name}``,
+        or a whole namespace.
+
+        :raises ApiError: 400, for a tool that is not among the request's tools
+        """
+        kind = KINDS.get(str(choice.get("type")))
+        if kind is None:
+            hosted = str(choice.get("type"))
+            self.warnings += (
+                []
+                if any(tool["type"] == hosted for tool in self.chat_tools)
+                else [f"tool_choice {hosted[:40]} ignored"]
+            )
+            return [(hosted, None)]
+        name = kind.tool_name(dict(choice, execution="client"))
+        if not kind.call_type:
+            found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
+        else:
+            found = list(
+                filter(None, [self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)])
+            )
+        if not found:
+            raise ApiError(
+                400,
+                f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the tools of this request.",
+                code="invalid_value",
+                param="tool_choice",
+            )
+        return [("function", chat_name) for chat_name in found]
+
+    # ---- using
+    def offer(self, chat_name: str) -> Offer:
+        """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
+
+        Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that
+        one.
+        """
+        for name in (chat_name, chat_name.replace(".", "__"), self._unique(chat_name.rpartition(".")[2])):
+            if name in self._offers:
+                return self._offers[name]
+        return Offer(chat_name, FUNCTION, chat_name)
+
+    def _unique(self, name: str) -> str:
+        names = [offer.chat_name for offer in self._offers.values() if offer.name == name]
+        return names[0] if len(names) == 1 else ""
+
+    def chat_name(self, kind: Kind, item: Json) -> str:
+        """The function name under which an earlier call stands in the history."""
+        name, namespace = kind.call_name(item), plain(item.get("namespace"))
+        return self._names.get((namespace, name)) or flatten(namespace, name)
+
+
+def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
+    """What tells an entry of the chat request's tools from the others: functions by name, hosted tools by
+    type."""
+    return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
+
+
+def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Json]:
+    lists: List[Any] = [request.get("tools")] + [
+        item.get("tools") for item in items if item.get("type") in TOOL_ITEMS
+    ]
+    for tools in lists:
+        for tool in tools if isinstance(tools, list) else []:
+            if isinstance(tool, dict):
+                yield tool
