@@ -13,7 +13,7 @@ from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
-from rproxy.convert.request.messages import SUMMARY
+from rproxy.convert.request.turns import SUMMARY
 from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]

@@ -28,17 +28,8 @@ from hypothesis import strategies as st
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
 from rproxy.convert.request.dialect import RESPONSE_ITEM
-from rproxy.convert.request.messages import (
-    ATTACHED,
-    INTERRUPTED,
-    NO_OUTPUT,
-    SEE_BELOW,
-    SUMMARY,
-    Recall,
-    check_orphans,
-    stem,
-    to_messages,
-)
+from rproxy.convert.request.turns import NO_OUTPUT, SUMMARY, check_orphans, stem
+from rproxy.convert.request.writer import ATTACHED, INTERRUPTED, SEE_BELOW, Recall, to_messages
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
 from rproxy.convert.tools.table import ToolTable

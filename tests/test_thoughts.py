@@ -8,7 +8,8 @@ import pytest
 from histories import call, out, thought, user
 
 from rproxy.convert.profile import Profile
-from rproxy.convert.request.messages import CallKey, call_keys, to_messages
+from rproxy.convert.request.turns import CallKey, call_keys
+from rproxy.convert.request.writer import to_messages
 from rproxy.convert.tools.table import ToolTable
 from rproxy.service.reasoning_cache import ReasoningCache
 

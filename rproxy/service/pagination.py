@@ -4,7 +4,7 @@ Clients send items in short forms: a message without a type, its content as a st
 What the API hands out has every field that the SDKs' types ask for.  An id that was missing is made of the
 stem of the response that the item belongs to, and of its place in it, so it is the same each time and tells
 where to look; see :func:`owner_of`.  It must not look like one of our output items, which
-``convert.messages`` groups by their stems: hence the letter between stem and number.
+``convert.request.turns`` groups by their stems: hence the letter between stem and number.
 """
 
 from __future__ import annotations

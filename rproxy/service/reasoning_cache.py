@@ -14,7 +14,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Iterable, Optional, Tuple
 
-from ..convert.request.messages import CallKey
+from ..convert.request.turns import CallKey
 from ..convert.sse import encode_json
 from ..types import Json
 
@@ -33,7 +33,7 @@ class ReasoningCache:
         self._known: OrderedDict[bytes, Tuple[Json, int]] = OrderedDict()
 
     def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Json) -> None:
-        """:arg thought: what :data:`~rproxy.convert.request.messages.Recall` gives back"""
+        """:arg thought: what :data:`~rproxy.convert.request.writer.Recall` gives back"""
         size = len(encode_json(thought))
         for key in keys:
             digest = _digest(scope, key)

@@ -26,8 +26,8 @@ from ..convert.events.response import response_object
 from ..convert.ids import Ids
 from ..convert.request.chat import Conversion, input_items, to_chat_request
 from ..convert.request.content import parts_of
-from ..convert.request.messages import call_keys, check_orphans
 from ..convert.request.responses import to_responses_request
+from ..convert.request.turns import call_keys, check_orphans
 from ..convert.request.validate import check_request, without_nulls
 from ..convert.sealed import seal
 from ..errors import ApiError, invalid, model_not_found

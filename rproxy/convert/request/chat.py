@@ -20,7 +20,7 @@ from ..events.converter import Reader
 from ..profile import Profile
 from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
-from .messages import Recall, to_messages
+from .writer import Recall, to_messages
 
 # both APIs' own words
 SAME = (
@@ -112,7 +112,7 @@ def to_chat_request(
     :arg request: a create request without nulls; its ``input`` is not looked at
     :arg items: the whole history: what went before and the request's own input items
     :arg allow: kinds of Responses tools that pass, None for the default
-    :arg recall, resends: see :func:`~rproxy.convert.request.messages.to_messages`
+    :arg recall, resends: see :func:`~rproxy.convert.request.writer.to_messages`
     :raises ApiError: 400 for what cannot be expressed
     """
     try:

@@ -27,7 +27,7 @@ from ..profile import MaxTokens, Profile, Reasoning, Thinking
 from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from .chat import Conversion, to_chat_request
-from .messages import Recall
+from .writer import Recall
 
 # the request's own fields that mean the same there
 SAME = (

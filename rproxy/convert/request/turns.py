@@ -1,0 +1,361 @@
+"""Input items to turns: a history in the order that Chat Completions needs, and its repair.
+
+A history of items is flat: reasoning, text, calls and outputs follow one another, and clients interleave,
+repeat and drop some of them.  Chat wants turns: one assistant message with its reasoning, text and calls,
+directly followed by one tool message for each call.  :func:`fold_items` makes an :class:`AssistantTurn` of the
+items of one answer and attaches each output to its call, wherever it stood; :mod:`.writer` makes messages of
+the turns.
+
+Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`),
+wherever they stand.  Without our ids, they do when nothing but assistant items stands between them and no
+reasoning begins anew.
+
+The rules come from the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat
+templates).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+from ...errors import ApiError
+from ...types import Json
+from ..sealed import unseal
+from ..tools.kind import Kind
+from ..tools.kinds import CALLS, OUTPUTS
+from ..tools.table import ToolTable
+from .content import invalid, parts_of, text_of
+
+ROLES = ("system", "developer", "user", "assistant")
+# These act elsewhere and are not part of the conversation.
+CONTROL_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update")
+NO_OUTPUT = "(no output)"
+SUMMARY = "Summary of the conversation so far:\n\n"
+
+_STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
+
+
+def stem(item: Json) -> Optional[str]:
+    """The 32 hex digits that the ids of all items of one response of ours share; None for any other item."""
+    match = _STEM.fullmatch(str(item.get("id")))
+    return match.group(1) if match else None
+
+
+class CallKey(NamedTuple):
+    """What identifies a call.
+
+    The id alone is not enough: some providers number the calls of every answer alike.
+    """
+
+    call_id: str
+    name: str  # of the chat function
+    arguments: str
+    asked: str  # the user's last text before the answer
+
+
+class ToolCall:
+    """A call of the history, with all the outputs that answer it."""
+
+    __slots__ = ("id", "name", "arguments", "outputs")
+
+    def __init__(self, call_id: str, name: str, arguments: str) -> None:
+        self.id, self.name, self.arguments = call_id, name, arguments if arguments.strip() else "{}"
+        self.outputs: List[Any] = []
+
+
+class AssistantTurn:
+    """One answer of the model, which becomes one assistant message and its tool messages."""
+
+    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "calls")
+
+    def __init__(self, item_stem: Optional[str], asked: str) -> None:
+        self.stem = item_stem
+        self.asked = asked  # the user's last text before it
+        self.reasoning: List[str] = []
+        self.details: List[Json] = []
+        self.texts: List[str] = []
+        self.calls: List[ToolCall] = []
+
+    def takes(self, item: Json) -> bool:
+        """Does the item belong to this turn?"""
+        item_stem = stem(item)
+        if item_stem and self.stem:
+            return item_stem == self.stem
+        if item.get("type") == "reasoning":
+            return not self.texts and not self.calls
+        return bool(self.calls) or not self.texts or _is_call(item)
+
+    def add(self, item: Json, item_type: str, tools: ToolTable, matcher: _OutputMatcher) -> None:
+        """Append an item that the turn takes."""
+        if item_type == "reasoning":
+            text, details = _reasoning(item)
+            self.reasoning.append(text)
+            self.details.extend(details)
+        elif item_type == "message":
+            text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
+            if text and self.texts and stem(item) is None:
+                self.texts.append("\n")
+            self.texts += [text] if text else []
+        else:
+            call = _tool_call(item, tools)
+            if all(known.id != call.id for known in self.calls):  # otherwise the client repeats itself
+                self.calls.append(call)
+                matcher.add(call)
+
+
+class PlainMessage:
+    """A message of anybody but the assistant."""
+
+    __slots__ = ("role", "parts")
+
+    def __init__(self, role: str, parts: List[Json]) -> None:
+        self.role, self.parts = role, parts
+
+    @classmethod
+    def of_text(cls, role: str, text: str) -> PlainMessage:
+        return cls(role, [{"type": "input_text", "text": text}])
+
+
+Entry = Union[AssistantTurn, PlainMessage]
+
+
+def fold_items(items: Iterable[Json], tools: ToolTable, *, resends: bool, warnings: List[str]) -> List[Entry]:
+    """The turns and messages of a history, in the order in which they are sent.
+
+    :param items: the whole history, including the items of earlier responses
+    :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param warnings: receives a line for everything that is left out
+    :raises ApiError: 400 for an item that cannot be understood
+    """
+    entries = _entries(list(items), tools, warnings)
+    return [
+        entry
+        for entry, following in zip(entries, [*entries[1:], None])
+        if isinstance(entry, PlainMessage) or not _abandoned(entry, following, resends)
+    ]
+
+
+def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[Entry]:
+    entries: List[Entry] = []
+    matcher = _OutputMatcher(items)
+    ours: Dict[str, AssistantTurn] = {}  # by stem
+    seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
+    turn: Optional[AssistantTurn] = None  # the one that is open
+    asked = ""
+    for item in items:
+        item_type = _type(item)
+        if _is_answer(item, item_type):
+            item_stem = stem(item)
+            if item_stem and item["id"] in seen:
+                continue
+            turn = ours.get(item_stem or "", turn)
+            if turn is None or not turn.takes(item):
+                turn = AssistantTurn(item_stem, asked)
+                entries.append(turn)
+            if item_stem:
+                turn.stem = item_stem
+                ours[item_stem] = turn
+                seen.add(item["id"])
+            turn.add(item, item_type, tools, matcher)
+        elif _is_output(item):
+            if not matcher.match(item, item_type):
+                entries.append(_orphan(item, item_type))
+            turn = None
+        elif item_type == "message":
+            entries.append(PlainMessage(_role(item), parts_of(item.get("content"), "content of a message")))
+            turn, asked = None, _user_text(item, asked)
+        elif item_type == "compaction":
+            entries.extend(_compaction(item, warnings))
+            turn = None
+        elif item_type not in CONTROL_ITEMS:
+            warnings.append(f"input item {item_type} left out")
+    return entries
+
+
+def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -> bool:
+    """Is this what was left of an answer of ours when its request was repeated?
+
+    It stands at the end when the request is repeated, and before the complete answer from then on.  Leaving
+    it out both times keeps the prefix stable, and some providers refuse an assistant message at the end.
+    """
+    if turn.calls or isinstance(following, PlainMessage):
+        return False
+    if following is None and not turn.texts:
+        return True
+    return resends and turn.stem is not None and (following is None or following.stem is not None)
+
+
+class _OutputMatcher:
+    """Brings calls and outputs together, in whatever order they come."""
+
+    def __init__(self, items: Sequence[Json]) -> None:
+        # The last call of each id: some providers number the calls of every answer alike.
+        self._calls: Dict[str, ToolCall] = {}
+        self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
+        self._to_come = Counter(_call_id(item) for item in items if _is_call(item))
+
+    def add(self, call: ToolCall) -> None:
+        self._calls[call.id] = call
+        self._to_come[call.id] -= 1
+        call.outputs = self._early.pop(call.id, [])
+
+    def match(self, item: Json, item_type: str) -> bool:
+        """Attach an output to its call.
+
+        :returns: False if there is no such call
+        """
+        call_id, output = str(item.get("call_id")), OUTPUTS.get(item_type, _UNKNOWN).output(item)
+        if call_id in self._calls:
+            self._calls[call_id].outputs.append(output)
+        elif self._to_come[call_id]:
+            self._early.setdefault(call_id, []).append(output)
+        else:
+            return False
+        return True
+
+
+# ---- One item
+def _type(item: Json) -> str:
+    item_type = item.get("type")
+    if item_type is None and "role" in item:
+        return "message"
+    if not isinstance(item_type, str):
+        raise invalid("Every input item needs a type or a role.")
+    return item_type
+
+
+def _role(item: Json) -> str:
+    role = item.get("role")
+    if role not in ROLES:
+        raise invalid(f"A message's role must be one of {', '.join(ROLES)}, not {str(role)[:40]!r}.")
+    return str(role)
+
+
+def _is_answer(item: Json, item_type: str) -> bool:
+    """Is the item part of an answer of the model?"""
+    return (
+        item_type == "reasoning"
+        or _is_call(item)
+        or item_type == "message"
+        and item.get("role") == "assistant"
+    )
+
+
+def _is_call(item: Json) -> bool:
+    item_type = str(item.get("type"))
+    return item_type in CALLS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
+
+
+def _is_output(item: Json) -> bool:
+    item_type = str(item.get("type"))
+    return item_type in OUTPUTS or item_type.endswith("_call_output") and isinstance(item.get("call_id"), str)
+
+
+def _call_id(item: Json) -> str:
+    """The id of a call; the item's own where it has none (``local_shell_call`` of old clients).
+
+    :raises ApiError: 400
+    """
+    call_id = item.get("call_id") or item.get("id")
+    if not isinstance(call_id, str):
+        raise invalid(f"An input item of type {item['type']} needs a call_id.")
+    return call_id
+
+
+class _UnknownKind(Kind):
+    """Calls of unknown kinds, kept as calls of a function of that name, so that nothing is lost."""
+
+    def call_name(self, item: Json) -> str:
+        return str(item.get("type"))
+
+    def call_arguments(self, item: Json) -> str:
+        return json.dumps(
+            {k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")},
+            ensure_ascii=False,
+        )
+
+    def output(self, item: Json) -> Any:
+        output = item.get("output")
+        return output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
+
+
+_UNKNOWN = _UnknownKind()
+
+
+def _tool_call(item: Json, tools: ToolTable) -> ToolCall:
+    kind = CALLS.get(item["type"], _UNKNOWN)
+    return ToolCall(_call_id(item), tools.chat_name(kind, item), kind.call_arguments(item))
+
+
+def _user_text(item: Json, otherwise: str) -> str:
+    if item.get("role") != "user":
+        return otherwise
+    return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
+
+
+def _reasoning(item: Json) -> Tuple[str, List[Json]]:
+    """The thinking in a reasoning item, best source first: our sealed copy, the raw text, the summary."""
+    blob = item.get("encrypted_content")
+    opened = unseal(blob) if isinstance(blob, str) else None
+    if opened is not None and opened[0] == "reasoning":
+        details = opened[1].get("details")
+        return str(opened[1].get("text") or ""), details if isinstance(details, list) else []
+    text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a reasoning item"))
+    if text:
+        return text, []
+    summary = parts_of(item.get("summary"), "summary of a reasoning item")
+    return "\n".join(text_of(part) for part in summary), []
+
+
+def _orphan(item: Json, item_type: str) -> PlainMessage:
+    """An output without its call, as text of the user: a provider would refuse the tool message."""
+    message = PlainMessage.of_text(
+        "user", f"Tool output for the call {item.get('call_id')}, which is missing:"
+    )
+    parts = parts_of(OUTPUTS.get(item_type, _UNKNOWN).output(item), "output")
+    message.parts += parts or [{"type": "input_text", "text": NO_OUTPUT}]
+    return message
+
+
+def _compaction(item: Json, warnings: List[str]) -> List[PlainMessage]:
+    blob = item.get("encrypted_content")
+    opened = unseal(blob) if isinstance(blob, str) else None
+    if opened is None or opened[0] != "compaction":
+        warnings.append("a compaction item of another service left out")
+        return []
+    return [PlainMessage.of_text("user", SUMMARY + str(opened[1].get("text") or ""))]
+
+
+# ---- Questions about a history
+def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -> List[CallKey]:
+    """The keys of the calls in ``output``, as later requests ask for them.
+
+    :param items: the history before ``output``
+    """
+    asked = ""
+    for item in items:
+        asked = _user_text(item, asked)
+    calls = [_tool_call(item, tools) for item in output if _is_call(item)]
+    return [CallKey(call.id, call.name, call.arguments, asked) for call in calls]
+
+
+def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
+    """Refuse a request that does nothing but answer calls nobody made.
+
+    An orphan inside a longer history is repaired (clients compact and roll back).  When it is all that the
+    client sends, it is a mistake that the client must learn about, as it does from OpenAI.
+
+    :raises ApiError: 400
+    """
+    if not new_items or not all(_is_output(item) for item in new_items):
+        return
+    made = {_call_id(item) for item in history if _is_call(item)}
+    for item in new_items:
+        call_id = str(item.get("call_id"))
+        if call_id not in made:
+            raise ApiError(
+                400, f"No tool call found for function call output with call_id {call_id}.", param="input"
+            )

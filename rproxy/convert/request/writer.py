@@ -1,0 +1,148 @@
+"""Turns to chat messages, in the dialect of the provider."""
+
+from __future__ import annotations
+
+from typing import Callable, List, Optional, Sequence, Tuple
+
+from ...types import Json
+from ..profile import Profile
+from ..tools.table import ToolTable
+from .content import Content, ContentWriter, parts_of
+from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
+from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, ToolCall, fold_items
+
+# Finds what is still known about the turn that made a call: {"text", "details", "extra_content"}.
+Recall = Callable[[CallKey], Optional[Json]]
+
+INTERRUPTED = "(no output: the call was interrupted)"
+SEE_BELOW = "(the result follows as an attachment)"
+ATTACHED = "Attached from the tool result:"
+
+
+def to_messages(
+    items: Sequence[Json],
+    tools: ToolTable,
+    profile: Profile,
+    *,
+    instructions: Optional[str] = None,
+    recall: Recall = lambda key: None,
+    resends: bool = True,
+    warnings: Optional[List[str]] = None,
+) -> List[Json]:
+    """The ``messages`` of a chat request.
+
+    :param items: the whole history, including the items of earlier responses
+    :param instructions: text of the first system message
+    :param recall: finds the reasoning of earlier turns for clients that did not send it back
+    :param resends: the client, when it repeats a request, sends the part that it got of the answer that broke
+        off (Codex does)
+    :param warnings: receives a line for everything that is left out
+    :raises ApiError: 400 for an item that cannot be understood
+    """
+    warnings = [] if warnings is None else warnings
+    writer = _MessageWriter(profile, recall, warnings)
+    entries = fold_items(items, tools, resends=resends, warnings=warnings)
+    if instructions:
+        writer.plain(PlainMessage.of_text("system", instructions))
+    for entry in entries:
+        if isinstance(entry, PlainMessage):
+            writer.plain(entry)
+        else:
+            writer.turn(entry)
+    return in_dialect(writer.messages, profile)
+
+
+class _MessageWriter:
+    def __init__(self, profile: Profile, recall: Recall, warnings: List[str]) -> None:
+        self.messages: List[Json] = []
+        self._profile = profile
+        self._recall = recall
+        self._warnings = warnings
+        self._content = ContentWriter(profile, warnings)
+
+    def plain(self, message: PlainMessage) -> None:
+        role = message.role
+        if role == "user":
+            content: Content = self._content.user(message.parts)
+        else:
+            texts, others = self._content.split(message.parts)
+            content = "\n".join(texts)
+            if others:
+                self._warnings.append(f"something other than text left out of a {role} message")
+        if content:
+            if role == "developer":
+                role = self._profile.developer_role
+            self.messages.append({"role": role, "content": content})
+
+    def turn(self, turn: AssistantTurn) -> None:
+        """The assistant message, a tool message for each call, and what tool messages cannot hold."""
+        recalled = [
+            self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls
+        ]
+        known: Json = next(filter(None, recalled), {})
+        text = "".join(turn.texts)
+        thought = "".join(turn.reasoning) or str(known.get("text") or "")
+        details = turn.details or known.get("details") or []
+        if not text and not turn.calls and (not thought or not self._keeps_bare_reasoning()):
+            return
+        message: Json = {
+            "role": "assistant",
+            "content": text or (self._profile.empty_content if turn.calls else ""),
+        }
+        self._add_reasoning(message, thought, details, bool(turn.calls))
+        if turn.calls:
+            message["tool_calls"] = [self._call(call, known) for call, known in zip(turn.calls, recalled)]
+        self.messages.append(message)
+        self._results(turn.calls)
+
+    def _keeps_bare_reasoning(self) -> bool:
+        rule = self._profile.reasoning
+        return rule.reasoning_only == "keep" and rule.replay == "always"
+
+    def _add_reasoning(self, message: Json, thought: str, details: List[Json], has_calls: bool) -> None:
+        rule = self._profile.reasoning
+        if rule.replay == "never" or rule.replay == "tool_turns" and not has_calls:
+            return
+        if thought or details:
+            for key in (rule.field,) + rule.also:
+                reasoning_field(key)(message, thought, details)
+        if has_calls and rule.required_on_tool_calls is not None:
+            message.setdefault(rule.field, rule.required_on_tool_calls)
+
+    def _call(self, call: ToolCall, known: Json) -> Json:
+        chat: Json = {
+            "id": self._id(call.id),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        if self._profile.keep_extra_content:
+            extra = (known.get("extra_content") or {}).get(call.id)
+            if extra:
+                chat["extra_content"] = extra
+        return chat
+
+    def _results(self, calls: Sequence[ToolCall]) -> None:
+        attachments: List[Json] = []
+        for call in calls:
+            texts, others = self._result(call)
+            attachments += others
+            content = "\n".join(texts) or (SEE_BELOW if others else NO_OUTPUT)
+            self.messages.append({"role": "tool", "tool_call_id": self._id(call.id), "content": content})
+        if attachments:
+            parts = [{"type": "text", "text": ATTACHED}, *attachments]
+            self.messages.append({"role": "user", "content": parts})
+
+    def _result(self, call: ToolCall) -> Tuple[List[str], List[Json]]:
+        """The texts of a tool message, and what is not text."""
+        if not call.outputs:
+            return [INTERRUPTED], []
+        texts: List[str] = []
+        others: List[Json] = []
+        for output in call.outputs:
+            more_texts, more_others = self._content.split(parts_of(output, "output"))
+            texts += more_texts
+            others += more_others
+        return texts, others
+
+    def _id(self, call_id: str) -> str:
+        return TOOL_CALL_IDS[self._profile.tool_call_id](call_id)
