@@ -559,6 +559,16 @@ def test_zero_configuration_without_a_key() -> None:
 # ---- etc/config.yaml
 
 
+def test_the_secrets_of_a_provider() -> None:
+    provider = Provider(
+        base_url="x",
+        api_key="key-of-acme",
+        headers={"X-Title": "rproxy", "Cf-Access-Token": "Token tok-of-acme", "X-Empty-Key": " "},
+        query={"api-version": "2026", "subscription-key": "sub-of-acme"},
+    )
+    assert provider.secrets == ("key-of-acme", "tok-of-acme", "sub-of-acme")
+
+
 def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:
     config = load_config(str(SAMPLE), {"DEEPSEEK_API_KEY": "k"})
     assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())

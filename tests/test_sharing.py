@@ -11,6 +11,7 @@ import pytest
 from api import Api, site
 from grammar import check_stream
 from scripted import KEY, error, say, sleep
+from secrets_shown import CASES, SECRETS
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)
@@ -157,6 +158,14 @@ async def test_chat_completions_that_fail(tmp_path: Path) -> None:
         )  # cut, as the provider's answer was
         assert (await api("POST", "/chat/completions", {"messages": []}, expect=400))["param"] == "model"
         assert (await api("POST", "/chat/completions", {**CHAT, "model": ""}, expect=400))["param"] == "model"
+
+
+async def test_chat_completions_show_no_secrets(tmp_path: Path) -> None:
+    cases = [(text, shown) for text, shown in CASES if not any(s and s in text for s in SECRETS)]
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns.append([error(400, " | ".join(text for text, _ in cases) + " \u00e9\x1b")])
+        refused = await api("POST", "/chat/completions", CHAT, expect=400)
+        assert refused["message"] == " | ".join(shown for _, shown in cases) + " \u00e9\x1b"
 
 
 async def test_the_limits_of_the_provider_are_told_in_every_mode(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ class Provider:
     client_cert: Optional[str] = None
     client_key: Optional[str] = None
     http_proxy: Optional[str] = None
+    secrets: Tuple[str, ...] = ("sk-secret",)
 
 
 class Turn:

@@ -115,7 +115,7 @@ async def serve_config(
 ) -> None:
     """Serve until a signal comes; the banner is printed when the port is open."""
     config = with_options(config, args, environ)
-    log.setup(config.server.log_level, config.server.log_format)
+    log.setup(config.server.log_level, config.server.log_format, secrets=config.secrets)
     for text in [*("warning: " + warning for warning in config.warnings), *([note] if note else [])]:
         print("rproxy: " + text, file=sys.stderr)
 

@@ -8,6 +8,7 @@ file, :func:`default_config` does without one. Values that are secret never show
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,6 +42,10 @@ _LOST = {
     "namespace": "the tools of MCP servers and its subagents",
     "tool_search": "the tools that it loads when it needs them",
 }
+
+
+# Names of headers and query parameters whose values are secret.
+_CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
 
 
 def _profile_name(place: Place) -> str:
@@ -236,6 +241,15 @@ class Provider:
     group: str = ""  # its endpoints share turns among themselves only
     profile: Profile = field(default_factory=Profile)
 
+    @cached_property
+    def secrets(self) -> Tuple[str, ...]:
+        """What no message and no log may contain: the key, and credentials among headers and query parameters."""
+        named = {**self.headers, **self.query}
+        extra = [
+            value.split()[-1] for name, value in named.items() if value.strip() and _CREDENTIAL.search(name)
+        ]
+        return tuple(filter(None, (self.api_key, *extra)))
+
 
 def _provider(place: Place) -> Provider:
     values = c.values_of(Provider, place)
@@ -408,6 +422,11 @@ class Config:
     usage: Usage = key(c.section(Usage), Usage(), "how tokens are told to the client")
     path: Optional[str] = None
     warnings: Tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> Tuple[str, ...]:
+        """What the log must not contain: the keys of clients and providers."""
+        return (*self.server.auth.keys, *(s for m in self.models for p in m.providers for s in p.secrets))
 
     @cached_property
     def _exact(self) -> Dict[str, Model]:

@@ -1,7 +1,6 @@
-"""Pieces of an error text: delays, web pages, keys that must not be told.
+"""What can be found in the text of an error: a delay, a web page.
 
-Theory of operation.  Pure functions over strings, used by :mod:`rproxy.providers.failures` and
-:mod:`rproxy.errors`.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a
+Pure functions over strings.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a
 date in a header); all of them become seconds here, never more than an hour.
 """
 
@@ -11,7 +10,7 @@ import html
 import re
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from typing import Mapping, Optional, Sequence
+from typing import Mapping, Optional
 
 MAX_SCANNED = 20000  # characters of a text that the patterns are tried on
 MAX_DELAY = 3600.0  # seconds
@@ -84,7 +83,7 @@ def _date(text: str) -> Optional[float]:
         return None
 
 
-# ---- web pages and secrets
+# ---- Web pages
 HTML = re.compile(r"\s*<(?:!doctype|!--|\?xml|/?[a-z][\w:-]*[\s/>])", re.I)
 TAGS = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/!?][^<>]*>", re.I | re.S)
 
@@ -92,27 +91,3 @@ TAGS = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[a-z/
 def without_tags(text: str) -> str:
     """The text of a web page, in one line."""
     return " ".join(html.unescape(TAGS.sub(" ", text[:MAX_SCANNED])).split())
-
-
-SECRETS = re.compile(
-    r"\b(?:sk-|gsk_|csk-|nvapi-|pplx-|AIza)[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"',;]{4,}", re.I
-)
-MASK = "***"
-LONG, SHORT = 12, 4  # characters: a short secret is masked as a word only, a dummy not at all
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
-
-def clean(text: str, secrets: Sequence[str] = ()) -> str:
-    """``text`` without keys, control characters and broken surrogates, at most MAX_SCANNED characters."""
-    text = text[:MAX_SCANNED].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    for secret in secrets:
-        if len(secret) >= LONG:
-            text = text.replace(secret, MASK)
-        elif len(secret) >= SHORT:
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", MASK, text)
-    return CONTROL.sub(" ", SECRETS.sub(MASK, text)).strip()
-
-
-def without_login(url: str) -> str:
-    """A URL without user name and password."""
-    return re.sub(r"^([\w+.\-]*://)[^/@\s]*@", r"\1", url)

@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
-from .failure_text import clean, without_login
+from ..log import clean, without_login
+from .failure_text import MAX_SCANNED
 
 if TYPE_CHECKING:  # elsewhere imported when needed: its patterns take a while to compile
     from .failures import Finding
@@ -152,7 +153,7 @@ HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
 def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[str] = ()) -> str:
     """``NAME (status): the provider's own words.  Next step.`` -- at most MAX_MESSAGE characters."""
     head = f"{name[:200]} ({finding.status}): " if finding.status else f"{name[:200]}: "
-    said = clean(finding.text, secrets) or _phrase(finding.status)
+    said = clean(finding.text[:MAX_SCANNED], secrets) or _phrase(finding.status)
     hint = next(
         (text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), ""
     )

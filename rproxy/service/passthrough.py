@@ -14,12 +14,11 @@ from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, model_not_found
-from ..log import log_turn
+from ..log import log_turn, mask
 from ..types import Json
 from ..upstream.client import Result
 from .turn import PROVIDER_HEADER, Client, TurnDeps, pass_on
 
-MASK = b"***"
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
@@ -123,11 +122,11 @@ class Passthrough:
 
 
 def _refusal(result: Result, provider: Provider, told: Mapping[str, str], answer: Answer) -> None:
-    """The provider's own words, without its key."""
+    """The provider's own words, with secrets masked."""
     kept = {name.lower(): value for name, value in result.headers.items() if name.lower() in ERROR_HEADERS}
     answer.head(
         result.status,
         {"content-type": result.headers.get("Content-Type", "application/json"), **told, **kept},
     )
-    key = (provider.api_key or "").encode()
-    answer.data(result.body.replace(key, MASK) if key else result.body)
+    masked = mask(result.body.decode("utf-8", "surrogateescape"), provider.secrets)
+    answer.data(masked.encode("utf-8", "surrogateescape"))

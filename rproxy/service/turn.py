@@ -254,9 +254,8 @@ class Turn:
             self._send(rest)
         failure = converter.failure(answer.done)
         if failure is not None:
-            secrets = (provider.api_key,) if provider.api_key else ()
             if failure.raw is not None:
-                raise stream_error(failure.raw, provider.name, provider.base_url, secrets)
+                raise stream_error(failure.raw, provider.name, provider.base_url, provider.secrets)
             if failure.code != "server_error":
                 raise ApiError(400, f"{provider.name}: {failure.message}", code=failure.code)
             raise broken(provider.name, failure.message)
@@ -310,7 +309,6 @@ class Turn:
             return  # interrupted, or over without the end of the body
         if not 200 <= result.status < 300:
             self._head(result.status, result.headers)
-            secrets = (provider.api_key,) if provider.api_key else ()
             raise provider_error(
                 result.status,
                 result.headers,
@@ -318,7 +316,7 @@ class Turn:
                 provider.name,
                 provider.base_url,
                 time.time(),
-                secrets,
+                provider.secrets,
             )
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:

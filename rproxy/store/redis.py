@@ -12,7 +12,7 @@ import math
 from typing import Any, Optional
 
 from ..errors import ConfigError, StoreError
-from ..providers.failure_text import without_login
+from ..log import without_login
 from ..types import Json
 from . import Change, decode, encode, encode_gently, valid_id
 

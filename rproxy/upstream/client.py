@@ -57,6 +57,8 @@ class Provider(Protocol):
     def client_key(self) -> Optional[str]: ...
     @property
     def http_proxy(self) -> Optional[str]: ...
+    @property
+    def secrets(self) -> Tuple[str, ...]: ...
 
 
 class Result(NamedTuple):
@@ -223,7 +225,6 @@ def request_headers(provider: Provider) -> HTTPHeaders:
 
 
 def _api_error(error: Exception, provider: Provider, got_head: bool) -> ApiError:
-    secrets = [provider.api_key] if provider.api_key else []
-    result = connect_error(error, provider.name, provider.base_url, secrets)
+    result = connect_error(error, provider.name, provider.base_url, provider.secrets)
     result.got_head = got_head
     return result

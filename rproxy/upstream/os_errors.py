@@ -9,7 +9,7 @@ import ssl
 from typing import NamedTuple, Sequence, Tuple, Type
 
 from ..errors import ApiError
-from ..providers.failure_text import clean, without_login
+from ..log import clean, without_login
 from ..providers.provider_errors import of_kind
 
 
