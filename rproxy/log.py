@@ -15,7 +15,7 @@ import logging
 import re
 import sys
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, TextIO, Tuple
+from typing import Any, Callable, Mapping, Optional, Sequence, TextIO, Tuple
 
 from .types import Json
 
