@@ -5,6 +5,25 @@ The lowest layer: it imports nothing but ``typing``, and everything may import i
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union
 
 Json = Dict[str, Any]  # a JSON object whose keys nobody here checks
+
+
+# ---- Deltas: what is new in a provider's answer, whatever its dialect
+class CallPiece(TypedDict):
+    """What is new about a tool call."""
+
+    id: Optional[str]
+    name: Optional[str]  # the whole of it so far
+    arguments: str  # a fragment; may be empty
+    extra_content: Optional[Json]  # Gemini: the signature of its thinking
+
+
+TextDelta = Tuple[Literal["text", "reasoning", "refusal"], str]
+CallDelta = Tuple[Literal["call"], int, CallPiece]  # the number tells the calls of an answer apart
+ListDelta = Tuple[Literal["logprobs", "annotations"], List[Any]]  # of the text that comes with them
+# Only a provider with the Responses API knows items.
+BeginDelta = Tuple[Literal["begin"], Literal["text", "reasoning", "refusal"], Json]
+ItemDelta = Tuple[Literal["detail", "item"], Json]
+Delta = Union[TextDelta, CallDelta, ListDelta, BeginDelta, ItemDelta]

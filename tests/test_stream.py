@@ -9,7 +9,8 @@ import pytest
 from grammar import check_stream
 from stream_tools import COMPLETED, STEM, Turn, call, converter, delta, drive, end, text, texts, think
 
-from rproxy.convert.events.converter import Failure, StreamConverter
+from rproxy.convert.events.converter import StreamConverter
+from rproxy.convert.events.terminal import Failure
 
 Json = Dict[str, Any]
 

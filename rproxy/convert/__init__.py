@@ -16,15 +16,16 @@ A request becomes a chat request; the bytes of the answer become chunks, the chu
 ('event: response.created', 'response.completed', '4')
 
 A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``;
-``converter.response`` is the Response object. Before ``finish``, ``converter.verdict(decoder.done)`` tells
-whether the provider has really come to its end.  ``Profile()`` stands for a provider without peculiarities;
+``converter.response`` is the Response object. Before ``finish``, ``converter.failure(decoder.done)`` tells
+why the answer cannot be completed, or None.  ``Profile()`` stands for a provider without peculiarities;
 ``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
 :class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
 """
 
 from .answer.decoder import ChunkDecoder
-from .events.converter import Failure, StreamConverter
+from .events.converter import StreamConverter
 from .events.response import response_object, usage_object
+from .events.terminal import Failure
 from .ids import Ids
 from .profile import Profile
 from .request.chat import Conversion, input_items, to_chat_request

@@ -1,8 +1,8 @@
-"""Taking a Markdown fence off a JSON answer while it streams.
+"""Takes the code fence off a JSON answer while it streams.
 
-Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, and the client's parser chokes
-on them.  The first line is held back until it is clear whether it is a fence; if it was one, so is everything
-at the end that may be the closing fence. Text without a fence at its beginning goes through as it is.
+Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, which the client's parser cannot
+read.  The first line is held until it is clear whether it is a fence.  If it is, everything at the end that may
+be the closing fence is held as well.  Text that does not begin with a fence passes unchanged.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import re
 from typing import List
 
 _FENCE = re.compile(r"\s{0,64}```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?\n")
-_MAYBE_FENCE = re.compile(r"\s{0,64}(`{1,2}|```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?)?\Z")  # a beginning of one
+# The beginning of one.
+_MAYBE_FENCE = re.compile(r"\s{0,64}(`{1,2}|```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?)?\Z")
 _CLOSING = " \t\r\n`"  # what a closing fence and the space around it consist of
 
 
-class Fences:
+class CodeFenceFilter:
     """``feed`` and ``close`` return the text that may be shown."""
 
     def __init__(self) -> None:
@@ -37,7 +38,10 @@ class Fences:
         return shown
 
     def _begin(self, text: str) -> str:
-        """Decide about the first line; the text after it, or "" as long as it is open."""
+        """Decide about the first line.
+
+        :returns: the text after it; "" while it is undecided
+        """
         self._head += text
         fence = _FENCE.match(self._head)
         if fence is None and _MAYBE_FENCE.match(self._head):

@@ -1,24 +1,25 @@
 """Compaction: the model writes a summary of the conversation, and a sealed item carries it.
 
-Asked for with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a create
-request (Codex).  The item's ``encrypted_content`` holds the summary itself, so it is understood by any
-instance and after any restart.
+It is requested with ``POST /responses/compact``, or by an input item ``compaction_trigger`` at the end of a
+create request (Codex).  The item's ``encrypted_content`` holds the summary itself, so every instance can read
+it, also after a restart.
 """
 
 from __future__ import annotations
 
-from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence
 
-from ...types import Json
+from ...types import Delta, Json
 from ..sealed import seal
 from ..tools.table import ToolTable
-from .converter import Failure, StreamConverter
+from .converter import StreamConverter
+from .terminal import COMPLETED, Failure
 
 PROMPT = (
-    "Write a hand-off summary of this conversation for another model that continues the work and sees nothing but your summary. "
-    "Keep what it needs: the user's goals and preferences, decisions and their reasons, what has been done and found out (names of files, "
-    "commands, figures, exact identifiers), what failed, and what is left to do next. Leave out what no longer matters. "
-    "Answer with the summary alone; do not call tools."
+    "Write a hand-off summary of this conversation for another model that continues the work and sees nothing "
+    "but your summary. Keep what it needs: the user's goals and preferences, decisions and their reasons, what "
+    "has been done and found out (names of files, commands, figures, exact identifiers), what failed, and what "
+    "is left to do next. Leave out what no longer matters. Answer with the summary alone; do not call tools."
 )
 
 
@@ -33,13 +34,13 @@ def prompt_item() -> Json:
 
 
 class CompactionConverter(StreamConverter):
-    """Makes one ``compaction`` item of the whole answer; nothing is shown before it is complete."""
+    """Makes one ``compaction`` item of the whole answer; shows nothing before it is complete."""
 
     def __init__(self, response: Json, tools: ToolTable, **options: Any) -> None:
         super().__init__(response, tools, **options)
         self._summary: List[str] = []
 
-    def _apply(self, deltas: Iterable[Tuple[Any, ...]]) -> None:
+    def _apply(self, deltas: Sequence[Delta]) -> None:
         self._summary += [delta[1] for delta in deltas if delta[0] == "text"]
 
     @property
@@ -57,4 +58,4 @@ class CompactionConverter(StreamConverter):
         item: Json = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
         at = self._builder.add(item)
         self._builder.finish(at, item)
-        return self._end("completed")
+        return self._end(COMPLETED)

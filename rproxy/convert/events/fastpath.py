@@ -23,7 +23,7 @@ from ...types import Json
 from ..answer.decoder import ChunkDecoder
 from ..sse import encode_json
 from .converter import StreamConverter
-from .items import KINDS
+from .items import TEXT_KINDS
 
 Events = Sequence[Json]
 
@@ -31,7 +31,7 @@ MAX_CANDIDATES = 8  # templates that may be learned in vain, by an answer whose 
 WORTHWHILE = 16  # deltas after which a template was not in vain
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here, and not by the decoder
 
-_DELTAS = frozenset(kind.delta_event for kind in KINDS.values())
+_DELTAS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _MARK = "\ue000"
 _PLAIN = rb'[^"\\\x00-\x1f]*'

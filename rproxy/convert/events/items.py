@@ -4,33 +4,33 @@ Every kind of item goes through the same events, in the same order::
 
     output_item.added -> [part.added] -> delta* -> done -> [part.done] -> output_item.done
 
-What differs is words, and they stand in :data:`KINDS`; a call takes its words from the offer of its tool.  An
-item is in one of three states: *waiting* (something before it is still open; what arrives is kept), *live*
-(what arrives is sent at once) and *closed*.  It is announced when the first thing can be said about it,
-because an announced item must not change its id, call id or name any more, and must not stay empty.
+Only the words differ; they are rows of :data:`TEXT_KINDS`, and for calls they come from the offer of the tool.
+An item is in one of three states: *waiting* (an item before it is still open; what arrives is held), *live*
+(what arrives is sent at once) and *closed*.  It is announced when it has something to show, because the id,
+call id and name of an announced item must not change any more, and it must not stay empty.
 
-Texts are collected in lists and joined once, at the close.
+Texts are collected in lists and joined once, when the item closes.
 """
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
-from ...types import Json
+from ...types import CallPiece, Json
 from ..json_end import JsonEnd
 from ..tools.kind import Offer, Reader
 from ..tools.table import ToolTable
-from .code_fence import Fences
+from .code_fence import CodeFenceFilter
 
 
-class Kind(NamedTuple):
+class TextKind(NamedTuple):
     """The words of one kind of item that holds text."""
 
     prefix: str  # of the item's id
     head: Json  # the keys of a new item
     lists: Tuple[str, ...]  # ... and those that begin as empty lists
-    holds: str  # the list that gets the part
-    counter: str  # the key that counts the parts, in events
+    holder: str  # the list that gets the part
+    counter: str  # the key of the part's number, in events
     part: str  # the type of the part
     field: str  # the part's key for the text
     part_event: str  # + .added, .done
@@ -47,8 +47,8 @@ class Kind(NamedTuple):
 
 _MESSAGE = {"type": "message", "status": "in_progress", "role": "assistant"}
 _REASONING = {"type": "reasoning"}
-KINDS: Dict[str, Kind] = {
-    "text": Kind(
+TEXT_KINDS: Dict[str, TextKind] = {
+    "text": TextKind(
         "msg",
         _MESSAGE,
         ("content",),
@@ -61,7 +61,7 @@ KINDS: Dict[str, Kind] = {
         "response.output_text",
         annotated=True,
     ),
-    "refusal": Kind(
+    "refusal": TextKind(
         "msg",
         _MESSAGE,
         ("content",),
@@ -73,7 +73,7 @@ KINDS: Dict[str, Kind] = {
         "response.refusal.delta",
         "response.refusal",
     ),
-    "summary": Kind(
+    "summary": TextKind(
         "rs",
         _REASONING,
         ("summary",),
@@ -85,7 +85,7 @@ KINDS: Dict[str, Kind] = {
         "response.reasoning_summary_text.delta",
         "response.reasoning_summary_text",
     ),
-    "content": Kind(
+    "content": TextKind(
         "rs",
         _REASONING,
         ("summary",),
@@ -101,16 +101,16 @@ KINDS: Dict[str, Kind] = {
 
 
 class EventBuilder:
-    """What the items of one response write to: numbered events, and the list of what is done."""
+    """What the items of one response write to: numbered events, and the list of finished items."""
 
     def __init__(self, ids: Callable[[str], str], sequence: int = 0) -> None:
         self.ids = ids
         self.sequence = sequence  # of the next event
         self.done: List[Json] = []  # finished items; the events hold the same objects
         self.added = 0  # how many items were announced
-        self.open: Json = {}  # which of them is not finished: what its events repeat; empty: none
-        self.logprobs: List[Json] = []  # arrived, for the next piece of text
-        self.annotations: List[Json] = []  # arrived, for the message that is live or the next one
+        self.open: Json = {}  # the keys that all events of the unfinished item repeat; empty: there is none
+        self.logprobs: List[Json] = []  # for the next piece of text
+        self.annotations: List[Json] = []  # for the live message, or the next one
         self._events: List[Json] = []
         self._call_ids: Set[str] = set()
 
@@ -119,7 +119,10 @@ class EventBuilder:
         self.sequence += 1
 
     def add(self, item: Json) -> Json:
-        """Announce an item. :returns: what all its further events repeat"""
+        """Announce an item.
+
+        :returns: the keys that all its further events repeat
+        """
         at = {"item_id": item["id"], "output_index": self.added}
         self.emit("response.output_item.added", {"output_index": self.added}, item=item)
         self.added += 1
@@ -132,8 +135,8 @@ class EventBuilder:
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
-        """The provider's id of a call, or a new one where it sent none, or one that another call has: clients
-        refuse those."""
+        """The id of a call: the provider's, or a new one if it sent none or that of another call, which clients
+        refuse."""
         call_id = wanted if wanted and wanted not in self._call_ids else self.ids("call")
         self._call_ids.add(call_id)
         return call_id
@@ -147,31 +150,31 @@ class EventBuilder:
 class TextItem:
     """An item that holds one part with text: a message, a refusal, reasoning.
 
-    :arg fences: a filter for the text
-    :arg seal: called with the whole text, gives further keys for the finished item
-    :arg head: further keys of the item
+    :param fence: takes a code fence off the text
+    :param seal: makes further keys for the finished item of the whole text
+    :param keys: further keys of the item
     """
 
     may_close = True
 
     def __init__(
         self,
-        sink: EventBuilder,
-        kind: Kind,
-        fences: Optional[Fences] = None,
+        builder: EventBuilder,
+        kind: TextKind,
+        fence: Optional[CodeFenceFilter] = None,
         seal: Optional[Callable[[str], Json]] = None,
-        head: Optional[Json] = None,
+        keys: Optional[Json] = None,
     ) -> None:
         self.kind = kind
-        self._builder = sink
-        self._fences = fences
+        self._builder = builder
+        self._fence = fence
         self._seal = seal
-        self._head = head or {}
+        self._keys = keys or {}
         self._live = False
         self._waiting: List[str] = []
         self._texts: List[str] = []
         self._item: Json = {}
-        self._at: Json = {}
+        self._at: Json = {}  # the keys that all its events repeat
         self._annotations: List[Json] = []
         self._logprobs: List[Json] = []
 
@@ -180,23 +183,23 @@ class TextItem:
         return "".join(self._texts)
 
     def start(self) -> None:
-        """Nothing before it is open any more."""
+        """The item before it has closed."""
         self._live = True
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self._say("".join(waiting))
+            self._emit_text("".join(waiting))
 
     def feed(self, text: str) -> None:
-        if self._fences is not None:
-            text = self._fences.feed(text)
+        if self._fence is not None:
+            text = self._fence.feed(text)
         if not text:
             return
         if self._live:
-            self._say(text)
+            self._emit_text(text)
         else:
             self._waiting.append(text)
 
-    def _say(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         kind = self.kind
         if not self._texts:
             self._announce()
@@ -219,12 +222,12 @@ class TextItem:
             "id": self._builder.ids(self.kind.prefix),
             **self.kind.head,
             **{name: [] for name in self.kind.lists},
-            **self._head,
+            **self._keys,
         }
         self._at = self._builder.add(self._item)
 
     def annotate(self) -> None:
-        """Send the annotations that have come, if this is text that they can belong to."""
+        """Send the annotations that have arrived, if this is text that they can belong to."""
         if self.kind.annotated and self._texts:
             for annotation in self._builder.annotations:
                 self._builder.emit(
@@ -237,15 +240,17 @@ class TextItem:
             self._builder.annotations = []
 
     def close(self, cut: bool = False) -> None:
-        """:arg cut: the answer ended before it was complete, and this is its last item"""
-        rest = self._fences.close() if self._fences is not None else ""
+        """
+        :param cut: the answer ended before it was complete, and this is its last item
+        """
+        rest = self._fence.close() if self._fence is not None else ""
         if rest:
-            self._say(rest)
+            self._emit_text(rest)
         text = self.text
-        seal, self._seal = self._seal, None  # it knows whoever knows this item
+        seal, self._seal = self._seal, None  # breaks a reference cycle with the converter
         more = seal(text) if seal is not None else {}
         if text:
-            more = {self.kind.holds: [self._close_part(text)], **more}
+            more = {self.kind.holder: [self._close_part(text)], **more}
         elif more:
             self._announce()  # nothing to read, but something to send back: encrypted reasoning
         else:
@@ -257,22 +262,23 @@ class TextItem:
     def _close_part(self, text: str) -> Json:
         kind = self.kind
         part = kind.new_part(text, self._annotations, self._logprobs)
-        said = {key: value for key, value in part.items() if key in (kind.field, "logprobs")}
-        self._builder.emit(kind.text_event + ".done", self._at, **said)
+        repeated = {key: value for key, value in part.items() if key in (kind.field, "logprobs")}
+        self._builder.emit(kind.text_event + ".done", self._at, **repeated)
         self._builder.emit(kind.part_event + ".done", self._at, part=part)
         return part
 
 
-class Call:
+class CallItem:
     """A call of a tool.
 
-    Announced when its id and its whole name are known, which is when arguments come, or else at the close.
+    It is announced when its id and its whole name are known, that is when arguments come, or else when it
+    closes.
     """
 
-    def __init__(self, sink: EventBuilder, tools: ToolTable) -> None:
+    def __init__(self, builder: EventBuilder, tools: ToolTable) -> None:
         self.name = ""
         self.extra_content: Optional[Json] = None
-        self._builder = sink
+        self._builder = builder
         self._tools = tools
         self._id: Optional[str] = None
         self._live = self._closed = False
@@ -281,7 +287,7 @@ class Call:
         self._offer: Optional[Offer] = None  # None: not announced
         self._reader = Reader()
         self._item: Json = {}
-        self._at: Json = {}
+        self._at: Json = {}  # the keys that all its events repeat
 
     @property
     def call_id(self) -> Optional[str]:
@@ -293,28 +299,26 @@ class Call:
         return self._offer is not None and self._end.reached
 
     def start(self) -> None:
-        """Nothing before it is open any more."""
+        """The item before it has closed."""
         self._live = True
-        self._try()
+        self._announce_if_known()
 
-    def feed(self, news: Json) -> None:
-        """:arg news: some of ``id``, ``name`` (the whole of it so far), ``arguments`` (a fragment),
-        ``extra_content``"""
+    def feed(self, piece: CallPiece) -> None:
         if self._closed:
             return  # its arguments were a complete object: this is white space or garbage
-        self.extra_content = news.get("extra_content") or self.extra_content
-        self._id = news.get("id") or self._id
-        self.name = (news.get("name") or "").strip() or self.name
-        fragment = news.get("arguments")
+        self.extra_content = piece["extra_content"] or self.extra_content
+        self._id = piece["id"] or self._id
+        self.name = (piece["name"] or "").strip() or self.name
+        fragment = piece["arguments"]
         if fragment:
             self._end.feed(fragment)
             if self._offer is None:
                 self._waiting.append(fragment)
             else:
-                self._say(self._reader.feed(fragment))
-        self._try()
+                self._emit_text(self._reader.feed(fragment))
+        self._announce_if_known()
 
-    def _try(self) -> None:
+    def _announce_if_known(self) -> None:
         if self._offer is None and self._live and self._id and self.name and self._waiting:
             self._announce()
 
@@ -323,26 +327,28 @@ class Call:
         self._reader = offer.reader()
         self._item = offer.item(self._builder.ids(offer.prefix), self._builder.call_id(self._id))
         self._at = self._builder.add(self._item)
-        self._say(self._reader.feed("".join(self._waiting)))
+        self._emit_text(self._reader.feed("".join(self._waiting)))
         return offer
 
-    def _say(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         if text and self._offer is not None and self._offer.delta_type:
             self._builder.emit(self._offer.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
-        """:arg cut: the answer ended before it was complete.
-
-        Then half a call must not look like one, and stays open.
+        """
+        :param cut: the answer ended before it was complete.  A call without its end must not look like a whole
+            one, so it stays open.
         """
         self._closed = True
         if not self.name or cut and not self._end.reached:
             return
         offer = self._offer or self._announce()
         if self._end.untouched:
-            self._say(self._reader.feed("{}"))  # clients parse the arguments, and take them from the deltas
+            self._emit_text(
+                self._reader.feed("{}")
+            )  # clients parse the arguments, and take them from the deltas
         rest, whole = self._reader.close()
-        self._say(rest)
+        self._emit_text(rest)
         if offer.done_type:
             name = {"name": self._item["name"]} if "name" in self._item else {}
             self._builder.emit(offer.done_type, self._at, **{offer.text_field: whole}, **name)
@@ -350,31 +356,29 @@ class Call:
 
 
 class OpaqueItem:
-    """An item of a kind that nobody here knows, complete as it came (a web search that the provider has
-    made)."""
+    """An item of a kind that rproxy does not know, complete as it came (a web search that the provider ran)."""
 
     may_close = True
 
-    def __init__(self, sink: EventBuilder, item: Json) -> None:
-        self._builder = sink
+    def __init__(self, builder: EventBuilder, item: Json) -> None:
+        self._builder = builder
         self._item = item
-        self._said = False
+        self._sent = False
 
     def start(self) -> None:
-        """Nothing before it is open any more."""
-        if self._said:
+        """The item before it has closed."""
+        if self._sent:
             return
-        self._said = True
+        self._sent = True
         prefix, found, _ = str(self._item.get("id")).partition("_")
-        item = {
-            **self._item,
-            "id": self._builder.ids(prefix if found and prefix.isalnum() and len(prefix) <= 8 else "item"),
-        }
+        if not (found and prefix.isalnum() and len(prefix) <= 8):
+            prefix = "item"
+        item = {**self._item, "id": self._builder.ids(prefix)}
         at = self._builder.add({**item, "status": "in_progress"} if "status" in item else item)
         self._builder.finish(at, item)
 
     def close(self, cut: bool = False) -> None:
-        """It was complete from the beginning."""
+        """Nothing to do: it was complete from the beginning."""
 
 
-Item = Union[TextItem, Call, OpaqueItem]
+Item = Union[TextItem, CallItem, OpaqueItem]

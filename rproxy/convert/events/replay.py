@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Iterator, List, Optional
 
 from ...types import Json
-from .items import KINDS
+from .items import TEXT_KINDS
 
 RUNNING = ("queued", "in_progress")
 # status -> the event that ends the stream. There is none for cancelled: it ended early, and is no failure.
@@ -21,7 +21,7 @@ TERMINAL = {
     "cancelled": "response.incomplete",
 }
 
-_PARTS = {kind.part: kind for kind in KINDS.values()}
+_PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
 _CALLS = {
     "function_call": ("response.function_call_arguments", "arguments"),
     "custom_tool_call": ("response.custom_tool_call_input", "input"),

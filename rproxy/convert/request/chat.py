@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from ...errors import ApiError
 from ...types import Json
 from ..answer.chat import ChunkReader
-from ..events.converter import Reader
+from ..answer.reader import AnswerReader
 from ..profile import Profile
 from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
@@ -81,7 +81,7 @@ class Conversion:
         """Is the provider asked for the probabilities of the tokens?"""
         return "logprobs" in self.body
 
-    def reader(self) -> Reader:
+    def reader(self) -> AnswerReader:
         """What reads the answer."""
         offered = [tool["function"] for tool in self.tools.chat_tools if tool["type"] == "function"]
         return ChunkReader(
