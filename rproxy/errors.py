@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Dict, Optional, Sequence
+from typing import Dict, Mapping, Optional, Sequence
 
 from .types import Json
 
@@ -56,10 +56,12 @@ class ApiError(RproxyError):
     ``status`` is an HTTP status, ``retry_after`` a delay in seconds (float), ``stream_code`` the
     ``error.code`` of a ``response.failed``.  ``retryable`` tells that rproxy itself may ask the provider
     again as long as nothing was sent to the client.  ``got_head`` is set by the provider client when a 2xx
-    answer had begun.
+    answer had begun.  ``answer_headers`` are for the head of the HTTP answer, set by a turn that got as far as a
+    provider.
     """
 
     got_head = False
+    answer_headers: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -86,10 +88,10 @@ class ApiError(RproxyError):
     @property
     def elsewhere(self) -> bool:
         """May another provider, or another key, do better?"""
-        return self.retryable or self.stream_code in (
-            "insufficient_quota",
-            "invalid_api_key",
-            "rate_limit_exceeded",
+        return (
+            self.retryable
+            or self.status >= 500
+            or self.stream_code in ("insufficient_quota", "invalid_api_key", "rate_limit_exceeded")
         )
 
     def body(self) -> Json:

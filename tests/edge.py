@@ -22,7 +22,7 @@ from rproxy.config.schema import Auth, Config, Server, Store
 from rproxy.errors import ApiError, previous_response_not_found
 from rproxy.server.app import make_app, make_server
 from rproxy.server.base import AppState
-from rproxy.service.turn import Client, EventSink
+from rproxy.service.client import Client, EventSink, TurnResult
 
 Json = Dict[str, Any]
 MODELS = {
@@ -65,16 +65,16 @@ class PlayedService:
     def health(self) -> Json:
         return {"status": "ok"}
 
-    async def compact(self, request: Json, client: Client) -> Json:
-        return {"object": "response.compaction", "echo": request}
+    async def compact(self, request: Json, client: Client) -> TurnResult:
+        return TurnResult({"object": "response.compaction", "echo": request}, {})
 
-    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
+    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> TurnResult:
         self.requests.append(request)
         self.clients.append(client)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
-            return await self.play(request, client, out)
+            return TurnResult(await self.play(request, client, out), {})
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

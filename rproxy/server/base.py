@@ -49,7 +49,7 @@ from ..errors import ApiError, error_event, internal, unavailable
 from ..service.codex_errors import for_codex
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
-from ..service.turn import Client
+from ..service.client import Client
 from ..types import Json
 from ..upstream.client import CancelToken
 from .access import Access
@@ -173,15 +173,12 @@ class BaseHandler(RequestHandler):
             headers=self.request.headers,
             local=local,
             interrupt=interrupt,
-            answer_headers=self.answer_headers,
         )
 
     @property
-    def answer_headers(self) -> Dict[str, str]:
-        """What the turn wants to say in the head of the answer, if that is HTTP."""
-        if not hasattr(self, "_answer_headers"):
-            self._answer_headers: Dict[str, str] = self.state.service.catalog_headers if self.codex else {}
-        return self._answer_headers
+    def catalog_headers(self) -> Mapping[str, str]:
+        """Headers of every answer to Codex, which show whether its catalog is still the current one."""
+        return self.state.service.catalog_headers if self.codex else {}
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error as this client can make the best of it (``server.errors``)."""
@@ -202,7 +199,7 @@ class BaseHandler(RequestHandler):
     def put_error(self, error: ApiError) -> bytes:
         """Set status and headers for ``error``; returns the body."""
         self.set_status(error.status)
-        for name, value in {**self.answer_headers, **error.headers()}.items():
+        for name, value in {**self.catalog_headers, **error.answer_headers, **error.headers()}.items():
             self.set_header(name, value)
         return encode_json(error.body())
 
@@ -411,10 +408,10 @@ class HttpHandler(BaseHandler):
         if self.request.version != "HTTP/1.1":
             self.stream.close()  # without chunks only this ends the body, whatever the client asked for
 
-    def put_json(self, value: Any) -> Awaitable[None]:
+    def put_json(self, value: Any, headers: Mapping[str, str] = {}) -> Awaitable[None]:
         """Finish with ``value``.  Returns what to wait for until the client has it."""
         self.put_time()
-        for name, header in self.answer_headers.items():
+        for name, header in {**self.catalog_headers, **headers}.items():
             self.set_header(name, header)
         return drained(self.finish(encode_json(value)))
 
@@ -452,7 +449,7 @@ class SSESink(EventWriter):
 
     def put_head(self, headers: Mapping[str, str]) -> None:
         """The head of an event stream."""
-        for name, value in headers.items():
+        for name, value in {**self._handler.catalog_headers, **headers}.items():
             self._handler.set_header(name, value)
         self._handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self._handler.set_header("Cache-Control", "no-cache")

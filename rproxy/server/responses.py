@@ -53,10 +53,9 @@ class ResponsesHandler(HttpHandler):
             await self.send_events(lambda out: self.stream_turn(request, repeat, out))
         else:
             client = self.client("json")
-            create = self.state.sharing.run(
-                repeat, lambda: self.state.service.create(request, client, None), self.answer_headers
-            )
-            await self.put_json((await self.run_turn(create))[0])
+            create = self.state.sharing.run(repeat, lambda: self.state.service.create(request, client, None))
+            result, _ = await self.run_turn(create)
+            await self.put_json(result.response, result.headers)
 
     async def stream_turn(self, request: Json, repeat: Optional[DedupKey], out: SSESink) -> None:
         """One turn as a stream; a turn that another request began is told from its result."""
@@ -66,7 +65,7 @@ class ResponsesHandler(HttpHandler):
             return
         joins = sharing.joins(repeat)
         turn = asyncio.ensure_future(
-            sharing.run(repeat, lambda: self.state.service.create(request, client, out), self.answer_headers)
+            sharing.run(repeat, lambda: self.state.service.create(request, client, out))
         )
         try:
             while not turn.done():
@@ -79,10 +78,10 @@ class ResponsesHandler(HttpHandler):
             turn.cancel()
             await asyncio.wait({turn})
             raise
-        response, mine = turn.result()
+        result, mine = turn.result()
         if not mine:
-            out.begin(response, self.answer_headers)
-            out.send(replayed(response))
+            out.begin(result.response, result.headers)
+            out.send(replayed(result.response))
 
     async def in_background(self, request: Json, stream: bool, repeat: Optional[DedupKey]) -> None:
         """Begin a turn that goes on without this client."""
@@ -90,7 +89,6 @@ class ResponsesHandler(HttpHandler):
         start = self.state.sharing.run(
             repeat,
             lambda: self.state.service.background(request, client),
-            self.answer_headers,
             lasting=lambda running: running.task,
         )
         running, _ = await self.run_turn(start)
@@ -121,9 +119,9 @@ class CompactHandler(HttpHandler):
     verbs = ("POST",)
 
     async def post(self) -> None:
-        await self.put_json(
-            await self.run_turn(self.state.service.compact(await self.body().parsed(), self.client("json")))
-        )
+        compaction = self.state.service.compact(await self.body().parsed(), self.client("json"))
+        result = await self.run_turn(compaction)
+        await self.put_json(result.response, result.headers)
 
 
 class InputTokensHandler(HttpHandler):

@@ -206,7 +206,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             )
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
-        for name, value in self.answer_headers.items():
+        for name, value in self.catalog_headers.items():
             self.set_header(name, value)
         await super().get(*args, **kwargs)
 

@@ -1,6 +1,6 @@
 """Responses that run in the background: nobody has to stay connected for them.
 
-A :class:`Running` response is the :class:`~rproxy.service.turn.EventSink` of such a turn.  It keeps the
+A :class:`Running` response is the :class:`~rproxy.service.client.EventSink` of such a turn.  It keeps the
 events, so that any number of clients may follow them, from any number on, and come back after a lost
 connection.  The response is stored as ``queued`` before the client gets its id, and again when it has ended,
 by whatever way.

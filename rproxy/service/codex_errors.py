@@ -35,7 +35,7 @@ def for_codex(error: ApiError) -> ApiError:
     """
     status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
     pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)
-    return ApiError(
+    shown = ApiError(
         status,
         error.message,
         type=error.type if status in CODEX_PAUSES else "invalid_request_error",
@@ -45,3 +45,5 @@ def for_codex(error: ApiError) -> ApiError:
         retryable=error.retryable,
         stream_code=error.stream_code if error.stream_code in CODEX else "invalid_prompt",
     )
+    shown.answer_headers = error.answer_headers
+    return shown

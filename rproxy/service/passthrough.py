@@ -8,7 +8,8 @@ passes, too.  A provider that cannot be reached is replaced by the next one.
 from __future__ import annotations
 
 import time
-from typing import Awaitable, Dict, Mapping, Optional, Protocol
+from functools import partial
+from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 
 from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
@@ -16,8 +17,11 @@ from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, model_not_found
 from ..log import log_turn, mask
 from ..types import Json
-from ..upstream.client import Result
-from .turn import PROVIDER_HEADER, Client, TurnDeps, pass_on
+from ..upstream.client import Result, Upstream
+from .attempt import answer_headers
+from .client import Client
+from .retry import RetryLoop
+from .turn import TurnDeps
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
@@ -38,9 +42,9 @@ class Answer(Protocol):
 class Passthrough:
     """``POST /chat/completions``"""
 
-    def __init__(self, config: Config, means: TurnDeps) -> None:
+    def __init__(self, config: Config, deps: TurnDeps) -> None:
         self._config = config
-        self._means = means
+        self._deps = deps
 
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
         """Pass one request on.
@@ -58,75 +62,81 @@ class Passthrough:
         if model is None:
             raise model_not_found(name, [m.model for m in self._config.models])
         body = await run_cooperatively(encode_steps({**request, "model": model.downstream_model}))
-        failover, error = (
-            self._means.failover,
-            ApiError(502, "No provider is configured for this model.", type="server_error"),
-        )
-        for provider in failover.order(model.providers, name):
-            try:
-                await self._ask(provider, model, body, name, client, answer)
-                failover.succeeded(provider)
-                return
-            except ApiError as failure:
-                failover.failed(provider, failure)
-                error = failure
-                if failure.got_head:
-                    break
-            except BaseException:
-                failover.released(provider)
-                raise
-        raise error
+        relayed = _Relayed(self._deps.upstream, model, name, body, client, answer)
+        await RetryLoop(self._deps.failover).run(relayed)
 
-    async def _ask(
-        self, provider: Provider, model: Model, body: bytes, name: str, client: Client, answer: Answer
+
+class _Relayed:
+    """One request on its way through the providers (:class:`~rproxy.service.retry.Retryable`).
+
+    ``visible``: the head of the answer has gone out.
+    """
+
+    def __init__(
+        self, upstream: Upstream, model: Model, name: str, body: bytes, client: Client, answer: Answer
     ) -> None:
-        started, status, read = time.monotonic(), "cancelled", 0
+        self.providers = model.providers
+        self.visible = False
+        self._upstream = upstream
+        self._model = model
+        self._name = name
+        self._body = body
+        self._client = client
+        self._answer = answer
+        self._read = 0  # bytes of the answer
 
-        def head(code: int, headers: Mapping[str, str]) -> None:
-            answer.head(
-                code, {"content-type": headers.get("Content-Type", "application/json"), **told(headers)}
-            )
+    def conversation_key(self) -> str:
+        return self._name
 
-        def told(headers: Mapping[str, str]) -> Dict[str, str]:
-            passed = {PROVIDER_HEADER: provider.name}
-            pass_on(headers, passed)
-            return passed
+    def cure(self, refusal: ApiError) -> bool:
+        return False  # the client's request is its own business
 
-        def data(piece: bytes) -> Optional[Awaitable[None]]:
-            nonlocal read
-            read += len(piece)
-            return answer.data(piece)
+    async def attempt(self, provider: Provider) -> None:
+        """Ask one provider.
 
+        :raises ApiError: it did not answer, or not to the end
+        """
+        started, status, self._read = time.monotonic(), "cancelled", 0
         try:
-            result = await self._means.upstream.chat(provider, body, on_head=head, on_data=data)
+            result = await self._upstream.chat(
+                provider, self._body, on_head=partial(self._head, provider), on_data=self._data
+            )
             status = "completed" if 200 <= result.status < 300 else str(result.status)
             if status != "completed":
-                _refusal(result, provider, told(result.headers), answer)
+                self._refuse(provider, result)
         except ApiError as error:
             status = str(error.status)
             raise
         finally:
             log_turn(
                 {
-                    "model": name,
-                    "downstream_model": model.downstream_model,
+                    "model": self._name,
+                    "downstream_model": self._model.downstream_model,
                     "provider": provider.name,
                     "transport": "chat",
                     "status": status,
-                    "request_id": client.request_id,
-                    "request_bytes": len(body),
-                    "answer_bytes": read,
+                    "request_id": self._client.request_id,
+                    "request_bytes": len(self._body),
+                    "answer_bytes": self._read,
                     "total_ms": round((time.monotonic() - started) * 1000),
                 }
             )
 
+    def _head(
+        self, provider: Provider, status: int, headers: Mapping[str, str], kept: Sequence[str] = ()
+    ) -> None:
+        """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
+        self.visible = True
+        more = {name.lower(): value for name, value in headers.items() if name.lower() in kept}
+        content_type = headers.get("Content-Type", "application/json")
+        self._answer.head(status, {"content-type": content_type, **answer_headers(provider, headers), **more})
 
-def _refusal(result: Result, provider: Provider, told: Mapping[str, str], answer: Answer) -> None:
-    """The provider's own words, with secrets masked."""
-    kept = {name.lower(): value for name, value in result.headers.items() if name.lower() in ERROR_HEADERS}
-    answer.head(
-        result.status,
-        {"content-type": result.headers.get("Content-Type", "application/json"), **told, **kept},
-    )
-    masked = mask(result.body.decode("utf-8", "surrogateescape"), provider.secrets)
-    answer.data(masked.encode("utf-8", "surrogateescape"))
+    def _data(self, piece: bytes) -> Optional[Awaitable[None]]:
+        self._read += len(piece)
+        return self._answer.data(piece)
+
+    def _refuse(self, provider: Provider, result: Result) -> None:
+        """Pass on the provider's own words, with secrets masked."""
+        self._head(provider, result.status, result.headers, ERROR_HEADERS)
+        masked = mask(result.body.decode("utf-8", "surrogateescape"), provider.secrets)
+        self._answer.data(masked.encode("utf-8", "surrogateescape"))

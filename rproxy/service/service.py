@@ -40,6 +40,7 @@ from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
 from .background import Background, Running
 from .catalog import etag, models_body
+from .client import Client, EventSink, TurnResult
 from .conversations import Conversations, check_metadata, conversation_id
 from .history import ConversationContext, History, new_record
 from .pagination import listed
@@ -47,7 +48,7 @@ from .passthrough import Passthrough
 from .reasoning_cache import ReasoningCache, Scope
 from .retrieval import ResponseRetrieval
 from .token_estimate import estimate
-from .turn import Client, EventSink, Turn, TurnDeps, TurnPlan, TurnStats
+from .turn import Turn, TurnDeps, TurnPlan, TurnStats
 
 log = logging.getLogger("rproxy.turn")
 
@@ -88,8 +89,8 @@ class Service:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self._means = TurnDeps(upstream, config.server, Failover(time.monotonic), LearnedOverrides())
-        self.passthrough = Passthrough(config, self._means)
+        self._deps = TurnDeps(upstream, config.server, Failover(time.monotonic), LearnedOverrides())
+        self.passthrough = Passthrough(config, self._deps)
         self._store = WriteBehindStore(store)
         self._history = History(self._store)
         self._background = Background(self._store, now)
@@ -116,12 +117,12 @@ class Service:
         return {"status": "ok", "version": __version__}
 
     # ---- a turn
-    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
+    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> TurnResult:
         """Run one turn.
 
         :arg request: the body of a create request
         :arg out: gets the events; None: only the result counts
-        :returns: the final Response object
+        :returns: the final Response object, and headers for an answer that is JSON
         :raises ApiError: when the turn failed before ``out.begin`` was called, or, without ``out``, whenever
             it failed
         """
@@ -142,12 +143,14 @@ class Service:
         if request.get("store") is False:
             raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
         asked = await self._asked(request, client)
-        away = replace(client, transport="background", local=None, interrupt=None, answer_headers={})
+        away = replace(client, transport="background", local=None, interrupt=None)
         response = self._response(asked, self._seconds())
         record = new_record(client.owner, asked.request, asked.new, asked.conversation, response)
-        return await self._background.start(
-            response, record, lambda running: self._turn(asked, away, running, first=1)
-        )
+
+        async def run(running: Running) -> Json:
+            return (await self._turn(asked, away, running, first=1)).response
+
+        return await self._background.start(response, record, run)
 
     async def input_tokens(self, request: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate of what the provider would count; see
@@ -193,7 +196,7 @@ class Service:
             check_orphans(past.items, new)
         return asked
 
-    async def compact(self, request: Json, client: Client) -> Json:
+    async def compact(self, request: Json, client: Client) -> TurnResult:
         """POST /responses/compact: the conversation as one sealed item, beside the user's own messages."""
         request = without_nulls(request)
         check_request(request)
@@ -201,7 +204,7 @@ class Service:
         items = input_items(request)
         names = ("model", "instructions", "previous_response_id", "prompt_cache_key")
         wanted: Json = {key: request[key] for key in names if key in request}
-        response = await self.create(
+        response, headers = await self.create(
             {**wanted, "input": items + [{"type": "compaction_trigger"}], "store": False}, client, None
         )
         said = [
@@ -215,13 +218,14 @@ class Service:
             for i, item in enumerate(items)
             if item.get("role") == "user"
         ]
-        return {
+        compaction = {
             "id": response["id"],
             "object": "response.compaction",
             "created_at": response["created_at"],
             "output": said + response["output"],
             "usage": response["usage"],
         }
+        return TurnResult(compaction, headers)
 
     def route(self, name: str) -> Model:
         """The model of that name. :raises ApiError: 404"""
@@ -230,7 +234,7 @@ class Service:
             raise model_not_found(name, [m.model for m in self.config.models])
         return model
 
-    async def _warm_up(self, asked: CreateRequest, client: Client, out: Optional[EventSink]) -> Json:
+    async def _warm_up(self, asked: CreateRequest, client: Client, out: Optional[EventSink]) -> TurnResult:
         """``generate: false``: remember the input, ask nobody."""
         converter = StreamConverter.empty(self._response(asked, self._seconds()), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
@@ -241,7 +245,7 @@ class Service:
         if out is not None:
             out.begin(begun, {})
             out.send(events)
-        return converter.response
+        return TurnResult(converter.response, {})
 
     async def _preconnect(self, provider: Provider) -> None:
         """Have a connection ready for the turn that follows a warm-up.
@@ -249,7 +253,7 @@ class Service:
         If that is not possible, the turn will say so.
         """
         with suppress(ApiError):
-            await self._means.upstream.preconnect(provider)
+            await self._deps.upstream.preconnect(provider)
 
     async def _keep(self, asked: CreateRequest, client: Client, done: StreamConverter) -> List[str]:
         """Remember a response that has ended, as far as the client wants that. :returns: warnings"""
@@ -270,9 +274,9 @@ class Service:
 
     async def _turn(
         self, asked: CreateRequest, client: Client, out: Optional[EventSink], first: int = 0
-    ) -> Json:
+    ) -> TurnResult:
         """:arg first: the number of the first event"""
-        started, facts, ids = time.monotonic(), TurnStats(), asked.ids
+        started, ids = time.monotonic(), asked.ids
         request, model = asked.request, asked.model
         compacting = is_trigger(asked.new)
         items = asked.past.items + asked.new + ([prompt_item()] if compacting else [])
@@ -322,7 +326,7 @@ class Service:
                 sequence=max(sequence, first),
             )
 
-        async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> None:
+        async def keep(done: StreamConverter, conversion: Conversion, provider: Provider) -> List[str]:
             thought = {
                 "text": done.reasoning_text,
                 "details": done.reader.reasoning_details,
@@ -332,7 +336,7 @@ class Service:
                 self._reasoning_cache.remember(
                     scope(provider), call_keys(items, done.response["output"], conversion.tools), thought
                 )
-            facts.warnings += await self._keep(asked, client, done)
+            return await self._keep(asked, client, done)
 
         job = TurnPlan(
             model.providers,
@@ -342,16 +346,17 @@ class Service:
             converter,
             keep,
         )
-        turn = Turn(self._means, job, client, out, facts)
+        turn = Turn(self._deps, job, client, out)
         ended: Json = {"status": "cancelled"}
         try:
-            ended = await turn.run()
+            result = await turn.run()
+            ended = result.response
+            return result
         except ApiError as error:
             ended = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
         finally:
-            self._log(request, client, model, facts, ended, time.monotonic() - started)
-        return ended
+            self._log(request, client, model, turn.stats, ended, time.monotonic() - started)
 
     def _response(self, asked: CreateRequest, created_at: int) -> Json:
         response = response_object(asked.request, id=asked.ids.response, created_at=created_at)
@@ -380,7 +385,7 @@ class Service:
         request: Json,
         client: Client,
         model: Model,
-        facts: TurnStats,
+        stats: TurnStats,
         ended: Mapping[str, Any],
         seconds: float,
     ) -> None:
@@ -390,21 +395,21 @@ class Service:
             {
                 "model": request["model"],
                 "downstream_model": model.downstream_model,
-                "provider": facts.provider,
+                "provider": stats.provider,
                 "transport": client.transport,
                 "status": ended["status"],
                 "error": (ended.get("error") or {}).get("code"),
                 "request_id": client.request_id,
-                "request_bytes": facts.request_bytes,
-                "answer_bytes": facts.answer_bytes,
+                "request_bytes": stats.request_bytes,
+                "answer_bytes": stats.answer_bytes,
                 "input_tokens": usage.get("input_tokens"),
                 "cached_tokens": into.get("cached_tokens"),
                 "output_tokens": usage.get("output_tokens"),
                 "reasoning_tokens": out_of.get("reasoning_tokens"),
-                "first_event_ms": None if facts.first_event is None else round(facts.first_event * 1000),
+                "first_event_ms": None if stats.first_event is None else round(stats.first_event * 1000),
                 "total_ms": round(seconds * 1000),
-                "retries": facts.retries,
-                "warnings": facts.warnings + facts.learned,
+                "retries": stats.retries,
+                "warnings": stats.warnings + stats.cures,
             }
         )
 

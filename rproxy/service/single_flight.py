@@ -32,7 +32,6 @@ def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str])
 @dataclass
 class _Turn:
     task: asyncio.Future[Any]
-    headers: Dict[str, str]
     waiting: int = 0
 
 
@@ -50,13 +49,11 @@ class SingleFlight:
         self,
         repeat: Optional[DedupKey],
         start: Callable[[], Awaitable[Any]],
-        headers: Dict[str, str],
         lasting: Callable[[Any], Optional[asyncio.Future[Any]]] = lambda result: None,
     ) -> Tuple[Any, bool]:
         """Run ``start()``, or wait for the same turn of another request. Cancelling the last one that waits
         cancels the turn.
 
-        :arg headers: what the turn says for the head of its answer; one that is joined brings its own
         :arg lasting: what the result leaves running, during which it can still be joined
         :returns: the result, and whether it was ``start`` that made it
         """
@@ -65,7 +62,7 @@ class SingleFlight:
         turn = self._turns.get(repeat.key)
         mine = not self.joins(repeat)
         if turn is None or mine:
-            former, turn = turn, _Turn(asyncio.ensure_future(start()), headers)
+            former, turn = turn, _Turn(asyncio.ensure_future(start()))
             if former is None:
                 self._turns[repeat.key] = turn
                 turn.task.add_done_callback(lambda done: self._ended(repeat.key, done, lasting))
@@ -77,7 +74,6 @@ class SingleFlight:
             if not turn.waiting and not turn.task.done():
                 turn.task.cancel()
                 await asyncio.wait({turn.task})
-        headers.update(turn.headers)
         return turn.task.result(), mine
 
     def _ended(

@@ -1,0 +1,225 @@
+"""One attempt: a chat request to one provider, and the bytes of its answer on their way to the client.
+
+The bytes of each read go through decoder and converter at once, and the events that come of them leave in one write
+(:meth:`Attempt.data`, the hot path: a plain function, without an await, a task or a model object per delta).
+
+**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some
+servers forget to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import cached_property
+from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
+
+from ..config.schema import Provider
+from ..convert.answer.decoder import ChunkDecoder
+from ..convert.events.converter import StreamConverter
+from ..convert.events.fastpath import DeltaBatch, FastPath
+from ..convert.json_steps import encode_steps
+from ..convert.request.chat import Conversion
+from ..convert.request.rewrite import rewritten
+from ..cooperative import run_cooperatively
+from ..errors import ApiError
+from ..providers.provider_errors import broken, provider_error, stream_error
+from ..types import Json
+from ..upstream.client import CancelToken, StopReading, Upstream
+
+PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
+PROVIDER_HEADER = "x-rproxy-provider"  # which one answered
+UPSTREAM_ID_HEADER = "x-upstream-request-id"  # the provider's id of this request
+REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
+RATE_LIMITS = "x-ratelimit-"
+GRACE = 5.0  # seconds without data after a finish_reason that end an answer
+LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
+MAX_ANSWER = 512 << 20  # bytes; the longest real answers, a token in each chunk, are below 150 MiB
+
+
+class Attempt:
+    """One chat request to one provider, and its answer.
+
+    :param conversion: the request in the provider's terms
+    :param new_converter: makes the converter of the answer
+    :param send: takes the events of one read; returns something to wait for when the client does not keep up
+
+    ``headers`` are for the head of the client's answer.  Sizes are in bytes.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        conversion: Conversion,
+        new_converter: Callable[[], StreamConverter],
+        send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
+    ) -> None:
+        self.provider = provider
+        self.conversion = conversion
+        self.headers: Mapping[str, str] = {PROVIDER_HEADER: provider.name}
+        self.request_bytes = 0
+        self.answer_bytes = 0
+        self._new_converter = new_converter
+        self._send = send
+        self._stop = CancelToken()  # cancelled when nothing more is worth reading
+        self._decoder = ChunkDecoder()
+        self._grace: Optional[asyncio.TimerHandle] = None
+
+    @cached_property
+    def converter(self) -> StreamConverter:
+        """Makes the events.  It is made on first use; there is time for that while the provider thinks."""
+        return self._new_converter()
+
+    @cached_property
+    def _fast_path(self) -> FastPath:
+        return FastPath(self._decoder, self.converter)
+
+    # ---- The request
+    async def run(self, upstream: Upstream, *, stream: bool, interrupt: Optional[CancelToken]) -> None:
+        """Send the request and read until the answer is over, or until ``interrupt`` is cancelled.
+
+        :raises ApiError: there was no 2xx answer, or it broke off
+        """
+        try:
+            await self._exchange(upstream, stream, interrupt)
+        except ApiError:
+            if not (self._complete or self._stop.cancelled):  # else it does not matter how the connection ended
+                raise
+        finally:
+            self._fast_path.settle()
+            if self._grace is not None:
+                self._grace.cancel()
+
+    async def _exchange(self, upstream: Upstream, stream: bool, interrupt: Optional[CancelToken]) -> None:
+        exchange = upstream.chat(
+            self.provider,
+            await self._encoded(stream),  # without a name: it may be large, and the answer may take long
+            on_sent=self._prepare,
+            on_head=self._head,
+            on_data=self.data,
+            path=PATHS[self.provider.wire],
+            stop=self._stop,
+        )
+        if interrupt is not None:
+            interrupt.on_cancel(self._stop.cancel)
+        result = await exchange
+        if not self._stop.cancelled and not 200 <= result.status < 300:
+            self._head(result.status, result.headers)
+            provider = self.provider
+            raise provider_error(
+                result.status,
+                result.headers,
+                result.body,
+                provider.name,
+                provider.base_url,
+                time.time(),
+                provider.secrets,
+            )
+
+    async def _encoded(self, stream: bool) -> bytes:
+        request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
+        body = await run_cooperatively(encode_steps(request))
+        self.request_bytes = len(body)
+        return body
+
+    def _prepare(self) -> None:
+        """The request is on its way: make what the answer will need."""
+        _ = self._fast_path
+
+    # ---- The answer
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.headers = answer_headers(self.provider, headers)
+
+    def data(self, data: bytes) -> Optional[Awaitable[None]]:
+        """Take what was read at once.
+
+        :returns: something to wait for when the client does not keep up
+        :raises StopReading: the answer is over
+        """
+        self.answer_bytes += len(data)
+        batches = self._fast_path.feed(data)
+        if len(batches) == 1 and type(batches[0]) is DeltaBatch and self.answer_bytes <= MAX_ANSWER:
+            return self._send(batches[0])  # text, and nothing else
+        written: Optional[Awaitable[None]] = None
+        if batches:  # of several kinds, as when the text ends: one write all the same
+            written = self._send(
+                batches[0] if len(batches) == 1 else [event for events in batches for event in events]
+            )
+        if self._fast_path.candidate is not None:
+            self._fast_path.learn()
+        if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
+            raise StopReading
+        if self.converter.finish_seen and (batches or self._grace is None):
+            self._wait_for_more()
+        if self.answer_bytes > MAX_ANSWER:
+            raise self._too_large()
+        return written
+
+    def _wait_for_more(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = asyncio.get_running_loop().call_later(
+            LONG_GRACE if self.converter.is_empty else GRACE, self._stop.cancel
+        )
+
+    def _too_large(self) -> ApiError:
+        limit = f"the answer has more than {MAX_ANSWER >> 20} MiB and still goes on."
+        error = broken(self.provider.name, limit)
+        error.retryable = False
+        return error
+
+    @property
+    def _complete(self) -> bool:
+        """Has everything arrived that makes an answer?"""
+        return self._decoder.done or self.converter.finish_seen
+
+    # ---- The end
+    def close(self) -> List[Json]:
+        """:returns: the events of what the decoder still holds when the body has ended"""
+        return self._fast_path.close()
+
+    def check(self, *, codex: bool) -> None:
+        """Judge the whole answer.
+
+        :param codex: the errors are for Codex
+        :raises ApiError: it is not one that the client can use
+        """
+        name, converter = self.provider.name, self.converter
+        failure = converter.failure(self._decoder.done)
+        if failure is not None:
+            if failure.raw is not None:
+                raise stream_error(failure.raw, name, self.provider.base_url, self.provider.secrets)
+            if failure.code != "server_error":
+                raise ApiError(400, f"{name}: {failure.message}", code=failure.code)
+            raise broken(name, failure.message)
+        if codex and converter.reader.finish == "content_filter":
+            # Codex repeats an incomplete answer six times, and a filter will not change its mind.
+            raise ApiError(
+                400,
+                f"{name}: the provider's content filter stopped the answer. Rephrase the request.",
+                code="content_filter",
+                stream_code="invalid_prompt",
+            )
+        if self.conversion.profile.empty_answer == "error" and converter.is_empty:
+            raise ApiError(
+                502,
+                f"{name}: the provider gave an empty answer. Try again, or rephrase the request.",
+                type="server_error",
+                code="server_error",
+                stream_code="invalid_prompt",  # rproxy has tried again already; Codex should not do so six times more
+                retryable=True,
+            )
+
+
+def answer_headers(provider: Provider, headers: Mapping[str, str]) -> Dict[str, str]:
+    """What a client may want of the head of a provider's answer, and nothing else.
+
+    :returns: who answered, the provider's id of the request, and its rate limits
+    """
+    wanted = {PROVIDER_HEADER: provider.name}
+    for name, value in headers.items():
+        if name.lower().startswith(RATE_LIMITS):
+            wanted[name.lower()] = value
+        elif name.lower() in REQUEST_IDS:
+            wanted[UPSTREAM_ID_HEADER] = value
+    return wanted

@@ -1,0 +1,50 @@
+"""The client's side of a turn: who asks, where the events go, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Awaitable, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Sequence
+
+from ..types import Json
+from ..upstream.client import CancelToken
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who asks, and how.
+
+    ``owner`` is "" when there is no auth, else a digest of the key.  ``local`` holds the responses of a WebSocket
+    connection.  ``interrupt`` is cancelled when the user wants to say something.
+    """
+
+    owner: str
+    codex: bool
+    transport: str  # json, sse, ws
+    request_id: str
+    headers: Mapping[str, str]
+    local: Optional[MutableMapping[str, Json]] = None
+    interrupt: Optional[CancelToken] = None
+
+
+class EventSink(Protocol):
+    """Where the events of a turn go."""
+
+    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+        """Commit: the answer is a stream of events.
+
+        :param response: the Response object as far as it is known
+        :param headers: for the head of the answer, if that is HTTP
+        """
+
+    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
+        """Write whole events in one go.
+
+        :returns: something to wait for when the client does not keep up
+        """
+
+
+class TurnResult(NamedTuple):
+    """The final Response object, and headers for the head of an answer that is JSON."""
+
+    response: Json
+    headers: Mapping[str, str]

@@ -1,0 +1,190 @@
+"""What follows a failed attempt: the rules as a table, the loop that obeys them, and a provider that asks for too much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+import pytest
+from api import site
+from scripted import error, say
+
+from rproxy.config.schema import Provider
+from rproxy.errors import ApiError
+from rproxy.providers.provider_errors import provider_error
+from rproxy.service.retry import LONGEST_PAUSE, PAUSES, RetryLoop, RetryState, after_failure, may_cure
+from rproxy.upstream.failover import RESERVE, Failover
+
+A, B = (Provider(base_url=f"http://{name}:1", name=name) for name in "ab")
+
+
+def failure(status: int, body: bytes = b"", **headers: str) -> ApiError:
+    return provider_error(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, "p")
+
+
+BUSY = failure(503)
+BUSY_FOR = {seconds: failure(503, retry_after=str(seconds)) for seconds in (0, 3, 10, 11, 60)}
+POOR = failure(402, b'{"error":{"message":"Insufficient Balance"}}')
+RATE = failure(429)
+WRONG = failure(400, b'{"error":{"message":"nonsense"}}')
+UNREADABLE_CALL = failure(400, b'{"error":{"message":"Failed to call a function.","code":"tool_use_failed"}}')
+UNTRUSTED = ApiError(502, "its TLS certificate is not trusted", type="server_error")
+
+START = RetryState((A,), retries_left=2, cures_left=2)
+PAIR = START._replace(line=(A, B))
+
+# state, error, the client has seen something, another form was found -> the next state (None: the end), the pause
+TABLE = [
+    # a new round, after a pause
+    (START, BUSY, False, False, RetryState((), 1, 2, 1), PAUSES[0]),
+    (RetryState((A,), 1, 2, 1), BUSY, False, False, RetryState((), 0, 2, 2), PAUSES[1]),
+    (RetryState((A,), 5, 2, 7), BUSY, False, False, RetryState((), 4, 2, 8), PAUSES[1]),
+    (RetryState((A,), 0, 2, 2), BUSY, False, False, None, 0),
+    # the pause that the provider asks for, if it is short
+    (START, BUSY_FOR[0], False, False, RetryState((), 1, 2, 1), 0),
+    (START, BUSY_FOR[3], False, False, RetryState((), 1, 2, 1), 3),
+    (START, BUSY_FOR[10], False, False, RetryState((), 1, 2, 1), 10),
+    (START, BUSY_FOR[11], False, False, None, 0),
+    (START, BUSY_FOR[60], False, False, None, 0),
+    # another provider, at once
+    (PAIR, BUSY, False, False, PAIR._replace(line=(B,)), 0),
+    (PAIR, BUSY_FOR[60], False, False, PAIR._replace(line=(B,)), 0),
+    (PAIR, POOR, False, False, PAIR._replace(line=(B,)), 0),
+    (PAIR, RATE, False, False, PAIR._replace(line=(B,)), 0),
+    (PAIR, UNTRUSTED, False, False, PAIR._replace(line=(B,)), 0),
+    # what a pause does not heal
+    (START, POOR, False, False, None, 0),
+    (START, RATE, False, False, None, 0),
+    (START, UNTRUSTED, False, False, None, 0),
+    (PAIR, WRONG, False, False, None, 0),
+    # bad luck, once
+    (START, UNREADABLE_CALL, False, False, RetryState((), 1, 2, 1), PAUSES[0]),
+    (RetryState((A,), 1, 2, 1), UNREADABLE_CALL, False, False, None, 0),
+    # another form of the request, at once and at the same provider
+    (START, WRONG, False, True, START._replace(cures_left=1), 0),
+    (PAIR, WRONG, False, True, PAIR._replace(cures_left=1), 0),
+    # nothing, once the client has seen something
+    (PAIR, BUSY, True, False, None, 0),
+    (PAIR, WRONG, True, True, None, 0),
+]
+
+
+@pytest.mark.parametrize("state, error, visible, cured, expected, pause", TABLE)
+def test_what_follows(
+    state: RetryState,
+    error: ApiError,
+    visible: bool,
+    cured: bool,
+    expected: Optional[RetryState],
+    pause: float,
+) -> None:
+    retry = after_failure(state, error, visible=visible, cured=cured)
+    assert (retry and retry.state) == expected
+    assert retry is None or retry.pause == pause
+
+
+def test_only_pauses_that_the_provider_did_not_name_are_spread() -> None:
+    spread = after_failure(START, BUSY, spread=1.2)
+    named = after_failure(START, BUSY_FOR[3], spread=1.2)
+    assert spread is not None and spread.pause == pytest.approx(PAUSES[0] * 1.2)
+    assert named is not None and named.pause == 3
+
+
+@pytest.mark.parametrize(
+    "cures_left, error, visible, expected",
+    [
+        (1, WRONG, False, True),
+        (1, failure(422), False, True),
+        (0, WRONG, False, False),
+        (1, WRONG, True, False),
+        (1, BUSY, False, False),
+    ],
+)
+def test_when_another_form_is_looked_for(
+    cures_left: int, error: ApiError, visible: bool, expected: bool
+) -> None:
+    assert may_cure(START._replace(cures_left=cures_left), error, visible) is expected
+
+
+class Played:
+    """A request whose attempts end as the test says: with an error, or well (None)."""
+
+    def __init__(self, providers: Sequence[Provider], *endings: Optional[ApiError], cures: int = 0) -> None:
+        self.providers = providers
+        self.visible = False
+        self.asked: List[str] = []
+        self._endings = list(endings)
+        self._cures = cures
+
+    def conversation_key(self) -> str:
+        return ""
+
+    async def attempt(self, provider: Provider) -> None:
+        self.asked.append(provider.name)
+        ending = self._endings.pop(0)
+        if ending is not None:
+            raise ending
+
+    def cure(self, refusal: ApiError) -> bool:
+        self._cures -= 1
+        return self._cures >= 0
+
+
+async def test_the_loop_goes_through_providers_and_rounds() -> None:
+    failover = Failover(lambda: 0.0)
+    request = Played([A, B], WRONG, POOR, BUSY_FOR[0], BUSY, None, cures=1)
+    loop = RetryLoop(failover, retries=2)
+    await loop.run(request)
+    assert request.asked == ["a", "a", "b", "b", "a"]  # b is up again before the poor one
+    assert loop.state.retries == 1 and loop.state.cures_left == 2
+    assert [p.name for p in failover.order([A, B], "")] == ["a", "b"]
+
+
+async def test_the_last_error_comes_out_and_the_budget_of_all_turns_bounds_the_rounds() -> None:
+    failover = Failover(lambda: 0.0)
+    for _ in range(int(RESERVE) - 1):
+        assert failover.may_repeat()
+    request = Played([A], BUSY_FOR[0], BUSY_FOR[0], BUSY_FOR[3])
+    with pytest.raises(ApiError) as raised:
+        await RetryLoop(failover, retries=5).run(request)
+    assert raised.value is BUSY_FOR[0] and request.asked == ["a", "a"]
+
+
+async def test_a_cancelled_attempt_says_nothing_about_the_provider() -> None:
+    now = [0.0]
+    failover = Failover(lambda: now[0])
+    failover.failed(A, BUSY)
+    now[0] = 100.0  # the next one is a probe
+
+    class Endless(Played):
+        async def attempt(self, provider: Provider) -> None:
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(RetryLoop(failover).run(Endless([A, B])))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert [p.name for p in failover.order([A, B], "")] == ["a", "b"]  # another probe may follow
+
+
+async def test_a_provider_that_asks_for_a_minute_is_not_waited_for(tmp_path: Path) -> None:
+    assert LONGEST_PAUSE == 10
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[error(503, "lab is busy", {"Retry-After": "60"})], [say("Too late.")]]
+        before = time.monotonic()
+        told = await asyncio.wait_for(
+            api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"}, expect=503), 9
+        )
+        assert "lab is busy" in told["message"] and api.headers["retry-after"] == "60"
+        assert time.monotonic() - before < 5 and len(provider.requests) == 1
+
+
+async def test_a_provider_that_asks_for_a_second_is_waited_for(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[error(503, "lab is busy", {"Retry-After": "1"})], [say("Here.")]]
+        before = time.monotonic()
+        await api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"})
+        assert time.monotonic() - before >= 1 and len(provider.requests) == 2
