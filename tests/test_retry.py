@@ -21,7 +21,9 @@ A, B = (Provider(base_url=f"http://{name}:1", name=name) for name in "ab")
 
 
 def failure(status: int, body: bytes = b"", **headers: str) -> ApiError:
-    return provider_error(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, "p")
+    return provider_error(
+        status, {name.replace("_", "-"): value for name, value in headers.items()}, body, "p"
+    )
 
 
 BUSY = failure(503)

@@ -46,10 +46,10 @@ from ..config.schema import Config
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import DONE, encode_json, encode_sse
 from ..errors import ApiError, error_event, internal, unavailable
+from ..service.client import Client
 from ..service.codex_errors import for_codex
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
-from ..service.client import Client
 from ..types import Json
 from ..upstream.client import CancelToken
 from .access import Access

@@ -83,7 +83,9 @@ class Attempt:
         try:
             await self._exchange(upstream, stream, interrupt)
         except ApiError:
-            if not (self._complete or self._stop.cancelled):  # else it does not matter how the connection ended
+            if not (
+                self._complete or self._stop.cancelled
+            ):  # else it does not matter how the connection ended
                 raise
         finally:
             self._fast_path.settle()
