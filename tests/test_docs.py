@@ -1,36 +1,138 @@
-"""The documentation is true: what README and etc/config.yaml name exists, and what exists is named."""
+"""The documentation is true: what it names exists, and what exists is named.
+
+``README.md``, the pages in ``docs/`` and ``scripts/README.md`` are read as a user would use them: every
+command line is parsed, every snippet is loaded, every link is followed. Tables that describe the code (the
+configuration keys, the options of a command, the packages) are compared with it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import importlib.util
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Set, Tuple
 
 import pytest
+from test_imports import layer
 
 from rproxy import __version__, log
 from rproxy.cli.main import COMMANDS, LEVEL_VARIABLE, LEVELS, make_parser
-from rproxy.config.checks import keys_of
+from rproxy.config.checks import Place, keys_of
 from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage, parse_config
+from rproxy.config.yaml_positions import load
 from rproxy.server.app import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE = (ROOT / "etc" / "config.yaml").read_text(encoding="utf-8")
-SECTIONS = (Config, Server, Auth, Model, Provider, Store, Usage)
+WIDTH = 100  # columns of a terminal
 
 
-def code_blocks(language: str) -> List[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S)
+class Page(NamedTuple):
+    path: str
+    text: str
+
+    def blocks(self, language: str) -> List[str]:
+        """The fenced blocks of a language."""
+        return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.M | re.S)
+
+    def section(self, heading: str) -> str:
+        """The text below a heading, down to the next heading of the same level or a higher one."""
+        start = re.search(rf"^(#+) {re.escape(heading)}$", self.prose, re.M)
+        assert start, f"{self.path} has no heading {heading!r}"
+        rest = self.prose[start.end() :]
+        end = re.search(rf"^#{{1,{len(start[1])}}} ", rest, re.M)
+        return rest[: end.start()] if end else rest
+
+    @property
+    def prose(self) -> str:
+        """The text without its fenced blocks, in which a # is no heading and a bracket no link."""
+        return re.sub(r"^```.*?^```$", "", self.text, flags=re.M | re.S)
+
+    @property
+    def anchors(self) -> Set[str]:
+        """What a link may name after the #, by GitHub's rule."""
+        found: List[str] = []
+        for heading in re.findall(r"^#+ (.*)$", self.prose, re.M):
+            plain = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+            found.append(f"{plain}-{found.count(plain)}" if plain in found else plain)
+        return set(found)
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+README = Page("README.md", read("README.md"))
+PAGES = [
+    README,
+    *(Page(f"docs/{path.name}", read(f"docs/{path.name}")) for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+DOCS = {page.path: page for page in PAGES}
+LINKED = [*PAGES, *(Page(path, read(path)) for path in ("scripts/README.md", "CHANGELOG.md"))]
+ALL = "\n".join(page.text for page in PAGES)
+EXAMPLE = read("etc/config.yaml")
+SETUP = read("setup.py")
+
+by_path = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.path))
+
+
+def rows(text: str) -> List[List[str]]:
+    """The cells of the tables in a text, without their heads."""
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
+    lines = [line for table in tables for line in table.splitlines()[2:]]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def code(cell: str) -> str:
+    """The text between backticks, or "" for a cell that is not all code."""
+    found = re.fullmatch(r"`([^`]+)`", cell)
+    return found[1] if found else ""
+
+
+# ---- The pages themselves
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCS, "scripts/README.md", *(f"etc/{p.name}" for p in (ROOT / "etc").iterdir())]
+)
+def test_lines_fit_a_terminal(path: str) -> None:
+    wide = [f"{n}: {line}" for n, line in enumerate(read(path).splitlines(), 1) if len(line) > WIDTH]
+    assert not wide
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.path))
+def test_links_lead_somewhere(page: Page) -> None:
+    known = {other.path: other.anchors for other in LINKED}
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.prose):
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page.path).parent / path if path else ROOT / page.path
+        assert file.exists(), target
+        name = file.resolve().relative_to(ROOT).as_posix()
+        assert not anchor or anchor in known[name], target
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    for path in DOCS:
+        assert path == README.path or f"]({path})" in README.text, path
+
+
+@by_path
+def test_paths_in_the_documents_exist(page: Page) -> None:
+    for path in re.findall(r"(?<![\w/.])((?:rproxy|tests|scripts|etc|docs)/[\w./@-]*)", page.prose):
+        assert (ROOT / path.rstrip(".")).exists(), path
+
+
+# ---- Command lines
 
 
 def shell_lines() -> Iterator[List[str]]:
-    """The words of every command in README, continued lines joined, several commands of a line apart."""
-    for block in code_blocks("sh"):
+    """The words of every command, continued lines joined, several commands of a line apart."""
+    for block in (block for page in PAGES for block in page.blocks("sh")):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             while words:
@@ -39,24 +141,24 @@ def shell_lines() -> Iterator[List[str]]:
                 words = words[end + 1 :]
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: str(section.__name__))
-def test_every_key_is_in_the_example(section: type) -> None:
-    missing = [name for name in keys_of(section) if not re.search(rf"^[\s#-]*{name}:", EXAMPLE, re.M)]
-    assert not missing
+def test_rproxy_command_lines_parse() -> None:
+    lines = [
+        words
+        for words in shell_lines()
+        if re.search(r"(^|/)rproxy$", words[0]) or words[1:2] == ["rproxy.pyz"]
+    ]
+    assert {"serve", "codex", "check", "profiles"} <= {word for words in lines for word in words}
+    for words in lines:
+        make_parser().parse_args(words[2:] if words[0].startswith("python") else words[1:])
 
 
-def test_the_example_is_valid_and_shows_the_defaults() -> None:
-    config = parse_config(EXAMPLE.encode(), "etc/config.yaml", {"DEEPSEEK_API_KEY": "k"})
-    assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())
-
-
-def test_every_key_of_the_example_is_known() -> None:
-    known = {name for section in SECTIONS for name in keys_of(section)}
-    shown = set(re.findall(r"^[\s#-]*(\w+): ", EXAMPLE.split("\n\n", 1)[1], re.M))
-    assert shown <= known
+def test_the_first_commands_are_those_of_the_scripts() -> None:
+    first = [block.split() for block in README.blocks("sh")[:3]]
+    assert first[0] == ["scripts/demo"] and first[1][0] == "codex" and first[2] == ["scripts/test"]
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[Tuple[str, argparse.Action]]:
+    """(name of the command, option) for every option; "" is rproxy itself."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, sub in action.choices.items():
@@ -65,46 +167,17 @@ def options(parser: argparse.ArgumentParser) -> Iterator[Tuple[str, argparse.Act
             yield "", action
 
 
-def test_every_command_and_option_is_in_the_readme() -> None:
-    for command in COMMANDS:
-        assert f"`rproxy {command}`" in README
+def test_every_command_and_option_is_documented() -> None:
+    page = DOCS["docs/configuration.md"]
+    common = page.section("Command line").split("###")[0]
     for command, action in options(make_parser()):
+        text = common + (page.section(f"`rproxy {command}`") if command else "")
         for option in action.option_strings:
-            assert option == "-h" or re.search(rf"(?<![\w-]){option}(?![\w-])", README), f"{command} {option}"
-    assert "$" + LEVEL_VARIABLE in README
+            assert option == "-h" or re.search(rf"(?<![\w-]){option}(?![\w-])", text), f"{command} {option}"
+    headings = re.findall(r"^### `rproxy (\w+)`$", page.text, re.M)
+    assert set(headings) == set(COMMANDS)
+    assert "$" + LEVEL_VARIABLE in page.text
     assert set(LEVELS) <= set(log.LEVELS)
-
-
-def test_every_route_is_in_the_readme() -> None:
-    for pattern, _ in ROUTES:
-        path = (
-            pattern.replace("(?:/v1)?", "")
-            .replace("/?", "")
-            .replace("(.+)", "{id}")
-            .replace("([^/]+)", "{id}")
-        )
-        assert re.search(rf"`((GET|POST) )?(/v1)?{re.escape(path)}`", README), path
-
-
-def test_scripts_named_in_the_readme_exist_and_the_other_way_round() -> None:
-    scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.suffix != ".md"}
-    assert set(re.findall(r"scripts/(\w+)\b(?!\.md)", README)) - {"README"} <= scripts
-    listed = re.findall(r"^- `(\w+)`", (ROOT / "scripts" / "README.md").read_text(encoding="utf-8"), re.M)
-    assert set(listed) == scripts
-    assert "`scripts/`: " + ", ".join(f"`{name}`" for name in listed) in README.replace(
-        " (lint and types)", ""
-    )
-
-
-def test_rproxy_commands_in_the_readme_parse() -> None:
-    lines = [
-        words
-        for words in shell_lines()
-        if re.search(r"(^|/)(rproxy|rproxy\.pyz)$", words[0]) or words[1:2] == ["rproxy.pyz"]
-    ]
-    assert len(lines) >= 2
-    for words in lines:
-        make_parser().parse_args(words[2:] if words[0].startswith("python") else words[1:])
 
 
 def messages() -> Iterator[str]:
@@ -130,13 +203,77 @@ def test_messages_name_commands_that_exist() -> None:
     assert named and named <= set(COMMANDS)
 
 
-def test_curl_lines_of_the_readme_hold_json() -> None:
-    bodies = [words[words.index("-d") + 1] for words in shell_lines() if words[0] == "curl"]
-    assert len(bodies) == 2 and all(json.loads(body)["model"] == "gpt-5.5" for body in bodies)
+def test_scripts_are_documented_and_exist() -> None:
+    scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.suffix != ".md"}
+    listed = re.findall(r"^- `(\w+)`", read("scripts/README.md"), re.M)
+    assert set(listed) == scripts
+    assert "`scripts/`: " + ", ".join(f"`{name}`" for name in listed) in README.text
+
+
+def test_extras_are_documented_and_exist() -> None:
+    extras = set(re.findall(r'^        "(\w+)": \[', SETUP, re.M)) - {"test", "check"}
+    assert set(re.findall(r"rproxy-responses\[(\w+)\]", ALL)) == extras
+
+
+# ---- The API
+
+
+def route_patterns() -> List[str]:
+    return [pattern for pattern, _ in ROUTES]
+
+
+def test_every_route_is_documented() -> None:
+    text = DOCS["docs/api.md"].section("Endpoints")
+    for pattern in route_patterns():
+        path = pattern.replace("(?:/v1)?", "").replace("/?", "")
+        path = path.replace("(.+)", "{id}").replace("([^/]+)", "{id}")
+        assert re.search(rf"`(GET|POST|HEAD|DELETE) (/v1)?{re.escape(path)}`", text), path
+
+
+def test_documented_paths_are_routes() -> None:
+    for path in re.findall(r"`(?:GET|POST|HEAD|DELETE) (/[^`?]*)", ALL):
+        assert any(re.fullmatch(pattern, path.replace("{id}", "x")) for pattern in route_patterns()), path
+
+
+def test_curl_lines_hold_json() -> None:
+    lines = [words for words in shell_lines() if words[0] == "curl"]
+    assert len(lines) == 2
+    for words in lines:
+        assert json.loads(words[words.index("-d") + 1])["model"] == "gpt-5.5"
+        url = next(word for word in words if word.startswith("http"))
+        path = url.replace("http://127.0.0.1:3000", "")
+        assert any(re.fullmatch(pattern, path) for pattern in route_patterns()), url
+
+
+# ---- Snippets
+
+
+class Environment(Dict[str, str]):
+    """Every variable has a value, so that any $NAME in an example can be read."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name, "value")
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return "value"
+
+
+@by_path
+def test_yaml_snippets_load(page: Page) -> None:
+    for block in page.blocks("yaml"):
+        text = (
+            block
+            if "models:" in block
+            else block + 'models: [{model: "*", provider: {base_url: http://x}}]\n'
+        )
+        parse_config(text.encode(), page.path, Environment())
 
 
 def test_the_six_lines_of_yaml_are_six_and_valid() -> None:
-    block = code_blocks("yaml")[0]
+    block = README.blocks("yaml")[0]
     assert len(block.splitlines()) == 6
     config = parse_config(block.encode(), "config.yaml", {"DEEPSEEK_API_KEY": "k"})
     model = config.route("gpt-5.5")
@@ -146,30 +283,160 @@ def test_the_six_lines_of_yaml_are_six_and_valid() -> None:
     )
 
 
-def test_settings_named_in_the_readme_exist() -> None:
-    tables: Dict[str, Any] = {
-        "server": Server,
-        "auth": Auth,
-        "usage": Usage,
-        "provider": Provider,
-        "store": Store,
+@by_path
+def test_python_snippets_compile(page: Page) -> None:
+    for block in page.blocks("python"):
+        compile(block, page.path, "exec")
+
+
+@by_path
+def test_toml_snippets_load(page: Page) -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("tomllib is new in Python 3.11")
+    import tomllib
+
+    for block in page.blocks("toml"):
+        tomllib.loads(block)
+
+
+# ---- The configuration
+
+# heading in docs/configuration.md -> the section of the file that its table describes
+SECTIONS: Dict[str, Any] = {
+    "Keys": Config,
+    "server": Server,
+    "server.auth": Auth,
+    "models": Model,
+    "provider": Provider,
+    "store": Store,
+    "usage": Usage,
+}
+by_section = pytest.mark.parametrize("heading", SECTIONS)
+
+
+def table_of(heading: str) -> List[List[str]]:
+    return rows(DOCS["docs/configuration.md"].section(heading).split("\n#")[0])
+
+
+@by_section
+def test_every_key_is_documented(heading: str) -> None:
+    assert [code(row[0]) for row in table_of(heading)] and set(keys_of(SECTIONS[heading])) == {
+        code(row[0]) for row in table_of(heading)
     }
-    for dotted in set(re.findall(r"`((?:server|usage|provider|store)(?:\.\w+)+)[`:]", README)):
+
+
+@by_section
+def test_documented_defaults_are_the_defaults(heading: str) -> None:
+    fields = keys_of(SECTIONS[heading])
+    for name, default, _ in table_of(heading):
+        field = fields[code(name)]
+        factory = field.default_factory
+        actual = field.default if factory is dataclasses.MISSING else factory()
+        if field.metadata["required"]:
+            assert default == "required", name
+        elif code(default):
+            document = load(f"value: {code(default)}".encode(), "docs")
+            place = Place(document, ("value",), document.data["value"], {}, [])
+            assert field.metadata["check"](place) == actual, name
+        else:
+            assert not actual or dataclasses.is_dataclass(actual), name
+
+
+@by_section
+def test_every_key_is_in_the_example(heading: str) -> None:
+    keys = keys_of(SECTIONS[heading])
+    assert not [name for name in keys if not re.search(rf"^[\s#-]*{name}:", EXAMPLE, re.M)]
+
+
+def test_the_example_is_valid_and_shows_the_defaults() -> None:
+    config = parse_config(EXAMPLE.encode(), "etc/config.yaml", {"DEEPSEEK_API_KEY": "k"})
+    assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())
+
+
+def test_every_key_of_the_example_is_known() -> None:
+    known = {name for section in SECTIONS.values() for name in keys_of(section)}
+    shown = set(re.findall(r"^[\s#-]*(\w+): ", EXAMPLE.split("\n\n", 1)[1], re.M))
+    assert shown <= known
+
+
+def test_settings_named_in_the_documents_exist() -> None:
+    tables = {"server": Server, "auth": Auth, "usage": Usage, "provider": Provider, "store": Store}
+    named = set(re.findall(r"`((?:server|usage|provider|store)(?:\.\w+)+)[`:]", ALL))
+    assert named
+    for dotted in named:
         section, name = dotted.split(".")[-2:]
         assert name in keys_of(tables[section]), dotted
 
 
-def test_python_block_compiles() -> None:
-    for block in code_blocks("python"):
-        compile(block, "README.md", "exec")
+# ---- How it works
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_readme_shows_every_package_in_the_order_of_the_layers() -> None:
+    tree = next(block for block in README.blocks("") if block.startswith("rproxy/\n"))
+    shown: List[str] = []
+    inside: Set[str] = set()
+    for line in tree.splitlines()[1:]:
+        names = [name.rstrip("/") for name in re.split(r" {2,}", line.strip())[0].split()]
+        if line.startswith("    "):
+            inside.add(f"{shown[-1]}/{names[0]}")
+        else:
+            shown += names
+    package = ROOT / "rproxy"
+    rooms = {
+        path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(shown) == rooms - {"__init__", "__main__"} and len(shown) == len(set(shown))
+    assert [layer(room) for room in shown] == sorted(layer(room) for room in shown)
+    parts = {f"convert/{path.parent.name}" for path in package.glob("convert/*/__init__.py")}
+    assert inside == parts
+
+
+# ---- The benchmark's tables
+
+
+def bench_tables() -> Any:
+    spec = importlib.util.spec_from_file_location("bench_tables", ROOT / "tests" / "bench" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and NamedTuples look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_can_renew_its_tables(tmp_path: Path) -> None:
+    """The marks are there, the tables fit, and those that are shown have today's columns."""
+    tables = bench_tables()
+    figures = dict.fromkeys(tables.COLUMNS, 9999.0)
+    names = {name for ratio in tables.RATIOS for name in (ratio.mine, ratio.other)} | {"a peer"}
+    blocks = tables.blocks(dict.fromkeys(sorted(names), figures), ["a peer"], "a machine", 5)
+    (tmp_path / "docs").mkdir()
+    for path, _ in tables.DOCUMENTS:
+        (tmp_path / path).write_text(read(path), encoding="utf-8")
+    tables.update_documents(tmp_path, blocks)
+    for path, name in tables.DOCUMENTS:
+        assert blocks[name] in (tmp_path / path).read_text(encoding="utf-8")
+        assert all(len(line) <= WIDTH for line in blocks[name].splitlines())
+        assert heads(blocks[name]) <= heads(read(path)), "run scripts/bench --readme"
+
+
+def heads(text: str) -> Set[Tuple[str, ...]]:
+    """The heads of the tables in a text."""
+    found = re.findall(r"^\|(.*)\|\n\|-", text, re.M)
+    return {tuple(cell.strip() for cell in head.split("|")) for head in found}
+
+
+# ---- The changelog
 
 
 def test_changelog_knows_the_version() -> None:
-    assert re.search(
-        rf"^## \[{re.escape(__version__)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
-    )
+    text = read("CHANGELOG.md")
+    assert re.search(rf"^## \[{re.escape(__version__)}\]", text, re.M)
+    assert text.index("## [Unreleased]") < text.index(f"## [{__version__}]")
+
+
+def test_changelog_has_one_sentence_per_line() -> None:
+    entries = read("CHANGELOG.md").split("\n## ", 1)[1].splitlines()[1:]
+    for line in entries:
+        assert re.fullmatch(r"|## \[.*|### (Added|Changed|Deprecated|Removed|Fixed|Security)|- .*\.", line), (
+            line
+        )

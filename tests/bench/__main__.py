@@ -8,7 +8,6 @@ belong to the machine.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Dict, List, Optional, Tuple
 
 import lab
 import limits
+import tables
 from scenarios import SCENARIOS, Bench, Figures
 from variants import DIRECT, LITELLM, OURS, PEERS, PROJECT, RIVALS, Variant, launch, obstacle
 
@@ -24,45 +24,6 @@ Row = Tuple[str, bool]  # name of the variant, TLS to the provider
 Samples = Dict[Row, Dict[str, List[float]]]
 TLS_SERVERS = ("rproxy", "naive")
 NAMES = [variant.name for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]]
-MARKS = ("<!-- scripts/bench -->\n", "<!-- end -->\n")
-
-COLUMNS = (  # figure, heading, format
-    ("live", "live, µs CPU a delta", "%.0f"),
-    ("burst", "burst, µs CPU a delta", "%.1f"),
-    ("rate", "burst, deltas/s", "%.0f"),
-    ("turn", "ms CPU a turn", "%.2f"),
-    ("first50", "first delta p50, ms", "%.1f"),
-    ("first99", "p99, ms", "%.1f"),
-    ("rss", "MB idle", "%.0f"),
-    ("quiet", "KB a quiet stream", "%.0f"),
-    ("start", "start, s", "%.2f"),
-)
-RATIOS: Tuple[
-    Tuple[str, str, str, str, str, Optional[float]], ...
-] = (  # text, figure, row, row to compare with, how, target
-    ("live: of nginx' relay", "live", "rproxy, SSE", "nginx proxy_pass (bytes)", "/", 2.3),
-    ("live: of the naive translator", "live", "rproxy, SSE", "naive Tornado translator", "/", 0.4),
-    ("live: WebSocket, of SSE", "live", "rproxy, WebSocket", "rproxy, SSE", "/", 1.6),
-    ("burst: of the naive translator", "burst", "rproxy, SSE", "naive Tornado translator", "/", 0.35),
-    ("first delta: over direct, p50, ms", "first50", "rproxy, SSE", "no proxy", "-", 1.0),
-    ("first delta: over direct, p99, ms", "first99", "rproxy, SSE", "no proxy", "-", 4.0),
-    (
-        "TLS, first delta: of the naive translator",
-        "first50",
-        "rproxy, SSE, TLS",
-        "naive Tornado translator, TLS",
-        "/",
-        0.3,
-    ),
-    (
-        "TLS, CPU a turn: of the naive translator",
-        "turn",
-        "rproxy, SSE, TLS",
-        "naive Tornado translator, TLS",
-        "/",
-        None,
-    ),
-)
 
 
 def say(text: str) -> None:
@@ -124,55 +85,15 @@ def play(
             process.stop()
 
 
-def table(samples: Samples, rounds: int) -> str:
-    """The figures as Markdown, with their ratios."""
-    middle = {
-        (name + ", TLS" if tls else name): {
+def medians(samples: Samples) -> Dict[str, Dict[str, float]]:
+    """Variant -> figure -> median over the rounds, in the order of the variants."""
+    ordered = sorted(samples.items(), key=lambda sample: NAMES.index(sample[0][0]))
+    return {
+        name + ", TLS" if tls else name: {
             figure: statistics.median(values) for figure, values in figures.items()
         }
-        for (name, tls), figures in samples.items()
+        for (name, tls), figures in ordered
     }
-    lines = [
-        f"Measured on: {lab.machine()}. Medians of {rounds} rounds.",
-        "",
-        "| | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    for name, figures in sorted(middle.items(), key=lambda row: NAMES.index(row[0].replace(", TLS", ""))):
-        cells = (shape % figures[figure] if figure in figures else "" for figure, _, shape in COLUMNS)
-        lines.append("| {} | {} |".format(name, " | ".join(cells)))
-    lines += ["", "| ratio or difference | here | target |", "|---|---|---|"]
-    for text, figure, mine, other, how, target in RATIOS:
-        try:
-            a, b = middle[mine][figure], middle[other][figure]
-        except KeyError:
-            continue
-        lines.append(
-            "| {} | {:.2f} | {} |".format(
-                text, a / b if how == "/" else a - b, "" if target is None else f"at most {target:g}"
-            )
-        )
-    peers = [
-        middle[variant.name]["rate"]
-        for variant in [*PEERS, LITELLM]
-        if "Rust" not in variant.name and "rate" in middle.get(variant.name, {})
-    ]
-    if peers:
-        lines.append(
-            "| deltas/s at saturation: of the best peer in Python | %.1f | at least 2 |"
-            % (middle["rproxy, SSE"]["rate"] / max(peers))
-        )
-    return "\n".join(lines) + "\n"
-
-
-def put_into_readme(text: str) -> None:
-    """Replace what stands between the marks."""
-    file = PROJECT / "README.md"
-    before, after = MARKS
-    pattern = re.compile(re.escape(before) + ".*?" + re.escape(after), re.S)
-    file.write_text(
-        pattern.sub(lambda _: before + text + after, file.read_text(encoding="utf-8")), encoding="utf-8"
-    )
 
 
 def choose(args: argparse.Namespace) -> List[Variant]:
@@ -218,7 +139,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         "--no-peers", action="store_true", help="without the packages that pip would have to install"
     )
     parser.add_argument("--litellm", action="store_true", help="with litellm[proxy], which is large")
-    parser.add_argument("--readme", action="store_true", help="put the tables into README.md, too")
+    parser.add_argument(
+        "--readme", action="store_true", help="also put the tables into README.md and docs/performance.md"
+    )
     args = parser.parse_args(argv)
     names = [name for name in SCENARIOS if not args.only or name in args.only.split(",")]
     errors: List[str] = []
@@ -243,10 +166,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.smoke:
         say("every variant works" if not errors else "something does not work")
         return 1 if errors else 0
-    text = table(samples, rounds)
-    print(text, end="")
+    peers = [variant.name for variant in [*PEERS, LITELLM] if "Rust" not in variant.name]
+    found = tables.blocks(medians(samples), peers, lab.machine(), rounds)
+    print(found["figures"], end="")
     if args.readme:
-        put_into_readme(text)
+        tables.update_documents(PROJECT, found)
     return 1 if any(error.startswith("rproxy") for error in errors) else 0
 
 
