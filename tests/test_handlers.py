@@ -12,6 +12,9 @@ from typing import Any, Callable, Dict, Optional
 import pytest
 from edge import edge, error_of, until
 
+from rproxy.server.app import ROUTES
+from rproxy.server.http import HttpHandler
+
 HELLO = {"model": "m", "input": "hello"}
 STREAM = {"model": "m", "input": "count 3", "stream": True}
 
@@ -35,6 +38,13 @@ async def test_routes_with_and_without_prefix(prefix: str) -> None:
         assert (await e.fetch(prefix + "/health")).code == 200
         assert (await e.fetch(prefix + "/responses", method="HEAD")).code == 200
         assert (await e.fetch(prefix + "/responses/", HELLO)).code == 200
+
+
+def test_every_request_goes_through_dispatch() -> None:
+    """It is what keeps refused requests from the methods that answer them."""
+    for _, handler in ROUTES:
+        for name in ("get", "head", "post", "put", "patch", "delete", "options"):
+            assert getattr(handler, name) is HttpHandler.dispatch, f"{handler.__name__}.{name}"
 
 
 async def test_headers_of_every_answer() -> None:
@@ -275,16 +285,29 @@ async def test_a_body_over_the_limit_gets_its_413(chunked: bool) -> None:
         assert (await raw.answer())[0] == 200
 
 
-async def test_an_endless_body_is_cut() -> None:
+async def test_a_body_that_nobody_reads_is_ignored() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        for _ in range(2):  # the connection is kept
+            raw.send("GET /v1/models HTTP/1.1", "Host: localhost", "Content-Length: 7", body=b"ignored")
+            assert (await raw.answer())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_line, status",
+    [("POST /v1/responses", 413), ("POST /nowhere", 404), ("GET /v1/models", None), ("OPTIONS /x", None)],
+)
+async def test_an_endless_body_is_cut(request_line: str, status: Optional[int]) -> None:
     async with edge(max_body_size=1000) as e:
-        for path in ("/v1/responses", "/nowhere"):
-            raw = await e.raw()
-            raw.send(f"POST {path} HTTP/1.1", "Host: localhost", "Content-Length: 100000000000")
-            assert (await raw.head())[0] in (404, 413)
-            with pytest.raises((ConnectionError, asyncio.TimeoutError)):
-                for _ in range(100000):
-                    raw.writer.write(b"x" * 65536)
-                    await asyncio.wait_for(raw.writer.drain(), 5)
+        raw = await e.raw()
+        lines = ("Host: localhost", "Origin: http://localhost", "Content-Length: 100000000000")
+        raw.send(f"{request_line} HTTP/1.1", *lines)
+        if status is not None:  # refused at once; the others wait for the body that they ignore
+            assert (await raw.head())[0] == status
+        with pytest.raises((ConnectionError, asyncio.TimeoutError)):
+            for _ in range(100000):
+                raw.writer.write(b"x" * 65536)
+                await asyncio.wait_for(raw.writer.drain(), 5)
 
 
 # ---- streams
@@ -313,7 +336,7 @@ def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
 
 async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the body alone: an answer may take longer."""
-    monkeypatch.setattr("rproxy.server.base.BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr("rproxy.server.http.BODY_TIMEOUT", 0.2)
     async with edge() as e:
         upgrade = (
             "GET /v1/responses HTTP/1.1",

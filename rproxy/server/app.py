@@ -29,7 +29,7 @@ from ..service.service import Service
 from ..store import open_store
 from ..upstream.client import Upstream
 from .access import Access
-from .base import AppState, has_body
+from .base import AppState
 from .chat import ChatHandler
 from .conversations import (
     ConversationHandler,
@@ -37,7 +37,9 @@ from .conversations import (
     ConversationItemsHandler,
     ConversationsHandler,
 )
-from .models import HealthHandler, ModelHandler, ModelsHandler, NotFoundHandler
+from .health import HealthHandler
+from .http import NotFoundHandler, has_body
+from .models import ModelHandler, ModelsHandler
 from .responses import (
     CancelHandler,
     CompactHandler,

@@ -1,4 +1,4 @@
-"""``POST /chat/completions``: the provider's own API, passed through; see :mod:`rproxy.service.passthrough`."""
+"""``POST /chat/completions``: the provider's own API; see :mod:`rproxy.service.passthrough`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Awaitable, Mapping, Optional
 from tornado.web import Finish
 
 from ..errors import ApiError
-from .base import HttpHandler, SSESink
-from .writer import drained
+from .http import HttpHandler, StreamedBody
 
 
 class _Relay:
-    """The answer on its way: every read of the provider's bytes is one write."""
+    """The response on its way: every read of the provider's bytes is one write."""
 
     def __init__(self, handler: HttpHandler) -> None:
         self.begun = False
+        self.body = StreamedBody(handler)
         self._handler = handler
-        self._out = SSESink(handler)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         self.begun = True
@@ -27,24 +26,22 @@ class _Relay:
         self._handler.put_time()
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
-        return self._out.write(data) if data else None
+        return self.body.write(data) if data else None
 
 
 class ChatHandler(HttpHandler):
     """``POST /chat/completions``"""
 
-    verbs = ("POST",)
-
-    async def post(self) -> None:
-        relay, request = _Relay(self), await self.body().parsed()
+    async def create(self) -> None:
+        relay, request = _Relay(self), await self.body.parsed()
         try:
             await self.run_turn(self.state.service.passthrough.chat(request, self.client("chat"), relay))
         except ApiError as error:
             if not relay.begun:
                 raise
             self.log_exception(ApiError, error, None)
-            self.stream.close()  # the only way to say that the rest is missing
+            relay.body.abort()
             raise Finish() from error
-        await drained(self.finish())
-        if self.request.version != "HTTP/1.1":
-            self.stream.close()
+        await relay.body.finish()
+
+    verbs = {"POST": create}

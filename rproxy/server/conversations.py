@@ -1,67 +1,65 @@
-"""``/conversations`` and what lies below it; see :mod:`rproxy.service.conversations`."""
+"""``/conversations`` and the paths below it; see :mod:`rproxy.service.conversations`."""
 
 from __future__ import annotations
 
+from ..service.conversations import Conversations
 from ..types import Json
-from .base import HttpHandler
+from .http import HttpHandler
 
 
 class _Handler(HttpHandler):
+    @property
+    def conversations(self) -> Conversations:
+        return self.state.service.conversations
+
     def body_json(self) -> Json:
-        """The request's body; none at all counts as an empty object."""
-        body = self.body()
-        return body.json() if body.size else {}
+        """The request body as JSON; an empty body counts as an empty object."""
+        return self.body.json() if self.body.size else {}
 
 
 class ConversationsHandler(_Handler):
-    """``POST /conversations``"""
+    """``/conversations``"""
 
-    verbs = ("POST",)
+    async def create(self) -> None:
+        await self.put_json(await self.conversations.create(self.body_json(), self.owner))
 
-    async def post(self) -> None:
-        await self.put_json(await self.state.service.conversations.create(self.body_json(), self.owner))
+    verbs = {"POST": create}
 
 
 class ConversationHandler(_Handler):
-    """``/conversations/{id}``: GET, POST (new metadata), DELETE"""
+    """``/conversations/{id}``; POST replaces the metadata"""
 
-    verbs = ("GET", "HEAD", "POST", "DELETE")
+    async def retrieve(self, name: str) -> None:
+        await self.put_json(await self.conversations.retrieve(name, self.owner))
 
-    async def get(self, name: str) -> None:
-        await self.put_json(await self.state.service.conversations.retrieve(name, self.owner))
+    async def update(self, name: str) -> None:
+        await self.put_json(await self.conversations.update(name, self.body_json(), self.owner))
 
-    head = get
+    async def remove(self, name: str) -> None:
+        await self.put_json(await self.conversations.delete(name, self.owner))
 
-    async def post(self, name: str) -> None:
-        await self.put_json(await self.state.service.conversations.update(name, self.body_json(), self.owner))
-
-    async def delete(self, name: str) -> None:
-        await self.put_json(await self.state.service.conversations.delete(name, self.owner))
+    verbs = {"GET": retrieve, "HEAD": retrieve, "POST": update, "DELETE": remove}
 
 
 class ConversationItemsHandler(_Handler):
-    """``/conversations/{id}/items``: GET lists, POST adds"""
+    """``/conversations/{id}/items``"""
 
-    verbs = ("GET", "HEAD", "POST")
+    async def list_items(self, name: str) -> None:
+        await self.put_json(await self.conversations.items(name, self.query(), self.owner))
 
-    async def get(self, name: str) -> None:
-        await self.put_json(await self.state.service.conversations.items(name, self.query(), self.owner))
+    async def add(self, name: str) -> None:
+        await self.put_json(await self.conversations.add(name, self.body_json(), self.owner))
 
-    head = get
-
-    async def post(self, name: str) -> None:
-        await self.put_json(await self.state.service.conversations.add(name, self.body_json(), self.owner))
+    verbs = {"GET": list_items, "HEAD": list_items, "POST": add}
 
 
 class ConversationItemHandler(_Handler):
-    """``/conversations/{id}/items/{item}``: GET, DELETE"""
+    """``/conversations/{id}/items/{item}``"""
 
-    verbs = ("GET", "HEAD", "DELETE")
+    async def retrieve(self, name: str, item_id: str) -> None:
+        await self.put_json(await self.conversations.item(name, item_id, self.owner))
 
-    async def get(self, name: str, item_id: str) -> None:
-        await self.put_json(await self.state.service.conversations.item(name, item_id, self.owner))
+    async def remove(self, name: str, item_id: str) -> None:
+        await self.put_json(await self.conversations.delete_item(name, item_id, self.owner))
 
-    head = get
-
-    async def delete(self, name: str, item_id: str) -> None:
-        await self.put_json(await self.state.service.conversations.delete_item(name, item_id, self.owner))
+    verbs = {"GET": retrieve, "HEAD": retrieve, "DELETE": remove}

@@ -1,7 +1,7 @@
-"""``/responses`` and what lies below it: create, read, follow, cancel, delete, count, compact.
+"""``/responses`` and the paths below it: create, retrieve, stream again, cancel, delete, count, compact.
 
-A response that runs in the background has a life of its own; what a client has is a view of it
-(:func:`follow`), which may end and begin again.
+A background response has a life of its own; a client only has a view of it (:func:`follow`), which may end
+and begin again.
 """
 
 from __future__ import annotations
@@ -15,57 +15,57 @@ from ..errors import ApiError, invalid
 from ..service.pagination import number
 from ..service.single_flight import DedupKey, dedup_key
 from ..types import Json
-from .base import HttpHandler, SSESink
+from .http import HttpHandler
+from .sse import SSESink, send_events
 
 TRUE = ("true", "1")
 
 
-async def follow(batches: AsyncIterator[List[Json]], out: SSESink) -> None:
-    """Write batches of events as they come; an empty one is a sign of life."""
+async def follow(batches: AsyncIterator[List[Json]], sink: SSESink) -> None:
+    """Write batches of events as they come; an empty batch is a heartbeat."""
     async for batch in batches:
-        if batch and out.response is None:
-            out.begin({}, {})
-        full = out.send(batch) if batch else out.idle()
-        if full is not None:
-            await full
-    if not out.begun:
-        out.idle()  # there is nothing to tell, but the answer is a stream all the same
+        if batch and sink.response is None:
+            sink.begin({}, {})
+        blocked = sink.send(batch) if batch else sink.idle()
+        if blocked is not None:
+            await blocked
+    if not sink.begun:
+        sink.idle()  # no events at all, but the response is a stream all the same
 
 
 class ResponsesHandler(HttpHandler):
     """``/responses``: POST creates a response, as JSON or as a stream.
 
-    The upgrade of GET is in ``websocket``.
+    The WebSocket upgrade of GET is in :mod:`rproxy.server.websocket`.
     """
 
-    verbs = ("POST", "GET", "HEAD")
-
-    async def post(self) -> None:
-        body = self.body()
-        repeat = dedup_key(self.request.headers, self.owner, body.digest)
-        request = await body.parsed()
+    async def create(self) -> None:
+        dedup = dedup_key(self.request.headers, self.owner, self.body.digest)
+        request = await self.body.parsed()
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' must be true or false.", param="stream")
         if request.get("background") is True and request.get("generate") is not False:
-            await self.in_background(request, bool(stream), repeat)
+            await self.create_in_background(request, bool(stream), dedup)
         elif stream:
-            await self.send_events(lambda out: self.stream_turn(request, repeat, out))
+            await send_events(self, lambda sink: self.stream_turn(request, dedup, sink))
         else:
             client = self.client("json")
-            create = self.state.sharing.run(repeat, lambda: self.state.service.create(request, client, None))
-            result, _ = await self.run_turn(create)
+            turn = self.state.single_flight.run(
+                dedup, lambda: self.state.service.create(request, client, None)
+            )
+            result, _ = await self.run_turn(turn)
             await self.put_json(result.response, result.headers)
 
-    async def stream_turn(self, request: Json, repeat: Optional[DedupKey], out: SSESink) -> None:
-        """One turn as a stream; a turn that another request began is told from its result."""
-        sharing, client = self.state.sharing, self.client("sse")
-        if repeat is None:
-            await self.state.service.create(request, client, out)
+    async def stream_turn(self, request: Json, dedup: Optional[DedupKey], sink: SSESink) -> None:
+        """One turn as a stream; a client that joins another request's turn gets the events of its result."""
+        single_flight, client = self.state.single_flight, self.client("sse")
+        if dedup is None:
+            await self.state.service.create(request, client, sink)
             return
-        joins = sharing.joins(repeat)
+        joins = single_flight.joins(dedup)
         turn = asyncio.ensure_future(
-            sharing.run(repeat, lambda: self.state.service.create(request, client, out))
+            single_flight.run(dedup, lambda: self.state.service.create(request, client, sink))
         )
         try:
             while not turn.done():
@@ -73,32 +73,32 @@ class ResponsesHandler(HttpHandler):
                     {turn}, timeout=self.state.config.server.heartbeat_interval or None if joins else None
                 )
                 if not turn.done():
-                    out.idle()
+                    sink.idle()
         except asyncio.CancelledError:
             turn.cancel()
             await asyncio.wait({turn})
             raise
         result, mine = turn.result()
         if not mine:
-            out.begin(result.response, result.headers)
-            out.send(replayed(result.response))
+            sink.begin(result.response, result.headers)
+            sink.send(replayed(result.response))
 
-    async def in_background(self, request: Json, stream: bool, repeat: Optional[DedupKey]) -> None:
+    async def create_in_background(self, request: Json, stream: bool, dedup: Optional[DedupKey]) -> None:
         """Begin a turn that goes on without this client."""
         client = self.client("json")
-        start = self.state.sharing.run(
-            repeat,
+        start = self.state.single_flight.run(
+            dedup,
             lambda: self.state.service.background(request, client),
             lasting=lambda running: running.task,
         )
         running, _ = await self.run_turn(start)
         self.state.track(running.task, running.task)
         if stream:
-            await self.send_events(lambda out: follow(running.follow(-1), out), lasts=True)
+            await send_events(self, lambda sink: follow(running.follow(-1), sink), resumable=True)
         else:
             await self.put_json(running.queued)
 
-    def get(self) -> None:
+    def upgrade_required(self) -> None:
         self.set_status(426)
         self.set_header("Upgrade", "websocket")
         self.set_header("Connection", "Upgrade")
@@ -109,38 +109,38 @@ class ResponsesHandler(HttpHandler):
         )
         self.finish(encode_json(error.body()))
 
-    def head(self) -> None:
+    def probe(self) -> None:
         self.finish()
+
+    verbs = {"POST": create, "GET": upgrade_required, "HEAD": probe}
 
 
 class CompactHandler(HttpHandler):
-    """``POST /responses/compact``: the conversation as one sealed item."""
+    """``/responses/compact``: the conversation as one sealed item"""
 
-    verbs = ("POST",)
-
-    async def post(self) -> None:
-        compaction = self.state.service.compact(await self.body().parsed(), self.client("json"))
-        result = await self.run_turn(compaction)
+    async def compact(self) -> None:
+        turn = self.state.service.compact(await self.body.parsed(), self.client("json"))
+        result = await self.run_turn(turn)
         await self.put_json(result.response, result.headers)
+
+    verbs = {"POST": compact}
 
 
 class InputTokensHandler(HttpHandler):
-    """``POST /responses/input_tokens``: how long the input is. The header says that it is an estimate."""
+    """``/responses/input_tokens``: how long the input is; a header says that it is an estimate"""
 
-    verbs = ("POST",)
-
-    async def post(self) -> None:
-        counted = await self.state.service.input_tokens(await self.body().parsed(), self.client("json"))
+    async def count(self) -> None:
+        counted = await self.state.service.input_tokens(await self.body.parsed(), self.client("json"))
         self.set_header("x-rproxy-estimate", "input_tokens")
         await self.put_json(counted)
 
+    verbs = {"POST": count}
+
 
 class StoredResponseHandler(HttpHandler):
-    """``/responses/{id}``: GET reads it, or its events with ``?stream=true``; DELETE forgets it."""
+    """``/responses/{id}``: GET reads the response, or its events with ``?stream=true``"""
 
-    verbs = ("GET", "HEAD", "DELETE")
-
-    async def get(self, response_id: str) -> None:
+    async def retrieve(self, response_id: str) -> None:
         query = self.query()
         stored = self.state.service.retrieval
         response = await stored.retrieve(response_id, self.owner)
@@ -148,31 +148,30 @@ class StoredResponseHandler(HttpHandler):
             await self.put_json(response)
             return
         after = number(query, "starting_after", -1)
-        await self.send_events(
-            lambda out: follow(stored.events(response_id, after, self.owner), out), lasts=True
+        await send_events(
+            self, lambda sink: follow(stored.events(response_id, after, self.owner), sink), resumable=True
         )
 
-    head = get
-
-    async def delete(self, response_id: str) -> None:
+    async def remove(self, response_id: str) -> None:
         await self.put_json(await self.state.service.retrieval.delete(response_id, self.owner))
+
+    verbs = {"GET": retrieve, "HEAD": retrieve, "DELETE": remove}
 
 
 class InputItemsHandler(HttpHandler):
-    """``GET /responses/{id}/input_items``"""
+    """``/responses/{id}/input_items``"""
 
-    async def get(self, response_id: str) -> None:
-        await self.put_json(
-            await self.state.service.retrieval.input_items(response_id, self.query(), self.owner)
-        )
+    async def list_items(self, response_id: str) -> None:
+        items = await self.state.service.retrieval.input_items(response_id, self.query(), self.owner)
+        await self.put_json(items)
 
-    head = get
+    verbs = {"GET": list_items, "HEAD": list_items}
 
 
 class CancelHandler(HttpHandler):
-    """``POST /responses/{id}/cancel``"""
+    """``/responses/{id}/cancel``"""
 
-    verbs = ("POST",)
-
-    async def post(self, response_id: str) -> None:
+    async def cancel(self, response_id: str) -> None:
         await self.put_json(await self.state.service.retrieval.cancel(response_id, self.owner))
+
+    verbs = {"POST": cancel}

@@ -1,0 +1,316 @@
+"""The HTTP edge: one request in, one JSON body or one stream out.
+
+**The request body.**  Every handler streams its body (``@stream_request_body``), so that
+:meth:`~rproxy.server.base.BaseHandler.admit` can refuse a request as soon as its header is there.
+:class:`BodyPolicy` says what happens to the body that follows.  A refusal is sent at once, but the connection
+stays open until the body has passed, up to ``MAX_DISCARDED`` bytes: closing a socket that is still receiving
+makes TCP drop the very response that explains the refusal.
+
+**The turn.**  ``service.create`` runs in the handler's task.  When the client disconnects, Tornado calls
+``on_connection_close`` and the turn is cancelled, whether or not the provider is sending.  When the server
+stops, whatever still runs after the grace period is cancelled, too.
+
+**Writing.**  The head leaves with the first piece of the body in one write; everything after that goes
+through :mod:`rproxy.server.writer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Mapping, Optional, TypeVar
+
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import IOStream
+from tornado.web import Finish, stream_request_body
+
+from ..convert.sse import encode_json
+from ..errors import ApiError, not_found, unavailable
+from .base import STOPPING, BaseHandler
+from .body import BodyReader
+from .writer import SocketWriter, drained
+
+T = TypeVar("T")
+Method = Callable[..., Optional[Awaitable[None]]]
+
+BODY_TIMEOUT = 600.0  # seconds a request body may take to arrive; Tornado's own limit costs a task a request
+MAX_DISCARDED = 8 << 20  # bytes of an unwanted body that are read and thrown away
+DISCARD_TIMEOUT = 10.0  # seconds the body of a refused request may take to arrive
+UNLIMITED = 1 << 60  # Tornado's own limit closes the connection without a response; BodyReader counts instead
+
+
+def has_body(headers: Mapping[str, str]) -> bool:
+    """True when the header announces a request body."""
+    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+
+class BodyPolicy:
+    """What happens to the body of one request while it arrives.
+
+    At first it is ignored; :meth:`read` keeps it within a size limit; :meth:`refuse` discards it because the
+    response has been sent already.  In each case the connection is closed when the body takes too long, and
+    when more than ``MAX_DISCARDED`` bytes had to be thrown away.
+
+    :param stream: the connection
+    :param expected: whether there is a body at all
+    """
+
+    def __init__(self, stream: IOStream, expected: bool) -> None:
+        self._stream = stream
+        self._expected = expected
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._discarded = 0
+        self.reader: Optional[BodyReader] = None
+        self.refused = False
+        self._restart_timer(BODY_TIMEOUT)
+
+    def read(self, reader: BodyReader) -> None:
+        """Keep the body."""
+        self.reader = reader
+
+    def refuse(self) -> None:
+        """Discard what is still to come, within a shorter time."""
+        self.reader = None
+        self.refused = True
+        self._restart_timer(DISCARD_TIMEOUT)
+
+    def receive(self, piece: bytes) -> None:
+        """Take the next piece.
+
+        :raises ApiError: 413, the body is larger than the reader's limit
+        """
+        if self.reader is not None:
+            self.reader.feed(piece)
+            return
+        self._discarded += len(piece)
+        if self._discarded > MAX_DISCARDED:
+            self._stream.close()
+
+    def stop_timer(self) -> None:
+        """The body has arrived, or nobody waits for it any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _restart_timer(self, seconds: float) -> None:
+        self.stop_timer()
+        if self._expected:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._stream.close)
+
+
+@stream_request_body
+class HttpHandler(BaseHandler):
+    """One path.  Subclasses list in ``verbs`` which method of theirs answers which HTTP method."""
+
+    verbs: ClassVar[Mapping[str, Method]]
+
+    def initialize(self) -> None:
+        super().initialize()
+        self._body_policy = BodyPolicy(self.stream, has_body(self.request.headers))
+        self._turn: Optional[asyncio.Task[Any]] = None
+        self.client_left = False
+
+    # ---- The connection
+
+    @property
+    def connection(self) -> HTTP1Connection:
+        """The HTTP connection of this request."""
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        return connection
+
+    @property
+    def stream(self) -> IOStream:
+        """The socket below the connection."""
+        return self.connection.stream
+
+    def on_finish(self) -> None:
+        self._body_policy.stop_timer()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._body_policy.stop_timer()
+        self.client_left = True
+        if self._turn is not None:
+            self._turn.cancel()
+
+    # ---- The request
+
+    def prepare(self) -> None:
+        self.connection.set_max_body_size(UNLIMITED)
+        headers = self.request.headers
+        try:
+            if self.request.method == "OPTIONS" and headers.get("Origin"):
+                return  # a CORS preflight carries no key
+            self.check_verb()
+            self.admit()
+            if self.request.method == "POST":
+                limit = self.state.config.server.max_body_size
+                length, encoding = headers.get("Content-Length"), headers.get("Content-Encoding", "")
+                self._body_policy.read(BodyReader(limit, length, encoding))
+        except ApiError as error:
+            self.refuse(error)
+
+    def check_verb(self) -> None:
+        """:raises ApiError: 405, this path has no such method"""
+        if self.request.method not in self.verbs:
+            allowed = ", ".join(self.verbs)
+            self.set_header("Allow", allowed)
+            raise ApiError(
+                405,
+                f"{self.request.path[:200]} does not support {self.request.method}; it supports {allowed}.",
+                code="method_not_allowed",
+            )
+
+    def refuse(self, error: ApiError) -> None:
+        """Send the error response before the body has arrived; see the module's text."""
+        self.log_exception(type(error), error, None)
+        body, headers = self.put_error(self.for_client(error)), self.request.headers
+        if headers.get("Expect", "").lower() == "100-continue" or not has_body(headers):
+            self.finish(body)  # no body will follow
+            return
+        self._body_policy.refuse()
+        self.set_header("Content-Length", str(len(body)))
+        self.write(body)
+        self.flush()
+
+    def data_received(self, chunk: bytes) -> None:
+        try:
+            self._body_policy.receive(chunk)
+        except ApiError as error:
+            self.refuse(error)
+
+    def dispatch(self, *args: str) -> Optional[Awaitable[None]]:
+        """Answer the request; Tornado calls this when the whole body has arrived."""
+        self._body_policy.stop_timer()
+        if self._body_policy.refused:
+            return drained(self.finish())
+        if self.request.method == "OPTIONS":
+            self.answer_preflight()
+            return None
+        return self.verbs[str(self.request.method)](self, *args)
+
+    # Tornado's names for it.  A subclass must not define any of them: it would answer refused requests, too.
+    get = head = post = put = patch = delete = options = dispatch
+
+    def answer_preflight(self) -> None:
+        """Tell a browser what it may send; only listed origins get headers that permit anything."""
+        self.set_status(204)
+        self.clear_header("Content-Type")
+        self.set_header("Allow", ", ".join(self.verbs))
+        if "Access-Control-Allow-Origin" in self._headers:
+            self.set_header("Access-Control-Allow-Methods", ", ".join(self.verbs))
+            self.set_header(
+                "Access-Control-Allow-Headers",
+                self.request.headers.get("Access-Control-Request-Headers", "*"),
+            )
+
+    @property
+    def body(self) -> BodyReader:
+        """The body of a POST request."""
+        reader = self._body_policy.reader
+        assert reader is not None
+        return reader
+
+    def query(self) -> Dict[str, str]:
+        """The query parameters of the URL; the last value wins when a name is repeated."""
+        return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+
+    # ---- The response
+
+    async def run_turn(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``; cancel it when the client disconnects or the grace period of a shutdown ends.
+
+        :raises Finish: the client has disconnected
+        :raises ApiError: 503, the server stops; or what ``work`` raises
+        """
+        if self.client_left:
+            work.close()
+            raise Finish()
+        task = self._turn = current_task()
+        self.state.track(task, task)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            raise (Finish() if self.client_left else unavailable(STOPPING)) from None
+        finally:
+            self._turn = None
+            self.state.turns[task] = None
+
+    def put_json(self, value: Any, headers: Mapping[str, str] = {}) -> Awaitable[None]:
+        """Finish with ``value``.
+
+        :param headers: added to the response
+        :returns: what to wait for until the client has it
+        """
+        self.put_time()
+        for name, header in {**self.catalog_headers, **headers}.items():
+            self.set_header(name, header)
+        return drained(self.finish(encode_json(value)))
+
+    def put_time(self) -> None:
+        """Set ``openai-processing-ms``: the milliseconds that the request has taken so far."""
+        self.set_header("openai-processing-ms", str(max(0, int(self.request.request_time() * 1000))))
+
+
+def current_task() -> asyncio.Task[Any]:
+    """The running task; handlers always run in one."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+class StreamedBody:
+    """A response body that is written in pieces.
+
+    The first piece leaves together with the head.  Each piece is one HTTP chunk; an HTTP/1.0 client gets the
+    bytes as they are, until the connection closes.
+    """
+
+    def __init__(self, handler: HttpHandler) -> None:
+        self._handler = handler
+        self._chunked = handler.request.version == "HTTP/1.1"
+        self._writer: Optional[SocketWriter] = None
+
+    @property
+    def begun(self) -> bool:
+        """True when the head has been written."""
+        return self._writer is not None
+
+    def write(self, data: bytes) -> Optional[Awaitable[None]]:
+        """Write ``data`` at once.
+
+        :returns: what to wait for when the client does not keep up
+        """
+        if self._writer is not None:
+            return self._writer.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        stream = self._handler.stream
+        if stream.closed():
+            return None
+        self._writer = SocketWriter(stream)
+        self._handler.write(data)
+        written = self._handler.flush()
+        return drained(written) if stream.writing() else None
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Write the last piece and end the body."""
+        await drained(self._handler.finish(data))
+        if not self._chunked:
+            self.abort()  # only this ends the body, whatever the client asked for
+
+    def abort(self) -> None:
+        """Close the connection, which is the only way to say that the rest is missing."""
+        self._handler.stream.close()
+
+
+class NotFoundHandler(HttpHandler):
+    """Every path that no other handler answers."""
+
+    public = True
+
+    def check_verb(self) -> None:
+        raise not_found(
+            f"There is no {self.request.method} {self.request.path[:200]} here. "
+            "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
+        )
+
+    verbs = {"GET": check_verb, "HEAD": check_verb}  # what a preflight reads; no request gets as far as this
