@@ -1,4 +1,4 @@
-"""The short cut for the common delta says the same as the plain path, whatever comes and however it is cut."""
+"""The fast path gives the same events as the plain path, whatever the bytes are and however they are cut."""
 
 from __future__ import annotations
 
@@ -41,30 +41,32 @@ def plain_path(reads: List[bytes], options: Json) -> Tuple[List[Json], Json, Any
     return events + stream.finish(), stream.response, seen
 
 
-def short_cut(
-    reads: List[bytes], options: Json, beats: bool = False
-) -> Tuple[List[Json], Json, Any, FastPath]:
-    decoder, stream = ChunkDecoder(), converter(**options)
-    shortcut = FastPath(decoder, stream)
-    events = stream.start()
-    for data in reads:
-        for batch in shortcut.feed(data):
-            assert len(batch) > 0
-            events += batch
-        if beats:
-            events += stream.heartbeat()
-    events += shortcut.close()
-    shortcut.settle()
-    seen = (stream.reader.chunks, stream.reader.finish, stream.reasoning_text)
-    return events + stream.finish(), stream.response, seen, shortcut
+class Fast:
+    """The same with the fast path; ``used`` counts the deltas that took it."""
+
+    def __init__(self, reads: List[bytes], options: Json, beats: bool = False) -> None:
+        self.path = FastPath(converter(**options))
+        self.used = 0
+        self.events = self.path.converter.start()
+        for data in reads:
+            for batch in self.path.feed(data):
+                assert len(batch) > 0
+                self.used += len(batch) if isinstance(batch, DeltaBatch) else 0
+                self.events += batch
+            if beats:
+                self.events += self.path.converter.heartbeat()
+        self.events += self.path.close()
+        stream = self.path.converter
+        self.seen = (stream.reader.chunks, stream.reader.finish, stream.reasoning_text)
+        self.events += stream.finish()
+        self.response = stream.response
 
 
-def same(reads: List[bytes], **options: Any) -> FastPath:
-    """Compare both ways. :returns: the short cut, to see how much it was used"""
-    expected = plain_path(reads, options)
-    *got, shortcut = short_cut(reads, options)
-    assert tuple(got) == expected
-    return shortcut
+def same(reads: List[bytes], **options: Any) -> Fast:
+    """Compare both paths."""
+    fast = Fast(reads, options)
+    assert (fast.events, fast.response, fast.seen) == plain_path(reads, options)
+    return fast
 
 
 def cut(data: bytes, sizes: List[int]) -> List[bytes]:
@@ -172,7 +174,7 @@ def cut_list(pieces: List[bytes], counts: List[int]) -> List[List[bytes]]:
 # ---- that it is used, and when not
 @pytest.mark.parametrize("make", [text, think])
 @pytest.mark.parametrize("word", [" word", "中文", 'say "hi"\\\n', "\u00e9"])
-def test_all_but_the_first_delta_take_the_short_cut(make: Any, word: str) -> None:
+def test_all_but_the_first_delta_take_the_fast_path(make: Any, word: str) -> None:
     for ascii_only in (True, False):
         reads = [spelled(HEAD)] + [spelled(make(word), ascii_only)] * 50 + [spelled(end()) + DONE]
         assert same(reads).used == 49
@@ -224,8 +226,8 @@ def test_other_framings_and_shapes_stay_on_the_plain_path_or_are_the_same(body: 
 
 def test_chunks_that_all_differ_are_learned_a_few_times_only() -> None:
     reads = [spelled({**text(" word"), "obfuscation": "x" * (i % 7), "n": i}) for i in range(100)]
-    shortcut = same([*reads, DONE])
-    assert (shortcut.used, shortcut._lessons) == (0, 0)
+    fast = same([*reads, DONE])
+    assert (fast.used, fast.path._candidates_left) == (0, 0)
 
 
 def test_a_field_that_changes_now_and_then_is_learned_each_time() -> None:
@@ -248,25 +250,30 @@ def test_what_is_illegal_in_a_string_is_left_to_the_plain_path() -> None:
 
 
 def test_an_event_that_never_ends_is_not_held_here() -> None:
-    decoder, stream = ChunkDecoder(), converter()
-    shortcut = FastPath(decoder, stream)
-    shortcut.feed(spelled(text(" word")))
+    path = FastPath(converter())
+    path.feed(spelled(text(" word")))
     begun = spelled(text("x" * MAX_HELD))[:-200]
-    assert shortcut.feed(begun[:1000]) == []
-    assert decoder.between
-    shortcut.feed(begun[1000:] + b"x" * 400)
-    assert not decoder.between
+    assert path.feed(begun[:1000]) == []
+    assert len(path._held) == 1000
+    path.feed(begun[1000:] + b"x" * 400)
+    assert path._held == b""
 
 
-def test_an_event_is_told_before_its_blank_line_has_come() -> None:
+def test_an_event_is_sent_before_its_blank_line_has_come() -> None:
     event = spelled(text(" word"))
-    shortcut = FastPath(ChunkDecoder(), converter())
-    shortcut.feed(event)
-    assert [len(batch) for batch in shortcut.feed(event[:-1])] == [1]
-    assert shortcut.feed(b"\n") == []
+    path = FastPath(converter())
+    path.feed(event)
+    assert [len(batch) for batch in path.feed(event[:-1])] == [1]
+    assert path.feed(b"\n") == []
     for tail in (b"data: [DONE]", b": comment", b"\r\n"):
-        assert shortcut.feed(tail) == []
-    assert shortcut._decoder.done
+        assert path.feed(tail) == []
+    assert path.done
+
+
+def test_nothing_is_read_after_done() -> None:
+    event = spelled(text(" word"))
+    assert same([event, event, event + DONE + event, event]).used == 1
+    assert same([event + DONE + event, event]).used == 0  # the last event in the read looks like the last chunk
 
 
 def test_the_last_event_may_lack_its_line_end() -> None:
@@ -279,20 +286,29 @@ def test_the_last_event_may_lack_its_line_end() -> None:
 
 def test_heartbeats_in_between_are_numbered_in_order() -> None:
     reads = [spelled(text(" word"))] * 5 + [DONE]
-    events, response, _, shortcut = short_cut(reads, {}, beats=True)
-    check_stream(events)
-    assert shortcut.used and response["output"][0]["content"][0]["text"] == " word" * 5
+    fast = Fast(reads, {}, beats=True)
+    check_stream(fast.events)
+    assert fast.used and fast.response["output"][0]["content"][0]["text"] == " word" * 5
 
 
-def test_a_run_is_a_sequence_of_events() -> None:
-    shortcut = FastPath(ChunkDecoder(), converter())
+def test_the_converter_is_up_to_date_whenever_it_is_asked() -> None:
+    path = FastPath(converter())
+    for n in range(1, 9):
+        path.feed(spelled(think(" word")))
+        assert path.converter.reasoning_text == " word" * n
+        assert path.converter.reader.chunks == n
+
+
+
+def test_a_batch_is_a_sequence_of_events() -> None:
+    path = FastPath(converter())
     event = spelled(text(' "é"'), False)
-    shortcut.feed(event)
-    run: Optional[Any] = shortcut.feed(event * 3)[0]
-    assert isinstance(run, DeltaBatch)
-    assert len(run) == 3 and run[-1] == list(run)[2] and run[:2] == list(run)[:2]
-    assert run.after == run[-1]["sequence_number"] + 1
-    assert run.sse() == encode_sse(list(run))
-    one = shortcut.feed(event)[0]
+    path.feed(event)
+    batch: Optional[Any] = path.feed(event * 3)[0]
+    assert isinstance(batch, DeltaBatch)
+    assert len(batch) == 3 and batch[-1] == list(batch)[2] and batch[:2] == list(batch)[:2]
+    assert batch.after == batch[-1]["sequence_number"] + 1
+    assert batch.sse() == encode_sse(list(batch))
+    one = path.feed(event)[0]
     assert isinstance(one, DeltaBatch) and one.sse() == encode_sse(list(one))
-    assert [json.loads(payload) for payload in run.payloads()] == list(run)
+    assert [json.loads(payload) for payload in batch.payloads()] == list(batch)

@@ -13,7 +13,7 @@ from stream_tools import Turn, call, converter, drive, end, text, texts, think
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.answer.leaked_calls import LeakedCallFilter
-from rproxy.convert.events.fastpath import FastPath
+from rproxy.convert.events.fastpath import DeltaBatch, FastPath
 from rproxy.convert.profile import Answer
 from rproxy.convert.request.chat import to_chat_request
 from rproxy.providers.profile_table import ROWS
@@ -237,23 +237,17 @@ def test_half_a_pair_before_a_call() -> None:
     assert texts(stream.response["output"]) == [("message", "a\ufffd"), ("function_call", '{"p": "/"}')]
 
 
-def test_the_short_cut_is_not_taken() -> None:
-    stream, decoder = converter(None, reader=reader()), ChunkDecoder()
-    stream.start()
-    shortcut = FastPath(decoder, stream)
-    for piece in (
-        ["Word after word after word"[i : i + 3] for i in range(24)]
-        + ["\n"]
-        + [LS[i : i + 4] for i in range(0, len(LS), 4)]
-    ):
-        shortcut.feed(b"data: %b\n\n" % json.dumps(text(piece)).encode())
-    shortcut.feed(b"data: %b\n\n" % json.dumps(end()).encode())
-    shortcut.settle()
+def test_the_fast_path_is_not_taken() -> None:
+    path = FastPath(converter(None, reader=reader()))
+    path.converter.start()
+    pieces = ["Word after word after word"[i : i + 3] for i in range(24)]
+    pieces += ["\n", *(LS[i : i + 4] for i in range(0, len(LS), 4))]
+    for chunk in [*map(text, pieces), end()]:
+        batches = path.feed(b"data: %b\n\n" % json.dumps(chunk).encode())
+        assert not any(isinstance(batch, DeltaBatch) for batch in batches)
+    stream = path.converter
     stream.finish()
-    assert shortcut.used == 0 and [item["type"] for item in stream.response["output"]] == [
-        "message",
-        "function_call",
-    ]
+    assert [item["type"] for item in stream.response["output"]] == ["message", "function_call"]
 
 
 def test_only_where_the_profile_says_so() -> None:

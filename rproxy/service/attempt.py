@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
-from ..convert.answer.decoder import ChunkDecoder
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import encode_steps
@@ -62,17 +61,17 @@ class Attempt:
         self._new_converter = new_converter
         self._send = send
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
-        self._decoder = ChunkDecoder()
         self._grace: Optional[asyncio.TimerHandle] = None
 
-    @cached_property
+    @property
     def converter(self) -> StreamConverter:
-        """Makes the events.  It is made on first use; there is time for that while the provider thinks."""
-        return self._new_converter()
+        """Makes the events."""
+        return self._fast_path.converter
 
     @cached_property
     def _fast_path(self) -> FastPath:
-        return FastPath(self._decoder, self.converter)
+        """It is made on first use; there is time for that while the provider thinks."""
+        return FastPath(self._new_converter())
 
     # ---- The request
     async def run(self, upstream: Upstream, *, stream: bool, interrupt: Optional[CancelToken]) -> None:
@@ -88,7 +87,7 @@ class Attempt:
             ):  # else it does not matter how the connection ended
                 raise
         finally:
-            self._fast_path.settle()
+            self._prepare()
             if self._grace is not None:
                 self._grace.cancel()
 
@@ -147,11 +146,11 @@ class Attempt:
             written = self._send(
                 batches[0] if len(batches) == 1 else [event for events in batches for event in events]
             )
-        if self._fast_path.candidate is not None:
-            self._fast_path.learn()
-        if self._decoder.done or self.converter.reader.error is not None or self.converter.reader.over:
+        self._fast_path.learn()
+        converter = self.converter
+        if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
             raise StopReading
-        if self.converter.finish_seen and (batches or self._grace is None):
+        if converter.finish_seen and (batches or self._grace is None):
             self._wait_for_more()
         if self.answer_bytes > MAX_ANSWER:
             raise self._too_large()
@@ -173,7 +172,7 @@ class Attempt:
     @property
     def _complete(self) -> bool:
         """Has everything arrived that makes an answer?"""
-        return self._decoder.done or self.converter.finish_seen
+        return self._fast_path.done or self.converter.finish_seen
 
     # ---- The end
     def close(self) -> List[Json]:
@@ -187,7 +186,7 @@ class Attempt:
         :raises ApiError: it is not one that the client can use
         """
         name, converter = self.provider.name, self.converter
-        failure = converter.failure(self._decoder.done)
+        failure = converter.failure(self._fast_path.done)
         if failure is not None:
             if failure.raw is not None:
                 raise stream_error(failure.raw, name, self.provider.base_url, self.provider.secrets)

@@ -1,8 +1,8 @@
 """Takes the code fence off a JSON answer while it streams.
 
-Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, which the client's parser cannot
-read.  The first line is held until it is clear whether it is a fence.  If it is, everything at the end that may
-be the closing fence is held as well.  Text that does not begin with a fence passes unchanged.
+Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, which the client's parser
+cannot read.  The first line is held until it is clear whether it is a fence.  If it is, everything at the end
+that may be the closing fence is held as well.  Text that does not begin with a fence passes unchanged.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Deltas of an answer in, Responses events out.
 
 The items of a response wait in a queue, in the order of their first appearance.  Only the first item of the
-queue is *live*: what arrives for it is sent at once; what arrives for the others is held.  Text belongs to the
-last item of the queue if that is of the same kind, and opens a new item otherwise, so text that continues
+queue is *live*: what arrives for it is sent at once; what arrives for the others is held.  Text belongs to
+the last item of the queue if that is of the same kind, and opens a new item otherwise, so text that continues
 after a call is an item of its own.  An item may close as soon as another one stands behind it.  A call must
-have complete arguments as well, because providers interleave the fragments of parallel calls, and clients lose
-the arguments when items interleave.
+have complete arguments as well, because providers interleave the fragments of parallel calls, and clients
+lose the arguments when items interleave.
 
 A finish_reason ends nothing, because usage and even more text may follow.  The caller knows when the provider
 has stopped; it then asks :meth:`StreamConverter.failure` and calls exactly one of ``finish``, ``fail`` and

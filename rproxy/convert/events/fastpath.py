@@ -1,16 +1,16 @@
-"""A short cut for the common delta: one more piece of the text that is being written.
+"""The fast path for the common delta: one more piece of the text that is being written.
 
-In a stream nearly all events differ in nothing but a string.  So the first one is read and converted by the
-plain path (decoder, reader, converter), and what stands around its string is kept as a template, on the
-provider's side and on ours.  While the bytes that follow are that template again, the string is copied from
-the one into the other, still in its JSON spelling; nothing is parsed and nothing built.
+In a stream nearly all events differ in one string only.  So the first one takes the plain path (decoder,
+reader, converter), and what stands around its string is kept as a template, on the provider's side and on
+ours.  As long as the next bytes match the template, the string is copied from one into the other in its JSON
+spelling; nothing is parsed and nothing is built.
 
-**Why this is the same.**  The cut is proved when it is learned: the template with another string in it,
-parsed, must be the chunk with another text.  A string is copied only if it is a legal JSON string of valid
-UTF-8 without surrogates, and not empty.  Templates are only learned while the converter passes text on
-unchanged.  Whatever else comes goes the plain path, after :meth:`FastPath.sync` has given the converter the
-text that passed it by; that may have changed what follows, so the template is learned again.
-``tests/test_fastpath.py`` compares both paths over arbitrary streams, cut anywhere.
+**Why the result is the same.**  A template is checked when it is made: with another string in it, it must
+parse to the same chunk with another text.  A string is copied only if it is a legal JSON string of valid
+UTF-8, without surrogates and not empty.  Templates are only made while the converter passes text on
+unchanged. Everything else takes the plain path, after the converter got the text that bypassed it; since this
+may change what the next bytes mean, the template is dropped and made again.  ``tests/test_fastpath.py``
+compares both paths on arbitrary streams, cut anywhere.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ from .items import TEXT_KINDS
 
 Events = Sequence[Json]
 
-MAX_CANDIDATES = 8  # templates that may be learned in vain, by an answer whose chunks all differ
-WORTHWHILE = 16  # deltas after which a template was not in vain
-MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here, and not by the decoder
+MAX_CANDIDATES = 8  # templates of an answer that may be made without being worthwhile
+WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
+MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
-_DELTAS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
+_DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _MARK = "\ue000"
 _PLAIN = rb'[^"\\\x00-\x1f]*'
-_STRING = (
-    rb"(?!\0|\Z)" + _PLAIN + rb'(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})' + _PLAIN + rb")*"
-)
-_STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")  # what a NUL separates
+_ESCAPE = rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
+_STRING = rb"(?!\0|\Z)" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*"
+_STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")  # separated by NUL
 
 
 class DeltaBatch(Sequence[Json]):
-    """Delta events that differ in their number and their text only; a sequence like any other list of events.
+    """Delta events that differ only in their number and text; a sequence like any other list of events.
 
-    :arg form: what they have in common
-    :arg texts: the text of each, as JSON spells it between the quotes
-    :arg first: the sequence_number of the first
-    .. attribute:: after    the one behind the last
+    :param form: what they have in common
+    :param texts: the text of each, as JSON spells it between the quotes
+    :param first: the sequence_number of the first
+    .. attribute:: after    the sequence_number behind the last
     """
 
     __slots__ = ("_first", "_form", "_texts", "after")
 
-    def __init__(self, form: Form, texts: List[bytes], first: int) -> None:
+    def __init__(self, form: EventForm, texts: List[bytes], first: int) -> None:
         self._form = form
         self._texts = texts
         self._first = first
@@ -94,33 +93,35 @@ class DeltaBatch(Sequence[Json]):
 
 
 class Parts(NamedTuple):
-    """What stands before the number, between number and text, and behind the text."""
+    """What stands before the number, between number and text, and after the text."""
 
     head: bytes
     middle: bytes
     end: bytes
 
 
-class Form(NamedTuple):
-    """Our event without its number and text."""
+class EventForm(NamedTuple):
+    """An event of ours without its number and text."""
 
     json: Parts
     sse: Parts
 
 
 class Template:
-    """An event of the provider without its text, ``prefix`` and ``suffix``, and ours."""
+    """An event of the provider without its text (``prefix`` and ``suffix``), and ours."""
 
     __slots__ = ("form", "prefix", "suffix")
 
-    def __init__(self, prefix: bytes, suffix: bytes, form: Form) -> None:
+    def __init__(self, prefix: bytes, suffix: bytes, form: EventForm) -> None:
         self.prefix = prefix
         self.suffix = suffix
         self.form = form
 
     def texts(self, data: bytes) -> Tuple[List[bytes], int]:
-        """The texts of the events that ``data`` consists of, and where the last of them ends; none: it begins
-        with something else."""
+        """The texts of the events at the beginning of ``data``, and where the last of them ends.
+
+        :returns: no texts if ``data`` begins with something else
+        """
         prefix, suffix = self.prefix, self.suffix
         begin = len(prefix)
         end = data.rfind(suffix, begin)
@@ -128,8 +129,7 @@ class Template:
             return [], 0
         text, after = data[begin:end], end + len(suffix)
         try:
-            # One event whose text is a legal JSON string without escapes, as nearly always: quicker than the
-            # regular expression.
+            # Nearly always it is one event, whose text has no escapes: faster than the regular expression.
             if b'"' not in text and b"\\" not in text and text.decode().isprintable():
                 return [text], after
         except UnicodeDecodeError:
@@ -138,41 +138,50 @@ class Template:
         return (texts, after) if _STRINGS.fullmatch(b"\0".join(texts)) and _is_utf8(text) else ([], 0)
 
     def chunk(self, text: bytes) -> Json:
-        """The chunk with this text in it, as JSON spells it."""
+        """The chunk with this text, which is spelled as in JSON."""
         chunk: Json = json.loads(b"%b%b%b" % (self.prefix[len(b"data:") :], text, self.suffix))
         return chunk
 
     def begins(self, data: bytes) -> bool:
-        """May this become an event of the template, when more comes?"""
+        """May this become an event of the template when more bytes arrive?"""
         return self.prefix.startswith(data) or data.startswith(self.prefix) and data[-1:] not in b"\r\n}"
 
 
 class FastPath:
-    """Decoder and converter of one answer, with the short cut between them.
+    """The decoder and the converter of one answer, with the fast path between them.
 
-    ``used``: deltas that went this way.  ``candidate``: what the next template can be made of, see
-    :func:`template_of`.
+    :param converter: converts the answer.  While text takes the fast path the converter does not see it; use
+        :attr:`converter`, which brings it up to date.
     """
 
-    def __init__(self, decoder: ChunkDecoder, converter: StreamConverter) -> None:
-        self._decoder = decoder
+    def __init__(self, converter: StreamConverter) -> None:
         self._converter = converter
+        self._decoder = ChunkDecoder()
         self._template: Optional[Template] = None
-        self.candidate: Optional[Tuple[bytes, Json, Json]] = None
-        self._lessons = MAX_CANDIDATES
-        self._unsettled: List[
-            bytes
-        ] = []  # texts of the present template that the converter does not know yet
-        self._settled = 0
+        self._candidate: Optional[Tuple[bytes, Json, Json]] = None  # arguments of template_of
+        self._candidates_left = MAX_CANDIDATES
+        self._unsynced: List[bytes] = []  # texts in the present template that the converter has not seen
+        self._served = 0  # texts in it that the converter got afterwards
         self._held = b""  # the beginning of an event
 
     @property
-    def used(self) -> int:
-        return self._settled + len(self._unsettled)
+    def converter(self) -> StreamConverter:
+        """The converter, up to date."""
+        if self._unsynced:
+            self._sync()
+        return self._converter
+
+    @property
+    def done(self) -> bool:
+        """Has the provider said that it is done?  Later bytes are ignored."""
+        return self._decoder.done
 
     def feed(self, data: bytes) -> List[Events]:
-        """What the provider sent, as lists of events, none of them empty."""
-        if self.candidate is not None:
+        """Take bytes of the provider.
+
+        :returns: lists of events, none of them empty
+        """
+        if self._candidate is not None:
             self.learn()
         template = self._template
         if template is None:
@@ -182,39 +191,40 @@ class FastPath:
         texts, end = template.texts(data)
         if not texts:
             return self._leave(template, data)
-        run = DeltaBatch(template.form, texts, self._converter.advance(len(texts)))
-        self._unsettled += texts
-        return [run] if end == len(data) else [run, *self._leave(template, data[end:])]
+        batch = DeltaBatch(template.form, texts, self._converter.advance(len(texts)))
+        self._unsynced += texts
+        return [batch] if end == len(data) else [batch, *self._leave(template, data[end:])]
 
     def learn(self) -> None:
-        """Make the template for what follows of ``candidate``. To be called when the events of :meth:`feed`
-        are on their way, which shall not wait for this.
+        """Make a template of the last event, if it lends itself to that.
+
+        :meth:`feed` does this as well; calling it before, when the events are on their way, saves latency.
         """
-        if self.candidate is not None:
-            candidate, self.candidate = self.candidate, None
+        if self._candidate is not None:
+            candidate, self._candidate = self._candidate, None
             self._template = template_of(*candidate)
 
-    def settle(self) -> None:
-        """Give the converter the text that passed it by.
-
-        To be called before anything is asked of it but the number of the next event.
-        """
-        if self._unsettled and self._template is not None:
-            texts, self._unsettled = self._unsettled, []
-            self._settled += len(texts)
-            self._converter.feed(self._template.chunk(b"".join(texts)))
-            self._converter.advance(-1)  # that was counted before
-
     def close(self) -> List[Json]:
-        """The end of the body: what was still waiting for more."""
+        """The body has ended.
+
+        :returns: the events of what still waited for more bytes
+        """
         held, self._held = self._held, b""
         events = [event for batch in self._plain(held) for event in batch]
         for chunk in self._decoder.close():
             events += self._converter.feed(chunk)
         return events
 
+    def _sync(self) -> None:
+        """Give the converter the text that bypassed it."""
+        if self._unsynced and self._template is not None:
+            texts, self._unsynced = self._unsynced, []
+            self._served += len(texts)
+            self._converter.feed(self._template.chunk(b"".join(texts)))
+            self._converter.advance(-1)  # this event and this chunk were counted before
+
     def _leave(self, template: Template, data: bytes) -> List[Events]:
-        """Something else, or not yet a whole event."""
+        """Something else follows, or an event that is not complete."""
         if len(data) <= MAX_HELD and template.begins(data):
             self._held = data
             return []
@@ -223,24 +233,25 @@ class FastPath:
     def _plain(self, data: bytes) -> List[Events]:
         self._forget()
         cut = data.rfind(b"\n") + 1
-        batches = self._taught(data[:cut]) if cut else []
+        batches = self._convert(data[:cut]) if cut else []
         if cut < len(data):
             self.learn()
-            batches += self._rest(data[cut:])
+            batches += self._begin(data[cut:])
         return batches
 
-    def _rest(self, data: bytes) -> List[Events]:
-        return self._taught(data) if self._template is None else self._leave(self._template, data)
+    def _begin(self, data: bytes) -> List[Events]:
+        """The beginning of a line."""
+        return self._convert(data) if self._template is None else self._leave(self._template, data)
 
     def _forget(self) -> None:
-        """What follows may mean something else than before."""
-        if len(self._unsettled) >= WORTHWHILE:
-            self._lessons += 1
-        self.settle()
-        self._template, self.candidate = None, None
+        """The next bytes may mean something else than before."""
+        self._sync()
+        if self._served >= WORTHWHILE:
+            self._candidates_left += 1
+        self._template, self._candidate, self._served = None, None, 0
 
-    def _taught(self, data: bytes) -> List[Events]:
-        """The plain path itself, with an eye on the last event."""
+    def _convert(self, data: bytes) -> List[Events]:
+        """The plain path itself; the last event may become a candidate."""
         events: List[Json] = []
         chunk: Json = {}
         new: List[Json] = []
@@ -249,19 +260,23 @@ class FastPath:
             events += new
         if (
             new
-            and new[-1]["type"] in _DELTAS
-            and self._lessons
-            and self._decoder.between
+            and new[-1]["type"] in _DELTA_EVENTS
+            and self._candidates_left
+            and not self._decoder.done
             and self._converter.transparent
         ):
-            self._lessons -= 1
-            self.candidate = data, chunk, new[-1]
+            self._candidates_left -= 1
+            self._candidate = data, chunk, new[-1]
         return [events] if events else []
 
 
 def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
-    """The template of the last event in ``data``, which is ``chunk`` and became ``event``; None: it does not
-    lend itself to that."""
+    """The template of the last event in ``data``.
+
+    :param chunk: what it says
+    :param event: what it became
+    :returns: None if no template can be made of it
+    """
     key = _key(chunk, event["delta"])
     separator = next((end for end in _ENDS if data.endswith(end)), None)
     if key is None or separator is None:
@@ -282,7 +297,7 @@ def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
 
 
 def _key(chunk: Json, text: str) -> Optional[str]:
-    """The key of the delta that holds the text, if nothing else in this chunk matters."""
+    """The key of the delta that holds the text, provided that nothing else in this chunk matters."""
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1:
         return None
@@ -292,8 +307,8 @@ def _key(chunk: Json, text: str) -> Optional[str]:
         value and name not in ("delta", "index") for name, value in choice.items()
     ):
         return None
-    told = [name for name, value in delta.items() if value and name != "role"]
-    return told[0] if len(told) == 1 and delta[told[0]] == text else None
+    keys = [name for name, value in delta.items() if value and name != "role"]
+    return keys[0] if len(keys) == 1 and delta[keys[0]] == text else None
 
 
 def _with_text(chunk: Json, key: str, text: str) -> Json:
@@ -301,11 +316,11 @@ def _with_text(chunk: Json, key: str, text: str) -> Json:
     return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], key: text}}]}
 
 
-def _form(event: Json) -> Form:
+def _form(event: Json) -> EventForm:
     whole = encode_json({**event, "sequence_number": _MARK, "delta": _MARK})
     head, middle, end = whole.split(b'"%b"' % _MARK.encode())
     parts = Parts(head, middle + b'"', b'"' + end)
-    return Form(
+    return EventForm(
         parts,
         Parts(b"event: %b\ndata: %b" % (event["type"].encode(), head), parts.middle, parts.end + b"\n\n"),
     )

@@ -4,10 +4,10 @@ Every kind of item goes through the same events, in the same order::
 
     output_item.added -> [part.added] -> delta* -> done -> [part.done] -> output_item.done
 
-Only the words differ; they are rows of :data:`TEXT_KINDS`, and for calls they come from the offer of the tool.
-An item is in one of three states: *waiting* (an item before it is still open; what arrives is held), *live*
-(what arrives is sent at once) and *closed*.  It is announced when it has something to show, because the id,
-call id and name of an announced item must not change any more, and it must not stay empty.
+Only the words differ; they are rows of :data:`TEXT_KINDS`, and for calls they come from the offer of the
+tool. An item is in one of three states: *waiting* (an item before it is still open; what arrives is held),
+*live* (what arrives is sent at once) and *closed*.  It is announced when it has something to show, because
+the id, call id and name of an announced item must not change any more, and it must not stay empty.
 
 Texts are collected in lists and joined once, when the item closes.
 """
@@ -135,8 +135,9 @@ class EventBuilder:
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
-        """The id of a call: the provider's, or a new one if it sent none or that of another call, which clients
-        refuse."""
+        """The id of a call: the provider's, or a new one if it sent none or that of another call, which
+        clients refuse.
+        """
         call_id = wanted if wanted and wanted not in self._call_ids else self.ids("call")
         self._call_ids.add(call_id)
         return call_id
@@ -336,8 +337,8 @@ class CallItem:
 
     def close(self, cut: bool = False) -> None:
         """
-        :param cut: the answer ended before it was complete.  A call without its end must not look like a whole
-            one, so it stays open.
+        :param cut: the answer ended before it was complete.  A call without its end must not look like a
+            whole one, so it stays open.
         """
         self._closed = True
         if not self.name or cut and not self._end.reached:

@@ -2,9 +2,9 @@
 
 A history of items is flat: reasoning, text, calls and outputs follow one another, and clients interleave,
 repeat and drop some of them.  Chat wants turns: one assistant message with its reasoning, text and calls,
-directly followed by one tool message for each call.  :func:`fold_items` makes an :class:`AssistantTurn` of the
-items of one answer and attaches each output to its call, wherever it stood; :mod:`.writer` makes messages of
-the turns.
+directly followed by one tool message for each call.  :func:`fold_items` makes an :class:`AssistantTurn` of
+the items of one answer and attaches each output to its call, wherever it stood; :mod:`.writer` makes messages
+of the turns.
 
 Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`),
 wherever they stand.  Without our ids, they do when nothing but assistant items stands between them and no
