@@ -273,7 +273,9 @@ def test_an_event_is_sent_before_its_blank_line_has_come() -> None:
 def test_nothing_is_read_after_done() -> None:
     event = spelled(text(" word"))
     assert same([event, event, event + DONE + event, event]).used == 1
-    assert same([event + DONE + event, event]).used == 0  # the last event in the read looks like the last chunk
+    assert (
+        same([event + DONE + event, event]).used == 0
+    )  # the last event in the read looks like the last chunk
 
 
 def test_the_last_event_may_lack_its_line_end() -> None:
@@ -297,7 +299,6 @@ def test_the_converter_is_up_to_date_whenever_it_is_asked() -> None:
         path.feed(spelled(think(" word")))
         assert path.converter.reasoning_text == " word" * n
         assert path.converter.reader.chunks == n
-
 
 
 def test_a_batch_is_a_sequence_of_events() -> None:

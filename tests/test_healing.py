@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from stream_tools import Turn, call, converter, drive, end, text, texts, think
 
 from rproxy.convert.answer.chat import ChunkReader
-from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.answer.leaked_calls import LeakedCallFilter
 from rproxy.convert.events.fastpath import DeltaBatch, FastPath
 from rproxy.convert.profile import Answer
