@@ -12,7 +12,8 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
-from typing import Any, List, Tuple, Union
+import re
+from typing import Any, List, Optional, Tuple, Union
 
 from ...errors import ApiError
 from ...types import Json
@@ -21,7 +22,17 @@ from .pdf import pdf_text
 
 Content = Union[str, List[Json]]
 
-TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text", "refusal")
+TEXT_PARTS = (
+    "input_text",
+    "output_text",
+    "text",
+    "summary_text",
+    "reasoning_text",
+    "refusal",
+    "encrypted_content",
+)
+TEXT_KEYS = {"refusal": "refusal", "encrypted_content": "encrypted_content"}  # others: "text"
+_BASE64_RUN = re.compile(r"gAAAA[\w+/=-]{35,}|[\w+/=-]{80,}", re.ASCII)
 TEXT_TYPES = (
     "text/",
     "application/json",
@@ -50,6 +61,7 @@ TEXT_SUFFIXES = (
     ".diff",
     ".patch",
 )
+IMAGE_PARTS = ("input_image", "image_url", "computer_screenshot", "image")
 DETAILS = {"original": "high"}  # Chat knows low, high and auto
 
 
@@ -73,10 +85,36 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
 
 def text_of(part: Json) -> str:
     """The text of a part that is text, "" for any other."""
-    if part.get("type", "text") not in TEXT_PARTS:
-        return ""
-    text = part.get("refusal") if part.get("type") == "refusal" else part.get("text")
-    return text if isinstance(text, str) else ""
+    kind = part.get("type", "text")
+    text = part.get(TEXT_KEYS.get(kind, "text")) if kind in TEXT_PARTS else None
+    return text if isinstance(text, str) and not (kind == "encrypted_content" and is_ciphertext(text)) else ""
+
+
+def is_ciphertext(text: str) -> bool:
+    """Is the text of an ``encrypted_content`` part really encrypted, and so of no use here?
+
+    Codex passes on what the model wrote as an argument that OpenAI would have encrypted; behind this proxy that is
+    plain text.  Ciphertext is one long run of base64, such as a Fernet token.
+    """
+    return _BASE64_RUN.fullmatch(text.strip()) is not None
+
+
+def output_parts(output: Any) -> List[Json]:
+    """The parts of a tool's output: also of one part alone, such as a screenshot, or the result of an MCP tool.
+
+    :raises ApiError: 400, for what is neither text nor parts
+    """
+    if isinstance(output, dict):
+        if is_part(output):
+            return [output]
+        if isinstance(output.get("content"), list):
+            return parts_of(output["content"], "output")
+    return parts_of(output, "output")
+
+
+def is_part(value: Json) -> bool:
+    """Is the object a content part whose text or image is there?"""
+    return bool(text_of(value)) if value.get("type") in TEXT_PARTS else _image_url(value) is not None
 
 
 class ContentWriter:
@@ -110,8 +148,11 @@ class ContentWriter:
     def _part(self, part: Json) -> Json:
         kind = part.get("type", "text")
         if kind in TEXT_PARTS:
-            return {"type": "text", "text": text_of(part)}
-        if kind in ("input_image", "image_url"):
+            text = text_of(part)
+            if not text and part.get("encrypted_content"):
+                self._warnings.append("content that another service encrypted left out")
+            return {"type": "text", "text": text}
+        if kind in IMAGE_PARTS:
             return self._image(part)
         if kind == "input_file":
             return self._file(part)
@@ -134,16 +175,16 @@ class ContentWriter:
         }
 
     def _image(self, part: Json) -> Json:
-        url = part.get("image_url")
-        if isinstance(url, dict):  # the Chat form, which some clients mix in
-            part, url = url, url.get("url")
-        if not isinstance(url, str) or not url:
+        url = _image_url(part)
+        if url is None:
             raise invalid(
-                "input_image needs image_url (a data: URL or an address); rproxy has no file store for file_id."
+                f"{part['type']} needs image_url (a data: URL or an address); rproxy has no file store for file_id."
             )
         image: Json = {"url": url}
-        if isinstance(part.get("detail"), str):
-            image["detail"] = DETAILS.get(part["detail"], part["detail"])
+        chat_form = part.get("image_url")
+        detail = (chat_form if isinstance(chat_form, dict) else part).get("detail")
+        if isinstance(detail, str):
+            image["detail"] = DETAILS.get(detail, detail)
         return self._media("image", {"type": "image_url", "image_url": image})
 
     def _file(self, part: Json) -> Json:
@@ -171,6 +212,20 @@ class ContentWriter:
         if not is_text:
             self._warnings.append("a PDF file became its text: the provider takes no files")
         return {"type": "text", "text": f"{name}:\n{text}"}
+
+
+def _image_url(part: Json) -> Optional[str]:
+    """The address or data URL of an image part, in the forms of Responses, Chat, MCP and Anthropic."""
+    if part.get("type") not in IMAGE_PARTS:
+        return None
+    image_url, source = part.get("image_url"), part.get("source")
+    found = image_url.get("url") if isinstance(image_url, dict) else image_url
+    if found is None:
+        inline = source if isinstance(source, dict) else part
+        data = inline.get("data")
+        mime = inline.get("mimeType") or inline.get("media_type") or "image/png"
+        found = f"data:{mime};base64,{data}" if isinstance(data, str) and data else inline.get("url")
+    return found if isinstance(found, str) and found else None
 
 
 def _decoded(encoded: str, name: str) -> bytes:

@@ -24,10 +24,11 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 from ...errors import ApiError
 from ...types import Json
 from ..sealed import unseal
-from ..tools.kind import Kind
+from ..tools.kind import Kind, loads
 from ..tools.kinds import CALLS, OUTPUTS
 from ..tools.table import ToolTable
-from .content import invalid, parts_of, text_of
+from .content import invalid, is_part, output_parts, parts_of, text_of
+from .pairing import is_call, is_output, with_call_ids
 
 ROLES = ("system", "developer", "user", "assistant")
 # These act elsewhere and are not part of the conversation.
@@ -62,7 +63,7 @@ class ToolCall:
     __slots__ = ("id", "name", "arguments", "outputs")
 
     def __init__(self, call_id: str, name: str, arguments: str) -> None:
-        self.id, self.name, self.arguments = call_id, name, arguments if arguments.strip() else "{}"
+        self.id, self.name, self.arguments = call_id, name, arguments
         self.outputs: List[Any] = []
 
 
@@ -86,24 +87,19 @@ class AssistantTurn:
             return item_stem == self.stem
         if item.get("type") == "reasoning":
             return not self.texts and not self.calls
-        return bool(self.calls) or not self.texts or _is_call(item)
+        return bool(self.calls) or not self.texts or is_call(item)
 
-    def add(self, item: Json, item_type: str, tools: ToolTable, matcher: _OutputMatcher) -> None:
-        """Append an item that the turn takes."""
+    def add(self, item: Json, item_type: str) -> None:
+        """Append reasoning or text."""
         if item_type == "reasoning":
             text, details = _reasoning(item)
             self.reasoning.append(text)
             self.details.extend(details)
-        elif item_type == "message":
+        else:
             text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
             if text and self.texts and stem(item) is None:
                 self.texts.append("\n")
             self.texts += [text] if text else []
-        else:
-            call = _tool_call(item, tools)
-            if all(known.id != call.id for known in self.calls):  # otherwise the client repeats itself
-                self.calls.append(call)
-                matcher.add(call)
 
 
 class PlainMessage:
@@ -139,18 +135,23 @@ def fold_items(items: Iterable[Json], tools: ToolTable, *, resends: bool, warnin
 
 
 def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[Entry]:
+    items = with_call_ids(items)
     entries: List[Entry] = []
     matcher = _OutputMatcher(items)
     ours: Dict[str, AssistantTurn] = {}  # by stem
     seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
     turn: Optional[AssistantTurn] = None  # the one that is open
+    cut_in_on: Optional[int] = None  # see _cut_in_on
     asked = ""
     for item in items:
         item_type = _type(item)
         if _is_answer(item, item_type):
             item_stem = stem(item)
-            if item_stem and item["id"] in seen:
+            call = _tool_call(item, tools, warnings) if is_call(item) else None
+            if item_stem and item["id"] in seen or call is not None and matcher.repeats(call, item_stem):
                 continue
+            _move_to_end(entries, cut_in_on)
+            cut_in_on = None
             turn = ours.get(item_stem or "", turn)
             if turn is None or not turn.takes(item):
                 turn = AssistantTurn(item_stem, asked)
@@ -159,20 +160,51 @@ def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[E
                 turn.stem = item_stem
                 ours[item_stem] = turn
                 seen.add(item["id"])
-            turn.add(item, item_type, tools, matcher)
-        elif _is_output(item):
-            if not matcher.match(item, item_type):
+            if call is None:
+                turn.add(item, item_type)
+            elif all(known.id != call.id for known in turn.calls):  # otherwise the client repeats itself
+                turn.calls.append(call)
+                matcher.add(call, item_stem)
+        elif is_output(item):
+            if matcher.match(item, item_type):
+                cut_in_on = _cut_in_on(entries, str(item["call_id"]), cut_in_on)
+            else:
                 entries.append(_orphan(item, item_type))
             turn = None
-        elif item_type == "message":
-            entries.append(PlainMessage(_role(item), parts_of(item.get("content"), "content of a message")))
-            turn, asked = None, _user_text(item, asked)
+        elif item_type in ("message", "agent_message"):
+            entries.append(_plain_message(item, item_type))
+            turn, cut_in_on, asked = None, None, _user_text(item, asked)
         elif item_type == "compaction":
             entries.extend(_compaction(item, warnings))
-            turn = None
+            turn, cut_in_on = None, None
         elif item_type not in CONTROL_ITEMS:
             warnings.append(f"input item {item_type} left out")
+    _move_to_end(entries, cut_in_on)
     return entries
+
+
+def _cut_in_on(entries: List[Entry], call_id: str, known: Optional[int]) -> Optional[int]:
+    """The index of the turn whose call was just answered, if only messages of the user stand behind it.
+
+    The outputs are attached to the turn, so such a message would come last, and the model would answer the user
+    instead of the outputs, often with the same call again (agents that repeat their question with every
+    request).  When nothing else follows the outputs, the turn moves behind the message.
+    """
+    index = len(entries) - 1
+    while index >= 0:
+        entry = entries[index]
+        if isinstance(entry, AssistantTurn):
+            interrupted = index < len(entries) - 1 and any(call.id == call_id for call in entry.calls)
+            return index if interrupted else known
+        if entry.role != "user":
+            break
+        index -= 1
+    return known
+
+
+def _move_to_end(entries: List[Entry], index: Optional[int]) -> None:
+    if index is not None:
+        entries.append(entries.pop(index))
 
 
 def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -> bool:
@@ -194,11 +226,22 @@ class _OutputMatcher:
     def __init__(self, items: Sequence[Json]) -> None:
         # The last call of each id: some providers number the calls of every answer alike.
         self._calls: Dict[str, ToolCall] = {}
+        self._stems: Dict[str, Optional[str]] = {}  # of those calls
         self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
-        self._to_come = Counter(_call_id(item) for item in items if _is_call(item))
+        self._to_come = Counter(str(item["call_id"]) for item in items if is_call(item))
 
-    def add(self, call: ToolCall) -> None:
-        self._calls[call.id] = call
+    def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
+        """Is this a call that waits for its output already, sent once more by the client?"""
+        known = self._calls.get(call.id)
+        if known is None or known.outputs or (known.name, known.arguments) != (call.name, call.arguments):
+            return False
+        if item_stem is not None and self._stems[call.id] not in (None, item_stem):
+            return False  # two answers of ours: the provider numbers the calls of every answer alike
+        self._to_come[call.id] -= 1
+        return True
+
+    def add(self, call: ToolCall, item_stem: Optional[str]) -> None:
+        self._calls[call.id], self._stems[call.id] = call, item_stem
         self._to_come[call.id] -= 1
         call.outputs = self._early.pop(call.id, [])
 
@@ -209,11 +252,13 @@ class _OutputMatcher:
         """
         call_id, output = str(item.get("call_id")), OUTPUTS.get(item_type, _UNKNOWN).output(item)
         if call_id in self._calls:
-            self._calls[call_id].outputs.append(output)
+            outputs = self._calls[call_id].outputs
         elif self._to_come[call_id]:
-            self._early.setdefault(call_id, []).append(output)
+            outputs = self._early.setdefault(call_id, [])
         else:
             return False
+        if output not in outputs:  # otherwise the client repeats itself
+            outputs.append(output)
         return True
 
 
@@ -238,31 +283,10 @@ def _is_answer(item: Json, item_type: str) -> bool:
     """Is the item part of an answer of the model?"""
     return (
         item_type == "reasoning"
-        or _is_call(item)
+        or is_call(item)
         or item_type == "message"
         and item.get("role") == "assistant"
     )
-
-
-def _is_call(item: Json) -> bool:
-    item_type = str(item.get("type"))
-    return item_type in CALLS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
-
-
-def _is_output(item: Json) -> bool:
-    item_type = str(item.get("type"))
-    return item_type in OUTPUTS or item_type.endswith("_call_output") and isinstance(item.get("call_id"), str)
-
-
-def _call_id(item: Json) -> str:
-    """The id of a call; the item's own where it has none (``local_shell_call`` of old clients).
-
-    :raises ApiError: 400
-    """
-    call_id = item.get("call_id") or item.get("id")
-    if not isinstance(call_id, str):
-        raise invalid(f"An input item of type {item['type']} needs a call_id.")
-    return call_id
 
 
 class _UnknownKind(Kind):
@@ -279,19 +303,44 @@ class _UnknownKind(Kind):
 
     def output(self, item: Json) -> Any:
         output = item.get("output")
-        return output if isinstance(output, (str, list)) else json.dumps(output, ensure_ascii=False)
+        if isinstance(output, (str, list)) or isinstance(output, dict) and is_part(output):
+            return output
+        return json.dumps(output, ensure_ascii=False)
 
 
 _UNKNOWN = _UnknownKind()
 
 
-def _tool_call(item: Json, tools: ToolTable) -> ToolCall:
+def _tool_call(item: Json, tools: ToolTable, warnings: List[str]) -> ToolCall:
     kind = CALLS.get(item["type"], _UNKNOWN)
-    return ToolCall(_call_id(item), tools.chat_name(kind, item), kind.call_arguments(item))
+    name, arguments = tools.chat_name(kind, item), kind.call_arguments(item)
+    sound = _sound_arguments(arguments)
+    if sound != arguments and arguments.strip():
+        warnings.append(f"the arguments of an earlier call of {name[:64]} are no JSON object: sent as one")
+    return ToolCall(item["call_id"], name, sound)
+
+
+def _sound_arguments(arguments: str) -> str:
+    """``arguments``, or an object that holds them: many providers refuse any other JSON in a history."""
+    if not arguments.strip():
+        return "{}"
+    if isinstance(loads(arguments), dict):
+        return arguments
+    return json.dumps({"_raw": arguments}, ensure_ascii=False)
+
+
+def _plain_message(item: Json, item_type: str) -> PlainMessage:
+    """A message, or what one agent of Codex says to another: that is the user's voice to the model."""
+    parts = parts_of(item.get("content"), "content of a message")
+    if item_type == "message":
+        return PlainMessage(_role(item), parts)
+    text = "".join(text_of(part) for part in parts)  # a header and its payload, which belong to each other
+    others = [part for part in parts if not text_of(part)]
+    return PlainMessage("user", [{"type": "input_text", "text": text}, *others])
 
 
 def _user_text(item: Json, otherwise: str) -> str:
-    if item.get("role") != "user":
+    if item.get("role") != "user" and item.get("type") != "agent_message":
         return otherwise
     return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
 
@@ -312,10 +361,10 @@ def _reasoning(item: Json) -> Tuple[str, List[Json]]:
 
 def _orphan(item: Json, item_type: str) -> PlainMessage:
     """An output without its call, as text of the user: a provider would refuse the tool message."""
-    message = PlainMessage.of_text(
-        "user", f"Tool output for the call {item.get('call_id')}, which is missing:"
-    )
-    parts = parts_of(OUTPUTS.get(item_type, _UNKNOWN).output(item), "output")
+    call_id = item.get("call_id")
+    whose = f"the call {call_id}, which is missing" if call_id else "a call that is missing"
+    message = PlainMessage.of_text("user", f"Tool output for {whose}:")
+    parts = output_parts(OUTPUTS.get(item_type, _UNKNOWN).output(item))
     message.parts += parts or [{"type": "input_text", "text": NO_OUTPUT}]
     return message
 
@@ -338,7 +387,7 @@ def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -
     asked = ""
     for item in items:
         asked = _user_text(item, asked)
-    calls = [_tool_call(item, tools) for item in output if _is_call(item)]
+    calls = [_tool_call(item, tools, []) for item in output if is_call(item)]
     return [CallKey(call.id, call.name, call.arguments, asked) for call in calls]
 
 
@@ -350,10 +399,11 @@ def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
 
     :raises ApiError: 400
     """
-    if not new_items or not all(_is_output(item) for item in new_items):
+    if not new_items or not all(is_output(item) for item in new_items):
         return
-    made = {_call_id(item) for item in history if _is_call(item)}
-    for item in new_items:
+    everything = with_call_ids([*history, *new_items])
+    made = {item["call_id"] for item in everything if is_call(item)}
+    for item in everything[-len(new_items) :]:
         call_id = str(item.get("call_id"))
         if call_id not in made:
             raise ApiError(

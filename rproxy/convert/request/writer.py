@@ -7,7 +7,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 from ...types import Json
 from ..profile import Profile
 from ..tools.table import ToolTable
-from .content import Content, ContentWriter, parts_of
+from .content import Content, ContentWriter, output_parts
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, ToolCall, fold_items
 
@@ -81,6 +81,8 @@ class _MessageWriter:
         ]
         known: Json = next(filter(None, recalled), {})
         text = "".join(turn.texts)
+        if turn.calls and not text.strip():
+            text = ""  # line ends between thinking and a call; some providers refuse them
         thought = "".join(turn.reasoning) or str(known.get("text") or "")
         details = turn.details or known.get("details") or []
         if not text and not turn.calls and (not thought or not self._keeps_bare_reasoning()):
@@ -139,7 +141,7 @@ class _MessageWriter:
         texts: List[str] = []
         others: List[Json] = []
         for output in call.outputs:
-            more_texts, more_others = self._content.split(parts_of(output, "output"))
+            more_texts, more_others = self._content.split(output_parts(output))
             texts += more_texts
             others += more_others
         return texts, others

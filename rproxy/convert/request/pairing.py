@@ -1,0 +1,106 @@
+"""Calls and their outputs when a client is careless with ids, or repeats what the server already holds.
+
+Chat Completions pairs a call and its output by id alone, so every call and every output needs one.  Some clients
+send ``"call_id": null`` (and ``tool_search`` items that a service ran carry none): such an output answers the
+oldest open call before it.  Others send a whole turn again together with ``previous_response_id``
+(:func:`without_repeats`).
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, List, Sequence, Tuple
+
+from ...types import Json
+from ..tools.kinds import CALLS, OUTPUTS
+
+
+def is_call(item: Json) -> bool:
+    """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
+    item_type = str(item.get("type"))
+    return item_type in CALLS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
+
+
+def is_output(item: Json) -> bool:
+    """Is the item the output of a call?"""
+    item_type = str(item.get("type"))
+    return item_type in OUTPUTS or item_type.endswith("_call_output") and isinstance(item.get("call_id"), str)
+
+
+def with_call_ids(items: Sequence[Json]) -> List[Json]:
+    """The items, each call and each output with a ``call_id``.
+
+    A call without one goes by its own id (``local_shell_call`` of old clients), else by its number among such
+    calls, which stays the same as the history grows.  An output without one belongs to the oldest open call of
+    the last run of calls before it, else to the last open call; if there is none, it stays as it is.
+    """
+    if all(_call_id(item) for item in items if is_call(item) or is_output(item)):
+        return list(items)
+    paired: List[Json] = []
+    runs: List[
+        List[str]
+    ] = []  # the open calls; calls with nothing but assistant items between them form a run
+    in_run = False
+    nameless = 0
+    for item in items:
+        call_id = _call_id(item)
+        if is_call(item):
+            if not call_id:
+                call_id = item["id"] if isinstance(item.get("id"), str) and item["id"] else ""
+                if not call_id:
+                    call_id, nameless = f"call_{nameless}", nameless + 1
+                item = {**item, "call_id": call_id}
+            if not in_run:
+                runs.append([])
+                in_run = True
+            runs[-1].append(call_id)
+        elif is_output(item):
+            open_run = next((run for run in reversed(runs) if run), None)
+            if not call_id and open_run:
+                call_id = open_run[0]
+                item = {**item, "call_id": call_id}
+            for run in runs:
+                if call_id in run:
+                    run.remove(call_id)
+            in_run = False
+        elif item.get("type") != "reasoning" and item.get("role") != "assistant":
+            in_run = False
+        paired.append(item)
+    return paired
+
+
+def without_repeats(history: Iterable[Json], new_items: Sequence[Json]) -> List[Json]:
+    """``new_items`` without the calls and outputs that ``history`` already holds.
+
+    A call is a repetition when the last call of its id has the same name and arguments; an output when that call
+    has this very output.  Some providers number the calls of every answer alike, so an older call does not count.
+
+    :param history: what the server already knows of the conversation
+    :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``
+    """
+    calls: Dict[str, Tuple[object, ...]] = {}
+    outputs: Dict[str, List[object]] = {}
+    for item in history:
+        call_id = _call_id(item)
+        if is_call(item):
+            calls[call_id], outputs[call_id] = _meaning(item), []
+        elif is_output(item):
+            outputs.setdefault(call_id, []).append(item.get("output"))
+    kept: List[Json] = []
+    for item in new_items:
+        call_id = _call_id(item)
+        if is_call(item) and calls.get(call_id) == _meaning(item):
+            continue
+        if is_output(item) and item.get("output") in outputs.get(call_id, []):
+            continue
+        kept.append(item)
+    return kept
+
+
+def _call_id(item: Json) -> str:
+    call_id = item.get("call_id")
+    return call_id if isinstance(call_id, str) else ""
+
+
+def _meaning(item: Json) -> Tuple[object, ...]:
+    """What a call asks for, without its ids and its status."""
+    return tuple(item.get(key) for key in ("type", "namespace", "name", "arguments", "input", "action"))
