@@ -26,6 +26,7 @@ from ..convert.events.response import response_object
 from ..convert.ids import Ids
 from ..convert.request.chat import Conversion, input_items, to_chat_request
 from ..convert.request.content import parts_of
+from ..convert.request.pairing import without_repeats
 from ..convert.request.responses import to_responses_request
 from ..convert.request.turns import call_keys, check_orphans
 from ..convert.request.validate import check_request, without_nulls
@@ -182,7 +183,9 @@ class Service:
         else:
             past = await self._history.past(request, client.owner, client.local)
         request = {**past.inherited, **request}
-        new = await self._history.resolved(input_items(request), past, client.owner)
+        new = without_repeats(
+            past.items, await self._history.resolved(input_items(request), past, client.owner)
+        )
         asked = CreateRequest(
             request,
             model,
