@@ -350,6 +350,17 @@ def test_what_stays_text() -> None:
     assert data == {"a": "2024-13-45", "b": "12:30", "c": 1.5, "d": None, "e": "7", "f": "8", "g": "on"}
 
 
+def test_anchors_and_merge_keys() -> None:
+    text = "a: &x {b: 1, c: &y [2]}\nd: {<<: *x, c: 3}\ne: &x {<<: [{f: *y}, {f: 5, g: <<}]}\nh: *x\n'<<': =\n"
+    assert load(text, "c.yaml").data == {
+        "a": {"b": 1, "c": [2]},
+        "d": {"b": 1, "c": 3},
+        "e": {"f": [2], "g": "<<"},
+        "h": {"f": [2], "g": "<<"},
+        "<<": "=",
+    }
+
+
 def test_no_message_shows_a_key() -> None:
     for text in (
         provider(f"api_key: '{SECRET}\u00e9'"),

@@ -1,19 +1,19 @@
-"""YAML whose complaints say ``file:line:col`` and what to do.
+"""YAML whose errors name ``file:line:col`` and say what to do.
 
-The text is read event by event, not by PyYAML's composer: that one recurses (a deep file ends in
-RecursionError), expands aliases without limit, and lets the second of two equal keys win in silence.  The
-result is a :class:`Document`: plain values, and beside them the place of every key and value under its path.
-A path is a tuple such as ``("models", 0, "provider")``.
+PyYAML composes the text into nodes, which carry their marks.  :func:`load` turns them into a
+:class:`Document`: plain values, and beside them the place of every key and value under its path, a tuple such
+as ``("models", 0, "provider")``.  PyYAML alone would recurse without limit on a deep file, expand aliases
+without limit, and let the second of two equal keys win in silence; here these are errors.
 
 Only what a configuration needs is accepted: mappings with text keys, lists, text, numbers, booleans, null,
-anchors, merge keys (``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  This is the only module
-that imports yaml.
+anchors and merge keys (``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  No other module
+imports yaml.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 import yaml
 
@@ -23,8 +23,9 @@ Path = Tuple[Union[str, int], ...]
 Place = Tuple[int, int]  # line and column, counted from 1
 
 MAX_DEPTH = 50
-MAX_VALUES = 100_000  # with every alias counted as what it stands for
+MAX_VALUES = 100_000  # an alias counts as everything it stands for
 _TAG = "tag:yaml.org,2002:"
+_MERGE = _TAG + "merge"
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
 _NEEDS_QUOTES = re.compile(r"(:|-)\s+[\[{*&!%@`|>]")  # a value that begins like YAML's own syntax
 
@@ -35,7 +36,7 @@ def path_text(path: Path) -> str:
 
 
 class Document:
-    """A file's plain values (``data``) and the places where they stand."""
+    """The plain values of a file (``data``) and where they are in it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.data = name, None  # type: str, Any
@@ -43,8 +44,10 @@ class Document:
         self.values: Dict[Path, Place] = {}
 
     def place(self, path: Path, key: bool = False) -> Place:
-        """Line and column of a value (``key``: of its key), or of the nearest thing around it that is in the
-        file."""
+        """Where a value is, or the nearest enclosing value that is in the file.
+
+        :param key: where the value's key is
+        """
         while path:
             for table in (self.keys, self.values) if key else (self.values, self.keys):
                 if path in table:
@@ -53,19 +56,83 @@ class Document:
         return self.values.get((), (1, 1))
 
     def error(self, path: Path, text: str, key: bool = False) -> ConfigError:
-        """The complaint ``file:line:col: path: text``."""
+        """The error ``file:line:col: path: text`` for the value at ``path`` (``key``: for its key)."""
         what = path_text(path[:-1] if key else path)
         return self.error_at(self.place(path, key), what + ": " + text if what else text)
 
     def error_at(self, place: Place, text: str) -> ConfigError:
-        """The complaint ``file:line:col: text``."""
+        """The error ``file:line:col: text``."""
         return ConfigError(f"{self.name}:{place[0]}:{place[1]}: {text}")
 
 
 def dump(data: Any) -> str:
-    """Plain values as YAML, in their order; what holds nothing but plain values stands in one line."""
+    """Plain values as YAML, in their order; collections that hold no others take one line."""
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return text
+
+
+def load(text: Union[str, bytes], name: str) -> Document:
+    """Read YAML.
+
+    :param name: of the file, for messages
+    :raises ConfigError: whatever is wrong with the text
+    """
+    document = Document(name)
+    decoded = _decode(text, document)
+    loader: Any = yaml.SafeLoader("")
+    try:
+        loader = _Loader(decoded, document)
+        if not loader.check_node():
+            raise document.error_at((1, 1), "the file is empty")
+        document.data = _Builder(loader, document).build(loader.get_node(), ()).value
+        if loader.check_node():
+            place = _place(loader.peek_event().start_mark)
+            raise document.error_at(place, "a second YAML document begins here; there may be only one")
+    except yaml.reader.ReaderError as error:
+        place = _find(decoded, chr(error.character))
+        text = f"the character U+{error.character:04X} is not allowed in YAML"
+        raise document.error_at(place, text) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise document.error_at(_place(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF", a number of 10,000 digits
+        raise document.error_at(_place(loader.get_mark()), f"cannot be read: {error}") from None
+    return document
+
+
+class _Alias(yaml.Node):
+    """An alias where it is used: ``tag`` is the name of the anchor, ``value`` the node behind it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader with a limit of depth, aliases with marks of their own, and fewer types of scalars."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rows if tag in _SCALARS or tag == _MERGE]
+        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str, document: Document) -> None:
+        super().__init__(text)
+        self._document = document
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if self._depth > MAX_DEPTH:
+            raise self._document.error_at(_place(event.start_mark), f"nested deeper than {MAX_DEPTH} levels")
+        if self.check_event(yaml.AliasEvent):
+            self.get_event()  # type: ignore[no-untyped-call]
+            name = event.anchor
+            if name not in self.anchors:
+                text = f"the alias *{name} has no anchor &{name} before it"
+                raise self._document.error_at(_place(event.start_mark), text)
+            return _Alias(name, self.anchors[name], event.start_mark, event.end_mark)
+        self.anchors.pop(event.anchor, None)  # an anchor may be set again
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Built(NamedTuple):
@@ -73,173 +140,97 @@ class _Built(NamedTuple):
     size: int  # how many values it stands for
 
 
-def load(text: Union[str, bytes], name: str) -> Document:
-    """Read the YAML ``text`` of the file ``name``. :raises ConfigError: whatever is wrong with it"""
-    document = Document(name)
-    decoded = _decode(text, document)
-    loader: Any = yaml.SafeLoader("")
-    try:
-        loader = yaml.SafeLoader(decoded)
-        _Builder(loader, document).build()
-    except yaml.reader.ReaderError as error:
-        place = _find(decoded, chr(error.character))
-        raise document.error_at(
-            place, f"the character U+{error.character:04X} is not allowed in YAML"
-        ) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise document.error_at(_place(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # an escape such as "\UFFFFFFFF", a number of ten thousand digits
-        raise document.error_at(_place(loader.get_mark()), f"cannot be read: {error}") from None
-    return document
-
-
 class _Builder:
-    """Builds plain values from the events of one document."""
+    """Builds plain values from nodes, each node once: aliases share what they stand for."""
 
-    def __init__(self, loader: Any, document: Document) -> None:
-        self.loader, self.document = loader, document
-        self.anchors: Dict[str, Optional[_Built]] = {}  # None: still open
-        self.total = 0
+    def __init__(self, loader: _Loader, document: Document) -> None:
+        self._loader, self._document = loader, document
+        self._built: Dict[int, _Built] = {}  # by the id of the node
 
-    def build(self) -> None:
-        document, loader = self.document, self.loader
-        loader.get_event()  # the start of the stream
-        if not loader.check_event(yaml.DocumentStartEvent):
-            raise document.error_at((1, 1), "the file is empty")
-        loader.get_event()
-        document.data = self.node((), 0).value
-        loader.get_event()  # the end of the document
-        if not loader.check_event(yaml.StreamEndEvent):
-            raise document.error_at(
-                _place(loader.peek_event().start_mark),
-                "a second YAML document begins here; there may be only one",
-            )
-
-    def node(self, path: Path, depth: int) -> _Built:
-        event: Any = self.loader.get_event()
-        place = _place(event.start_mark)
-        self.document.values[path] = place
-        if depth > MAX_DEPTH:
-            raise self.document.error_at(place, f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(event, yaml.AliasEvent):
-            return self._count(self._alias(str(event.anchor), place), place)
-        if event.anchor:
-            self.anchors[event.anchor] = None
-        if isinstance(event, yaml.ScalarEvent):
-            built = _Built(self._scalar(event, place), 1)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._only_tag(event, "seq", place)
-            built = self._sequence(path, depth)
+    def build(self, node: Any, path: Path) -> _Built:
+        place = self._document.values[path] = _place(node.start_mark)
+        if isinstance(node, _Alias):
+            if id(node.value) not in self._built:
+                raise self._error(node, f"the alias *{node.tag} stands inside its own anchor &{node.tag}")
+            built = self._built[id(node.value)]
         else:
-            self._only_tag(event, "map", place)
-            built = self._mapping(path, depth)
-        if event.anchor:
-            self.anchors[event.anchor] = built
-        return self._count(built, place)
-
-    def _count(self, built: _Built, place: Place) -> _Built:
+            if isinstance(node, yaml.ScalarNode):
+                built = _Built(self._scalar(node), 1)
+            else:
+                built = self._sequence(node, path) if node.id == "sequence" else self._mapping(node, path)
+            self._built[id(node)] = built
         if built.size > MAX_VALUES:
-            raise self.document.error_at(place, f"stands for more than {MAX_VALUES} values")
+            raise self._document.error_at(place, f"stands for more than {MAX_VALUES} values")
         return built
 
-    def _alias(self, anchor: str, place: Place) -> _Built:
-        if anchor not in self.anchors:
-            raise self.document.error_at(place, f"the alias *{anchor} has no anchor &{anchor} before it")
-        built = self.anchors[anchor]
-        if built is None:
-            raise self.document.error_at(place, f"the alias *{anchor} stands inside its own anchor &{anchor}")
-        return built
+    def _sequence(self, node: yaml.SequenceNode, path: Path) -> _Built:
+        self._check_tag(node, _TAG + "seq")
+        items = [self.build(item, path + (i,)) for i, item in enumerate(node.value)]
+        return _Built([item.value for item in items], 1 + sum(item.size for item in items))
 
-    def _only_tag(self, event: Any, kind: str, place: Place) -> None:
-        if event.tag not in (None, "!", _TAG + kind):
-            raise self._bad_tag(event.tag, place)
-
-    def _bad_tag(self, tag: str, place: Place) -> ConfigError:
-        return self.document.error_at(
-            place, "the tag {} is not allowed here; remove it".format(tag.replace(_TAG, "!!"))
-        )
-
-    def _sequence(self, path: Path, depth: int) -> _Built:
-        items: List[Any] = []
-        size = 1
-        while not self.loader.check_event(yaml.SequenceEndEvent):
-            item = self.node(path + (len(items),), depth + 1)
-            items.append(item.value)
-            size += item.size
-        self.loader.get_event()
-        return _Built(items, size)
-
-    def _mapping(self, path: Path, depth: int) -> _Built:
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> _Built:
+        self._check_tag(node, _TAG + "map")
         own: Dict[str, Any] = {}
         inherited: Dict[str, Any] = {}
         size = 1
-        while not self.loader.check_event(yaml.MappingEndEvent):
-            event = self.loader.get_event()
-            key = self._key(event)
+        for key_node, value_node in node.value:
+            key = self._key(key_node)
             here = path + (key,)
             if key in own:
-                raise self.document.error_at(
-                    _place(event.start_mark),
-                    f"the key {key!r} stands here a second time (first in line {self.document.keys[here][0]})",
+                first = self._document.keys[here][0]
+                raise self._error(
+                    key_node, f"the key {key!r} stands here a second time (first in line {first})"
                 )
-            self.document.keys[here] = _place(event.start_mark)
-            value = self.node(here, depth + 1)
+            self._document.keys[here] = _place(key_node.start_mark)
+            value = self.build(value_node, here)
             size += value.size
-            if key == "<<" and event.implicit[0]:
+            if key_node.tag == _MERGE:
                 self._merge(inherited, value.value, here)
             else:
                 own[key] = value.value
-        self.loader.get_event()
         return _Built({**inherited, **own}, size)
 
     def _merge(self, inherited: Dict[str, Any], value: Any, path: Path) -> None:
         """``<<: *other`` or ``<<: [*one, *two]``: what is named first wins."""
         for other in value if isinstance(value, list) else [value]:
             if not isinstance(other, dict):
-                raise self.document.error(path, "needs a mapping, or a list of mappings")
+                raise self._document.error(path, "needs a mapping, or a list of mappings")
             for key, item in other.items():
                 inherited.setdefault(key, item)
 
-    def _key(self, event: Any) -> str:
-        place = _place(event.start_mark)
-        if not isinstance(event, yaml.ScalarEvent):
-            raise self.document.error_at(place, "a key must be plain text")
-        if event.value == "<<" and event.implicit[0]:
-            return "<<"
-        key = self._scalar(event, place)
+    def _key(self, node: Any) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(node, "a key must be plain text")
+        key = self._scalar(node)
         if isinstance(key, str):
             return key
         kind = {bool: "true or false", type(None): "null"}.get(type(key), "a number")
-        raise self.document.error_at(
-            place, f'YAML reads the key {event.value} as {kind}; write it in quotes: "{event.value}"'
-        )
+        text = f'YAML reads the key {node.value} as {kind}; write it in quotes: "{node.value}"'
+        raise self._error(node, text)
 
-    def _scalar(self, event: Any, place: Place) -> Any:
-        if re.search("[\ud800-\udfff]", event.value):
-            raise self.document.error_at(place, "half of a surrogate pair is not a character")
-        tag = event.tag if event.tag not in (None, "!") else None
-        if tag is None:
-            if not event.implicit[0]:
-                return event.value
-            tag = self.loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-            if tag not in _SCALARS or (":" in event.value and tag != _TAG + "str"):
-                return event.value  # a date, 12:30 and the like
-        elif tag not in _SCALARS:
-            raise self._bad_tag(tag, place)
-        return self._convert(tag, event, place)
-
-    def _convert(self, tag: str, event: Any, place: Place) -> Any:
-        node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if re.search("[\ud800-\udfff]", node.value):
+            raise self._error(node, "half of a surrogate pair is not a character")
+        if node.tag == _MERGE:
+            return node.value
+        self._check_tag(node, *_SCALARS)
+        if node.style is None and ":" in node.value:
+            return node.value  # 12:30
         try:
-            return self.loader.construct_object(node)
+            return self._loader.construct_object(node)
         except (ValueError, KeyError, IndexError):
-            raise self.document.error_at(
-                place, "this cannot be read as {}".format(tag.replace(_TAG, "!!"))
-            ) from None
+            raise self._error(node, f"this cannot be read as {_short(node.tag)}") from None
+
+    def _check_tag(self, node: yaml.Node, *allowed: str) -> None:
+        if node.tag not in allowed:
+            raise self._error(node, f"the tag {_short(node.tag)} is not allowed here; remove it")
+
+    def _error(self, node: yaml.Node, text: str) -> ConfigError:
+        return self._document.error_at(_place(node.start_mark), text)
+
+
+def _short(tag: str) -> str:
+    return tag.replace(_TAG, "!!")
 
 
 def _decode(text: Union[str, bytes], document: Document) -> str:
@@ -262,7 +253,7 @@ def _find(text: str, character: str) -> Place:
 
 
 def _explain(error: yaml.MarkedYAMLError, text: str, mark: Any) -> str:
-    """PyYAML's complaint in words that say what to do."""
+    """PyYAML's error in words that say what to do."""
     problem = error.problem or error.context or "not valid YAML"
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
