@@ -26,7 +26,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
 from rproxy.cli.demo.rules import refusal
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.server.app import embedded
 
 Json = Dict[str, Any]

@@ -26,7 +26,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.cli.demo.server import serve_demo
 from rproxy.config.addresses import is_loopback, split_address
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
 from rproxy.server import app
 from rproxy.server.access import Access

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from rproxy.config.schema import Config, default_config, parse_config
+from rproxy.config.load import default_config, parse_config
+from rproxy.config.schema import Config
 from rproxy.errors import ConfigError
 from rproxy.service.catalog import etag, models_body, with_prompt_of
 

@@ -20,7 +20,7 @@ from tornado.httpclient import AsyncHTTPClient
 
 from rproxy import __version__
 from rproxy.cli.main import COMMANDS, main
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.providers.profiles import choose_profile, list_profiles
 
 ROOT = Path(__file__).resolve().parent.parent

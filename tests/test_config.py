@@ -13,19 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rproxy.config.checks import keys_of
-from rproxy.config.schema import (
-    Auth,
-    Config,
-    Model,
-    Provider,
-    Server,
-    Store,
-    Usage,
-    default_config,
-    find_config,
-    load_config,
-    parse_config,
-)
+from rproxy.config.load import default_config, find_config, load_config, parse_config
+from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
 from rproxy.config.yaml_positions import MAX_VALUES, load
 from rproxy.errors import ConfigError
 
@@ -351,7 +340,9 @@ def test_what_stays_text() -> None:
 
 
 def test_anchors_and_merge_keys() -> None:
-    text = "a: &x {b: 1, c: &y [2]}\nd: {<<: *x, c: 3}\ne: &x {<<: [{f: *y}, {f: 5, g: <<}]}\nh: *x\n'<<': =\n"
+    text = (
+        "a: &x {b: 1, c: &y [2]}\nd: {<<: *x, c: 3}\ne: &x {<<: [{f: *y}, {f: 5, g: <<}]}\nh: *x\n'<<': =\n"
+    )
     assert load(text, "c.yaml").data == {
         "a": {"b": 1, "c": [2]},
         "d": {"b": 1, "c": 3},

@@ -24,7 +24,8 @@ from test_imports import layer
 from rproxy import __version__, log
 from rproxy.cli.main import COMMANDS, LEVEL_VARIABLE, LEVELS, make_parser
 from rproxy.config.checks import Place, keys_of
-from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage, parse_config
+from rproxy.config.load import parse_config
+from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
 from rproxy.config.yaml_positions import load
 from rproxy.server.app import ROUTES
 

@@ -19,7 +19,7 @@ from api import Api
 from grammar import check_sse
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
 
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.service.background import LEASE
 from rproxy.service.service import Service
 from rproxy.store import open_store

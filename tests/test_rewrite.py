@@ -11,7 +11,7 @@ from histories import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.convert.request.rewrite import (
     Rule,
     parse_path,

@@ -24,7 +24,7 @@ from scripted import free_port, running, served
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
 from rproxy.server.app import check_exposure
 

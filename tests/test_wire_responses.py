@@ -19,7 +19,7 @@ from test_codex import CODEX, codex, stable
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy.config.schema import parse_config
+from rproxy.config.load import parse_config
 from rproxy.server.app import embedded
 
 Json = Dict[str, Any]

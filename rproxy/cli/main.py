@@ -19,7 +19,8 @@ from dataclasses import replace
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import __version__, log
-from ..config.schema import Config, find_config, load_config, parse_config
+from ..config.load import find_config, load_config, parse_config
+from ..config.schema import Config
 from ..config.yaml_positions import dump
 from ..errors import ConfigError, RproxyError
 from ..providers.profiles import profile_dict, profile_lines

@@ -1,8 +1,8 @@
-"""The configuration: what may stand in the file, and what becomes of it.
+"""The sections of the configuration and their keys.
 
-Each section is a frozen dataclass whose fields are the table of its keys (see :mod:`rproxy.config.checks`):
-type, default, one line of documentation.  ``etc/config.yaml`` shows them all.  :func:`load_config` reads a
-file, :func:`default_config` does without one. Values that are secret never show in a repr or in a message.
+Each section is a frozen dataclass whose fields are the table of its keys: type, default, one line of
+documentation (see :mod:`rproxy.config.checks`).  ``etc/config.yaml`` shows them all.  Secret values appear
+neither in a repr nor in a message.
 """
 
 from __future__ import annotations
@@ -12,29 +12,23 @@ import re
 import stat
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from ..config.addresses import is_loopback, split_address
 from ..convert.profile import FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
-from ..providers.profiles import ZERO_CONFIG, choose_profile, glob_matches, row_name, row_of_host
+from ..log import LEVELS
+from ..providers.profiles import choose_profile, row_name, row_of_host
 from . import addresses
 from . import checks as c
+from .addresses import is_loopback, split_address
 from .checks import REQUIRED, Place, key, secret
 from .rewrite_rules import rewrite_rules
-from .yaml_positions import load
+from .routes import Routes
 
-SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MODALITIES = ("text", "image", "file", "audio")
-# Codex asks for models of its own, whatever the user chose: to approve actions, for memories, after an
-# update. When nothing in the configuration answers for such a name, the first model does that fits the first
-# of STANDINS, else of the second.
-CODEX_NAMES = ("gpt-*", "codex-*")
-MOST_RESOLVED = 1000  # names of models whose route is remembered
-STANDINS = ("gpt-*", "*")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
 _LOST = {
     "function": "the shell and every other function",
@@ -124,11 +118,7 @@ class Server:
         15.0,
         "an event after so many seconds without one, so that clients wait; 0: none",
     )
-    log_level: str = key(
-        c.one_of("trace", "debug", "info", "warn", "warning", "error"),
-        "info",
-        "trace, debug, info, warn or error",
-    )
+    log_level: str = key(c.one_of(*LEVELS), "info", "trace, debug, info, warn or error")
     log_format: str = key(c.one_of("text", "json"), "text", "text or json (one object a line)")
     auth: Auth = key(_auth, Auth(), "who may use rproxy")
     tool_type_allowlist: Optional[Tuple[str, ...]] = key(
@@ -429,148 +419,9 @@ class Config:
         return (*self.server.auth.keys, *(s for m in self.models for p in m.providers for s in p.secrets))
 
     @cached_property
-    def _exact(self) -> Dict[str, Model]:
-        return {model.model: model for model in self.models if not model.is_glob}
-
-    @cached_property
-    def _resolved(self) -> Dict[str, Model]:
-        """What globs and stand-ins have become for the names that were asked for."""
-        return {}
+    def _routes(self) -> Routes:
+        return Routes(self.models)
 
     def route(self, name: str) -> Optional[Model]:
-        """Who answers for ``name``: the model of that name, else the first glob that fits, ``*`` last, else a
-        stand-in; None: nobody."""
-        found = self._exact.get(name) or self._resolved.get(name)
-        if found is None:
-            globs = sorted(
-                (model for model in self.models if model.is_glob), key=lambda model: model.model == "*"
-            )
-            found = next(
-                (model.resolved(name) for model in globs if glob_matches(model.model, name)), None
-            ) or self._standin(name)
-            if found is not None and len(self._resolved) < MOST_RESOLVED:
-                self._resolved[name] = found
-        return found
-
-    def _standin(self, name: str) -> Optional[Model]:
-        """The model that answers for a name of Codex' own."""
-        if not any(glob_matches(pattern, name) for pattern in CODEX_NAMES):
-            return None
-        return next(
-            (
-                model
-                for pattern in STANDINS
-                for known, model in self._exact.items()
-                if glob_matches(pattern, known)
-            ),
-            None,
-        )
-
-
-class Found(NamedTuple):
-    """Which file to read (None: none) and what to tell the user about it."""
-
-    path: Optional[str]
-    note: str
-
-
-def find_config(
-    cli_path: Optional[str], environ: Mapping[str, str], cwd: str = ".", system: str = SYSTEM_CONFIG
-) -> Found:
-    """--config, $RPROXY_CONFIG, $XDG_CONFIG_HOME/rproxy/config.yaml, /etc/rproxy/config.yaml; the first that
-    is named or exists.
-
-    Never the working directory: a repository that somebody cloned must not redirect the keys.  A file there
-    is mentioned.
-    """
-    named = cli_path or environ.get("RPROXY_CONFIG")
-    if named:
-        return Found(named, "")
-    home = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative ones are to be ignored
-        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    found = next(
-        (path for path in (os.path.join(home, "rproxy", "config.yaml"), system) if os.path.isfile(path)), None
-    )
-    note = (
-        "./config.yaml is not read unless you name it: rproxy serve --config config.yaml"
-        if os.path.isfile(os.path.join(cwd, "config.yaml"))
-        else ""
-    )
-    return Found(found, note)
-
-
-def load_config(path: Optional[str], environ: Mapping[str, str]) -> Config:
-    """Read a configuration file (None: :func:`default_config`).
-
-    :raises ConfigError: ``file:line:col: path.of.the.key: what is wrong``
-    """
-    if path is None:
-        return default_config(environ)
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            "cannot read the configuration {}: {}".format(path, getattr(error, "strerror", None) or error)
-        ) from None
-    return parse_config(content, path, environ)
-
-
-def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Config:
-    """The configuration in a file's ``content``; ``path`` is for messages and for paths in it.
-
-    :raises ConfigError: see load_config
-    """
-    warnings: List[str] = []
-    document = load(content, path)
-    values = c.values_of(Config, Place(document, (), document.data, environ, warnings))
-    return Config(**values, path=path, warnings=tuple(warnings))
-
-
-def default_config(environ: Mapping[str, str]) -> Config:
-    """The configuration without a file: every provider whose key is in the environment.
-
-    The first of them also answers for every name that no other one claims, so that Codex works with its own
-    model names.
-    :raises ConfigError: if there is no key, or one that cannot be sent
-    """
-    providers = [
-        (known, provider)
-        for known in ZERO_CONFIG
-        for provider in [_provider_of(known.env, known, environ)]
-        if provider
-    ]
-    if not providers:
-        raise ConfigError(
-            "no configuration file and no provider's key in the environment. Set one, for example: "
-            "export DEEPSEEK_API_KEY=sk-... (known: {}), or write a file".format(
-                ", ".join(known.env[0] for known in ZERO_CONFIG)
-            )
-        )
-    known, first = providers[0]
-    routes: Dict[str, Model] = {}
-    for row, provider in providers:
-        for name in row.models:
-            routes.setdefault(name, Model(model=name, providers=(provider,)))
-    main, small = (
-        known.models[0],
-        known.models[1] if len(known.models) > 1 and "*" not in known.models[1] else known.models[0],
-    )
-    for name, downstream in (("gpt-5.5", main), ("codex-auto-review", small), ("*", main)):
-        routes.setdefault(name, Model(model=name, providers=(first,), downstream_model=downstream))
-    return Config(
-        models=tuple(model if model.is_glob else model.resolved(name) for name, model in routes.items())
-    )
-
-
-def _provider_of(names: Tuple[str, ...], known: Any, environ: Mapping[str, str]) -> Optional[Provider]:
-    name = next((name for name in names if environ.get(name, "").strip()), None)
-    if name is None:
-        return None
-    found = environ[name].strip()
-    if not all(" " <= c <= "~" for c in found):
-        raise ConfigError(
-            f"${name} holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)"
-        )
-    return Provider(base_url=known.base_url, name=known.profile, api_key=found, profile_name=known.profile)
+        """Who answers for the model ``name``; None: nobody. See :mod:`rproxy.config.routes`."""
+        return self._routes.find(name)

@@ -13,7 +13,7 @@ imports yaml.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, NamedTuple, Tuple, Union
 
 import yaml
 

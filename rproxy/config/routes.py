@@ -1,0 +1,48 @@
+"""Which configured model answers for the name that a client sends.
+
+A model of that name comes first, then the first glob that fits (``*`` after all others), then a stand-in: Codex
+asks for models of its own, whatever the user chose, to approve actions, for memories and after an update.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict, Optional, Sequence
+
+from ..providers.profiles import glob_matches
+
+if TYPE_CHECKING:
+    from .schema import Model
+
+CODEX_NAMES = ("gpt-*", "codex-*")
+STAND_INS = ("gpt-*", "*")  # the first model by name that fits the first of these, else the second
+MAX_REMEMBERED = 1000  # names whose route is remembered; clients choose them
+
+
+class Routes:
+    """The routes to ``models``, in the order of the configuration."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self._exact: Dict[str, Model] = {model.model: model for model in models if not model.is_glob}
+        self._globs = sorted((model for model in models if model.is_glob), key=lambda m: m.model == "*")
+        self._remembered: Dict[str, Model] = {}
+
+    def find(self, name: str) -> Optional[Model]:
+        """The model that answers for ``name``, a glob with its names filled in; None: nobody."""
+        found = self._exact.get(name) or self._remembered.get(name)
+        if found is None:
+            found = next((m.resolved(name) for m in self._globs if glob_matches(m.model, name)), None)
+            found = found or self._stand_in(name)
+            if found is not None and len(self._remembered) < MAX_REMEMBERED:
+                self._remembered[name] = found
+        return found
+
+    def _stand_in(self, name: str) -> Optional[Model]:
+        if not any(glob_matches(pattern, name) for pattern in CODEX_NAMES):
+            return None
+        fitting = (
+            model
+            for pattern in STAND_INS
+            for known, model in self._exact.items()
+            if glob_matches(pattern, known)
+        )
+        return next(fitting, None)
