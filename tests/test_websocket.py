@@ -1,4 +1,5 @@
-"""The WebSocket edge, over real sockets: turns, lanes, errors that keep the socket, interrupts, limits, ends."""
+"""The WebSocket edge, over real sockets: turns, channels, errors that keep the connection, interrupts, limits,
+the end of a connection."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from edge import Edge, Raw, edge, error_of, until
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClientConnection
 
+from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses
 from rproxy.server.tornado_patches import unmask
-from rproxy.server.websocket import KEPT, LaneResponses, LocalResponses, frame
+from rproxy.server.websocket import frame
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
@@ -177,8 +179,8 @@ async def test_an_internal_failure_ends_only_the_turn(word: str, expect_log: Cal
         assert (await turn(ws))[-1]["type"] == "response.completed"
 
 
-# ---- lanes
-async def test_a_lane_is_first_in_first_out() -> None:
+# ---- Channels
+async def test_a_channel_is_first_in_first_out() -> None:
     async with edge() as e:
         ws = await e.ws()
         for number in range(5):
@@ -191,7 +193,7 @@ async def test_a_lane_is_first_in_first_out() -> None:
         assert ids == [f"resp_{n}" for n in range(1, 6)] and e.service.most == 1
 
 
-async def test_lanes_run_side_by_side_and_echo_their_name() -> None:
+async def test_channels_run_side_by_side_and_echo_their_name() -> None:
     async with edge() as e:
         ws = await e.ws()
         say(ws, "gate", stream_id="a.1")
@@ -208,7 +210,7 @@ async def test_at_most_32_names_and_16_turns_at_once() -> None:
     async with edge(max_queue=100) as e:
         ws = await e.ws()
         for number in range(32):
-            say(ws, "gate", stream_id=f"lane-{number}")
+            say(ws, "gate", stream_id=f"channel-{number}")
         await until(lambda: e.service.running == 16)
         say(ws, stream_id="one-more")
         begun = [await hear(ws) for _ in range(17)]
@@ -217,7 +219,7 @@ async def test_at_most_32_names_and_16_turns_at_once() -> None:
             "(32)" in refusal(error, 400, "websocket_stream_limit_reached")
             and error["stream_id"] == "one-more"
         )
-        say(ws, "gate", stream_id="lane-0")  # a known name is welcome
+        say(ws, "gate", stream_id="channel-0")  # a known name is welcome
         e.service.gate.set()
         ends = [event for event in [await hear(ws) for _ in range(50)] if event["type"] in TERMINAL]
         assert len(ends) == 33 and e.service.most == 16
@@ -235,19 +237,28 @@ async def test_the_queue_is_bounded() -> None:
         assert [(await hear(ws))["type"] for _ in range(7)].count("response.completed") == 4
 
 
-async def test_32_lanes_in_one_burst_are_16_that_run_and_16_that_wait() -> None:
+async def test_32_channels_in_one_burst_are_16_that_run_and_16_that_wait() -> None:
     async with edge() as e:
         raw = await open_raw(e)
-        burst = [
-            json.dumps({"type": "response.create", "input": "hello", "stream_id": f"lane-{n}"}).encode()
-            for n in range(32)
-        ]
-        raw.writer.write(b"".join(masked(message) for message in burst))
+        raw.writer.write(b"".join(masked(create("hello", stream_id=f"channel-{n}")) for n in range(32)))
         types = [json.loads((await read_frame(raw))[1])["type"] for _ in range(64)]
         assert types.count("response.completed") == 32 and e.service.most <= 16
 
 
-async def test_a_burst_in_one_lane() -> None:
+async def test_a_burst_beyond_the_free_slots_counts_as_waiting() -> None:
+    """Of 32 channels 16 start at once, so that with room for 10 only 6 are refused."""
+    async with edge(max_queue=10) as e:
+        raw = await open_raw(e)
+        raw.writer.write(b"".join(masked(create("gate", stream_id=f"channel-{n}")) for n in range(32)))
+        events = [json.loads((await read_frame(raw))[1]) for _ in range(6 + 16)]
+        refused = [event["stream_id"] for event in events if event["type"] == "error"]
+        assert refused == [f"channel-{n}" for n in range(26, 32)] and e.service.running == 16
+        e.service.gate.set()
+        ends = [json.loads((await read_frame(raw))[1])["type"] for _ in range(16 + 2 * 10)]
+        assert ends.count("response.completed") == 26
+
+
+async def test_a_burst_in_one_channel() -> None:
     async with edge(max_queue=16) as e:
         raw = await open_raw(e)
         raw.writer.write(masked(create("hello")) * 18)
@@ -307,19 +318,19 @@ async def test_the_connection_remembers_and_forgets_with_it() -> None:
 
 def test_local_responses_are_bounded() -> None:
     local = LocalResponses()
-    main, fork = LaneResponses(local, None), LaneResponses(local, "fork")
+    main, fork = ChannelResponses(local, None), ChannelResponses(local, "fork")
     for number in range(5):
         main[f"m{number}"] = number
     fork["f"] = "fork"
     assert dict(main) == dict(fork) == {"m3": 3, "m4": 4, "f": "fork"} and len(main) == 3
     main["m3"] = "again"
     assert list(main) == ["m4", "f", "m3"]
-    assert fork.pop("m3", None) == "again" and "m3" in main  # another lane's record stays
+    assert fork.pop("m3", None) == "again" and "m3" in main  # another channel's record stays
     assert main.pop("m3", None) == "again" and "m3" not in main
     assert main.pop("m3", None) is None
     for number in range(40):
-        lane = LaneResponses(local, f"lane-{number}")
-        lane[f"a{number}"] = lane[f"b{number}"] = number
+        channel = ChannelResponses(local, f"channel-{number}")
+        channel[f"a{number}"] = channel[f"b{number}"] = number
     assert len(local.records) == KEPT and "m4" not in main and "b39" in main
 
 
@@ -362,8 +373,8 @@ async def read_frame(raw: Raw) -> Tuple[int, bytes]:
     return first & 15, await raw.reader.readexactly(size)
 
 
-def create(word: str) -> bytes:
-    return json.dumps({"type": "response.create", "input": word}).encode()
+def create(word: str, **fields: Any) -> bytes:
+    return json.dumps({"type": "response.create", "input": word, **fields}).encode()
 
 
 @pytest.mark.parametrize("word", ["wait", "begin"])
@@ -413,6 +424,19 @@ async def test_large_messages_and_too_large_ones() -> None:
         opcode, reason = await read_frame(raw)
         assert opcode == 8 and reason.startswith(struct.pack("!H", 1009)) and await raw.rest() == b""
         assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
+
+
+async def test_the_largest_message_with_the_next_one_right_behind_it() -> None:
+    """The stream's buffer must hold both: Tornado reads on while there is something to read."""
+    size = 2 << 20
+    async with edge(max_message_size=size, max_body_size=1000) as e:
+        raw = await open_raw(e)
+        padding = size - len(create("hello", metadata=""))
+        largest = create("hello", metadata="x" * padding)
+        assert len(largest) == size
+        raw.writer.write(masked(largest) * 3)
+        ends = [json.loads((await read_frame(raw))[1])["type"] for _ in range(6)]
+        assert ends.count("response.completed") == 3
 
 
 async def test_a_client_that_does_not_read() -> None:
@@ -483,6 +507,22 @@ async def test_an_old_connection_finishes_its_turn_first() -> None:
         assert (await hear(ws))["type"] == "response.completed"
         refusal(await hear(ws), 400, "websocket_connection_limit_reached")
         assert await hear(ws) is None and ws.close_code == 1001
+
+
+async def test_a_channel_that_waits_for_a_slot_does_not_disturb_the_end() -> None:
+    async with edge() as e:
+        ws = await e.ws()
+        for number in range(17):
+            say(ws, "gate", stream_id=f"channel-{number}")
+        for _ in range(16):
+            assert (await hear(ws))["type"] == "response.created"
+        for session in e.state.sessions:
+            session.shut_down()
+        refused = await hear(ws)
+        assert "shutting down" in refusal(refused, 503) and refused["stream_id"] == "channel-16"
+        e.service.gate.set()
+        assert {(await hear(ws))["type"] for _ in range(16)} == {"response.completed"}
+        assert await hear(ws) is None and ws.close_code == 1012
 
 
 # ---- frames

@@ -1,20 +1,20 @@
-"""The WebSocket edge: one socket, many turns.
+"""The WebSocket edge: one connection, many turns.
 
-**Lanes.**  A client may name a lane with ``stream_id``; requests without one share the unnamed lane.  Inside
-a lane turns run one after another in the order they came, lanes run side by side, at most ``MAX_RUNNING``
-turns at once.  A lane has a queue, and a task that exists as long as the queue holds something.
+**Channels.**  A client may name a channel with ``stream_id``; requests without one share the unnamed channel.
+Within a channel turns run one after another in the order they came; channels run side by side, at most
+``MAX_RUNNING`` turns at once.  A channel has a queue, and a task while the queue holds something.
 
-**Reading never waits for a turn.**  ``on_message`` only files the request.  While it would wait, Tornado
-could read neither a close frame nor a pong, and would in the end cut a healthy client off; and
+**Reading never waits for a turn.**  ``on_message`` only queues the request.  If it waited, Tornado could read
+neither a close frame nor a pong, and would in the end close a healthy connection; and
 ``response.interrupt`` would come too late.  It waits in one case: when the client does not even read the
 errors it provokes.
 
-**State of the connection.**  The last responses of each lane stay here for ``previous_response_id`` even with
-``store: false`` (:class:`LocalResponses`); the service reads and writes them through a mapping, one per lane.
+**State of the connection.**  The last responses of each channel stay here for ``previous_response_id``, even
+with ``store: false``; see :mod:`rproxy.server.local_responses`.
 
-**Ends.**  An error of a turn is an ``error`` frame and leaves the socket open.  After
-``server.websocket_max_age`` seconds, and when the server stops, running turns are finished, then the socket
-is closed with a code that makes clients connect again.
+**Ends.**  A turn's error is an ``error`` frame and leaves the connection open.  After
+``server.websocket_max_age`` seconds, and when the server stops, running turns are finished, then the
+connection is closed with a code that makes clients connect again.
 
 Sources: the WebSocket guide of the Responses API; the behaviour of Codex CLI and of the OpenAI SDKs.
 """
@@ -26,21 +26,7 @@ import logging
 import re
 import struct
 from collections import deque
-from typing import (
-    Any,
-    Awaitable,
-    Callable,
-    Deque,
-    Dict,
-    Iterator,
-    Mapping,
-    MutableMapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, Awaitable, Callable, Deque, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler
@@ -52,30 +38,38 @@ from ..types import Json
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
+from .local_responses import ChannelResponses, LocalResponses
 from .writer import EventWriter, SocketWriter
 
 log = logging.getLogger("rproxy.websocket")
 
-
-MAX_LANES = 32
+MAX_CHANNELS = 32
 MAX_RUNNING = 16
-KEPT_PER_LANE = 2  # responses; the one before the last allows for a retry
-KEPT = 64
-PING_INTERVAL = 30.0  # seconds; against middle boxes that forget idle connections
+PING_INTERVAL = 30.0  # seconds; keeps the connection alive in middle boxes that drop idle ones
 STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
-NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # they belong to the transport
+NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the transport
 
 RECONNECT = 1001
 INTERNAL_ERROR = 1011
 RESTART = 1012
 
 BAD_STREAM_ID = (
-    "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain letters, "
-    "numbers, underscores, hyphens, and periods."
+    "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain "
+    "letters, numbers, underscores, hyphens, and periods."
 )
-TOO_MANY_LANES = (
-    f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_LANES}). "
+TOO_MANY_CHANNELS = (
+    f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_CHANNELS}). "
     "Reuse an existing stream_id or open a new WebSocket connection."
+)
+NO_UPGRADE = (
+    "A WebSocket handshake needs the header 'Connection: Upgrade'. "
+    "If there is a reverse proxy in front of this server, make it pass that header on."
+)
+NO_STEERING = (
+    "This server cannot steer a running response; interrupt it, or send the input when it has finished."
+)
+QUEUE_FULL = (
+    "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue."
 )
 
 
@@ -89,58 +83,16 @@ def frame(data: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, size) + data
 
 
-class LocalResponses:
-    """The records this connection remembers: the last ones of each lane, oldest first."""
-
-    def __init__(self) -> None:
-        self.records: Dict[str, Tuple[Optional[str], Any]] = {}
-
-    def add(self, lane: Optional[str], key: str, record: Any) -> None:
-        """Remember ``record``; what is over the limits of the lane and of the connection is forgotten."""
-        self.records.pop(key, None)
-        self.records[key] = (lane, record)
-        mine = [old for old, (name, _) in self.records.items() if name == lane]
-        for old in mine[:-KEPT_PER_LANE] + list(self.records)[:-KEPT]:
-            self.records.pop(old, None)
-
-
-class LaneResponses(MutableMapping[str, Any]):
-    """The view of one lane: it sees every record of the connection, and adds and drops its own.
-
-    A lane that forks off another lane's response and fails must not take it away from that lane.
-    """
-
-    def __init__(self, local: LocalResponses, lane: Optional[str]) -> None:
-        self._local = local
-        self._lane = lane
-
-    def __getitem__(self, key: str) -> Any:
-        return self._local.records[key][1]
-
-    def __setitem__(self, key: str, record: Any) -> None:
-        self._local.add(self._lane, key, record)
-
-    def __delitem__(self, key: str) -> None:
-        if self._local.records[key][0] == self._lane:
-            del self._local.records[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._local.records)
-
-    def __len__(self) -> int:
-        return len(self._local.records)
-
-
 class CloseReason(NamedTuple):
-    """Why a connection ends: what further requests are told, and the close frame."""
+    """Why a connection ends: the error for further requests, and the code and text of the close frame."""
 
     error: ApiError
     code: int
-    reason: str
+    text: str
 
 
 class WebSocketSink(EventWriter):
-    """Events of one turn as text frames (:class:`rproxy.service.service.EventSink`)."""
+    """Events of one turn as text frames (:class:`rproxy.service.client.EventSink`)."""
 
     def __init__(self, session: ResponsesSocket, stream_id: Optional[str]) -> None:
         super().__init__()
@@ -149,11 +101,14 @@ class WebSocketSink(EventWriter):
         self.interrupt = CancelToken()
 
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
-        """The turn is going to be answered with events.  A frame has no headers."""
+        """Commit to an answer with events.  Frames have no headers."""
         self.response = response
 
     def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
-        """Write whole events, at once.  Returns what to wait for when the client does not keep up."""
+        """Write whole events at once.
+
+        :returns: what to wait for when the client does not keep up
+        """
         if type(events) is DeltaBatch:
             self._next = events.after
         elif events:
@@ -162,6 +117,13 @@ class WebSocketSink(EventWriter):
             return None
         return self._session.write_events(events, self._stream_id)
 
+    def fail(self, error: Exception) -> None:
+        """End the turn with its terminal event if it has begun, else with an error frame."""
+        if self.open:
+            self.send([self.failed(self._session.as_api_error(error))])
+        elif self.response is None:
+            self._session.write_error_event(error, self._stream_id)
+
 
 class Channel:
     """Requests that are answered one after another."""
@@ -169,13 +131,16 @@ class Channel:
     def __init__(self, name: Optional[str], local: LocalResponses) -> None:
         self.name = name
         self.queue: Deque[Json] = deque()
-        self.responses = LaneResponses(local, name)
+        self.responses = ChannelResponses(local, name)
         self.task: Optional[asyncio.Task[None]] = None
-        self.out: Optional[WebSocketSink] = None  # of the turn that runs
+        self.sink: Optional[WebSocketSink] = None  # of the running turn
 
 
 def read_message(message: Union[str, bytes]) -> Json:
-    """The JSON object in a message. Raises ApiError 400."""
+    """The JSON object in a message.
+
+    :raises ApiError: 400
+    """
     if isinstance(message, bytes):
         raise invalid("Binary frames are not part of the protocol; send JSON in text frames.")
     return parse_object(message, "message")
@@ -187,23 +152,22 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     def initialize(self) -> None:
         super().initialize()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lanes: Dict[Optional[str], Channel] = {}
+        self._channels: Dict[Optional[str], Channel] = {}
         self._local = LocalResponses()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
-        self._wire: Optional[SocketWriter] = None
-        self._farewell: Optional[CloseReason] = None  # set: no new turns; said when the last one is done
-        self._age: Optional[asyncio.TimerHandle] = None
+        self._writer: Optional[SocketWriter] = None
+        self._close_reason: Optional[CloseReason] = None  # set: no new turns, close after the last one
+        self._age_timer: Optional[asyncio.TimerHandle] = None
 
-    # ---- the handshake
+    # ---- The handshake
+
     def prepare(self) -> None:
         self.admit()
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         headers = self.request.headers
         if "upgrade" not in [word.strip().lower() for word in headers.get("Connection", "").split(",")]:
-            raise invalid(
-                "A WebSocket handshake needs the header 'Connection: Upgrade'. If a reverse proxy is in between, let it pass on."
-            )
+            raise invalid(NO_UPGRADE)
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
         for name, value in self.catalog_headers.items():
@@ -211,17 +175,17 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
-        return True  # admit() has asked already
+        return True  # admit() has checked it
 
     def open(self, *args: str, **kwargs: str) -> None:
         assert self.ws_connection is not None and isinstance(self.ws_connection.stream, IOStream)
-        self._wire = SocketWriter(self.ws_connection.stream)
-        self._age = asyncio.get_running_loop().call_later(
-            self.state.config.server.websocket_max_age, self.expire
-        )
+        self._writer = SocketWriter(self.ws_connection.stream)
+        max_age = self.state.config.server.websocket_max_age
+        self._age_timer = asyncio.get_running_loop().call_later(max_age, self.expire)
         self.state.sessions.add(self)
 
-    # ---- what the client says
+    # ---- Messages from the client
+
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
         if isinstance(message, str) and len(message) > LARGE:
             return self.on_large_message(message)
@@ -231,157 +195,164 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         try:
             request = await parse_large(message, "message")
         except ApiError as error:
-            waits = self.write_error_event(error, None)
+            blocked = self.write_error_event(error, None)
         else:
-            waits = self.dispatch(lambda: request)
-        if waits is not None:
-            await waits
+            blocked = self.dispatch(lambda: request)
+        if blocked is not None:
+            await blocked
 
     def dispatch(self, read: Callable[[], Json]) -> Optional[Awaitable[None]]:
-        """Do what a message says; an error becomes an event."""
+        """Act on one message; an error becomes an error frame.
+
+        :param read: gives the message, or raises ApiError
+        :returns: what to wait for when the client does not keep up
+        """
         stream_id = None
         try:
             request = read()
-            given = request.get("stream_id")
-            if "stream_id" in request and (not isinstance(given, str) or not STREAM_ID.match(given)):
+            name = request.get("stream_id")
+            if "stream_id" in request and (not isinstance(name, str) or not STREAM_ID.match(name)):
                 raise invalid(BAD_STREAM_ID, param="stream_id", code="invalid_stream_id")
-            stream_id = given
+            stream_id = name
             action = ACTIONS.get(str(request.get("type")))
             if action is None:
                 raise invalid(
-                    f"This server does not know messages of type {str(request.get('type'))[:100]!r}; "
-                    f"it knows {', '.join(ACTIONS)}.",
+                    f"This server does not support messages of type {str(request.get('type'))[:100]!r}; "
+                    f"it supports {', '.join(ACTIONS)}.",
                     param="type",
                 )
             return action(self, request, stream_id)
         except ApiError as error:
             return self.write_error_event(error, stream_id)
-        except Exception:
+        except Exception as error:
             log.error("%s: a message could not be handled", self.request_id, exc_info=True)
-            self.write_error_event(self.as_api_error(RuntimeError()), stream_id)
+            self.write_error_event(error, stream_id)
             self.close(INTERNAL_ERROR, "internal error")
         return None
 
     def create(self, request: Json, stream_id: Optional[str]) -> None:
-        """``response.create``: queue a turn.  Raises ApiError when there is no room for it."""
-        if self._farewell is not None:
-            raise self._farewell.error
-        lane = self.lane(stream_id)
+        """``response.create``: queue a turn.
+
+        :raises ApiError: the connection is about to close, or there is no room for another request
+        """
+        if self._close_reason is not None:
+            raise self._close_reason.error
+        channel = self.channel(stream_id)
         if self.waiting() >= self.state.config.server.max_queue:
             raise ApiError(
-                429,
-                "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue.",
-                type="rate_limit_error",
-                code="rate_limit_exceeded",
-                retry_after=1.0,
+                429, QUEUE_FULL, type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0
             )
-        lane.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
-        if lane.task is None:
-            lane.task = asyncio.ensure_future(self.run_lane(lane))
-            self.state.track(lane.task, lane.task)
+        channel.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
+        if channel.task is None:
+            channel.task = asyncio.ensure_future(self.run_channel(channel))
+            self.state.track(channel.task, channel.task)
 
     def waiting(self) -> int:
-        """How many requests wait; those whose lane has only not got round to starting them do not count."""
-        lanes = self._lanes.values()
-        running = sum(lane.out is not None for lane in lanes)
-        starting = sum(lane.out is None and lane.task is not None and len(lane.queue) > 0 for lane in lanes)
-        return sum(len(lane.queue) for lane in lanes) - min(starting, MAX_RUNNING - running)
+        """How many requests are waiting, without those that start as soon as their channel's task runs."""
+        channels = self._channels.values()
+        running = sum(channel.sink is not None for channel in channels)
+        starting = sum(channel.sink is None and len(channel.queue) > 0 for channel in channels)
+        return sum(len(channel.queue) for channel in channels) - min(starting, MAX_RUNNING - running)
 
-    def lane(self, stream_id: Optional[str]) -> Channel:
-        """The lane of that name; made when new.  Raises ApiError when there are too many."""
-        if stream_id not in self._lanes:
-            if stream_id is not None and sum(name is not None for name in self._lanes) >= MAX_LANES:
-                raise invalid(TOO_MANY_LANES, param="stream_id", code="websocket_stream_limit_reached")
-            self._lanes[stream_id] = Channel(stream_id, self._local)
-        return self._lanes[stream_id]
+    def channel(self, stream_id: Optional[str]) -> Channel:
+        """The channel of that name, made when it is new.
+
+        :raises ApiError: there are too many
+        """
+        if stream_id not in self._channels:
+            if stream_id is not None and sum(name is not None for name in self._channels) >= MAX_CHANNELS:
+                raise invalid(TOO_MANY_CHANNELS, param="stream_id", code="websocket_stream_limit_reached")
+            self._channels[stream_id] = Channel(stream_id, self._local)
+        return self._channels[stream_id]
 
     def interrupt(self, request: Json, stream_id: Optional[str]) -> None:
         """``response.interrupt`` and ``response.cancel``: end a running response early, with what it has.
 
-        One that is not running is not an error: the message and the end of the turn may have crossed on the
-        way.
+        A response that is not running is no error: the message may have crossed the end of the turn.
         """
         wanted = request.get("response_id")
-        for lane in self._lanes.values():
-            running = lane.out.response if lane.out is not None else None
-            if lane.out is None or running is None:
+        for channel in self._channels.values():
+            sink = channel.sink
+            if sink is None or sink.response is None:
                 continue
-            if running.get("id") == wanted if wanted is not None else lane.name == stream_id:
-                lane.out.interrupt.cancel()
+            if sink.response.get("id") == wanted if wanted is not None else channel.name == stream_id:
+                sink.interrupt.cancel()
 
     def steer(self, request: Json, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
-        """``response.steer``: Chat Completions cannot take input while it answers."""
+        """``response.steer``: refused, because Chat Completions takes no input while it answers."""
         error = {
             "type": "invalid_request_error",
             "code": "steering_not_supported",
             "param": None,
-            "message": "This server cannot steer a running response; interrupt it, or send the input when it is finished.",
+            "message": NO_STEERING,
         }
-        told = {key: request[key] for key in ("previous_response_id", "input") if key in request}
-        event = {"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": told}
+        steer = {key: request[key] for key in ("previous_response_id", "input") if key in request}
+        event = {"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": steer}
         return self.write_events([event], stream_id)
 
-    # ---- turns
-    async def run_lane(self, lane: Channel) -> None:
-        """Answer what is in the lane's queue, in order."""
+    # ---- Turns
+
+    async def run_channel(self, channel: Channel) -> None:
+        """Answer what is in the channel's queue, in order."""
         try:
-            while lane.queue:
+            while channel.queue:
                 async with self._slots:
-                    await self.run_turn(lane, lane.queue.popleft())
-        except Exception:  # not the turn, which has its own errors: telling the client has failed
+                    if channel.queue:  # drain() may have emptied it in the meantime
+                        await self.run_turn(channel, channel.queue.popleft())
+        except Exception:  # not the turn, which handles its own errors: the error could not be written
             log.error("%s: closing the WebSocket", self.request_id, exc_info=True)
             self.close(INTERNAL_ERROR, "internal error")
         finally:
-            lane.task = None
+            channel.task = None
             self.close_if_idle()
 
-    async def run_turn(self, lane: Channel, request: Json) -> None:
+    async def run_turn(self, channel: Channel, request: Json) -> None:
         """One response: its events, or one error frame."""
         request_id = new_request_id()
-        out = lane.out = WebSocketSink(self, lane.name)
-        client = self.client("ws", request_id=request_id, local=lane.responses, interrupt=out.interrupt)
+        sink = channel.sink = WebSocketSink(self, channel.name)
+        client = self.client("ws", request_id=request_id, local=channel.responses, interrupt=sink.interrupt)
         try:
-            await self.state.service.create(request, client, out)
+            await self.state.service.create(request, client, sink)
         except asyncio.CancelledError:
-            self.break_off(out, unavailable(STOPPING), lane.name)
+            sink.fail(unavailable(STOPPING))
             raise
         except ApiError as error:
-            self.break_off(out, error, lane.name)
+            sink.fail(error)
         except Exception as error:
             log.error("%s failed", request_id, exc_info=True)
-            self.break_off(out, error, lane.name)
+            sink.fail(error)
         finally:
-            lane.out = None
+            channel.sink = None
 
-    def break_off(self, out: WebSocketSink, error: Exception, stream_id: Optional[str]) -> None:
-        """Tell the client that the turn failed: with its terminal event if it had begun, else with an error
-        frame."""
-        if out.open:
-            out.send([out.failed(self.as_api_error(error))])
-        elif out.response is None:
-            self.write_error_event(self.as_api_error(error), stream_id)
+    # ---- Messages to the client
 
-    # ---- what the client hears
     def write_events(
         self, events: Sequence[Json], stream_id: Optional[str] = None
     ) -> Optional[Awaitable[None]]:
-        """Write events as frames, at once.  Returns what to wait for when the client does not keep up."""
-        if self._wire is None or self.ws_connection is None or self.ws_connection.is_closing():
+        """Write events as frames, at once.
+
+        :returns: what to wait for when the client does not keep up
+        """
+        if self._writer is None or self.ws_connection is None or self.ws_connection.is_closing():
             return None
         if stream_id is not None:
             events = [{**event, "stream_id": stream_id} for event in events]
         payloads = events.payloads() if type(events) is DeltaBatch else map(encode_json, events)
-        return self._wire.send(b"".join(map(frame, payloads)))
+        return self._writer.send(b"".join(map(frame, payloads)))
 
-    def write_error_event(self, error: ApiError, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
-        """Write an ``error`` frame; the socket stays open."""
-        error = self.for_client(error)
-        log.info("%s WebSocket error: %d %s", self.request_id, error.status, error.code or error.type)
-        return self.write_events([ws_error(error, stream_id)])
+    def write_error_event(self, error: Exception, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
+        """Write an ``error`` frame; the connection stays open.
 
-    # ---- the end
+        :returns: what to wait for when the client does not keep up
+        """
+        shown = self.as_api_error(error)
+        log.info("%s WebSocket error: %d %s", self.request_id, shown.status, shown.code or shown.type)
+        return self.write_events([ws_error(shown, stream_id)])
+
+    # ---- The end
+
     def expire(self) -> None:
-        """The connection is as old as it may get."""
+        """Close because the connection has reached its maximum age."""
         minutes = round(self.state.config.server.websocket_max_age / 60)
         error = ApiError(
             400,
@@ -392,36 +363,36 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self.drain(CloseReason(error, RECONNECT, "connection limit reached"))
 
     def shut_down(self) -> None:
-        """The server stops: finish what runs, then close."""
+        """Close because the server stops."""
         self.drain(CloseReason(unavailable(STOPPING), RESTART, "server restart"))
 
     def drain(self, close_reason: CloseReason) -> None:
-        """Refuse what waits, finish what runs, then close."""
-        self._farewell = close_reason
-        for lane in self._lanes.values():
-            while lane.queue:
-                lane.queue.pop()
-                self.write_error_event(close_reason.error, lane.name)
+        """Refuse the waiting requests, let the running ones finish, then close."""
+        self._close_reason = close_reason
+        for channel in self._channels.values():
+            while channel.queue:
+                channel.queue.pop()
+                self.write_error_event(close_reason.error, channel.name)
         self.close_if_idle()
 
     def close_if_idle(self) -> None:
-        """Say farewell if that is due and nothing runs."""
-        if self._farewell is None or any(lane.task is not None for lane in self._lanes.values()):
+        """Close the connection if it is draining and nothing runs any more."""
+        if self._close_reason is None or any(channel.task is not None for channel in self._channels.values()):
             return
-        if self._farewell.code == RECONNECT:
-            self.write_error_event(self._farewell.error, None)
-        self.close(self._farewell.code, self._farewell.reason)
+        if self._close_reason.code == RECONNECT:
+            self.write_error_event(self._close_reason.error, None)
+        self.close(self._close_reason.code, self._close_reason.text)
 
     def on_close(self) -> None:
         self.state.sessions.discard(self)
         if not self.closed.done():
             self.closed.set_result(None)
-        if self._age is not None:
-            self._age.cancel()
-        for lane in self._lanes.values():
-            lane.queue.clear()
-            if lane.task is not None:
-                lane.task.cancel()
+        if self._age_timer is not None:
+            self._age_timer.cancel()
+        for channel in self._channels.values():
+            channel.queue.clear()
+            if channel.task is not None:
+                channel.task.cancel()
 
 
 Action = Callable[[ResponsesSocket, Json, Optional[str]], Optional[Awaitable[None]]]

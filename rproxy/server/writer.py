@@ -1,8 +1,8 @@
 """What both edges write with.
 
-:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because an IOStream
-write costs a turn of the event loop for every delta.  :class:`EventWriter` remembers how far a turn has come,
-so that the edge can end it when the service cannot.
+:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because a write through
+IOStream costs an iteration of the event loop for every delta.  :class:`EventWriter` remembers how far a turn
+has come, so that the edge can end it when the service cannot.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
 class SocketWriter:
-    """Ordered writes to one client, the cheapest way first: into the socket, else into the stream's queue."""
+    """Ordered writes to one client: into the socket when it takes them, else into the stream's queue."""
 
     def __init__(self, stream: IOStream) -> None:
         self._stream = stream
 
     def send(self, data: bytes) -> Optional[Awaitable[None]]:
-        """Send all of ``data``.
+        """Send all of ``data``; this never fails.
 
-        Returns None, or what to wait for when the client does not keep up; it never fails.
+        :returns: None, or what to wait for when the client does not keep up
         """
         stream, sent = self._stream, 0
         sock: Optional[socket.socket] = stream.socket
@@ -52,13 +52,12 @@ class SocketWriter:
 
 
 def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future that is done when ``written`` is, but never raises: a client that went away is not a reader's
-    failure."""
+    """A future that is done when ``written`` is, but never raises: a client that disconnected is no failure."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(future: asyncio.Future[None]) -> None:
         if not future.cancelled():
-            future.exception()  # seen: nobody shall log it as never retrieved
+            future.exception()  # marks it as retrieved, so that asyncio does not log it
         if not done.done():
             done.set_result(None)
 
@@ -67,8 +66,7 @@ def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
 
 
 class EventWriter:
-    """What any way of writing must remember about its turn: whether it has begun, and how to end it in an
-    emergency."""
+    """What every event sink remembers about its turn: whether it has begun, and how to end it if need be."""
 
     def __init__(self) -> None:
         self.response: Optional[Json] = None
@@ -88,6 +86,6 @@ class EventWriter:
 
     def failed(self, error: ApiError) -> Json:
         """The terminal event of a turn that this proxy itself cuts short."""
-        told = {"code": error.stream_code, "message": error.failed_message()}
-        response = {**(self.response or {}), "status": "failed", "error": told}
+        shown = {"code": error.stream_code, "message": error.failed_message()}
+        response = {**(self.response or {}), "status": "failed", "error": shown}
         return {"type": "response.failed", "sequence_number": self._next, "response": response}
