@@ -34,6 +34,7 @@ setup(
             "pytest<10",
             "pytest-tornasync",
             "pytest-cov",
+            "pytest-xdist",
             "hypothesis",
             "openai",
             "redis>=5",
