@@ -152,12 +152,6 @@ def test_older_kinds_are_offered_to_those_who_allow_them(kind: str, name: str) -
 
 DROPPED: Dict[str, Tuple[Any, str]] = {
     "a hosted tool": ({"type": "web_search"}, "tool web_search dropped (not in tool_type_allowlist)"),
-    "a tool without type": ({"name": "ls"}, "tool None dropped (not in tool_type_allowlist)"),
-    "a tool without name": ({"type": "function"}, "tool function without a usable name dropped"),
-    "a tool with a strange name": (
-        {"type": "function", "name": ["ls"]},
-        "tool function without a usable name dropped",
-    ),
     "a search that the service would run": (
         {"type": "tool_search", "execution": "server"},
         "tool tool_search without a usable name dropped",
@@ -175,6 +169,50 @@ DROPPED: Dict[str, Tuple[Any, str]] = {
         "tool ['function'] in a namespace dropped (not in tool_type_allowlist)",
     ),
 }
+
+
+def test_tools_in_the_form_of_chat_and_without_a_type_are_functions() -> None:
+    flat = {"name": "ls", "description": "d", "parameters": {"type": "object", "properties": {"p": {}}}}
+    expected = table({"type": "function", **flat}).chat_tools
+    for tool in ({"type": "function", "function": flat}, {"function": flat}, flat):
+        assert table(tool).chat_tools == expected
+    assert (
+        table(space("n", {"type": "function", "function": flat})).chat_tools[0]["function"]["name"] == "n__ls"
+    )
+    forced = {"type": "function", "function": {"name": "ls"}}
+    build = ToolTable.build({"tools": [flat], "tool_choice": forced}, [], Profile())
+    assert build.chat_tool_choice == forced
+
+
+@pytest.mark.parametrize(
+    "tools, param",
+    [
+        ([{"type": "function"}], "tools[0].name"),
+        ([function("f"), {"type": "function", "name": ["ls"]}], "tools[1].name"),
+        ([{"type": "function", "function": {"description": "d"}}], "tools[0].name"),
+        ([{}], "tools[0].name"),
+        ([{"type": "custom"}], "tools[0].name"),
+        ([space("n", function("f"), {"type": "function"})], "tools[0].tools[1].name"),
+    ],
+)
+def test_a_tool_without_a_name_is_refused_by_its_place(tools: List[Any], param: str) -> None:
+    with pytest.raises(ApiError, match=re.escape(param)) as caught:
+        ToolTable.build({"tools": tools}, [], Profile())
+    assert (caught.value.status, caught.value.param) == (400, param)
+    added = ToolTable.build({}, [{"type": "additional_tools", "tools": tools}], Profile())
+    assert all(tool["function"]["name"] in ("f", "n__f") for tool in added.chat_tools)
+
+
+def test_a_nameless_tool_of_a_kind_that_is_not_allowed_is_only_dropped() -> None:
+    tools = ToolTable.build({"tools": [{"type": "custom"}]}, [], Profile(), ["function"])
+    assert tools.warnings == ["tool custom dropped (not in tool_type_allowlist)"]
+
+
+def test_calls_of_encrypted_parameters_say_that_nothing_is_encrypted() -> None:
+    secret = {"type": "object", "properties": {"message": {"type": "string", "encrypted": True}}}
+    tools = table({"type": "function", "name": "send", "parameters": secret}, function("f"))
+    assert tools.offer("send").item("fc_1", "c1")["encrypted_function_args"] == []
+    assert "encrypted_function_args" not in tools.offer("f").item("fc_1", "c1")
 
 
 @pytest.mark.parametrize("title", DROPPED)
@@ -768,4 +806,6 @@ def test_any_tools_and_any_choice_make_a_table_or_a_400(tools: List[Json], choic
                 {"tools": tools, "tool_choice": choice}, [], PROFILES[name], [*KINDS, "web_search"]
             )
         except ApiError as error:
-            assert (error.status, error.param) == (400, "tool_choice")
+            assert error.status == 400 and re.fullmatch(
+                r"tool_choice|tools\[\d+\](\.tools\[\d+\])?\.name", str(error.param)
+            )

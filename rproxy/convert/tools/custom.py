@@ -23,6 +23,7 @@ class Custom(Kind):
     types = ("custom",)
     call_type = "custom_tool_call"
     output_type = "custom_tool_call_output"
+    needs_name = True
     prefix = "ctc"
     text_field = "input"
     delta_type = "response.custom_tool_call_input.delta"

@@ -18,6 +18,7 @@ class Function(Kind):
     types = ("function",)
     call_type = "function_call"
     output_type = "function_call_output"
+    needs_name = True
     delta_type = "response.function_call_arguments.delta"
     done_type = "response.function_call_arguments.done"
 
@@ -29,6 +30,12 @@ class Function(Kind):
         if isinstance(tool.get("strict"), bool):
             function["strict"] = tool["strict"]
         return function
+
+    def describe(self, offer: Offer, item: Json) -> None:
+        super().describe(offer, item)
+        if offer.encrypted:
+            # Codex takes such an argument for OpenAI's ciphertext unless the call says that none is encrypted.
+            item["encrypted_function_args"] = []
 
     def reader(self, offer: Offer) -> Reader:
         return IntegralReader() if has_numbers(offer.schema) else Reader()

@@ -26,6 +26,26 @@ def plain(namespace: Any) -> Optional[str]:
     return namespace if isinstance(namespace, str) and namespace not in ("", PLAIN_NAMESPACE) else None
 
 
+def flat_form(tool: Json) -> Json:
+    """The tool in the form of the Responses API.
+
+    Clients mix in the form of Chat (``{"type": "function", "function": {...}}``), or leave out the type of a function.
+    """
+    inner = tool.get("function")
+    if isinstance(inner, dict) and tool.get("type", "function") == "function":
+        return {**inner, "type": "function"}
+    return {**tool, "type": "function"} if tool.get("type") is None else tool
+
+
+def marks_encrypted(tool: Json) -> bool:
+    """Is one of the tool's parameters marked ``"encrypted": true``, as in Codex' messages between agents?"""
+    schema = tool.get("parameters")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    return isinstance(properties, dict) and any(
+        isinstance(about, dict) and about.get("encrypted") is True for about in properties.values()
+    )
+
+
 def flatten(namespace: Optional[str], name: str) -> str:
     """The function name of a tool: ``namespace__name``, legal and short enough.
 
@@ -66,6 +86,7 @@ class Offer:
     name: str
     namespace: Optional[str] = None
     schema: Optional[Json] = None
+    encrypted: bool = False  # the client marks parameters that OpenAI would encrypt
 
     @property
     def prefix(self) -> str:
@@ -108,6 +129,7 @@ class Kind:
     text_field = "arguments"  # the item's key for what the model wrote
     delta_type: Optional[str] = None  # None: nothing is streamed but the finished item
     done_type: Optional[str] = None
+    needs_name = False  # a tool of this kind is called by a name of its own
 
     # ---- request: tool -> functions
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import List, Optional, Tuple
 
 from ...types import Json
-from .kind import Kind, described
+from .kind import Kind, described, flat_form
 
 
 class Namespace(Kind):
@@ -19,7 +19,7 @@ class Namespace(Kind):
         name, about = self.tool_name(tool), described(tool)
         tools = tool.get("tools")
         return (
-            [(name, _introduced(member, about)) for member in tools if isinstance(member, dict)]
+            [(name, _introduced(flat_form(member), about)) for member in tools if isinstance(member, dict)]
             if isinstance(tools, list)
             else []
         )

@@ -14,7 +14,7 @@ from ...errors import ApiError
 from ...types import Json
 from ..profile import Profile
 from ..request.schema import repaired
-from .kind import MAX_NAME, Kind, Offer, flatten, hashed, plain
+from .kind import MAX_NAME, Kind, Offer, flat_form, flatten, hashed, marks_encrypted, plain
 from .kinds import FUNCTION, KINDS
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
@@ -50,6 +50,7 @@ class ToolTable:
         """
         table = cls()
         allowed = DEFAULT_ALLOW if allow is None else allow
+        _check_names(request.get("tools"), allowed)
         for tool in _all_tools(request, items):
             table._add(tool, allowed, profile)
         table._choose(request.get("tool_choice"))
@@ -91,7 +92,9 @@ class ToolTable:
         if chat_name in self._offers:
             chat_name = hashed(f"{namespace} {name}")
         self._names[namespace, name] = chat_name
-        self._offers[chat_name] = Offer(chat_name, kind, name, namespace, function["parameters"])
+        self._offers[chat_name] = Offer(
+            chat_name, kind, name, namespace, function["parameters"], marks_encrypted(tool)
+        )
         self.chat_tools.append({"type": "function", "function": dict({"name": chat_name}, **function)})
 
     def _choose(self, choice: Any) -> None:
@@ -119,6 +122,7 @@ class ToolTable:
 
         :raises ApiError: 400, for a tool that is not among the request's tools
         """
+        choice = flat_form(choice)
         kind = KINDS.get(str(choice.get("type")))
         if kind is None:
             hosted = str(choice.get("type"))
@@ -179,4 +183,25 @@ def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Js
     for tools in lists:
         for tool in tools if isinstance(tools, list) else []:
             if isinstance(tool, dict):
-                yield tool
+                yield flat_form(tool)
+
+
+def _check_names(tools: Any, allow: Sequence[str]) -> None:
+    """Refuse a tool of the request that cannot be called because it has no name.
+
+    In a history such a tool is only left out: the client can no longer mend it.
+
+    :raises ApiError: 400 that names the place
+    """
+    for number, tool in enumerate(tools if isinstance(tools, list) else []):
+        kind = KINDS.get(str(flat_form(tool).get("type"))) if isinstance(tool, dict) else None
+        for place, (_, member) in enumerate(kind.members(flat_form(tool)) if kind else ()):
+            of = KINDS.get(str(member.get("type")))
+            if of is not None and of.needs_name and member["type"] in allow and not of.tool_name(member):
+                inside = "" if of is kind else f".tools[{place}]"
+                raise ApiError(
+                    400,
+                    f"tools[{number}]{inside}.name is required: a {member['type']} tool is called by its name.",
+                    code="missing_required_parameter",
+                    param=f"tools[{number}]{inside}.name",
+                )
