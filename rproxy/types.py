@@ -20,10 +20,11 @@ class CallPiece(TypedDict):
     extra_content: Optional[Json]  # Gemini: the signature of its thinking
 
 
-TextDelta = Tuple[Literal["text", "reasoning", "refusal"], str]
+TextKind = Literal["text", "reasoning", "refusal"]
+TextDelta = Tuple[TextKind, str]
 CallDelta = Tuple[Literal["call"], int, CallPiece]  # the number tells the calls of an answer apart
 ListDelta = Tuple[Literal["logprobs", "annotations"], List[Any]]  # of the text that comes with them
 # Only a provider with the Responses API knows items.
-BeginDelta = Tuple[Literal["begin"], Literal["text", "reasoning", "refusal"], Json]
+BeginDelta = Tuple[Literal["begin"], TextKind, Json]
 ItemDelta = Tuple[Literal["detail", "item"], Json]
 Delta = Union[TextDelta, CallDelta, ListDelta, BeginDelta, ItemDelta]

@@ -1,16 +1,15 @@
-"""The bytes of a provider's answer -> chunks.
+"""The bytes of a provider's answer to chunks.
 
-Theory of operation.  A provider that answers with status 200 may send an event stream, JSON lines, one JSON
-document or an HTML page, whatever its Content-Type says, so the bytes alone decide: the first line that is
-not blank tells which one it is. Everything is done by lines; a line is handled once and completely as soon as
-its end is seen, so the result cannot depend on how the network cut the bytes.  A JSON document ends with its
-last brace, and ``[DONE]`` with its bracket: some servers send no line end behind them and leave the
-connection open.
+A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
+page, whatever its Content-Type says.  So only the bytes decide: the first line that is not blank shows which
+one it is.  The decoder works by lines, and handles each line once and completely as soon as it ends, so the
+result cannot depend on how the network cut the bytes.  A JSON document ends with its last brace, and ``[DONE]``
+with its bracket: some servers send no line end after them and leave the connection open.
 
-Event streams are read with less ceremony than the standard asks for.  A ``data:`` line that is a whole JSON
-value is a chunk at once, without waiting for the blank line: that serves providers which separate events by
-one newline, and saves latency with all others.  Only a line that is not JSON by itself waits for the rest of
-its event.  Every byte is looked at a bounded number of times, also when they come one by one.
+Event streams are read more leniently than the standard asks for.  A ``data:`` line that is a whole JSON value
+is a chunk at once, without waiting for the blank line.  This serves providers that separate events by one
+newline, and saves latency with all others.  Only a line that is not JSON by itself waits for the rest of its
+event.  Every byte is scanned a bounded number of times, even when they arrive one by one.
 """
 
 from __future__ import annotations
@@ -27,21 +26,16 @@ _BLANKS = b" \t"
 _NO_BLANK = re.compile(r"[^ \t]|\Z")
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
 _DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
-_UNREADABLE = (
-    ValueError,
-    RecursionError,
-)  # what a JSON text can raise; too long integers are a ValueError too
+_UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
 
 _STRIPPED = " \t\r\n\ufeff"
 _GARBAGE = object()
-_decoder = json.JSONDecoder(
-    parse_constant=lambda word: None
-)  # NaN and Infinity are not JSON and must not leave again
+# NaN and Infinity are not JSON, and must not leave again.
+_decoder = json.JSONDecoder(parse_constant=lambda word: None)
 
 
 def _values(text: str) -> List[Any]:
-    """The JSON values that ``text`` begins with, one after the other; at the end ``_GARBAGE`` if the rest is
-    unreadable."""
+    """The JSON values at the beginning of ``text``; the last is ``_GARBAGE`` if the rest is unreadable."""
     values: List[Any] = []
     text = text.strip(_STRIPPED)
     position = 0
@@ -65,44 +59,35 @@ def _protocol_error(message: str) -> Json:
 
 
 class ChunkDecoder:
-    """Reads the body of a 2xx answer incrementally; never raises, whatever the bytes.
+    """Reads the body of a 2xx answer incrementally; raises nothing, whatever the bytes are.
 
-    :param max_line: bytes that may be held for one line, one event or one JSON document; more is an error
-        chunk and the end
+    :param max_line: the most bytes that are held for one line, one event or one JSON document; more become an
+        error chunk, which ends the answer
 
     An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk
-    ``{"error": ...}``.
+    ``{"error": ...}``.  Frames that are no JSON object are skipped.
 
-    ``done``: ``[DONE]`` was seen, later bytes are ignored.  ``saw_bytes``: anything came, comments included.
-    ``skipped``: number of frames that were no JSON object and were dropped.
+    .. attribute:: done    ``[DONE]`` was seen; later bytes are ignored
     """
 
     def __init__(self, max_line: int = 32 << 20) -> None:
         self.done = False
-        self.saw_bytes = False
-        self.skipped = 0
         self._max = max_line
-        self._kind = (
-            "?"  # only blanks so far; "document"; "next" behind one; "lines" of events or JSON; "over"
-        )
-        self._after_cr = False  # the last byte was CR: an LF that follows belongs to it
-        self._partial = bytearray()  # the line that has not ended yet
-        self._end = JsonEnd("{[")  # of the document that these lines are, or that the partial line is
-        self._scanned = 0  # bytes of the partial line that self._end has seen
+        # What the body is: "?" while it is blank, "document", "next" after a document, "lines" (of events, or of
+        # JSON), "over".
+        self._kind = "?"
+        self._after_cr = False  # the last byte was CR; an LF that follows belongs to it
+        self._partial = bytearray()  # the line without its end
+        self._end = JsonEnd("{[")  # of the document in these lines, or in the partial line
+        self._scanned = 0  # bytes of the partial line that self._end has read
         self._held = bytearray()  # data lines of an unfinished event, or lines of a document
         self._alarm = False  # inside an event of type "error"
-
-    @property
-    def between(self) -> bool:
-        """In an event stream, with no event begun."""
-        return self._kind == "lines" and not (self._partial or self._held or self._alarm or self._after_cr)
 
     def feed(self, data: bytes) -> List[Json]:
         """The chunks that ``data`` completes."""
         out: List[Json] = []
         if not data or self._kind == "over":
             return out
-        self.saw_bytes = True
         if self._after_cr and data[:1] == b"\n":
             data = data[1:]
         self._after_cr = data[-1:] == b"\r"
@@ -120,7 +105,7 @@ class ChunkDecoder:
         return out
 
     def close(self) -> List[Json]:
-        """The end of the body: the chunks that were still waiting for more."""
+        """The chunks that still waited for more bytes when the body ended."""
         out: List[Json] = []
         if self._partial:
             self._line(bytes(self._partial), out)
@@ -158,7 +143,7 @@ class ChunkDecoder:
             self._flush(out)
 
     def _rest(self, rest: bytes, out: List[Json]) -> None:
-        """The beginning of a line, or more of it. What is complete need not wait for the end of the line."""
+        """The beginning of a line, or more of it; what is complete need not wait for its end."""
         self._partial += rest if self._partial else rest.lstrip(_BLANKS)
         if self._is_json(self._partial):
             end = self._end.find(str(self._partial[self._scanned :], "latin-1"))
@@ -176,10 +161,11 @@ class ChunkDecoder:
         return self._kind == "document" or _OPENS.match(line) is not None
 
     def _values(self, line: bytes, end: int, out: List[Json]) -> int:
-        """Take the JSON values that a line begins with; the first ends at ``end``.
+        """Take the JSON values at the beginning of a line.
 
-        :returns: where the rest of the line begins. If that is JSON, it does not end on this line, and
-            ``_end`` has seen it
+        :param end: where the first of them ends
+        :returns: where the rest of the line begins.  If that is JSON, it does not end on this line, and
+            ``_end`` has read it
         """
         text, begin = str(line, "latin-1"), 0
         while end >= 0:
@@ -192,7 +178,7 @@ class ChunkDecoder:
         return begin
 
     def _value(self, piece: bytes, out: List[Json]) -> None:
-        """A complete value; or the end of a document of several lines."""
+        """A complete value, or the end of a document of several lines."""
         if self._kind == "document":
             self._hold(piece, out)
             if self._kind == "document":
@@ -204,22 +190,20 @@ class ChunkDecoder:
             self._finish()
         else:
             self._kind = "lines"
-            if not self._emit_whole(piece, out):
-                self.skipped += 1
+            self._emit_whole(piece, out)
 
     def _open_end(self, line: bytes, out: List[Json]) -> None:
-        """A value that goes on in the next line, which is possible in a document only."""
+        """A value that continues in the next line, as only a document does."""
         if len(line) > self._max:
             self._too_long(out)
         elif self._kind == "lines":
             self._end = JsonEnd("{[")
-            self.skipped += 1
         else:
             self._kind = "document"
             self._hold(line, out)
         self._scanned = 0
 
-    # ---- lines of an event stream
+    # ---- Lines of an event stream
     def _first(self, line: bytes, out: List[Json]) -> None:
         """Decide what the body is."""
         while line.startswith(_BOM):
@@ -227,7 +211,7 @@ class ChunkDecoder:
         if line[:1] == b"<" and self._kind == "?":
             out.append(
                 _protocol_error(
-                    "The answer is an HTML page and not a completion: check base_url, and proxies on the way."
+                    "The answer is an HTML page, not a completion: check base_url, and proxies on the way."
                 )
             )
             self._stop()
@@ -250,7 +234,7 @@ class ChunkDecoder:
         name, _, value = line.partition(b":")
         value = value.strip()
         if name == b"event":
-            self._flush(out)  # servers that forget the blank line
+            self._flush(out)  # some servers forget the blank line
             self._alarm = value == b"error"
         elif name == b"error" and value:  # llama.cpp before its pull request 16109
             self._emit_error(_str(value), out)
@@ -271,12 +255,15 @@ class ChunkDecoder:
         values = _values(text)
         if values[:1] != [_GARBAGE]:
             self._emit_values(values, out)
-        else:  # perhaps a damaged line between good ones
+        else:  # there may be a damaged line between good ones
             for line in text.split("\n"):
                 self._emit_values(_values(line), out)
 
     def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
-        """Emit the payload if it is JSON by itself."""
+        """Emit the payload if it is JSON by itself.
+
+        :returns: False if it is not
+        """
         text = str(payload, "utf-8", "replace").strip(_STRIPPED)
         try:
             value, end = _decoder.raw_decode(text)
@@ -296,15 +283,13 @@ class ChunkDecoder:
             if value == "[DONE]":  # in quotes
                 self._finish()
                 return
-            chunks = [item for item in (value if type(value) is list else [value]) if type(item) is dict]
-            out.extend(chunks)
-            self.skipped += not chunks
+            out.extend(item for item in (value if type(value) is list else [value]) if type(item) is dict)
 
     def _emit_error(self, text: str, out: List[Json]) -> None:
         values = _values(text)
         error: Optional[Any] = values[0] if len(values) == 1 and type(values[0]) is dict else None
         if error is None:
-            out.append({"error": {"message": text or "The provider reported an error without saying which."}})
+            out.append({"error": {"message": text or "The provider reported an error without a message."}})
         else:
             out.append(error if error.get("error") else {"error": error})
 
@@ -320,5 +305,5 @@ class ChunkDecoder:
     def _too_long(self, out: List[Json]) -> None:
         self._stop()
         out.append(
-            _protocol_error("The answer has a line, event or document of more than %d bytes." % self._max)
+            _protocol_error(f"The answer has a line, event or document of more than {self._max} bytes.")
         )

@@ -1,12 +1,12 @@
-"""Pure readings of the fields that providers shape differently: errors, finish words, usage, nested texts."""
+"""Reads the fields that providers shape differently: errors, finish reasons, usage, nested texts."""
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from ...types import Json
+from ...types import Json, TextKind
 
-# What a finish_reason means; any other word is a plain end.  Words of OpenAI, DeepSeek, Zhipu, Moonshot,
+# What a finish_reason means; any other word is a normal end.  The words of OpenAI, DeepSeek, Zhipu, Moonshot,
 # Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.
 _FINISH = {
     "length": (
@@ -43,10 +43,10 @@ _FINISH = {
 _WORDS = {word: meaning for meaning, words in _FINISH.items() for word in words}
 _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length": 4, "context": 5, "error": 6}
 
-# Codes of flat objects that are no errors.  No code at all is one: {"message": "..."} and nothing else.
+# Codes of flat objects that are not errors.  An object without a code, only {"message": "..."}, is one.
 _FINE = (0, 200, "0", "200", "", "ok", "OK", "success")
 _TEXT_KEYS = ("text", "content", "thinking", "summary", "reasoning", "refusal", "value")
-_PART_KINDS = {
+_PART_KINDS: Dict[str, TextKind] = {
     "thinking": "reasoning",
     "reasoning": "reasoning",
     "reasoning_text": "reasoning",
@@ -56,10 +56,12 @@ _MAX_DEPTH = 5  # of texts inside texts
 
 
 def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
-    """The stronger of ``old`` and a raw finish_reason: stop, tool_calls, content_filter, length, context,
-    error; None is none at all.
+    """The stronger of ``old`` and a raw finish_reason.
 
-    Several may come: some providers say ``stop`` in the first chunk, others say another one with the usage.
+    Several may come: some providers send ``stop`` in the first chunk, others another one with the usage.
+
+    :returns: stop, tool_calls, content_filter, length, context or error, from weak to strong; None: there was
+        no finish_reason
     """
     if type(word) is not str or not word.strip():
         return old
@@ -68,7 +70,7 @@ def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
 
 
 def counts_tokens(usage: Any) -> bool:
-    """Is it a usage block with any number of tokens? Providers send null and zeros as placeholders."""
+    """Is it a usage block with at least one token?  Providers send null and zeros as placeholders."""
     return type(usage) is dict and any("token" in key and _not_zero(value) for key, value in usage.items())
 
 
@@ -91,12 +93,14 @@ def text_of(value: Any, depth: int = _MAX_DEPTH) -> str:
     return ""
 
 
-def pieces_of(content: Any) -> List[Tuple[str, str]]:
-    """A message's content as ``(kind, text)``, kind text, reasoning or refusal; none empty."""
-    pieces = []
+def pieces_of(content: Any) -> List[Tuple[TextKind, str]]:
+    """A message's content as ``(kind, text)``; no text is empty."""
+    if type(content) is str:
+        return [("text", content)] if content else []
+    pieces: List[Tuple[TextKind, str]] = []
     for part in content if type(content) is list else [content]:
         type_ = part.get("type") if type(part) is dict else None
-        kind = _PART_KINDS.get(type_, "text") if type(type_) is str else "text"
+        kind: TextKind = _PART_KINDS.get(type_, "text") if type(type_) is str else "text"
         text = text_of(part)
         if text:
             pieces.append((kind, text))
@@ -104,8 +108,7 @@ def pieces_of(content: Any) -> List[Tuple[str, str]]:
 
 
 def unwrap(chunk: Json) -> Json:
-    """The chunk inside an envelope ``{"data": {...}}``, as some gateways (Cline) put it; else the chunk
-    itself."""
+    """The chunk inside an envelope ``{"data": {...}}`` (Cline's gateway), or the chunk itself."""
     inner = chunk.get("data")
     if type(inner) is not dict or chunk.get("choices") or chunk.get("error"):
         return chunk
@@ -113,11 +116,10 @@ def unwrap(chunk: Json) -> Json:
 
 
 def error_of(chunk: Json) -> Optional[Json]:
-    """The error that a chunk is or holds, as an object; None if it is none.
+    """The error that a chunk is or holds, as an object; None if there is none.
 
-    An ``error`` key counts if it is true; so do the flat forms of vLLM (``object: error``), MiniMax
-    (``base_resp``), SiliconFlow (``code, message``), FastAPI (``detail``) and problem+json (``status,
-    title``).
+    A true ``error`` key is one; so are the flat forms of vLLM (``object: error``), MiniMax (``base_resp``),
+    SiliconFlow (``code, message``), FastAPI (``detail``) and problem+json (``status, title``).
     """
     error = chunk.get("error")
     if error:

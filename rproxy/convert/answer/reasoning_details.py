@@ -1,8 +1,7 @@
-"""``reasoning_details``, put together from their pieces: providers want them back as they would have been
-without streaming.
+"""Puts the pieces of ``reasoning_details`` together: providers want them back as if they had not been streamed.
 
-Rules of OpenRouter: pieces of one detail follow each other, with the same type and index; text and summary
-grow, a signature comes with the last piece.  An encrypted detail is whole, and goes back verbatim.
+Rules of OpenRouter: the pieces of one detail follow each other and have the same type and index; text and
+summary grow, a signature comes with the last piece.  An encrypted detail is whole, and goes back verbatim.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from .fields import text_of
 _GROWING = ("text", "summary")
 
 
-class Details:
-    """``entries`` are the details; the text of the last one may be behind until :meth:`settle`.
+class ReasoningDetails:
+    """``entries`` are the details; the last one lacks its text until :meth:`complete`.
 
     :param cumulative: a piece may repeat everything before it (MiniMax)
     """
@@ -24,11 +23,14 @@ class Details:
     def __init__(self, cumulative: bool = False) -> None:
         self.entries: List[Json] = []
         self._cumulative = cumulative
-        self._open = False  # may the last entry go on?
+        self._open = False  # may the last entry grow?
         self._growing: Dict[str, List[str]] = {}
 
     def read(self, pieces: List[Any]) -> str:
-        """Keep the pieces; returns their text."""
+        """Keep the pieces.
+
+        :returns: their text
+        """
         texts = []
         for piece in pieces:
             if type(piece) is dict:
@@ -36,8 +38,8 @@ class Details:
                 self._keep(piece)
         return "".join(texts)
 
-    def settle(self) -> None:
-        """Nothing is added to the last entry any more."""
+    def complete(self) -> None:
+        """Complete the last entry: nothing is added to it any more."""
         if self._open:
             for key, texts in self._growing.items():
                 self.entries[-1][key] = "".join(texts)
@@ -45,7 +47,7 @@ class Details:
 
     def _keep(self, piece: Json) -> None:
         if not self._continues(piece):
-            self.settle()
+            self.complete()
             self.entries.append({})
             self._growing = {}
             self._open = not piece.get("data")

@@ -1,20 +1,13 @@
-"""Events of a provider that serves the Responses API itself -> the same plain deltas that
-:mod:`~rproxy.convert.answer.chat` makes.
+"""Events of a provider with the Responses API to the same deltas that :mod:`~rproxy.convert.answer.chat` makes.
 
-The provider's events are read, not passed on: a converter makes our own of the deltas, with our ids and in
-our grammar.  So events that a provider leaves out cost nothing, as long as something else says the same: a
-text may come in deltas, with the end of its part, with the end of its item, or in the last event alone; each
-time what is news becomes a delta.  A whole Response object (an answer without ``stream``) is read like a last
-event.
-
-Three deltas exist in this dialect only::
-
-    ("begin", kind, head)    the text of this kind that follows is an item of its own, with further keys
-    ("detail", object)       belongs to the reasoning item before it, for the way back to the provider
-    ("item", item)           a finished item of a kind that is none of ours
+The provider's events are read, not passed on: the converter makes our own events of the deltas, with our ids
+and in our grammar.  So events that a provider leaves out do no harm as long as another one has the same
+content: a text may come in deltas, with the end of its part, with the end of its item, or in the last event
+alone; each time, what is new becomes a delta.  A whole Response object (the answer to a request without
+``stream``) is read like a last event.
 
 Freeform input (``custom_tool_call``) is wrapped as the arguments of a function with one text, which is how it
-travels in Chat Completions, too.  Nothing here raises, whatever an event is.
+travels in Chat Completions as well.  Nothing here raises, whatever an event is.
 """
 
 from __future__ import annotations
@@ -22,37 +15,35 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from ...types import Json
+from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
 from ..sse import encode_json
 from ..surrogates import mend, mend_piece
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
 
-Delta = Tuple[Any, ...]
-Place = Tuple[str, Any]  # of a text in its item: kind and number of the part
+Place = Tuple[str, int]  # of a text in its item: its kind, and the number of its part
 
 
-class Text(NamedTuple):
-    """An event that carries text: the item it belongs to, the kind of text, the keys of the part's number and
-    of the text."""
+class TextEvent(NamedTuple):
+    """An event that carries text."""
 
-    item: str
-    kind: str
-    counter: str
-    key: str
-    whole: bool  # not a piece
+    item: str  # the type of the item that it belongs to
+    kind: str  # of text
+    counter: str  # the key of the part's number
+    key: str  # of the text
+    whole: bool  # not only a piece
 
 
-def _texts(item: str, kind: str, counter: str, key: str, *names: str) -> Dict[str, Text]:
+def _texts(item: str, kind: str, counter: str, key: str, *names: str) -> Dict[str, TextEvent]:
     rows = {}
     for name in names:
-        rows[f"response.{name}.delta"] = Text(item, kind, counter, "delta", False)
-        rows[f"response.{name}.done"] = Text(item, kind, counter, key, True)
+        rows[f"response.{name}.delta"] = TextEvent(item, kind, counter, "delta", False)
+        rows[f"response.{name}.done"] = TextEvent(item, kind, counter, key, True)
     return rows
 
 
-TEXTS: Dict[str, Text] = {
+TEXT_EVENTS: Dict[str, TextEvent] = {
     **_texts("message", "text", "content_index", "text", "output_text"),
     **_texts("message", "refusal", "content_index", "refusal", "refusal"),
     **_texts("reasoning", "content", "content_index", "text", "reasoning_text", "reasoning"),
@@ -60,7 +51,7 @@ TEXTS: Dict[str, Text] = {
     **_texts("function_call", "arguments", "", "arguments", "function_call_arguments"),
     **_texts("custom_tool_call", "arguments", "", "input", "custom_tool_call_input"),
 }
-# the parts of an item: (item, list) -> {type of the part: (kind of text, key of the text)}
+# The parts of an item: (item, list) -> {type of the part: (kind of text, key of the text)}.
 PARTS: Dict[Tuple[str, str], Dict[Any, Tuple[str, str]]] = {
     ("message", "content"): {
         "output_text": ("text", "text"),
@@ -70,78 +61,76 @@ PARTS: Dict[Tuple[str, str], Dict[Any, Tuple[str, str]]] = {
     ("reasoning", "content"): {"reasoning_text": ("content", "text"), "text": ("content", "text")},
     ("reasoning", "summary"): {"summary_text": ("summary", "text")},
 }
-CALLS = {
-    "function_call": "arguments",
-    "custom_tool_call": "input",
-    "tool_search_call": "arguments",
-}  # item -> what the model wrote
-DELTAS = {"content": "reasoning", "summary": "reasoning"}  # kind of text -> kind of delta, where they differ
-FINISH = {
-    "max_output_tokens": "length",
-    "content_filter": "content_filter",
-}  # reason of an incomplete response -> finish
+# Type of a call -> the key for what the model wrote.
+CALLS = {"function_call": "arguments", "custom_tool_call": "input", "tool_search_call": "arguments"}
+# Kind of text -> kind of delta.
+DELTA_KINDS: Dict[str, TextKind] = {
+    "text": "text",
+    "refusal": "refusal",
+    "content": "reasoning",
+    "summary": "reasoning",
+}
+# Reason of an incomplete response -> finish reason.
+FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
 class _Item:
-    """What is known of one item of the answer."""
+    """What is known about one item of the answer."""
 
-    def __init__(self, kind: str, key: int) -> None:
-        self.kind = kind
-        self.key = key  # of its call
-        self.head: Json = {}
-        self.said: Dict[Place, List[str]] = {}
-        self.form: Optional[str] = None  # of reasoning: content or summary; the other one would say it twice
+    def __init__(self, type_: str, number: int) -> None:
+        self.type = type_
+        self.number = number  # of its call
+        self.keys: Json = {}  # further keys of our item
+        self.texts: Dict[Place, List[str]] = {}  # so far
+        self.form: Optional[str] = None  # of reasoning: content or summary; the other one repeats it
         self.half = ""  # the first half of a surrogate pair
         self.annotations = 0
         self.named = self.done = False
 
 
 class EventReader:
-    """The state of one answer; the attributes are those of :class:`~rproxy.convert.answer.chat.ChunkReader`.
+    """The state of one answer; see :class:`~rproxy.convert.answer.reader.AnswerReader`.
 
-    :param origin: whose answer it is (base_url); only there its encrypted reasoning is understood
+    :param origin: whose answer it is (base_url); only its maker can decrypt its encrypted reasoning
     """
 
     transparent = False
 
     def __init__(self, origin: str = "") -> None:
         self.chunks = 0
-        self.model: Optional[str] = None
         self.finish: Optional[str] = None
         self.error: Optional[Json] = None
         self.usage: Optional[Json] = None
-        self.reasoning_details: List[
-            Json
-        ] = []  # filled by who handles the deltas, so that the order is that of the items
+        # The converter fills this, so that the order is that of its items.
+        self.reasoning_details: List[Json] = []
         self.over = False
         self._origin = origin
         self._items: List[_Item] = []
         self._by_id: Dict[str, _Item] = {}
         self._by_index: Dict[Any, _Item] = {}
-        self._speaker: Optional[_Item] = None
+        self._current: Optional[_Item] = None  # of the last delta
         self._out: List[Delta] = []
 
     def read(self, event: Json) -> List[Delta]:
-        """What is new in an event."""
         self.chunks += 1
         if not self.over:
-            kind = str(event.get("type"))
-            if kind in TEXTS:
-                self._text(TEXTS[kind], event)
-            elif kind in _HANDLERS:
-                _HANDLERS[kind](self, event)
+            type_ = str(event.get("type"))
+            if type_ in TEXT_EVENTS:
+                self._text(TEXT_EVENTS[type_], event)
+            elif type_ in _HANDLERS:
+                _HANDLERS[type_](self, event)
             elif event.get("object") == "response":
                 self._end(event)
             elif event.get("choices"):
                 self._fail({"message": "It answered with Chat Completions: remove wire: responses."})
-            elif not kind.startswith("response."):
+            elif not type_.startswith("response."):
                 self._fail(error_of(event))
         return self._take()
 
     def end(self) -> List[Delta]:
-        """The provider has stopped.
+        """What was held back, now that the provider has stopped.
 
-        A freeform input whose end was not announced is taken for complete, unless the answer is not.
+        Freeform input whose end was not announced is taken for complete, unless the answer is not.
         """
         if self.finish in (None, "stop"):
             for item in self._items:
@@ -152,18 +141,18 @@ class EventReader:
         out, self._out = self._out, []
         return out
 
-    # ---- events
+    # ---- Events
     def _added(self, event: Json) -> None:
         item = event.get("item")
         if type(item) is dict:
-            self._head(self._find(event, item), item)
+            self._describe(self._find(event, item), item)
 
     def _item_done(self, event: Json) -> None:
         item = event.get("item")
         if type(item) is dict:
             self._complete(self._find(event, item), item)
 
-    def _text(self, row: Text, event: Json) -> None:
+    def _text(self, row: TextEvent, event: Json) -> None:
         item = self._find(event, {"type": row.item})
         text = event.get(row.key)
         if type(text) is not str or item.done:
@@ -171,17 +160,12 @@ class EventReader:
         if event.get("logprobs") and type(event["logprobs"]) is list and not row.whole:
             self._out.append(("logprobs", event["logprobs"]))
         number = event.get(row.counter) if row.counter else 0
-        self._say(item, (row.kind, number if type(number) is int else 0), text, row.whole)
+        self._add_text(item, (row.kind, number if type(number) is int else 0), text, row.whole)
 
     def _annotation(self, event: Json) -> None:
         item = self._find(event, {"type": "message"})
         item.annotations += 1
         self._out.append(("annotations", [event.get("annotation")]))
-
-    def _begun(self, event: Json) -> None:
-        response = event.get("response")
-        if type(response) is dict and type(response.get("model")) is str:
-            self.model = response["model"]
 
     def _last(self, event: Json) -> None:
         response = event.get("response")
@@ -190,7 +174,6 @@ class EventReader:
 
     def _end(self, response: Json) -> None:
         """The whole Response object."""
-        self._begun({"response": response})
         status = response.get("status")
         if counts_tokens(response.get("usage")):
             self.usage = response["usage"]
@@ -216,47 +199,47 @@ class EventReader:
             self.error = error
             self.over = True
 
-    # ---- which item?
+    # ---- Which item is it?
     def _find(self, event: Json, given: Json) -> _Item:
-        """The item that an event is about; what is known of it: its id, its place in the output, its type."""
-        kind, index = str(given.get("type")), event.get("output_index")
+        """The item of an event, by its id, its place in the output or its type."""
+        type_, index = str(given.get("type")), event.get("output_index")
         item_id = event.get("item_id") or given.get("id")
         item_id = item_id if type(item_id) is str else ""
         index = index if type(index) is int else None
         item = self._by_id.get(item_id)
         if item is None:
             item = self._by_index.get(index) if index is not None or not item_id else None
-            if item is None or item.kind != kind or item.done:
-                item = self._new(kind)
+            if item is None or item.type != type_ or item.done:
+                item = self._new(type_)
         if item_id:
             self._by_id[item_id] = item
         self._by_index[index] = item
         return item
 
-    def _new(self, kind: str) -> _Item:
-        item = _Item(kind, len(self._items))
+    def _new(self, type_: str) -> _Item:
+        item = _Item(type_, len(self._items))
         self._items.append(item)
         return item
 
     def _known(self, output: List[Json]) -> List[_Item]:
-        """The items of the final output: found by their ids, else by their order among those of their type."""
+        """The items of the final output, found by their ids, or else by their order among those of their type."""
         by_id = [self._by_id.get(item["id"]) if type(item.get("id")) is str else None for item in output]
         free = [item for item in self._items if item not in by_id]
         found = []
         for given, known in zip(output, by_id):
-            kind = str(given.get("type"))
-            item = known or next((one for one in free if one.kind == kind), None)
+            type_ = str(given.get("type"))
+            item = known or next((one for one in free if one.type == type_), None)
             if item in free:
                 free.remove(item)
-            found.append(item or self._new(kind))
+            found.append(item or self._new(type_))
         return found
 
-    # ---- what is new about it?
-    def _head(self, item: _Item, given: Json) -> None:
+    # ---- What is new about it?
+    def _describe(self, item: _Item, given: Json) -> None:
         if given.get("phase") and type(given["phase"]) is str:
-            item.head = {"phase": mend(given["phase"])}
-        if item.kind in CALLS and not item.named:
-            name = "tool_search" if item.kind == "tool_search_call" else given.get("name")
+            item.keys = {"phase": mend(given["phase"])}
+        if item.type in CALLS and not item.named:
+            name = "tool_search" if item.type == "tool_search_call" else given.get("name")
             if name and type(name) is str:
                 item.named = True
                 call_id = given.get("call_id") or given.get("id")
@@ -265,33 +248,33 @@ class EventReader:
                 self._call(item, id=mend(call_id) if type(call_id) is str else None, name=name)
 
     def _complete(self, item: _Item, given: Json) -> None:
-        """A finished item: what its events have not said yet."""
+        """A finished item, of which its events may have lacked something."""
         if item.done:
             return
-        self._head(item, given)
-        if item.kind in CALLS:
-            whole = given.get(CALLS[item.kind])
+        self._describe(item, given)
+        if item.type in CALLS:
+            whole = given.get(CALLS[item.type])
             if whole is not None:
-                self._say(
+                self._add_text(
                     item, ("arguments", 0), whole if type(whole) is str else encode_json(whole).decode(), True
                 )
             if given.get("status") != "incomplete":
                 self._close_input(item)
-        elif item.kind == "message":
+        elif item.type == "message":
             self._message(item, given)
-        elif item.kind == "reasoning":
+        elif item.type == "reasoning":
             self._parts(item, given, "content")
             self._parts(item, given, "summary")
             self._detail(item, given)
         elif given.get("type") and type(given["type"]) is str:
-            self._speaker = item
+            self._current = item
             self._out.append(("item", given))
         item.done = True
 
     def _message(self, item: _Item, given: Json) -> None:
         content = given.get("content")
         parts = [part for part in content if type(part) is dict] if type(content) is list else []
-        if not item.said:
+        if not item.texts:
             self._out += [
                 ("logprobs", part["logprobs"])
                 for part in parts
@@ -303,19 +286,19 @@ class EventReader:
             "content",
         )
         lists = [part["annotations"] for part in parts if type(part.get("annotations")) is list]
-        news = [annotation for annotations in lists for annotation in annotations][item.annotations :]
-        if news:
-            self._out.append(("annotations", news))
+        new = [annotation for annotations in lists for annotation in annotations][item.annotations :]
+        if new:
+            self._out.append(("annotations", new))
 
     def _parts(self, item: _Item, given: Json, name: str) -> None:
-        for number, kind, text in _parts(given.get(name), PARTS[item.kind, name]):
-            self._say(item, (kind, number), text, True)
+        for number, kind, text in _parts(given.get(name), PARTS[item.type, name]):
+            self._add_text(item, (kind, number), text, True)
 
     def _detail(self, item: _Item, given: Json) -> None:
-        """Encrypted reasoning, for its maker."""
+        """Encrypted reasoning, for the way back to its maker."""
         blob = given.get("encrypted_content")
         if blob and type(blob) is str:
-            self._speak(item, "reasoning")
+            self._select(item, "reasoning")
             summary = given.get("summary")
             kept = {
                 "type": "reasoning",
@@ -324,54 +307,54 @@ class EventReader:
             }
             self._out.append(("detail", {"type": RESPONSE_ITEM, "origin": self._origin, "item": kept}))
 
-    # ---- deltas
-    def _say(self, item: _Item, place: Place, text: str, whole: bool) -> None:
+    # ---- Deltas
+    def _add_text(self, item: _Item, place: Place, text: str, whole: bool) -> None:
         """A piece of a text; or the whole, of which only the rest is new."""
-        said = item.said.get(place)
+        before = item.texts.get(place)
         if item.half or not text.isascii():
             text, item.half = (mend(text), "") if whole else mend_piece(item.half + text)
-        if whole and said:
-            before = "".join(said)
-            text = text[len(before) :] if text.startswith(before) else ""
+        if whole and before:
+            known = "".join(before)
+            text = text[len(known) :] if text.startswith(known) else ""
         if not text:
             return
         if place[0] == "arguments":
-            item.said.setdefault(place, []).append(text)
-            self._call(
-                item, arguments=text if item.kind != "custom_tool_call" else _wrapped(text, begin=not said)
-            )
+            item.texts.setdefault(place, []).append(text)
+            if item.type == "custom_tool_call":
+                text = _wrapped(text, begin=not before)
+            self._call(item, arguments=text)
             return
-        if item.kind == "reasoning":
+        if item.type == "reasoning":
             item.form = item.form or place[0]
             if item.form != place[0]:
                 return
-        kind = DELTAS.get(place[0], place[0])
-        self._speak(item, kind)
-        if not said and item.said and item.form == "summary":
+        kind = DELTA_KINDS[place[0]]
+        self._select(item, kind)
+        if not before and item.texts and item.form == "summary":
             self._out.append((kind, "\n\n"))  # the parts of a summary are paragraphs
-        item.said.setdefault(place, []).append(text)
+        item.texts.setdefault(place, []).append(text)
         self._out.append((kind, text))
 
-    def _speak(self, item: _Item, kind: str) -> None:
-        if self._speaker is not item:
-            self._speaker = item
-            self._out.append(("begin", kind, item.head))
+    def _select(self, item: _Item, kind: TextKind) -> None:
+        """What follows belongs to this item."""
+        if self._current is not item:
+            self._current = item
+            self._out.append(("begin", kind, item.keys))
 
-    def _call(self, item: _Item, **news: Any) -> None:
-        self._speaker = item
-        self._out.append(
-            ("call", item.key, {"id": None, "name": None, "arguments": "", "extra_content": None, **news})
-        )
+    def _call(
+        self, item: _Item, *, id: Optional[str] = None, name: Optional[str] = None, arguments: str = ""
+    ) -> None:
+        self._current = item
+        piece: CallPiece = {"id": id, "name": name, "arguments": arguments, "extra_content": None}
+        self._out.append(("call", item.number, piece))
 
     def _close_input(self, item: _Item) -> None:
-        if item.kind == "custom_tool_call" and item.named and not item.done:
+        if item.type == "custom_tool_call" and item.named and not item.done:
             item.done = True
-            self._call(item, arguments='"}' if item.said else '{"input":""}')
+            self._call(item, arguments='"}' if item.texts else '{"input":""}')
 
 
 _HANDLERS: Dict[Any, Callable[[EventReader, Json], None]] = {
-    "response.created": EventReader._begun,
-    "response.in_progress": EventReader._begun,
     "response.output_item.added": EventReader._added,
     "response.output_item.done": EventReader._item_done,
     "response.output_text.annotation.added": EventReader._annotation,

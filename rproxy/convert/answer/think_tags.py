@@ -1,19 +1,18 @@
-"""Thinking that a provider writes into the text, ``<think>...</think>``, taken out of it again.
+"""Takes reasoning out of the text that a provider wrote as ``<think>...</think>``.
 
-A text filter: pieces of text go in, ``(kind, text)`` pairs come out, kind ``text`` or ``reasoning``.  A tag
-may be cut anywhere, so the end of a piece that could become a tag is held back.  An opening tag counts only
-at the beginning of a line: in the middle of a sentence it is a word of somebody who writes about such tags.
-White space around the thinking belongs to the tags and not to the text, and thinking that is nothing else is
-none. Providers: MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on
-any server.
+Pieces of text go in, ``(kind, text)`` pairs come out, with the kind ``text`` or ``reasoning``.  A tag may be
+cut anywhere, so the end of a piece that could become a tag is held back.  An opening tag counts only at the
+beginning of a line; in the middle of a sentence somebody writes about such tags.  White space around the
+reasoning belongs to the tags and not to the text; reasoning that is only white space is dropped.  Providers:
+MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on any server.
 """
 
 from __future__ import annotations
 
 import re
-from typing import List, Tuple
+from typing import List, Literal, Tuple
 
-Piece = Tuple[str, str]
+Piece = Tuple[Literal["text", "reasoning"], str]
 
 _NAMES = ("think", "thinking", "thought")
 _TAGS = {f"<{name}>": f"</{name}>" for name in _NAMES}
@@ -25,14 +24,14 @@ class ThinkTagFilter:
     """The state of one text: outside, or inside until ``_close`` comes."""
 
     def __init__(self) -> None:
-        self._close = ""  # the tag that ends the thinking we are in
-        self._held = ""  # the end of the text so far: perhaps the beginning of a tag
+        self._close = ""  # the tag that ends the open reasoning
+        self._held = ""  # the end of the text so far, which may be the beginning of a tag
         self._blank = True  # only white space so far on this line
-        self._idle = True  # only white space in the text before the first tag, or in this thinking: held
-        self._trim = False  # behind a closing tag: white space goes
+        self._idle = True  # only white space before the first tag, or in this reasoning; it is held
+        self._trim = False  # after a closing tag: white space is dropped
 
     def feed(self, text: str) -> List[Piece]:
-        """The pieces that are certain now, none of them empty."""
+        """The pieces that are certain now; none is empty."""
         text = self._held + text
         self._held = ""
         out: List[Piece] = []
@@ -44,7 +43,7 @@ class ThinkTagFilter:
         return out
 
     def close(self) -> List[Piece]:
-        """What was held back; something else than text follows, or nothing."""
+        """What was held back: nothing follows, or something other than text."""
         held, self._held = self._held, ""
         if not held or (self._idle and held.isspace()):
             return []
@@ -52,7 +51,10 @@ class ThinkTagFilter:
         return [("reasoning" if self._close else "text", held)]
 
     def _inside(self, text: str, begin: int, out: List[Piece]) -> int:
-        """Read thinking from ``begin`` on; returns where to go on."""
+        """Read reasoning from ``begin`` on.
+
+        :returns: where to continue
+        """
         end = text.find(self._close, begin)
         if end >= 0:
             after = end + len(self._close)
@@ -71,7 +73,10 @@ class ThinkTagFilter:
         return after
 
     def _outside(self, text: str, begin: int, out: List[Piece]) -> int:
-        """Read text from ``begin`` on; returns where to go on."""
+        """Read text from ``begin`` on.
+
+        :returns: where to continue
+        """
         if self._trim:
             solid = _SOLID.search(text, begin)
             if not solid:
@@ -90,8 +95,10 @@ class ThinkTagFilter:
         return after
 
     def _find_tag(self, text: str, begin: int) -> Tuple[int, int]:
-        """Where the next opening tag begins and ends; it may be cut by the end of the text; without any, both
-        are that end."""
+        """Where the next opening tag, which the end of the text may cut, begins and ends.
+
+        :returns: twice the end of the text if there is no tag
+        """
         while True:
             at = text.find("<", begin)
             self._look(text[begin:at] if at >= 0 else text[begin:])
@@ -108,7 +115,7 @@ class ThinkTagFilter:
             begin = at + 1
 
     def _look(self, passed: str) -> None:
-        """Keep ``_blank`` true to the text that was passed over."""
+        """Update ``_blank`` for text that was skipped."""
         line = passed.rfind("\n")
         if line >= 0:
             self._blank = passed[line:].isspace()
@@ -117,7 +124,7 @@ class ThinkTagFilter:
 
 
 def _partial(text: str, begin: int, tags: Tuple[str, ...]) -> int:
-    """Where, not before ``begin``, the text ends with the beginning of a tag; its length if it does not."""
+    """Where the beginning of a tag, at or after ``begin``, ends the text; the length of the text if none does."""
     at = text.rfind("<", max(begin, len(text) - max(map(len, tags)) + 1))
     if at >= 0 and any(tag.startswith(text[at:]) for tag in tags):
         return at

@@ -1,40 +1,45 @@
-"""The fragments of tool calls, put together to the calls they belong to.
+"""Assigns the fragments of tool calls to the calls that they belong to.
 
-What a fragment says about its call differs: an index or none; an id once, never, in each fragment, or another
-one in each; the name in the first fragment, in all, or in pieces.  :meth:`CallReader._find` holds the rules.
-They only use what the fragments say about each other, and are tested with answers of DeepSeek, Qwen, Mistral,
-Gemini, Groq, Ollama, OpenRouter and others.
+Fragments identify their call in different ways: by an index or not; with an id once, never, in each fragment,
+or a different one in each; with the name in the first fragment, in all, or in pieces.
+:meth:`CallReader._find` holds the rules.  They only use what the fragments say about each other, and are
+tested with answers of DeepSeek, Qwen, Mistral, Gemini, Groq, Ollama, OpenRouter and others.
 
-Arguments are only complete when the provider has ended: ``{}`` and ``1`` are JSON already and may go on.
+Arguments are complete only when the provider has stopped: ``{}`` and ``1`` are JSON already and may go on.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
-from ...types import Json
+from ...types import CallPiece, Delta, Json
 from ..json_end import JsonEnd
 from ..sse import encode_json
 from ..surrogates import REPLACEMENT, mend, mend_piece
 
-Delta = Tuple[Any, ...]
 Index = Union[int, str, None]
 
-Said = Tuple[
-    str, str, str, Optional[Json]
-]  # id, name, arguments, extra_content of a fragment; "" or None: it does not say
+
+class Fragment(NamedTuple):
+    """What a fragment says about its call; "" or None: nothing."""
+
+    id: str
+    name: str
+    arguments: str
+    extra_content: Optional[Json]
+
 
 _NO_ID = ("null", "None", "none")  # written by templates that have no id
 _LEGACY = "function_call"  # the one call of the deprecated field, as an index
 
 
 class _Call:
-    """What is known of one call."""
+    """What is known about one call."""
 
-    __slots__ = ("key", "index", "id", "name", "parts", "size", "half", "_end", "_unread")
+    __slots__ = ("number", "index", "id", "name", "parts", "size", "half", "_end", "_unread")
 
-    def __init__(self, key: int, index: Index) -> None:
-        self.key = key
+    def __init__(self, number: int, index: Index) -> None:
+        self.number = number
         self.index = index
         self.id = ""
         self.name = ""
@@ -42,7 +47,7 @@ class _Call:
         self.size = 0  # characters in parts
         self.half = ""  # the first half of a surrogate pair
         self._end = JsonEnd()
-        self._unread: List[str] = []  # what the end was not looked for in; that costs, and is seldom needed
+        self._unread: List[str] = []  # not scanned for the end yet: that costs, and is seldom needed
 
     def add(self, text: str) -> None:
         self.parts.append(text)
@@ -64,9 +69,8 @@ class _Call:
 class CallReader:
     """All calls of one answer.
 
-    Writes deltas ``("call", key, {"id", "name", "arguments", "extra_content"})``: the key counts the calls in
-    the order of their first appearance; id, name and extra_content are None unless they are news, the name is
-    the whole name so far, arguments is a fragment.
+    Appends ``call`` deltas to a list: the number counts the calls in the order of their first appearance; id,
+    name and extra_content are None unless they are new.
 
     :param cumulative: fragments of arguments may repeat everything before them
     """
@@ -79,6 +83,7 @@ class CallReader:
 
     @property
     def any(self) -> bool:
+        """Was there a call?"""
         return bool(self._calls)
 
     def read(self, fragments: Any, out: List[Delta]) -> None:
@@ -93,57 +98,58 @@ class CallReader:
             self._read({"function": function_call}, _LEGACY, 0, out)
 
     def read_closing(self, calls: Any, out: List[Delta]) -> None:
-        """The ``tool_calls`` of a message that repeats what was streamed before: add what is missing."""
+        """The ``tool_calls`` of a message that repeats what was streamed: add what is missing."""
         known = len(self._calls)
         for place, fragment in enumerate(calls if type(calls) is list else [calls]):
             if type(fragment) is not dict:
                 continue
-            said = id, name, arguments, extra = _said(fragment)
-            call = self._by_id.get(id)
-            if call is None and place < known and self._calls[place].name in (name, ""):
+            whole = _parsed(fragment)
+            call = self._by_id.get(whole.id)
+            if call is None and place < known and self._calls[place].name in (whole.name, ""):
                 call = self._calls[place]
             if call is None:
-                self._update(self._new(None), said, out, first=True)
+                self._update(self._new(None), whole, out, first=True)
             else:
+                arguments = whole.arguments
                 more = len(arguments) > call.size and arguments.startswith(call.text())
-                self._update(call, (id, name, arguments[call.size :] if more else "", extra), out)
+                rest = arguments[call.size :] if more else ""
+                self._update(call, whole._replace(arguments=rest), out)
 
     def whole(self, name: str, arguments: str, out: List[Delta]) -> None:
-        """A call that was found elsewhere, complete."""
-        self._update(self._new(None), ("", name, arguments, None), out, first=True)
+        """A complete call that was found elsewhere."""
+        self._update(self._new(None), Fragment("", name, arguments, None), out, first=True)
 
     def end(self, out: List[Delta]) -> None:
-        """The answer is over: what was held back."""
+        """Release what was held back, now that the answer is over."""
         for call in self._calls:
             if call.half:
                 call.half = ""
-                self._tell(call, out, arguments=REPLACEMENT)
+                self._emit(call, out, arguments=REPLACEMENT)
 
-    # ---- which call?
+    # ---- Which call is it?
     def _read(self, fragment: Json, index: Index, place: int, out: List[Delta]) -> None:
         function, call = fragment.get("function"), self._by_index.get(index)
         if call is not None and type(function) is dict and len(function) == 1 and len(fragment) == 2:
-            arguments = function.get(
-                "arguments"
-            )  # {"index", "function": {"arguments"}}: almost all are like this
+            # {"index", "function": {"arguments"}}: nearly all are like this
+            arguments = function.get("arguments")
             if arguments and type(arguments) is str:
                 arguments = self._arguments(call, arguments)
                 if arguments:
-                    self._tell(call, out, None, None, arguments)
+                    self._emit(call, out, arguments=arguments)
                 return
-        said = _said(fragment)
-        call = self._find(said, index, place)
+        parsed = _parsed(fragment)
+        call = self._find(parsed, index, place)
         if call is None:
-            self._update(self._new(index), said, out, first=True)
+            self._update(self._new(index), parsed, out, first=True)
         else:
-            self._update(call, said, out)
+            self._update(call, parsed, out)
 
-    def _find(self, said: Said, index: Index, place: int) -> Optional[_Call]:
+    def _find(self, fragment: Fragment, index: Index, place: int) -> Optional[_Call]:
         """The call that a fragment continues; None: it begins a new one."""
-        id, name, arguments, _ = said
+        id, name, arguments, _ = fragment
         known = self._by_id.get(id)
         if known and not (index is not None and known.index not in (None, index) and known.complete()):
-            return known  # otherwise two calls got the same id
+            return known  # else two calls have the same id
         call = self._by_index.get(index) if index is not None else self._calls[-1] if self._calls else None
         if call is None or not name:
             return call
@@ -164,24 +170,24 @@ class CallReader:
             self._by_index[index] = call
         return call
 
-    # ---- what is new about it?
-    def _update(self, call: _Call, said: Said, out: List[Delta], first: bool = False) -> None:
-        id, name, arguments, extra = said
+    # ---- What is new about it?
+    def _update(self, call: _Call, fragment: Fragment, out: List[Delta], first: bool = False) -> None:
+        id, name, arguments, extra = fragment
         new_id = None
         if id and id not in self._by_id:
             self._by_id[id] = call
             if not call.id:
                 call.id = new_id = id
-        name_now = self._name(call, name) if name else None
+        new_name = self._name(call, name) if name else None
         if arguments:
             arguments = self._arguments(call, arguments)
-        if arguments or new_id or name_now or extra or first:
-            self._tell(call, out, new_id, name_now, arguments, extra)
+        if arguments or new_id or new_name or extra or first:
+            self._emit(call, out, new_id, new_name, arguments, extra)
 
     def _name(self, call: _Call, name: str) -> Optional[str]:
-        """The whole name, if it is news.
+        """The whole name, if it is new.
 
-        Some send it in pieces, some longer each time, some again and again.
+        Some providers send it in pieces, some a longer one each time, some the same again and again.
         """
         if not name or name == call.name or (call.name and call.parts):
             return None
@@ -200,7 +206,7 @@ class CallReader:
             call.add(text)
         return text
 
-    def _tell(
+    def _emit(
         self,
         call: _Call,
         out: List[Delta],
@@ -209,12 +215,11 @@ class CallReader:
         arguments: str = "",
         extra: Optional[Json] = None,
     ) -> None:
-        out.append(
-            ("call", call.key, {"id": id, "name": name, "arguments": arguments, "extra_content": extra})
-        )
+        piece: CallPiece = {"id": id, "name": name, "arguments": arguments, "extra_content": extra}
+        out.append(("call", call.number, piece))
 
 
-def _said(fragment: Json) -> Said:
+def _parsed(fragment: Json) -> Fragment:
     function = fragment.get("function")
     if type(function) is not dict:
         function = fragment  # flat
@@ -223,7 +228,7 @@ def _said(fragment: Json) -> Said:
         arguments = "" if arguments is None else encode_json(arguments).decode()
     extra = fragment.get("extra_content")
     id = _word(fragment.get("id"))
-    return (
+    return Fragment(
         "" if id in _NO_ID else id,
         _word(function.get("name")),
         arguments,
