@@ -39,7 +39,8 @@ class Page(NamedTuple):
 
     def blocks(self, language: str) -> List[str]:
         """The fenced blocks of a language."""
-        return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.M | re.S)
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```$", self.text, re.M | re.S)
+        return [block for found, block in fenced if found == language]
 
     def section(self, heading: str) -> str:
         """The text below a heading, down to the next heading of the same level or a higher one."""
