@@ -142,6 +142,17 @@ def test_no_file_and_no_key_is_78(capsys: Any) -> None:
     assert "missing.yaml" in capsys.readouterr().err
 
 
+def test_errors_and_warnings_show_no_secrets(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert main(["check", "-c", "csk-0123456789abcdef"]) == 78
+    assert "csk-***: No such file" in capsys.readouterr().err
+    monkeypatch.setenv("MY_KEY", "k")
+    folder = tmp_path / "pplx-0123456789abcdef"
+    folder.mkdir()
+    text = "server:\n  tool_type_allowlist: [function]\n" + GOOD
+    assert main(["check", "-c", config_file(folder, text)]) == 0
+    assert "pplx-***" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_level_from_the_environment(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("RPROXY_LOG_LEVEL", "loud")
     assert main(["serve", "--demo", "--listen", "127.0.0.1:0"]) == 78

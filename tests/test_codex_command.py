@@ -16,8 +16,9 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from scripted import free_port
 
-from rproxy.cli.codex import find_codex, wanted_model
+from rproxy.cli.codex_install import find_codex
 from rproxy.cli.codex_profile import MARK, CodexError
+from rproxy.cli.codex_run import wanted_model
 from rproxy.cli.main import main
 
 Json = Dict[str, Any]
@@ -260,7 +261,7 @@ def test_write_keeps_what_is_there_and_restore_brings_it_back(
         "my.config.toml": "model = 'mine'\n"
     }
     assert main(["codex", "--restore", "--profile", "my"]) == 1
-    assert "nothing is changed" in capsys.readouterr().err
+    assert "nothing was changed" in capsys.readouterr().err
     assert (
         main(["codex", "--write", "--profile", "new"])
         == main(["codex", "--restore", "--profile", "new"])
@@ -348,9 +349,9 @@ async def test_a_running_rproxy_with_keys(home: Path, monkeypatch: Any) -> None:
     assert await on_running(home, "--url", "{url}", auth=auth) == (0, "")
 
 
-def test_nobody_answers(home: Path, capsys: Any) -> None:
+def test_nothing_answers(home: Path, capsys: Any) -> None:
     assert main(["codex", "--url", "http://127.0.0.1:9"]) == 1
-    assert "nobody answers at http://127.0.0.1:9/v1" in capsys.readouterr().err
+    assert "nothing answers at http://127.0.0.1:9/v1" in capsys.readouterr().err
 
 
 # ---- the real Codex

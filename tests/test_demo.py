@@ -9,7 +9,8 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.cli.demo.rules import MISSING_OUTPUTS, MISSING_REASONING, STRAY_OUTPUT, refusal
-from rproxy.cli.demo.server import instance, make_demo_app, script, serve_demo
+from rproxy.cli.demo.script import instance, script
+from rproxy.cli.demo.server import make_demo_app, serve_demo
 
 SHELL = {
     "type": "function",

@@ -1,7 +1,7 @@
-"""What Codex is told so that it uses rproxy: as arguments, or as a profile in ``~/.codex``.
+"""The settings with which Codex uses rproxy, as arguments or as a profile in ``~/.codex``.
 
 A profile is a file of settings beside Codex' own (``NAME.config.toml``, chosen with ``codex --profile
-NAME``), so that nothing of the user's has to be edited.  Ours begins with ``MARK``: only such a file is ever
+NAME``), so that no file of the user has to be edited.  Ours begins with ``MARK``: only such a file is ever
 overwritten or removed, any other is kept aside.
 """
 
@@ -11,17 +11,17 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..errors import RproxyError
+from .command import Environ
 
-Environ = Mapping[str, str]
-
-MARK = "# Written by rproxy codex --write; rproxy codex --restore takes it back."
+MARK = "# Written by rproxy codex --write"
+HINT = f"{MARK}; rproxy codex --restore removes it."
 
 
 class CodexError(RproxyError):
-    """Codex cannot be started, or its files not be written; the text says what to do."""
+    """Codex cannot be started, or its files cannot be written; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings:
         }
         if self.env_key:
             provider["env_key"] = self.env_key
-        # Its web search runs at OpenAI; offering it would be a tool that nobody answers.
+        # Codex' web search runs at OpenAI; here nobody would answer its calls.
         return {
             "model": self.model,
             "model_provider": "rproxy",
@@ -64,7 +64,7 @@ class Settings:
         """As a file in ``~/.codex``."""
         table = self.table()
         providers = table.pop("model_providers")
-        lines = [MARK] + [f"{key} = {_toml(value)}" for key, value in table.items()]
+        lines = [HINT] + [f"{key} = {_toml(value)}" for key, value in table.items()]
         for name, provider in providers.items():
             lines += ["", f"[model_providers.{name}]"] + [
                 f"{key} = {_toml(value)}" for key, value in provider.items()
@@ -74,7 +74,7 @@ class Settings:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{{{}}}".format(",".join(f"{key}={_toml(item)}" for key, item in value.items()))
+        return "{" + ",".join(f"{key}={_toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -101,10 +101,10 @@ class Profile(NamedTuple):
         return False
 
     def write(self, text: str, catalog: str) -> List[str]:
-        """Put the profile there; a file of the user's is kept as ``backup``.
+        """Write the profile; a file of the user is kept as ``backup``.
 
-        :returns: what was done, for the user.
-        :raises CodexError
+        :returns: what was done, for the user
+        :raises CodexError: when there is a backup already
         """
         done = []
         if self.toml.exists() and not self.ours:
@@ -123,13 +123,13 @@ class Profile(NamedTuple):
         return done
 
     def restore(self) -> List[str]:
-        """Take the profile back.
+        """Remove the profile, and put the user's file back.
 
-        :returns: what was done, for the user.
+        :returns: what was done, for the user
         :raises CodexError: when it is not ours
         """
         if not self.ours:
-            raise CodexError(f"{self.toml} was not written by rproxy codex --write; nothing is changed")
+            raise CodexError(f"{self.toml} was not written by rproxy codex --write; nothing was changed")
         self.toml.unlink()
         with contextlib.suppress(FileNotFoundError):
             self.catalog.unlink()

@@ -1,1 +1,1 @@
-"""The scripted provider behind ``rproxy demo``."""
+"""The scripted provider behind ``--demo``."""

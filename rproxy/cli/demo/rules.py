@@ -1,15 +1,15 @@
 """What the demo provider refuses: the rules of DeepSeek's chat API, as data and small functions.
 
-Being strict is the point: a request that passes here would pass at DeepSeek, so the demo and the tests catch
-a wrong translation before a bill does.  Each rule looks at the whole request and gives the text of the
-refusal, or None.  All of them answer with status 400 and DeepSeek's error object.  Sources: DeepSeek's API
-reference, and error texts as its users have reported them.
+Strictness is the point: a request that is accepted here would be accepted by DeepSeek, so the demo and the
+tests find a wrong translation before it costs money.  Each rule looks at the whole request and returns the
+text of the refusal, or None; every refusal has status 400.  Sources: DeepSeek's API reference, and error
+texts that its users have reported.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ...types import Json
 
@@ -20,7 +20,6 @@ EFFORTS = ("low", "medium", "high", "xhigh", "max")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 MAX_TOKENS = 393216
 MAX_TOOLS = 128
-UNREADABLE = "Failed to deserialize the JSON body into the target type: %s"
 RANGES = (
     ("temperature", 0, 2),
     ("top_p", 0, 1),
@@ -31,10 +30,14 @@ RANGES = (
 
 MISSING_REASONING = "The `reasoning_content` in the thinking mode must be passed back to the API."
 MISSING_OUTPUTS = (
-    "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
-    "(insufficient tool messages following tool_calls message)"
+    "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+    "'tool_call_id'. (insufficient tool messages following tool_calls message)"
 )
 STRAY_OUTPUT = "Messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
+
+
+def _unreadable(reason: str) -> str:
+    return f"Failed to deserialize the JSON body into the target type: {reason}"
 
 
 def thinking(body: Json) -> bool:
@@ -45,36 +48,32 @@ def thinking(body: Json) -> bool:
 def refusal(body: Any) -> Optional[str]:
     """Why DeepSeek would refuse this chat request (status 400), or None."""
     if not isinstance(body, dict):
-        return UNREADABLE % "expected an object"
+        return _unreadable("expected an object")
     try:
         return next((problem for problem in (rule(body) for rule in RULES) if problem), None)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-    ) as exc:  # the rules read on as if every part had the right type
-        return UNREADABLE % (f"invalid type: {exc}")
+    except (AttributeError, KeyError, TypeError) as exc:  # the rules assume the right types
+        return _unreadable(f"invalid type: {exc}")
 
 
 def _shape(body: Json) -> Optional[str]:
     messages, tools, choice = body.get("messages"), body.get("tools"), body.get("thinking")
     if not isinstance(body.get("model"), str) or not body["model"]:
-        return UNREADABLE % "missing field `model`"
+        return _unreadable("missing field `model`")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        return UNREADABLE % "missing field `messages`"
+        return _unreadable("missing field `messages`")
     if not messages:
         return "Empty input messages"
     if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
-        return UNREADABLE % "tools: expected a sequence"
+        return _unreadable("tools: expected a sequence")
     if choice is not None and not (
         isinstance(choice, dict) and choice.get("type") in ("enabled", "disabled")
     ):
-        return UNREADABLE % "thinking.type: expected `enabled` or `disabled`"
+        return _unreadable("thinking.type: expected `enabled` or `disabled`")
     return None
 
 
 def _text(body: Json) -> Optional[str]:
-    """Half a surrogate pair is no text: it cannot be written in UTF-8."""
+    """A lone surrogate cannot be written in UTF-8."""
     try:
         all_text(body).encode("utf-8")
     except UnicodeEncodeError as exc:
@@ -95,18 +94,19 @@ def _roles(body: Json) -> Optional[str]:
     for n, message in enumerate(body["messages"]):
         role = message.get("role")
         if role not in ROLES:
-            return UNREADABLE % (
-                "messages[%d].role: unknown variant `%s`, expected one of %s"
-                % (n, role, ", ".join(f"`{r}`" for r in ROLES))
-            )
+            return _unreadable(f"messages[{n}].role: {_unknown(role, ROLES)}")
     return None
+
+
+def _unknown(value: Any, known: Sequence[str]) -> str:
+    return f"unknown variant `{value}`, expected one of {', '.join(f'`{word}`' for word in known)}"
 
 
 def _contents(body: Json) -> Optional[str]:
     for n, message in enumerate(body["messages"]):
         problem = _content(message)
         if problem:
-            return UNREADABLE % (f"messages[{n}].content: {problem}")
+            return _unreadable(f"messages[{n}].content: {problem}")
         if (
             message["role"] == "assistant"
             and message.get("content") is None
@@ -126,14 +126,13 @@ def _content(message: Json) -> Optional[str]:
         return f"invalid type: {type(content).__name__}, expected a string"
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            return "unknown variant `%s`, expected `text`" % (
-                part.get("type") if isinstance(part, dict) else part
-            )
+            found = part.get("type") if isinstance(part, dict) else part
+            return f"unknown variant `{found}`, expected `text`"
     return None
 
 
 def _order(body: Json) -> Optional[str]:
-    """Tool outputs stand directly behind their calls: one for each call, and none without a call."""
+    """Tool outputs directly follow their calls: one for each call, and none without a call."""
     waiting: List[Any] = []
     for message in body["messages"]:
         if message["role"] == "tool":
@@ -167,15 +166,18 @@ def _tools(body: Json) -> Optional[str]:
     names = [t.get("function", {}).get("name") for t in tools]
     for n, tool in enumerate(tools):
         if tool.get("type") != "function":
-            return UNREADABLE % (
-                "tools[%d].type: unknown variant `%s`, expected `function`" % (n, tool.get("type"))
-            )
+            return _unreadable(f"tools[{n}].type: unknown variant `{tool.get('type')}`, expected `function`")
         if not isinstance(names[n], str) or not FUNCTION_NAME.match(names[n]):
-            return f"Invalid 'tools[{n}].function.name': string does not match pattern. Expected '^[a-zA-Z0-9_-]+$'"
+            return (
+                f"Invalid 'tools[{n}].function.name': string does not match pattern. Expected "
+                "'^[a-zA-Z0-9_-]+$'"
+            )
         schema = tool["function"].get("parameters")
         if schema is not None and (not isinstance(schema, dict) or schema.get("type") != "object"):
-            return "Invalid schema for function '{}': schema must be a JSON Schema of 'type: \"object\"', got '{}'".format(
-                names[n], schema.get("type") if isinstance(schema, dict) else schema
+            found = schema.get("type") if isinstance(schema, dict) else schema
+            return (
+                f"Invalid schema for function '{names[n]}': schema must be a JSON Schema of 'type: "
+                f"\"object\"', got '{found}'"
             )
     return "Tool names must be unique" if len(set(names)) < len(names) else None
 
@@ -191,7 +193,7 @@ def _tool_choice(body: Json) -> Optional[str]:
     known = choice in ("auto", "none", "required") or (
         isinstance(choice, dict) and isinstance(choice.get("function"), dict)
     )
-    return None if known else UNREADABLE % "tool_choice: unknown variant"
+    return None if known else _unreadable("tool_choice: unknown variant")
 
 
 def _format(body: Json) -> Optional[str]:
@@ -209,11 +211,7 @@ def _effort(body: Json) -> Optional[str]:
     effort = body.get("reasoning_effort")
     if effort is None or effort in EFFORTS:
         return None
-    return UNREADABLE % (
-        "reasoning_effort: unknown variant `{}`, expected one of {}".format(
-            effort, ", ".join(f"`{e}`" for e in EFFORTS)
-        )
-    )
+    return _unreadable(f"reasoning_effort: {_unknown(effort, EFFORTS)}")
 
 
 def _numbers(body: Json) -> Optional[str]:

@@ -1,0 +1,26 @@
+"""``rproxy check``: is the configuration right, and where do its models lead?"""
+
+from __future__ import annotations
+
+import argparse
+
+from .command import NO_FILE, OK, Command, Environ, model_lines, read_config, warn
+
+EXPOSED = "server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"
+
+
+def run(args: argparse.Namespace, environ: Environ) -> int:
+    config, note = read_config(args, environ)
+    print(f"{config.path or NO_FILE}: good")
+    print("\n".join(model_lines(config)))
+    warn([*config.warnings, *([EXPOSED] if config.server.is_open else []), *([note] if note else [])])
+    return OK
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """There are none but those of every command."""
+
+
+COMMAND = Command(
+    "check a configuration and show its models", "rproxy check --config config.yaml", add_options, run
+)

@@ -1,0 +1,252 @@
+"""A run of Codex on rproxy: its models, its settings, and the two processes.
+
+:func:`run_embedded` starts rproxy on a free port of this machine, with a key made for this run, and the
+installed Codex beside it, with ``-c`` settings that point to rproxy (:mod:`rproxy.cli.codex_profile`).  No
+file of the user is changed; the one file that Codex needs, a catalog of the configured models, is in a
+temporary folder that is removed after the run.  The catalog is built from an entry that the installed Codex
+brings along (``codex debug models --bundled``), so that Codex keeps its own prompt
+(:mod:`rproxy.service.catalog`).
+
+Signals are passed on to Codex, and its exit status is passed back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import tempfile
+from dataclasses import replace
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+from ..config.addresses import is_loopback, split_address
+from ..config.schema import Auth, Config
+from ..server.app import embedded
+from ..service.catalog import codex_entry, models_body, with_prompt_of
+from ..types import Json
+from .codex_install import CALL_TIMEOUT, Installed
+from .codex_profile import CodexError, Profile, Settings
+from .command import Environ, complain
+
+KEY_VARIABLE = "RPROXY_API_KEY"  # where Codex finds the key for rproxy
+ANY_KEY = "rproxy"  # for a server without authentication: with env_key, Codex wants a key
+PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+
+# ---- Models
+def wanted_model(args: Sequence[str]) -> Optional[str]:
+    """The model that the arguments for Codex name: ``-m NAME``, ``--model NAME``, ``--model=NAME``."""
+    for here, after in zip(args, [*args[1:], ""]):
+        if here in ("-m", "--model"):
+            return after
+        if here.startswith("--model="):
+            return here[len("--model=") :]
+    return None
+
+
+def entries_of(config: Config, wanted: Optional[str]) -> List[Json]:
+    """The catalog entries of the configured models, and of the ``wanted`` one if a glob answers for it."""
+    entries: List[Json] = models_body(config)["models"]
+    if wanted and all(entry["slug"] != wanted for entry in entries):
+        model = config.route(wanted)
+        if model is not None:
+            entries.append(codex_entry(model, len(entries) + 1, config, wanted))
+    return entries
+
+
+def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
+    """The catalog entries of a running rproxy.
+
+    :raises CodexError: when nothing answers there, or something else
+    """
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(
+        base_url + "/models", headers={"Authorization": "Bearer " + environ.get(KEY_VARIABLE, ANY_KEY)}
+    )
+    proxies: Optional[Dict[str, str]] = {} if is_loopback(urlsplit(base_url).hostname or "") else None
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler(proxies)).open(
+            request, timeout=CALL_TIMEOUT
+        ) as answer:
+            entries = json.load(answer)["models"]
+            return [{**entry, "base_instructions": entry["base_instructions"]} for entry in entries]
+    except urllib.error.HTTPError as error:
+        hint = f"; put one of its keys into ${KEY_VARIABLE}" if error.code == 401 else ""
+        raise CodexError(f"{base_url}/models answers {error.code}{hint}") from None
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise CodexError(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve") from None
+    except (ValueError, LookupError, TypeError):
+        raise CodexError(f"{base_url} is not an rproxy: its /models lists no models for Codex") from None
+
+
+def first_model(entries: Sequence[Json]) -> str:
+    """The model that Codex uses when none is named.
+
+    :raises CodexError: when there is none
+    """
+    slug = next((str(entry["slug"]) for entry in entries if entry.get("visibility") == "list"), None)
+    if slug is None:
+        raise CodexError("no model is configured by name; name one: rproxy codex -- -m NAME")
+    return slug
+
+
+# ---- A run
+async def run_embedded(config: Config, codex: Installed, args: Sequence[str], environ: Environ) -> int:
+    """Start rproxy on a free port, and Codex on it.
+
+    :returns: Codex' exit status
+    """
+    key, wanted = secrets.token_urlsafe(24), wanted_model(args)
+    server = replace(config.server, listen_addr="127.0.0.1:0", auth=Auth(enabled=True, keys=(key,)))
+    entries = entries_of(config, wanted)
+    model = wanted or first_model(entries)
+    with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
+        async with embedded(replace(config, server=server)) as url:
+            return await run_codex(
+                codex,
+                Settings(url + "/v1", model, catalog, KEY_VARIABLE),
+                args,
+                {**environ, KEY_VARIABLE: key},
+                last,
+            )
+
+
+async def run_on(base_url: str, codex: Installed, args: Sequence[str], environ: Environ) -> int:
+    """Start Codex on the rproxy that runs at ``base_url``.
+
+    :returns: Codex' exit status
+    """
+    entries = fetched_entries(base_url, environ)
+    model = wanted_model(args) or first_model(entries)
+    with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
+        return await run_codex(
+            codex,
+            Settings(base_url, model, catalog, KEY_VARIABLE),
+            args,
+            {KEY_VARIABLE: ANY_KEY, **environ},
+            last,
+        )
+
+
+@contextlib.contextmanager
+def catalog_file(codex: Installed, entries: Sequence[Json], environ: Environ) -> Iterator[str]:
+    """A context with the path of a catalog that exists as long as it lasts."""
+    with tempfile.TemporaryDirectory(prefix="rproxy-codex-") as folder:
+        path = os.path.join(folder, "models.json")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(catalog_text(codex, entries, environ))
+        yield path
+
+
+def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) -> str:
+    """A catalog of the entries, with Codex' own prompt if it shows that."""
+    bundled = codex.bundled(environ)
+    if not bundled:
+        complain(
+            f"Codex {codex.version} does not show its own prompt (codex debug models --bundled); rproxy's "
+            "takes its place"
+        )
+    models = with_prompt_of(entries, bundled) if bundled else list(entries)
+    return json.dumps({"models": models}, ensure_ascii=False)
+
+
+async def run_codex(
+    codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack
+) -> int:
+    """Run Codex in our terminal, and pass signals on to it.
+
+    :param last: left when everything else is closed; until then a second Ctrl-C must not end rproxy
+    :returns: its exit status; 128 + N when signal N ended it
+    """
+    argv = [codex.path, *settings.overrides(), *args]
+    process = await asyncio.create_subprocess_exec(*argv, env=_reachable(settings.base_url, environ))
+    try:
+        last.enter_context(passed_on(process))
+        status = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+    return status if status >= 0 else 128 - status
+
+
+def _reachable(base_url: str, environ: Environ) -> Dict[str, str]:
+    """The environment, with an exception from the user's HTTP proxy for an rproxy on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    if not is_loopback(host):
+        return dict(environ)
+    named = environ.get("NO_PROXY") or environ.get("no_proxy")
+    direct = f"{named},{host}" if named else host
+    return {**environ, "NO_PROXY": direct, "no_proxy": direct}
+
+
+@contextlib.contextmanager
+def passed_on(process: asyncio.subprocess.Process) -> Iterator[None]:
+    """A context in which signals to rproxy go to ``process`` instead."""
+    loop = asyncio.get_running_loop()
+    numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
+
+    def receive(number: int) -> None:
+        if number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground():
+            return  # the terminal has sent it to Codex, too
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+
+    with contextlib.suppress(NotImplementedError):  # Windows
+        for number in numbers:
+            loop.add_signal_handler(number, receive, number)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def _in_foreground() -> bool:
+    """Does the terminal send its signals to this process and its children?"""
+    with contextlib.suppress(OSError):
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
+    return False
+
+
+# ---- The profile, for a running rproxy serve
+def configured_settings(config: Config, profile: Profile, args: Sequence[str]) -> Tuple[Settings, List[Json]]:
+    """The settings of Codex for ``rproxy serve`` with this configuration, and the entries of its catalog."""
+    entries = entries_of(config, wanted_model(args))
+    host, port = split_address(config.server.listen_addr)
+    if host in ("", "0.0.0.0", "::"):
+        host = "127.0.0.1"
+    base_url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+    return Settings(
+        base_url,
+        wanted_model(args) or first_model(entries),
+        str(profile.catalog),
+        KEY_VARIABLE if config.server.auth.enabled else None,
+    ), entries
+
+
+def fetched_settings(
+    base_url: str, profile: Profile, args: Sequence[str], environ: Environ
+) -> Tuple[Settings, List[Json]]:
+    """The settings of Codex for the rproxy that runs at ``base_url``, and the entries of its catalog.
+
+    :raises CodexError: when it does not answer
+    """
+    entries = fetched_entries(base_url, environ)
+    return Settings(
+        base_url,
+        wanted_model(args) or first_model(entries),
+        str(profile.catalog),
+        KEY_VARIABLE if environ.get(KEY_VARIABLE) else None,
+    ), entries

@@ -1,0 +1,86 @@
+"""What the sub-commands share: their form, the exit statuses, and how they read the configuration.
+
+Exit statuses: 0 done, 1 failed, 2 wrong usage (by argparse), 78 the configuration cannot be used (EX_CONFIG),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..config.load import find_config, load_config, parse_config
+from ..config.schema import Config
+from ..log import clean
+
+OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
+NO_FILE = "no configuration file: keys from the environment"
+Environ = Mapping[str, str]
+
+# What --demo answers for: Codex' own model names, and every other one.
+DEMO_CONFIG = """\
+models:
+  - model: gpt-5.5
+    downstream_model: deepseek-v4-pro
+    provider: &demo {{name: demo, base_url: "{url}", api_key: {key}, profile: deepseek}}
+  - {{model: codex-auto-review, downstream_model: deepseek-v4-flash, provider: *demo}}
+  - {{model: "*", provider: *demo}}
+"""
+
+
+class Command(NamedTuple):
+    """A sub-command.
+
+    ``run`` gets the parsed arguments and the environment, and returns the exit status.
+    """
+
+    about: str
+    example: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Environ], int]
+
+
+def read_config(args: argparse.Namespace, environ: Environ) -> Tuple[Config, str]:
+    """The configuration that the arguments and the environment name, and a note for the user or "".
+
+    :raises ConfigError: when there is none, or it cannot be used
+    """
+    found = find_config(args.config, environ)
+    return load_config(found.path, environ), found.note
+
+
+def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
+    """The configuration of ``--demo``: all models are those of the demo provider.
+
+    :param url: of the demo provider
+    :param path: a file with all other settings, or None
+    :raises ConfigError: when the file cannot be used
+    """
+    from .demo.server import KEY  # loaded for the demo only
+
+    demo = parse_config(DEMO_CONFIG.format(url=url, key=KEY).encode(), "demo", environ)
+    return replace(load_config(path, environ), models=demo.models) if path else replace(demo, path=None)
+
+
+def model_lines(config: Config) -> List[str]:
+    """One line for each model: ``name -> downstream model @ provider (profile)``."""
+    width = max(len(model.model) for model in config.models)
+    lines = []
+    for model in config.models:
+        providers = ", ".join(f"{p.name} ({p.profile.name})" for p in model.resolved(model.model).providers)
+        downstream = model.downstream_model or "the same name"
+        lines.append(f"  {model.model:{width}} -> {downstream} @ {providers}")
+    return lines
+
+
+def complain(text: object) -> None:
+    """Write ``text`` to stderr, with secrets masked."""
+    print("rproxy: " + clean(str(text)), file=sys.stderr)
+
+
+def warn(texts: Sequence[str]) -> None:
+    """Write each text to stderr as a warning."""
+    for text in texts:
+        complain("warning: " + text)

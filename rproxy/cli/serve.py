@@ -1,0 +1,121 @@
+"""``rproxy serve``: run the server until a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+from dataclasses import replace
+
+from .. import __version__, log
+from ..config.schema import Config
+from ..errors import ConfigError
+from ..server.app import serve
+from .command import NO_FILE, OK, Command, Environ, complain, demo_config, model_lines, read_config, warn
+
+LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
+BANNER = """\
+rproxy {version} on {url}    ({source})
+{models}
+Codex:  codex exec -c 'openai_base_url="{url}"' "list the files"
+        or permanently, with this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}"
+Try:    curl {url}/responses -H 'Content-Type: application/json'{auth} \\
+          -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
+        curl -N {url}/responses -H 'Content-Type: application/json'{auth} \\
+          -d '{{"model": "{model}", "input": "Tell me about yourself.", "stream": true}}'
+Stop:   Ctrl-C"""
+AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
+
+
+def banner(config: Config, url: str, source: str) -> str:
+    """What is printed when the server listens: what can be done with it.
+
+    :param url: of the server, without ``/v1``
+    :param source: where the configuration comes from
+    """
+    model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
+    return BANNER.format(
+        version=__version__,
+        url=url + "/v1",
+        source=source,
+        models="\n".join(model_lines(config)),
+        model=model,
+        auth=AUTH_HEADER if config.server.auth.enabled else "",
+    )
+
+
+def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
+    """The configuration with what the command line and the environment change.
+
+    :raises ConfigError: when the environment names no log level that exists
+    """
+    level = args.log_level or environ.get(LEVEL_VARIABLE) or config.server.log_level
+    if level not in log.LEVELS:
+        raise ConfigError(f"${LEVEL_VARIABLE} is {level!r}; use one of {', '.join(log.LEVELS)}")
+    server = replace(config.server, log_level=level, listen_addr=args.listen or config.server.listen_addr)
+    return replace(config, server=server)
+
+
+async def serve_config(config: Config, source: str, args: argparse.Namespace, environ: Environ) -> None:
+    """Serve until a signal comes; the banner is printed when the port is open."""
+    config = with_options(config, args, environ)
+    log.setup(config.server.log_level, config.server.log_format, secrets=config.secrets)
+    warn(config.warnings)
+
+    def ready(url: str) -> None:
+        # What exists now stays, and a turn leaves no cycles behind: collecting now and then is enough for
+        # the cycles that errors leave.
+        gc.freeze()
+        gc.set_threshold(5000, 20, 20)
+        print(banner(config, url, source), flush=True)
+
+    await serve(config, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
+
+
+async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
+    """Serve with the demo provider in this process."""
+    from .demo.server import serve_demo  # loaded for the demo only
+
+    with serve_demo() as url:
+        config = demo_config(url, args.config, environ)
+        await serve_config(config, "the demo provider: a script, no key needed", args, environ)
+
+
+def run(args: argparse.Namespace, environ: Environ) -> int:
+    if args.demo:
+        asyncio.run(serve_demo_config(args, environ))
+        return OK
+    config, note = read_config(args, environ)
+    if note:
+        complain(note)
+    asyncio.run(serve_config(config, config.path or NO_FILE, args, environ))
+    return OK
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        help="the address to listen on, instead of server.listen_addr; port 0: any free one",
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="answer with a built-in scripted provider; needs no key and no file",
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen on an address that other machines can reach, even without authentication",
+    )
+    parser.add_argument(
+        "--reuse-port", action="store_true", help="share the port with other processes that use this option"
+    )
+    parser.add_argument(
+        "--log-level", choices=tuple(log.LEVELS), help=f"how much is logged; also ${LEVEL_VARIABLE}"
+    )
+
+
+COMMAND = Command(
+    "serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_options, run
+)
