@@ -256,6 +256,12 @@ def _template(messages: List[Json], profile: Profile) -> List[str]:
     found = []
     if profile.system_position == "first" and "system" in roles[1:]:
         found.append(f"a system message that is not the first: {roles}")
+    if profile.system_position == "user" and "system" in roles:
+        found.append(f"a system message: {roles}")
+    if profile.user_message == "required" and "user" not in roles:
+        found.append(f"no message of the user: {roles}")
+    if profile.user_message == "last" and roles[-1] == "assistant":
+        found.append(f"the conversation ends with an answer: {roles}")
     if profile.merge_same_role and any(a == b != "tool" for a, b in zip(roles, roles[1:])):
         found.append(f"roles do not alternate: {roles}")
     if profile.assistant_after_tool and ("tool", "user") in zip(roles, roles[1:]):

@@ -641,6 +641,33 @@ def test_a_template_always_gets_a_user(items: List[Json], roles: List[str]) -> N
     assert names(converted(items, VLLM)) == roles
 
 
+def test_a_server_without_system_messages_hears_everything_from_the_user() -> None:
+    profile = GENERIC.override({"system_position": "user"})
+    assert converted([dev("a"), GO, dev("b")], profile, instructions="i") == [
+        by_user(text) for text in ("i", "a", "go", "b")
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind, items, added",
+    [
+        ("optional", [dev("a")], False),
+        ("required", [dev("a")], True),
+        ("required", [GO, dev("a")], False),
+        ("required", [], False),
+        ("last", [GO, said("x")], True),
+        ("last", [GO, said("x"), dev("a")], False),
+        ("last", [GO, call(), out()], False),
+        ("last", [said("x"), GO], False),
+        ("last", [], False),
+    ],
+)
+def test_a_message_of_the_user_where_one_must_be(kind: str, items: List[Json], added: bool) -> None:
+    plain = converted(items, resends=False)
+    sent = converted(items, GENERIC.override({"user_message": kind}), resends=False)
+    assert sent == (plain + [by_user("Continue.")] if added else plain)
+
+
 def test_no_user_directly_after_a_tool() -> None:
     items = [GO, call(), out(), user("b"), call("c2"), out("c2", [image()]), said("c")]
     assert names(converted(items, MISTRAL)) == [

@@ -23,6 +23,7 @@ from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
+from rproxy.convert.request.dialect import CONTINUE
 from rproxy.convert.sealed import seal
 from rproxy.convert.sse import encode_json
 from rproxy.convert.tools.table import ToolTable
@@ -52,6 +53,8 @@ def check_continuation(before: Json, after: Json, profile: Profile) -> None:
     Where roles must alternate, a user who speaks twice in a row adds to his last message.
     """
     old, new = before["messages"], after["messages"]
+    if old[-1] == {"role": "user", "content": CONTINUE}:
+        old = old[:-1]  # where nobody but the developer has spoken, and the provider wants a user
     if (
         profile.merge_same_role
         and len(new) >= len(old)

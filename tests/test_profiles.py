@@ -9,10 +9,12 @@ import pytest
 
 from rproxy.convert.profile import FieldError, Profile, Thinking
 from rproxy.errors import ConfigError
-from rproxy.providers.profile_table import ABOUT, ALIASES, MODEL_NAMES, ROWS
+from rproxy.providers.profile_names import ABOUT, ALIASES, MODEL_NAMES
+from rproxy.providers.profile_table import ROWS
 from rproxy.providers.profiles import (
     ZERO_CONFIG,
     choose_profile,
+    default_wire,
     glob_matches,
     list_profiles,
     profile_dict,
@@ -35,6 +37,11 @@ from rproxy.providers.profiles import (
         ("https://me.openai.azure.com/openai/v1", "azure"),
         ("https://api.openai.com/v1", "openai"),
         ("https://ark.cn-beijing.volces.com/api/v3", "ark"),
+        ("https://token-plan-ams.xiaomimimo.com/v1", "xiaomi"),
+        ("https://api.individual.githubcopilot.com", "copilot"),
+        ("https://bedrock-runtime.us-west-2.amazonaws.com/openai/v1", "bedrock"),
+        ("https://bedrock-mantle.eu-central-1.api.aws/v1", "bedrock"),
+        ("http://ec2-1-2-3-4.us-west-2.compute.amazonaws.com:8000/v1", None),
         ("http://localhost:11434/v1", "ollama"),
         ("http://[::1]:11434/v1", "ollama"),
         ("http://localhost:1234/v1", "lmstudio"),
@@ -116,6 +123,54 @@ def test_an_unknown_name() -> None:
         ("sglang", "m", "system_position", "first"),
         ("template", "m", "max_tokens.field", "max_tokens"),
         ("vllm", "m", "max_tokens.field", "max_completion_tokens"),
+        ("vllm", "m", "thinking.effort", "reasoning_effort"),
+        ("vllm", "Devstral-Small-2", "reasoning.replay", "never"),
+        (
+            "sglang",
+            "m",
+            "thinking.disable",
+            {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
+        ),
+        ("minimax", "MiniMax-M3", "system_position", "first"),
+        ("minimax", "MiniMax-M3", "context_window", 1_000_000),
+        ("minimax", "MiniMax-M3", "thinking.disable", {"thinking": {"type": "disabled"}}),
+        ("minimax", "MiniMax-M3.1-Flash", "thinking.disable", None),
+        ("minimax", "MiniMax-M2", "context_window", 200_000),
+        ("moonshot", "kimi-k3", "tool_choice.any", ("auto", "none", "required")),
+        ("moonshot", "kimi-k3", "tool_choice.thinking", None),
+        ("moonshot", "kimi-k3", "context_window", 1_000_000),
+        ("moonshot", "kimi-k2.6", "tool_choice.any", None),
+        ("moonshot", "kimi-k2.6", "tool_choice.thinking", ("auto", "none")),
+        ("openai", "gpt-5.6-terra", "thinking.with_tools", False),
+        ("openai", "gpt-5.1", "thinking.with_tools", True),
+        ("openai-gateway", "gpt-5.6-terra", "thinking.with_tools", True),
+        ("xai", "grok-4.3", "thinking.disable", {"reasoning_effort": "none"}),
+        (
+            "xai",
+            "grok-4.6",
+            "thinking.efforts",
+            dict(minimal="low", low="low", medium="medium", high="high", xhigh="xhigh", max="xhigh"),
+        ),
+        ("xai", "grok-4.20-0309-non-reasoning", "thinking.effort", None),
+        ("zai", "glm-5.3", "context_window", 1_000_000),
+        ("zai", "glm-4.6", "user_message", "required"),
+        ("xiaomi", "mimo-v2.5-pro", "empty_content", " "),
+        ("lmstudio", "m", "response_format", ("text", "json_schema")),
+        ("dashscope", "qwen3.8-max", "thinking.effort", "reasoning_effort"),
+        (
+            "dashscope",
+            "qwen3.7-plus",
+            "thinking.enable",
+            {"enable_thinking": True, "preserve_thinking": True},
+        ),
+        ("anthropic", "claude-opus-5-5", "tool_choice.any", ("auto", "none")),
+        ("groq", "llama-3.3-70b", "reasoning.replay", "never"),
+        (
+            "ark",
+            "doubao-seed-2-0-mini-260215",
+            "thinking.efforts",
+            {e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")},
+        ),
         ("openai-gateway", "gpt-5.5", "developer_role", "developer"),
     ],
 )
@@ -139,6 +194,19 @@ def test_what_is_different_on_the_other_wire() -> None:
     assert (
         choose_profile("openai", "http://h", "m", {"native_tools": []}, wire="responses").native_tools == ()
     )
+
+
+@pytest.mark.parametrize(
+    "base_url, wire",
+    [
+        ("https://api.openai.com/v1", "responses"),
+        ("https://eu.api.openai.com/v1", "responses"),
+        ("https://me.openai.azure.com/openai/v1", "chat"),
+        ("https://gateway.example/openai/v1", "chat"),
+    ],
+)
+def test_the_address_chooses_the_api(base_url: str, wire: str) -> None:
+    assert default_wire(base_url) == wire
 
 
 def test_a_rows_thinking_is_a_whole_of_its_own() -> None:
@@ -189,8 +257,8 @@ def test_overrides_are_merged_field_by_field_and_the_last_one_wins() -> None:
         ({"drop": "seed"}, "drop: must be a list of words, not text"),
         (
             {"schema": ["inline_ref"]},
-            "schema: must be one of inline_refs, add_types, drop_schema_key; not 'inline_ref' "
-            "(did you mean 'inline_refs'?)",
+            "schema: must be one of inline_refs, add_types, drop_schema_key, close_objects, essentials; "
+            "not 'inline_ref' (did you mean 'inline_refs'?)",
         ),
         ({"headers": {"A": 1}}, "headers: must be a mapping of text to text, not a mapping"),
         ({"thinking": {"enable": None}}, "thinking.enable: must be a mapping, not null (nothing)"),

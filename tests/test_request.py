@@ -172,9 +172,14 @@ FIELDS: Dict[str, Tuple[str, Json, Json]] = {
         {"tools": {"$any": True}, "tool_choice": "any"},
     ),
     "required where it is refused": (
-        "moonshot",
+        "zai",
         {"tools": [TOOL], "tool_choice": "required"},
         {"tools": {"$any": True}},
+    ),
+    "named where only words are taken": (
+        "lmstudio",
+        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
+        {"tools": {"$any": True}, "tool_choice": "required"},
     ),
     "named": (
         "generic",
@@ -234,6 +239,16 @@ FIELDS: Dict[str, Tuple[str, Json, Json]] = {
         {"text": {"format": {"type": "json_schema"}}},
         {"response_format": {"type": "json_object"}},
     ),
+    "any JSON where only schemas are known": (
+        "lmstudio",
+        {"text": {"format": {"type": "json_object"}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "response", "schema": {"type": "object"}},
+            }
+        },
+    ),
     "any JSON in words only": ("minimax", {"text": {"format": {"type": "json_object"}}}, {}),
 }
 
@@ -260,9 +275,19 @@ def test_the_fields_that_go_over(title: str) -> None:
             "reasoning.effort {} left out: unknown to the provider".format(("heroic" * 9)[:40]),
         ),
         (
-            "moonshot",
+            "zai",
             {"tools": [TOOL], "tool_choice": "required"},
             "tool_choice required became words in the prompt: the provider does not take it",
+        ),
+        (
+            "lmstudio",
+            {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
+            "tool_choice function became required, with words in the prompt: the provider does not take it",
+        ),
+        (
+            "zai",
+            {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
+            "tool_choice function became words in the prompt: the provider does not take it",
         ),
         (
             "deepseek",
@@ -298,6 +323,79 @@ def test_streams_ask_for_usage_and_for_what_the_provider_needs_beside_tools() ->
     assert convert({}, PROFILES["dashscope"]).chat_request(stream=False)["stream"] is True
     assert convert({"tools": [TOOL]}, PROFILES["zai"]).chat_request(stream=True)["tool_stream"] is True
     assert "tool_stream" not in convert({}, PROFILES["zai"]).chat_request(stream=True)
+
+
+LIMITED_FIELDS: Dict[str, Tuple[Json, Json, Json]] = {  # title -> (override, request, what goes out)
+    "a limit above the provider's": (
+        {"max_tokens": {"most": 50}},
+        {"max_output_tokens": 70},
+        {"max_tokens": 50},
+    ),
+    "a limit below it": ({"max_tokens": {"most": 50}}, {"max_output_tokens": 7}, {"max_tokens": 7}),
+    "no thinking beside tools": (
+        {"thinking": {"with_tools": False}},
+        {"tools": [TOOL]},
+        {"tools": {"$any": True}, "reasoning_effort": "none"},
+    ),
+    "thinking without them": (
+        {"thinking": {"with_tools": False}},
+        {"reasoning": {"effort": "low"}},
+        {"reasoning_effort": "low"},
+    ),
+    "a forced call beside tools that forbid thinking": (
+        {"thinking": {"with_tools": False}, "tool_choice": {"thinking": ["auto"]}},
+        {"tools": [TOOL], "tool_choice": "required", "reasoning": {"effort": "low"}},
+        {"tools": {"$any": True}, "tool_choice": "required", "reasoning_effort": "none"},
+    ),
+    "a key inside a key": (
+        {"drop": ["response_format.json_schema.strict", "response_format.x.y", "seed.x"]},
+        {"text": FORMAT, "seed": 7},
+        {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "z", "schema": SCHEMA}},
+            "seed": 7,
+        },
+    ),
+    "a schema with fewer keywords": (
+        {"drop_keywords": {"response_format": ["properties"]}, "response_schema": ["close_objects"]},
+        {"text": FORMAT},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "z",
+                    "schema": {"type": "object", "additionalProperties": False},
+                    "strict": True,
+                },
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("title", LIMITED_FIELDS)
+def test_fields_of_a_provider_that_takes_less(title: str) -> None:
+    override, request, wanted = LIMITED_FIELDS[title]
+    body = convert(request, GENERIC.override(override)).body
+    assert differences(wanted, {k: v for k, v in body.items() if k not in ("model", "messages")}) == []
+
+
+def test_keywords_of_tools_are_dropped() -> None:
+    profile = GENERIC.override({"drop_keywords": {"tools": ["minimum"]}})
+    tool = {**TOOL, "parameters": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0}}}}
+    sent = convert({"tools": [tool]}, profile).body["tools"][0]["function"]["parameters"]
+    assert sent == {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+def test_a_provider_without_streams_is_asked_for_none() -> None:
+    assert "stream" not in convert({}, GENERIC.override({"stream": "never"})).chat_request(stream=True)
+
+
+def test_thinking_that_tools_forbid_is_a_warning_where_it_was_asked_for() -> None:
+    profile = GENERIC.override({"thinking": {"with_tools": False}})
+    assert convert({"tools": [TOOL], "reasoning": {"effort": "high"}}, profile).warnings == [
+        "reasoning.effort high left out: the provider takes no tools with it"
+    ]
+    assert convert({"tools": [TOOL]}, profile).warnings == []
 
 
 def test_a_profile_is_never_changed_by_a_request() -> None:

@@ -139,10 +139,43 @@ def test_effort_in_deepseeks_words(effort: str, told: str) -> None:
     )
 
 
-def test_a_switch_stays_a_switch() -> None:
-    assert (
-        body([user("go")], WIRED["dashscope"], {"reasoning": {"effort": "none"}})["enable_thinking"] is False
+@pytest.mark.parametrize(
+    "profile, model, asked, told",
+    [
+        ("dashscope", "qwen-plus", "none", "none"),
+        ("dashscope", "qwen-plus", "xhigh", "high"),
+        ("moonshot", "kimi-k2.6", "low", "low"),
+        ("template", "qwen3", "medium", "medium"),
+        ("moonshot", "kimi-k2.7-code", "high", None),  # it has no knob
+        ("openai", "gpt-4.1", "high", None),
+    ],
+)
+def test_every_knob_of_chat_is_the_effort_here(profile: str, model: str, asked: str, told: Any) -> None:
+    wired = choose_profile(profile, "", model, wire="responses")
+    found = body([user("go")], wired, {"reasoning": {"effort": asked}})
+    assert found.get("reasoning", {}).get("effort") == told
+    assert not {"enable_thinking", "thinking", "chat_template_kwargs", "reasoning_effort"} & set(found)
+
+
+def test_tools_and_thinking_go_together_here() -> None:
+    wired = choose_profile("openai", "", "gpt-5.6-terra", wire="responses")
+    tool = {"type": "function", "name": "ls", "parameters": {}}
+    found = body([user("go")], wired, {"reasoning": {"effort": "high"}, "tools": [tool]})
+    assert found["reasoning"]["effort"] == "high" and len(found["tools"]) == 1
+
+
+def test_dotted_keys_are_dropped_and_streams_avoided() -> None:
+    wired = choose_profile(
+        "openai", "", "gpt-5.5", {"drop": ["reasoning.summary"], "stream": "never"}, wire="responses"
     )
+    request = {"model": "m", "reasoning": {"effort": "high", "summary": "auto"}}
+    conversion = to_responses_request(request, [user("go")], wired, downstream_model="up")
+    assert conversion.chat_request(True)["reasoning"] == {"effort": "high"}
+    assert "stream" not in conversion.chat_request(True)
+    assert request["reasoning"] == {"effort": "high", "summary": "auto"}
+
+
+def test_formats_and_efforts_that_are_mandatory() -> None:
     form = {"format": {"type": "json_object"}}
     assert body([user("go")], DEEPSEEK, {"text": form, "instructions": "json"})["text"] == form
     mandatory = choose_profile("zai", "", "glm-5.3", wire="responses")

@@ -290,3 +290,41 @@ def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None
     every: List[str] = sorted(REPAIRS, reverse=True)
     repaired_one = repaired(sound, every)
     assert "$ref" not in repaired_one and repaired_one["type"] == "object"
+
+
+def test_objects_are_closed_all_the_way_down() -> None:
+    schema = obj({"a": {"type": "array", "items": obj({})}, "b": {"properties": {"c": STRING}}, "d": True})
+    assert repaired(schema, ["close_objects"]) == obj(
+        {
+            "a": {"type": "array", "items": obj({}, additionalProperties=False)},
+            "b": {"properties": {"c": STRING}, "additionalProperties": False},
+            "d": True,
+        },
+        additionalProperties=False,
+    )
+
+
+def test_the_essentials_of_a_schema() -> None:
+    schema = obj(
+        {
+            "pattern": {"type": ["null", "string"], "pattern": "^a", "description": "d"},
+            "n": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": ["null"]}]},
+            "x": True,
+        },
+        required=["n"],
+        additionalProperties=False,
+    )
+    assert repaired(schema, ["essentials"]) == obj(
+        {
+            "pattern": {"type": "string", "description": "d"},
+            "n": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "x": True,
+        },
+        required=["n"],
+    )
+
+
+def test_keywords_go_and_properties_of_their_name_stay() -> None:
+    schema = obj({"minimum": {"type": "integer", "minimum": 0, "items": True}}, minimum=3)
+    assert repaired(schema, (), ["minimum"]) == obj({"minimum": {"type": "integer", "items": True}})
+    assert schema["minimum"] == 3

@@ -10,7 +10,7 @@ import os
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigError
-from ..providers.profiles import ZERO_CONFIG, Known
+from ..providers.profiles import ZERO_CONFIG, Known, default_wire
 from . import checks as c
 from .checks import Place
 from .schema import Config, Model, Provider
@@ -119,4 +119,10 @@ def _provider_of(known: Known, environ: Mapping[str, str]) -> Optional[Provider]
             f"${name} holds a character that cannot be sent in an HTTP header (a line break, or one outside "
             "ASCII)"
         )
-    return Provider(base_url=known.base_url, name=known.profile, api_key=found, profile_name=known.profile)
+    return Provider(
+        base_url=known.base_url,
+        name=known.profile,
+        api_key=found,
+        profile_name=known.profile,
+        wire=default_wire(known.base_url),
+    )

@@ -19,7 +19,7 @@ from ..convert.profile import FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
 from ..log import LEVELS
-from ..providers.profiles import choose_profile, row_name, row_of_host
+from ..providers.profiles import choose_profile, default_wire, row_name, row_of_host
 from . import addresses
 from . import checks as c
 from .addresses import is_loopback, split_address
@@ -222,7 +222,7 @@ class Provider:
     wire: str = key(
         c.one_of("chat", "responses"),
         "chat",
-        "its API: chat (Chat Completions) or responses (the Responses API)",
+        "its API: chat (Chat Completions) or responses (the Responses API); default: by the address",
     )
     override: Mapping[str, Any] = key(_overrides, {}, "fields of the profile that are different here")
     rewrite: Tuple[Rule, ...] = key(
@@ -254,6 +254,7 @@ def _provider(place: Place) -> Provider:
     values["base_url"] = urlunsplit(parts._replace(query=""))
     values["query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **values.get("query", {})}
     values.setdefault("name", row_of_host(values["base_url"]) or addresses.server_name(values["base_url"]))
+    values.setdefault("wire", default_wire(values["base_url"]))
     if parts.scheme == "http" and "api_key" in values and addresses.is_public(parts.hostname or ""):
         place.step("base_url").warn("the key travels unencrypted; use https://")
     return Provider(**values)

@@ -17,6 +17,8 @@ from ..errors import ConfigError
 
 T = TypeVar("T")
 
+SCHEMA_REPAIRS = ("inline_refs", "add_types", "drop_schema_key", "close_objects", "essentials")
+
 
 def _one_of(default: Any, *choices: str) -> Any:
     """A dataclass field that takes these words only."""
@@ -35,7 +37,7 @@ class Thinking:
 
     ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot
     be switched off. ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts``
-    does not name is not sent.
+    does not name is not sent.  ``with_tools: false`` switches thinking off in every request that offers tools.
     """
 
     default: Optional[bool] = None  # does it think when nothing is said? None: not known
@@ -43,6 +45,7 @@ class Thinking:
     disable: Optional[Mapping[str, Any]] = field(default_factory=dict)
     effort: Optional[str] = None
     efforts: Mapping[str, str] = _merged()
+    with_tools: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class MaxTokens:
-    """The key that limits the answer's length."""
+    """The key that limits the answer's length, and the highest value that the provider takes."""
 
     field: str = _one_of("max_tokens", "max_tokens", "max_completion_tokens")
+    most: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class DropKeywords:
+    """Keywords of JSON Schema that are taken out of the schemas of tools, and of that of ``response_format``."""
+
+    tools: Tuple[str, ...] = ()
+    response_format: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +116,12 @@ class Profile:
     name: str = "generic"
     max_tokens: MaxTokens = field(default_factory=MaxTokens)
     developer_role: str = _one_of("system", "system", "developer")
-    system_position: str = _one_of(
-        "keep", "keep", "first"
-    )  # "first": one system message at the head, later ones become user text
+    # "first": one system message at the head, later ones become user text; "user": all of them do
+    system_position: str = _one_of("keep", "keep", "first", "user")
     merge_same_role: bool = False
     assistant_after_tool: bool = False  # no user message directly after a tool message
+    # "required": there must be a message of the user; "last": the conversation must not end with an answer
+    user_message: str = _one_of("optional", "optional", "required", "last")
     tool_call_id: Optional[str] = _one_of(None, "alnum9", "max40")
     empty_content: Optional[str] = None  # content of an assistant message that has only tool calls
     thinking: Thinking = field(
@@ -121,19 +134,20 @@ class Profile:
     reasoning: Reasoning = field(default_factory=Reasoning)
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     strict_tools: str = _one_of("pass", "pass", "omit")
-    schema: Tuple[str, ...] = _one_of(
-        (), "inline_refs", "add_types", "drop_schema_key"
-    )  # repairs of tool schemas
+    # repairs of the schemas of tools, and of that of response_format
+    schema: Tuple[str, ...] = _one_of((), *SCHEMA_REPAIRS)
+    response_schema: Tuple[str, ...] = _one_of((), *SCHEMA_REPAIRS)
+    drop_keywords: DropKeywords = field(default_factory=DropKeywords)
     response_format: Tuple[str, ...] = _one_of(
         ("text", "json_object", "json_schema"), "text", "json_object", "json_schema"
     )
-    drop: Tuple[str, ...] = ()  # chat request keys that are never sent
+    drop: Tuple[str, ...] = ()  # (dotted) chat request keys that are never sent
     drop_thinking: Tuple[str, ...] = ()  # ... that are not sent while thinking is on
     user_field: str = "user"
     include_usage: bool = True
-    non_stream: str = _one_of(
-        "pass", "pass", "force_stream"
-    )  # "force_stream": the provider is always asked for a stream
+    # "force_stream": the provider is always asked for a stream; "never": it is never asked for one
+    non_stream: str = _one_of("pass", "pass", "force_stream")
+    stream: str = _one_of("pass", "pass", "never")
     extra: Mapping[str, Any] = field(
         default_factory=dict
     )  # merged into the request when it streams and has tools

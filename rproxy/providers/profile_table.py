@@ -1,10 +1,11 @@
 """The table of providers: one row of data for each kind, in the shape of
 :class:`rproxy.convert.profile.Profile`.
 
-Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix; also ``host:port`` or
-``host/path``), ``extends`` (another row), ``models`` (glob on the downstream model -> more fields; the first
-that fits, case does not matter), ``responses`` (fields that are different with ``wire: responses``).
-``thinking`` replaces what it extends as a whole, everything else is merged field by field.
+Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix or with ``*``; also ``host:port``
+or ``host/path``), ``wire`` (what these hosts are asked through when the configuration does not say), ``extends``
+(another row), ``models`` (glob on the downstream model -> more fields; the first that fits, case does not matter),
+``responses`` (fields that are different with ``wire: responses``). ``thinking`` replaces what it extends as a
+whole, everything else is merged field by field.
 
 Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users
 report, *adapter* what the vendor's own client or several independent adapters do, *guess* none of these.  A
@@ -14,60 +15,37 @@ key that is not named here needs no rule: reading answers is tolerant everywhere
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Tuple
+from typing import Dict
 
-Row = Mapping[str, Any]
+from .profile_parts import (
+    DEEPSEEK_TEMPLATE,
+    GPT_OSS,
+    KEPT,
+    NO_THINKING,
+    OFF,
+    QWEN,
+    R1,
+    TEXT_IMAGE,
+    TYPED,
+    Row,
+    effort,
+    efforts_of,
+    switch,
+)
+from .profile_servers import SERVERS
 
-
-def _efforts(words: str) -> Dict[str, str]:
-    """What the six levels minimal, low, medium, high, xhigh, max are called: ``"low low medium high high
-    high"``."""
-    return dict(zip(("minimal", "low", "medium", "high", "xhigh", "max"), words.split()))
-
-
-def _effort(words: str, default: Any = True, enable: Any = None, disable: Any = None) -> Dict[str, Any]:
-    """Thinking that is measured out by ``reasoning_effort``."""
-    return {
-        "default": default,
-        "enable": enable or {},
-        "disable": disable,
-        "effort": "reasoning_effort",
-        "efforts": _efforts(words),
-    }
-
-
-def _switch(enable: Any, disable: Any, default: Any = None) -> Dict[str, Any]:
-    """Thinking that is only switched."""
-    return {"default": default, "enable": enable, "disable": disable}
-
-
-_TYPED = ({"thinking": {"type": "enabled"}}, {"thinking": {"type": "disabled"}})
-_KEPT = {
-    "thinking": {"type": "enabled", "clear_thinking": False}
-}  # Z.ai, docs: earlier thinking stays, and has to come back unmodified
-_QWEN = ({"enable_thinking": True}, {"enable_thinking": False})
-_OFF = {"reasoning_effort": "none"}
-_TEXT_IMAGE = ["text", "image"]
-
-# R1 must not get its own thinking back (docs: 400 if it does)
-_R1: Row = {"reasoning": {"replay": "never", "required_on_tool_calls": None, "also": []}}
-# every server of gpt-oss takes low, medium and high, and thinking has no switch (model card)
-_GPT_OSS: Row = {"thinking": _effort("low low medium high high high")}
-# DeepSeek on servers that run its template: thinking is switched there (adapter)
-_DEEPSEEK_TEMPLATE: Row = {
-    "thinking": _switch(
-        {"chat_template_kwargs": {"thinking": True}}, {"chat_template_kwargs": {"thinking": False}}
-    ),
-    "reasoning": {"field": "reasoning_content", "required_on_tool_calls": ""},
+# OpenAI's models from gpt-5.4 on take no tools while they think, through Chat Completions (error)
+_NO_TOOLS_WITH_THINKING: Row = {
+    "thinking": {**effort("minimal low medium high xhigh xhigh", None, {}, OFF), "with_tools": False}
 }
 
 ROWS: Dict[str, Row] = {
-    "generic": {"models": {"*deepseek-r1*": _R1, "*gpt-oss*": _GPT_OSS}},
+    "generic": {"models": {"*deepseek-r1*": R1, "*gpt-oss*": GPT_OSS}},
     "deepseek": {
         "match": ["api.deepseek.com"],
         "developer_role": "system",  # error: unknown variant `developer`
         # docs: on by default; low, high and max exist, medium means high. error: minimal is refused
-        "thinking": _effort("low low high high high max", True, *_TYPED),
+        "thinking": effort("low low high high high max", True, *TYPED),
         # docs and error: turns with tool calls must carry their thinking for ever, an empty one if there was
         # none; adapter (the vendor's own): so does every other turn, and an answer of thinking alone has
         # content ""
@@ -78,78 +56,61 @@ ROWS: Dict[str, Row] = {
         },  # error: Thinking mode does not support this tool_choice
         "strict_tools": "omit",  # docs: only under /beta, and then every tool must be strict
         "response_format": ["text", "json_object"],  # error: This response_format type is unavailable now
-        "drop": [
-            "parallel_tool_calls",
-            "service_tier",
-            "seed",
-            "logit_bias",
-            "store",
-            "metadata",
-            "prompt_cache_key",
-            "verbosity",
-        ],  # docs: ignored
-        "drop_thinking": [
-            "temperature",
-            "presence_penalty",
-            "frequency_penalty",
-            "top_p",
-        ],  # docs: ignored while thinking
+        # docs: ignored, always or while thinking
+        "drop": ["parallel_tool_calls", "service_tier", "seed", "logit_bias", "store", "metadata", "prompt_cache_key", "verbosity"],
+        "drop_thinking": ["temperature", "presence_penalty", "frequency_penalty", "top_p"],
         "user_field": "user_id",  # docs
         "empty_answer": "error",  # adapter (the vendor's own): an empty stop is retried
         "modalities": ["text"],  # docs: images only for the vision models
         "context_window": 1_000_000,  # docs
+        # docs
         "responses": {
             "response_format": ["text", "json_object", "json_schema"],
             "native_tools": ["web_search"],
-        },  # docs
-        "models": {
-            "deepseek-r1*": {**_R1, "context_window": 128_000},
-            "*vision*": {"modalities": _TEXT_IMAGE},
         },
+        "models": {"deepseek-r1*": {**R1, "context_window": 128_000}, "*vision*": {"modalities": TEXT_IMAGE}},
     },
     "moonshot": {
         "match": ["api.moonshot.ai", "api.moonshot.cn", "api.kimi.com"],
         "max_tokens": {"field": "max_completion_tokens"},  # docs
-        "thinking": _switch(*_TYPED, default=True),  # adapter (the vendor's own)
+        "thinking": switch(*TYPED, default=True),  # adapter (the vendor's own)
         # error: thinking is enabled but reasoning_content is missing; "" counts as present
         "reasoning": {"replay": "always", "required_on_tool_calls": ""},
-        "tool_choice": {"any": ["auto", "none"]},  # adapter: no `required`
+        # error: tool_choice 'required' (or 'specified') is incompatible with thinking enabled
+        "tool_choice": {"thinking": ["auto", "none"]},
         "strict_tools": "omit",
-        "schema": [
-            "inline_refs",
-            "add_types",
-            "drop_schema_key",
-        ],  # adapter (the vendor's own): every property needs a type
-        "drop": [
-            "parallel_tool_calls",
-            "service_tier",
-            "store",
-            "verbosity",
-            "top_p",
-            "temperature",
-        ],  # error: sampling is fixed
-        "modalities": _TEXT_IMAGE,
+        # adapter (the vendor's own): every property needs a type
+        "schema": ["inline_refs", "add_types", "drop_schema_key"],
+        # error: sampling is fixed
+        "drop": ["parallel_tool_calls", "service_tier", "store", "verbosity", "top_p", "temperature"],
+        "modalities": TEXT_IMAGE,
         "context_window": 256_000,  # model pages
         "models": {
-            "*k3*": {"thinking": _effort("low low high high max max")},  # docs: always on; low, high, max
-            "*k2.7*": {"thinking": _switch({}, None, default=True)},  # docs: always on, no effort
+            "*k3*": {  # docs: always on; low, high, max (the default). measured: `required` is taken, a name is not
+                "thinking": effort("low low high high max max"),
+                "tool_choice": {"any": ["auto", "none", "required"], "thinking": None},
+                "context_window": 1_000_000,
+            },
+            "*k2.7*": {"thinking": switch({}, None, default=True)},  # docs: always on, no effort
         },
     },
     "zai": {  # base_url ends in /v4
         "match": ["api.z.ai", "open.bigmodel.cn"],
-        "thinking": _switch(_KEPT, _TYPED[1], default=True),
+        "thinking": switch(KEPT, TYPED[1], default=True),
         "reasoning": {"replay": "always"},
         "extra": {"tool_stream": True},  # docs: else a call's arguments arrive in one piece
         "tool_choice": {"any": ["auto", "none"]},  # docs; guess for 5.x
         "strict_tools": "omit",
         "response_format": ["text", "json_object"],  # docs
         "schema": ["inline_refs"],  # error: nested arguments become text where a schema has $ref
+        "user_message": "required",  # error: 1214 where no message is the user's
         "context_window": 200_000,  # an answer that overflowed counted 202752 tokens
         "models": {
-            "glm-5.3*": {
-                "thinking": _effort("low low high high max max", True, _KEPT)
-            },  # error: cannot be switched off
-            "glm-5.2*": {"thinking": _effort("high high high high max max", True, _KEPT, _TYPED[1])},
+            "glm-5.3*": {  # error: cannot be switched off
+                "thinking": effort("low low high high max max", True, KEPT),
+                "context_window": 1_000_000,
+            },
+            "glm-5.2*": {"thinking": effort("high high high high max max", True, KEPT, TYPED[1])},
         },
     },
     "dashscope": {
@@ -159,24 +120,46 @@ ROWS: Dict[str, Row] = {
             "dashscope-us.aliyuncs.com",
             "maas.aliyuncs.com",
         ],
-        "thinking": _switch(*_QWEN),  # docs
+        "thinking": switch(*QWEN),  # docs
         "reasoning": {"replay": "never"},  # docs: ignored
         "non_stream": "force_stream",  # error: enable_thinking must be set to false for non-streaming calls
         "tool_choice": {"thinking": ["auto", "none"]},  # error: required or object in thinking mode
         "strict_tools": "omit",
-        "modalities": _TEXT_IMAGE,  # error: file parts are refused
+        "modalities": TEXT_IMAGE,  # error: file parts are refused
+        "models": {
+            "*qwen3.8-max*": {"thinking": effort("low low medium high high max", None, *QWEN)},  # docs
+            **{  # docs: earlier thinking is read where it is asked for
+                f"*qwen{version}*": {
+                    "thinking": switch({**QWEN[0], "preserve_thinking": True}, QWEN[1]),
+                    "reasoning": {"replay": "always"},
+                }
+                for version in ("3.6", "3.7")
+            },
+        },
     },
     "minimax": {
         "match": ["api.minimax.io", "api.minimaxi.com"],
         "max_tokens": {"field": "max_completion_tokens"},  # docs
-        "thinking": _switch({"reasoning_split": True}, None, default=True),  # docs: M2 cannot be switched off
-        "reasoning": {
-            "field": "reasoning_details",
-            "replay": "always",
-        },  # docs: complete, or the answers get worse
+        "system_position": "first",  # error: 2013, invalid chat setting
+        "thinking": switch({"reasoning_split": True}, None, default=True),  # docs: M2 cannot be switched off
+        # docs: complete, or the answers get worse
+        "reasoning": {"field": "reasoning_details", "replay": "always"},
         "answer": {"think_tags": True, "cumulative": True},  # docs: the sample code slices snapshots
         "response_format": ["text"],  # docs
         "context_window": 200_000,  # model pages: 204800
+        "models": {
+            # model pages: low to max, cannot be switched off; the field's name is a guess
+            "*m3.1*": {
+                "thinking": effort("low low medium high high max", True, {"reasoning_split": True}),
+                "context_window": 1_000_000,
+            },
+            "*m3*": {  # docs
+                "thinking": switch(
+                    {"reasoning_split": True, "thinking": {"type": "adaptive"}}, TYPED[1], True
+                ),
+                "context_window": 1_000_000,
+            },
+        },
     },
     "openrouter": {
         "match": ["openrouter.ai"],
@@ -186,7 +169,7 @@ ROWS: Dict[str, Row] = {
             "enable": {},
             "disable": {"reasoning": {"effort": "none"}},
             "effort": "reasoning.effort",
-            "efforts": _efforts("minimal low medium high xhigh max"),
+            "efforts": efforts_of("minimal low medium high xhigh max"),
         },
         "reasoning": {"field": "reasoning_details", "replay": "always"},  # docs: unmodified, in order
         "models": {
@@ -203,20 +186,22 @@ ROWS: Dict[str, Row] = {
     "groq": {
         "match": ["api.groq.com"],
         "max_tokens": {"field": "max_completion_tokens"},  # docs
-        "thinking": _effort(
-            "low low medium high high high", None, {"reasoning_format": "parsed"}, _OFF
+        "thinking": effort(
+            "low low medium high high high", None, {"reasoning_format": "parsed"}, OFF
         ),  # docs
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},
         "drop": ["logprobs", "top_logprobs", "logit_bias", "store"],  # docs: 400
-        "modalities": _TEXT_IMAGE,
+        "modalities": TEXT_IMAGE,
         "models": {
-            "*qwen3*": {
-                "thinking": _effort(" ".join(["default"] * 6), True, {"reasoning_format": "parsed"}, _OFF)
-            },  # docs: none, default
-            "*gpt-oss*": {
-                "thinking": _effort("low low medium high high high", True)
-            },  # docs: no reasoning_format, no off
-            "*llama*": {"thinking": _switch({}, {}, default=False)},
+            "*qwen3*": {  # docs: none, default
+                "thinking": effort(" ".join(["default"] * 6), True, {"reasoning_format": "parsed"}, OFF)
+            },
+            # docs: no reasoning_format, no off
+            "*gpt-oss*": {"thinking": effort("low low medium high high high", True)},
+            **{  # error: property 'reasoning' is unsupported, in messages too
+                pattern: {"thinking": NO_THINKING, "reasoning": {"replay": "never"}}
+                for pattern in ("*llama*", "*kimi*")
+            },
         },
     },
     "mistral": {
@@ -225,24 +210,17 @@ ROWS: Dict[str, Row] = {
         "assistant_after_tool": True,  # error: Unexpected role 'user' after role 'tool'
         "tool_call_id": "alnum9",  # error: must be a-z, A-Z, 0-9, with a length of 9
         "tool_choice": {"rename": {"required": "any"}},  # docs
-        "thinking": _switch({}, {}),  # by model
+        "thinking": switch({}, {}),  # by model
         "reasoning": {"field": "mistral_parts", "replay": "tool_turns"},  # docs: parts of the content
         "include_usage": False,  # docs: not in the schema; usage comes anyway
-        "drop": [
-            "store",
-            "metadata",
-            "user",
-            "service_tier",
-            "logprobs",
-            "top_logprobs",
-            "stream_options",
-            "prompt_cache_key",
-            "verbosity",
-        ],  # error: extra_forbidden
+        # error: extra_forbidden, with the path in `loc`
+        "drop": ["store", "metadata", "user", "service_tier", "logprobs", "top_logprobs", "stream_options", "prompt_cache_key", "verbosity"],
+        # docs name the parameter; the values none and high are a guess
+        "models": {"mistral-small*": {"thinking": effort(" ".join(["high"] * 6), None, {}, OFF)}},
     },
     "gemini": {
         "match": ["generativelanguage.googleapis.com"],
-        "thinking": _effort("minimal low medium high high high", True, {}, _OFF),  # docs
+        "thinking": effort("minimal low medium high high high", True, {}, OFF),  # docs
         "keep_extra_content": True,  # error: Function call is missing a thought_signature
         "strict_tools": "omit",  # docs: a subset of JSON schema
         "context_window": 1_000_000,  # model pages
@@ -250,7 +228,7 @@ ROWS: Dict[str, Row] = {
     "xai": {
         "match": ["api.x.ai"],
         "max_tokens": {"field": "max_completion_tokens"},
-        "thinking": _effort("low low medium high high high"),  # docs: by model, no switch
+        "thinking": effort("low low medium high high high"),  # docs: by model, no switch
         "reasoning": {"replay": "never"},  # docs
         "drop_thinking": [
             "presence_penalty",
@@ -258,90 +236,106 @@ ROWS: Dict[str, Row] = {
             "stop",
         ],  # docs: refused by reasoning models
         "context_window": 256_000,  # model pages
+        "models": {  # model pages
+            "*non-reasoning*": {"thinking": NO_THINKING},  # error: does not support parameter reasoningEffort
+            "grok-4.3*": {
+                "thinking": effort("low low medium high high high", True, {}, OFF),
+                "context_window": 1_000_000,
+            },
+            "grok-4.5*": {"context_window": 500_000},
+            **{
+                f"grok-4.{minor}*": {
+                    "thinking": effort("low low medium high xhigh xhigh"),
+                    "context_window": 500_000,
+                }
+                for minor in (6, 7)
+            },
+        },
     },
     "together": {
         "match": ["api.together.ai", "api.together.xyz"],
-        "thinking": _switch({"reasoning": {"enabled": True}}, {"reasoning": {"enabled": False}}),  # docs
+        "thinking": switch({"reasoning": {"enabled": True}}, {"reasoning": {"enabled": False}}),  # docs
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},
         "models": {
-            "*deepseek-r1*": _R1,
-            "*deepseek-v4*": {
-                "tool_choice": {"any": ["auto", "none"]},
-                "strict_tools": "omit",
-            },  # adapter: no forced choice
+            "*deepseek-r1*": R1,
+            # adapter: no forced choice
+            "*deepseek-v4*": {"tool_choice": {"any": ["auto", "none"]}, "strict_tools": "omit"},
+            "*glm-5.3*": {
+                "thinking": effort("low low high high max max")
+            },  # model page: cannot be switched off
         },
     },
     "fireworks": {
         "match": ["api.fireworks.ai"],
-        "thinking": _effort("low low medium high high max", None, {}, _OFF),  # adapter
+        "thinking": effort("low low medium high high max", None, {}, OFF),  # adapter
         "reasoning": {"replay": "always"},
-        "models": {"*deepseek-r1*": _R1},
+        "models": {"*deepseek-r1*": R1},
     },
     "cerebras": {
         "match": ["api.cerebras.ai"],
         "max_tokens": {"field": "max_completion_tokens"},
-        "drop": [
-            "frequency_penalty",
-            "presence_penalty",
-            "logit_bias",
-            "service_tier",
-            "store",
-            "parallel_tool_calls",
-        ],  # error: 400
-        "thinking": _effort("low low medium high high high"),  # docs: gpt-oss has no off
+        # error: 400
+        "drop": ["frequency_penalty", "presence_penalty", "logit_bias", "service_tier", "store", "parallel_tool_calls"],
+        "thinking": effort("low low medium high high high"),  # docs: gpt-oss has no off
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},
+        "response_schema": ["close_objects"],  # error: 'additionalProperties' is required
         "modalities": ["text"],
     },
     "nvidia": {
         "match": ["integrate.api.nvidia.com"],
         "headers": {"NVCF-POLL-SECONDS": "3600"},  # docs: the gateway's own timeout is short
         "strict_tools": "omit",
-        "drop": [
-            "store",
-            "metadata",
-            "parallel_tool_calls",
-            "service_tier",
-            "prompt_cache_key",
-            "verbosity",
-        ],  # adapter
-        "models": {"*deepseek-r1*": _R1, "*deepseek*": _DEEPSEEK_TEMPLATE, "*gpt-oss*": _GPT_OSS},
+        # adapter
+        "drop": ["store", "metadata", "parallel_tool_calls", "service_tier", "prompt_cache_key", "verbosity"],
+        "models": {"*deepseek-r1*": R1, "*deepseek*": DEEPSEEK_TEMPLATE, "*gpt-oss*": GPT_OSS},
     },
     "huggingface": {
         "match": ["router.huggingface.co"],
-        "models": {"*deepseek-r1*": _R1, "*gpt-oss*": _GPT_OSS},
+        "models": {"*deepseek-r1*": R1, "*gpt-oss*": GPT_OSS},
+    },
+    "copilot": {
+        "match": ["githubcopilot.com"],
+        # adapter: the gateway wants to know which client asks
+        "headers": {
+            "Copilot-Integration-Id": "vscode-chat",
+            "Editor-Version": "vscode/1.104.1",
+            "Editor-Plugin-Version": "copilot-chat/0.31.1",
+        },
+        "max_tokens": {"field": "max_completion_tokens"},  # error
+        "thinking": effort("low low medium high high high", None, {}, {}),  # error: not for every model
+        "reasoning": {"replay": "never"},  # adapter: only with a signature that does not come back
+        "user_message": "last",  # error: This model does not support assistant message prefill
+        "drop": ["store", "metadata", "service_tier", "prompt_cache_key", "safety_identifier"],  # guess
+        "modalities": TEXT_IMAGE,
+    },
+    "bedrock": {  # base_url ends in /openai/v1 for the Responses API, in /v1 for gpt-oss
+        "match": ["bedrock-runtime*.amazonaws.com", "bedrock-mantle*.api.aws"],
+        "max_tokens": {"field": "max_completion_tokens"},  # error: the list of known fields
+        "thinking": effort("low low medium high high high"),  # model card
+        "reasoning": {"replay": "never"},  # guess: unknown fields are refused
+        "modalities": TEXT_IMAGE,
     },
     "openai": {
         "match": ["api.openai.com"],
+        "wire": "responses",  # error: the newer models take no tools while they think, through the other API
         "max_tokens": {"field": "max_completion_tokens"},  # error: unsupported_parameter max_tokens
         "developer_role": "developer",  # docs
-        "thinking": _effort("minimal low medium high xhigh xhigh", None, {}, _OFF),  # docs
+        "thinking": effort("minimal low medium high xhigh xhigh", None, {}, OFF),  # docs
         "reasoning": {"replay": "never"},  # error: unknown keys of a message are refused
-        "drop_thinking": [
-            "temperature",
-            "top_p",
-            "presence_penalty",
-            "frequency_penalty",
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-        ],  # docs: not for reasoning models
+        # docs: not for reasoning models
+        "drop_thinking": ["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"],
         "tool_call_id": "max40",  # error: string too long
         "context_window": 272_000,  # model pages: the input's share of 400000
+        # docs
         "responses": {
-            "native_tools": [
-                "custom",
-                "web_search",
-                "file_search",
-                "code_interpreter",
-                "image_generation",
-                "mcp",
-            ]
-        },  # docs
+            "native_tools": ["custom", "web_search", "file_search", "code_interpreter", "image_generation", "mcp"]
+        },
         "models": {  # docs: no reasoning_effort
-            "gpt-3.5*": {"thinking": _switch({}, {}, default=False), "context_window": 16_000},
-            "gpt-4.1*": {"thinking": _switch({}, {}, default=False), "context_window": 1_000_000},
-            "gpt-4*": {"thinking": _switch({}, {}, default=False), "context_window": 128_000},
-            "chatgpt-*": {"thinking": _switch({}, {}, default=False), "context_window": 128_000},
+            "gpt-3.5*": {"thinking": NO_THINKING, "context_window": 16_000},
+            "gpt-4.1*": {"thinking": NO_THINKING, "context_window": 1_000_000},
+            "gpt-4*": {"thinking": NO_THINKING, "context_window": 128_000},
+            "chatgpt-*": {"thinking": NO_THINKING, "context_window": 128_000},
+            **{f"gpt-5.{minor}*": _NO_TOOLS_WITH_THINKING for minor in (4, 5, 6)},
         },
     },
     "azure": {
@@ -352,7 +346,7 @@ ROWS: Dict[str, Row] = {
             name + "*": {
                 "max_tokens": {"field": "max_tokens"},
                 "developer_role": "system",
-                "thinking": _switch({}, {}),
+                "thinking": switch({}, {}),
                 "reasoning": {"replay": "tool_turns"},
                 "include_usage": False,
                 "tool_choice": {"any": ["auto", "none", "required"]},
@@ -362,195 +356,49 @@ ROWS: Dict[str, Row] = {
     },
     "openai-gateway": {  # OpenAI's models behind somebody else's door: the newest keys are
         "extends": "openai",  # often refused there, and none of them is needed. guess
-        "drop": [
-            "store",
-            "metadata",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "safety_identifier",
-            "verbosity",
-        ],
+        "drop": ["store", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "verbosity"],
+        "models": {"gpt-5*": {}},  # a gateway may well ask through the other API
     },
     "anthropic": {
         "match": ["api.anthropic.com"],
-        "thinking": _switch({}, {}, default=False),  # docs: thinking does not come back in this API
+        "thinking": NO_THINKING,  # docs: thinking does not come back in this API
         "reasoning": {"replay": "never"},
-        "drop": [
-            "seed",
-            "logit_bias",
-            "presence_penalty",
-            "frequency_penalty",
-            "response_format",
-        ],  # docs: ignored
+        "user_message": "last",  # error: This model does not support assistant message prefill
+        # docs: ignored
+        "drop": ["seed", "logit_bias", "presence_penalty", "frequency_penalty", "response_format"],
         "strict_tools": "omit",  # docs: ignored
-        "context_window": 200_000,  # model pages
+        "context_window": 1_000_000,  # model pages, since Opus 4.6 and Sonnet 5
+        "models": {  # error: no forced choice
+            pattern: {"tool_choice": {"any": ["auto", "none"]}} for pattern in ("*opus-5-5*", "*fable-5-1*")
+        },
     },
     "ark": {  # base_url ends in /api/v3
         "match": ["volces.com", "byteplus.com"],
-        "thinking": _effort(
-            "low low medium high high high", True, *_TYPED
-        ),  # docs; error: high with disabled is refused
+        # docs; error: high with disabled is refused
+        "thinking": effort("low low medium high high high", True, *TYPED),
         "reasoning": {"replay": "tool_turns"},  # guess
+        "context_window": 256_000,  # model pages
+        "models": {  # model pages: none to max
+            pattern: {"thinking": effort("minimal low medium high xhigh max", True, {}, OFF)}
+            for pattern in ("*seed-2*mini*", "*seed-2*lite*")
+        },
     },
     "stepfun": {
         "match": ["api.stepfun.com", "api.stepfun.ai"],
-        "thinking": _effort("low low high high high high"),  # model catalogue: some know low and high only
+        "thinking": effort("low low high high high high"),  # model catalogue: some know low and high only
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},  # guess
     },
     "siliconflow": {
         "match": ["api.siliconflow.cn", "api.siliconflow.com"],
-        "thinking": _switch(*_QWEN),  # guess
+        "thinking": switch(*QWEN),  # guess
         "reasoning": {"replay": "always", "required_on_tool_calls": ""},  # error: as DeepSeek itself
-        "models": {"*deepseek-r1*": _R1},
+        "models": {"*deepseek-r1*": R1},
     },
     "xiaomi": {
-        "match": ["api.xiaomimimo.com"],
-        "thinking": _switch(*_TYPED, default=True),  # adapter
+        "match": ["xiaomimimo.com"],
+        "thinking": switch(*TYPED, default=True),  # adapter
         "reasoning": {"replay": "always", "required_on_tool_calls": ""},  # adapter
+        "empty_content": " ",  # error: `text` is not set, also for ""
     },
-    "vllm": {
-        "max_tokens": {"field": "max_completion_tokens"},  # docs: max_tokens is the old name
-        "system_position": "first",  # error: System message must be at the beginning
-        "merge_same_role": True,  # error: Conversation roles must alternate user/assistant
-        # templates call the switch enable_thinking (Qwen, GLM) or thinking (DeepSeek); what a template does
-        # not know is ignored
-        "thinking": _switch(
-            {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}},
-            {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
-        ),
-        "reasoning": {
-            "field": "reasoning",
-            "replay": "always",
-            "also": ["reasoning_content"],
-        },  # docs: both are read
-        "modalities": _TEXT_IMAGE,
-        "models": {"*deepseek-r1*": _R1, "*gpt-oss*": _GPT_OSS},
-    },
-    "sglang": {"extends": "vllm", "reasoning": {"field": "reasoning_content", "also": []}},
-    "template": {  # an open model behind a chat template, the server is not known;
-        "extends": "vllm",  # every one of them takes max_tokens
-        "max_tokens": {"field": "max_tokens"},
-    },
-    "llamacpp": {
-        "system_position": "first",  # the model's template
-        "thinking": _switch(
-            {"chat_template_kwargs": {"enable_thinking": True}},
-            {"chat_template_kwargs": {"enable_thinking": False}},
-        ),
-        "reasoning": {"replay": "always"},
-        "modalities": _TEXT_IMAGE,
-        "models": {"*deepseek-r1*": _R1},
-    },
-    "ollama": {
-        "match": ["localhost:11434", "127.0.0.1:11434", "[::1]:11434", "ollama.com"],
-        "thinking": _effort(
-            "low low medium high high max", None, {}, _OFF
-        ),  # source: unknown words are refused
-        "reasoning": {"field": "reasoning", "replay": "always"},  # source
-        "empty_content": "",  # error: invalid message content type: <nil>
-        "tool_choice": {"any": ["auto", "none"]},
-        "drop": [
-            "parallel_tool_calls",
-            "tool_choice",
-            "store",
-            "metadata",
-            "service_tier",
-        ],  # source: ignored
-        "modalities": _TEXT_IMAGE,
-        "models": {"*deepseek-r1*": _R1, "*gpt-oss*": _GPT_OSS},
-    },
-    "lmstudio": {
-        "match": ["localhost:1234", "127.0.0.1:1234", "[::1]:1234"],
-        "system_position": "first",  # the model's template
-        "thinking": _switch({}, {}),  # by model
-        "modalities": _TEXT_IMAGE,
-        "models": {"*deepseek-r1*": _R1},
-    },
+    **SERVERS,
 }
-
-# What each one is, in a line.
-ABOUT: Dict[str, str] = {
-    "generic": "any other server: what most of them take",
-    "deepseek": "DeepSeek's own API",
-    "moonshot": "Moonshot AI: Kimi",
-    "zai": "Z.ai and BigModel: GLM",
-    "dashscope": "Alibaba Cloud Model Studio: Qwen",
-    "minimax": "MiniMax",
-    "openrouter": "OpenRouter",
-    "groq": "Groq",
-    "mistral": "Mistral AI",
-    "gemini": "Google Gemini, its OpenAI endpoint",
-    "xai": "xAI: Grok",
-    "together": "Together AI",
-    "fireworks": "Fireworks AI",
-    "cerebras": "Cerebras",
-    "nvidia": "NVIDIA NIM, the hosted one",
-    "huggingface": "Hugging Face Inference Providers",
-    "openai": "OpenAI's own API",
-    "azure": "Azure OpenAI and AI Foundry",
-    "openai-gateway": "OpenAI's models behind somebody else's gateway",
-    "anthropic": "Anthropic's OpenAI endpoint",
-    "ark": "Volcengine Ark, BytePlus: Doubao",
-    "stepfun": "StepFun",
-    "siliconflow": "SiliconFlow",
-    "xiaomi": "Xiaomi MiMo",
-    "vllm": "a vLLM server",
-    "sglang": "an SGLang server",
-    "template": "an open model behind a server that is not known",
-    "llamacpp": "a llama.cpp server",
-    "ollama": "Ollama",
-    "lmstudio": "LM Studio",
-}
-
-# Other names that `profile:` takes.
-ALIASES = {
-    "kimi": "moonshot",
-    "glm": "zai",
-    "zhipu": "zai",
-    "bigmodel": "zai",
-    "qwen": "dashscope",
-    "aliyun": "dashscope",
-    "google": "gemini",
-    "grok": "xai",
-    "doubao": "ark",
-    "volcengine": "ark",
-    "mimo": "xiaomi",
-    "nim": "nvidia",
-    "llama.cpp": "llamacpp",
-    "lm-studio": "lmstudio",
-}
-
-# A downstream model on a host that no row knows -> row; the first glob that fits, case does not matter.
-MODEL_NAMES: Tuple[Tuple[str, str], ...] = (
-    ("deepseek-ai/*", "template"),  # the names of model files: a server of one's own
-    ("deepseek-*", "deepseek"),
-    ("kimi-*", "moonshot"),
-    ("moonshot-*", "moonshot"),
-    ("glm-*", "zai"),
-    ("qwen*-max*", "dashscope"),
-    ("qwen*-plus*", "dashscope"),
-    ("qwen*-turbo*", "dashscope"),
-    ("qwen*-flash*", "dashscope"),  # not open
-    ("qwen*", "template"),
-    ("qwq*", "template"),
-    ("gemma*", "template"),
-    ("google/gemma*", "template"),
-    ("minimax-*", "minimax"),
-    ("*gpt-oss*", "generic"),
-    ("gpt-*", "openai-gateway"),
-    ("chatgpt-*", "openai-gateway"),
-    ("codex-*", "openai-gateway"),
-    ("o1*", "openai-gateway"),
-    ("o3*", "openai-gateway"),
-    ("o4*", "openai-gateway"),
-    ("mistral-*", "mistral"),
-    ("magistral-*", "mistral"),
-    ("codestral-*", "mistral"),
-    ("devstral-*", "mistral"),
-    ("ministral-*", "mistral"),
-    ("gemini-*", "gemini"),
-    ("grok-*", "xai"),
-    ("doubao-*", "ark"),
-    ("step-*", "stepfun"),
-    ("mimo-*", "xiaomi"),
-)

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from ..convert.profile import Profile, Thinking, suggestion
 from ..errors import ConfigError
-from .profile_table import ABOUT, ALIASES, MODEL_NAMES, ROWS
+from .profile_names import ABOUT, ALIASES, MODEL_NAMES
+from .profile_table import ROWS
 
-_NO_FIELDS = {"match", "extends", "models", "responses", "thinking"}
+_NO_FIELDS = {"match", "wire", "extends", "models", "responses", "thinking"}
 
 
 class Known(NamedTuple):
@@ -59,9 +60,9 @@ ZERO_CONFIG: Tuple[Known, ...] = (
         "dashscope",
         ("DASHSCOPE_API_KEY",),
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-        ("qwen3-max", "qwen-plus", "qwen*"),
+        ("qwen3.8-max", "qwen-plus", "qwen*"),
     ),
-    Known("minimax", ("MINIMAX_API_KEY",), "https://api.minimax.io/v1", ("MiniMax-M2.7", "MiniMax-*")),
+    Known("minimax", ("MINIMAX_API_KEY",), "https://api.minimax.io/v1", ("MiniMax-M3", "MiniMax-*")),
     Known(
         "openrouter",
         ("OPENROUTER_API_KEY",),
@@ -74,7 +75,7 @@ ZERO_CONFIG: Tuple[Known, ...] = (
         "https://generativelanguage.googleapis.com/v1beta/openai",
         ("gemini-3.8-pro", "gemini-*"),
     ),
-    Known("xai", ("XAI_API_KEY",), "https://api.x.ai/v1", ("grok-4", "grok-3-mini", "grok-*")),
+    Known("xai", ("XAI_API_KEY",), "https://api.x.ai/v1", ("grok-4.7", "grok-4.3", "grok-*")),
     Known(
         "mistral",
         ("MISTRAL_API_KEY",),
@@ -184,11 +185,23 @@ def row_of_host(base_url: str) -> Optional[str]:
     return max(found)[1] if found else None
 
 
+def default_wire(base_url: str) -> str:
+    """The API through which a provider is asked when the configuration does not say: that of its address."""
+    row = row_of_host(base_url)
+    wire: str = "chat" if row is None else ROWS[row].get("wire", "chat")
+    return wire
+
+
 def _host_fits(match: str, host: str, netloc: str, path: str) -> bool:
     wanted, slash, prefix = match.partition("/")
     if slash and not (path.strip("/") + "/").startswith(prefix.strip("/") + "/"):
         return False
-    return wanted in (host, netloc) or host.endswith("." + wanted)
+    return (
+        wanted in (host, netloc)
+        or host.endswith("." + wanted)
+        or "*" in wanted
+        and glob_matches(wanted, host)
+    )
 
 
 def _row_of_model(downstream_model: str) -> Optional[str]:

@@ -8,7 +8,6 @@ the rest by tables. Sources: the request fields of the Responses API; the provid
 from __future__ import annotations
 
 import copy
-import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -20,6 +19,7 @@ from ..answer.reader import AnswerReader
 from ..profile import Profile
 from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
+from .response_format import response_format
 from .writer import Recall, to_messages
 
 # both APIs' own words
@@ -67,7 +67,7 @@ class Conversion:
 
     def chat_request(self, stream: bool) -> Json:
         """The chat request, as a stream or as one answer."""
-        if not stream and self.profile.non_stream != "force_stream":
+        if self.profile.stream == "never" or not stream and self.profile.non_stream != "force_stream":
             return self.body
         body = dict(self.body, stream=True)
         if self.profile.include_usage and "stream_options" not in self.profile.drop:
@@ -132,7 +132,7 @@ def _converted(
 ) -> Conversion:
     tools = ToolTable.build(request, items, profile, allow)
     warnings = list(tools.warnings)
-    response_format, note = _response_format(request, items, profile)
+    form, note = response_format(request, items, profile)
     choice, reasoning, plea = _forced(
         tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings
     )
@@ -157,14 +157,14 @@ def _converted(
         body["tools"] = tools.chat_tools
     else:
         body.pop("parallel_tool_calls", None)
-    if response_format:
-        body["response_format"] = response_format
+    if form:
+        body["response_format"] = form
     if choice is not None:
         body["tool_choice"] = choice
     thinking = _think(body, reasoning, profile, warnings)
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
-        body.pop(key, None)
-    fenced = bool(note) or response_format == {"type": "json_object"}
+        drop_path(body, key)
+    fenced = bool(note) or form == {"type": "json_object"}
     return Conversion(body, tools, profile, strip_fences=fenced, warnings=list(dict.fromkeys(warnings)))
 
 
@@ -172,7 +172,9 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
     """The fields that go over one by one."""
     options = {key: request[key] for key in SAME if key in request}
     if "max_output_tokens" in request:
-        options[profile.max_tokens.field] = request["max_output_tokens"]
+        most = profile.max_tokens.most
+        wanted = request["max_output_tokens"]
+        options[profile.max_tokens.field] = wanted if most is None else min(wanted, most)
     if request.get("top_logprobs") or "message.output_text.logprobs" in request.get("include", ()):
         options.update(
             logprobs=True,
@@ -209,67 +211,16 @@ def _instructions(request: Mapping[str, Any]) -> str:
     )
 
 
-# ---- text.format
-def _response_format(
-    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
-) -> Tuple[Optional[Json], str]:
-    """(``response_format``, words for the prompt where the provider cannot be asked for it, or insists on
-    them)"""
-    form = (request.get("text") or {}).get("format") or {}
-    if not isinstance(form, dict):  # check_request cannot see what a configuration_update brings
-        raise invalid("text.format must be an object.", "text.format")
-    kind = form.get("type", "text")
-    if kind == "json_schema" and form.get("schema") is None:
-        # the schema is optional in Open Responses; the AI SDK's provider for it leaves it out
-        kind = "json_object"
-    if kind == "text":
-        return None, ""
-    if kind == "json_schema":
-        if not isinstance(form.get("schema"), dict):
-            raise ApiError(
-                400,
-                "text.format of type json_schema needs a schema (an object).",
-                code="invalid_type",
-                param="text.format.schema",
-            )
-        if kind in profile.response_format:
-            schema = {
-                key: form[key]
-                for key in ("name", "description", "schema", "strict")
-                if form.get(key) is not None
-            }
-            return {"type": kind, "json_schema": dict({"name": "response"}, **schema)}, ""
-        note = (
-            "Answer with one JSON object and nothing else: no Markdown fence, no comment. It must be valid against this JSON Schema:\n"
-            + json.dumps(form["schema"], ensure_ascii=False)
-        )
-    elif kind == "json_object":
-        known = kind in profile.response_format and _mentions_json(request, items)
-        note = "" if known else "Answer with one JSON object and nothing else: no Markdown fence, no comment."
-    else:
-        raise invalid(
-            f"text.format.type must be text, json_object or json_schema, not {str(kind)[:40]!r}.",
-            "text.format.type",
-        )
-    return ({"type": "json_object"} if "json_object" in profile.response_format else None), note
-
-
-def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
-    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the
-    first message of the user: what is said about it must not change when the conversation goes on.
-    """
-    said = [request.get("instructions")]
-    for item in items:
-        said.append(item.get("content"))
-        if item.get("role") == "user":
-            break
-    return "json" in json.dumps(said).lower()
-
-
 # ---- reasoning.effort
 def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> bool:
     """Turn the provider's knobs. :returns: will it think, as far as is known?"""
     rule, effort = profile.thinking, reasoning.get("effort")
+    if not rule.with_tools and "tools" in body:
+        if effort not in (None, "none"):
+            warnings.append(
+                f"reasoning.effort {str(effort)[:40]} left out: the provider takes no tools with it"
+            )
+        effort = "none"
     if effort == "none":
         if rule.disable is not None:
             _merge(body, rule.disable)
@@ -289,6 +240,16 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
         else:
             warnings.append(f"reasoning.effort {str(effort)[:40]} left out: unknown to the provider")
     return bool(rule.default or effort is not None or rule.enable)
+
+
+def drop_path(body: Json, dotted: str) -> None:
+    """Take ``a.b`` out of the request, if it is there; what holds it is copied, for it may be the client's own."""
+    key, dot, rest = dotted.partition(".")
+    if not dot:
+        body.pop(key, None)
+    elif isinstance(body.get(key), dict):
+        body[key] = dict(body[key])
+        drop_path(body[key], rest)
 
 
 def _nested(dotted: str, value: Any) -> Json:
@@ -324,17 +285,20 @@ def _forced(
     word = choice if isinstance(choice, str) else "function"
     ever, thinking = (words is None or word in words for words in (rule.any, rule.thinking))
     sent = rule.rename.get(choice, choice) if isinstance(choice, str) else choice
-    if ever and (thinking or not _think({}, reasoning, profile, [])):
+    if ever and (thinking or not _think({"tools": []}, reasoning, profile, [])):
         return sent, reasoning, ""
     if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
         warnings.append(f"thinking switched off: with it the provider takes no tool_choice {word}")
         return sent, {"effort": "none"}, ""
-    warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
-    return (
-        None,
-        reasoning,
-        PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""},
-    )
+    plea = PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""}
+    if ever or word != "function":
+        warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
+        return None, reasoning, plea
+    # The provider takes no name: any call at all is the nearest thing, if it takes that.
+    instead, reasoning, _ = _forced("required", reasoning, profile, [])
+    what = "words in the prompt" if instead is None else f"{instead}, with words in the prompt"
+    warnings.append(f"tool_choice function became {what}: the provider does not take it")
+    return instead, reasoning, plea
 
 
 def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:

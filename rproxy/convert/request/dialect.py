@@ -15,6 +15,7 @@ from ..profile import Profile
 
 WriteReasoning = Callable[[Json, str, List[Json]], None]  # (message, text, details): changes the message
 
+CONTINUE = "Continue."
 RESPONSE_ITEM = (
     "responses.item"  # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
 )
@@ -98,6 +99,10 @@ def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
     """The messages as the chat template behind the provider wants them."""
     if profile.system_position == "first":
         messages = _system_first(messages)
+    if profile.system_position == "user":
+        messages = [_as_user(message) for message in messages]
+    if profile.user_message != "optional":
+        messages = _with_user(messages, profile.user_message == "last")
     if profile.merge_same_role:
         messages = _merged(messages)
     if profile.assistant_after_tool:
@@ -113,9 +118,20 @@ def _system_first(messages: List[Json]) -> List[Json]:
     while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
     head = [{"role": "system", "content": "\n\n".join(m["content"] for m in messages[:lead])}] if lead else []
-    return head + [
-        dict(m, role="user") if m["role"] in ("system", "developer") else m for m in messages[lead:]
-    ]
+    return head + [_as_user(message) for message in messages[lead:]]
+
+
+def _as_user(message: Json) -> Json:
+    """A system message as one of the user."""
+    return dict(message, role="user") if message["role"] in ("system", "developer") else message
+
+
+def _with_user(messages: List[Json], last: bool) -> List[Json]:
+    """With a message of the user (GLM's 1214, "No user query found"), or, ``last``, with one behind an answer
+    that stands at the end ("The conversation must end with a user message")."""
+    roles = [message["role"] for message in messages]
+    complete = roles[-1:] != ["assistant"] if last else "user" in roles or not roles
+    return messages if complete else [*messages, {"role": "user", "content": CONTINUE}]
 
 
 def _merged(messages: List[Json]) -> List[Json]:

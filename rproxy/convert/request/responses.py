@@ -26,7 +26,7 @@ from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
 from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
-from .chat import Conversion, to_chat_request
+from .chat import Conversion, drop_path, to_chat_request
 from .writer import Recall
 
 # the request's own fields that mean the same there
@@ -38,6 +38,7 @@ SAME = (
     "truncation",
     "max_tool_calls",
 )
+LEVELS = {level: level for level in ("low", "medium", "high")}  # those that every provider knows
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
@@ -48,9 +49,9 @@ class ResponsesConversion(Conversion):
     origin: str = ""
 
     def chat_request(self, stream: bool) -> Json:
-        return (
-            dict(self.body, stream=True) if stream or self.profile.non_stream == "force_stream" else self.body
-        )
+        if self.profile.stream == "never" or not stream and self.profile.non_stream != "force_stream":
+            return self.body
+        return dict(self.body, stream=True)
 
     @property
     def logprobs(self) -> bool:
@@ -109,7 +110,7 @@ def to_responses_request(
     _add_summary(body, request.get("reasoning") or {})
     body.update({key: request[key] for key in SAME if key in request})
     for key in profile.drop:
-        body.pop(key, None)
+        drop_path(body, key)
     return ResponsesConversion(
         body, chat.tools, profile, strip_fences=chat.strip_fences, warnings=chat.warnings, origin=origin
     )
@@ -117,15 +118,12 @@ def to_responses_request(
 
 def _fitted(profile: Profile) -> Profile:
     """The profile for the chat request on the way: what is on it must be found again."""
-    thinking, rule = profile.thinking, profile.reasoning
-    if thinking.effort is not None:  # this API has one word for it
-        disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
-        thinking = Thinking(thinking.default, {}, disable, "reasoning.effort", thinking.efforts)
+    rule = profile.reasoning
     only = rule.reasoning_only if rule.replay == "always" else "drop"
     return replace(
         profile,
-        max_tokens=MaxTokens("max_tokens"),
-        thinking=thinking,
+        max_tokens=MaxTokens("max_tokens", profile.max_tokens.most),
+        thinking=_effort(profile.thinking),
         include_usage=False,
         extra={},
         keep_extra_content=False,
@@ -133,6 +131,14 @@ def _fitted(profile: Profile) -> Profile:
             "reasoning_content", "always", rule.required_on_tool_calls, only, ("response_items",)
         ),
     )
+
+
+def _effort(thinking: Thinking) -> Thinking:
+    """This API has one word for thinking, whatever the knobs of the other one are; none where there are none."""
+    if thinking.effort is None and not thinking.enable and not thinking.disable:
+        return replace(thinking, efforts={}, with_tools=True)
+    disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
+    return Thinking(thinking.default, {}, disable, "reasoning.effort", thinking.efforts or LEVELS)
 
 
 # ---- tools

@@ -2,13 +2,13 @@
 
 Always: the root becomes one object (a root of alternatives is loosened to one that admits each), keywords
 with values that mean nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so do Codex'
-``encrypted`` marks. Only where a profile asks for it (:data:`REPAIRS`): references inlined, missing types
-added, the ``$schema`` key dropped. Functions return new objects; the client's own are never changed.
+``encrypted`` marks. Only where a profile asks for it: the repairs of :data:`REPAIRS`, and keywords taken out
+(:func:`without_keywords`). Functions return new objects; the client's own are never changed.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Set
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
 
 from ...types import Json
 
@@ -16,7 +16,8 @@ MAX_INLINED = 200  # references in one schema: they may fan out, or come back to
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 # where a schema holds other schemas
-MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+DEFINITIONS = ("$defs", "definitions")
+MAPS = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)
 LISTS = ALTERNATIVES + ("prefixItems", "items")
 SINGLES = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
 
@@ -165,8 +166,7 @@ def _inline_refs(schema: Json) -> Json:
             left -= 1
             return walk(_dereferenced(schema, value), within | {ref})
         return _mapped(
-            {k: v for k, v in value.items() if k not in ("$defs", "definitions")},
-            lambda key, v: walk(v, within),
+            {k: v for k, v in value.items() if k not in DEFINITIONS}, lambda key, v: walk(v, within)
         )
 
     result: Json = walk(schema, frozenset())
@@ -209,18 +209,69 @@ def _drop_schema_key(schema: Json) -> Json:
     return {k: v for k, v in schema.items() if k != "$schema"}
 
 
+def _close_objects(schema: Json) -> Json:
+    """``additionalProperties: false`` in every object ("must be set on every object": Cerebras, Groq)."""
+
+    def walk(key: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        closed = (
+            {"additionalProperties": False} if value.get("type") == "object" or "properties" in value else {}
+        )
+        return _mapped({**value, **closed}, walk)
+
+    result: Json = walk("", schema)
+    return result
+
+
+# What is left of a schema for a server that stumbles over the rest (llama.cpp's grammars, Gemini's protos).
+ESSENTIALS = ("type", "properties", "required", "items", "enum", "description", "anyOf", "$ref", *DEFINITIONS)
+
+
+def _essentials(schema: Json) -> Json:
+    """Names, types, enumerations and descriptions; of several types the first that is not null."""
+
+    def walk(key: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        out = {k: v for k, v in value.items() if k in ESSENTIALS}
+        if isinstance(out.get("type"), list):
+            out["type"] = next((kind for kind in out["type"] if kind != "null"), "string")
+        return _mapped(out, walk)
+
+    result: Json = walk("", schema)
+    return result
+
+
 REPAIRS: Dict[str, Callable[[Json], Json]] = {
     "inline_refs": _inline_refs,
     "add_types": _add_types,
     "drop_schema_key": _drop_schema_key,
+    "close_objects": _close_objects,
+    "essentials": _essentials,
 }
 
 
-def repaired(schema: Json, names: Iterable[str]) -> Json:
-    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names.
+def repaired(schema: Json, names: Iterable[str], drop: Sequence[str] = ()) -> Json:
+    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names, and without
+    the keywords in ``drop``.
 
     :raises KeyError: for a name that is not in :data:`REPAIRS`
     """
     for name in names:
         schema = REPAIRS[name](schema)
-    return schema
+    return without_keywords(schema, drop) if drop else schema
+
+
+def without_keywords(schema: Json, drop: Sequence[str]) -> Json:
+    """``schema`` without some keywords; properties that are called like one of them stay."""
+
+    def walk(key: str, value: Any) -> Any:
+        return (
+            _mapped({k: v for k, v in value.items() if k not in drop}, walk)
+            if isinstance(value, dict)
+            else value
+        )
+
+    result: Json = walk("", schema)
+    return result

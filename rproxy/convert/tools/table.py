@@ -85,7 +85,7 @@ class ToolTable:
         if (namespace, name) in self._names:
             return  # said again later in the history
         function = kind.function(tool)
-        function["parameters"] = repaired(function["parameters"], profile.schema)
+        function["parameters"] = repaired(function["parameters"], profile.schema, profile.drop_keywords.tools)
         if profile.strict_tools == "omit":
             function.pop("strict", None)
         chat_name = flatten(namespace, name)

@@ -1,0 +1,94 @@
+"""``text.format`` -> ``response_format``: in the strongest form that the provider takes, and in words below that.
+
+A provider may know ``json_schema`` and not ``json_object`` (LM Studio), or the other way round (DeepSeek), or
+neither.  A schema that it cannot be asked for stands in the prompt; JSON without a schema becomes the schema of
+any object where only schemas are known.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, Optional, Sequence, Tuple
+
+from ...errors import ApiError
+from ...types import Json
+from ..profile import Profile
+from .content import invalid
+from .schema import repaired
+
+PLEA = "Answer with one JSON object and nothing else: no Markdown fence, no comment."
+
+
+def response_format(
+    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
+) -> Tuple[Optional[Json], str]:
+    """What a request for JSON becomes.
+
+    :returns: ``response_format`` or None, and words for the prompt where the provider cannot be asked for it,
+        or insists on them
+    :raises ApiError: 400 for a format that cannot be understood
+    """
+    form = (request.get("text") or {}).get("format") or {}
+    if not isinstance(form, dict):  # check_request cannot see what a configuration_update brings
+        raise invalid("text.format must be an object.", "text.format")
+    kind = form.get("type", "text")
+    if kind == "json_schema" and form.get("schema") is None:
+        # The schema is optional in Open Responses; the AI SDK's provider for it leaves it out.
+        kind = "json_object"
+    if kind == "text":
+        return None, ""
+    if kind == "json_schema":
+        return _schema(form, profile)
+    if kind == "json_object":
+        return _object(request, items, profile)
+    raise invalid(
+        f"text.format.type must be text, json_object or json_schema, not {str(kind)[:40]!r}.",
+        "text.format.type",
+    )
+
+
+def _schema(form: Json, profile: Profile) -> Tuple[Optional[Json], str]:
+    if not isinstance(form.get("schema"), dict):
+        raise ApiError(
+            400,
+            "text.format of type json_schema needs a schema (an object).",
+            code="invalid_type",
+            param="text.format.schema",
+        )
+    if "json_schema" in profile.response_format:
+        known = {k: form[k] for k in ("name", "description", "schema", "strict") if form.get(k) is not None}
+        known["schema"] = repaired(
+            form["schema"], profile.response_schema, profile.drop_keywords.response_format
+        )
+        return {"type": "json_schema", "json_schema": {"name": "response", **known}}, ""
+    note = (
+        f"{PLEA} It must be valid against this JSON Schema:\n{json.dumps(form['schema'], ensure_ascii=False)}"
+    )
+    return _weaker(profile), note
+
+
+def _object(
+    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
+) -> Tuple[Optional[Json], str]:
+    if "json_object" in profile.response_format:
+        return _weaker(profile), "" if _mentions_json(request, items) else PLEA
+    if "json_schema" in profile.response_format:
+        any_object = {"name": "response", "schema": {"type": "object"}}
+        return {"type": "json_schema", "json_schema": any_object}, PLEA
+    return None, PLEA
+
+
+def _weaker(profile: Profile) -> Optional[Json]:
+    return {"type": "json_object"} if "json_object" in profile.response_format else None
+
+
+def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
+    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the
+    first message of the user: what is said about it must not change when the conversation goes on.
+    """
+    said = [request.get("instructions")]
+    for item in items:
+        said.append(item.get("content"))
+        if item.get("role") == "user":
+            break
+    return "json" in json.dumps(said).lower()
