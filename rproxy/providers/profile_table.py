@@ -57,7 +57,16 @@ ROWS: Dict[str, Row] = {
         "strict_tools": "omit",  # docs: only under /beta, and then every tool must be strict
         "response_format": ["text", "json_object"],  # error: This response_format type is unavailable now
         # docs: ignored, always or while thinking
-        "drop": ["parallel_tool_calls", "service_tier", "seed", "logit_bias", "store", "metadata", "prompt_cache_key", "verbosity"],
+        "drop": [
+            "parallel_tool_calls",
+            "service_tier",
+            "seed",
+            "logit_bias",
+            "store",
+            "metadata",
+            "prompt_cache_key",
+            "verbosity",
+        ],
         "drop_thinking": ["temperature", "presence_penalty", "frequency_penalty", "top_p"],
         "user_field": "user_id",  # docs
         "empty_answer": "error",  # adapter (the vendor's own): an empty stop is retried
@@ -214,7 +223,17 @@ ROWS: Dict[str, Row] = {
         "reasoning": {"field": "mistral_parts", "replay": "tool_turns"},  # docs: parts of the content
         "include_usage": False,  # docs: not in the schema; usage comes anyway
         # error: extra_forbidden, with the path in `loc`
-        "drop": ["store", "metadata", "user", "service_tier", "logprobs", "top_logprobs", "stream_options", "prompt_cache_key", "verbosity"],
+        "drop": [
+            "store",
+            "metadata",
+            "user",
+            "service_tier",
+            "logprobs",
+            "top_logprobs",
+            "stream_options",
+            "prompt_cache_key",
+            "verbosity",
+        ],
         # docs name the parameter; the values none and high are a guess
         "models": {"mistral-small*": {"thinking": effort(" ".join(["high"] * 6), None, {}, OFF)}},
     },
@@ -275,7 +294,14 @@ ROWS: Dict[str, Row] = {
         "match": ["api.cerebras.ai"],
         "max_tokens": {"field": "max_completion_tokens"},
         # error: 400
-        "drop": ["frequency_penalty", "presence_penalty", "logit_bias", "service_tier", "store", "parallel_tool_calls"],
+        "drop": [
+            "frequency_penalty",
+            "presence_penalty",
+            "logit_bias",
+            "service_tier",
+            "store",
+            "parallel_tool_calls",
+        ],
         "thinking": effort("low low medium high high high"),  # docs: gpt-oss has no off
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},
         "response_schema": ["close_objects"],  # error: 'additionalProperties' is required
@@ -323,12 +349,27 @@ ROWS: Dict[str, Row] = {
         "thinking": effort("minimal low medium high xhigh xhigh", None, {}, OFF),  # docs
         "reasoning": {"replay": "never"},  # error: unknown keys of a message are refused
         # docs: not for reasoning models
-        "drop_thinking": ["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"],
+        "drop_thinking": [
+            "temperature",
+            "top_p",
+            "presence_penalty",
+            "frequency_penalty",
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+        ],
         "tool_call_id": "max40",  # error: string too long
         "context_window": 272_000,  # model pages: the input's share of 400000
         # docs
         "responses": {
-            "native_tools": ["custom", "web_search", "file_search", "code_interpreter", "image_generation", "mcp"]
+            "native_tools": [
+                "custom",
+                "web_search",
+                "file_search",
+                "code_interpreter",
+                "image_generation",
+                "mcp",
+            ]
         },
         "models": {  # docs: no reasoning_effort
             "gpt-3.5*": {"thinking": NO_THINKING, "context_window": 16_000},
@@ -356,7 +397,14 @@ ROWS: Dict[str, Row] = {
     },
     "openai-gateway": {  # OpenAI's models behind somebody else's door: the newest keys are
         "extends": "openai",  # often refused there, and none of them is needed. guess
-        "drop": ["store", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "verbosity"],
+        "drop": [
+            "store",
+            "metadata",
+            "prompt_cache_key",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "verbosity",
+        ],
         "models": {"gpt-5*": {}},  # a gateway may well ask through the other API
     },
     "anthropic": {
