@@ -22,6 +22,9 @@ from rproxy.providers.profiles import (
 )
 
 
+LEVELS = {level: level for level in ("minimal", "low", "medium", "high", "xhigh", "max")}
+
+
 @pytest.mark.parametrize(
     "base_url, row",
     [
@@ -145,12 +148,7 @@ def test_an_unknown_name() -> None:
         ("openai", "gpt-5.1", "thinking.with_tools", True),
         ("openai-gateway", "gpt-5.6-terra", "thinking.with_tools", True),
         ("xai", "grok-4.3", "thinking.disable", {"reasoning_effort": "none"}),
-        (
-            "xai",
-            "grok-4.6",
-            "thinking.efforts",
-            dict(minimal="low", low="low", medium="medium", high="high", xhigh="xhigh", max="xhigh"),
-        ),
+        ("xai", "grok-4.6", "thinking.efforts", {**LEVELS, "minimal": "low", "max": "xhigh"}),
         ("xai", "grok-4.20-0309-non-reasoning", "thinking.effort", None),
         ("zai", "glm-5.3", "context_window", 1_000_000),
         ("zai", "glm-4.6", "user_message", "required"),
@@ -165,12 +163,7 @@ def test_an_unknown_name() -> None:
         ),
         ("anthropic", "claude-opus-5-5", "tool_choice.any", ("auto", "none")),
         ("groq", "llama-3.3-70b", "reasoning.replay", "never"),
-        (
-            "ark",
-            "doubao-seed-2-0-mini-260215",
-            "thinking.efforts",
-            {e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")},
-        ),
+        ("ark", "doubao-seed-2-0-mini-260215", "thinking.efforts", LEVELS),
         ("openai-gateway", "gpt-5.5", "developer_role", "developer"),
     ],
 )
