@@ -21,7 +21,6 @@ from rproxy.providers.profiles import (
     row_of_host,
 )
 
-
 LEVELS = {level: level for level in ("minimal", "low", "medium", "high", "xhigh", "max")}
 
 
