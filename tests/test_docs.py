@@ -22,12 +22,14 @@ import pytest
 from test_imports import layer
 
 from rproxy import __version__
+from rproxy.cli.command import BAD_CONFIG, FAILED, INTERRUPTED, OK
 from rproxy.cli.main import COMMANDS, make_parser
 from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
 from rproxy.config.yaml_positions import load
+from rproxy.providers.profiles import ZERO_CONFIG
 from rproxy.server.app import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,6 +182,12 @@ def test_every_command_and_option_is_documented() -> None:
     headings = re.findall(r"^### `rproxy (\w+)`$", page.text, re.M)
     assert set(headings) == set(COMMANDS)
     assert "$" + LEVEL_VARIABLE in page.text
+
+
+def test_the_exit_statuses_are_documented() -> None:
+    usage = 2  # argparse
+    shown = {int(row[0]) for row in rows(DOCS["docs/configuration.md"].section("Exit status"))}
+    assert shown == {OK, FAILED, usage, BAD_CONFIG, INTERRUPTED}
 
 
 def messages() -> Iterator[str]:
@@ -359,6 +367,11 @@ def test_every_key_of_the_example_is_known() -> None:
     known = {name for section in SECTIONS.values() for name in keys_of(section)}
     shown = set(re.findall(r"^[\s#-]*(\w+): ", EXAMPLE.split("\n\n", 1)[1], re.M))
     assert shown <= known
+
+
+def test_the_keys_in_the_environment_are_documented_in_their_order() -> None:
+    table = rows(DOCS["docs/providers.md"].section("Keys in the environment"))
+    assert [tuple(re.findall(r"`(\w+)`", row[1])) for row in table] == [known.env for known in ZERO_CONFIG]
 
 
 def test_settings_named_in_the_documents_exist() -> None:

@@ -111,9 +111,9 @@ def _answer(question: str) -> str:
     if found:
         return str(SUMS[found[2]](int(found[1]), int(found[3])))
     return (
-        f'You said: "{_short(question)}". This is rproxy\'s demo provider: a script with the manners of '
-        "DeepSeek, not a model, so it can only think aloud, answer like this, and call a tool when you ask "
-        "for one."
+        f'You said: "{_short(question)}". This is rproxy\'s demo provider: a script that behaves like '
+        "DeepSeek's API. It is not a model: it can only think aloud, answer like this, and call a tool "
+        "when you ask for one."
     )
 
 
