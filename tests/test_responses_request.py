@@ -241,8 +241,38 @@ def test_thinking_goes_back_as_the_profile_says() -> None:
         for profile in (GENERIC, WIRED["together"], OPENAI)
     ]
     assert kinds == [2, 1, 0]
-    ids = [[i["id"] for i in given_input(items[:n], GENERIC) if i["type"] == "reasoning"] for n in (4, 7)]
+    # a provider that keeps items would look an id up, so only those who demand one get one of ours
+    assert all("id" not in item for item in given_input(items, GENERIC))
+    vllm = PROFILES["vllm"]
+    ids = [[i["id"] for i in given_input(items[:n], vllm) if i["type"] == "reasoning"] for n in (4, 7)]
     assert ids[1][:1] == ids[0] and ids[0][0].startswith("rs_")
+
+
+def test_what_the_provider_ran_between_sealed_reasoning_goes_back_in_its_place() -> None:
+    def sealed(word: str) -> Json:
+        return {"type": "reasoning", "summary": [], "encrypted_content": word}
+
+    search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+    reader = converted([user("go")], OPENAI, origin="https://a").reader()
+    deltas = [
+        delta
+        for item in (sealed("ONE"), search, sealed("TWO"))
+        for delta in reader.read({"type": "response.output_item.done", "item": item})
+    ]
+    details = [delta[1] for delta in deltas if delta[0] == "detail"]
+    assert [kind for kind, *_ in deltas].count("item") == 1
+    blobs = [seal("reasoning", {"text": "", "details": part}) for part in (details[:1], details[1:])]
+    items = [
+        user("go"),
+        sealed(blobs[0]),
+        {**search, "id": "ws_ours"},
+        sealed(blobs[1]),
+        said("ok"),
+        user("b"),
+    ]
+    sent = given_input(items, OPENAI, origin="https://a")
+    assert sent[1:4] == [sealed("ONE"), search, sealed("TWO")]
+    assert not [item for item in given_input(items, OPENAI, origin="https://b") if item["type"] != "message"]
 
 
 def test_encrypted_reasoning_goes_to_its_maker_only() -> None:

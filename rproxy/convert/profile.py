@@ -57,6 +57,8 @@ class Reasoning:
     ``always``, ``tool_turns`` (only with tool calls) or ``never``. ``required_on_tool_calls`` is the text a
     message with tool calls gets when there is no thinking to replay (DeepSeek and Kimi refuse a missing
     field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking.
+    ``ids``: with ``wire: responses``, plain reasoning items need an id, so rproxy makes one (providers that keep
+    items refuse an id that they do not know).
     """
 
     field: str = "reasoning_content"
@@ -64,6 +66,7 @@ class Reasoning:
     required_on_tool_calls: Optional[str] = None
     reasoning_only: str = _one_of("drop", "drop", "keep")
     also: Tuple[str, ...] = ()
+    ids: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ SERVERS: Dict[str, Row] = {
         # source: since 0.32 the template's switches are derived from it; a Mistral tokenizer refuses
         # chat_template_kwargs
         "thinking": effort("low low medium high high high", None, {}, OFF),
-        # docs: both are read
-        "reasoning": {"field": "reasoning", "replay": "always", "also": ["reasoning_content"]},
+        # docs: both are read; its schema of a reasoning item demands an id
+        "reasoning": {"field": "reasoning", "replay": "always", "also": ["reasoning_content"], "ids": True},
         "modalities": TEXT_IMAGE,
         "models": {
             "*deepseek-r1*": R1,

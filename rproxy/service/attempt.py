@@ -201,14 +201,15 @@ class Attempt:
                 code="content_filter",
                 stream_code="invalid_prompt",
             )
-        if self.conversion.profile.empty_answer == "error" and converter.is_empty:
+        if converter.is_empty and (codex or self.conversion.profile.empty_answer == "error"):
+            mistake = self.conversion.profile.empty_answer == "error"
             raise ApiError(
                 502,
                 f"{name}: the provider gave an empty answer. Try again, or rephrase the request.",
                 type="server_error",
-                code="server_error",
+                code="server_error" if mistake else "empty_answer",  # which is asked for once more
                 stream_code="invalid_prompt",  # rproxy has tried again already; Codex should not do so six times more
-                retryable=True,
+                retryable=mistake,
             )
 
 

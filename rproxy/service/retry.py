@@ -21,7 +21,8 @@ from ..upstream.failover import Failover
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
 LONGEST_PAUSE = 10.0  # seconds; when a provider asks for a longer pause, the client gets the error instead
-ONCE = ("tool_use_failed",)  # codes of bad luck: the model wrote a call that its server could not parse
+# Codes of bad luck: the model wrote a call that its server could not parse; it said nothing at all, to Codex.
+ONCE = ("tool_use_failed", "empty_answer")
 MAX_CURES = 3  # requests in another form within one turn
 REFUSALS = (400, 422)  # statuses that say something about the form of the request
 

@@ -13,12 +13,21 @@ is.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set
 
 from ...types import Delta, Json, TextKind
 from ..profile import Answer
 from ..surrogates import REPLACEMENT, mend_piece
-from .fields import counts_tokens, error_of, pieces_of, stronger_finish, text_of, unwrap
+from .fields import (
+    counts_tokens,
+    error_of,
+    image_urls,
+    pieces_of,
+    sources_of,
+    stronger_finish,
+    text_of,
+    unwrap,
+)
 from .leaked_calls import LeakedCallFilter, Piece
 from .reasoning_details import ReasoningDetails
 from .think_tags import ThinkTagFilter
@@ -60,6 +69,8 @@ class ChunkReader:
         self._begun = False  # something came before this chunk
         self._tagged = False  # reasoning came in tags
         self._annotated = False
+        self._shown: Set[str] = set()  # images: a closing message repeats them
+        self._cited: Dict[str, str] = {}  # sources beside the answer: address -> title
 
     @property
     def transparent(self) -> bool:
@@ -100,12 +111,20 @@ class ChunkReader:
             self._count(chunk["x_groq"].get("usage"))
         if chunk.get("usage"):
             self._count(chunk["usage"])
+        if "citations" in chunk or "search_results" in chunk:
+            self._cited.update(sources_of(chunk))
         return out
 
     def end(self) -> List[Delta]:
         out: List[Delta] = []
         self._release(out)
         self._calls.end(out)
+        if self._cited and not self._annotated:
+            sources = [
+                {"type": "url_citation", "url": url, "title": title} for url, title in self._cited.items()
+            ]
+            out.append(("annotations", sources))
+        self._cited = {}
         return out
 
     def _count(self, usage: Any) -> None:
@@ -152,12 +171,28 @@ class ChunkReader:
         if delta.get("annotations") and type(delta["annotations"]) is list:
             self._annotated = True
             out.append(("annotations", delta["annotations"]))
+        if delta.get("images"):
+            self._images(delta["images"], out)
         if delta.get("tool_calls"):
             self._release(out)
             self._calls.read(delta["tool_calls"], out)
         elif delta.get("function_call"):
             self._release(out)
             self._calls.read_legacy(delta["function_call"], out)
+
+    def _images(self, images: Any, out: List[Delta]) -> None:
+        """Images that the model made: items where their bytes came along, else a link in the text."""
+        for url in image_urls(images):
+            if url in self._shown:
+                continue
+            self._shown.add(url)
+            self._release(out)
+            head, found, data = url.partition(";base64,")
+            if found and head.startswith("data:image/"):
+                made = {"type": "image_generation_call", "status": "completed", "result": data}
+                out.append(("item", {**made, "output_format": head[len("data:image/") :]}))
+            else:
+                self._emit("text", f"![image]({url})", out)
 
     def _reasoning(self, delta: Json) -> str:
         details = delta.get("reasoning_details")
@@ -187,6 +222,8 @@ class ChunkReader:
                 self._new_text(kind, whole[len(received) :], out)
         if not self._annotated and type(message.get("annotations")) is list:
             self._delta({"annotations": message["annotations"]}, out)
+        if message.get("images"):
+            self._images(message["images"], out)
         if message.get("tool_calls"):
             self._release(out)
             self._calls.read_closing(message["tool_calls"], out)

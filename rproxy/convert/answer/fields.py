@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, List, Optional, Tuple
 
 from ...types import Json, TextKind
@@ -37,9 +38,11 @@ _FINISH = {
         "abort",
         "aborted",
         "repetition_truncation",
-        "malformed_function_call",
     ),
 }
+# Gemini's words for a call that it could not use, and what gateways make of them
+# ("function_call_filter: MALFORMED_FUNCTION_CALL").
+_BROKEN_CALL = re.compile(r"malformed|unexpected_tool|invalid_tool|too_many_tool_calls|function_call_filter")
 _WORDS = {word: meaning for meaning, words in _FINISH.items() for word in words}
 _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length": 4, "context": 5, "error": 6}
 
@@ -65,7 +68,8 @@ def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
     """
     if type(word) is not str or not word.strip():
         return old
-    new = _WORDS.get(word.strip().lower(), "stop")
+    word = word.strip().lower()
+    new = _WORDS.get(word) or ("error" if _BROKEN_CALL.search(word) else "stop")
     return new if _STRENGTH[new] > _STRENGTH[old] else old
 
 
@@ -105,6 +109,34 @@ def pieces_of(content: Any) -> List[Tuple[TextKind, str]]:
         if text:
             pieces.append((kind, text))
     return pieces
+
+
+def image_urls(images: Any) -> List[str]:
+    """The addresses in a message's ``images`` (OpenRouter): of strings, or of parts in the form of Chat."""
+    found = []
+    for image in images if type(images) is list else ():
+        if type(image) is dict:
+            image = image.get("image_url", image.get("url"))
+        if type(image) is dict:
+            image = image.get("url")
+        if type(image) is str and image:
+            found.append(image)
+    return found
+
+
+def sources_of(chunk: Json) -> Dict[str, str]:
+    """The sources that a provider names beside its answer (Perplexity and others): address -> title.
+
+    ``citations`` are addresses, ``search_results`` objects; both may repeat in every chunk.
+    """
+    found: Dict[str, str] = {}
+    for key in ("citations", "search_results"):
+        entries = chunk.get(key)
+        for entry in entries if type(entries) is list else ():
+            url, title = (entry.get("url"), entry.get("title")) if type(entry) is dict else (entry, None)
+            if type(url) is str and url:
+                found[url] = title if type(title) is str and title else found.get(url, "")
+    return found
 
 
 def unwrap(chunk: Json) -> Json:

@@ -109,6 +109,7 @@ class EventReader:
         self._by_id: Dict[str, _Item] = {}
         self._by_index: Dict[Any, _Item] = {}
         self._current: Optional[_Item] = None  # of the last delta
+        self._hosted: List[Json] = []  # what the provider ran since its last encrypted reasoning
         self._out: List[Delta] = []
 
     def read(self, event: Json) -> List[Delta]:
@@ -268,6 +269,7 @@ class EventReader:
             self._detail(item, given)
         elif given.get("type") and type(given["type"]) is str:
             self._current = item
+            self._hosted.append(given)
             self._out.append(("item", given))
         item.done = True
 
@@ -305,7 +307,10 @@ class EventReader:
                 "summary": summary if type(summary) is list else [],
                 "encrypted_content": blob,
             }
-            self._out.append(("detail", {"type": RESPONSE_ITEM, "origin": self._origin, "item": kept}))
+            # The provider's own search between two pieces of reasoning goes back with the second one.
+            for sealed in (*self._hosted, kept):
+                self._out.append(("detail", {"type": RESPONSE_ITEM, "origin": self._origin, "item": sealed}))
+            self._hosted = []
 
     # ---- Deltas
     def _add_text(self, item: _Item, place: Place, text: str, whole: bool) -> None:

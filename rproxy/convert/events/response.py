@@ -116,6 +116,8 @@ _CACHED: Tuple[Path, ...] = (
 _CACHE_WRITE: Tuple[Path, ...] = (
     ("prompt_tokens_details", "cache_write_tokens"),
     ("cache_creation_input_tokens",),
+    ("prompt_tokens_details", "cache_creation_input_tokens"),  # DashScope
+    ("prompt_tokens_details", "cache_creation", "cache_creation_input_tokens"),
     ("input_tokens_details", "cache_write_tokens"),
 )
 _MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)

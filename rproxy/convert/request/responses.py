@@ -231,11 +231,11 @@ def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
         and text is not None
         and (text or calls and rule.required_on_tool_calls is not None)
     ):
-        # vLLM wants an id; the same text must always get the same one
+        # the same text must always get the same id
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:40]
         yield {
             "type": "reasoning",
-            "id": "rs_" + digest,
+            **({"id": "rs_" + digest} if rule.ids else {}),
             "summary": [],
             "content": [{"type": "reasoning_text", "text": text}],
         }

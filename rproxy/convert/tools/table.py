@@ -153,8 +153,10 @@ class ToolTable:
         """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
 
         Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that
-        one.
+        one.  Servers that parse OpenAI's harmony format leave its markers behind (``ls<|channel|>commentary``).
         """
+        if chat_name not in self._offers:
+            chat_name = chat_name.partition("<|")[0].strip() or chat_name
         for name in (chat_name, chat_name.replace(".", "__"), self._unique(chat_name.rpartition(".")[2])):
             if name in self._offers:
                 return self._offers[name]
