@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import gc
 import json
 import os
@@ -15,13 +14,10 @@ import sys
 from typing import Any, AsyncIterator, Callable, List, Optional
 
 import pytest
-import tornado.httputil
-import tornado.websocket
 from edge import PlayedService, config, error_of, until
 from rawserver import CHUNKED, END, Peer, RawServer, chunk
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
-from tornado.httputil import format_timestamp
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.cli.demo.server import serve_demo
@@ -30,7 +26,7 @@ from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
 from rproxy.server import app
 from rproxy.server.access import Access
-from rproxy.server.tornado_patches import unmask, use_fast_dates, use_fast_unmask
+from rproxy.server.listen import check_exposure, listen, url_of
 
 
 # ---- addresses
@@ -91,27 +87,27 @@ def test_every_key_has_its_owner() -> None:
 )
 def test_an_open_address_needs_keys(address: str) -> None:
     with pytest.raises(ConfigError, match="--insecure") as caught:
-        app.check_exposure(config(listen_addr=address), False)
+        check_exposure(config(listen_addr=address), False)
     assert "server.auth" in str(caught.value) and "127.0.0.1:3000" in str(caught.value)
-    app.check_exposure(config(listen_addr=address), True)
-    app.check_exposure(config(listen_addr=address, keys=["k"]), False)
-    app.check_exposure(config(listen_addr="127.0.0.1:3000"), False)
+    check_exposure(config(listen_addr=address), True)
+    check_exposure(config(listen_addr=address, keys=["k"]), False)
+    check_exposure(config(listen_addr="127.0.0.1:3000"), False)
 
 
 @pytest.mark.filterwarnings(
     "ignore:unclosed:ResourceWarning"
 )  # Tornado does not close a socket that cannot be bound
 def test_a_taken_port_and_other_trouble() -> None:
-    sockets = app.listen("127.0.0.1:0")
+    sockets = listen("127.0.0.1:0")
     port = sockets[0].getsockname()[1]
     try:
-        assert app.url_of(sockets) == f"http://127.0.0.1:{port}"
+        assert url_of(sockets) == f"http://127.0.0.1:{port}"
         with pytest.raises(ConfigError, match="another program uses this port.*--listen"):
-            app.listen(f"127.0.0.1:{port}")
+            listen(f"127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="no such address"):
-            app.listen("192.0.2.1:0")
+            listen("192.0.2.1:0")
         with pytest.raises(ConfigError, match="cannot be resolved"):
-            app.listen("no-such-host.invalid:0")
+            listen("no-such-host.invalid:0")
     finally:
         for one in sockets:
             one.close()
@@ -120,18 +116,11 @@ def test_a_taken_port_and_other_trouble() -> None:
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_ipv6() -> None:
     try:
-        sockets = app.listen("[::1]:0")
+        sockets = listen("[::1]:0")
     except ConfigError:
         pytest.skip("no IPv6 here")
-    assert app.url_of(sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
+    assert url_of(sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
     sockets[0].close()
-
-
-def test_without_the_c_module_frames_are_unmasked_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tornado.websocket, "_websocket_mask", None)
-    monkeypatch.setitem(__import__("sys").modules, "tornado.speedups", None)
-    use_fast_unmask()
-    assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
 
 
 def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
@@ -150,18 +139,6 @@ def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
-
-
-def test_dates_are_those_of_tornado() -> None:
-    use_fast_dates()
-    for when in (
-        0,
-        1.9,
-        1763800000.5,
-        (2026, 11, 22, 9, 0, 0, 6, 326, 0),
-        datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc),
-    ):
-        assert tornado.httputil.format_timestamp(when) == format_timestamp(when)
 
 
 # ---- life and death
@@ -238,16 +215,20 @@ async def test_running_turns_may_end() -> None:
         await until(lambda: one.service.running == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"200 OK" in await reader.read(4096)
+        head = await reader.read(4096)
+        assert b"200 OK" in head and b"Connection: close" not in head
         one.signal()
         assert json.loads(str(await ws.read_message()))["status"] == 503  # the turn that waited
         ws.write_message(json.dumps({"type": "response.create", "input": "hello"}))
         assert json.loads(str(await ws.read_message()))["status"] == 503  # a new one
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"503 Service Unavailable" in await reader.read(4096)
+        head = await reader.read(4096)
+        assert b"503 Service Unavailable" in head
+        assert b"\r\nConnection: close\r\n" in head  # so that nginx and HAProxy do not use it again
         writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = await reader.read(4096)
         assert b"503 Service Unavailable" in head and b"Retry-After" in head
+        assert b"\r\nConnection: close\r\n" in head
         one.service.gate.set()
         assert json.loads(str(await ws.read_message()))["type"] == "response.completed"
         assert await ws.read_message() is None and ws.close_code == 1012

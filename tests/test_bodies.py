@@ -52,7 +52,7 @@ def test_gzip_of_two_members_and_a_byte_order_mark() -> None:
         (b"true", "not a boolean"),
         (b"5", "not a number"),
         (b"0.5", "not a number"),
-        (b'{"a": "\xff"}', "not UTF-8: bad byte at offset 7"),
+        (b'{"a": "\xff"}', "not UTF-8: invalid byte at offset 7"),
         (b"[" * 200000, "nested too deeply"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
 import pytest
 from api import Api
 from grammar import check_sse
-from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
+from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, served, sleep
 
 from rproxy.config.load import parse_config
 from rproxy.service.background import LEASE
@@ -254,6 +254,23 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
     ] == "response.failed"
     await service.close()
     await store.close()
+    await provider.close()
+
+
+async def test_what_a_slow_store_has_not_got_yet_is_stored_before_the_process_ends(redis_url: str) -> None:
+    provider, port = ScriptedProvider(), int(redis_url.split(":")[2].split("/", maxsplit=1)[0])
+    provider.turns += [[say("one")]]
+    config = CONFIG + f"store: {{{{kind: redis, url: '{redis_url}'}}}}\n"
+    async with served(provider.base_url, config=config) as base_url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"CLIENT PAUSE 3000 WRITE\r\n")
+        assert await reader.readline() == b"+OK\r\n"
+        made = await Api(base_url)("POST", "/responses", HI)  # the client does not wait for the store
+        writer.write(b"EXISTS " + made["id"].encode() + b"\r\n")
+        assert await reader.readline() == b":0\r\n"
+        writer.close()
+    async with served(provider.base_url, config=config) as base_url:
+        assert await Api(base_url)("GET", "/responses/" + made["id"]) == made
     await provider.close()
 
 

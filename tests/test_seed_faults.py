@@ -26,7 +26,7 @@ from tornado.websocket import websocket_connect
 
 from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
-from rproxy.server.app import check_exposure
+from rproxy.server.listen import check_exposure
 
 Json = Dict[str, Any]
 Answer = Union[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 from dataclasses import replace
 
 from .. import __version__, log
@@ -63,10 +62,6 @@ async def serve_config(config: Config, source: str, args: argparse.Namespace, en
     warn(config.warnings)
 
     def ready(url: str) -> None:
-        # What exists now stays, and a turn leaves no cycles behind: collecting now and then is enough for
-        # the cycles that errors leave.
-        gc.freeze()
-        gc.set_threshold(5000, 20, 20)
         print(banner(config, url, source), flush=True)
 
     await serve(config, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)

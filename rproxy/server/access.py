@@ -1,15 +1,15 @@
 """Who may use the proxy: API keys, browser origins, host names.
 
-Three questions, asked about every request before its body is read, and about every WebSocket upgrade:
+Three questions, asked about every request before its body is read, and about every WebSocket handshake:
 
-* Is the key right?  Only when authentication is on; compared in constant time with every key, so that the
-  time says nothing.
-* Does it come from a foreign web page?  Browsers tell with ``Origin``.  A page must not spend the key of a
-  proxy on the visitor's own machine, so a state-changing request needs an origin that is loopback, this very
-  host, or listed.
-* Was the proxy asked for under one of its own names?  A page can point a name of its own at 127.0.0.1 (DNS
-  rebinding) and then counts as the same host; so a proxy that listens on loopback without keys answers to
-  loopback names and listed hosts only. With keys the page would need one, and a reverse proxy on the same
+* Is the key right?  Only when authentication is on.  The key is compared with every configured key in
+  constant time, so that timing reveals nothing.
+* Does the request come from a foreign web page?  Browsers say so in ``Origin``.  A page must not be able to
+  spend the provider's key through a proxy on the visitor's own machine, so a request that changes something
+  needs an origin that is loopback, this very host, or listed.
+* Is the host name one of the proxy's own?  A page can point a name of its own at 127.0.0.1 (DNS rebinding)
+  and then counts as the same host.  So a proxy that listens on loopback without keys answers only to loopback
+  names and listed hosts.  With authentication the page would need a key, and a reverse proxy on the same
   machine may send any ``Host``.
 """
 
@@ -32,10 +32,11 @@ def _hostname(netloc: str) -> str:
 
 
 class Access:
-    """The rules for one server.
+    """The rules of one server.
 
-    ``keys``: the accepted API keys, or None when authentication is off.  ``origins``: listed origins
-    (``https://chat.example.com``), host names, or ``*``.  ``host``: the address the server is bound to.
+    :param keys: the accepted API keys, or None when authentication is off
+    :param origins: listed origins (``https://chat.example.com``), host names, or ``*``
+    :param host: the address that the server listens on
     """
 
     def __init__(self, keys: Optional[Sequence[str]], origins: Sequence[str], host: str) -> None:
@@ -48,13 +49,18 @@ class Access:
         self._guard_host = self._keys is None and is_loopback(host) and "*" not in self._origins
 
     def owner(self, authorization: Optional[str]) -> str:
-        """Whose request this is: a digest of the key, "" when authentication is off.  Raises ApiError 401."""
+        """Whose request this is.
+
+        :param authorization: the header of that name
+        :returns: a digest of the key, or "" when authentication is off
+        :raises ApiError: 401
+        """
         if self._keys is None:
             return ""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise unauthorized(
-                "This proxy needs an API key: send the header 'Authorization: Bearer KEY' "
+                "This proxy requires an API key: send the header 'Authorization: Bearer KEY' "
                 "with one of the keys in server.auth.keys."
             )
         given = token.strip().encode("latin-1", "replace")  # Tornado decodes headers as Latin-1
@@ -64,7 +70,7 @@ class Access:
         return owners[0]
 
     def listed(self, origin: str) -> bool:
-        """True when the configuration lists this origin (such pages get CORS headers)."""
+        """Whether the configuration lists this origin; such pages get CORS headers."""
         origin = origin.lower()
         return (
             "*" in self._origins
@@ -73,18 +79,28 @@ class Access:
         )
 
     def check_origin(self, origin: Optional[str], host: str) -> None:
-        """Refuse a foreign web page.  ``host``: the request's Host header.  Raises ApiError 403."""
+        """Refuse a foreign web page.
+
+        :param origin: the header of that name, or None
+        :param host: the Host header
+        :raises ApiError: 403
+        """
         if origin is None:
             return
         netloc = origin.lower().rpartition("//")[2]
         if netloc == host.lower() or is_loopback(_hostname(netloc)) or self.listed(origin):
             return
         raise forbidden(
-            f"Web pages of {origin!r} may not use this proxy. To let them, add the origin to server.allowed_origins."
+            f"Web pages from {origin!r} may not use this proxy. "
+            "To allow them, add the origin to server.allowed_origins."
         )
 
     def check_host(self, host: str) -> None:
-        """Refuse a name that is not ours (see the module's text).  Raises ApiError 403."""
+        """Refuse a host name that is not the proxy's own; see the module's text.
+
+        :param host: the Host header
+        :raises ApiError: 403
+        """
         name = _hostname(host.lower())
         if not host or not self._guard_host or is_loopback(name) or name in self._hosts:
             return

@@ -1,14 +1,14 @@
 """Request bodies: from the bytes of a client to one JSON object.
 
-A body arrives in pieces.  :class:`BodyReader` knows from the request's header whether it can be read at all
-(size, encoding), counts while it arrives, and at the end decompresses and parses.  The limit holds for the
-bytes on the wire and again for the decompressed bytes, so that a small compressed body cannot become a large
-one in memory.
+A body arrives in pieces.  :class:`BodyReader` knows from the request's header whether the body can be read at
+all (size, encoding), counts the bytes while they arrive, and at the end decompresses and parses them.  The
+limit applies to the bytes as sent and again to the decompressed bytes, so that a small compressed body cannot
+become a large one in memory.
 
-Decompression is a table of generators, one per ``Content-Encoding``; each yields pieces of at most a
-mebibyte, and the caller stops pulling as soon as the limit is passed.  zstd is there because Codex sends it
-when it is logged in with ChatGPT; it needs Python 3.14 or the optional ``zstandard`` package, and without
-them the answer tells the user how to switch the compression off.
+Decompression is a table of generators, one for each ``Content-Encoding``.  Each yields pieces of at most a
+mebibyte, and the caller stops as soon as the limit is exceeded.  zstd is there because Codex uses it when it
+is logged in with ChatGPT.  It needs Python 3.14 or the optional package ``zstandard``; without them the error
+tells the user how to switch the compression off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..types import Json
 
 PIECE = 1 << 20
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
-PACKED = 1 << 16  # bytes of a compressed body that are unpacked in a thread if there are more
+LARGE_COMPRESSED = 1 << 16  # bytes; a larger compressed body is decompressed in a thread
 IDENTITY = ("", "identity")
 JSON_NAMES = {
     list: "an array",
@@ -42,7 +42,8 @@ JSON_NAMES = {
 
 def _over(limit: int, what: str = "request body") -> ApiError:
     return too_large(
-        f"The {what} is larger than {limit} bytes, the limit of this proxy. Send less, or raise server.max_body_size."
+        f"The {what} is larger than {limit} bytes, the limit of this proxy. "
+        "Send less, or raise server.max_body_size."
     )
 
 
@@ -53,7 +54,7 @@ def _gunzip(data: bytes) -> Iterator[bytes]:
             piece = member.decompress(data, PIECE)
             data = member.unconsumed_tail
             if not piece and not data and not member.eof:
-                raise ValueError("it ends too early")
+                raise ValueError("it is truncated")
             yield piece
         data = member.unused_data
 
@@ -66,7 +67,7 @@ def _unzstd_stdlib(data: bytes) -> Iterator[bytes]:
             piece = frame.decompress(data, PIECE)
             data = b""
             if not piece and frame.needs_input and not frame.eof:
-                raise ValueError("it ends too early")
+                raise ValueError("it is truncated")
             yield piece
         data = frame.unused_data
 
@@ -92,8 +93,9 @@ def _unzstd(data: bytes) -> Iterator[bytes]:
             continue
         return unpack(data)
     raise invalid(
-        "This request is compressed with zstd, which this proxy cannot read: it needs Python 3.14 or the package 'zstandard'. "
-        "Install it (pip install zstandard), or switch the compression off in ~/.codex/config.toml: "
+        "The request body is compressed with zstd, which this proxy cannot read: that needs Python 3.14 or "
+        "the package 'zstandard'. Install it (pip install zstandard), or switch the compression off in "
+        "~/.codex/config.toml: "
         "[features] enable_request_compression = false",
         code="invalid_prompt",
     )
@@ -109,7 +111,8 @@ DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:
     """The plain bytes of ``data``.
 
-    Raises ApiError: 400 damaged, 413 more than ``limit`` bytes when decompressed.
+    :param encoding: a key of ``DECODERS``
+    :raises ApiError: 400 when ``data`` is damaged, 413 when the plain bytes are more than ``limit``
     """
     pieces: List[bytes] = []
     size = 0
@@ -131,9 +134,10 @@ def _no_constant(name: str) -> Any:
 
 
 def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
-    """The JSON object in ``data`` (UTF-8 when bytes).
+    """The JSON object in ``data``, which is UTF-8 when it is bytes.
 
-    Raises ApiError 400 that says what is wrong and where.
+    :param what: what to call ``data`` in an error message
+    :raises ApiError: 400; the message says what is wrong and where
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
@@ -141,7 +145,7 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
             raise invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
         value = json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise invalid(f"The {what} is not UTF-8: bad byte at offset {error.start}.") from None
+        raise invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.") from None
     except RecursionError:
         raise invalid(f"The {what} is nested too deeply.") from None
     except ValueError as error:
@@ -152,18 +156,20 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
 
 
 async def parse_large(text: str, what: str = "request body") -> Json:
-    """:func:`parse_object` without keeping others waiting."""
+    """:func:`parse_object` that lets other tasks run in between."""
     try:
         return await run_cooperatively(parse_steps(text, _no_constant))
     except (ValueError, RecursionError):
-        return parse_object(text, what)  # which knows what is wrong
+        return parse_object(text, what)  # for its error message
 
 
 class BodyReader:
-    """Collects one request body of at most ``limit`` bytes.
+    """Collects one request body.
 
-    Raises ApiError when made if the header already shows that the body cannot be read: 413 for the declared
-    ``length``, 415 for an encoding nobody here knows.
+    :param limit: the number of bytes that it may have
+    :param length: the header Content-Length
+    :param encoding: the header Content-Encoding
+    :raises ApiError: the header shows that the body cannot be read: 413 for its length, 415 for its encoding
     """
 
     def __init__(self, limit: int, length: Optional[str] = None, encoding: str = "") -> None:
@@ -177,12 +183,16 @@ class BodyReader:
             known = ", ".join(sorted(DECODERS))
             raise ApiError(
                 415,
-                f"Content-Encoding {self._encoding!r} is not supported; send the body plain or as one of: {known}.",
+                f"Content-Encoding {self._encoding!r} is not supported; "
+                f"send the body uncompressed or as one of: {known}.",
                 code="unsupported_content_encoding",
             )
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece.  Raises ApiError 413 once there are more than ``limit`` bytes."""
+        """Take the next piece.
+
+        :raises ApiError: 413, there are more bytes than the limit
+        """
         self._size += len(piece)
         if self._size > self._limit:
             self._pieces.clear()
@@ -191,11 +201,11 @@ class BodyReader:
 
     @property
     def size(self) -> int:
-        """Bytes so far, as they came."""
+        """The number of bytes so far, as sent."""
         return self._size
 
     def digest(self) -> str:
-        """What tells this body from others, before it is read by :meth:`json`."""
+        """A digest of the body as sent; to be taken before the body is parsed."""
         digest = hashlib.blake2b(digest_size=16)
         for piece in self._pieces:
             digest.update(piece)
@@ -204,16 +214,15 @@ class BodyReader:
     def json(self) -> Json:
         """The whole body as a JSON object.
 
-        Raises ApiError 400 or 413; see :func:`decompress` and :func:`parse_object`.
+        :raises ApiError: 400 or 413, see :func:`decompress` and :func:`parse_object`
         """
         return parse_object(self._plain())
 
     async def parsed(self) -> Json:
-        """The same, without keeping others waiting if it is large."""
-        if self._encoding not in IDENTITY and self._size > PACKED:
-            data = await asyncio.get_running_loop().run_in_executor(
-                None, self._plain
-            )  # these libraries let go of the lock
+        """:meth:`json` that lets other tasks run in between when the body is large."""
+        if self._encoding not in IDENTITY and self._size > LARGE_COMPRESSED:
+            # The libraries release the interpreter lock.
+            data = await asyncio.get_running_loop().run_in_executor(None, self._plain)
         else:
             data = self._plain()
         if len(data) > LARGE:

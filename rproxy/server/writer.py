@@ -1,8 +1,8 @@
 """What both edges write with.
 
-:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because a write through
-IOStream costs an iteration of the event loop for every delta.  :class:`EventWriter` remembers how far a turn
-has come, so that the edge can end it when the service cannot.
+:class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because a write
+through IOStream costs an iteration of the event loop for every delta.  :class:`EventWriter` remembers how far
+a turn has come, so that the edge can end it when the service cannot.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SocketWriter:
 
 
 def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future that is done when ``written`` is, but never raises: a client that disconnected is no failure."""
+    """A future that is done when ``written`` is, but never raises: a client that left is no failure."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(future: asyncio.Future[None]) -> None:

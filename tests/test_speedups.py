@@ -1,0 +1,169 @@
+"""The speed-ups of the server: each is in place, changes nothing but the speed, and can be switched off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import json
+import os
+import re
+import socket
+import sys
+from typing import Any, AsyncIterator, Iterator
+
+import pytest
+import tornado.websocket
+from edge import PlayedService, Raw, config, edge
+from tornado import httputil
+from tornado.httpserver import HTTPServer
+from tornado.util import _websocket_mask_python  # type: ignore[attr-defined]
+
+from rproxy.errors import ConfigError
+from rproxy.server import app
+from rproxy.server.speedups import GC_THRESHOLDS, NAMES, VARIABLE, enabled
+from rproxy.server.tornado_patches import (
+    NoDelayServer,
+    apply_patches,
+    format_timestamp,
+    format_timestamp_cached,
+    unmask,
+)
+
+VARYING = re.compile(r"^(date|x-request-id|openai-processing-ms): .*\r\n", re.M | re.I)
+
+
+@pytest.fixture
+def stock_tornado(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tornado as it is before any patch, and without its C module."""
+    monkeypatch.setattr(httputil, "format_timestamp", format_timestamp)
+    monkeypatch.setattr(tornado.websocket, "_websocket_mask", _websocket_mask_python)
+    monkeypatch.setitem(sys.modules, "tornado.speedups", None)
+    yield
+
+
+# ---- The same results
+
+
+def test_dates_are_those_of_tornado() -> None:
+    for when in (
+        0,
+        1.9,
+        1763800000.5,
+        (2026, 11, 22, 9, 0, 0, 6, 326, 0),
+        datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc),
+    ):
+        assert format_timestamp_cached(when) == format_timestamp(when)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1001, 65537])
+def test_frames_are_unmasked_as_tornado_does_it(size: int) -> None:
+    mask, data = os.urandom(4), os.urandom(size)
+    assert unmask(mask, data) == _websocket_mask_python(mask, data)
+
+
+async def test_a_server_without_nagle_answers_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for unwanted in ("", "nodelay"):
+        monkeypatch.setenv(VARIABLE, unwanted)
+        async with edge() as e:
+            assert type(e.server) is (HTTPServer if unwanted else NoDelayServer)
+            raw = await e.raw()
+            for body in (
+                {"input": "hello"},
+                {"input": "count 3", "stream": True},
+                {"input": "refuse"},
+                {"input": "hello"},
+            ):
+                data = json.dumps(body).encode()
+                length = f"Content-Length: {len(data)}"
+                raw.send("POST /responses HTTP/1.1", "Host: localhost", length, body=data)
+            raw.send("GET /health HTTP/1.1", "Host: localhost", "Connection: close")
+            answers.append(VARYING.sub("", (await raw.rest()).decode()))
+    assert answers[0] == answers[1] and answers[0].count("HTTP/1.1 200") == 4
+
+
+# ---- In their places
+
+
+async def server_side(raw: Raw, servers: Any) -> socket.socket:
+    """The server's socket of a connection."""
+    wanted = raw.writer.get_extra_info("sockname")
+    (found,) = (c.stream.socket for c in servers._connections if c.stream.socket.getpeername() == wanted)
+    return found  # type: ignore[no-any-return]
+
+
+async def test_dates_are_cached_in_a_running_server(stock_tornado: None) -> None:
+    async with edge():
+        assert httputil.format_timestamp is format_timestamp_cached
+
+
+async def test_without_the_c_module_a_running_server_unmasks_fast(stock_tornado: None) -> None:
+    async with edge() as e:
+        assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
+        ws = await e.ws()
+        ws.write_message(json.dumps({"type": "response.create", "input": "hello"}))
+        assert json.loads(str(await ws.read_message()))["type"] == "response.created"
+
+
+def test_the_c_module_is_not_replaced() -> None:
+    pytest.importorskip("tornado.speedups")
+    apply_patches()
+    assert tornado.websocket._websocket_mask is not unmask  # type: ignore[attr-defined]
+
+
+async def test_nagle_stays_off_between_two_requests_and_while_one_is_answered() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        for _ in range(2):
+            raw.send("GET /health HTTP/1.1", "Host: localhost")
+            await raw.answer()
+            sock = await server_side(raw, e.server)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[PlayedService]:
+    """A server under :func:`rproxy.server.app.run`."""
+    service, opened = PlayedService(), asyncio.Event()
+    task = asyncio.ensure_future(app.run(config(), service, ready=lambda url: opened.set()))  # type: ignore[arg-type]
+    await asyncio.wait_for(opened.wait(), 5)
+    try:
+        yield service
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_the_garbage_collector_leaves_the_running_server_alone() -> None:
+    before = gc.get_threshold()
+    async with running() as service:
+        assert gc.get_threshold() == GC_THRESHOLDS != before
+        # What exists when the port is open is no longer collected, the application's state included.
+        seen = {id(thing) for thing in gc.get_objects()}
+        assert id(service) not in seen and gc.get_freeze_count() > 0
+        assert not [thing for thing in gc.get_objects() if type(thing) is app.AppState]
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0
+
+
+# ---- Switched off
+
+
+def test_the_switch() -> None:
+    assert [name for name in NAMES if enabled(name, {})] == list(NAMES)
+    assert [name for name in NAMES if enabled(name, {VARIABLE: "dates, gc"})] == ["unmask", "nodelay"]
+    assert not any(enabled(name, {VARIABLE: "all"}) for name in NAMES)
+    with pytest.raises(ConfigError, match="unknown speed-up 'fast'; known: dates,"):
+        enabled("gc", {VARIABLE: "gc,fast"})
+
+
+async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "all")
+    before = gc.get_threshold()
+    async with edge() as e:
+        assert type(e.server) is HTTPServer and httputil.format_timestamp is format_timestamp
+        assert tornado.websocket._websocket_mask is _websocket_mask_python  # type: ignore[attr-defined]
+    async with running():
+        assert gc.get_threshold() == before and gc.get_freeze_count() == 0
