@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rproxy.convert.profile import Profile
 from rproxy.convert.tools.custom import InputReader, unwrap
 from rproxy.convert.tools.function import IntegralReader
-from rproxy.convert.tools.kind import Kind, Reader, flatten, hashed, plain
-from rproxy.convert.tools.kinds import CALLS, KINDS, OUTPUTS
+from rproxy.convert.tools.kind import ArgumentsReader, ToolKind, flatten, hashed, plain
+from rproxy.convert.tools.kinds import CALL_KINDS, OUTPUT_KINDS, TOOL_KINDS
 from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
 
@@ -298,7 +298,7 @@ def test_two_tools_that_flatten_to_one_name_get_two() -> None:
         ("a__b", "c"),
         ("a", "b__c"),
     ]
-    assert tools.chat_name(KINDS["function"], {"namespace": "a", "name": "b__c"}) == second
+    assert tools.chat_name(TOOL_KINDS["function"], {"namespace": "a", "name": "b__c"}) == second
 
 
 CALLED = [
@@ -351,7 +351,7 @@ def test_a_name_that_can_mean_only_one_tool_means_that(
     ],
 )
 def test_an_earlier_call_stands_under_the_name_it_had(item: Json, name: str) -> None:
-    assert table(*CALLED).chat_name(KINDS["function"], item) == name
+    assert table(*CALLED).chat_name(TOOL_KINDS["function"], item) == name
 
 
 # ---- tool_choice
@@ -528,8 +528,8 @@ def test_a_kind_says_what_it_is_like() -> None:
         "response.custom_tool_call_input.done",
     )
     with pytest.raises(NotImplementedError):
-        Kind().function({})
-    assert len({kind.prefix for kind in CALLS.values()}) == len(CALLS) == len(OUTPUTS)
+        ToolKind().function({})
+    assert len({kind.prefix for kind in CALL_KINDS.values()}) == len(CALL_KINDS) == len(OUTPUT_KINDS)
 
 
 # ---- history: items become calls again
@@ -559,7 +559,7 @@ HISTORY: List[Tuple[str, Json, str]] = [
 
 @pytest.mark.parametrize("kind, item, arguments", HISTORY)
 def test_earlier_calls_are_written_as_the_model_made_them(kind: str, item: Json, arguments: str) -> None:
-    assert CALLS[kind].call_arguments(item) == arguments
+    assert CALL_KINDS[kind].call_arguments(item) == arguments
 
 
 FOUND: List[Any] = [
@@ -588,16 +588,16 @@ FOUND: List[Any] = [
     ],
 )
 def test_earlier_results_are_text_for_the_model(kind: str, item: Json, output: Any) -> None:
-    assert OUTPUTS[kind].output(item) == output
+    assert OUTPUT_KINDS[kind].output(item) == output
 
 
 def test_what_was_found_is_named_as_it_can_be_called() -> None:
     item = {"type": "tool_search_output", "tools": FOUND}
-    assert json.loads(OUTPUTS["tool_search_output"].output(item))["tools"] == names(table(items=[item]))
+    assert json.loads(OUTPUT_KINDS["tool_search_output"].output(item))["tools"] == names(table(items=[item]))
 
 
 def test_kinds_with_fixed_names_have_them_in_the_history() -> None:
-    fixed = {kind.call_type: kind.call_name({"name": "other"}) for kind in CALLS.values()}
+    fixed = {kind.call_type: kind.call_name({"name": "other"}) for kind in CALL_KINDS.values()}
     assert fixed == {
         "function_call": "other",
         "custom_tool_call": "other",
@@ -606,7 +606,7 @@ def test_kinds_with_fixed_names_have_them_in_the_history() -> None:
         "shell_call": "shell",
         "apply_patch_call": "apply_patch",
     }
-    assert KINDS["function"].call_name({"name": 5}) == ""
+    assert TOOL_KINDS["function"].call_name({"name": 5}) == ""
 
 
 @given(text=st.text(), ascii=st.booleans())
@@ -615,11 +615,13 @@ def test_a_freeform_call_makes_the_round_trip_byte_for_byte(text: str, ascii: bo
     cache depends on it."""
     item = completed(PATCH, "apply_patch", json.dumps({"input": text}, ensure_ascii=ascii))
     assert item["input"] == text
-    assert CALLS["custom_tool_call"].call_arguments(item) == json.dumps({"input": text}, ensure_ascii=False)
+    assert CALL_KINDS["custom_tool_call"].call_arguments(item) == json.dumps(
+        {"input": text}, ensure_ascii=False
+    )
 
 
 # ---- readers
-def read(reader: Reader, pieces: Iterable[str]) -> Tuple[str, str, str]:
+def read(reader: ArgumentsReader, pieces: Iterable[str]) -> Tuple[str, str, str]:
     """(what was streamed, the rest, the whole)"""
     streamed = "".join([reader.feed(piece) for piece in pieces])
     return (streamed, *reader.close())
@@ -780,8 +782,8 @@ WILD_TOOLS: Any = st.lists(
         ),
         st.one_of(
             JSON,
-            st.sampled_from([*KINDS, "client", "web_search"]),
-            st.lists(st.fixed_dictionaries({"type": st.sampled_from([*KINDS]), "name": st.text()})),
+            st.sampled_from([*TOOL_KINDS, "client", "web_search"]),
+            st.lists(st.fixed_dictionaries({"type": st.sampled_from([*TOOL_KINDS]), "name": st.text()})),
         ),
     ),
     max_size=4,
@@ -803,7 +805,7 @@ def test_any_tools_and_any_choice_make_a_table_or_a_400(tools: List[Json], choic
     for name in ("generic", "moonshot", "zai"):
         try:
             ToolTable.build(
-                {"tools": tools, "tool_choice": choice}, [], PROFILES[name], [*KINDS, "web_search"]
+                {"tools": tools, "tool_choice": choice}, [], PROFILES[name], [*TOOL_KINDS, "web_search"]
             )
         except ApiError as error:
             assert error.status == 400 and re.fullmatch(

@@ -1,8 +1,9 @@
 """Our own state in the client's hands: the ``encrypted_content`` of reasoning and compaction items.
 
-A blob is ``rproxy1.`` and base64url text without padding: a checksum of 16 bytes, and a zlib stream of the JSON
-``[kind, payload]``.  The checksum (HMAC-SHA256 with an empty key, truncated) finds damage.  The text is not
-encrypted, since it came from the client's own conversation.  Blobs of other makers are recognised and refused.
+A blob is ``rproxy1.`` and base64url text without padding: a checksum of 16 bytes, and a zlib stream of the
+JSON ``[kind, payload]``.  The checksum (HMAC-SHA256 with an empty key, truncated) finds damage.  The text is
+not encrypted, since it came from the client's own conversation.  Blobs of other makers are recognised and
+refused.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
 page, whatever its Content-Type says.  So only the bytes decide: the first line that is not blank shows which
 one it is.  The decoder works by lines, and handles each line once and completely as soon as it ends, so the
-result cannot depend on how the network cut the bytes.  A JSON document ends with its last brace, and ``[DONE]``
-with its bracket: some servers send no line end after them and leave the connection open.
+result cannot depend on how the network cut the bytes.  A JSON document ends with its last brace, and
+``[DONE]`` with its bracket: some servers send no line end after them and leave the connection open.
 
 Event streams are read more leniently than the standard asks for.  A ``data:`` line that is a whole JSON value
 is a chunk at once, without waiting for the blank line.  This serves providers that separate events by one
@@ -73,8 +73,8 @@ class ChunkDecoder:
     def __init__(self, max_line: int = 32 << 20) -> None:
         self.done = False
         self._max = max_line
-        # What the body is: "?" while it is blank, "document", "next" after a document, "lines" (of events, or of
-        # JSON), "over".
+        # What the body is: "?" while it is blank, "document", "next" after a document, "lines" (of events, or
+        # of JSON), "over".
         self._kind = "?"
         self._after_cr = False  # the last byte was CR; an LF that follows belongs to it
         self._partial = bytearray()  # the line without its end

@@ -1,4 +1,5 @@
-"""Puts the pieces of ``reasoning_details`` together: providers want them back as if they had not been streamed.
+"""Puts the pieces of ``reasoning_details`` together: providers want them back as if they had not been
+streamed.
 
 Rules of OpenRouter: the pieces of one detail follow each other and have the same type and index; text and
 summary grow, a signature comes with the last piece.  An encrypted detail is whole, and goes back verbatim.

@@ -1,4 +1,5 @@
-"""Events of a provider with the Responses API to the same deltas that :mod:`~rproxy.convert.answer.chat` makes.
+"""Events of a provider with the Responses API to the same deltas that :mod:`~rproxy.convert.answer.chat`
+makes.
 
 The provider's events are read, not passed on: the converter makes our own events of the deltas, with our ids
 and in our grammar.  So events that a provider leaves out do no harm as long as another one has the same
@@ -223,7 +224,8 @@ class EventReader:
         return item
 
     def _known(self, output: List[Json]) -> List[_Item]:
-        """The items of the final output, found by their ids, or else by their order among those of their type."""
+        """The items of the final output, found by their ids, or else by their order among those of their
+        type."""
         by_id = [self._by_id.get(item["id"]) if type(item.get("id")) is str else None for item in output]
         free = [item for item in self._items if item not in by_id]
         found = []

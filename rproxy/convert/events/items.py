@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, 
 
 from ...types import CallPiece, Json
 from ..json_end import JsonEnd
-from ..tools.kind import Offer, Reader
+from ..tools.kind import ArgumentsReader, Offer
 from ..tools.table import ToolTable
 from .code_fence import CodeFenceFilter
 
@@ -286,7 +286,7 @@ class CallItem:
         self._waiting: List[str] = []
         self._end = JsonEnd()
         self._offer: Optional[Offer] = None  # None: not announced
-        self._reader = Reader()
+        self._reader = ArgumentsReader()
         self._item: Json = {}
         self._at: Json = {}  # the keys that all its events repeat
 
@@ -326,14 +326,14 @@ class CallItem:
     def _announce(self) -> Offer:
         offer = self._offer = self._tools.offer(self.name)
         self._reader = offer.reader()
-        self._item = offer.item(self._builder.ids(offer.prefix), self._builder.call_id(self._id))
+        self._item = offer.item(self._builder.ids(offer.kind.prefix), self._builder.call_id(self._id))
         self._at = self._builder.add(self._item)
         self._emit_text(self._reader.feed("".join(self._waiting)))
         return offer
 
     def _emit_text(self, text: str) -> None:
-        if text and self._offer is not None and self._offer.delta_type:
-            self._builder.emit(self._offer.delta_type, self._at, delta=text)
+        if text and self._offer is not None and self._offer.kind.delta_type:
+            self._builder.emit(self._offer.kind.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
         """
@@ -350,9 +350,9 @@ class CallItem:
             )  # clients parse the arguments, and take them from the deltas
         rest, whole = self._reader.close()
         self._emit_text(rest)
-        if offer.done_type:
+        if offer.kind.done_type:
             name = {"name": self._item["name"]} if "name" in self._item else {}
-            self._builder.emit(offer.done_type, self._at, **{offer.text_field: whole}, **name)
+            self._builder.emit(offer.kind.done_type, self._at, **{offer.kind.text_field: whole}, **name)
         self._builder.finish(self._at, offer.finish(self._item, whole))
 
 

@@ -93,14 +93,15 @@ def text_of(part: Json) -> str:
 def is_ciphertext(text: str) -> bool:
     """Is the text of an ``encrypted_content`` part really encrypted, and so of no use here?
 
-    Codex passes on what the model wrote as an argument that OpenAI would have encrypted; behind this proxy that is
-    plain text.  Ciphertext is one long run of base64, such as a Fernet token.
+    Codex passes on what the model wrote as an argument that OpenAI would have encrypted; behind this proxy
+    that is plain text.  Ciphertext is one long run of base64, such as a Fernet token.
     """
     return _BASE64_RUN.fullmatch(text.strip()) is not None
 
 
 def output_parts(output: Any) -> List[Json]:
-    """The parts of a tool's output: also of one part alone, such as a screenshot, or the result of an MCP tool.
+    """The parts of a tool's output: also of one part alone, such as a screenshot, or the result of an MCP
+    tool.
 
     :raises ApiError: 400, for what is neither text nor parts
     """

@@ -1,8 +1,8 @@
 """Calls and their outputs when a client is careless with ids, or repeats what the server already holds.
 
-Chat Completions pairs a call and its output by id alone, so every call and every output needs one.  Some clients
-send ``"call_id": null`` (and ``tool_search`` items that a service ran carry none): such an output answers the
-oldest open call before it.  Others send a whole turn again together with ``previous_response_id``
+Chat Completions pairs a call and its output by id alone, so every call and every output needs one.  Some
+clients send ``"call_id": null`` (and ``tool_search`` items that a service ran carry none): such an output
+answers the oldest open call before it.  Others send a whole turn again together with ``previous_response_id``
 (:func:`without_repeats`).
 """
 
@@ -11,27 +11,31 @@ from __future__ import annotations
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from ...types import Json
-from ..tools.kinds import CALLS, OUTPUTS
+from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 
 
 def is_call(item: Json) -> bool:
     """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
     item_type = str(item.get("type"))
-    return item_type in CALLS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
+    return item_type in CALL_KINDS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
 
 
 def is_output(item: Json) -> bool:
     """Is the item the output of a call?"""
     item_type = str(item.get("type"))
-    return item_type in OUTPUTS or item_type.endswith("_call_output") and isinstance(item.get("call_id"), str)
+    return (
+        item_type in OUTPUT_KINDS
+        or item_type.endswith("_call_output")
+        and isinstance(item.get("call_id"), str)
+    )
 
 
 def with_call_ids(items: Sequence[Json]) -> List[Json]:
     """The items, each call and each output with a ``call_id``.
 
     A call without one goes by its own id (``local_shell_call`` of old clients), else by its number among such
-    calls, which stays the same as the history grows.  An output without one belongs to the oldest open call of
-    the last run of calls before it, else to the last open call; if there is none, it stays as it is.
+    calls, which stays the same as the history grows.  An output without one belongs to the oldest open call
+    of the last run of calls before it, else to the last open call; if there is none, it stays as it is.
     """
     if all(_call_id(item) for item in items if is_call(item) or is_output(item)):
         return list(items)
@@ -71,8 +75,9 @@ def with_call_ids(items: Sequence[Json]) -> List[Json]:
 def without_repeats(history: Iterable[Json], new_items: Sequence[Json]) -> List[Json]:
     """``new_items`` without the calls and outputs that ``history`` already holds.
 
-    A call is a repetition when the last call of its id has the same name and arguments; an output when that call
-    has this very output.  Some providers number the calls of every answer alike, so an older call does not count.
+    A call is a repetition when the last call of its id has the same name and arguments; an output when that
+    call has this very output.  Some providers number the calls of every answer alike, so an older call does
+    not count.
 
     :param history: what the server already knows of the conversation
     :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``

@@ -24,8 +24,8 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 from ...errors import ApiError
 from ...types import Json
 from ..sealed import unseal
-from ..tools.kind import Kind, loads
-from ..tools.kinds import CALLS, OUTPUTS
+from ..tools.kind import ToolKind, loads
+from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
 from .content import invalid, is_part, output_parts, parts_of, text_of
 from .pairing import is_call, is_output, with_call_ids
@@ -186,8 +186,8 @@ def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[E
 def _cut_in_on(entries: List[Entry], call_id: str, known: Optional[int]) -> Optional[int]:
     """The index of the turn whose call was just answered, if only messages of the user stand behind it.
 
-    The outputs are attached to the turn, so such a message would come last, and the model would answer the user
-    instead of the outputs, often with the same call again (agents that repeat their question with every
+    The outputs are attached to the turn, so such a message would come last, and the model would answer the
+    user instead of the outputs, often with the same call again (agents that repeat their question with every
     request).  When nothing else follows the outputs, the turn moves behind the message.
     """
     index = len(entries) - 1
@@ -250,7 +250,7 @@ class _OutputMatcher:
 
         :returns: False if there is no such call
         """
-        call_id, output = str(item.get("call_id")), OUTPUTS.get(item_type, _UNKNOWN).output(item)
+        call_id, output = str(item.get("call_id")), OUTPUT_KINDS.get(item_type, _UNKNOWN).output(item)
         if call_id in self._calls:
             outputs = self._calls[call_id].outputs
         elif self._to_come[call_id]:
@@ -289,7 +289,7 @@ def _is_answer(item: Json, item_type: str) -> bool:
     )
 
 
-class _UnknownKind(Kind):
+class _UnknownKind(ToolKind):
     """Calls of unknown kinds, kept as calls of a function of that name, so that nothing is lost."""
 
     def call_name(self, item: Json) -> str:
@@ -312,7 +312,7 @@ _UNKNOWN = _UnknownKind()
 
 
 def _tool_call(item: Json, tools: ToolTable, warnings: List[str]) -> ToolCall:
-    kind = CALLS.get(item["type"], _UNKNOWN)
+    kind = CALL_KINDS.get(item["type"], _UNKNOWN)
     name, arguments = tools.chat_name(kind, item), kind.call_arguments(item)
     sound = _sound_arguments(arguments)
     if sound != arguments and arguments.strip():
@@ -364,7 +364,7 @@ def _orphan(item: Json, item_type: str) -> PlainMessage:
     call_id = item.get("call_id")
     whose = f"the call {call_id}, which is missing" if call_id else "a call that is missing"
     message = PlainMessage.of_text("user", f"Tool output for {whose}:")
-    parts = output_parts(OUTPUTS.get(item_type, _UNKNOWN).output(item))
+    parts = output_parts(OUTPUT_KINDS.get(item_type, _UNKNOWN).output(item))
     message.parts += parts or [{"type": "input_text", "text": NO_OUTPUT}]
     return message
 

@@ -1,1 +1,1 @@
-"""Kinds of tools: one module per kind, both directions side by side; the table of the kinds is ``kinds.py``."""
+"""Kinds of tools: one module per kind, both directions side by side; ``kinds.py`` is the table of them."""

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ...types import Json
-from .kind import Kind, Offer, loads_object
+from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
     "type": "object",
@@ -21,7 +21,7 @@ PARAMETERS: Json = {
 }
 
 
-class ApplyPatch(Kind):
+class ApplyPatch(ToolKind):
     types = ("apply_patch",)
     call_type = "apply_patch_call"
     output_type = "apply_patch_call_output"
@@ -46,4 +46,4 @@ class ApplyPatch(Kind):
         return json.dumps(item.get("operation") or {}, ensure_ascii=False)
 
     def output(self, item: Json) -> Any:
-        return "{}\n{}".format(item.get("status") or "completed", item.get("output") or "")
+        return f"{item.get('status') or 'completed'}\n{item.get('output') or ''}"

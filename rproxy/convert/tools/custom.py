@@ -1,7 +1,7 @@
-"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``), whose input is raw text, perhaps bound by
+"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``); their input is raw text, perhaps bound by
 a grammar.
 
-A function takes JSON, so the text travels as ``{"input": "..."}`` and the grammar, which nobody can enforce
+A function takes JSON, so the text travels as ``{"input": "..."}``.  The grammar, which nobody can enforce
 here, becomes part of the description.  On the way back the text is unwrapped while it streams, and leniently,
 because models forget the wrapping.
 """
@@ -13,13 +13,13 @@ import re
 from typing import List, Optional, Tuple
 
 from ...types import Json
-from .kind import Kind, Offer, Reader, described, loads
+from .kind import ArgumentsReader, Offer, ToolKind, described, loads
 
 _KEYS = ("input", "patch", "code", "content")  # what models call the text, the right name first
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)
 
 
-class Custom(Kind):
+class Custom(ToolKind):
     types = ("custom",)
     call_type = "custom_tool_call"
     output_type = "custom_tool_call_output"
@@ -33,9 +33,8 @@ class Custom(Kind):
         description = described(tool)
         form = tool.get("format")
         if isinstance(form, dict) and form.get("definition"):
-            description += "\n\nThe input must match this {} grammar:\n{}".format(
-                form.get("syntax") or "lark", form["definition"]
-            )
+            syntax = form.get("syntax") or "lark"
+            description += f"\n\nThe input must match this {syntax} grammar:\n{form['definition']}"
         return {
             "description": description.strip(),
             "parameters": {
@@ -51,19 +50,19 @@ class Custom(Kind):
             },
         }
 
-    def reader(self, offer: Offer) -> Reader:
+    def reader(self, offer: Offer) -> ArgumentsReader:
         return InputReader()
 
     def call_arguments(self, item: Json) -> str:
         return json.dumps({"input": item.get("input") or ""}, ensure_ascii=False)
 
 
-class InputReader(Reader):
-    """Streams the value of ``input`` out of ``{"input": "..."}``, un-escaping as it goes.
+class InputReader(ArgumentsReader):
+    """Streams the value of ``input`` out of ``{"input": "..."}`` and un-escapes it.
 
-    Whatever does not begin like that is held until the end and understood as well as can be: another key, a
-    bare JSON string, raw text, one Markdown fence around it.  What comes out does not depend on how the text
-    was cut.
+    Anything that begins differently is held until the end and interpreted as well as possible: another key, a
+    bare JSON string, raw text, a Markdown fence around it.  The result does not depend on how the text was
+    cut.
     """
 
     def __init__(self) -> None:
@@ -105,8 +104,10 @@ _MAYBE_FENCE_HEAD = re.compile(r"(?: |\\[nrt])*(?:`{0,2}|\\)")
 
 
 def _value_start(head: str) -> Optional[int]:
-    """Where the value of ``input`` begins; None: not known yet; -1: this is something else, or begins with a
-    fence."""
+    """Where the value of ``input`` begins.
+
+    :returns: None: not known yet; -1: this is something else, or it begins with a fence
+    """
     match = _KEY.match(head)
     if match is None:
         return None if _KEY_TEXT.startswith("".join(head.split())) else -1

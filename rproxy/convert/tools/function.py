@@ -11,10 +11,10 @@ from typing import Tuple
 
 from ...types import Json
 from ..request.schema import function_schema, has_numbers
-from .kind import Kind, Offer, Reader, described
+from .kind import ArgumentsReader, Offer, ToolKind, described
 
 
-class Function(Kind):
+class Function(ToolKind):
     types = ("function",)
     call_type = "function_call"
     output_type = "function_call_output"
@@ -34,14 +34,15 @@ class Function(Kind):
     def describe(self, offer: Offer, item: Json) -> None:
         super().describe(offer, item)
         if offer.encrypted:
-            # Codex takes such an argument for OpenAI's ciphertext unless the call says that none is encrypted.
+            # Codex takes such an argument for OpenAI's ciphertext unless the call says that none is
+            # encrypted.
             item["encrypted_function_args"] = []
 
-    def reader(self, offer: Offer) -> Reader:
-        return IntegralReader() if has_numbers(offer.schema) else Reader()
+    def reader(self, offer: Offer) -> ArgumentsReader:
+        return IntegralReader() if has_numbers(offer.schema) else ArgumentsReader()
 
 
-class IntegralReader(Reader):
+class IntegralReader(ArgumentsReader):
     """Drops the ``.0`` of integral numbers outside strings, while the arguments stream."""
 
     def __init__(self) -> None:

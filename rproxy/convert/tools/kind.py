@@ -1,8 +1,9 @@
 """What a kind of tool is, for both directions.
 
-The Responses API knows a dozen kinds of tools, Chat Completions one: the function.  A :class:`Kind` says how
-its tools are offered as functions, which item a call of one comes back as, and how earlier calls and results
-of that kind stand in the history.  Each kind is a module of this package and a row in :mod:`.kinds`.
+The Responses API has a dozen kinds of tools, Chat Completions has one: the function.  A :class:`ToolKind`
+knows how its tools are offered as functions, which item a call of one becomes, and how earlier calls and
+results of that kind are written in the history.  Each kind is a module of this package and a row in
+:mod:`.kinds`.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from typing import Any, List, Optional, Tuple
 
 from ...types import Json
 
-MAX_NAME = 64  # of a function; OpenAI's limit, which every provider copied
-_LEGAL = re.compile(r"[A-Za-z0-9_-]{1,%d}" % MAX_NAME)
+MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
+_LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
 PLAIN_NAMESPACE = "functions"  # Codex' name for "no namespace"
 
 
 def plain(namespace: Any) -> Optional[str]:
-    """The namespace as a part of a name, None where there is none (a client may send anything)."""
+    """The namespace as a part of a name; None if there is none (a client may send anything)."""
     return namespace if isinstance(namespace, str) and namespace not in ("", PLAIN_NAMESPACE) else None
 
 
 def flat_form(tool: Json) -> Json:
     """The tool in the form of the Responses API.
 
-    Clients mix in the form of Chat (``{"type": "function", "function": {...}}``), or leave out the type of a function.
+    Clients mix in the form of Chat (``{"type": "function", "function": {...}}``), or leave out the type of a
+    function.
     """
     inner = tool.get("function")
     if isinstance(inner, dict) and tool.get("type", "function") == "function":
@@ -49,8 +51,8 @@ def marks_encrypted(tool: Json) -> bool:
 def flatten(namespace: Optional[str], name: str) -> str:
     """The function name of a tool: ``namespace__name``, legal and short enough.
 
-    A pure function of its arguments, so that a history is written with the same names in every turn, even
-    when the tool itself is not offered any more.
+    It depends on its arguments alone, so a history has the same names in every turn, even when the tool is no
+    longer offered.
     """
     full = name if namespace is None else f"{namespace}__{name}"
     return full if _LEGAL.fullmatch(full) else hashed(full)
@@ -59,11 +61,11 @@ def flatten(namespace: Optional[str], name: str) -> str:
 def hashed(full: str) -> str:
     """A stable legal name for ``full``, different from the one of any other."""
     digest = hashlib.sha1(full.encode("utf-8", "replace")).hexdigest()[:8]
-    return "{}_{}".format(_ILLEGAL.sub("_", full)[: MAX_NAME - 9], digest)
+    return f"{_ILLEGAL.sub('_', full)[: MAX_NAME - 9]}_{digest}"
 
 
-class Reader:
-    """Turns the fragments of a call's arguments into the text the client sees. This one passes them on."""
+class ArgumentsReader:
+    """Turns the fragments of a call's arguments into the text for the client.  This one passes them on."""
 
     def __init__(self) -> None:
         self._parts: List[str] = []
@@ -73,7 +75,9 @@ class Reader:
         return fragment
 
     def close(self) -> Tuple[str, str]:
-        """:returns: the text still to be streamed, and the whole text"""
+        """
+        :returns: the text still to be streamed, and the whole text
+        """
         return "", "".join(self._parts)
 
 
@@ -82,44 +86,31 @@ class Offer:
     """One function that the model may call, and what it stands for."""
 
     chat_name: str
-    kind: Kind
+    kind: ToolKind
     name: str
     namespace: Optional[str] = None
     schema: Optional[Json] = None
     encrypted: bool = False  # the client marks parameters that OpenAI would encrypt
 
-    @property
-    def prefix(self) -> str:
-        return self.kind.prefix
-
-    @property
-    def delta_type(self) -> Optional[str]:
-        return self.kind.delta_type
-
-    @property
-    def done_type(self) -> Optional[str]:
-        return self.kind.done_type
-
-    @property
-    def text_field(self) -> str:
-        return self.kind.text_field
-
     def item(self, item_id: str, call_id: str) -> Json:
         """The item as ``response.output_item.added`` announces it."""
         return self.kind.item(self, item_id, call_id)
 
-    def reader(self) -> Reader:
+    def reader(self) -> ArgumentsReader:
         return self.kind.reader(self)
 
     def finish(self, item: Json, whole: str) -> Json:
-        """The completed item; ``whole`` is what the reader made of the arguments."""
+        """The completed item.
+
+        :param whole: what the reader made of the arguments
+        """
         return self.kind.finish(item, whole)
 
 
-class Kind:
+class ToolKind:
     """One kind of tool.
 
-    The class attributes are a table row; the methods are for what differs in more than a word.
+    The class attributes are a table row; the methods are for differences that a word cannot express.
     """
 
     types: Tuple[str, ...] = ()  # of the entries of a request's `tools`
@@ -131,9 +122,9 @@ class Kind:
     done_type: Optional[str] = None
     needs_name = False  # a tool of this kind is called by a name of its own
 
-    # ---- request: tool -> functions
+    # ---- Request: tools to functions
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
-        """The tools inside this entry: (namespace, tool). Only a namespace holds others."""
+        """The tools in this entry, as (namespace, tool).  Only a namespace holds others."""
         return [(None, tool)]
 
     def tool_name(self, tool: Json) -> str:
@@ -144,7 +135,7 @@ class Kind:
         """The chat function without its name: description, parameters, perhaps strict."""
         raise NotImplementedError
 
-    # ---- answer: call -> item
+    # ---- Answer: calls to items
     def item(self, offer: Offer, item_id: str, call_id: str) -> Json:
         item: Json = {"id": item_id, "type": self.call_type, "status": "in_progress", "call_id": call_id}
         self.describe(offer, item)
@@ -157,13 +148,13 @@ class Kind:
         if offer.namespace is not None:
             item["namespace"] = offer.namespace
 
-    def reader(self, offer: Offer) -> Reader:
-        return Reader()
+    def reader(self, offer: Offer) -> ArgumentsReader:
+        return ArgumentsReader()
 
     def finish(self, item: Json, whole: str) -> Json:
         return dict(item, status="completed", **{self.text_field: whole})
 
-    # ---- history: item -> tool call, tool message
+    # ---- History: items to tool calls and tool messages
     def call_name(self, item: Json) -> str:
         """The bare name of the tool that an earlier call item called."""
         name = item.get("name")
@@ -184,15 +175,15 @@ class Kind:
 
 
 def loads_object(text: str) -> Json:
-    """The JSON object in ``text``, or an empty one: for items that must carry an object."""
+    """The JSON object in ``text``, or an empty one: for items that need an object."""
     value = loads(text)
     return value if isinstance(value, dict) else {}
 
 
 def loads(text: str) -> Any:
-    """The JSON value in ``text``; ``text`` itself when it is none.
+    """The JSON value in ``text``; ``text`` itself if it is not JSON.
 
-    A model may write anything, even brackets beyond recursion.
+    A model may write anything, even brackets that nest too deep for the parser.
     """
     try:
         return json.loads(text)

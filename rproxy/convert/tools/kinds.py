@@ -7,16 +7,24 @@ from typing import Dict, Tuple
 from .apply_patch import ApplyPatch
 from .custom import Custom
 from .function import Function
-from .kind import Kind
+from .kind import ToolKind
 from .local_shell import LocalShell
 from .namespace import Namespace
 from .shell import Shell
 from .tool_search import ToolSearch
 
 FUNCTION = Function()  # what a call of an unknown name is taken for
-ALL: Tuple[Kind, ...] = (FUNCTION, Custom(), Namespace(), ToolSearch(), ApplyPatch(), Shell(), LocalShell())
+ALL: Tuple[ToolKind, ...] = (
+    FUNCTION,
+    Custom(),
+    Namespace(),
+    ToolSearch(),
+    ApplyPatch(),
+    Shell(),
+    LocalShell(),
+)
 
 # By type of tool, of call item and of output item.
-KINDS: Dict[str, Kind] = {name: kind for kind in ALL for name in kind.types}
-CALLS: Dict[str, Kind] = {kind.call_type: kind for kind in ALL if kind.call_type}
-OUTPUTS: Dict[str, Kind] = {kind.output_type: kind for kind in ALL if kind.output_type}
+TOOL_KINDS: Dict[str, ToolKind] = {name: kind for kind in ALL for name in kind.types}
+CALL_KINDS: Dict[str, ToolKind] = {kind.call_type: kind for kind in ALL if kind.call_type}
+OUTPUT_KINDS: Dict[str, ToolKind] = {kind.output_type: kind for kind in ALL if kind.output_type}

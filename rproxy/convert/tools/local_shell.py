@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ...types import Json
-from .kind import Kind, Offer, loads_object
+from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
     "type": "object",
@@ -24,7 +24,7 @@ PARAMETERS: Json = {
 }
 
 
-class LocalShell(Kind):
+class LocalShell(ToolKind):
     types = ("local_shell",)
     call_type = "local_shell_call"
     output_type = "local_shell_call_output"

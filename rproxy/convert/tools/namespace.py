@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import List, Optional, Tuple
 
 from ...types import Json
-from .kind import Kind, described, flat_form
+from .kind import ToolKind, described, flat_form
 
 
-class Namespace(Kind):
+class Namespace(ToolKind):
     types = ("namespace",)
 
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:

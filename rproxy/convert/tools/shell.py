@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ...types import Json
-from .kind import Kind, Offer, loads_object
+from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
     "type": "object",
@@ -24,7 +24,7 @@ PARAMETERS: Json = {
 }
 
 
-class Shell(Kind):
+class Shell(ToolKind):
     types = ("shell",)
     call_type = "shell_call"
     output_type = "shell_call_output"

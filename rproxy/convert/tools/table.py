@@ -1,9 +1,9 @@
 """The tools of one request: what the model is offered, and what its calls stand for.
 
-One table per turn, ``chat name -> Offer``, built from all the places tools come from: the request's
-``tools``, and in the history ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output``
-items.  The order is that of appearance, so that a later turn only ever appends and the provider's prompt
-cache stays valid.
+There is one table per turn, ``chat name -> Offer``, of all the tools: those of the request's ``tools``, and
+in the history those of ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output`` items.
+They are in the order of their appearance, so later turns only append, and the provider's prompt cache stays
+valid.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ...errors import ApiError
 from ...types import Json
 from ..profile import Profile
 from ..request.schema import repaired
-from .kind import MAX_NAME, Kind, Offer, flat_form, flatten, hashed, marks_encrypted, plain
-from .kinds import FUNCTION, KINDS
+from .kind import MAX_NAME, Offer, ToolKind, flat_form, flatten, hashed, marks_encrypted, plain
+from .kinds import FUNCTION, TOOL_KINDS
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
-TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that bring tools
+TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that define tools
 
 
 class ToolTable:
@@ -45,7 +45,7 @@ class ToolTable:
     ) -> ToolTable:
         """The table of a request whose whole history is ``items``.
 
-        :arg allow: the kinds of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
+        :param allow: the types of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
         :raises ApiError: 400 for tools or a tool_choice that make no sense
         """
         table = cls()
@@ -56,34 +56,35 @@ class ToolTable:
         table._choose(request.get("tool_choice"))
         return table
 
-    # ---- building
+    # ---- Building
     def _add(self, tool: Json, allow: Sequence[str], profile: Profile) -> None:
         tool_type = str(tool.get("type"))
-        kind = KINDS.get(tool_type)
+        kind = TOOL_KINDS.get(tool_type)
         if tool_type not in allow:
             self.warnings.append(f"tool {tool_type[:40]} dropped (not in tool_type_allowlist)")
         elif kind is None:
             if tool not in self.chat_tools:
-                self.chat_tools.append(tool)  # a hosted tool that the provider is said to know
+                self.chat_tools.append(
+                    tool
+                )  # a hosted tool that the provider has, according to the configuration
         else:
             for namespace, member in kind.members(tool):
-                of = kind if member is tool else KINDS.get(str(member.get("type")))
+                of = kind if member is tool else TOOL_KINDS.get(str(member.get("type")))
                 if of is not None and of.call_type and member.get("type") in allow:
                     self._offer(of, plain(namespace), member, profile)
                 else:
+                    member_type = str(member.get("type"))[:40]
                     self.warnings.append(
-                        "tool {} in a namespace dropped (not in tool_type_allowlist)".format(
-                            str(member.get("type"))[:40]
-                        )
+                        f"tool {member_type} in a namespace dropped (not in tool_type_allowlist)"
                     )
 
-    def _offer(self, kind: Kind, namespace: Optional[str], tool: Json, profile: Profile) -> None:
+    def _offer(self, kind: ToolKind, namespace: Optional[str], tool: Json, profile: Profile) -> None:
         name = kind.tool_name(tool)
         if not name:
-            self.warnings.append("tool {} without a usable name dropped".format(tool["type"]))
+            self.warnings.append(f"tool {tool['type']} without a usable name dropped")
             return
         if (namespace, name) in self._names:
-            return  # said again later in the history
+            return  # repeated later in the history
         function = kind.function(tool)
         function["parameters"] = repaired(function["parameters"], profile.schema, profile.drop_keywords.tools)
         if profile.strict_tools == "omit":
@@ -98,17 +99,15 @@ class ToolTable:
         self.chat_tools.append({"type": "function", "function": dict({"name": chat_name}, **function)})
 
     def _choose(self, choice: Any) -> None:
+        """Fit ``tools`` and ``tool_choice`` of the chat request to the client's ``tool_choice``."""
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
             tools = choice.get("tools")
-            wanted = (
-                [meant for tool in tools if isinstance(tool, dict) for meant in self._meant(tool)]
-                if isinstance(tools, list)
-                else []
-            )
-            self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in wanted]
+            allowed = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+            keys = [key for tool in allowed for key in self._chosen(tool)]
+            self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in keys]
             choice = choice.get("mode") or "auto"
         elif isinstance(choice, dict):
-            names = [name for kind, name in self._meant(choice) if kind == "function"]
+            names = [name for chat_type, name in self._chosen(choice) if chat_type == "function"]
             choice = {"type": "function", "function": {"name": names[0]}} if len(names) == 1 else "auto"
         if not self.chat_tools:
             if choice == "required":
@@ -116,43 +115,39 @@ class ToolTable:
         elif choice in ("none", "required") or isinstance(choice, dict):
             self.chat_tool_choice = choice
 
-    def _meant(self, choice: Json) -> List[Tuple[str, Optional[str]]]:
-        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice means: ``{type, name}``,
-        or a whole namespace.
+    def _chosen(self, choice: Json) -> List[Tuple[str, Optional[str]]]:
+        """The keys (see :func:`_chat_key`) of the tools that an entry of tool_choice selects: ``{type,
+        name}``, or a whole namespace.
 
         :raises ApiError: 400, for a tool that is not among the request's tools
         """
         choice = flat_form(choice)
-        kind = KINDS.get(str(choice.get("type")))
-        if kind is None:
-            hosted = str(choice.get("type"))
-            self.warnings += (
-                []
-                if any(tool["type"] == hosted for tool in self.chat_tools)
-                else [f"tool_choice {hosted[:40]} ignored"]
-            )
-            return [(hosted, None)]
+        tool_type = str(choice.get("type"))
+        kind = TOOL_KINDS.get(tool_type)
+        if kind is None:  # a hosted tool
+            if all(tool["type"] != tool_type for tool in self.chat_tools):
+                self.warnings.append(f"tool_choice {tool_type[:40]} ignored")
+            return [(tool_type, None)]
         name = kind.tool_name(dict(choice, execution="client"))
-        if not kind.call_type:
-            found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
+        if kind.call_type:
+            chat_name = self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)
+            found = [chat_name] if chat_name else []
         else:
-            found = list(
-                filter(None, [self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)])
-            )
+            found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
         if not found:
             raise ApiError(
                 400,
-                f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the tools of this request.",
+                f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the request's tools.",
                 code="invalid_value",
                 param="tool_choice",
             )
         return [("function", chat_name) for chat_name in found]
 
-    # ---- using
+    # ---- Using
     def offer(self, chat_name: str) -> Offer:
         """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
 
-        Models drop or misspell the namespace: a bare or dotted name that can mean only one tool means that
+        Models drop or misspell the namespace: a bare or dotted name means a tool if it can mean only that
         one.  Servers that parse OpenAI's harmony format leave its markers behind (``ls<|channel|>commentary``).
         """
         if chat_name not in self._offers:
@@ -166,15 +161,15 @@ class ToolTable:
         names = [offer.chat_name for offer in self._offers.values() if offer.name == name]
         return names[0] if len(names) == 1 else ""
 
-    def chat_name(self, kind: Kind, item: Json) -> str:
-        """The function name under which an earlier call stands in the history."""
+    def chat_name(self, kind: ToolKind, item: Json) -> str:
+        """The function name of an earlier call in the history."""
         name, namespace = kind.call_name(item), plain(item.get("namespace"))
         return self._names.get((namespace, name)) or flatten(namespace, name)
 
 
 def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
-    """What tells an entry of the chat request's tools from the others: functions by name, hosted tools by
-    type."""
+    """What identifies an entry of the chat request's tools: the name of a function, the type of a hosted
+    tool."""
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
 
 
@@ -191,14 +186,14 @@ def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Js
 def _check_names(tools: Any, allow: Sequence[str]) -> None:
     """Refuse a tool of the request that cannot be called because it has no name.
 
-    In a history such a tool is only left out: the client can no longer mend it.
+    In a history such a tool is only left out: the client can no longer correct it.
 
     :raises ApiError: 400 that names the place
     """
     for number, tool in enumerate(tools if isinstance(tools, list) else []):
-        kind = KINDS.get(str(flat_form(tool).get("type"))) if isinstance(tool, dict) else None
+        kind = TOOL_KINDS.get(str(flat_form(tool).get("type"))) if isinstance(tool, dict) else None
         for place, (_, member) in enumerate(kind.members(flat_form(tool)) if kind else ()):
-            of = KINDS.get(str(member.get("type")))
+            of = TOOL_KINDS.get(str(member.get("type")))
             if of is not None and of.needs_name and member["type"] in allow and not of.tool_name(member):
                 inside = "" if of is kind else f".tools[{place}]"
                 raise ApiError(

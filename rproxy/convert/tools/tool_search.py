@@ -11,10 +11,10 @@ from typing import Any, Iterator, Tuple
 
 from ...types import Json
 from ..request.schema import function_schema
-from .kind import Kind, Offer, described, flatten, loads_object, plain
+from .kind import Offer, ToolKind, described, flatten, loads_object, plain
 
 
-class ToolSearch(Kind):
+class ToolSearch(ToolKind):
     types = ("tool_search",)
     call_type = "tool_search_call"
     output_type = "tool_search_output"
