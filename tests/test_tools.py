@@ -397,7 +397,7 @@ def test_tool_choice(title: str) -> None:
     ],
 )
 def test_a_choice_of_a_tool_that_is_not_there_is_a_400(choice: Json) -> None:
-    with pytest.raises(ApiError, match="which is not among the tools of this request") as caught:
+    with pytest.raises(ApiError, match="which is not among the request's tools") as caught:
         table(*CALLED, choice=choice)
     assert (caught.value.status, caught.value.param) == (400, "tool_choice")
 
