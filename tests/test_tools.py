@@ -448,7 +448,7 @@ def completed(tool: Json, said: str, arguments: str) -> Json:
     offer = table(tool, allow=[tool["type"], "function", "custom"]).offer(said)
     item, reader = offer.item("id_1", "c1"), offer.reader()
     assert item["status"] == "in_progress" and not item.get(offer.kind.text_field)
-    assert (offer.kind.delta_type is None) == (offer.done_type is None)
+    assert (offer.kind.delta_type is None) == (offer.kind.done_type is None)
     reader.feed(arguments)
     done = offer.finish(item, reader.close()[1])
     assert done.pop("status") == "completed"
@@ -521,7 +521,7 @@ def test_calls_come_back_in_their_own_kind(title: str) -> None:
 
 def test_a_kind_says_what_it_is_like() -> None:
     offer = table(PATCH).offer("apply_patch")
-    assert (offer.kind.prefix, offer.text_field, offer.delta_type, offer.done_type) == (
+    assert (offer.kind.prefix, offer.kind.text_field, offer.kind.delta_type, offer.kind.done_type) == (
         "ctc",
         "input",
         "response.custom_tool_call_input.delta",
