@@ -30,6 +30,7 @@ setup(
         "redis": ["redis>=5"],
         "zstd": ["zstandard"],
         "curl": ["pycurl"],
+        "pdf": ["pypdf"],
         "test": [
             "pytest<10",
             "pytest-tornasync",
@@ -37,6 +38,7 @@ setup(
             "pytest-xdist",
             "hypothesis",
             "openai",
+            "pypdf",
             "redis>=5",
             "zstandard",
             "setuptools>=70.1",

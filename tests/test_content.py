@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import zlib
+import copy
 from dataclasses import replace
 from typing import Any, Dict, List, Tuple
 
 import pytest
 from histories import PNG, image
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.content import ContentWriter, parts_of, text_of
-from rproxy.convert.request.pdf import MAX_BYTES, pdf_text
+from rproxy.convert.request.files import pdf_files, with_texts
 from rproxy.errors import ApiError
 
 Json = Dict[str, Any]
@@ -132,11 +130,7 @@ def test_tool_results_are_split_into_text_and_the_rest() -> None:
 
 
 # ---- files
-PDF = (
-    b"%PDF-1.1\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n3 0 obj\n<< /Type /Page /Contents 4 0 R >>\nendobj\n"
-    b"4 0 obj\n<< /Length 44 >>\nstream\nBT\n/F1 12 Tf\n72 72 Td\n(Title: Fixture) Tj\nET\nendstream\nendobj\n"
-    b"trailer\n<< /Root 1 0 R >>\n%%EOF"
-)
+PDF = b"%PDF-1.1\n..."
 
 
 @pytest.mark.parametrize(
@@ -177,7 +171,9 @@ def test_other_files_go_to_providers_that_take_files(part: Json, url: str) -> No
 
 
 def test_a_pdf_file_is_its_text_where_no_files_are_taken() -> None:
-    assert written([file("a.pdf", PDF)], TEXT) == (
+    part = file("a.pdf", PDF, text="Title: Fixture")  # from with_texts
+    assert written([part], ALL)[0][0]["type"] == "file"
+    assert written([part], TEXT) == (
         "a.pdf:\nTitle: Fixture",
         ["a PDF file became its text: the provider takes no files"],
     )
@@ -188,7 +184,9 @@ def test_a_pdf_file_is_its_text_where_no_files_are_taken() -> None:
     [
         (file("a.zip", b"PK"), r"takes no files, and no text could be read from a.zip \(application/zip\)"),
         (file("a.strange", b"\0"), r"a.strange \(unknown type\)"),
-        (file("a.pdf", b"%PDF-1.7 scanned"), r"from a.pdf \(application/pdf\). Send its text as input_text"),
+        (file("a.pdf", PDF), r"from a.pdf \(application/pdf\)"),
+        (file("a.pdf", PDF, text=""), r"from a.pdf \(application/pdf\)"),
+        (file("a.pdf", PDF, text=5), r"from a.pdf \(application/pdf\). Send its text as input_text"),
         ({"type": "input_file", "filename": "a.txt", "file_data": "äää"}, "file_data of a.txt is not base64"),
         ({"type": "input_file", "filename": "a.txt", "file_data": "A"}, "file_data of a.txt is not base64"),
         (
@@ -206,72 +204,37 @@ def test_files_that_nobody_can_read_are_a_400(part: Json, complaint: str) -> Non
     assert (caught.value.status, caught.value.param) == (400, "input")
 
 
-# ---- the text of PDF files
-def pdf(page: bytes, head: bytes = b"") -> bytes:
-    return b"%%PDF-1.4\n1 0 obj\n<</Length %d%s>>\nstream\r\n%s\nendstream\nendobj\n" % (
-        len(page),
-        head,
-        page,
-    )
-
-
-@pytest.mark.parametrize(
-    "page, words",
-    [
-        (b"BT (a) Tj ET", "a"),
-        (b"BT (a) Tj 0 -12 Td (b) Tj T* (c) ' 1 2 (d) \" 1 0 0 1 0 0 Tm (e) Tj ET", "a\nb\nc\nd\ne"),
-        (b"BT [(Hel) -20 (lo) -300 (you)] TJ ET", "Hello you"),
-        (b"BT <48 65 6C6c6F2> Tj ET", "Hello "),
-        (b"BT (a \\(b\\) (c) \\101\\t\\\\\\n\\\nd\\q) Tj ET", "a (b) (c) A\t\\\ndq"),
-        (b"BT (caf\\351 \x96) Tj ET", "café –"),
-        (b"(outside) Tj BT (a) Tj ET (outside) Tj", "a"),
-        (b"BT % (comment) Tj\n/Name [(a) 1..2 (b)] TJ ET", "ab"),
-        (b"BT (a) Tj ET BT (b) Tj ET", "a\nb"),
-        (b"BT (" + b"ligature " * 20 + b"\\002) Tj ET", "ligature " * 20 + "\ufffd"),
-        (b"", ""),
-        (b"BT ET", ""),
-        (b"BT ((( ET", ""),
-    ],
-)
-def test_pdf_strings(page: bytes, words: str) -> None:
-    assert pdf_text(pdf(page)) == words.strip()
-
-
-def test_pdf_pages_may_be_compressed() -> None:
-    page = b"BT (a) Tj ET"
-    assert (
-        pdf_text(
-            pdf(zlib.compress(page), b"/Filter /FlateDecode")
-            + pdf(page)
-            + pdf(b"garbage", b"/Filter /FlateDecode")
-        )
-        == "a\na"
-    )
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"%PDF-",
-        pdf(b"BT (a) Tj ET", b"/Filter /LZWDecode"),
-        pdf(b"BT (a) Tj ET", b"/Subtype /Image"),
-        pdf(b"BT (a) Tj ET") + b"trailer << /Encrypt 9 0 R >>",
-        pdf(b"BT <00410042> Tj ET"),
-        pdf(b"BT (\x01\x02) Tj ET"),
-        pdf(b"BT (a) Tj ET") + b" " * MAX_BYTES,
-        pdf(b"BT (a) Tj ET").replace(b"endstream", b""),
-    ],
-)
-def test_pdf_files_without_readable_text(data: bytes) -> None:
-    assert pdf_text(data) == ""
-
-
-SCRAPS = st.sampled_from(
-    b"BT ET ( ) \\ < > [ ] Tj TJ -300 stream\n endstream obj /FlateDecode % ' 4 \xff".split(b" ")
-)
-
-
-@given(st.lists(SCRAPS).map(b" ".join))
-def test_any_bytes_are_a_pdf_file_of_some_text(data: bytes) -> None:
-    assert isinstance(pdf_text(data) + pdf_text(pdf(data)), str)
+# ---- PDF files
+def test_pdf_files_are_found_and_get_their_texts() -> None:
+    one, two = file("a.pdf", PDF), file("b.bin", PDF + b"2")
+    two["file_data"] = "data:application/pdf;base64," + two["file_data"]
+    nameless = {"type": "input_file", "file_data": " " + file("", PDF + b"3")["file_data"]}
+    others = [
+        text("hi"),
+        "plain",
+        None,
+        file("c.bin", b"PK"),
+        {"type": "input_file", "file_data": 5},
+        {"type": "x"},
+    ]
+    items: List[Json] = [
+        {"role": "user", "content": [*others, one]},
+        {"role": "user", "content": "words"},
+        {"type": "function_call_output", "output": [two]},
+        {"type": "function_call_output", "output": {"content": [nameless], "isError": False}},
+        {"type": "function_call_output", "output": {"content": 5}, "content": [one]},
+    ]
+    before = copy.deepcopy(items)
+    data = [part["file_data"] for part in (one, two, nameless)]
+    assert list(pdf_files(items)) == [
+        ("a.pdf", data[0]),
+        ("b.bin", data[1]),
+        ("file", data[2]),
+        ("a.pdf", data[0]),
+    ]
+    filled = with_texts(items, {data[0]: "A", data[2]: "C"})
+    assert items == before
+    assert filled[0]["content"] == [*others, {**one, "text": "A"}]
+    assert filled[1:3] == items[1:3]
+    assert filled[3]["output"] == {"content": [{**nameless, "text": "C"}], "isError": False}
+    assert filled[4] == {**items[4], "content": [{**one, "text": "A"}]}

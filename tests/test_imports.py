@@ -29,6 +29,7 @@ LAYERS: List[Set[str]] = [
 FOREIGN = {
     "tornado": {"server", "upstream", "cli.demo"},
     "yaml": {"config.yaml_positions"},
+    "pypdf": {"service.pdf_worker"},
     "redis": {"store.redis"},  # these are optional
     "zstandard": {"server.body"},
     "pycurl": {"upstream.tornado_client"},

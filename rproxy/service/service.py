@@ -43,6 +43,7 @@ from .background import Background, Running
 from .catalog import etag, models_body
 from .client import Client, EventSink, TurnResult
 from .conversations import Conversations, check_metadata, conversation_id
+from .file_text import FileTexts
 from .history import ConversationContext, History, new_record
 from .pagination import listed
 from .passthrough import Passthrough
@@ -102,6 +103,7 @@ class Service:
         self._stem = stem
         self._now = now
         self._reasoning_cache = ReasoningCache()
+        self._file_texts = FileTexts()
         self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- the small endpoints
@@ -160,7 +162,7 @@ class Service:
         provider = asked.model.providers[0]
         conversion = to_chat_request(
             asked.request,
-            asked.past.items + asked.new,
+            await self._file_texts.readable(asked.past.items + asked.new, provider.profile),
             provider.profile,
             downstream_model=asked.model.downstream_model,
             allow=self.config.server.tool_type_allowlist,
@@ -300,7 +302,7 @@ class Service:
             converted = partial(
                 to_request,
                 chat,
-                items,
+                await self._file_texts.readable(items, provider.profile),
                 provider.profile,
                 downstream_model=model.downstream_model,
                 allow=self.config.server.tool_type_allowlist,

@@ -18,7 +18,6 @@ from typing import Any, List, Optional, Tuple, Union
 from ...errors import ApiError
 from ...types import Json
 from ..profile import Profile
-from .pdf import pdf_text
 
 Content = Union[str, List[Json]]
 
@@ -200,18 +199,15 @@ class ContentWriter:
         if "file" in self._profile.modalities and not is_text:
             url = data if head else "data:{};base64,{}".format(mime or "application/octet-stream", data)
             return {"type": "file", "file": {"filename": name, "file_data": url}}
-        raw = _decoded(encoded, name)
-        text = (
-            raw.decode("utf-8", "replace") if is_text else pdf_text(raw) if raw.startswith(b"%PDF-") else ""
-        )
-        if not text and not is_text:
+        if is_text:
+            return {"type": "text", "text": f"{name}:\n{_decoded(encoded, name).decode('utf-8', 'replace')}"}
+        text = part.get("text")  # see with_texts in files.py
+        if not isinstance(text, str) or not text:
             raise invalid(
-                "This model's provider takes no files, and no text could be read from {} ({}). Send its text as input_text.".format(
-                    name, mime or "unknown type"
-                )
+                f"This model's provider takes no files, and no text could be read from {name} "
+                f"({mime or 'unknown type'}). Send its text as input_text."
             )
-        if not is_text:
-            self._warnings.append("a PDF file became its text: the provider takes no files")
+        self._warnings.append("a PDF file became its text: the provider takes no files")
         return {"type": "text", "text": f"{name}:\n{text}"}
 
 

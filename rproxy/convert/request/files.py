@@ -1,0 +1,61 @@
+"""PDF files among the items: which ones there are, and the items with the texts of these files beside them.
+
+Reading a PDF file takes a library, time and care, so it is not done here.  Whoever converts a request for a
+provider that takes no files reads what :func:`pdf_files` finds, and converts :func:`with_texts`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator, List, Mapping, Sequence, Tuple
+
+from ...types import Json
+
+_PDF = re.compile(r"(?:data:[^,]{0,200},)?\s*JVBERi[0-3]")  # "%PDF-" in base64
+
+
+def pdf_files(items: Sequence[Json]) -> Iterator[Tuple[str, str]]:
+    """(file name, ``file_data``) of each PDF file in messages and in the results of tools."""
+    for item in items:
+        for part in _parts(item):
+            if _is_pdf(part):
+                yield str(part.get("filename") or "file"), part["file_data"]
+
+
+def with_texts(items: Sequence[Json], texts: Mapping[str, str]) -> List[Json]:
+    """The items with a ``text`` in each ``input_file`` part whose ``file_data`` is a key of ``texts``."""
+    return [_with_texts(item, texts) if any(map(_is_pdf, _parts(item))) else item for item in items]
+
+
+def _parts(item: Json) -> Iterator[Any]:
+    for value in (item.get("content"), item.get("output")):
+        parts = (
+            value.get("content") if isinstance(value, dict) else value
+        )  # a dict: the result of an MCP tool
+        if isinstance(parts, list):
+            yield from parts
+
+
+def _is_pdf(part: Any) -> bool:
+    if not isinstance(part, dict) or part.get("type") != "input_file":
+        return False
+    data = part.get("file_data")
+    return isinstance(data, str) and _PDF.match(data) is not None
+
+
+def _with_texts(item: Json, texts: Mapping[str, str]) -> Json:
+    copy = dict(item)
+    for key in ("content", "output"):
+        value = item.get(key)
+        if isinstance(value, list):
+            copy[key] = _filled(value, texts)
+        elif isinstance(value, dict) and isinstance(value.get("content"), list):
+            copy[key] = {**value, "content": _filled(value["content"], texts)}
+    return copy
+
+
+def _filled(parts: List[Any], texts: Mapping[str, str]) -> List[Any]:
+    return [
+        {**part, "text": texts[part["file_data"]]} if _is_pdf(part) and part["file_data"] in texts else part
+        for part in parts
+    ]
