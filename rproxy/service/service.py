@@ -326,6 +326,7 @@ class Service:
                 reader=conversion.reader(),
                 refusal_as_text=client.codex,
                 strip_fences=conversion.strip_fences,
+                phases=_wants_schema(request),
                 logprobs=conversion.logprobs,
                 cached=self.config.usage.cached_tokens,
                 sequence=max(sequence, first),
@@ -444,6 +445,11 @@ def _conversation(request: Json, items: List[Json]) -> str:
     return json.dumps(
         given or next((item for item in items if item.get("role") == "user"), None), sort_keys=True
     )
+
+
+def _wants_schema(request: Json) -> bool:
+    form = (request.get("text") or {}).get("format") or {}
+    return form.get("type") == "json_schema"
 
 
 def _wants_sealed(request: Json) -> bool:

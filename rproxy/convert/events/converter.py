@@ -17,6 +17,7 @@ Whatever the chunks are, the events are a well-formed stream; nothing here raise
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Callable, Deque, Dict, Iterable, List, Optional, Sequence
 
 from ...types import CallPiece, Delta, Json
@@ -29,6 +30,8 @@ from .code_fence import CodeFenceFilter
 from .items import TEXT_KINDS, CallItem, EventBuilder, Item, OpaqueItem, TextItem, TextKind
 from .response import usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
+
+COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
 
 
 class StreamConverter:
@@ -50,6 +53,8 @@ class StreamConverter:
     :param refusal_as_text: write refusals as text, because Codex loses messages with a refusal part
     :param strip_fences: the client wants JSON, but the provider could only be asked for it in the prompt
     :param logprobs: the client asked for the probabilities of the tokens
+    :param phases: mark each message as ``commentary`` (a call follows) or ``final_answer``, so that clients that
+        want JSON do not parse a preamble
     :param cached: see :func:`~rproxy.convert.events.response.usage_object`
     :param sequence: the first sequence_number; above 0 after an attempt of which the client saw the first
         events, but no item
@@ -69,6 +74,7 @@ class StreamConverter:
         refusal_as_text: bool = False,
         strip_fences: bool = False,
         logprobs: bool = False,
+        phases: bool = False,
         cached: str = "hit",
         sequence: int = 0,
     ) -> None:
@@ -92,6 +98,7 @@ class StreamConverter:
             "refusal": TEXT_KINDS["text" if refusal_as_text else "refusal"],
         }
         self._logprobs = logprobs
+        self._phases = phases
 
     @classmethod
     def empty(cls, response: Json, *, now: Callable[[], int]) -> StreamConverter:
@@ -202,6 +209,8 @@ class StreamConverter:
             return self.fail(failure.code, failure.message)
         ending = TERMINAL_STATUSES[self.reader.finish]
         while self._queue:
+            if self._phases:
+                self._set_phase(FINAL_ANSWER)
             item = self._queue.popleft()
             item.start()
             item.close(cut=ending.status == "incomplete" and not (self._queue and item.may_close))
@@ -272,6 +281,8 @@ class StreamConverter:
             self._thoughts.append(item)
         else:
             fence = CodeFenceFilter() if self._strip_fences and kind is TEXT_KINDS["text"] else None
+            if self._phases and not keys and not self._tools.chat_tools:
+                keys = {"phase": FINAL_ANSWER}  # nothing can follow
             item = TextItem(self._builder, kind, fence, keys=keys)
         self._append(item)
         return item
@@ -305,8 +316,26 @@ class StreamConverter:
     def _close_first(self) -> None:
         """Close the first item if others wait for it and it may be closed; then the next one, and so on."""
         while len(self._queue) > 1 and self._queue[0].may_close:
+            if self._phases and not self._set_phase(None):
+                return
             self._queue.popleft().close()
             self._queue[0].start()
+
+    def _set_phase(self, otherwise: Optional[str]) -> bool:
+        """Give the first item its phase, if it is a message.
+
+        :param otherwise: the phase when nothing but reasoning stands behind it
+        :returns: False if its phase is not known yet
+        """
+        first = self._queue[0]
+        if not isinstance(first, TextItem) or first.kind is self._reasoning:
+            return True
+        for item in islice(self._queue, 1, None):
+            if not (isinstance(item, TextItem) and item.kind is self._reasoning):
+                first.phase = COMMENTARY if isinstance(item, CallItem) else FINAL_ANSWER
+                return True
+        first.phase = otherwise
+        return otherwise is not None
 
     def _sealed(self, text: str) -> Json:
         """The keys that let a client give the reasoning back; each detail of the provider goes into one item

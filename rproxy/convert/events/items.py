@@ -167,6 +167,7 @@ class TextItem:
         keys: Optional[Json] = None,
     ) -> None:
         self.kind = kind
+        self.phase: Optional[str] = None  # of a message, when the converter has found it out
         self._builder = builder
         self._fence = fence
         self._seal = seal
@@ -256,6 +257,8 @@ class TextItem:
             self._announce()  # nothing to read, but something to send back: encrypted reasoning
         else:
             return
+        if self.phase is not None and "phase" not in self._item:
+            more["phase"] = self.phase
         if "status" in self._item:
             more["status"] = "incomplete" if cut else "completed"
         self._builder.finish(self._at, {**self._item, **more})

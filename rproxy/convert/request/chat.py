@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
 from ...types import Json
@@ -106,17 +107,19 @@ def to_chat_request(
     allow: Optional[Sequence[str]] = None,
     recall: Recall = lambda key: None,
     resends: bool = True,
+    phases: bool = False,
 ) -> Conversion:
     """Convert a request.
 
     :arg request: a create request without nulls; its ``input`` is not looked at
     :arg items: the whole history: what went before and the request's own input items
     :arg allow: kinds of Responses tools that pass, None for the default
-    :arg recall, resends: see :func:`~rproxy.convert.request.writer.to_messages`
+    :arg recall, resends, phases: see :func:`~rproxy.convert.request.writer.to_messages`
     :raises ApiError: 400 for what cannot be expressed
     """
     try:
-        return _converted(_updated(request, items), items, profile, downstream_model, allow, recall, resends)
+        messages = partial(to_messages, profile=profile, recall=recall, resends=resends, phases=phases)
+        return _converted(_updated(request, items), items, profile, downstream_model, allow, messages)
     except RecursionError:
         raise invalid("The request is nested too deeply.") from None
 
@@ -127,8 +130,7 @@ def _converted(
     profile: Profile,
     downstream_model: str,
     allow: Optional[Sequence[str]],
-    recall: Recall,
-    resends: bool,
+    write_messages: Callable[..., List[Json]],
 ) -> Conversion:
     tools = ToolTable.build(request, items, profile, allow)
     warnings = list(tools.warnings)
@@ -136,12 +138,9 @@ def _converted(
     choice, reasoning, plea = _forced(
         tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings
     )
-    messages = to_messages(
+    messages = write_messages(
         _with_plea(items, plea),
         tools,
-        profile,
-        recall=recall,
-        resends=resends,
         warnings=warnings,
         instructions="\n\n".join(filter(None, (_instructions(request), note))),
     )

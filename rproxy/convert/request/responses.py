@@ -87,6 +87,7 @@ def to_responses_request(
         allow=allow,
         recall=recall,
         resends=resends,
+        phases=True,
     )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
     origin = hashlib.sha256(origin.encode()).hexdigest()[
@@ -202,6 +203,7 @@ def _items(messages: Sequence[Json], writer: _Writer) -> Iterator[Json]:
                 "type": "message",
                 "role": role,
                 "content": content if isinstance(content, str) else [_part(part) for part in content],
+                **({"phase": message["phase"]} if "phase" in message else {}),
             }
         for call in message.get("tool_calls", ()):
             yield _call(call, writer)

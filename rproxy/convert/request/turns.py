@@ -70,7 +70,7 @@ class ToolCall:
 class AssistantTurn:
     """One answer of the model, which becomes one assistant message and its tool messages."""
 
-    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "calls")
+    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "phase", "calls")
 
     def __init__(self, item_stem: Optional[str], asked: str) -> None:
         self.stem = item_stem
@@ -78,6 +78,7 @@ class AssistantTurn:
         self.reasoning: List[str] = []
         self.details: List[Json] = []
         self.texts: List[str] = []
+        self.phase: Optional[str] = None  # commentary or final_answer, of its last message that has one
         self.calls: List[ToolCall] = []
 
     def takes(self, item: Json) -> bool:
@@ -100,6 +101,7 @@ class AssistantTurn:
             if text and self.texts and stem(item) is None:
                 self.texts.append("\n")
             self.texts += [text] if text else []
+            self.phase = item["phase"] if isinstance(item.get("phase"), str) else self.phase
 
 
 class PlainMessage:

@@ -27,6 +27,7 @@ def to_messages(
     instructions: Optional[str] = None,
     recall: Recall = lambda key: None,
     resends: bool = True,
+    phases: bool = False,
     warnings: Optional[List[str]] = None,
 ) -> List[Json]:
     """The ``messages`` of a chat request.
@@ -36,11 +37,12 @@ def to_messages(
     :param recall: finds the reasoning of earlier turns for clients that did not send it back
     :param resends: the client, when it repeats a request, sends the part that it got of the answer that broke
         off (Codex does)
+    :param phases: let messages keep their ``phase``, which only the Responses API knows
     :param warnings: receives a line for everything that is left out
     :raises ApiError: 400 for an item that cannot be understood
     """
     warnings = [] if warnings is None else warnings
-    writer = _MessageWriter(profile, recall, warnings)
+    writer = _MessageWriter(profile, recall, phases, warnings)
     entries = fold_items(items, tools, resends=resends, warnings=warnings)
     if instructions:
         writer.plain(PlainMessage.of_text("system", instructions))
@@ -53,8 +55,9 @@ def to_messages(
 
 
 class _MessageWriter:
-    def __init__(self, profile: Profile, recall: Recall, warnings: List[str]) -> None:
+    def __init__(self, profile: Profile, recall: Recall, phases: bool, warnings: List[str]) -> None:
         self.messages: List[Json] = []
+        self._phases = phases
         self._profile = profile
         self._recall = recall
         self._warnings = warnings
@@ -91,6 +94,8 @@ class _MessageWriter:
             "role": "assistant",
             "content": text or (self._profile.empty_content if turn.calls else ""),
         }
+        if self._phases and turn.phase is not None:
+            message["phase"] = turn.phase
         self._add_reasoning(message, thought, details, bool(turn.calls))
         if turn.calls:
             message["tool_calls"] = [self._call(call, known) for call, known in zip(turn.calls, recalled)]
