@@ -140,9 +140,14 @@ def forbidden(message: str) -> ApiError:
     return ApiError(403, message, type="permission_error", code="permission_denied")
 
 
-def not_found(message: str, param: Optional[str] = None, code: Optional[str] = None) -> ApiError:
-    """404: no such response, conversation or path."""
-    return ApiError(404, message, param=param, code=code)
+def not_found(what: str, name: str, param: Optional[str] = None, hint: str = "") -> ApiError:
+    """404: a response, conversation, item or path that does not exist, or belongs to somebody else.
+
+    :param what: what was looked for, such as ``Response with id``
+    :param name: the id or path, as the client gave it
+    :param hint: a further sentence
+    """
+    return ApiError(404, f"{what} '{name[:100]}' not found. {hint}".rstrip(), param=param)
 
 
 def model_not_found(model: str, known: Sequence[str] = ()) -> ApiError:

@@ -358,6 +358,34 @@ async def test_serve_answers_on_every_transport() -> None:
                 previous = event["response"]["id"]
 
 
+@pytest.mark.parametrize(
+    "method, path, what, param",
+    [
+        ("GET", "/responses/nobody", "Response with id 'nobody'", "response_id"),
+        ("GET", "/responses/nobody?stream=true", "Response with id 'nobody'", "response_id"),
+        ("DELETE", "/responses/nobody", "Response with id 'nobody'", "response_id"),
+        ("POST", "/responses/nobody/cancel", "Response with id 'nobody'", "response_id"),
+        ("GET", "/responses/nobody/input_items", "Response with id 'nobody'", "response_id"),
+        ("GET", "/conversations/nobody", "Conversation with id 'nobody'", None),
+        ("POST", "/conversations/nobody/items", "Conversation with id 'nobody'", None),
+        ("GET", "/conversations/nobody/items/x", "Conversation with id 'nobody'", None),
+        ("GET", "/nobody", "Path '/v1/nobody'", None),
+        ("POST", "/nobody", "Path '/v1/nobody'", None),
+        ("GET", "/responses/nobody/nothing", "Path '/v1/responses/nobody/nothing'", None),
+    ],
+)
+async def test_what_is_not_there(method: str, path: str, what: str, param: Optional[str]) -> None:
+    """An unknown id and an unknown path are refused in the same way."""
+    async with served("http://127.0.0.1:1") as base_url:
+        client = AsyncHTTPClient(force_instance=True)
+        body = b'{"items": []}' if method == "POST" else None
+        answer = await client.fetch(base_url + path, method=method, body=body, raise_error=False)
+        client.close()
+        error = error_of(answer)
+        assert (answer.code, error["type"], error["code"]) == (404, "invalid_request_error", None)
+        assert error["message"].startswith(f"{what} not found.") and error["param"] == param
+
+
 async def test_what_comes_in_one_read_leaves_in_one_write() -> None:
     """Also when it is of several kinds."""
 

@@ -29,6 +29,8 @@ from .base import STOPPING, BaseHandler
 from .body import BodyReader
 from .writer import SocketWriter, drained
 
+ROUTES_HINT = "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
+
 T = TypeVar("T")
 Method = Callable[..., Optional[Awaitable[None]]]
 
@@ -308,9 +310,6 @@ class NotFoundHandler(HttpHandler):
     public = True
 
     def check_verb(self) -> None:
-        raise not_found(
-            f"There is no {self.request.method} {self.request.path[:200]} here. "
-            "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
-        )
+        raise not_found("Path", self.request.path, hint=ROUTES_HINT)
 
     verbs = {"GET": check_verb, "HEAD": check_verb}  # what a preflight reads; no request gets as far as this

@@ -130,7 +130,7 @@ class Conversations:
         except StoreError as error:
             raise unavailable(STORE_FAILS) from error
         if record is None or record.get("owner") != owner:
-            raise not_found(f"Conversation with id '{name[:100]}' not found.")
+            raise not_found("Conversation with id", name)
         return record
 
     async def _change(self, name: str, owner: str, change: Callable[[Json], Json]) -> Json:
@@ -140,7 +140,7 @@ class Conversations:
         except StoreError as error:
             raise unavailable(STORE_FAILS) from error
         if changed is None:
-            raise not_found(f"Conversation with id '{name[:100]}' not found.")
+            raise not_found("Conversation with id", name)
         return changed
 
     def _new(self, request: Json) -> List[Json]:
@@ -157,7 +157,7 @@ class Conversations:
 
 
 def _no_item(name: str, item_id: str) -> ApiError:
-    return not_found(f"Item '{item_id[:100]}' not found in conversation '{name[:100]}'.")
+    return not_found(f"Conversation '{name[:100]}': item with id", item_id)
 
 
 def conversation_id(request: Mapping[str, Any]) -> Optional[str]:

@@ -121,7 +121,7 @@ class ResponseRetrieval:
         except StoreError as error:
             raise _failing() from error
         if record is None or record.get("owner") != owner or "response" not in record:
-            raise not_found(f"Response with id '{response_id[:100]}' not found.", "response_id")
+            raise not_found("Response with id", response_id, "response_id")
         return record
 
     async def _present(self, response: Json) -> Json:
