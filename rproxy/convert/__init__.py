@@ -1,25 +1,36 @@
-"""The translation between the Responses API and Chat Completions, as a library: standard library only, no
-I/O, no clock, no chance.
+"""The translation between the Responses API and Chat Completions, as a library: standard library only,
+without I/O, clock and randomness.
 
-A request becomes a chat request; the bytes of the answer become chunks, the chunks become events:
+A request becomes a chat request; the bytes of the answer become chunks, and the chunks become events:
 
 >>> request = {"model": "gpt-5.5", "input": "What is 2+2?"}
->>> conversion = to_chat_request(request, input_items(request), Profile(), downstream_model="deepseek-v4-pro")
+>>> items = input_items(request)
+>>> conversion = to_chat_request(request, items, Profile(), downstream_model="deepseek-v4-pro")
 >>> conversion.chat_request(stream=True)["messages"]
 [{'role': 'user', 'content': 'What is 2+2?'}]
 >>> ids, decoder = Ids("0123456789abcdef" * 2), ChunkDecoder()
->>> response = response_object(request, id=ids.response, created_at=1_700_000_000)
->>> converter = StreamConverter(response, conversion.tools, ids=ids, now=lambda: 1_700_000_001, reader=conversion.reader())
->>> answer = b'data: {"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]}' + b"\\n\\ndata: [DONE]\\n\\n"
->>> events = converter.start() + [event for chunk in decoder.feed(answer) for event in converter.feed(chunk)] + converter.finish()
->>> encode_sse(events).decode().splitlines()[0], events[-1]["type"], converter.response["output"][0]["content"][0]["text"]
-('event: response.created', 'response.completed', '4')
+>>> converter = StreamConverter(
+...     response_object(request, id=ids.response, created_at=1_700_000_000),
+...     conversion.tools,
+...     ids=ids,
+...     now=lambda: 1_700_000_001,
+...     reader=conversion.reader(),
+... )
+>>> answer = b'data: {"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]}\\n\\n'
+>>> events = converter.start()
+>>> for chunk in decoder.feed(answer + DONE):
+...     events += converter.feed(chunk)
+>>> events += converter.finish()
+>>> encode_sse(events).decode().splitlines()[0], events[-1]["type"]
+('event: response.created', 'response.completed')
+>>> converter.response["output"][0]["content"][0]["text"]
+'4'
 
-A whole completion (an answer without ``stream``) is one chunk: feed it, then ``finish``;
-``converter.response`` is the Response object. Before ``finish``, ``converter.failure(decoder.done)`` tells
-why the answer cannot be completed, or None.  ``Profile()`` stands for a provider without peculiarities;
-``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A refused request raises
-:class:`rproxy.errors.ApiError`; answers never raise, whatever they hold.
+A whole completion (the answer to a request without ``stream``) is one chunk: feed it, then call ``finish``;
+``converter.response`` is the Response object.  Before ``finish``, ``converter.failure(decoder.done)`` tells
+why the answer cannot be completed, or None.  ``Profile()`` is a provider without peculiarities;
+``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A request that cannot be
+converted raises :class:`rproxy.errors.ApiError`; answers raise nothing, whatever they are.
 """
 
 from .answer.decoder import ChunkDecoder

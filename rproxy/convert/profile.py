@@ -37,7 +37,8 @@ class Thinking:
 
     ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot
     be switched off. ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts``
-    does not name is not sent.  ``with_tools: false`` switches thinking off in every request that offers tools.
+    does not name is not sent.  ``with_tools: false`` switches thinking off in every request that offers
+    tools.
     """
 
     default: Optional[bool] = None  # does it think when nothing is said? None: not known
@@ -56,9 +57,9 @@ class Reasoning:
     ``mistral_parts`` makes content parts); ``also`` names further keys that get the same.  ``replay``:
     ``always``, ``tool_turns`` (only with tool calls) or ``never``. ``required_on_tool_calls`` is the text a
     message with tool calls gets when there is no thinking to replay (DeepSeek and Kimi refuse a missing
-    field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking.
-    ``ids``: with ``wire: responses``, plain reasoning items need an id, so rproxy makes one (providers that keep
-    items refuse an id that they do not know).
+    field).  ``reasoning_only``: ``keep`` or ``drop`` an answer that was nothing but thinking. ``ids``: with
+    ``wire: responses``, plain reasoning items need an id, so rproxy makes one (providers that keep items
+    refuse an id that they do not know).
     """
 
     field: str = "reasoning_content"
@@ -103,7 +104,7 @@ class MaxTokens:
 
 @dataclass(frozen=True)
 class DropKeywords:
-    """Keywords of JSON Schema that are taken out of the schemas of tools, and of that of ``response_format``."""
+    """Keywords of JSON Schema that are removed from the schemas of tools and of ``response_format``."""
 
     tools: Tuple[str, ...] = ()
     response_format: Tuple[str, ...] = ()

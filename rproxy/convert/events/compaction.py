@@ -16,10 +16,11 @@ from .converter import StreamConverter
 from .terminal import COMPLETED, Failure
 
 PROMPT = (
-    "Write a hand-off summary of this conversation for another model that continues the work and sees nothing "
-    "but your summary. Keep what it needs: the user's goals and preferences, decisions and their reasons, what "
-    "has been done and found out (names of files, commands, figures, exact identifiers), what failed, and what "
-    "is left to do next. Leave out what no longer matters. Answer with the summary alone; do not call tools."
+    "Write a hand-off summary of this conversation for another model that continues the work and sees"
+    " nothing but your summary. Keep what it needs: the user's goals and preferences, decisions and their"
+    " reasons, what has been done and found out (names of files, commands, figures, exact identifiers), what"
+    " failed, and what is left to do next. Leave out what no longer matters. Answer with the summary alone;"
+    " do not call tools."
 )
 
 

@@ -360,7 +360,7 @@ class CallItem:
 
 
 class OpaqueItem:
-    """An item of a kind that rproxy does not know, complete as it came (a web search that the provider ran)."""
+    """A complete item of a kind that rproxy does not know (a web search that the provider ran)."""
 
     may_close = True
 

@@ -1,7 +1,7 @@
-"""Responses request -> chat request.
+"""A Responses request to a chat request.
 
-:func:`to_chat_request` puts together what the other modules make of their parts (messages, tools) and maps
-the rest by tables. Sources: the request fields of the Responses API; the provider's side is all in the
+:func:`to_chat_request` combines what the other modules make of the parts (messages, tools, text.format), and
+maps the remaining fields by tables.  All differences between providers come from the
 :class:`~rproxy.convert.profile.Profile`.
 """
 
@@ -23,7 +23,7 @@ from .content import invalid, parts_of, text_of
 from .response_format import response_format
 from .writer import Recall, to_messages
 
-# both APIs' own words
+# Fields that pass unchanged.
 SAME = (
     "parallel_tool_calls",
     "temperature",
@@ -34,6 +34,7 @@ SAME = (
     "seed",
     "logit_bias",
 )
+# The next level to try for one that the provider does not know.
 NEAREST = {
     "ultra": "max",
     "max": "xhigh",
@@ -43,21 +44,22 @@ NEAREST = {
     "medium": "high",
     "high": "medium",
 }
+# What tool_choice means, in words for providers that do not take it.
 PLEAS = {
     "required": "Answer by calling one of the tools.",
-    "function": "Answer by calling the tool %(name)s.",
+    "function": "Answer by calling the tool {name}.",
     "none": "Answer without calling a tool.",
-}  # what tool_choice means, for providers that do not take it
+}
 _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A chat request and what is needed to understand its answer.
+    """A chat request, and what is needed to read its answer.
 
-    ``body``: without ``stream``, see :meth:`chat_request`. ``warnings``: what was dropped or changed, one
-    short line each. ``strip_fences``: the answer is JSON by persuasion, so a Markdown fence around it has to
-    go.
+    ``body`` has no ``stream``, see :meth:`chat_request`.  ``warnings`` has a short line for everything that
+    was dropped or changed.  ``strip_fences``: the provider was only asked for JSON, so there may be a code
+    fence around it.
     """
 
     body: Json
@@ -68,7 +70,7 @@ class Conversion:
 
     def chat_request(self, stream: bool) -> Json:
         """The chat request, as a stream or as one answer."""
-        if self.profile.stream == "never" or not stream and self.profile.non_stream != "force_stream":
+        if not self._streams(stream):
             return self.body
         body = dict(self.body, stream=True)
         if self.profile.include_usage and "stream_options" not in self.profile.drop:
@@ -77,13 +79,17 @@ class Conversion:
             body.update(self.profile.extra)
         return body
 
+    def _streams(self, wanted: bool) -> bool:
+        profile = self.profile
+        return profile.stream != "never" and (wanted or profile.non_stream == "force_stream")
+
     @property
     def logprobs(self) -> bool:
         """Is the provider asked for the probabilities of the tokens?"""
         return "logprobs" in self.body
 
     def reader(self) -> AnswerReader:
-        """What reads the answer."""
+        """A reader for the answer."""
         offered = [tool["function"] for tool in self.tools.chat_tools if tool["type"] == "function"]
         return ChunkReader(
             self.profile.answer, {function["name"]: function["parameters"] for function in offered}
@@ -111,10 +117,12 @@ def to_chat_request(
 ) -> Conversion:
     """Convert a request.
 
-    :arg request: a create request without nulls; its ``input`` is not looked at
-    :arg items: the whole history: what went before and the request's own input items
-    :arg allow: kinds of Responses tools that pass, None for the default
-    :arg recall, resends, phases: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param request: a create request without nulls; its ``input`` is ignored
+    :param items: the whole history, which ends with the request's own input items
+    :param allow: types of Responses tools that pass; None for the default
+    :param recall: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param phases: see :func:`~rproxy.convert.request.writer.to_messages`
     :raises ApiError: 400 for what cannot be expressed
     """
     try:
@@ -168,7 +176,7 @@ def _converted(
 
 
 def _options(request: Mapping[str, Any], profile: Profile) -> Json:
-    """The fields that go over one by one."""
+    """The fields that are converted one by one."""
     options = {key: request[key] for key in SAME if key in request}
     if "max_output_tokens" in request:
         most = profile.max_tokens.most
@@ -188,14 +196,13 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
 
 
 def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, Any]:
-    """The request after the ``configuration_update`` items of its input: they change effort and format from
-    there on."""
+    """The request after the ``configuration_update`` items of its input, which change effort and format."""
     for item in items:
         if item.get("type") == "configuration_update":
-            news = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
+            update = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
             request = {
                 **request,
-                **{key: {**(request.get(key) or {}), **value} for key, value in news.items()},
+                **{key: {**(request.get(key) or {}), **value} for key, value in update.items()},
             }
     return request
 
@@ -204,15 +211,18 @@ def _instructions(request: Mapping[str, Any]) -> str:
     given = request.get("instructions") or ""
     if isinstance(given, str):
         return given
-    # a list of input items, by the letter of the schema
+    # The schema allows a list of input items as well.
     return "\n".join(
         text_of(part) for item in given for part in parts_of(item.get("content"), "content of instructions")
     )
 
 
-# ---- reasoning.effort
+# ---- Reasoning effort
 def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> bool:
-    """Turn the provider's knobs. :returns: will it think, as far as is known?"""
+    """Apply ``reasoning`` in the way of the provider.
+
+    :returns: will it think, as far as is known?
+    """
     rule, effort = profile.thinking, reasoning.get("effort")
     if not rule.with_tools and "tools" in body:
         if effort not in (None, "none"):
@@ -242,7 +252,7 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
 
 
 def drop_path(body: Json, dotted: str) -> None:
-    """Take ``a.b`` out of the request, if it is there; what holds it is copied, for it may be the client's own."""
+    """Remove ``a.b`` from the request.  What contains it is copied, because it may be the client's own."""
     key, dot, rest = dotted.partition(".")
     if not dot:
         body.pop(key, None)
@@ -260,7 +270,7 @@ def _nested(dotted: str, value: Any) -> Json:
 
 
 def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Merge nested mappings into the request, copying what is put there."""
+    """Merge copies of nested mappings into the request."""
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(body.get(key), dict):
             _merge(body[key], value)
@@ -268,15 +278,16 @@ def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
             body[key] = copy.deepcopy(value)
 
 
-# ---- tool_choice
+# ---- Tool choice
 def _forced(
     choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]
 ) -> Tuple[Any, Mapping[str, Any], str]:
-    """What can be had of a ``tool_choice``.  Where thinking forbids it, thinking goes, unless an effort was
-    asked for in so many words.
+    """The nearest thing to a ``tool_choice`` that the provider takes.
 
-    :returns: (the choice to send, None for the provider's default; how to think; a plea for the prompt where
-        nothing else helps)
+    If it takes none while thinking, thinking is switched off, unless the request names an effort.
+
+    :returns: the choice to send, None for the provider's default; the reasoning to ask for; words for the
+        prompt if nothing else helps
     """
     if choice is None:
         return None, reasoning, ""
@@ -289,7 +300,7 @@ def _forced(
     if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
         warnings.append(f"thinking switched off: with it the provider takes no tool_choice {word}")
         return sent, {"effort": "none"}, ""
-    plea = PLEAS[word] % {"name": choice["function"]["name"] if isinstance(choice, dict) else ""}
+    plea = PLEAS[word].format(name=choice["function"]["name"] if isinstance(choice, dict) else "")
     if ever or word != "function":
         warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
         return None, reasoning, plea
@@ -301,13 +312,14 @@ def _forced(
 
 
 def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:
-    """The history with ``plea`` where models heed it most: in the user's own message when that stands last,
-    else at the very end."""
+    """The history with ``plea`` where models heed it most: in the user's message if that is the last item,
+    else at the very end.
+    """
     if not plea or not items:
         return items
     last = items[-1]
     if last.get("role") != "user":
         return [*items, {"type": "message", "role": "developer", "content": plea}]
-    said = last.get("content")
-    parts = [{"type": "input_text", "text": said}] if isinstance(said, str) else list(said or ())
+    content = last.get("content")
+    parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
     return [*items[:-1], dict(last, content=[*parts, {"type": "input_text", "text": plea}])]

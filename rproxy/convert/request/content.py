@@ -1,10 +1,10 @@
-"""Content: the parts of Responses messages and tool results as Chat content.
+"""The parts of Responses messages and tool results as Chat content.
 
-Text becomes a plain string wherever it can, because several providers take nothing else outside user messages
-(DeepSeek, NVIDIA), and some models answer an array with the syntax of an array.  What the model cannot take
-(an image for a text model) becomes a note and a warning: one picture must not end a session, since it stays
-in the history.  A file goes as it is where the provider takes files; else its text goes, and a file without
-readable text is refused, because an answer about it would be made up.
+Text becomes a plain string wherever possible, because several providers take nothing else outside user
+messages (DeepSeek, NVIDIA), and some models answer an array in the syntax of an array.  What the model cannot
+take (an image for a text model) becomes a note and a warning: a picture must not end the session, since it
+stays in the history.  Where the provider takes files, a file passes unchanged; otherwise its text does.  A
+file without readable text is refused, because an answer about it would be invented.
 """
 
 from __future__ import annotations
@@ -83,14 +83,14 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
 
 
 def text_of(part: Json) -> str:
-    """The text of a part that is text, "" for any other."""
+    """The text of a part; "" if it is not text."""
     kind = part.get("type", "text")
     text = part.get(TEXT_KEYS.get(kind, "text")) if kind in TEXT_PARTS else None
     return text if isinstance(text, str) and not (kind == "encrypted_content" and is_ciphertext(text)) else ""
 
 
 def is_ciphertext(text: str) -> bool:
-    """Is the text of an ``encrypted_content`` part really encrypted, and so of no use here?
+    """Is the text of an ``encrypted_content`` part really encrypted, and so useless here?
 
     Codex passes on what the model wrote as an argument that OpenAI would have encrypted; behind this proxy
     that is plain text.  Ciphertext is one long run of base64, such as a Fernet token.
@@ -99,10 +99,9 @@ def is_ciphertext(text: str) -> bool:
 
 
 def output_parts(output: Any) -> List[Json]:
-    """The parts of a tool's output: also of one part alone, such as a screenshot, or the result of an MCP
-    tool.
+    """The parts of a tool's output, which may also be one part (a screenshot) or the result of an MCP tool.
 
-    :raises ApiError: 400, for what is neither text nor parts
+    :raises ApiError: 400, when it is neither text nor parts
     """
     if isinstance(output, dict):
         if is_part(output):
@@ -113,7 +112,7 @@ def output_parts(output: Any) -> List[Json]:
 
 
 def is_part(value: Json) -> bool:
-    """Is the object a content part whose text or image is there?"""
+    """Is the object a content part that has its text or image?"""
     return bool(text_of(value)) if value.get("type") in TEXT_PARTS else _image_url(value) is not None
 
 
@@ -125,7 +124,7 @@ class ContentWriter:
         self._warnings = warnings
 
     def split(self, parts: List[Json]) -> Tuple[List[str], List[Json]]:
-        """(texts, other parts): what a tool message can say, and what has to follow in a user message."""
+        """(texts, other parts): what a tool message can hold, and what must follow in a user message."""
         texts: List[str] = []
         others: List[Json] = []
         for part in parts:
@@ -138,7 +137,7 @@ class ContentWriter:
         return texts, others
 
     def user(self, parts: List[Json]) -> Content:
-        """Content of a user message: a string, or parts in their order where there is more than text."""
+        """The content of a user message: a string, or parts in order if there is more than text."""
         chat = [self._part(part) for part in parts]
         chat = [part for part in chat if part.get("type") != "text" or part["text"]]
         if all(part.get("type") == "text" for part in chat):
@@ -164,21 +163,17 @@ class ContentWriter:
     def _media(self, modality: str, chat: Json) -> Json:
         if modality in self._profile.modalities:
             return chat
-        self._warnings.append(
-            "{} left out: the model takes {} only".format(modality, ", ".join(self._profile.modalities))
-        )
-        return {
-            "type": "text",
-            "text": "[{} omitted: this model takes {} only]".format(
-                modality, " and ".join(self._profile.modalities)
-            ),
-        }
+        modalities = self._profile.modalities
+        self._warnings.append(f"{modality} left out: the model takes {', '.join(modalities)} only")
+        note = f"[{modality} omitted: this model takes {' and '.join(modalities)} only]"
+        return {"type": "text", "text": note}
 
     def _image(self, part: Json) -> Json:
         url = _image_url(part)
         if url is None:
             raise invalid(
-                f"{part['type']} needs image_url (a data: URL or an address); rproxy has no file store for file_id."
+                f"{part['type']} needs image_url (a data: URL or an address);"
+                " rproxy has no file store for file_id."
             )
         image: Json = {"url": url}
         chat_form = part.get("image_url")
@@ -197,15 +192,15 @@ class ContentWriter:
         mime = head[5:].partition(";")[0] if head.startswith("data:") else mimetypes.guess_type(name)[0] or ""
         is_text = mime.startswith(TEXT_TYPES) or name.lower().endswith(TEXT_SUFFIXES)
         if "file" in self._profile.modalities and not is_text:
-            url = data if head else "data:{};base64,{}".format(mime or "application/octet-stream", data)
+            url = data if head else f"data:{mime or 'application/octet-stream'};base64,{data}"
             return {"type": "file", "file": {"filename": name, "file_data": url}}
         if is_text:
             return {"type": "text", "text": f"{name}:\n{_decoded(encoded, name).decode('utf-8', 'replace')}"}
         text = part.get("text")  # see with_texts in files.py
         if not isinstance(text, str) or not text:
             raise invalid(
-                f"This model's provider takes no files, and no text could be read from {name} "
-                f"({mime or 'unknown type'}). Send its text as input_text."
+                f"This model's provider takes no files, and no text could be read from {name}"
+                f" ({mime or 'unknown type'}). Send its text as input_text."
             )
         self._warnings.append("a PDF file became its text: the provider takes no files")
         return {"type": "text", "text": f"{name}:\n{text}"}

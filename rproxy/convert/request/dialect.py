@@ -1,7 +1,7 @@
-"""The dialects of chat messages: where thinking is written, how calls are named, what chat templates insist
-on.
+"""The dialects of chat messages: where reasoning is written, how calls are numbered, what chat templates
+demand.
 
-Every rule is chosen by a field of the profile; sources stand at the rules.
+Each rule is chosen by a field of the profile; its source stands beside it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from ..profile import Profile
 WriteReasoning = Callable[[Json, str, List[Json]], None]  # (message, text, details): changes the message
 
 CONTINUE = "Continue."
-RESPONSE_ITEM = (
-    "responses.item"  # a detail of reasoning: {"type", "origin": base_url, "item"}, see event_reader
-)
+# The type of a detail of reasoning: {"type", "origin", "item"}; see rproxy.convert.answer.responses.
+RESPONSE_ITEM = "responses.item"
 
 
-# ---- thinking
+# ---- Reasoning
 def _as_text(key: str) -> WriteReasoning:
     def write(message: Json, thought: str, details: List[Json]) -> None:
         message[key] = thought
@@ -37,7 +36,7 @@ def _as_details(message: Json, thought: str, details: List[Json]) -> None:
 
 
 def _as_response_items(message: Json, thought: str, details: List[Json]) -> None:
-    """For ``responses_request``: what a provider with the Responses API has encrypted."""
+    """For :mod:`.responses`: what a provider with the Responses API encrypted."""
     message["response_items"] = [detail for detail in details if _is_response_item(detail)]
 
 
@@ -47,13 +46,12 @@ def _is_response_item(detail: Any) -> bool:
 
 def _as_tags(message: Json, thought: str, details: List[Json]) -> None:
     if thought:
-        message["content"] = "<think>\n{}\n</think>\n\n{}".format(
-            thought.strip("\n"), message["content"] or ""
-        )
+        content = message["content"] or ""
+        message["content"] = "<think>\n" + thought.strip("\n") + f"\n</think>\n\n{content}"
 
 
 def _as_parts(message: Json, thought: str, details: List[Json]) -> None:
-    """Mistral: a thinking part in front of the text."""
+    """Mistral: a part of type thinking before the text."""
     if thought:
         text = [{"type": "text", "text": message["content"]}] if message["content"] else []
         message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *text]
@@ -68,35 +66,31 @@ _FIELDS: Dict[str, WriteReasoning] = {
 
 
 def reasoning_field(key: str) -> WriteReasoning:
-    """How thinking is written under ``key`` of an assistant message; most keys simply get the text."""
+    """How reasoning is written to ``key`` of an assistant message; most keys simply get the text."""
     return _FIELDS.get(key) or _as_text(key)
 
 
-# ---- ids of calls
+# ---- Ids of calls
 def _nine(call_id: str) -> str:
     """Mistral takes nine letters and digits."""
-    return (
-        call_id
-        if re.fullmatch("[a-zA-Z0-9]{9}", call_id)
-        else hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:9]
-    )
+    return call_id if re.fullmatch("[a-zA-Z0-9]{9}", call_id) else _digest(call_id)[:9]
 
 
 def _forty(call_id: str) -> str:
     """OpenAI takes at most 40 characters."""
-    return (
-        call_id
-        if len(call_id) <= 40
-        else "call_" + hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()[:32]
-    )
+    return call_id if len(call_id) <= 40 else "call_" + _digest(call_id)[:32]
+
+
+def _digest(call_id: str) -> str:
+    return hashlib.sha1(call_id.encode("utf-8", "replace")).hexdigest()
 
 
 TOOL_CALL_IDS: Dict[Optional[str], Callable[[str], str]] = {None: str, "alnum9": _nine, "max40": _forty}
 
 
-# ---- the dialect of chat templates
+# ---- Chat templates
 def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
-    """The messages as the chat template behind the provider wants them."""
+    """The messages as the provider's chat template demands."""
     if profile.system_position == "first":
         messages = _system_first(messages)
     if profile.system_position == "user":
@@ -111,9 +105,8 @@ def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
 
 
 def _system_first(messages: List[Json]) -> List[Json]:
-    """One system message at the head; later ones become the user's ("System message must be at the
-    beginning"), and so does the last one of a conversation that has no others ("No user query found").
-    """
+    """One system message at the head; later ones become user messages ("System message must be at the
+    beginning"), and so does the last one of a conversation without others ("No user query found")."""
     lead = 0
     while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
@@ -122,21 +115,22 @@ def _system_first(messages: List[Json]) -> List[Json]:
 
 
 def _as_user(message: Json) -> Json:
-    """A system message as one of the user."""
+    """A system message as a user message."""
     return dict(message, role="user") if message["role"] in ("system", "developer") else message
 
 
 def _with_user(messages: List[Json], last: bool) -> List[Json]:
-    """With a message of the user (GLM's 1214, "No user query found"), or, ``last``, with one behind an answer
-    that stands at the end ("The conversation must end with a user message")."""
+    """Add a user message if there is none (GLM's 1214, "No user query found").
+
+    :param last: add it if an answer ends the conversation ("The conversation must end with a user message")
+    """
     roles = [message["role"] for message in messages]
     complete = roles[-1:] != ["assistant"] if last else "user" in roles or not roles
     return messages if complete else [*messages, {"role": "user", "content": CONTINUE}]
 
 
 def _merged(messages: List[Json]) -> List[Json]:
-    """Neighbours of one role joined ("roles must alternate"); tool messages and what they answer stay where
-    they are."""
+    """Join neighbours of the same role ("roles must alternate"), but not tool messages."""
     out: List[Json] = []
     for message in messages:
         last = out[-1] if out else {}

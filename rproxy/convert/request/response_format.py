@@ -1,8 +1,8 @@
-"""``text.format`` -> ``response_format``: in the strongest form that the provider takes, and in words below that.
+"""``text.format`` to ``response_format``, in the strongest form that the provider takes, or else in words.
 
 A provider may know ``json_schema`` and not ``json_object`` (LM Studio), or the other way round (DeepSeek), or
-neither.  A schema that it cannot be asked for stands in the prompt; JSON without a schema becomes the schema of
-any object where only schemas are known.
+neither.  A schema that it cannot be asked for stands in the prompt; JSON without a schema becomes the schema
+of any object where only schemas are known.
 """
 
 from __future__ import annotations
@@ -83,12 +83,14 @@ def _weaker(profile: Profile) -> Optional[Json]:
 
 
 def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
-    """OpenAI and DeepSeek refuse json_object when nobody says the word. Only the beginning counts, up to the
-    first message of the user: what is said about it must not change when the conversation goes on.
+    """Does the beginning of the conversation mention JSON?  If nobody does, OpenAI and DeepSeek refuse
+    json_object.
+
+    The rest must not count, because the prompt must not change when the conversation goes on.
     """
-    said = [request.get("instructions")]
+    beginning = [request.get("instructions")]
     for item in items:
-        said.append(item.get("content"))
+        beginning.append(item.get("content"))
         if item.get("role") == "user":
             break
-    return "json" in json.dumps(said).lower()
+    return "json" in json.dumps(beginning).lower()

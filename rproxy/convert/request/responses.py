@@ -1,15 +1,14 @@
-"""Responses request -> the request for a provider that serves the Responses API itself (``wire: responses``).
+"""A Responses request to the request for a provider with the Responses API (``wire: responses``).
 
-The way leads through the chat request: its messages are in an order that every provider accepts, its tools
-are functions, its fields fit the profile, and every warning is given.  What is left to do is to say the same
-in the other words.  That it is a detour costs little and keeps one place for the rules, most of which hold
-here, too: DeepSeek refuses an output that does not stand directly behind the calls, and a chat template reads
-these items in the end.
+It is made of the chat request, whose messages are in an order that every provider accepts, whose tools are
+functions, whose fields fit the profile, and which comes with all warnings; only the wording changes.  The
+detour costs little and keeps the rules in one place.  Most of them hold here as well: DeepSeek refuses an
+output that does not directly follow its calls, and in the end a chat template reads these items.
 
-The provider keeps no state: the whole history goes out as items, with ``store: false``, and no
-previous_response_id, conversation, background or prompt.  Earlier thinking goes back as the profile's
-``reasoning.replay`` says, as reasoning items with content; encrypted reasoning only to the provider that made
-it.  Custom tools stay what they are where ``native_tools`` names them.
+The provider keeps no state: the whole history goes out as items, with ``store: false``, and without
+previous_response_id, conversation, background and prompt.  Earlier reasoning goes back as the profile's
+``reasoning.replay`` says, as reasoning items with content; encrypted reasoning goes only to its maker.
+Custom tools stay custom tools if ``native_tools`` names them.
 
 Sources: OpenAI's reference of POST /responses; DeepSeek's guide to its own (stateless; effort none, low,
 high, max); vLLM's schema.
@@ -29,7 +28,7 @@ from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from .chat import Conversion, drop_path, to_chat_request
 from .writer import Recall
 
-# the request's own fields that mean the same there
+# Fields that pass unchanged.
 SAME = (
     "prompt_cache_key",
     "prompt_cache_retention",
@@ -38,20 +37,18 @@ SAME = (
     "truncation",
     "max_tool_calls",
 )
-LEVELS = {level: level for level in ("low", "medium", "high")}  # those that every provider knows
+LEVELS = {level: level for level in ("low", "medium", "high")}  # of effort; every provider knows these
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
 @dataclass(frozen=True)
 class ResponsesConversion(Conversion):
-    """``body``: a Responses request without ``stream``. ``origin``: whom it is for."""
+    """``body`` is a Responses request without ``stream``; ``origin`` identifies the provider."""
 
     origin: str = ""
 
     def chat_request(self, stream: bool) -> Json:
-        if self.profile.stream == "never" or not stream and self.profile.non_stream != "force_stream":
-            return self.body
-        return dict(self.body, stream=True)
+        return dict(self.body, stream=True) if self._streams(stream) else self.body
 
     @property
     def logprobs(self) -> bool:
@@ -74,8 +71,9 @@ def to_responses_request(
 ) -> ResponsesConversion:
     """Convert a request.
 
-    :arg origin: base_url of the provider; see :class:`~rproxy.convert.answer.responses.EventReader`
-    Other arguments and errors: see :func:`~rproxy.convert.request.chat.to_chat_request`
+    The other parameters and the errors are those of :func:`~rproxy.convert.request.chat.to_chat_request`.
+
+    :param origin: base_url of the provider; see :class:`~rproxy.convert.answer.responses.EventReader`
     """
     if allow is None:
         allow = DEFAULT_ALLOW + profile.native_tools
@@ -90,9 +88,8 @@ def to_responses_request(
         phases=True,
     )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
-    origin = hashlib.sha256(origin.encode()).hexdigest()[
-        :16
-    ]  # blobs are not encrypted, and addresses not the client's business
+    # A digest, because blobs are not encrypted, and the provider's address is none of the client's business.
+    origin = hashlib.sha256(origin.encode()).hexdigest()[:16]
     body = dict(chat.body)
     history = list(_items(body.pop("messages"), _Writer(profile, chat.tools, customs, origin)))
     if history[0].get("role") == "system" and len(history) > 1:
@@ -118,7 +115,7 @@ def to_responses_request(
 
 
 def _fitted(profile: Profile) -> Profile:
-    """The profile for the chat request on the way: what is on it must be found again."""
+    """The profile for the chat request, which must contain everything in a form that is found again."""
     rule = profile.reasoning
     only = rule.reasoning_only if rule.replay == "always" else "drop"
     return replace(
@@ -135,16 +132,16 @@ def _fitted(profile: Profile) -> Profile:
 
 
 def _effort(thinking: Thinking) -> Thinking:
-    """This API has one word for thinking, whatever the knobs of the other one are; none where there are none."""
+    """This API has one field for thinking, whatever the chat request has; none if that has none."""
     if thinking.effort is None and not thinking.enable and not thinking.disable:
         return replace(thinking, efforts={}, with_tools=True)
     disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
     return Thinking(thinking.default, {}, disable, "reasoning.effort", thinking.efforts or LEVELS)
 
 
-# ---- tools
+# ---- Tools
 def _customs(request: Mapping[str, Any], items: Sequence[Json], allow: Sequence[str]) -> Dict[str, Json]:
-    """The custom tools that can go out as they are, by name."""
+    """The custom tools that pass unchanged, by name."""
     lists = [request.get("tools"), *(item.get("tools") for item in items if item.get("type") in TOOL_ITEMS)]
     tools = [
         tool for entries in lists if isinstance(entries, list) for tool in entries if isinstance(tool, dict)
@@ -163,7 +160,7 @@ def _tool(tool: Json, customs: Mapping[str, Json]) -> Json:
     return customs.get(name) or {"type": "function", **tool["function"]}
 
 
-# ---- fields
+# ---- Fields
 def _add_text(body: Json, text: Mapping[str, Any]) -> None:
     form = body.pop("response_format", None)
     if form is not None:
@@ -178,11 +175,11 @@ def _add_summary(body: Json, reasoning: Mapping[str, Any]) -> None:
         body["reasoning"] = {**body.get("reasoning", {}), "summary": summary}
 
 
-# ---- messages -> items
+# ---- Messages to items
 class _Writer:
     def __init__(self, profile: Profile, tools: ToolTable, customs: Mapping[str, Json], origin: str) -> None:
         self.profile, self.tools, self.customs, self.origin = profile, tools, customs, origin
-        self.freeform: Dict[str, bool] = {}  # call id -> is it the call of a custom tool?
+        self.freeform: Dict[str, bool] = {}  # call id -> is it a call of a custom tool?
 
 
 def _items(messages: Sequence[Json], writer: _Writer) -> Iterator[Json]:
@@ -218,7 +215,7 @@ def _call(call: Json, writer: _Writer) -> Json:
 
 
 def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
-    """Reasoning items: what this provider encrypted, else the text, as far as it wants that."""
+    """Reasoning items: what this provider encrypted, or else the text if it wants that."""
     details = [
         detail["item"]
         for detail in message.get("response_items", ())
@@ -233,7 +230,7 @@ def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
         and text is not None
         and (text or calls and rule.required_on_tool_calls is not None)
     ):
-        # the same text must always get the same id
+        # The same text must always get the same id.
         digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:40]
         yield {
             "type": "reasoning",

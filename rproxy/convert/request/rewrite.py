@@ -1,9 +1,9 @@
-r"""Rewrite rules: small changes to a request that is about to go out, for the quirk that no profile knows.
+r"""Rewrite rules: small changes to an outgoing request, for quirks that no profile covers.
 
-A rule acts at the places that a path means: keys with dots between them, ``[n]`` for one entry of a list
+A rule acts at the places that its path selects: keys with dots between them, ``[n]`` for one entry of a list
 (``[-1]`` is the last), ``[*]`` for all.  ``messages[*].content`` is the content of every message.  A place
-that a request does not have is no error: the rule does nothing there.  Requests share parts with each other
-and with what is stored, so nothing is changed; what is different is copied.
+that a request does not have is not an error; the rule does nothing there.  Requests share parts with each
+other and with what is stored, so nothing is changed in place; what differs is copied.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ Step = Union[str, int, None]  # a key, an index, all entries
 Path = Tuple[Step, ...]
 Change = Callable[[Any], Any]  # of a value
 
-GONE = object()  # what becomes of a value that is taken away
+GONE = object()  # what a change returns to remove the value
 
 MAX_STEPS = 32
 _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]")
 
 
 class Rule(NamedTuple):
-    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: mappings that are missing on
-    the way there are made."""
+    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: create mappings that are
+    missing on the way there.
+    """
 
     path: Path
     change: Change
@@ -33,14 +34,18 @@ class Rule(NamedTuple):
 
 
 def parse_path(text: str) -> Path:
-    """``a.b[0].c[*]`` as steps. :raises ValueError: it is none; the text says why"""
+    """``a.b[0].c[*]`` as steps.
+
+    :raises ValueError: it is not a path; the text says why
+    """
     steps: List[Step] = []
     at = 0
     while at < len(text):
         match = _STEP.match(text, at)
         if match is None or text[0] in ".[":
             raise ValueError(
-                f"{text!r} is not a path such as tools, metadata.user, messages[0].content or messages[*].content"
+                f"{text!r} is not a path such as tools, metadata.user, messages[0].content or"
+                " messages[*].content"
             )
         steps.append(
             match["key"]
@@ -61,14 +66,14 @@ def set_rule(path: Path, value: Any) -> Rule:
 
 
 def remove_rule(path: Path) -> Rule:
-    """Take away what is there."""
+    """Remove what is there."""
     return Rule(path, lambda old: GONE)
 
 
 def rename_rule(path: Path, name: str) -> Rule:
-    """Give the last key of ``path`` another name. A value that has the name already makes way.
+    """Rename the last key of ``path``; a value that has the new name already is replaced.
 
-    :raises ValueError: the path does not end in a key
+    :raises ValueError: the path does not end with a key
     """
     last = path[-1]
     if not isinstance(last, str):
@@ -87,10 +92,10 @@ def rename_rule(path: Path, name: str) -> Rule:
 
 
 def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
-    r"""Replace what the regular expression finds in the text there; ``replacement`` may refer to groups
+    r"""Replace what the regular expression matches in the text there; ``replacement`` may refer to groups
     (``\1``).
 
-    :raises ValueError: one of the two cannot be used
+    :raises ValueError: one of the two is invalid
     """
     try:
         compiled = re.compile(pattern)
@@ -101,7 +106,7 @@ def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
 
 
 def rewritten(request: Json, rules: Iterable[Rule]) -> Json:
-    """The request after all rules, in their order. The request itself stays as it is; nothing is raised."""
+    """A copy of the request to which all rules were applied, in order.  Raises nothing."""
     for rule in rules:
         request = _applied(request, rule.path, rule)
     return request

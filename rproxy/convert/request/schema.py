@@ -1,9 +1,9 @@
-"""Repairs of the JSON Schemas of tools: what clients send and providers refuse.
+"""Repairs JSON Schemas of tools: what clients send and providers refuse.
 
-Always: the root becomes one object (a root of alternatives is loosened to one that admits each), keywords
-with values that mean nothing go (``type: null``, an empty ``enum``, a reference to nowhere), and so do Codex'
-``encrypted`` marks. Only where a profile asks for it: the repairs of :data:`REPAIRS`, and keywords taken out
-(:func:`without_keywords`). Functions return new objects; the client's own are never changed.
+In every case the root becomes one object (a root of alternatives is loosened to one that admits each of
+them), keywords with meaningless values go (``type: null``, an empty ``enum``, a reference to nowhere), and so
+do Codex' ``encrypted`` marks.  Other repairs (:data:`REPAIRS`, :func:`without_keywords`) are made where a
+profile asks for them.  Functions return new objects; the client's own are never changed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
 
 from ...types import Json
 
-MAX_INLINED = 200  # references in one schema: they may fan out, or come back to themselves
+MAX_INLINED = 200  # references in one schema, which may fan out or be circular
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
-# where a schema holds other schemas
+# The keywords that hold other schemas.
 DEFINITIONS = ("$defs", "definitions")
 MAPS = ("properties", "patternProperties", "dependentSchemas", *DEFINITIONS)
 LISTS = ALTERNATIVES + ("prefixItems", "items")
@@ -34,7 +34,7 @@ def _is_filled(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
 
 
-# keyword -> is this value any good? Keywords that are not named here pass as they are.
+# Keyword -> is this value meaningful?  Other keywords pass unchanged.
 SOUND: Dict[str, Callable[[Any], bool]] = {
     "type": _is_type,
     "required": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
@@ -49,7 +49,7 @@ SOUND: Dict[str, Callable[[Any], bool]] = {
 def function_schema(schema: Any) -> Json:
     """``parameters`` of a function that every provider takes: an object at the root.
 
-    :arg schema: whatever the client sent
+    :param schema: whatever the client sent
     """
     root = _sound(schema, schema) if isinstance(schema, dict) else {}
     for _ in range(MAX_INLINED):  # a root that only refers to somewhere
@@ -69,7 +69,7 @@ def function_schema(schema: Any) -> Json:
 
 
 def _sound(schema: Json, root: Json) -> Json:
-    """The schema with only such keywords as make sense, all the way down.
+    """The schema without meaningless values, all the way down.
 
     ``root``: where its references point into
     """
@@ -87,7 +87,7 @@ def _sound(schema: Json, root: Json) -> Json:
 
 
 def _mapped(schema: Json, change: Callable[[str, Any], Any]) -> Json:
-    """A copy with every schema directly inside replaced by ``change(keyword, it)``."""
+    """A copy in which ``change(keyword, schema)`` replaces every schema directly inside."""
     out = dict(schema)
     for key, value in schema.items():
         if key in MAPS and isinstance(value, dict):
@@ -117,7 +117,7 @@ def _dereferenced(root: Json, schema: Json) -> Json:
 
 
 def _loosened(schema: Json) -> Json:
-    """One object that admits every alternative: all properties, and as required only what each one requires."""
+    """One object that admits every alternative: with all properties, requiring what all of them require."""
     properties = dict(schema.get("properties", {}))
     required = set(schema.get("required", ()))
     for word in ALTERNATIVES:
@@ -195,7 +195,7 @@ def _add_types(schema: Json) -> Json:
 
 
 def _guessed(schema: Json) -> str:
-    """The type of a schema that does not tell it."""
+    """The type of a schema that does not name it."""
     for word, kind in (("properties", "object"), ("items", "array")):
         if word in schema:
             return kind
@@ -253,8 +253,8 @@ REPAIRS: Dict[str, Callable[[Json], Json]] = {
 
 
 def repaired(schema: Json, names: Iterable[str], drop: Sequence[str] = ()) -> Json:
-    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names, and without
-    the keywords in ``drop``.
+    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names, and
+    without the keywords in ``drop``.
 
     :raises KeyError: for a name that is not in :data:`REPAIRS`
     """

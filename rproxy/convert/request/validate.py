@@ -1,8 +1,8 @@
-"""The types of a create request's fields: a wrong one is a clear 400 before anything happens.
+"""The types of a create request's fields: a wrong type is a clear 400 before anything else happens.
 
-Unknown fields are ignored, an explicit null is the same as absence, and values are not judged here beyond
-their JSON type. Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI
-SDK's types).
+Unknown fields are ignored, an explicit null is the same as an absent field, and only the JSON type of a value
+is checked.  Source: the request schema of the Responses API (Open Responses 2026-04-24 and the OpenAI SDK's
+types).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ Check = Callable[[Any], bool]
 
 
 def _number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-    )  # 1e999 is infinity
+    # 1e999 is infinity.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _integer(value: Any) -> bool:
@@ -103,12 +102,12 @@ UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as inst
 
 
 def without_nulls(request: Json) -> Json:
-    """The request without the fields that are null: null means absent."""
+    """The request without the fields that are null, which means absent."""
     return {key: value for key, value in request.items() if value is not None}
 
 
 def check_request(request: Json) -> None:
-    """Check every known field. The request comes without nulls.
+    """Check every known field of a request without nulls.
 
     :raises ApiError: 400, with the field as ``param``
     """
@@ -135,10 +134,6 @@ def _shown(value: Any) -> str:
     """A value in an error text: short scalars as they are, everything else (perhaps a prompt) as its type."""
     if isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) <= 40:
         return json.dumps(value, ensure_ascii=False)
-    return (
-        "an object"
-        if isinstance(value, dict)
-        else "a list of something else"
-        if isinstance(value, list)
-        else "a long string"
-    )
+    if isinstance(value, dict):
+        return "an object"
+    return "a list of something else" if isinstance(value, list) else "a long string"

@@ -148,7 +148,8 @@ class ToolTable:
         """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
 
         Models drop or misspell the namespace: a bare or dotted name means a tool if it can mean only that
-        one.  Servers that parse OpenAI's harmony format leave its markers behind (``ls<|channel|>commentary``).
+        one.  Servers that parse OpenAI's harmony format leave its markers behind
+        (``ls<|channel|>commentary``).
         """
         if chat_name not in self._offers:
             chat_name = chat_name.partition("<|")[0].strip() or chat_name
@@ -198,7 +199,7 @@ def _check_names(tools: Any, allow: Sequence[str]) -> None:
                 inside = "" if of is kind else f".tools[{place}]"
                 raise ApiError(
                     400,
-                    f"tools[{number}]{inside}.name is required: a {member['type']} tool is called by its name.",
+                    f"tools[{number}]{inside}.name is required: a {member['type']} tool is called by name.",
                     code="missing_required_parameter",
                     param=f"tools[{number}]{inside}.name",
                 )
