@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cached_property
 from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
@@ -46,6 +45,8 @@ class Attempt:
     ``headers`` are for the head of the client's answer.  Sizes are in bytes.
     """
 
+    _fast_path: FastPath  # from :meth:`_prepare` on
+
     def __init__(
         self,
         provider: Provider,
@@ -59,19 +60,16 @@ class Attempt:
         self.request_bytes = 0
         self.answer_bytes = 0
         self._new_converter = new_converter
+        self._prepared = False
         self._send = send
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
         self._grace: Optional[asyncio.TimerHandle] = None
 
     @property
     def converter(self) -> StreamConverter:
-        """Makes the events."""
+        """Makes the events.  It is made on first use; there is time for that while the provider thinks."""
+        self._prepare()
         return self._fast_path.converter
-
-    @cached_property
-    def _fast_path(self) -> FastPath:
-        """It is made on first use; there is time for that while the provider thinks."""
-        return FastPath(self._new_converter())
 
     # ---- The request
     async def run(self, upstream: Upstream, *, stream: bool, interrupt: Optional[CancelToken]) -> None:
@@ -124,8 +122,11 @@ class Attempt:
         return body
 
     def _prepare(self) -> None:
-        """The request is on its way: make what the answer will need."""
-        _ = self._fast_path
+        """Make what the answer needs, if it is not there yet."""
+        # No cached_property: it would make every attribute of this object slower (Python 3.11 and 3.12).
+        if not self._prepared:
+            self._fast_path = FastPath(self._new_converter())
+            self._prepared = True
 
     # ---- The answer
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
@@ -147,7 +148,7 @@ class Attempt:
                 batches[0] if len(batches) == 1 else [event for events in batches for event in events]
             )
         self._fast_path.learn()
-        converter = self.converter
+        converter = self._fast_path.converter
         if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
             raise StopReading
         if converter.finish_seen and (batches or self._grace is None):
