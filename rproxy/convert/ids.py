@@ -14,12 +14,12 @@ class Ids:
     """Makes the ids of one response out of ``stem`` (32 hex digits)."""
 
     def __init__(self, stem: str) -> None:
-        self._stem = stem
+        self.stem = stem
         self._count = itertools.count()
 
     @property
     def response(self) -> str:
-        return "resp_" + self._stem
+        return "resp_" + self.stem
 
     def __call__(self, prefix: str) -> str:
         """``msg`` -> ``msg_`` + stem + a running number.
@@ -28,7 +28,5 @@ class Ids:
         """
         number = next(self._count)
         return (
-            f"call_{self._stem[:24]}{number:04x}"
-            if prefix == "call"
-            else f"{prefix}_{self._stem}{number:04x}"
+            f"call_{self.stem[:24]}{number:04x}" if prefix == "call" else f"{prefix}_{self.stem}{number:04x}"
         )

@@ -80,12 +80,10 @@ class Attempt:
         try:
             await self._exchange(upstream, stream, interrupt)
         except ApiError:
-            if not (
-                self._complete or self._stop.cancelled
-            ):  # else it does not matter how the connection ended
+            over = self._stop.cancelled or self.converter.finish_seen or self._fast_path.done
+            if not over:  # else it does not matter how the connection ended
                 raise
         finally:
-            self._prepare()
             if self._grace is not None:
                 self._grace.cancel()
 
@@ -169,11 +167,6 @@ class Attempt:
         error = broken(self.provider.name, limit)
         error.retryable = False
         return error
-
-    @property
-    def _complete(self) -> bool:
-        """Has everything arrived that makes an answer?"""
-        return self._fast_path.done or self.converter.finish_seen
 
     # ---- The end
     def close(self) -> List[Json]:

@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Config, Model
 from ..convert.tools.table import DEFAULT_ALLOW
+from ..errors import model_not_found
 from ..types import Json
 
 CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
@@ -65,6 +66,17 @@ def models_body(config: Config) -> Json:
         ],
         "models": [codex_entry(m, i, config) for i, m in enumerate(models, 1)],
     }
+
+
+def find_model(config: Config, name: str) -> Model:
+    """The model that answers for ``name``; see :meth:`Config.route`.
+
+    :raises ApiError: 404, none does
+    """
+    model = config.route(name)
+    if model is None:
+        raise model_not_found(name, [m.model for m in config.models])
+    return model
 
 
 def etag(body: Json) -> str:

@@ -12,13 +12,15 @@ Item references need no index: our items carry the hex digits of their response'
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import Any, List, Mapping, MutableMapping, Optional
+from typing import Any, List, Mapping, Optional
 
 from ..convert.events.replay import RUNNING
 from ..errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
+from .client import Client
+from .conversations import Conversations
+from .create_request import ConversationContext, CreateRequest
 from .pagination import listed, owner_of
 
 log = logging.getLogger("rproxy.history")
@@ -30,34 +32,30 @@ MAX_CHAIN = 10_000  # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")  # what a warm-up says once for the turns that follow
 
 
-@dataclass
-class ConversationContext:
-    """``items``: everything before the request's own input.
-
-    ``inherited``: fields of a warm-up that the request may leave out.
-    """
-
-    items: List[Json] = field(default_factory=list)
-    inherited: Json = field(default_factory=dict)
-
-
 class History:
     """Finds and keeps the past of one client's requests."""
 
-    def __init__(self, store: WriteBehindStore) -> None:
+    def __init__(self, store: WriteBehindStore, conversations: Conversations) -> None:
         self._store = store
+        self._conversations = conversations
 
-    async def past(
-        self, request: Mapping[str, Any], owner: str, local: Optional[Mapping[str, Json]]
+    async def context(
+        self, body: Mapping[str, Any], conversation: Optional[str], client: Client
     ) -> ConversationContext:
-        """What the request continues. :raises ApiError: 400 previous_response_not_found, 503"""
-        previous = request.get("previous_response_id")
+        """What a create request continues.
+
+        :param conversation: the id of the conversation it belongs to
+        :raises ApiError: 400 previous_response_not_found, 404, 503
+        """
+        if conversation is not None:
+            return ConversationContext(await self._conversations.past(conversation, client.owner))
+        previous = body.get("previous_response_id")
         if previous is None:
             return ConversationContext()
-        record = (local or {}).get(previous)
+        record = (client.local or {}).get(previous)
         if record is not None:
             return ConversationContext(record["items"], record["inherited"])
-        return ConversationContext(await self._chain(previous, owner))
+        return ConversationContext(await self._chain(previous, client.owner))
 
     async def _chain(self, response_id: str, owner: str) -> List[Json]:
         records = await self._records(response_id, owner)
@@ -159,41 +157,36 @@ class History:
             param="input",
         )
 
-    def keep_local(
-        self,
-        local: MutableMapping[str, Json],
-        request: Mapping[str, Any],
-        past: ConversationContext,
-        new: List[Json],
-        response: Json,
-    ) -> None:
-        """Keep a response for the continuation on its own connection."""
-        said = (
-            {key: request[key] for key in KEPT_BY_WARM_UP if key in request}
-            if request.get("generate") is False
-            else {}
-        )
-        local[response["id"]] = {
-            "items": past.items + new + response["output"],
-            "inherited": {**past.inherited, **said},
-        }
+    # ---- What is kept
+    async def keep(self, request: CreateRequest, client: Client, response: Json, last: int) -> List[str]:
+        """Remember a response that has ended, as far as the client wants that.
 
-    async def keep(self, record: Json) -> Optional[str]:
-        """Store a response. :returns: a warning when that failed; the answer is worth more than its record"""
-        warning = await self._store.keep(record["response"]["id"], record)
-        return f"response {warning}" if warning else None
+        :param last: the number of its last event
+        :returns: warnings, for the answer is worth more than its record
+        """
+        if client.local is not None:
+            client.local[response["id"]] = _local_record(request, response)
+        if response["status"] == "failed":
+            return []
+        warnings: List[str] = []
+        if request.body.get("store", True):
+            record = {**request.record(client.owner, response), "last": last}
+            warning = await self._store.keep(response["id"], record)
+            warnings += [f"response {warning}"] if warning else []
+        if request.conversation is not None:
+            items = request.items + response["output"]
+            warning = await self._conversations.append(request.conversation, items, client.owner)
+            warnings += [warning] if warning else []
+        return warnings
 
 
-def new_record(
-    owner: str, request: Mapping[str, Any], new: List[Json], conversation: Optional[str], response: Json
-) -> Json:
-    """What is stored of a response."""
+def _local_record(request: CreateRequest, response: Json) -> Json:
+    """A response for continuations on its own connection."""
+    body, context = request.body, request.context
+    kept = {key: body[key] for key in KEPT_BY_WARM_UP if key in body} if body.get("generate") is False else {}
     return {
-        "response": response,
-        "input": new,
-        "previous": request.get("previous_response_id"),
-        "conversation": conversation,
-        "owner": owner,
+        "items": context.items + request.items + response["output"],
+        "inherited": {**context.inherited, **kept},
     }
 
 

@@ -14,14 +14,15 @@ from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
 from ..cooperative import run_cooperatively
-from ..errors import ApiError, invalid, model_not_found
+from ..errors import ApiError, invalid
 from ..log import log_turn, mask
 from ..types import Json
 from ..upstream.client import Result, Upstream
+from ..upstream.failover import Failover
 from .attempt import answer_headers
+from .catalog import find_model
 from .client import Client
 from .retry import RetryLoop
-from .turn import TurnDeps
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
@@ -42,9 +43,10 @@ class Answer(Protocol):
 class Passthrough:
     """``POST /chat/completions``"""
 
-    def __init__(self, config: Config, deps: TurnDeps) -> None:
+    def __init__(self, config: Config, upstream: Upstream, failover: Failover) -> None:
         self._config = config
-        self._deps = deps
+        self._upstream = upstream
+        self._failover = failover
 
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
         """Pass one request on.
@@ -58,12 +60,10 @@ class Passthrough:
                 "model",
                 "missing_required_parameter",
             )
-        model = self._config.route(name)
-        if model is None:
-            raise model_not_found(name, [m.model for m in self._config.models])
+        model = find_model(self._config, name)
         body = await run_cooperatively(encode_steps({**request, "model": model.downstream_model}))
-        relayed = _Relayed(self._deps.upstream, model, name, body, client, answer)
-        await RetryLoop(self._deps.failover).run(relayed)
+        relayed = _Relayed(self._upstream, model, name, body, client, answer)
+        await RetryLoop(self._failover).run(relayed)
 
 
 class _Relayed:

@@ -14,23 +14,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Awaitable, Callable, List, Mapping, Optional, Sequence
+from typing import Awaitable, List, Mapping, Optional, Sequence
 
-from ..config.schema import Provider, Server
+from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion
 from ..convert.sse import Written
 from ..errors import ApiError, error_event
 from ..types import Json
-from ..upstream.client import Upstream
-from ..upstream.failover import Failover
-from ..upstream.learned_overrides import LearnedOverrides
 from .attempt import Attempt
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex
+from .plan import TurnDeps, TurnPlan
 from .retry import RetryLoop
+from .stats import TurnStats
 
 COMMIT_AFTER = 10.0  # seconds
 BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
@@ -40,51 +38,6 @@ BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet
 TOLD_IN_STREAM = ("server_error", "rate_limit_exceeded")
 
 
-@dataclass
-class TurnStats:
-    """What the log line says of a turn, which alone writes it.
-
-    ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all; ``first_event``
-    is in seconds after the start; ``cures``: the profile fields that refusals have changed.
-    """
-
-    provider: str = ""
-    retries: int = 0
-    request_bytes: int = 0
-    answer_bytes: int = 0
-    first_event: Optional[float] = None
-    warnings: List[str] = field(default_factory=list)
-    cures: List[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class TurnDeps:
-    """What all turns of a process share."""
-
-    upstream: Upstream
-    server: Server
-    failover: Failover
-    overrides: LearnedOverrides
-
-
-@dataclass(frozen=True)
-class TurnPlan:
-    """What one turn has to do.
-
-    ``model``: the downstream model. ``conversation`` tells what the turns of one conversation have in common.
-    ``convert`` makes the chat request for a provider (raises ApiError 400); ``converter`` makes a converter
-    for its answer, given the first sequence number; ``keep`` is called with the converter of the final
-    Response object, before its terminal event is sent.
-    """
-
-    providers: Sequence[Provider]
-    model: str
-    conversation: Callable[[], str]
-    convert: Callable[[Provider], Awaitable[Conversion]]
-    converter: Callable[[Conversion, int], StreamConverter]
-    keep: Callable[[StreamConverter, Conversion, Provider], Awaitable[List[str]]]
-
-
 class Turn:
     """One request on its way through the providers.
 
@@ -92,7 +45,7 @@ class Turn:
     """
 
     def __init__(self, deps: TurnDeps, plan: TurnPlan, client: Client, sink: Optional[EventSink]) -> None:
-        server = deps.server
+        server = deps.config.server
         self._deps = deps
         self._plan = plan
         self._client = client
@@ -110,7 +63,7 @@ class Turn:
         self._timer: Optional[asyncio.TimerHandle] = None
 
     async def run(self) -> TurnResult:
-        """Live.
+        """Make attempts until there is a response.
 
         :returns: the final Response object, also that of a turn that failed after its stream had begun
         :raises ApiError: it failed before ``sink.begin``, or, without a sink, at all
@@ -146,7 +99,7 @@ class Turn:
         return self._converter is not None and self._converter.visible
 
     def conversation_key(self) -> str:
-        return self._plan.conversation() if len(self._plan.providers) > 1 else ""
+        return self._plan.conversation_key()
 
     async def attempt(self, provider: Provider) -> None:
         """Ask one provider, and bring its answer to the client."""

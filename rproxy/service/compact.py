@@ -1,0 +1,51 @@
+"""``POST /responses/compact``: a conversation as one sealed item, beside the user's own messages.
+
+It is a turn like any other, with a trigger behind its input; what makes the sealed item of its answer is
+:mod:`rproxy.convert.events.compaction`.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, List
+
+from ..convert.ids import Ids
+from ..convert.request.content import parts_of
+from ..types import Json
+
+TAKEN = ("model", "instructions", "previous_response_id", "prompt_cache_key")
+
+
+def compaction_request(body: Json, items: List[Json]) -> Json:
+    """The create request that compacts.
+
+    :param items: the input of ``body``
+    """
+    taken = {key: body[key] for key in TAKEN if key in body}
+    return {**taken, "input": items + [{"type": "compaction_trigger"}], "store": False}
+
+
+def compaction_object(items: List[Json], response: Json, stem: Callable[[], str]) -> Json:
+    """The ``response.compaction`` object.
+
+    :param items: the input that was compacted; the user's messages stay in the output
+    :param response: what :func:`compaction_request` has brought
+    :param stem: makes 32 hex digits for the id of a message
+    """
+    messages = [
+        {
+            "id": Ids(stem())("msg"),
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": parts_of(item.get("content")),
+        }
+        for item in items
+        if item.get("role") == "user"
+    ]
+    return {
+        "id": response["id"],
+        "object": "response.compaction",
+        "created_at": response["created_at"],
+        "output": messages + response["output"],
+        "usage": response["usage"],
+    }

@@ -1,0 +1,78 @@
+"""A create request that has been checked, with everything it refers to: its model and what came before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, List, Mapping, NamedTuple, Optional
+
+from ..config.schema import Model
+from ..convert.events.response import response_object
+from ..convert.ids import Ids
+from ..errors import invalid
+from ..types import Json
+
+
+@dataclass
+class ConversationContext:
+    """What came before a request.
+
+    ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request may
+    leave out.
+    """
+
+    items: List[Json] = field(default_factory=list)
+    inherited: Json = field(default_factory=dict)
+
+
+class CreateRequest(NamedTuple):
+    """A create request, ready for its turn.
+
+    ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the one it
+    belongs to.
+    """
+
+    body: Json
+    model: Model
+    context: ConversationContext
+    items: List[Json]
+    ids: Ids
+    conversation: Optional[str]
+
+    @property
+    def warms_up(self) -> bool:
+        """Is the request only to be remembered, without an answer?"""
+        return self.body.get("generate") is False or bool(
+            (self.body.get("prompt_cache_options") or {}).get("prewarm")
+        )
+
+    def response(self, created_at: int) -> Json:
+        """The Response object before anything is in it.
+
+        :param created_at: seconds since the epoch
+        """
+        response = response_object(self.body, id=self.ids.response, created_at=created_at)
+        if self.conversation is not None:
+            response = {**response, "conversation": {"id": self.conversation}}
+        return response
+
+    def record(self, owner: str, response: Json) -> Json:
+        """What is stored of a response to this request; see :mod:`rproxy.service.history`."""
+        return {
+            "response": response,
+            "input": self.items,
+            "previous": self.body.get("previous_response_id"),
+            "conversation": self.conversation,
+            "owner": owner,
+        }
+
+
+def need_input(body: Mapping[str, Any], *instead: str) -> None:
+    """Insist on an input.
+
+    :param instead: fields that may stand in for it, beside previous_response_id
+    :raises ApiError: 400
+    """
+    if not any(name in body for name in ("input", "previous_response_id", *instead)):
+        raise invalid(
+            "input is required: a string or a list of items.", "input", "missing_required_parameter"
+        )

@@ -1,0 +1,182 @@
+"""What one turn has to do, as its :class:`~rproxy.service.turn.Turn` asks for it.
+
+The turn knows attempts, retries and events; the plan knows what they are about: who can answer, how the conversation
+reads in a provider's terms, what makes events of the answer, and what is remembered in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable, List, Optional
+
+from ..config.schema import Config, Provider
+from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
+from ..convert.events.converter import StreamConverter
+from ..convert.request.chat import Conversion, to_chat_request
+from ..convert.request.responses import to_responses_request
+from ..convert.request.turns import call_keys
+from ..convert.sealed import seal
+from ..types import Json
+from ..upstream.client import Upstream
+from ..upstream.failover import Failover
+from ..upstream.learned_overrides import LearnedOverrides
+from .client import Client
+from .create_request import CreateRequest
+from .file_text import FileTexts
+from .history import History
+from .reasoning_cache import ReasoningCache, Scope
+
+LONG_HISTORY = 500  # items; they are converted in 5 ms
+
+
+@dataclass(frozen=True)
+class TurnDeps:
+    """What all turns of a process share.
+
+    ``now`` gives seconds since the epoch.
+    """
+
+    config: Config
+    upstream: Upstream
+    failover: Failover
+    overrides: LearnedOverrides
+    reasoning: ReasoningCache
+    file_texts: FileTexts
+    history: History
+    now: Callable[[], float]
+
+
+class TurnPlan:
+    """The plan of one turn.
+
+    :param first: the number of its first event
+
+    ``providers`` can answer; ``model`` is the downstream model.
+    """
+
+    def __init__(self, deps: TurnDeps, request: CreateRequest, client: Client, first: int = 0) -> None:
+        self.providers = request.model.providers
+        self.model = request.model.downstream_model
+        self._deps = deps
+        self._request = request
+        self._client = client
+        self._first = first
+        self._created_at = int(deps.now())
+        self._compacts = is_trigger(request.items)
+        self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
+
+    def conversation_key(self) -> str:
+        """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
+        if len(self.providers) == 1:
+            return ""  # there is nothing to choose
+        body = self._request.body
+        given = body.get("prompt_cache_key") or body.get("conversation")
+        return json.dumps(
+            given or next((item for item in self._items if item.get("role") == "user"), None), sort_keys=True
+        )
+
+    # ---- The request
+    async def convert(self, provider: Provider) -> Conversion:
+        """The request in the provider's terms.
+
+        :raises ApiError: 400, the provider cannot be asked this
+        """
+        to_request = (
+            partial(to_responses_request, origin=provider.base_url)
+            if provider.wire == "responses"
+            else to_chat_request
+        )
+        convert = partial(
+            to_request,
+            self._body(),
+            await self._deps.file_texts.readable(self._items, provider.profile),
+            provider.profile,
+            downstream_model=self.model,
+            allow=self._deps.config.server.tool_type_allowlist,
+            recall=partial(self._deps.reasoning.recall, self._scope(provider)),
+            resends=self._client.codex,
+        )
+        if len(self._items) <= LONG_HISTORY:
+            return convert()
+        # A thread lets other turns run every few milliseconds.
+        return await asyncio.get_running_loop().run_in_executor(None, convert)
+
+    def _body(self) -> Json:
+        """The body, with the model's limit on the length of an answer unless the client's is lower."""
+        body, limit = self._request.body, self._request.model.max_output_tokens
+        if self._compacts:
+            body = {**body, "tool_choice": "none"}
+        if limit is not None:
+            body = {**body, "max_output_tokens": min(body.get("max_output_tokens", limit), limit)}
+        return body
+
+    # ---- The answer
+    def converter(self, conversion: Conversion, sequence: int) -> StreamConverter:
+        """What makes events of the answer.
+
+        :param sequence: the number of the first event, if that is higher than the plan's own
+        """
+        return (CompactionConverter if self._compacts else StreamConverter)(
+            self._request.response(self._created_at),
+            conversion.tools,
+            ids=self._request.ids,
+            now=self._seconds,
+            reasoning=self._reasoning_form(),
+            seal=self._seal(),
+            reader=conversion.reader(),
+            refusal_as_text=self._client.codex,
+            strip_fences=conversion.strip_fences,
+            phases=self._wants_schema(),
+            logprobs=conversion.logprobs,
+            cached=self._deps.config.usage.cached_tokens,
+            sequence=max(sequence, self._first),
+        )
+
+    def _seconds(self) -> int:
+        return int(self._deps.now())
+
+    def _reasoning_form(self) -> str:
+        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them."""
+        form = self._deps.config.server.reasoning
+        if form != "auto":
+            return form
+        wanted = self._request.body.get("reasoning") or {}
+        if self._client.codex or wanted.get("summary") or wanted.get("generate_summary"):
+            return "summary"
+        return "content"
+
+    def _wants_schema(self) -> bool:
+        form = (self._request.body.get("text") or {}).get("format") or {}
+        return form.get("type") == "json_schema"
+
+    def _seal(self) -> Optional[Callable[[Json], str]]:
+        """What makes ``encrypted_content``, when the client has to bring the reasoning back by itself."""
+        body = self._request.body
+        wanted = "reasoning.encrypted_content" in body.get("include", ()) or body.get("store") is False
+        return _seal_reasoning if wanted else None
+
+    # ---- The end
+    async def keep(self, done: StreamConverter, conversion: Conversion, provider: Provider) -> List[str]:
+        """Remember the response and its reasoning; called before the terminal event is sent.
+
+        :returns: warnings
+        """
+        reasoning = {
+            "text": done.reasoning_text,
+            "details": done.reader.reasoning_details,
+            "extra_content": done.extra_content,
+        }
+        if any(reasoning.values()):
+            keys = call_keys(self._items, done.response["output"], conversion.tools)
+            self._deps.reasoning.remember(self._scope(provider), keys, reasoning)
+        return await self._deps.history.keep(self._request, self._client, done.response, done.sequence - 1)
+
+    def _scope(self, provider: Provider) -> Scope:
+        return self._client.owner, self.model, provider.base_url
+
+
+def _seal_reasoning(payload: Json) -> str:
+    return seal("reasoning", payload)

@@ -1,0 +1,65 @@
+"""What is reported of a turn when it has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import List, Mapping, Optional
+
+from ..log import log_turn
+from ..types import Json
+from .client import Client
+from .create_request import CreateRequest
+
+
+@dataclass
+class TurnStats:
+    """What a turn counts; the turn alone writes it.
+
+    ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all; ``first_event``
+    is in seconds after the start; ``cures``: the profile fields that refusals have changed.
+    """
+
+    provider: str = ""
+    retries: int = 0
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    first_event: Optional[float] = None
+    warnings: List[str] = field(default_factory=list)
+    cures: List[str] = field(default_factory=list)
+
+
+def log_end(
+    request: CreateRequest, client: Client, stats: TurnStats, response: Mapping[str, object], seconds: float
+) -> None:
+    """Write the log line of a turn.
+
+    :param response: the Response object, or as much of it as there is: at least ``status``
+    :param seconds: how long the turn took
+    """
+    usage = _object(response, "usage")
+    log_turn(
+        {
+            "model": request.body["model"],
+            "downstream_model": request.model.downstream_model,
+            "provider": stats.provider,
+            "transport": client.transport,
+            "status": response["status"],
+            "error": _object(response, "error").get("code"),
+            "request_id": client.request_id,
+            "request_bytes": stats.request_bytes,
+            "answer_bytes": stats.answer_bytes,
+            "input_tokens": usage.get("input_tokens"),
+            "cached_tokens": _object(usage, "input_tokens_details").get("cached_tokens"),
+            "output_tokens": usage.get("output_tokens"),
+            "reasoning_tokens": _object(usage, "output_tokens_details").get("reasoning_tokens"),
+            "first_event_ms": None if stats.first_event is None else round(stats.first_event * 1000),
+            "total_ms": round(seconds * 1000),
+            "retries": stats.retries,
+            "warnings": stats.warnings + stats.cures,
+        }
+    )
+
+
+def _object(holder: Mapping[str, object], key: str) -> Json:
+    value = holder.get(key)
+    return value if isinstance(value, dict) else {}
