@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from ..convert.profile import FieldError, Profile
+from ..convert.profile import EFFORTS, MODALITIES, FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
 from ..log import LEVELS
@@ -27,8 +27,6 @@ from .checks import REQUIRED, Place, key, secret
 from .rewrite_rules import rewrite_rules
 from .routes import Routes
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-MODALITIES = ("text", "image", "file", "audio")
 # What Codex loses when an explicit tool_type_allowlist does not name a kind of tool.
 _LOST = {
     "function": "the shell and every other function",

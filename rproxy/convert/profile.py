@@ -17,6 +17,9 @@ from ..errors import ConfigError
 
 T = TypeVar("T")
 
+# The words of reasoning.effort, the least first.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+MODALITIES = ("text", "image", "file", "audio")  # what a model reads
 SCHEMA_REPAIRS = ("inline_refs", "add_types", "drop_schema_key", "close_objects", "essentials")
 
 
@@ -132,7 +135,7 @@ class Profile:
         default_factory=lambda: Thinking(
             disable={"reasoning_effort": "none"},
             effort="reasoning_effort",
-            efforts={e: e for e in ("minimal", "low", "medium", "high", "xhigh", "max")},
+            efforts={effort: effort for effort in EFFORTS[1:]},
         )
     )
     reasoning: Reasoning = field(default_factory=Reasoning)
@@ -160,9 +163,7 @@ class Profile:
         "complete", "complete", "error"
     )  # "error": an answer without anything is a failure that may be retried
     answer: Answer = field(default_factory=Answer)
-    modalities: Tuple[str, ...] = _one_of(
-        ("text", "image", "file"), "text", "image", "file", "audio"
-    )  # of the input
+    modalities: Tuple[str, ...] = _one_of(MODALITIES[:3], *MODALITIES)  # of the input
     context_window: Optional[int] = None  # tokens; what GET /models tells Codex
     native_tools: Tuple[str, ...] = ()  # with wire: responses: kinds of tools it takes as they are
     auth_header: str = "Authorization"  # "Authorization" gets "Bearer KEY", any other header the bare key

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping
 
+from ..convert.profile import EFFORTS
+
 Row = Mapping[str, Any]
 
 
 def efforts_of(words: str) -> Dict[str, str]:
-    """What the six levels minimal, low, medium, high, xhigh, max are called: ``"low low medium high high
-    high"``."""
-    return dict(zip(("minimal", "low", "medium", "high", "xhigh", "max"), words.split()))
+    """The provider's words for the six levels from minimal to max: ``"low low medium high high high"``."""
+    return dict(zip(EFFORTS[1:], words.split()))
 
 
 def effort(words: str, default: Any = True, enable: Any = None, disable: Any = None) -> Dict[str, Any]:

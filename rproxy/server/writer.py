@@ -14,10 +14,9 @@ from typing import Awaitable, Optional, Sequence
 
 from tornado.iostream import IOStream, StreamClosedError
 
+from ..convert.status import TERMINAL_TYPES
 from ..errors import ApiError
 from ..types import Json
-
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
 class SocketWriter:
@@ -82,7 +81,7 @@ class EventWriter:
         """Remember the position in the stream."""
         last = events[-1]
         self._next = int(last.get("sequence_number", self._next)) + 1
-        self.ended = last.get("type") in TERMINAL
+        self.ended = last.get("type") in TERMINAL_TYPES
 
     def failed(self, error: ApiError) -> Json:
         """The terminal event of a turn that this proxy itself cuts short."""

@@ -21,7 +21,8 @@ import logging
 from collections import OrderedDict
 from typing import AsyncIterator, Awaitable, Callable, List, Mapping, Optional, Sequence
 
-from ..convert.events.replay import TERMINAL, opening
+from ..convert.events.replay import opening
+from ..convert.status import ANSWERED, TERMINAL_EVENTS, TERMINAL_TYPES
 from ..errors import ApiError, StoreError, internal, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
@@ -73,11 +74,11 @@ class Running:
         """The response has ended; its last event is added, if the turn has not told it."""
         self.response = response
         last = self._events[-1]
-        if last["type"] not in TERMINAL.values():
+        if last["type"] not in TERMINAL_TYPES:
             self._tell(
                 [
                     {
-                        "type": TERMINAL[response["status"]],
+                        "type": TERMINAL_EVENTS[response["status"]],
                         "sequence_number": self.last + 1,
                         "response": response,
                     }
@@ -212,7 +213,7 @@ class Background:
             log.error("background response %s failed", job.response["id"], exc_info=True)
             response = _failed(job, internal())
         watch.cancel()
-        kept = response["status"] in ("completed", "incomplete")  # the turn has done it
+        kept = response["status"] in ANSWERED  # the turn has done it
         job.end(response)
         await self._tidy(job, kept)
 

@@ -17,13 +17,14 @@ from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config.schema import Config, Model
+from ..convert.profile import EFFORTS
 from ..convert.tools.table import DEFAULT_ALLOW
 from ..errors import model_not_found
 from ..types import Json
 
 CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
 HIDDEN = ("codex-auto-review",)  # served, but not offered in the model picker: Codex asks for it by itself
-EFFORTS = {
+EFFORT_TEXTS = {
     "none": "Answers at once",
     "minimal": "Thinks very little",
     "low": "Thinks briefly",
@@ -95,7 +96,7 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
         "display_name": model.display_name or slug,
         "description": model.description or f"{model.downstream_model} at {model.providers[0].name}",
         "supported_reasoning_levels": [
-            {"effort": effort, "description": EFFORTS[effort]} for effort in efforts
+            {"effort": effort, "description": EFFORT_TEXTS[effort]} for effort in efforts
         ],
         "shell_type": "unified_exec" if "function" in kinds else "disabled",
         "visibility": "hide" if slug in HIDDEN else "list",
@@ -121,7 +122,7 @@ def _efforts(model: Model) -> List[str]:
     """The levels a user may choose: the configured ones, else those that the provider tells apart, and off
     where that is possible."""
     if model.efforts:
-        return sorted(set(model.efforts), key=list(EFFORTS).index)
+        return sorted(set(model.efforts), key=EFFORTS.index)
     rule = model.providers[0].profile.thinking
     levels: Dict[str, str] = {}  # the provider's word -> the level that says it best
     for level, word in rule.efforts.items():
@@ -131,7 +132,7 @@ def _efforts(model: Model) -> List[str]:
         levels[SWITCHED_ON] = SWITCHED_ON
     if levels and rule.disable:
         levels["none"] = "none"
-    return sorted(levels.values(), key=list(EFFORTS).index)
+    return sorted(levels.values(), key=EFFORTS.index)
 
 
 @cache

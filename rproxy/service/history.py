@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from typing import Any, List, Mapping, Optional
 
-from ..convert.events.replay import RUNNING
+from ..convert.status import RUNNING
 from ..errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import AsyncIterator, List, Mapping, Optional
 
-from ..convert.events.replay import RUNNING, opening, tail
+from ..convert.events.replay import opening, tail
+from ..convert.status import RUNNING
 from ..errors import ApiError, StoreError, not_found, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
 from ..sse import encode_json
+from ..status import ANSWERED, TERMINAL_EVENTS
 from ..surrogates import mend, mend_piece
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
@@ -179,7 +180,7 @@ class EventReader:
         status = response.get("status")
         if counts_tokens(response.get("usage")):
             self.usage = response["usage"]
-        if status not in ("completed", "incomplete"):
+        if status not in ANSWERED:
             error = response.get("error")
             self._fail(
                 error
@@ -365,10 +366,7 @@ _HANDLERS: Dict[Any, Callable[[EventReader, Json], None]] = {
     "response.output_item.added": EventReader._added,
     "response.output_item.done": EventReader._item_done,
     "response.output_text.annotation.added": EventReader._annotation,
-    **{
-        "response." + status: EventReader._last
-        for status in ("completed", "incomplete", "failed", "cancelled")
-    },
+    **{f"response.{status}": EventReader._last for status in TERMINAL_EVENTS},
 }
 
 

@@ -10,16 +10,8 @@ from __future__ import annotations
 from typing import Iterator, List, Optional
 
 from ...types import Json
+from ..status import TERMINAL_EVENTS
 from .items import TEXT_KINDS
-
-RUNNING = ("queued", "in_progress")
-# status -> the event that ends the stream. There is none for cancelled: it ended early, and is no failure.
-TERMINAL = {
-    "completed": "response.completed",
-    "incomplete": "response.incomplete",
-    "failed": "response.failed",
-    "cancelled": "response.incomplete",
-}
 
 _PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
 _CALLS = {
@@ -61,7 +53,7 @@ def events(response: Json) -> List[Json]:
     told = opening(response)
     for index, item in enumerate(response["output"]):
         told += _item(index, item)
-    told.append({"type": TERMINAL[response["status"]], "response": response})
+    told.append({"type": TERMINAL_EVENTS[response["status"]], "response": response})
     return _numbered(told)
 
 
