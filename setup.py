@@ -29,7 +29,6 @@ setup(
     extras_require={
         "redis": ["redis>=5"],
         "zstd": ["zstandard"],
-        "curl": ["pycurl"],
         "pdf": ["pypdf"],
         "test": [
             "pytest<10",

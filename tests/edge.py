@@ -250,12 +250,3 @@ def error_of(response: HTTPResponse) -> Json:
     error = json.loads(response.body)["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"] and error["type"]
     return dict(error)
-
-
-async def until(condition: Any, seconds: float = 2.0) -> None:
-    """Wait for ``condition()``; fails after ``seconds``."""
-    for _ in range(int(seconds / 0.005)):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never came true")

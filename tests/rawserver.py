@@ -24,10 +24,14 @@ def chunk(data: bytes) -> bytes:
 
 
 class Peer:
-    """The server's end of one connection. ``number`` counts the connections of the server from 0."""
+    """The server's end of one connection.
+
+    ``number`` counts the connections of the server from 0, ``asked`` the requests on this one.
+    """
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.number, self.reader, self.writer = number, reader, writer
+        self.asked = 0
         self.gone: Optional[float] = None  # time.monotonic() when the client closed
 
     async def request(self) -> Tuple[str, Dict[str, str], bytes]:
@@ -35,7 +39,9 @@ class Peer:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head[:-4].split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        return first, headers, await self.reader.readexactly(int(headers.get("content-length", 0)))
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        self.asked += 1
+        return first, headers, body
 
     async def send(self, *pieces: bytes, pause: float = 0.0) -> None:
         for piece in pieces:
@@ -53,17 +59,24 @@ class Peer:
 
     async def when_gone(self) -> float:
         """Wait for the client to close; a script must be in :meth:`wait_gone`."""
-        for _ in range(200):
-            if self.gone is not None:
-                return self.gone
-            await asyncio.sleep(0.005)
-        raise AssertionError("the client did not close the connection")
+        await until(lambda: self.gone is not None)
+        assert self.gone is not None
+        return self.gone
 
     def reset(self) -> None:
         """Close with RST."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
+
+
+async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+    """Wait for ``condition()``; fails after ``seconds``."""
+    for _ in range(int(seconds / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never came true")
 
 
 Script = Callable[[Peer], Awaitable[Any]]

@@ -203,6 +203,15 @@ def test_server_keys(lines: str, field: str, value: Any) -> None:
     assert config.warnings == ()
 
 
+def test_http_client_is_a_key_of_the_past() -> None:
+    for value in ("pooled", "Pooled", ""):
+        assert parse(server(f"http_client: {value}")).server == parse(MODELS).server
+    for value in ("stock", "curl", "on"):
+        message = refusal(server(f"http_client: {value}"))
+        assert message.startswith("config.yaml:2:16: server.http_client: rproxy has one HTTP client")
+        assert "remove this line" in message and "provider.http_proxy" in message
+
+
 def test_several_providers_and_shared_ones() -> None:
     config = parse("""\
 models:

@@ -10,7 +10,8 @@ import time
 from typing import Any, Callable, Dict, Optional
 
 import pytest
-from edge import edge, error_of, until
+from edge import edge, error_of
+from rawserver import until
 
 from rproxy.server.app import ROUTES
 from rproxy.server.http import HttpHandler

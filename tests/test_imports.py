@@ -32,7 +32,6 @@ FOREIGN = {
     "pypdf": {"service.pdf_worker"},
     "redis": {"store.redis"},  # these are optional
     "zstandard": {"server.body"},
-    "pycurl": {"upstream.tornado_client"},
 }
 # What of rproxy the pure part may import beside itself, and what of Python it must not: clocks, chance, files,
 # sockets, processes, the environment.

@@ -12,7 +12,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
-from edge import Edge, Raw, edge, error_of, until
+from edge import Edge, Raw, edge, error_of
+from rawserver import until
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketClientConnection
 

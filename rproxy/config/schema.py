@@ -105,11 +105,6 @@ class Server:
         c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte starts it anew"
     )
     connect_timeout: float = key(c.seconds(), 10.0, "seconds until a provider must have taken the connection")
-    http_client: str = key(
-        c.one_of("pooled", "stock", "curl"),
-        "pooled",
-        "how providers are talked to: pooled; Tornado's stock or curl (needs pycurl) only where that does not work",
-    )
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds until a provider must have begun to answer")
     heartbeat_interval: float = key(
         c.seconds(zero=True),
@@ -148,6 +143,19 @@ class Server:
     def is_open(self) -> bool:
         """Can another machine use it without a key?"""
         return not self.auth.enabled and not is_loopback(split_address(self.listen_addr)[0])
+
+
+def _server(place: Place) -> Server:
+    """``http_client`` was a key until there was but one client."""
+    if isinstance(place.value, dict) and "http_client" in place.value:
+        if str(place.value["http_client"] or "pooled").lower() != "pooled":
+            raise place.step("http_client").error(
+                "rproxy has one HTTP client for providers now; remove this line. For a proxy set "
+                "provider.http_proxy, for a certificate authority provider.ca_file"
+            )
+        kept = {name: value for name, value in place.value.items() if name != "http_client"}
+        place = place._replace(value=kept)
+    return c.section(Server)(place)
 
 
 @dataclass(frozen=True)
@@ -406,7 +414,7 @@ class Config:
     """A whole configuration. ``warnings`` are to be shown once, at the start."""
 
     models: Tuple[Model, ...] = key(_models, REQUIRED, "the models, at least one")
-    server: Server = key(c.section(Server), Server(), "the client side")
+    server: Server = key(_server, Server(), "the client side")
     store: Store = key(_store, Store(), "where responses are kept for previous_response_id")
     usage: Usage = key(c.section(Usage), Usage(), "how tokens are told to the client")
     path: Optional[str] = None

@@ -136,7 +136,6 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         connect_timeout=server.connect_timeout,
         first_byte_timeout=server.first_byte_timeout,
         idle_timeout=server.request_timeout,
-        http_client=server.http_client,
     )
     service = Service(config, upstream, store)
     try:

@@ -9,56 +9,29 @@ and calling the other closes the connection, which makes the provider stop gener
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
+from typing import Callable, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 
 from .. import __version__
-from ..convert.profile import Profile
+from ..config.provider_cache import ProviderCache
+from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
 from ..upstream.os_errors import connect_error
-from .parser import Head
-from .pool import CancelToken, OnData, PooledHTTPClient, Stats, StopReading, TransportError
+from .http_client import PooledHTTPClient
 from .proxy import find_proxy
+from .request import OnHead, PreparedRequest
+from .transport import CancelToken, OnData, StopReading, TransportError
 
-__all__ = ["StopReading", "Provider", "Result", "CancelToken", "Upstream"]
+__all__ = ["CancelToken", "Result", "StopReading", "Upstream"]
 
-OnHead = Callable[[int, Mapping[str, str]], None]
-MOST_KNOWN = 256  # prepared requests; a model name with a glob makes new providers again and again
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",
     "Accept": "text/event-stream, application/json",
     "User-Agent": "rproxy/" + __version__,
 }
-
-
-class Provider(Protocol):
-    """What of ``config.Provider`` matters here."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def base_url(self) -> str: ...
-    @property
-    def api_key(self) -> Optional[str]: ...
-    @property
-    def profile(self) -> Profile: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def query(self) -> Mapping[str, str]: ...
-    @property
-    def ca_file(self) -> Optional[str]: ...
-    @property
-    def client_cert(self) -> Optional[str]: ...
-    @property
-    def client_key(self) -> Optional[str]: ...
-    @property
-    def http_proxy(self) -> Optional[str]: ...
-    @property
-    def secrets(self) -> Tuple[str, ...]: ...
 
 
 class Result(NamedTuple):
@@ -69,20 +42,8 @@ class Result(NamedTuple):
     body: bytes
 
 
-def _nothing() -> None:
-    """There is nothing to do."""
-
-
 class Upstream:
-    """All connections to all providers.
-
-    :arg connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
-    :arg first_byte_timeout: seconds of silence before the answer begins; idle_timeout: within it. Both are
-        re-armed by any byte.
-    :arg http_client: ``pooled``, or ``stock`` or ``curl`` of :mod:`rproxy.upstream.tornado_client`. :raises
-        ConfigError: there is no pycurl
-    :arg environ: where HTTPS_PROXY and its relatives are looked up
-    """
+    """All connections to all providers."""
 
     def __init__(
         self,
@@ -91,22 +52,22 @@ class Upstream:
         first_byte_timeout: float = 600.0,
         idle_timeout: float = 300.0,
         environ: Mapping[str, str] = os.environ,
-        http_client: str = "pooled",
     ) -> None:
+        """
+        :param connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
+        :param first_byte_timeout: seconds of silence before the response begins; any byte restarts them
+        :param idle_timeout: seconds of silence within the response; any byte restarts them
+        :param environ: where HTTPS_PROXY and its relatives are looked up
+        """
         self._connect_timeout = connect_timeout
         self._environ = environ
-        self._known: Dict[
-            Tuple[int, str], Tuple[Provider, Any]
-        ] = {}  # by the identity of the provider and the path
-        self._client: Any
-        if http_client == "pooled":
-            self._client = PooledHTTPClient(
-                force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout
-            )
-        else:
-            from .tornado_client import TornadoClient
+        self._requests: ProviderCache[PreparedRequest] = ProviderCache()
+        self._client = PooledHTTPClient(
+            force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout
+        )
 
-            self._client = TornadoClient(http_client, first_byte_timeout, idle_timeout)
+    def __repr__(self) -> str:
+        return f"<Upstream: {self._client!r}>"
 
     async def chat(
         self,
@@ -115,66 +76,56 @@ class Upstream:
         *,
         on_head: OnHead,
         on_data: OnData,
-        on_sent: Callable[[], None] = _nothing,
+        on_sent: Optional[Callable[[], object]] = None,
         path: str = "/chat/completions",
         stop: Optional[CancelToken] = None,
     ) -> Result:
         """POST ``body`` to the provider's ``path``.
 
-        :arg on_sent: called when the request is on its way, which is the time for whatever the answer will
-            need; perhaps twice
-        :arg on_head: called once, with status and headers, when a 2xx answer begins
-        :arg on_data: called with each piece of a 2xx body. It may return an awaitable, and nothing is read
-            until that is done. It may raise :class:`StopReading` after the last piece it wants: chat()
-            returns at once, and the connection can be used again if the end of the body comes soon, while
-            cancelling the task closes it. Its other exceptions come out of chat().
-        :arg stop: ends it early, in every state; the result is what has come, and its status 599 if nothing
-            has
-        :raises ApiError: 502 or 504, there was no complete answer; ``got_head`` tells whether a 2xx answer
+        :param on_sent: called when the request is on its way, which is the time to get ready for the
+            response; perhaps twice
+        :param on_head: called once, with status and headers, when a 2xx response begins
+        :param on_data: called with each piece of a 2xx body.  It may return an awaitable: nothing is read
+            until that is done.  It may raise :class:`StopReading` after the last piece it wants: chat()
+            returns at once, and the connection can be used again if the end of the body arrives soon.
+            chat() raises whatever else it raises.
+        :param stop: ends the request early, in every state.  The result is what has arrived, with the status
+            599 if that is nothing
+        :raises ApiError: 502 or 504, there is no complete response; ``got_head`` says whether a 2xx response
             had begun
         """
-        watch = _HeadWatch(on_head)
         try:
-            sending = self._client.send(
-                self._prepared(provider, path), body, on_sent, watch, on_data, stop or CancelToken()
+            future = self._client.fetch(
+                self._prepared(provider, path).with_body(
+                    body, on_data=on_data, on_head=on_head, on_sent=on_sent, cancel_token=stop
+                ),
+                raise_error=False,
             )
-            del body  # a long history; nobody needs it any more when the answer begins
-            return Result(*await sending)
+            del body  # it may be a long history, and the fetch lets go of it when the response begins
+            response = await future
         except (TransportError, ConfigError) as error:
-            raise _api_error(error, provider, watch.announced) from error
+            raise _api_error(error, provider) from error
+        return Result(response.code, response.headers, response.body)
 
     async def preconnect(self, provider: Provider) -> None:
-        """Open a connection, so that the next chat() saves the time for it.
+        """Open a connection unless one is idle, so that the next chat() saves the time for it.
 
         :raises ApiError: that is not possible
         """
         try:
             await self._client.preconnect(self._prepared(provider, "/chat/completions"))
         except (TransportError, ConfigError) as error:
-            raise _api_error(error, provider, False) from error
-
-    def stats(self) -> Stats:
-        stats: Stats = self._client.stats()
-        return stats
+            raise _api_error(error, provider) from error
 
     def close(self) -> None:
-        """Close all connections; turns that still run fail."""
+        """Close all connections; what still runs fails."""
         self._client.close()
 
-    def _prepared(self, provider: Provider, path: str) -> Any:
-        known = self._known.get((id(provider), path))
-        if known is None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            known = self._known[id(provider), path] = (
-                provider,
-                self._client.prepare(self._request(provider, path)),
-            )
-        return known[1]
+    def _prepared(self, provider: Provider, path: str) -> PreparedRequest:
+        return self._requests.get(provider, path, self._prepare)
 
-    def _request(self, provider: Provider, path: str) -> HTTPRequest:
+    def _prepare(self, provider: Provider, path: str) -> PreparedRequest:
         url = endpoint(provider, path)
-        proxy = find_proxy(url, self._environ, provider.http_proxy)
         request = HTTPRequest(
             url,
             method="POST",
@@ -185,27 +136,15 @@ class Upstream:
             client_cert=provider.client_cert,
             client_key=provider.client_key,
         )
+        proxy = find_proxy(url, self._environ, provider.http_proxy)
         if proxy is not None:
             request.proxy_host, request.proxy_port = proxy.host, proxy.port
             request.proxy_username, request.proxy_password = proxy.username, proxy.password
-        return request
-
-
-class _HeadWatch:
-    """Announces the head of a 2xx answer, and remembers that it did."""
-
-    def __init__(self, on_head: OnHead) -> None:
-        self.announced = False
-        self._announce = on_head
-
-    def __call__(self, head: Head, headers: HTTPHeaders) -> None:
-        if 200 <= head.status < 300:
-            self.announced = True
-            self._announce(head.status, headers)
+        return self._client.prepare(request)
 
 
 def endpoint(provider: Provider, path: str) -> str:
-    """base_url + path. Query parameters of base_url, profile and provider are merged; the later ones win."""
+    """base_url + path. Query parameters of base_url, profile and provider are merged; later ones win."""
     base = urlsplit(provider.base_url)
     query: Dict[str, str] = dict(parse_qsl(base.query, keep_blank_values=True))
     query.update(provider.profile.query)
@@ -224,7 +163,8 @@ def request_headers(provider: Provider) -> HTTPHeaders:
     return headers
 
 
-def _api_error(error: Exception, provider: Provider, got_head: bool) -> ApiError:
+def _api_error(error: Exception, provider: Provider) -> ApiError:
     result = connect_error(error, provider.name, provider.base_url, provider.secrets)
-    result.got_head = got_head
+    response = getattr(error, "response", None)
+    result.got_head = response is not None and 200 <= response.code < 300
     return result

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import socket
 import ssl
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, cast
 
 from tornado.ioloop import IOLoop
 
@@ -47,12 +47,52 @@ class TunnelError(OSError):
     """The proxy did not open the tunnel."""
 
 
-async def dial(route: Route) -> socket.socket:
+class ConnectTimeout(TimeoutError):
+    """There was no connection in time; a TimeoutError, and therefore an OSError, too."""
+
+
+async def dial(route: Route, timeout: float = 0) -> socket.socket:
     """Connect.
 
-    :returns: a non-blocking socket, its TLS handshake done.
-    :raises OSError: (ssl.SSLError is one) it did not work
+    :param timeout: seconds for name resolution, TCP, tunnel and TLS together; 0 for no limit
+    :returns: a non-blocking socket, its TLS handshake done
+    :raises ConnectTimeout: it took too long
+    :raises OSError: it failed; ssl.SSLError is one
     """
+    with _Deadline(timeout, f"no connection to {route} within {timeout:g} s"):
+        return await _dial(route)
+
+
+class _Deadline:
+    """``with _Deadline(10, text):`` cancels what is awaited inside after 10 s (0: never), and raises a
+    ConnectTimeout.
+
+    asyncio.timeout came with Python 3.11, and wait_for of older ones can lose a cancellation, and with it a
+    socket.
+    """
+
+    def __init__(self, seconds: float, text: str) -> None:
+        self._seconds, self._text = seconds, text
+        self._expired = False
+        self._timer: Optional[asyncio.TimerHandle] = None
+
+    def __enter__(self) -> None:
+        if self._seconds:
+            task = cast("asyncio.Task[Any]", asyncio.current_task())
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire, task)
+
+    def _expire(self, task: asyncio.Task[Any]) -> None:
+        self._expired = True
+        task.cancel()
+
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._expired and kind is asyncio.CancelledError:
+            raise ConnectTimeout(self._text) from None
+
+
+async def _dial(route: Route) -> socket.socket:
     if route.unix_path is not None:
         return await _connect((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", route.unix_path))
     if route.proxy is None:

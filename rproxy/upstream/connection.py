@@ -1,18 +1,17 @@
 """One keep-alive HTTP/1.1 connection to a provider: a socket read straight from the event loop.
 
 Reading costs one callback per arrival: ``recv``, parse, call the receiver.  (A Tornado IOStream costs twice
-that, because its reads go through a future and so through another turn of the loop.)  A connection is in one
-of four states:
+that, because its reads go through a future and therefore through another turn of the loop.)  A connection is
+in one of four states:
 
-    FREE      nothing is asked; any byte or a close from the other side ends it, for nobody could say what the bytes answer
-    BUSY      an exchange runs, and its caller waits
-    DRAINING  the caller has heard enough; the end of the body may still come for a moment and make the connection FREE
+    IDLE      no request is under way; any byte, and a close by the server, ends the connection
+    BUSY      an exchange is under way
+    ENDING    the receiver needs no more; the end of the body may still arrive and make the connection IDLE
     CLOSED
 
-The limits are on silence, never on duration: any byte, read or written, re-arms them.  A read only notes the
-time and the timer looks at that note when it fires, so that a stream of many small events does no work on
-timers; nor do exchanges, for the timer of one stays for the next and, if it fires too early, goes back to
-sleep.
+All time limits are limits on silence: any byte, read or written, restarts them.  A read only notes the time,
+and the timer compares when it fires, so that a stream of many small events does no work on timers.  The next
+exchange inherits the timer; if it fires too early, it is set again.
 """
 
 from __future__ import annotations
@@ -22,120 +21,61 @@ import enum
 import socket
 import ssl
 import time
-from functools import partial
 from typing import Awaitable, Callable, List, Optional, Protocol, Tuple, cast
 
-from tornado.httpclient import HTTPClientError
 from tornado.ioloop import IOLoop
 from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from .parser import Head, ProtocolError, ResponseParser
+from .transport import OnData, StopReading, TransportError
 
 READ_SIZE = 65536
 ONE_PACKET = 65536  # bytes; head and body of a smaller request go out together, which saves a system call
-LINGER = 0.1  # seconds that the end of a body may come after the last bytes that were of interest
+LATE_END_TIMEOUT = 0.1  # seconds in the state ENDING before the connection is closed
 _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class TransportError(HTTPClientError):
-    """There is no (complete) answer; the one error of this client, with Tornado's code 599 for that.
-
-    ``kind``: ``connect`` (no connection), ``timeout``, ``reset`` (the connection broke) or ``protocol`` (not
-    HTTP/1.1). ``answered``: bytes of an answer had come.  ``real_error``: the system's exception behind it,
-    if there is one.
-    """
-
-    def __init__(
-        self, kind: str, message: str, answered: bool = False, real_error: Optional[BaseException] = None
-    ) -> None:
-        super().__init__(599, message)
-        self.kind = kind
-        self.answered = answered
-        self.real_error = real_error
-
-    def __str__(self) -> str:
-        return str(self.message)
-
-
-class StopReading(Exception):
-    """Raised by a ``streaming_callback`` that needs no more of the body: the fetch ends well, at once.
-
-    Many providers send ``[DONE]`` in one packet and the end of the body in the next; the connection waits for
-    that in the background for ``LINGER`` seconds and can then be used again, while a cancelled fetch closes
-    it.
-    """
-
-
-class CancelToken:
-    """Ends from outside whatever holds it.  A cancelled exchange ends as if its answer were complete; its
-    connection is closed, so that the server stops, too.
-    """
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self._callback: Optional[Callable[[], object]] = None
-
-    def cancel(self) -> None:
-        """Call what :meth:`on_cancel` was given last.  A second call has no effect."""
-        if not self.cancelled:
-            self.cancelled = True
-            self.on_cancel(self._callback)
-
-    def on_cancel(self, callback: Optional[Callable[[], object]]) -> None:
-        """From now on, cancelling means to call ``callback``, in place of the one before.
-
-        :param callback: called at once if the token is cancelled already; None: there is nothing to end
-        """
-        self._callback = callback
-        if self.cancelled and callback is not None:
-            callback()
-
-
-OnData = Callable[[bytes], Optional[Awaitable[None]]]
-
-
-def silence(limit: float, began: bool, answered: bool) -> TransportError:
-    """Nothing came for ``limit`` seconds.
-
-    ``began``: the head of an answer had come; ``answered``: a byte of it
-    """
-    text = "{} for {:g} s".format("nothing came" if began else "no answer came", limit)
-    return TransportError("timeout", text, answered, TimeoutError(text))
-
-
 class Receiver(Protocol):
-    """Who gets the answer. The methods may raise; the exchange then ends with that very exception."""
-
-    def on_sent(self) -> None:
-        """The request is on its way."""
+    """Gets the response of one exchange.  ``on_head`` and ``on_end`` may raise: that ends the exchange."""
 
     def on_head(self, head: Head) -> OnData:
-        """:returns: what to call with each piece of the body"""
+        """The head is complete.
 
-    def on_end(self) -> None: ...
+        :returns: what to call with each piece of the body; it may raise, too
+        """
+
+    def on_end(self) -> None:
+        """The body is complete."""
+
+    def on_done(self, error: Optional[BaseException]) -> None:
+        """The exchange is over; called once, and nothing is called afterwards.
+
+        :param error: why the response is not complete: a :class:`TransportError`, or what the receiver raised
+        """
 
 
 class State(enum.Enum):
-    FREE, BUSY, DRAINING, CLOSED = "free", "busy", "draining", "closed"
+    IDLE, BUSY, ENDING, CLOSED = "idle", "busy", "ending", "closed"
 
 
 class Connection:
-    """:arg on_state: told of each FREE and of CLOSED"""
+    """
+    :param sock: connected and non-blocking; the connection owns it
+    :param on_state: called whenever the state has become IDLE or CLOSED
+    """
 
     def __init__(self, sock: socket.socket, on_state: Callable[[Connection], None]) -> None:
-        self.state = State.FREE
+        self.state = State.IDLE
         self._sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._on_state = on_state
         self._loop = asyncio.get_running_loop()
-        self._selector = cast(
-            BaseAsyncIOLoop, IOLoop.current()
-        ).selector_loop  # not every loop of asyncio can watch a socket
-        self._reading = self._writing = False  # what it watches for
+        # not every loop of asyncio can watch a socket, but Tornado has one that can
+        self._selector = cast(BaseAsyncIOLoop, IOLoop.current()).selector_loop
+        self._reading = self._writing = False  # what the loop watches for
         self._parser = ResponseParser()
         self._receiver: Optional[Receiver] = None
-        self._deliver: Optional[OnData] = None  # there is a receiver, and it has the head
-        self._future: Optional[asyncio.Future[None]] = None
+        self._deliver: Optional[OnData] = None  # set once the receiver has the head
         self._pause: Optional[asyncio.Future[None]] = None
         self._pause_is_ours = False
         self._output: List[memoryview] = []
@@ -145,55 +85,35 @@ class Connection:
         self._limit = 0.0
         self._last = 0.0  # when a byte was last read or written
         self._answered = False
-        self._broken = False  # it cannot be written any more
+        self._broken = False  # the socket cannot be written any more
         self._watch()
 
-    async def exchange(
+    def exchange(
         self,
         request: List[bytes],
         parser: ResponseParser,
         receiver: Receiver,
-        stop: CancelToken,
         first_byte_timeout: float = 0,
         idle_timeout: float = 0,
     ) -> None:
-        """Send ``request`` and read the answer into ``receiver``; afterwards the connection is free or
-        closed.
+        """Start to send ``request``, and to read the response into ``receiver``.
 
-        :arg first_byte_timeout: seconds of silence before the head of the answer is complete, 0 for no limit
-        :arg idle_timeout: the same for the body
-        :raises TransportError: kinds timeout, reset and protocol
+        :param first_byte_timeout: seconds of silence before the head is complete, 0 for no limit
+        :param idle_timeout: seconds of silence within the body, 0 for no limit
         """
-        assert self.state is State.FREE
+        assert self.state is State.IDLE
         self.state = State.BUSY
         self._parser, self._receiver, self._answered = parser, receiver, False
         self._limits = (first_byte_timeout, idle_timeout)
-        future = self._future = self._loop.create_future()
         small = sum(map(len, request)) <= ONE_PACKET
         self._output = (
             [memoryview(b"".join(request))] if small else [memoryview(piece) for piece in request if piece]
         )
         self._arm(first_byte_timeout)
         self._write()
-        try:
-            stop.on_cancel(partial(self._stop, future))
-            receiver.on_sent()
-            await future
-        except BaseException:
-            if self._future is future:  # as in _stop()
-                self.close()
-            raise
-        finally:
-            stop.on_cancel(None)
-
-    def _stop(self, future: asyncio.Future[None]) -> None:
-        if self._future is future:  # otherwise it ended just before, and may already serve another request
-            self.close()
-            if not future.done():  # cancelled just now
-                future.set_result(None)
 
     def close(self) -> None:
-        """Close the socket now, whatever goes on. Does nothing the second time."""
+        """Close the socket now, in any state; the receiver is not told.  A second call has no effect."""
         if self.state is State.CLOSED:
             return
         self._release()
@@ -206,46 +126,47 @@ class Connection:
         self._sock.close()
         self._on_state(self)
 
-    # How an exchange ends...
+    # ---- How an exchange ends
 
-    def _release(self) -> Optional[asyncio.Future[None]]:
-        """Forget the caller, its callbacks and its limits."""
-        future, self._future, self._receiver, self._deliver = self._future, None, None, None
+    def _release(self) -> Optional[Receiver]:
+        """Let go of the receiver, its limits and the awaitable it returned."""
+        receiver, self._receiver, self._deliver = self._receiver, None, None
         self._arm(0)
         pause, self._pause = self._pause, None
         if pause is not None and self._pause_is_ours:
             pause.cancel()
-        return future
+        return receiver
 
     def _finish(self) -> None:
-        future = self._release()
+        receiver = self._release()
+        # a server that responds before it has read the whole request has left the rest of it on the connection
         if self._parser.reusable and not self._output and not self._broken:
-            self.state = State.FREE
+            self.state = State.IDLE
             self._watch()
             self._on_state(self)
-        else:  # also when it answered before it had taken the whole request
+        else:
             self.close()
-        if future is not None and not future.done():
-            future.set_result(None)
+        if receiver is not None:
+            receiver.on_done(None)
 
     def _fail(self, error: BaseException) -> None:
-        future = self._release()
+        receiver = self._release()
         self.close()
-        if future is not None and not future.done():
-            future.set_exception(error)
+        if receiver is not None:
+            receiver.on_done(error)
 
-    def _drain(self) -> None:
-        future = self._release()
-        self.state = State.DRAINING
-        self._limit = LINGER
-        self._wake_in(LINGER)
-        if future is not None and not future.done():
-            future.set_result(None)
+    def _stop_reading(self) -> None:
+        receiver = self._release()
+        self.state = State.ENDING
+        self._limit = LATE_END_TIMEOUT
+        self._wake_in(LATE_END_TIMEOUT)
+        if receiver is not None:
+            receiver.on_done(None)
 
-    # Limits...
+    # ---- Time limits
 
     def _arm(self, limit: float) -> None:
-        """From now on there may be silence for ``limit`` seconds, or (0) for ever."""
+        """Allow ``limit`` seconds of silence from now on; 0 for no limit."""
         self._last, self._limit = time.monotonic(), limit
         if limit and (self._timer is None or self._due > self._last + limit):
             self._wake_in(limit)
@@ -261,13 +182,15 @@ class Connection:
         if not self._limit:
             return
         left = self._last + self._limit - time.monotonic()
-        if self._pause is not None:  # the silence is ours
+        if self._pause is not None:  # the server is not silent, it is not being read
             left = self._limit
         if left > 0 and self.state is State.BUSY:
             return self._wake_in(left)
-        self._fail(silence(self._limit, self._parser.head is not None, self._answered))
+        began = self._parser.head is not None
+        text = f"{'nothing more' if began else 'no response'} arrived for {self._limit:g} s"
+        self._fail(TransportError("timeout", text, self._answered, TimeoutError(text)))
 
-    # The socket...
+    # ---- The socket
 
     def _watch(self) -> None:
         reading = self._pause is None and self.state is not State.CLOSED
@@ -290,8 +213,8 @@ class Connection:
         except _TRY_LATER:
             pass
         except OSError:
-            # The provider may have answered (401, 413) before it closed, so let the reading side say how this
-            # ends.  It will not wait: a socket that cannot be written any more is always readable.
+            # The server may have responded (401, 413) before it closed, so let the reading side find out how
+            # this ends.  It will not wait: a socket that cannot be written any more is always readable.
             self._output = []
             self._broken = True
         self._watch()
@@ -304,15 +227,14 @@ class Connection:
             except _TRY_LATER:
                 return
             except OSError as error:
-                return self._fail(
-                    TransportError("reset", f"the connection broke: {error}", self._answered, error)
-                )
+                text = f"the connection was lost: {error}"
+                return self._fail(TransportError("reset", text, self._answered, error))
             self._last = time.monotonic()
             self._answered = self._answered or bool(data)
-            if self._receiver is None and self.state is not State.DRAINING:
+            if self._receiver is None and self.state is not State.ENDING:
                 return self.close()
             self._take(data)
-            # what TLS has decrypted already is not announced by the loop
+            # the loop does not announce what TLS has decrypted already
             again = (
                 self._tls is not None
                 and self._pause is None
@@ -321,13 +243,15 @@ class Connection:
             )
 
     def _take(self, data: bytes) -> None:
-        """What came (nothing: the other side closed) goes through the parser to the receiver."""
+        """Parse what was read (nothing: the server closed) and pass it to the receiver."""
         parser = self._parser
         try:
             body = parser.feed(data) if data else parser.feed_eof()
             if self._deliver is None and self._receiver is not None and parser.head is not None:
                 self._arm(self._limits[1])
-                self._deliver = self._receiver.on_head(parser.head)
+                deliver = self._receiver.on_head(parser.head)
+                # on_head may have closed the connection
+                self._deliver = deliver if self._receiver is not None else None
             if body and self._deliver is not None:
                 wait_for = self._deliver(body)
                 if wait_for is not None:
@@ -335,23 +259,27 @@ class Connection:
             if parser.done and self._receiver is not None:
                 self._receiver.on_end()
         except StopReading:
-            if not parser.done:
-                self._drain()
+            if not parser.done and self.state is State.BUSY:
+                self._stop_reading()
         except ProtocolError as error:
             self._fail(_as_transport_error(error, self._answered))
-        except (Exception, asyncio.CancelledError) as error:  # the receiver's own: it belongs to the caller
+        except (Exception, asyncio.CancelledError) as error:  # raised by the receiver
             self._fail(error)
-        if self._parser.done and self._pause is None and self.state in (State.BUSY, State.DRAINING):
+        if self._parser.done and self._pause is None and self.state in (State.BUSY, State.ENDING):
             self._finish()
 
-    # Backpressure...
+    # ---- Backpressure
 
     def _hold(self, wait_for: Awaitable[None]) -> None:
         """Read no more until the receiver is ready."""
-        self._pause = pause = asyncio.ensure_future(wait_for)
-        self._pause_is_ours = (
-            pause is not wait_for
-        )  # a task for a coroutine; a future belongs to whoever made it
+        pause = asyncio.ensure_future(wait_for)
+        # a coroutine has become a task of ours; a future belongs to whoever made it
+        ours = pause is not wait_for
+        if self.state is not State.BUSY:  # the receiver has closed the connection
+            if ours:
+                pause.cancel()
+            return
+        self._pause, self._pause_is_ours = pause, ours
         self._watch()
         pause.add_done_callback(self._resume)
 

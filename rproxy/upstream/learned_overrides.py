@@ -13,6 +13,7 @@ import re
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Match, NamedTuple, Optional, Tuple
 
+from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..convert.profile import Profile
 from ..types import Json
@@ -150,31 +151,24 @@ REPAIRS: Tuple[Row, ...] = (
 )
 
 
-MOST_APPLIED = 256  # results that are kept; a model name with a glob makes new providers again and again
-
-
 class LearnedOverrides:
     """What this process has learned, by provider and downstream model."""
 
     def __init__(self) -> None:
         self._learned: Dict[Tuple[str, str], List[Json]] = {}
-        self._applied: Dict[
-            Tuple[int, str], Tuple[Provider, Provider]
-        ] = {}  # by identity: the provider of the config, and the result
+        self._applied: ProviderCache[Provider] = ProviderCache()
 
     def applied(self, provider: Provider, model: str) -> Provider:
         """The provider with what is known of its model; the same object until more is learned."""
-        learned = self._learned.get((provider.base_url, model))
-        if not learned:
+        if (provider.base_url, model) not in self._learned:
             return provider
-        if (id(provider), model) not in self._applied:
-            if len(self._applied) >= MOST_APPLIED:
-                self._applied.clear()
-            profile = provider.profile
-            for override in learned:
-                profile = profile.override(override)
-            self._applied[id(provider), model] = provider, replace(provider, profile=profile)
-        return self._applied[id(provider), model][1]
+        return self._applied.get(provider, model, self._apply)
+
+    def _apply(self, provider: Provider, model: str) -> Provider:
+        profile = provider.profile
+        for override in self._learned[provider.base_url, model]:
+            profile = profile.override(override)
+        return replace(provider, profile=profile)
 
     def learn(self, provider: Provider, model: str, refusal: str) -> Optional[str]:
         """Learn from a refusal of a request that was made with ``provider``'s profile.

@@ -46,6 +46,7 @@ REASONS: Sequence[Reason] = (
         "the host cannot be reached",
         True,
     ),
+    Reason((ValueError,), (), "gateway", "the request cannot be sent", True),
     Reason((Exception,), (), "gateway", "the connection failed", True),
 )
 

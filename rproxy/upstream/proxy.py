@@ -31,11 +31,15 @@ class Proxy(NamedTuple):
     password: str = ""
 
     def authorization(self) -> Mapping[str, str]:
-        """The header that logs in to the proxy (basic authentication, RFC 7617), or none."""
+        """The header that logs in to the proxy or no header."""
         if self.username is None:
             return {}
-        pair = f"{self.username}:{self.password}"
-        return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")}
+        return {"Proxy-Authorization": basic_auth(self.username, self.password)}
+
+
+def basic_auth(username: str, password: str) -> str:
+    """The value of an Authorization header for basic authentication (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
 
 
 def find_proxy(url: str, environ: Mapping[str, str], explicit: Optional[str] = None) -> Optional[Proxy]:

@@ -1,0 +1,37 @@
+"""A cache of what is computed from a provider."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Generic, Tuple, TypeVar
+
+from .schema import Provider
+
+T = TypeVar("T")
+MOST = 256  # entries
+
+
+class ProviderCache(Generic[T]):
+    """Values by provider and a text, such as a path or a model.
+
+    Providers cannot be dictionary keys, because their fields are mappings; their identity can.  The cache
+    keeps them alive, so that no other object gets the same identity.  It is emptied when it is full: a model
+    with a glob makes new providers again and again.
+    """
+
+    def __init__(self) -> None:
+        self._entries: Dict[Tuple[int, str], Tuple[Provider, T]] = {}
+
+    def get(self, provider: Provider, text: str, make: Callable[[Provider, str], T]) -> T:
+        """
+        :param make: makes the value when it is not there
+        """
+        entry = self._entries.get((id(provider), text))
+        if entry is None:
+            value = make(provider, text)
+            if len(self._entries) >= MOST:
+                self._entries.clear()
+            self._entries[id(provider), text] = entry = provider, value
+        return entry[1]
+
+    def clear(self) -> None:
+        self._entries.clear()
