@@ -112,7 +112,6 @@ def start(request: pytest.FixtureRequest, certificate: Tuple[Path, Path]) -> Sta
                     yield Lab(client, server, ca_file)
                 finally:
                     client.close()
-                    await asyncio.sleep(0.01)
 
     return start
 
@@ -577,30 +576,30 @@ async def test_a_callback_may_cancel_its_own_fetch(start: Start, when: str, then
         assert lab.pool == (0, 0)
 
 
-async def test_cancel_while_sending_and_at_once(start: Start) -> None:
+async def test_cancel_at_once_and_while_sending(start: Start) -> None:
     async def script(peer: Peer) -> None:
-        await asyncio.sleep(0.1)
+        await peer.reader.readuntil(b"\r\n\r\n")
+        sending.set()
+        await gone.wait()
         await peer.wait_gone()
 
     async with start(script) as lab:
-        for delay in (0.0, 0.001, 0.05):
+        for part_sent in (False, True):
+            sending, gone = asyncio.Event(), asyncio.Event()
             future = lab.fetch(method="POST", body=b"x" * (16 << 20))
-            await asyncio.sleep(delay)
+            if part_sent:
+                await sending.wait()
             future.cancel()
-            await asyncio.sleep(0.02)
-            assert lab.pool == (0, 0)
+            await until(lambda: lab.pool == (0, 0))
+            gone.set()
 
 
 async def test_cancel_of_the_awaiting_task(start: Start) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.wait_gone()
-
-    async with start(script) as lab:
+    async with start(then_silence(b"")) as lab:
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(lab.fetch(), 0.05)
-        await asyncio.sleep(0.02)
-        assert lab.pool == (0, 0) and lab.server.peers[0].gone
+            await asyncio.wait_for(lab.fetch(), 0.3)
+        assert lab.pool == (0, 0)
+        await lab.server.peers[0].when_gone()
 
 
 async def test_cancel_while_connecting() -> None:
@@ -617,15 +616,15 @@ async def test_cancel_while_connecting() -> None:
             HTTPRequest(f"https://127.0.0.1:{port}/"),
             HTTPRequest("https://192.0.2.1/", proxy_host="127.0.0.1", proxy_port=port),
         ]
-        for request in requests:
+        for reached, request in enumerate(requests):  # the first one reaches nobody
             future = client.fetch(request)
-            await asyncio.sleep(0.05)
-            if not future.done():  # a machine without a route fails at once
-                before = time.monotonic()
-                future.cancel()
-                if server.peers:  # the first request reached nobody
-                    assert await server.peers[-1].when_gone() - before < PROMPT
-            future.exception() if not future.cancelled() else None
+            await until(lambda: len(server.peers) == reached)
+            before = time.monotonic()
+            future.cancel()  # without effect on a machine without a route, which fails at once
+            with contextlib.suppress(asyncio.CancelledError, TransportError):
+                await future
+            if reached:
+                assert await server.peers[-1].when_gone() - before < PROMPT
         for request in requests[1:]:
             request.connect_timeout = 0.05
             with pytest.raises(TransportError, match="within 0.05 s") as caught:
@@ -678,16 +677,14 @@ async def test_request_timeout_is_the_total_when_it_is_given(start: Start) -> No
 
 
 async def test_client_close_fails_what_runs(start: Start) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.wait_gone()
-
-    async with start(script) as lab:
-        future = lab.fetch()
-        await asyncio.sleep(0.05)
+    async with start(then_silence(b"")) as lab:
+        futures = [lab.fetch()]
+        await lab.requests()
+        futures.append(lab.fetch())  # still connecting
         lab.client.close()
-        with pytest.raises(TransportError):
-            await future
+        for future in futures:
+            with pytest.raises(TransportError, match="closed"):
+                await future
         assert lab.pool == (0, 0)
 
 
@@ -736,7 +733,7 @@ async def test_nothing_is_read_while_the_callback_waits(start: Start) -> None:
             return None if gate.done() else gate
 
         future = lab.fetch(streaming_callback=take)
-        await asyncio.sleep(0.3)  # more than idle_timeout: the silence is ours
+        await asyncio.sleep(0.3)  # longer than idle_timeout: it is not the server that is silent
         assert len(got) == 1 and not future.done()
         gate.set_result(None)
         await future
@@ -755,14 +752,13 @@ async def test_cancel_while_the_callback_waits(start: Start) -> None:
                 ended.append("cancelled")
 
         for callback in (lambda data: gate, lambda data: wait_forever()):
-            future = lab.fetch(streaming_callback=callback)
-            await asyncio.sleep(0.1)
+            called: List[Any] = []
+            future = lab.fetch(streaming_callback=lambda data: called.append(data) or callback(data))
+            await until(lambda: called)
             future.cancel()
-            await asyncio.sleep(0.02)
-            assert lab.pool == (0, 0)
-        assert ended == ["cancelled"] and not gate.done(), (
-            "a task of ours is cancelled, a future of others is not"
-        )
+            await until(lambda: lab.pool == (0, 0))
+        await until(lambda: ended == ["cancelled"])
+        assert not gate.done(), "a task of ours is cancelled, a future of others is not"
 
 
 @pytest.mark.parametrize("waiting", [False, True])
@@ -787,8 +783,9 @@ async def test_errors_of_the_callback_come_out_of_fetch(start: Start, waiting: b
 async def test_a_cancelled_wait_ends_the_fetch(start: Start) -> None:
     async with start(flood) as lab:
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future = lab.fetch(streaming_callback=lambda data: gate)
-        await asyncio.sleep(0.05)
+        called: List[Any] = []
+        future = lab.fetch(streaming_callback=lambda data: called.append(data) or gate)
+        await until(lambda: called)
         gate.cancel()
         with pytest.raises(TransportError, match="was cancelled"):
             await future

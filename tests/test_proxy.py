@@ -190,7 +190,6 @@ async def proxied(
             ),
         )
         client.close()
-        await asyncio.sleep(0.02)
 
 
 async def test_tunnel(certificate: Tuple[Path, Path]) -> None:

@@ -44,7 +44,6 @@ async def running(script: Script, **options: Any) -> AsyncIterator[Tuple[Upstrea
             yield upstream, replace(ACME, base_url=server.url + "/v1"), server
         finally:
             upstream.close()
-            await asyncio.sleep(0.01)
 
 
 async def test_a_turn() -> None:
