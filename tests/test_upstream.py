@@ -119,7 +119,9 @@ def test_headers() -> None:
 )
 def test_endpoint(base: str, query: Dict[str, str], expected: str) -> None:
     profile = replace(Profile(), query={"p": "q"}) if query else Profile()
-    assert endpoint(replace(ACME, base_url=base, query=query, profile=profile), "/chat/completions") == expected
+    assert (
+        endpoint(replace(ACME, base_url=base, query=query, profile=profile), "/chat/completions") == expected
+    )
 
 
 async def test_other_statuses_come_back_whole() -> None:

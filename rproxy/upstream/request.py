@@ -167,10 +167,7 @@ def _route(request: HTTPRequest, url: SplitResult, contexts: TLSContexts) -> Rou
     proxy = None
     if request.proxy_host:
         proxy = Proxy(
-            request.proxy_host,
-            request.proxy_port or 80,
-            request.proxy_username,
-            request.proxy_password or "",
+            request.proxy_host, request.proxy_port or 80, request.proxy_username, request.proxy_password or ""
         )
     return Route(url.scheme, host, url.port or _PORTS[url.scheme], tls=tls, proxy=proxy)
 
