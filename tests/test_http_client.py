@@ -475,35 +475,33 @@ async def test_a_token_that_is_cancelled_leaves_a_kept_connection_alone(start: S
 
 
 @pytest.mark.parametrize("by_token", [True, False])
+@pytest.mark.parametrize("turns", range(4))
 async def test_the_end_comes_together_with_the_connection(
-    by_token: bool, monkeypatch: pytest.MonkeyPatch
+    by_token: bool, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled when the socket is there and the fetch has not taken it: it is closed."""
+    """Cancelled when the socket is there, some turns of the loop later: it is closed."""
 
     async def script(peer: Peer) -> None:
         await peer.wait_gone()
 
+    async def dialed(route: Route, timeout: float) -> socket.socket:
+        sock = await dial(route, timeout)
+        end: Callable[[], object] = token.cancel if by_token else future.cancel
+        for _ in range(turns):
+            end = partial(asyncio.get_running_loop().call_soon, end)
+        end()
+        return sock
+
+    monkeypatch.setattr("rproxy.upstream.pool.dial", dialed)
     async with nothing_left(), RawServer(script).running() as server:
-        client = PooledHTTPClient(force_instance=True)
-        prepared, token = client.prepare(HTTPRequest(server.url, method="POST")), CancelToken()
-        for turns in range(4):
-
-            async def dialed(route: Route, timeout: float) -> socket.socket:
-                sock = await dial(route, timeout)
-                end: Callable[[], object] = token.cancel if by_token else future.cancel
-                for _ in range(turns):
-                    end = partial(asyncio.get_running_loop().call_soon, end)
-                end()
-                return sock
-
-            monkeypatch.setattr("rproxy.upstream.pool.dial", dialed)
-            token = CancelToken()
-            request = prepared.with_body(b"{}", on_data=lambda data: None, cancel_token=token)
-            future = client.fetch(request, raise_error=False)
-            with contextlib.suppress(asyncio.CancelledError):
-                assert (await future).code == 599
-            assert future.cancelled() is not by_token
-            await until(lambda: pool(client) == (0, 0) and all(peer.gone for peer in server.peers))
+        client, token = PooledHTTPClient(force_instance=True), CancelToken()
+        prepared = client.prepare(HTTPRequest(server.url, method="POST"))
+        request = prepared.with_body(b"{}", on_data=lambda data: None, cancel_token=token)
+        future = client.fetch(request, raise_error=False)
+        with contextlib.suppress(asyncio.CancelledError):
+            assert (await future).code == 599
+        assert future.cancelled() is not by_token
+        await until(lambda: pool(client) == (0, 0) and all(peer.gone for peer in server.peers))
         client.close()
 
 
@@ -618,7 +616,7 @@ async def test_cancel_while_connecting() -> None:
         ]
         for reached, request in enumerate(requests):  # the first one reaches nobody
             future = client.fetch(request)
-            await until(lambda: len(server.peers) == reached)
+            await until(lambda reached=reached: len(server.peers) == reached)
             before = time.monotonic()
             future.cancel()  # without effect on a machine without a route, which fails at once
             with contextlib.suppress(asyncio.CancelledError, TransportError):
@@ -740,25 +738,30 @@ async def test_nothing_is_read_while_the_callback_waits(start: Start) -> None:
         assert sum(got) == 320 * 65536
 
 
-async def test_cancel_while_the_callback_waits(start: Start) -> None:
+@pytest.mark.parametrize("ours", [True, False])
+async def test_cancel_while_the_callback_waits(start: Start, ours: bool) -> None:
+    """A task of ours is cancelled; a future that belongs to others is not."""
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended: List[str] = []
+    called: List[bytes] = []
+
+    async def wait_forever() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append("cancelled")
+
+    def take(data: bytes) -> Awaitable[None]:
+        called.append(data)
+        return wait_forever() if ours else gate
+
     async with start(flood) as lab:
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        ended: List[str] = []
-
-        async def wait_forever() -> None:
-            try:
-                await asyncio.sleep(30)
-            finally:
-                ended.append("cancelled")
-
-        for callback in (lambda data: gate, lambda data: wait_forever()):
-            called: List[Any] = []
-            future = lab.fetch(streaming_callback=lambda data: called.append(data) or callback(data))
-            await until(lambda: called)
-            future.cancel()
-            await until(lambda: lab.pool == (0, 0))
-        await until(lambda: ended == ["cancelled"])
-        assert not gate.done(), "a task of ours is cancelled, a future of others is not"
+        future = lab.fetch(streaming_callback=take)
+        await until(lambda: called)
+        await asyncio.sleep(0)  # the task has begun
+        future.cancel()
+        await until(lambda: lab.pool == (0, 0) and ended == (["cancelled"] if ours else []))
+        assert not gate.done()
 
 
 @pytest.mark.parametrize("waiting", [False, True])
