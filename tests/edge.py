@@ -58,10 +58,6 @@ class PlayedService:
 
     models_etag = '"catalog-1"'
 
-    @property
-    def catalog_headers(self) -> Dict[str, str]:
-        return {"x-models-etag": self.models_etag}
-
     def health(self) -> Json:
         return {"status": "ok"}
 

@@ -18,12 +18,13 @@ from edge import PlayedService, config, error_of
 from rawserver import CHUNKED, END, Peer, RawServer, chunk, until
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.cli.demo.server import serve_demo
 from rproxy.config.addresses import is_loopback, split_address
 from rproxy.config.load import parse_config
-from rproxy.errors import ConfigError
+from rproxy.errors import ApiError, ConfigError
 from rproxy.server import app
 from rproxy.server.access import Access
 from rproxy.server.listen import check_exposure, listen, url_of
@@ -75,11 +76,17 @@ def test_is_loopback(host: str, yes: bool) -> None:
 
 def test_every_key_has_its_owner() -> None:
     access = Access(["one", "zwölf"], (), "127.0.0.1")
-    assert (
-        access.owner("Bearer one")
-        == access.owner("bearer  one ")
-        != access.owner("Bearer " + "zwölf".encode().decode("latin-1"))
-    )
+
+    def owner(**headers: str) -> str:
+        return access.owner(HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}))
+
+    other = owner(Authorization="Bearer " + "zwölf".encode().decode("latin-1"))
+    assert owner(Authorization="Bearer one") == owner(authorization="bearer  one ") != other
+    assert owner(api_key="one") == owner(x_api_key="one") == owner(Authorization="Basic x", API_KEY="one")
+    for wrong in ({}, {"api_key": "two"}, {"x_api_key": ""}, {"Authorization": "one"}):
+        with pytest.raises(ApiError) as caught:
+            owner(**wrong)
+        assert caught.value.status == 401
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,27 @@ async def test_chat_completions_pass_through(tmp_path: Path) -> None:
         assert "transport=chat status=completed" in proxy.log.read_text()
 
 
+async def test_chat_completions_take_a_responses_body(tmp_path: Path) -> None:
+    flat = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
+    nested = {"type": "function", "function": {key: flat[key] for key in ("name", "parameters")}}
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[say("Hello.")], [say("Hello.")]]
+        mixed = {"model": "gpt-5.5", "instructions": "Be brief.", "input": "hi", "tools": [flat]}
+        answer = await api("POST", "//chat//completions", mixed)
+        assert answer["choices"][0]["message"]["content"] == "Hello."
+        asked = provider.requests[0]
+        assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+        assert asked["tools"][0]["function"]["name"] == "ls" and "input" not in asked
+        await api(
+            "POST",
+            "/chat/completions",
+            {**CHAT, "tools": [flat], "thinking": {"type": "disabled"}, "tool_choice": flat},
+        )
+        assert provider.requests[1]["tools"] == [nested] == [provider.requests[1]["tool_choice"]]
+        refused = await api("POST", "/chat/completions", {"model": "gpt-5.5", "input": 5}, expect=400)
+        assert refused["param"] == "input"
+
+
 async def test_chat_completions_that_fail(tmp_path: Path) -> None:
     limits = {
         "Retry-After": "7",

@@ -328,9 +328,15 @@ async def _noticed(provider: ScriptedProvider) -> None:
     raise AssertionError("the provider's request is still open")
 
 
-# ---- the catalog's tag
-async def test_codex_hears_which_catalog_is_served(transport: Transport) -> None:
-    async with lab([say("a")], [say("b")]) as (provider, base_url):
-        told = await transport.ask(base_url, {"input": "hi"}, **CODEX)
-        other = await type(transport)().ask(base_url, {"input": "hi"})
-    assert "x-models-etag: " in told.headers and "x-models-etag" not in other.headers
+# ---- what only Codex hears
+async def test_codex_hears_which_catalog_is_served_and_that_reasoning_is_counted(
+    transport: Transport,
+) -> None:
+    editor = {"originator": "my_editor", "x-codex-window-id": "0190a1b2:0"}  # which runs Codex' app server
+    for codex in (CODEX, editor):
+        async with lab([say("a")], [say("b")]) as (provider, base_url):
+            told = await transport.ask(base_url, {"input": "hi"}, **codex)
+            other = await type(transport)().ask(base_url, {"input": "hi"}, openai_beta="responses=v1")
+        for line in ("x-models-etag: ", "x-reasoning-included: true"):
+            assert line in told.headers and line not in other.headers
+        transport = type(transport)()

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import FrozenSet, List, Optional, Sequence, Tuple
+from typing import FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import is_loopback
 from ..errors import forbidden, unauthorized
+
+KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
 
 
 def _hostname(netloc: str) -> str:
@@ -48,22 +50,27 @@ class Access:
         self._hosts = frozenset(name for name in names if name)
         self._guard_host = self._keys is None and is_loopback(host) and "*" not in self._origins
 
-    def owner(self, authorization: Optional[str]) -> str:
-        """Whose request this is.
+    def owner(self, headers: Mapping[str, str]) -> str:
+        """Whose request this is, by ``Authorization: Bearer`` or one of :data:`KEY_HEADERS`.
 
-        :param authorization: the header of that name
+        :param headers: those of the request, whose names are looked up in any case
         :returns: a digest of the key, or "" when authentication is off
         :raises ApiError: 401
         """
         if self._keys is None:
             return ""
-        scheme, _, token = (authorization or "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
+        tokens = [
+            token if scheme.lower() == "bearer" else "",
+            *(headers.get(name, "") for name in KEY_HEADERS),
+        ]
+        token = next((one.strip() for one in tokens if one.strip()), "")
+        if not token:
             raise unauthorized(
                 "This proxy requires an API key: send the header 'Authorization: Bearer KEY' "
                 "with one of the keys in server.auth.keys."
             )
-        given = token.strip().encode("latin-1", "replace")  # Tornado decodes headers as Latin-1
+        given = token.encode("latin-1", "replace")  # Tornado decodes headers as Latin-1
         owners = [owner for key, owner in self._keys if hmac.compare_digest(key, given)]
         if not owners:
             raise unauthorized("The API key is not one of this proxy's keys (server.auth.keys).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any, AsyncIterator, Callable, Dict, Optional
 
 from tornado.httpserver import HTTPServer
@@ -61,6 +62,7 @@ ROUTES = (
     (r"(?:/v1)?/models/(.+)", ModelHandler),
     (r"(?:/v1)?/health/?", HealthHandler),
 )
+SLASHES = re.compile("//+")
 
 # ---- The application
 
@@ -84,6 +86,15 @@ class Upgrade(Matcher):
         return self._path.match(request)
 
 
+class App(Application):
+    """Routes as Tornado does, but ``//`` in a path is one slash: a base URL may end with one."""
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        if "//" in request.path:
+            request.path = SLASHES.sub("/", request.path)
+        return super().find_handler(request, **kwargs)
+
+
 def make_app(config: Config, service: Service) -> Application:
     """The Tornado application.
 
@@ -93,7 +104,7 @@ def make_app(config: Config, service: Service) -> Application:
     server = config.server
     host, _ = split_address(server.listen_addr)
     access = Access(server.auth.keys if server.auth.enabled else None, server.allowed_origins, host)
-    return Application(
+    return App(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
         state=AppState(config, service, access),

@@ -108,14 +108,20 @@ class BaseHandler(RequestHandler):
         access.check_host(headers.get("Host", ""))
         if self.request.method not in ("GET", "HEAD") or "Upgrade" in headers:
             access.check_origin(headers.get("Origin"), headers.get("Host", ""))
-        self.owner = access.owner(headers.get("Authorization"))
+        self.owner = access.owner(headers)
         if self.state.draining:
             raise unavailable(STOPPING)
 
     @property
     def codex(self) -> bool:
-        """True when the client identifies itself as Codex."""
-        return self.request.headers.get("originator", "").lower().startswith("codex")
+        """True when the client identifies itself as Codex, by its originator or by a header of its own.
+
+        An editor that runs Codex' app server names itself as the originator.
+        """
+        headers = self.request.headers
+        if headers.get("originator", "").lower().startswith("codex"):
+            return True
+        return any(name.lower().startswith("x-codex-") for name in headers)
 
     def client(
         self,
@@ -137,9 +143,15 @@ class BaseHandler(RequestHandler):
         )
 
     @property
-    def catalog_headers(self) -> Mapping[str, str]:
-        """Headers of every response to Codex, which show whether its catalog is still the current one."""
-        return self.state.service.catalog_headers if self.codex else {}
+    def codex_headers(self) -> Mapping[str, str]:
+        """Headers of every response to Codex.
+
+        ``x-models-etag`` shows whether its catalog is still the current one, ``x-reasoning-included`` that
+        ``input_tokens`` counts earlier reasoning (else Codex adds its own estimate and compacts too early).
+        """
+        if not self.codex:
+            return {}
+        return {"x-models-etag": self.state.service.models_etag, "x-reasoning-included": "true"}
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error in the form that serves this client best (``server.errors``)."""
@@ -161,7 +173,7 @@ class BaseHandler(RequestHandler):
         :returns: the response body
         """
         self.set_status(error.status)
-        for name, value in {**self.catalog_headers, **error.answer_headers, **error.headers()}.items():
+        for name, value in {**self.codex_headers, **error.answer_headers, **error.headers()}.items():
             self.set_header(name, value)
         return encode_json(error.body())
 

@@ -245,7 +245,7 @@ class HttpHandler(BaseHandler):
         :returns: what to wait for until the client has it
         """
         self.put_time()
-        for name, header in {**self.catalog_headers, **headers}.items():
+        for name, header in {**self.codex_headers, **headers}.items():
             self.set_header(name, header)
         return drained(self.finish(encode_json(value)))
 

@@ -46,7 +46,7 @@ class SSESink(EventWriter):
 
     def put_head(self, headers: Mapping[str, str]) -> None:
         """Set the headers of an event stream."""
-        for name, value in {**self._handler.catalog_headers, **headers}.items():
+        for name, value in {**self._handler.codex_headers, **headers}.items():
             self._handler.set_header(name, value)
         self._handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self._handler.set_header("Cache-Control", "no-cache")

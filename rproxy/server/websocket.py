@@ -170,8 +170,10 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             raise invalid(NO_UPGRADE)
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
-        for name, value in self.catalog_headers.items():
+        for name, value in self.codex_headers.items():
             self.set_header(name, value)
+        limit = self.state.config.server.max_message_size
+        self.set_header("x-codex-websocket-max-message-bytes", str(limit))
         await super().get(*args, **kwargs)
 
     def check_origin(self, origin: str) -> bool:

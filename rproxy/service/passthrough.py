@@ -13,6 +13,8 @@ from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 
 from ..config.schema import Config, Model, Provider
 from ..convert.json_steps import encode_steps
+from ..convert.request.mixed import as_chat_request
+from ..convert.request.validate import check_request, without_nulls
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid
 from ..log import log_turn, mask
@@ -61,8 +63,9 @@ class Passthrough:
                 "missing_required_parameter",
             )
         model = find_model(self._config, name)
-        body = await run_cooperatively(encode_steps({**request, "model": model.downstream_model}))
-        relayed = _Relayed(self._upstream, model, name, body, client, answer)
+        if "input" in request and "messages" not in request:
+            check_request(without_nulls(request))
+        relayed = _Relayed(self._upstream, model, name, request, client, answer)
         await RetryLoop(self._failover).run(relayed)
 
 
@@ -73,14 +76,15 @@ class _Relayed:
     """
 
     def __init__(
-        self, upstream: Upstream, model: Model, name: str, body: bytes, client: Client, answer: Answer
+        self, upstream: Upstream, model: Model, name: str, request: Json, client: Client, answer: Answer
     ) -> None:
         self.providers = model.providers
         self.visible = False
         self._upstream = upstream
         self._model = model
         self._name = name
-        self._body = body
+        self._request = request
+        self._body = b""
         self._client = client
         self._answer = answer
         self._read = 0  # bytes of the answer
@@ -97,6 +101,8 @@ class _Relayed:
         :raises ApiError: it did not answer, or not to the end
         """
         started, status, self._read = time.monotonic(), "cancelled", 0
+        chat = as_chat_request(self._request, provider.profile, self._model.downstream_model)
+        self._body = await run_cooperatively(encode_steps(chat))
         try:
             result = await self._upstream.chat(
                 provider, self._body, on_head=partial(self._head, provider), on_data=self._data

@@ -12,7 +12,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Callable, Dict, Optional, Set
+from typing import Callable, Optional, Set
 
 from .. import __version__
 from ..config.schema import Config, Provider
@@ -93,11 +93,6 @@ class Service:
     def models(self) -> Json:
         """The body of GET /models: the OpenAI list, and Codex' catalog beside it."""
         return self._models
-
-    @property
-    def catalog_headers(self) -> Dict[str, str]:
-        """What makes Codex fetch its catalog anew: it compares this with the ``ETag`` of GET /models."""
-        return {"x-models-etag": self.models_etag}
 
     def health(self) -> Json:
         return {"status": "ok", "version": __version__}
