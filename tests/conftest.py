@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import re
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Generator, Iterator, List, Tuple
 
 import hypothesis
 import pytest
@@ -22,6 +22,26 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+# ---- Parallel runs
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """pytest-xdist sends reports as UTF-8, but lone surrogates are what some tests are about: escape them."""
+    report = yield
+    return encodable(report)
+
+
+def encodable(value: Any) -> Any:
+    """``value``, JSON-like, without anything that UTF-8 cannot encode."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encodable(item) for item in value]
+    return value
+
+
+# ---- Logs
 class LogGuard(logging.Handler):
     """Collects records from WARNING on; :meth:`complaints` says which were not expected and which never came."""
 
