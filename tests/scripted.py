@@ -59,6 +59,11 @@ def sleep(seconds: float) -> Json:
     return {"sleep": seconds}
 
 
+def gate(event: asyncio.Event) -> Json:
+    """Nothing more until the test sets the event."""
+    return {"gate": event}
+
+
 def wait(seconds: float) -> Json:
     """Before the status line; the first step."""
     return {"wait": seconds}
@@ -163,6 +168,9 @@ class _Chat(RequestHandler):
         for step in steps:
             if "sleep" in step:
                 await asyncio.sleep(step["sleep"])
+                continue
+            if "gate" in step:
+                await step["gate"].wait()
                 continue
             if "comment" in step:
                 self.write(": {}\n\n".format(step["comment"]))

@@ -16,16 +16,23 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 import pytest
 from api import Api
+from edge import until
 from grammar import check_sse
-from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, sleep
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=90)
 
 HI: Json = {"model": "gpt-5.5", "input": "hi"}
 SLOW: Json = {"model": "gpt-5.5", "input": "slowly", "stream": True}
-MAIN = "daemon off; pid {folder}/pid; error_log stderr; worker_processes 1; events {{ }}\nhttp {{ access_log off;\n{temp}\n{site}\n}}\n"
+MAIN = """\
+daemon off; pid {folder}/pid; error_log stderr; worker_processes 1; events {{ }}
+http {{ access_log off;
+{temp}
+{site}
+}}
+"""
 TEMP = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -89,10 +96,12 @@ async def balanced(name: str, folder: Path, servers: List[Running]) -> AsyncIter
         await process.wait()
 
 
-def answers(body: Json) -> Optional[List[Json]]:
-    if body["messages"][-1]["content"] == "slowly":
-        return [say("a "), sleep(3.0), say("b")]
-    return [say("yes")]
+def is_slow(body: Json) -> bool:
+    return bool(body["messages"][-1]["content"] == "slowly")
+
+
+def answers(may_end: asyncio.Event) -> Callable[[Json], Optional[List[Json]]]:
+    return lambda body: [say("a "), gate(may_end), say("b")] if is_slow(body) else [say("yes")]
 
 
 async def socket_of(api: Api) -> WebSocketClientConnection:
@@ -111,8 +120,8 @@ async def turn_on(ws: WebSocketClientConnection) -> Json:
 
 @pytest.mark.parametrize("name", sorted(BALANCERS))
 async def test_a_process_that_is_stopped_loses_nothing(tmp_path: Path, name: str) -> None:
-    provider = ScriptedProvider()
-    provider.aside = answers
+    provider, may_end = ScriptedProvider(), asyncio.Event()
+    provider.aside = answers(may_end)
     for folder in ("a", "b", "balancer"):
         (tmp_path / folder).mkdir()
     async with running(tmp_path / "b", provider.base_url) as b:
@@ -121,26 +130,29 @@ async def test_a_process_that_is_stopped_loses_nothing(tmp_path: Path, name: str
                 running(tmp_path / "a", provider.base_url) as a,
                 balanced(name, tmp_path / "balancer", [a, b]) as api,
             ):
-                await stop_one(api, a, b)
+                await stop_one(api, a, b, provider, may_end)
     await provider.close()
 
 
-async def stop_one(api: Api, a: Running, b: Running) -> None:
+async def stop_one(
+    api: Api, a: Running, b: Running, provider: ScriptedProvider, may_end: asyncio.Event
+) -> None:
     sockets = [await socket_of(api) for _ in range(4)]
     assert all([(await turn_on(ws))["response"]["status"] == "completed" for ws in sockets])
     for _ in range(4):
         await api("POST", "/responses", HI)  # there are kept connections to both now
     slow = [asyncio.ensure_future(api.raw("POST", "/responses", SLOW)) for _ in range(6)]
-    await asyncio.sleep(1.0)
+    await until(lambda: sum(map(is_slow, provider.requests)) == len(slow), 10)
     a.process.terminate()
-    codes = [(await asyncio.wait_for(closed(ws, 1.0), 5)) for ws in sockets]
-    assert 1012 in codes and None in codes  # those of a are told to come again, those of b live
+    codes = await close_codes(sockets)
+    assert 1012 in codes and None in codes  # those of a are closed with "restart", those of b go on
     for _ in range(30):
         assert (await api("POST", "/responses", HI))["status"] == "completed"
     sockets.append(await socket_of(api))
     assert (await turn_on(sockets[-1]))["response"]["status"] == "completed"
     for ws in sockets:
         ws.close()
+    may_end.set()
     for status, body in await asyncio.gather(*slow):
         assert status == 200 and check_sse(body)["output"][0]["content"][0]["text"] == "a b"
     assert await asyncio.wait_for(a.process.wait(), 10) == 0
@@ -149,12 +161,19 @@ async def stop_one(api: Api, a: Running, b: Running) -> None:
     )
 
 
-async def closed(ws: WebSocketClientConnection, seconds: float) -> Optional[int]:
-    """The code with which the server closes, within so many seconds."""
-    with contextlib.suppress(asyncio.TimeoutError):
-        assert await asyncio.wait_for(asyncio.shield(ws.read_message()), seconds) is None
-        return ws.close_code
-    return None
+async def close_codes(sockets: List[WebSocketClientConnection]) -> List[Optional[int]]:
+    """The code with which the server has closed each of the connections; None for one that still answers."""
+    reads = [asyncio.ensure_future(_read(ws)) for ws in sockets]
+    await asyncio.wait(reads, timeout=5, return_when=asyncio.FIRST_COMPLETED)  # the server has begun to stop
+    for ws in sockets:
+        with contextlib.suppress(WebSocketClosedError):
+            await ws.write_message(json.dumps({"type": "response.create", **HI}))
+    messages = await asyncio.wait_for(asyncio.gather(*reads), 5)
+    return [ws.close_code if message is None else None for ws, message in zip(sockets, messages)]
+
+
+async def _read(ws: WebSocketClientConnection) -> Any:
+    return await ws.read_message()
 
 
 def config_in(folder: Path, base_url: str, port: int) -> Path:
@@ -197,7 +216,7 @@ async def sharing(folder: Path, base_url: str, port: int) -> AsyncIterator[Runni
 )
 async def test_processes_share_a_port(tmp_path: Path) -> None:
     provider = ScriptedProvider()
-    provider.aside = answers
+    provider.aside = answers(asyncio.Event())
     port = free_port()
     async with (
         sharing(tmp_path / "a", provider.base_url, port) as a,

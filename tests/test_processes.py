@@ -16,8 +16,9 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
 
 import pytest
 from api import Api
+from edge import until
 from grammar import check_sse
-from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, running, say, served, sleep
+from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say, served
 
 from rproxy.config.load import parse_config
 from rproxy.service.background import LEASE
@@ -36,8 +37,10 @@ http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream rproxy {{ {servers} }}
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://rproxy; proxy_http_version 1.1; proxy_set_header Connection "";
-    proxy_set_header Host $http_host; proxy_buffering off; }} }}
+  server {{ listen 127.0.0.1:{port}; location / {{
+    proxy_pass http://rproxy; proxy_http_version 1.1; proxy_buffering off;
+    proxy_set_header Connection ""; proxy_set_header Host $http_host;
+  }} }}
 }}
 """
 
@@ -72,8 +75,8 @@ def wait_for(port: int) -> None:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The store section of a configuration that two processes share."""
     if request.param == "redis":
-        return "store: {{{{kind: redis, url: '{}'}}}}\n".format(request.getfixturevalue("redis_url"))
-    return "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "responses.db")
+        return f"store: {{{{kind: redis, url: '{request.getfixturevalue('redis_url')}'}}}}\n"
+    return f"store: {{{{kind: sqlite, path: '{tmp_path / 'responses.db'}'}}}}\n"
 
 
 @contextlib.asynccontextmanager
@@ -95,12 +98,13 @@ async def two(folder: Path, store: str) -> AsyncIterator[Tuple[ScriptedProvider,
 async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> None:
     async with two(tmp_path, store) as (provider, a, b):
         one, other = Api(a.base_url), Api(b.base_url)
+        may_end, never = asyncio.Event(), asyncio.Event()
         provider.turns += [
             [say("first")],
             [say("second")],
             [say("third")],
-            [say("slow "), sleep(1.5), say("end")],
-            [say("x"), sleep(30)],
+            [say("slow "), gate(may_end), say("end")],
+            [say("x"), gate(never)],
         ]
         first = await one("POST", "/responses", HI)
         assert await other("GET", "/responses/" + first["id"]) == first
@@ -119,11 +123,13 @@ async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> 
         running_ = await one("POST", "/responses", {**HI, "background": True})
         path = "/responses/" + running_["id"]
         assert (await other("GET", path))["status"] == "in_progress"
-        events = await other.events("GET", path + "?stream=true")
+        following = asyncio.ensure_future(other.events("GET", path + "?stream=true"))
+        may_end.set()
+        events = await following
         assert events[-1]["type"] == "response.completed" and events[-1]["response"] == await one("GET", path)
         stuck = await one("POST", "/responses", {**HI, "background": True})
-        await asyncio.sleep(0.5)
-        cancelled = await other("POST", "/responses/{}/cancel".format(stuck["id"]), {})
+        await until(lambda: len(provider.requests) == 5)
+        cancelled = await other("POST", f"/responses/{stuck['id']}/cancel", {})
         assert cancelled["status"] == "cancelled"
         assert (await one.until(stuck["id"], "cancelled"))["id"] == stuck["id"]
         assert (await other("GET", "/responses/" + stuck["id"]))[
@@ -161,9 +167,17 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
                 for _ in range(2):  # nginx takes turns: each process sees every kind of request
                     assert await api("GET", "/responses/" + last["id"]) == last
             assert [m["content"] for m in provider.requests[-1]["messages"]] == said[:-1]
-            provider.turns += [[say("a "), sleep(0.3), say("b")]]
-            status, body = await api.raw("POST", "/responses", {**HI, "stream": True})
-            assert status == 200 and check_sse(body)["output"][0]["content"][0]["text"] == "a b"
+            seen, received = asyncio.Event(), bytearray()
+
+            def on_data(data: bytes) -> None:
+                received.extend(data)
+                if b'"delta":"a "' in received:  # nginx does not hold it back
+                    seen.set()
+
+            provider.turns += [[say("a "), gate(seen), say("b")]]
+            status, _ = await api.raw("POST", "/responses", {**HI, "stream": True}, on_data)
+            assert status == 200
+            assert check_sse(bytes(received))["output"][0]["content"][0]["text"] == "a b"
             for one in (a, b):
                 assert "turn " in one.log.read_text(), "a process never got a request"
         finally:
@@ -174,7 +188,7 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
 async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("x" * 2000)] for _ in range(2000)]
-    store = "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")
+    store = f"store: {{{{kind: sqlite, path: '{tmp_path / 'r.db'}'}}}}\n"
     acknowledged: List[Json] = []
     for _ in range(3):
         port = free_port()
@@ -207,12 +221,13 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
             while True:
                 acknowledged.append(await api("POST", "/responses", HI))
 
+        goal = len(acknowledged) + 40
         clients = [asyncio.ensure_future(many()) for _n in range(8)]
-        await asyncio.sleep(1.0)
+        await until(lambda goal=goal: len(acknowledged) >= goal, 15)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await asyncio.gather(*clients, return_exceptions=True)  # each has found its connection cut
-    assert len(acknowledged) > 50
+    assert len(acknowledged) > 3 * 40
     async with running(tmp_path, provider.base_url, config=CONFIG + store) as proxy:
         api = Api(proxy.base_url)
         for response in acknowledged:
@@ -223,7 +238,7 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
 
 async def test_a_background_response_whose_process_was_killed_fails_after_its_lease(tmp_path: Path) -> None:
     provider, path = ScriptedProvider(), tmp_path / "r.db"
-    provider.turns += [[say("x"), sleep(30)]]
+    provider.turns += [[say("x"), gate(asyncio.Event())]]
     config = CONFIG + f"store: {{{{kind: sqlite, path: '{path}'}}}}\n"
     with contextlib.suppress(ProcessLookupError):  # running() stops it once more
         async with running(tmp_path, provider.base_url, config=config) as proxy:
