@@ -16,8 +16,8 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 import pytest
 from api import Api
-from edge import until
 from grammar import check_sse
+from rawserver import until
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 

@@ -16,8 +16,8 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
 
 import pytest
 from api import Api
-from edge import until
 from grammar import check_sse
+from rawserver import until
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say, served
 
 from rproxy.config.load import parse_config
