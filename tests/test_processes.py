@@ -249,7 +249,7 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
         assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))[
             "status"
         ] == "in_progress"  # who knows?
-    store = open_store("sqlite", str(path))
+    store = open_store("sqlite", str(path), max_responses=1000, max_bytes=1 << 28, ttl=3600.0)
     service = Service(
         parse_config(
             config.format(port=0, base_url=provider.base_url, server="").encode(),

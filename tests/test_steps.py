@@ -18,7 +18,7 @@ from rproxy.convert.sse import encode_json
 from rproxy.cooperative import run_cooperatively
 from rproxy.errors import ApiError
 from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
-from rproxy.store import encode, encode_gently
+from rproxy.store import encode, encode_cooperatively
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def at_once(steps: Generator[None, None, T]) -> T:
 
 @given(OBJECTS)
 def test_the_stored_form_is_the_same_in_steps(value: Json) -> None:
-    assert asyncio.run(encode_gently("resp_1", value)) == encode("resp_1", value)
+    assert asyncio.run(encode_cooperatively("resp_1", value)) == encode("resp_1", value)
 
 
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())

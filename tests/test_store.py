@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
 from tornado.ioloop import IOLoop
 
 from rproxy.errors import ConfigError, StoreError
-from rproxy.store import Store, encode, open_store, valid_id
+from rproxy.store import Store, encode, valid_id
+from rproxy.store import open_store as open_any_store
 from rproxy.store.memory import MemoryStore
 from rproxy.store.write_behind import WriteBehindStore
 from rproxy.types import Json
@@ -38,7 +39,7 @@ CHILD = """
 import asyncio, sys
 from rproxy.store import open_store
 async def main(path, command, *ids):
-    store = open_store("sqlite", path)
+    store = open_store("sqlite", path, max_responses=10_000, max_bytes=1 << 28, ttl=3600.0)
     for n in range(10**9 if command == "forever" else 1):
         for one in ids:
             key = one + str(n) if command == "forever" else one
@@ -50,6 +51,13 @@ async def main(path, command, *ids):
     await store.close()
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+def open_store(kind: str, path: Optional[str] = None, url: Optional[str] = None, **limits: Any) -> Store:
+    """A store with limits that do not matter, but for the given ones."""
+    return open_any_store(
+        kind, path, url, **{"max_responses": 10_000, "max_bytes": 1 << 28, "ttl": 3600.0, **limits}
+    )
 
 
 class Clock:
@@ -124,7 +132,6 @@ async def test_what_is_put_is_got(make: Callable[..., Store]) -> None:
     assert await store.delete("resp_1") is True
     assert await store.delete("resp_1") is False
     assert await store.get("resp_1") is None
-    assert await store.sweep() == 0
 
 
 @every_store
@@ -161,6 +168,20 @@ async def test_updates_do_not_lose_each_other(make: Callable[..., Store]) -> Non
     with pytest.raises(StoreError):
         await stores[0].update("resp_n", fail)
     assert await stores[0].update("resp_n", lambda record: {"n": -1}) == {"n": -1}
+
+
+@every_store
+async def test_updates_of_a_large_record_do_not_lose_each_other(make: Callable[..., Store]) -> None:
+    """Writing it as JSON takes a while, in which others run."""
+    store = make()
+    await store.put("resp_n", {"items": [{"text": "x" * 1000}] * 5000})
+
+    def change(record: Json) -> Json:
+        return {"items": [*record["items"], {}]}
+
+    await asyncio.gather(*(store.update("resp_n", change) for _ in range(4)))
+    record = await store.get("resp_n")
+    assert record is not None and len(record["items"]) == 5004
 
 
 @every_store
@@ -217,9 +238,8 @@ async def test_number(make: Callable[..., Store]) -> None:
     clock = Clock()
     store = make(max_responses=3, now=clock)
     for n in range(5):
-        clock.time += 1
+        clock.time += 61  # sqlite sweeps once a minute
         await store.put(f"resp_{n}", {"n": n})
-    await store.sweep()
     assert [n for n in range(5) if await store.get(f"resp_{n}")] == [2, 3, 4]
 
 
@@ -228,9 +248,8 @@ async def test_bytes(make: Callable[..., Store]) -> None:
     clock = Clock()
     store = make(max_bytes=1000, now=clock)
     for n in range(5):
-        clock.time += 1
+        clock.time += 61
         await store.put(f"resp_{n}", {"pad": "x" * 300})
-    await store.sweep()
     assert [n for n in range(5) if await store.get(f"resp_{n}")] == [2, 3, 4]
     with pytest.raises(StoreError, match="max_bytes"):
         await store.put("resp_4", {"pad": "x" * 1000})
@@ -238,7 +257,7 @@ async def test_bytes(make: Callable[..., Store]) -> None:
 
 
 @own_store
-async def test_sweep_forgets_the_old(make: Callable[..., Store]) -> None:
+async def test_the_old_are_forgotten(make: Callable[..., Store]) -> None:
     clock = Clock()
     store = make(ttl=10, now=clock)
     await store.put("resp_1", {"n": 1})
@@ -246,8 +265,6 @@ async def test_sweep_forgets_the_old(make: Callable[..., Store]) -> None:
     await store.put("resp_2", {"n": 2})
     await store.get("resp_1")  # being read makes it no younger
     clock.time += 6
-    assert await store.sweep() == 1
-    assert await store.sweep() == 0
     assert [await store.get("resp_1"), await store.get("resp_2")] == [None, {"n": 2}]
 
 
@@ -312,7 +329,7 @@ async def test_sqlite_after_close(make: Callable[..., Store]) -> None:
     store = make()
     await store.close()
     await store.close()
-    for work in (store.get("resp_1"), store.put("resp_1", {}), store.delete("resp_1"), store.sweep()):
+    for work in (store.get("resp_1"), store.put("resp_1", {}), store.delete("resp_1")):
         with pytest.raises(StoreError, match="responses.db"):
             await work
 
@@ -443,16 +460,18 @@ def test_unknown_kind(kind: str, path: str, url: str) -> None:
 
 # ---- a store that is slow or fails
 class SlowStore(MemoryStore):
-    instant = False
+    """Its puts wait for ``gate``; ``failure``: what they raise then. ``begun``: the records of all puts."""
 
-    """Its puts wait for ``gate``; ``failure``: what they raise then."""
+    instant = False
 
     def __init__(self) -> None:
         super().__init__(100, 1 << 20, 60.0, Clock())
         self.gate = asyncio.Event()
         self.failure: List[StoreError] = []
+        self.begun: List[Json] = []
 
     async def put(self, record_id: str, record: Json) -> None:
+        self.begun.append(record)
         await self.gate.wait()
         if self.failure:
             raise self.failure.pop(0)
@@ -478,9 +497,12 @@ async def test_what_waits_is_written_in_order_before_the_end() -> None:
     store = WriteBehindStore(slow, patience=0.0)
     for n in range(5):
         await store.keep("resp_1", {"n": n})
+    await store.keep("resp_2", {"n": "another"})
+    assert slow.begun == [{"n": 0}, {"n": "another"}]  # the writes to one id wait for each other
     changed = asyncio.ensure_future(store.update("resp_1", lambda record: {"n": record["n"] + 10}))
     asyncio.get_running_loop().call_later(0.05, slow.gate.set)
     await store.close()
+    assert [record["n"] for record in slow.begun if record["n"] != "another"] == [0, 1, 2, 3, 4]
     assert await changed == {"n": 14}
     await store.close()
 
@@ -499,7 +521,7 @@ async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> N
 
 
 async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rproxy.store.write_behind.MOST", 3)
+    monkeypatch.setattr("rproxy.store.write_behind.MAX_PENDING", 3)
     store = WriteBehindStore(SlowStore(), patience=0.0)
     warnings = [await store.keep(f"resp_{n}", {}) for n in range(5)]
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]

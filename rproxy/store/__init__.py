@@ -1,10 +1,10 @@
 """Where finished responses are kept for ``previous_response_id``: in memory, in an sqlite file, or in Redis.
 
-Theory of operation.  A record is a JSON object under an id.  All three stores keep it as encoded JSON: what
-is read is a copy, its size is known without another walk, and a record means the same in each store.  A store
-that cannot do its work raises :class:`~rproxy.errors.StoreError`; the service makes a warning of it, for an
-answer is worth more than its record.  What is not an id (see :func:`valid_id`) is never looked up, so nothing
-from a client becomes part of a key or a file name unchecked.
+A record is a JSON object under an id.  All stores keep it as encoded JSON, so what is read is a copy, its
+size is known, and a record means the same in each store.  A store that cannot do its work raises
+:class:`~rproxy.errors.StoreError`; the service makes a warning of it, because an answer is worth more than
+its record.  What is not an id (see :func:`valid_id`) is never looked up, so nothing from a client becomes
+part of a key or a file name unchecked.
 """
 
 from __future__ import annotations
@@ -13,77 +13,80 @@ import json
 import re
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional, Protocol
+from typing import Callable, Iterator, Optional, Protocol
 
 from ..convert.json_steps import encode_steps
 from ..cooperative import run_cooperatively
 from ..errors import ConfigError, StoreError
 from ..types import Json
 
-__all__ = ["Change", "Json", "Store", "decode", "encode", "encode_gently", "open_store", "valid_id"]
-
 Change = Callable[[Json], Json]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
-MAX_RESPONSES = 10_000
-MAX_BYTES = 256 << 20
-TTL = 86_400.0  # seconds
 
 
 class Store(Protocol):
-    """The interface of a response store.
+    """A response store.
 
-    Every method may raise StoreError; a missing or expired record is no error.
+    A missing or expired record is no error.
+
+    :raises StoreError: from every method, when the store cannot do its work
     """
 
     instant: bool
-    """Nothing here ever waits for anything."""
+    """Does no method ever wait for anything?"""
 
     async def get(self, record_id: str) -> Optional[Json]:
-        """The record, or None."""
+        """Look up a record.
 
-    async def put(self, record_id: str, record: Json) -> None:
-        """Keeps the record, in place of an earlier one; when this returns, get finds it (sqlite: even after a
-        kill -9)."""
-
-    async def delete(self, record_id: str) -> bool:
-        """Forgets the record. :returns: was it there?"""
-
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """Replaces the record by what ``change`` makes of it; nobody else, in whatever process, writes it in
-        between.
-
-        :arg change: a plain function; it may be called several times, and in another thread
-        :returns: the new record, None when there was none
+        :returns: a copy of it, or None
         """
 
-    async def sweep(self) -> int:
-        """Forgets what is too old or too much.
+    async def put(self, record_id: str, record: Json) -> None:
+        """Keep a record, in place of an earlier one.
 
-        :returns: the number of records that went. Stores also sweep by themselves.
+        When this returns, :meth:`get` finds it, with sqlite even after a ``kill -9``.
+
+        :raises StoreError: also for a record that is too large, or is no JSON
+        """
+
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """Replace a record by what ``change`` makes of it; no process writes it in between.
+
+        :param change: a plain function; it may be called more than once, and in another thread
+        :returns: the new record; None when there was none
+        """
+
+    async def delete(self, record_id: str) -> bool:
+        """Forget a record.
+
+        :returns: whether it was there
         """
 
     async def close(self) -> None:
-        """Frees files, threads and connections; nothing else may be called afterwards."""
+        """Free files, threads and connections; no other method may be called afterwards."""
 
 
 def valid_id(record_id: str) -> bool:
-    """May this be an id at all? Letters, digits, ``_`` and ``-``, at most 128 of them."""
+    """Can this be an id? Letters, digits, ``_`` and ``-``, at most 128 of them."""
     return ID.match(record_id) is not None
 
 
 def encode(record_id: str, record: Json) -> bytes:
-    """The stored form. :raises StoreError: the id is none, or the record is no JSON object"""
+    """The stored form of a record.
+
+    :raises StoreError: the id is not one, or the record is no JSON
+    """
     with _refusing(record_id):
         return _json(record)
 
 
-async def encode_gently(record_id: str, record: Json) -> bytes:
-    """:func:`encode`, with turns for others in between."""
+async def encode_cooperatively(record_id: str, record: Json) -> bytes:
+    """:func:`encode` in slices that let other work run."""
     with _refusing(record_id):
         return await run_cooperatively(encode_steps(record, _json))
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
@@ -98,30 +101,39 @@ def _refusing(record_id: str) -> Iterator[None]:
 
 
 def decode(record_id: str, blob: bytes) -> Json:
-    """The record. :raises StoreError: somebody else wrote it, or it was damaged"""
+    """The record of a stored form.
+
+    :raises StoreError: it is damaged, or was written by another program
+    """
     try:
         record = json.loads(blob.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"the stored response {record_id} is damaged: {error}") from error
     if not isinstance(record, dict):
-        raise StoreError(f"the stored response {record_id} is damaged: it is no object")
+        raise StoreError(f"the stored response {record_id} is damaged: it is not an object")
     return record
 
 
 def open_store(
-    kind: str = "memory",
+    kind: str,
     path: Optional[str] = None,
     url: Optional[str] = None,
     *,
-    max_responses: int = MAX_RESPONSES,
-    max_bytes: int = MAX_BYTES,
-    ttl: float = TTL,
+    max_responses: int,
+    max_bytes: int,
+    ttl: float,
     now: Callable[[], float] = time.time,
 ) -> Store:
-    """A store of a kind. ``path`` is for sqlite, ``url`` for redis, ``ttl`` in seconds, ``now`` gives Unix
-    time.
+    """Open a store.
 
-    :raises ConfigError: the kind is unknown, a package is missing, the file or the URL cannot be used
+    :param kind: memory, sqlite or redis
+    :param path: of the file, for sqlite
+    :param url: of the server, for redis
+    :param max_responses: the oldest records go when there are more; Redis has limits of its own
+    :param max_bytes: the same for the size of all records
+    :param ttl: seconds that a record is kept
+    :param now: the clock, in seconds since the epoch
+    :raises ConfigError: the kind is unknown, a package is missing, or the file or the URL cannot be used
     """
     if kind == "memory":
         from .memory import MemoryStore
@@ -135,4 +147,4 @@ def open_store(
         from .redis import RedisStore
 
         return RedisStore(url, ttl)
-    raise ConfigError(f"store: kind must be memory, sqlite (with path) or redis (with url); it is {kind!r}")
+    raise ConfigError(f"store: kind must be memory, sqlite (with path) or redis (with url), not {kind!r}")

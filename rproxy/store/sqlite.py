@@ -1,11 +1,11 @@
 """Responses in an sqlite file, shared by the processes of one machine.
 
-Theory of operation.  One thread of its own owns the connection, so the event loop never waits for a disk.
-The file is in WAL mode: readers and the writer of other processes do not block each other, and a committed
-write survives a kill -9 of any of them (``synchronous=NORMAL``: a loss of power may take the last writes,
-never the file).  Writers wait for each other up to BUSY seconds.  ``user_version`` holds the version of the
-schema; a file of a newer rproxy is refused.  Too old records are not seen by ``get``; they and those over the
-limits are deleted once in SWEEP_INTERVAL seconds while there are writes.
+A thread of its own owns the connection, so the event loop never waits for a disk.  The file is in WAL mode:
+readers and the writer of other processes do not block each other, and a committed write survives a ``kill
+-9`` of any of them (``synchronous=NORMAL``: a loss of power may take the last writes, but never the file).
+Writers wait for each other up to ``BUSY`` seconds.  ``user_version`` holds the version of the schema; a file
+of a newer rproxy is refused.  :meth:`SqliteStore.get` does not see records that are too old; these and the
+records over the limits are deleted every ``SWEEP_INTERVAL`` seconds while there are writes.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from typing import Callable, Optional, TypeVar
 
 from ..errors import ConfigError, StoreError
 from ..types import Json
-from . import Change, decode, encode, encode_gently, valid_id
+from . import Change, decode, encode, encode_cooperatively, valid_id
 
 T = TypeVar("T")
 VERSION = 1
 BUSY = 10.0  # seconds
 WAL_PAUSE = 0.05  # seconds
 SWEEP_INTERVAL = 60.0  # seconds
-SCHEMA = (
-    """
-CREATE TABLE IF NOT EXISTS responses (id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL);
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS responses (
+    id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL
+);
 CREATE INDEX IF NOT EXISTS responses_by_age ON responses (stored, size);
-PRAGMA user_version = %d;
+PRAGMA user_version = {VERSION};
 """
-    % VERSION
-)
-# From the newest to the oldest: which are beyond the number, or beyond the bytes?
+# Counted from the newest to the oldest, these are over the limit of number or of bytes.
 SURPLUS = """
 DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
     SELECT rowid, row_number() OVER newest AS n, sum(size) OVER newest AS bytes FROM responses
@@ -44,10 +43,11 @@ DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
 
 
 class SqliteStore:
-    """The store in the file ``path``; it and its directories are made when they are missing, readable by this
-    user only.
+    """The store of ``kind: sqlite``; the arguments are those of :func:`rproxy.store.open_store`.
 
-    :raises ConfigError: the file cannot be opened or is something else
+    The file and its directories are made when they are missing, readable by this user only.
+
+    :raises ConfigError: the file cannot be opened, or is something else
     """
 
     instant = False
@@ -68,30 +68,22 @@ class SqliteStore:
             raise ConfigError(f"store.path: cannot use {path}: {error}") from error
 
     async def get(self, record_id: str) -> Optional[Json]:
-        """The record, or None."""
         if not valid_id(record_id):
             return None
         return await self._run(lambda: self._get(record_id))
 
     async def put(self, record_id: str, record: Json) -> None:
-        """Returns when the record is committed."""
-        blob = await encode_gently(record_id, record)
+        blob = await encode_cooperatively(record_id, record)
         await self._run(lambda: self._put(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """:returns: the new record, once it is committed; None when there was none"""
         return await self._run(lambda: self._update(record_id, change)) if valid_id(record_id) else None
 
     async def delete(self, record_id: str) -> bool:
-        """:returns: was it there?"""
         return valid_id(record_id) and await self._run(lambda: self._delete(record_id))
 
-    async def sweep(self) -> int:
-        """:returns: how many records were too old or too much"""
-        return await self._run(self._sweep)
-
     async def close(self) -> None:
-        """Ends the thread after what it still has to do; calling it twice does no harm."""
+        """End the thread when its work is done; may be called again."""
         try:
             await self._run(self._db.close)
         except StoreError:
@@ -104,7 +96,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: the thread has ended
             raise StoreError(f"sqlite store {self._path}: {error}") from error
 
-    # ---- in the thread
+    # ---- In the thread
     def _open(self) -> sqlite3.Connection:
         os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds conversations
@@ -155,35 +147,28 @@ class SqliteStore:
         return record
 
     def _delete(self, record_id: str) -> bool:
-        return (
-            self._db.execute(
-                "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
-            ).rowcount
-            > 0
+        deleted = self._db.execute(
+            "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
         )
+        return deleted.rowcount > 0
 
-    def _sweep(self) -> int:
+    def _sweep(self) -> None:
         self._swept = self._now()
-        return sum(
-            self._db.execute(statement, values).rowcount
-            for statement, values in (
-                ("DELETE FROM responses WHERE stored <= ?", (self._oldest(),)),
-                (SURPLUS, self._limits),
-            )
-        )
+        self._db.execute("DELETE FROM responses WHERE stored <= ?", (self._oldest(),))
+        self._db.execute(SURPLUS, self._limits)
 
     def _oldest(self) -> float:
         return self._now() - self._ttl
 
 
 def _start_wal(db: sqlite3.Connection) -> None:
-    """Changes the mode of the file; while another process does the same, sqlite fails at once instead of
-    waiting."""
-    for tries_left in reversed(range(int(BUSY / WAL_PAUSE))):
+    """Change the mode of the file; while another process does the same, sqlite fails instead of waiting."""
+    give_up = time.monotonic() + BUSY
+    while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError:
-            if not tries_left:
+            if time.monotonic() > give_up:
                 raise
             time.sleep(WAL_PAUSE)

@@ -1,9 +1,9 @@
-"""A store that nobody has to wait for.
+"""A store whose writes hold up nobody.
 
-Theory of operation.  A put is a task of its own.  The caller waits for it ``PATIENCE`` seconds at most,
-because the terminal event of a turn waits with it; after that the put goes on by itself.  Until it is done
-its record counts as stored for everybody in this process. What is written to one id is written in order.
-Failures are told as warnings, for an answer is worth more than its record.
+Each write is a task of its own.  The caller waits at most ``PATIENCE`` seconds for it, because the terminal
+event of a turn waits for the caller; after that, the write goes on by itself.  Until it is done, its record
+counts as stored for everybody in this process.  Writes to the same id happen in their order.  A failed write
+is a warning, because an answer is worth more than its record.
 """
 
 from __future__ import annotations
@@ -18,86 +18,91 @@ from . import Change, Store
 
 log = logging.getLogger("rproxy.store")
 
-PATIENCE = 2.0  # seconds
-MOST = 1000  # puts that may be under way; further ones are refused
-LAST_WORDS = 5.0  # seconds for what is under way when the process ends
+PATIENCE = 2.0  # seconds that a caller waits for its write
+MAX_PENDING = 1000  # writes under way; further ones are refused
+CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 
 
-class _Put(NamedTuple):
+class _Write(NamedTuple):
     record: Json
     task: asyncio.Task[None]
 
 
 class WriteBehindStore:
-    """``store``, written behind the back of the callers. :arg patience: seconds"""
+    """Writes to ``store`` in the background.
+
+    :param patience: seconds that :meth:`keep` waits for a write
+    """
 
     def __init__(self, store: Store, patience: float = PATIENCE) -> None:
         self._store = store
         self._patience = patience
-        self._puts: Dict[str, _Put] = {}
+        self._pending: Dict[str, _Write] = {}  # the last write to each id
 
     async def get(self, record_id: str) -> Optional[Json]:
-        """The record, or None. :raises StoreError:"""
-        put = self._puts.get(record_id)
-        return put.record if put is not None else await self._store.get(record_id)
+        """Look up a record; see :meth:`rproxy.store.Store.get`."""
+        pending = self._pending.get(record_id)
+        return pending.record if pending is not None else await self._store.get(record_id)
 
     async def keep(self, record_id: str, record: Json) -> Optional[str]:
-        """Store the record. :returns: a warning, when that failed or is not done yet; it never raises"""
-        if self._store.instant and record_id not in self._puts and len(record.get("input", ())) <= MANY:
+        """Store a record; never raises.
+
+        :returns: a warning, when the write has failed or is not done yet
+        """
+        if self._store.instant and record_id not in self._pending and len(record.get("input", ())) <= MANY:
             try:
                 await self._store.put(record_id, record)
-            except Exception as reason:
-                return _not_stored(reason)
+            except Exception as error:
+                return _not_stored(error)
             return None
-        former = self._puts.get(record_id)
-        if len(self._puts) >= MOST:
-            return f"not stored: {MOST} earlier responses still wait for the store"
-        task = asyncio.ensure_future(self._write(record_id, record, former))
+        if len(self._pending) >= MAX_PENDING:
+            return f"not stored: {MAX_PENDING} earlier responses still wait for the store"
+        task = asyncio.ensure_future(self._write(record_id, record, self._pending.get(record_id)))
         task.add_done_callback(
             lambda done: done.cancelled() or done.exception()
-        )  # seen, even if the caller is gone
-        self._puts[record_id] = _Put(record, task)
+        )  # even if the caller is gone
+        self._pending[record_id] = _Write(record, task)
         await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
-            task.add_done_callback(lambda done: _complain(record_id, done))
+            task.add_done_callback(lambda done: _log_failure(record_id, done))
             return "not stored yet: the store is slow"
-        error = task.exception()
-        return None if error is None else _not_stored(error)
+        failure = task.exception()
+        return None if failure is None else _not_stored(failure)
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """:returns: the new record, None when there was none. :raises StoreError:"""
-        await self._settled(record_id)
+        """Change a record after all writes to it; see :meth:`rproxy.store.Store.update`."""
+        await self._written(record_id)
         return await self._store.update(record_id, change)
 
     async def delete(self, record_id: str) -> bool:
-        """:returns: was it there? :raises StoreError:"""
-        await self._settled(record_id)
+        """Delete a record after all writes to it; see :meth:`rproxy.store.Store.delete`."""
+        await self._written(record_id)
         return await self._store.delete(record_id)
 
     async def close(self) -> None:
-        """Wait for what is under way, for a while. The store itself is closed by whoever opened it."""
-        if self._puts:
-            await asyncio.wait({put.task for put in self._puts.values()}, timeout=LAST_WORDS)
+        """Wait up to ``CLOSE_TIMEOUT`` for the writes under way; who opened the store itself closes it."""
+        if self._pending:
+            await asyncio.wait({write.task for write in self._pending.values()}, timeout=CLOSE_TIMEOUT)
 
-    async def _write(self, record_id: str, record: Json, former: Optional[_Put]) -> None:
+    async def _write(self, record_id: str, record: Json, former: Optional[_Write]) -> None:
         try:
             if former is not None:
                 await asyncio.wait({former.task})
             await self._store.put(record_id, record)
         finally:
-            if self._puts[record_id].record is record:
-                del self._puts[record_id]
+            if self._pending[record_id].record is record:
+                del self._pending[record_id]
 
-    async def _settled(self, record_id: str) -> None:
-        put = self._puts.get(record_id)
-        if put is not None:
-            await asyncio.wait({put.task})
+    async def _written(self, record_id: str) -> None:
+        pending = self._pending.get(record_id)
+        if pending is not None:
+            await asyncio.wait({pending.task})
 
 
 def _not_stored(error: BaseException) -> str:
     return f"not stored: {error}"
 
 
-def _complain(record_id: str, done: asyncio.Task[None]) -> None:
+def _log_failure(record_id: str, done: asyncio.Task[None]) -> None:
     if not done.cancelled() and done.exception() is not None:
         log.warning("%s was not stored: %s", record_id, done.exception())
