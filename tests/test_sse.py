@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rproxy.convert import json_encoder
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.sse import DONE, encode_json, encode_sse
 
@@ -241,6 +242,18 @@ anything = st.recursive(
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
     max_leaves=10,
 )
+
+
+@given(anything)
+def test_the_encoder_is_the_standard_one_but_faster(value: Any) -> None:
+    def result(encode: Callable[[Any], str]) -> Optional[str]:
+        try:
+            return encode(value)
+        except ValueError:
+            return None  # NaN or Infinity
+
+    standard = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    assert result(json_encoder.encode) == result(json_encoder._faster(None)) == result(standard.encode)
 
 
 @given(anything)

@@ -1,8 +1,8 @@
-"""Names for what one response is made of.
+"""The ids of a response and of its parts.
 
-All items of a response share the 32 hex digits of its id (the stem), so that a later request, which brings
-the items back one by one, still tells which of them were one answer (see ``messages.stem``).  The source of
-randomness is the caller's.
+All items of a response share the 32 hex digits of its id (the stem).  A later request brings the items back
+one by one, and their stems show which of them were one answer (:func:`rproxy.convert.request.turns.stem`).
+The caller provides the randomness.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 
 
 class Ids:
-    """Makes the ids of one response out of ``stem`` (32 hex digits)."""
+    """Makes the ids of one response from ``stem`` (32 hex digits)."""
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -26,7 +26,5 @@ class Ids:
 
         Call ids are kept short: OpenAI takes 40 characters.
         """
-        number = next(self._count)
-        return (
-            f"call_{self.stem[:24]}{number:04x}" if prefix == "call" else f"{prefix}_{self.stem}{number:04x}"
-        )
+        number = f"{next(self._count):04x}"
+        return f"call_{self.stem[:24]}{number}" if prefix == "call" else f"{prefix}_{self.stem}{number}"

@@ -1,18 +1,19 @@
-"""Where a JSON value ends that comes in pieces."""
+"""Finds the end of a JSON value that arrives in pieces."""
 
 from __future__ import annotations
 
 import re
 
 _MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
-_BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # a byte order mark, too, also one that was read as Latin-1
+_BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # with the byte order mark, also decoded as Latin-1
 
 
 class JsonEnd:
-    """Tells when the JSON object in a growing text is complete; looks at each character once. Other values
-    never are: ``12`` may become ``123``.
+    """Finds where the JSON object in a growing text is complete; reads each character once.
 
-    :arg opening: the first characters of values that count
+    Other values are never complete: ``12`` may become ``123``.
+
+    :param opening: the first characters of the values that count
     """
 
     def __init__(self, opening: str = "{") -> None:
@@ -24,10 +25,14 @@ class JsonEnd:
 
     @property
     def reached(self) -> bool:
+        """Is the value complete?"""
         return self._first != "" and self._first in self._opening and self._depth <= 0 and not self._string
 
     def find(self, text: str, begin: int = 0) -> int:
-        """Read a text from ``begin`` on. :returns: where the value ends; -1: not in this text"""
+        """Read a text from ``begin`` on, up to the end of the value.
+
+        :returns: where the value ends; -1: not in this text
+        """
         if not self._first:
             self._first = text[begin : begin + 16].lstrip(_BLANKS)[:1]
         if self._escaped and begin < len(text):
@@ -40,6 +45,7 @@ class JsonEnd:
         return -1
 
     def feed(self, text: str) -> None:
+        """Read the whole text."""
         self.untouched = False
         if not self._first:
             self._first = text.lstrip(_BLANKS)[:1]
@@ -50,7 +56,7 @@ class JsonEnd:
 
     def _mark(self, mark: str) -> None:
         if self._string:
-            self._escaped = mark == "\\"  # the character it escapes has not come
+            self._escaped = mark == "\\"  # the character that it escapes has not arrived
             self._string = mark != '"'
         elif mark == '"':
             self._string = True

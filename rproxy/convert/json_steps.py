@@ -1,9 +1,8 @@
-"""JSON of large requests in steps, so that somebody else can have a turn in between
+"""JSON of large requests in steps, between which the event loop can do other work
 (:mod:`rproxy.cooperative`).
 
-Each function is a generator that gives way after each item of the long list that makes a request large, and
-returns the result at its end. A single string is still one step: a millisecond or two for an image of a
-megabyte.
+Each function is a generator that yields after each item of the long list that makes a request large, and
+returns the result.  A single string is still one step: a millisecond or two for an image of a megabyte.
 """
 
 from __future__ import annotations
@@ -15,12 +14,15 @@ from typing import Any, Callable, Generator, List, Tuple
 from ..types import Json
 from .sse import encode_json
 
-MANY = 20  # items of a list that are worth steps
+MANY = 20  # a list with more items is worth several steps
 _mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match
 
 
 def encode_steps(value: Json, encode: Callable[[Any], bytes] = encode_json) -> Generator[None, None, bytes]:
-    """``encode(value)`` of an object, byte for byte. :arg encode: writes any value as JSON without blanks"""
+    """``encode(value)`` of an object, byte for byte.
+
+    :param encode: writes any value as JSON without blanks
+    """
     if not any(type(inner) is list and len(inner) > MANY for inner in value.values()):
         return encode(value)
     pieces: List[bytes] = []
@@ -40,7 +42,7 @@ def encode_steps(value: Json, encode: Callable[[Any], bytes] = encode_json) -> G
 def parse_steps(text: str, parse_constant: Callable[[str], Any]) -> Generator[None, None, Json]:
     """``json.loads`` of an object.
 
-    :raises ValueError: that is not one; ``json.loads`` knows how to say why
+    :raises ValueError: the text is not an object; ``json.loads`` can say why
     """
     decoder = json.JSONDecoder(parse_constant=parse_constant)
     result: Json = {}
@@ -77,9 +79,9 @@ def _list_steps(
 
 
 def _next(text: str, at: int, marks: str) -> Tuple[int, bool]:
-    """Take one of these marks.
+    """Read one of these marks.
 
-    :returns: where the next word begins, and whether this was the first of the marks
+    :returns: where the next token begins, and whether it was the first of the marks
     """
     match = _mark(text, at)
     if match is None or match[1] not in marks:

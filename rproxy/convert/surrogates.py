@@ -1,7 +1,7 @@
 """Halves of surrogate pairs: JSON can spell them one by one (``"\\ud83c"``), UTF-8 cannot.
 
-Providers cut an escaped emoji between two deltas, and models produce lone halves.  Nothing that leaves may
-contain one.
+Providers cut an escaped emoji between two deltas, and models produce lone halves.  Nothing that leaves rproxy
+may contain one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ REPLACEMENT = "\ufffd"
 
 
 def mend(text: str) -> str:
-    """``text`` with the halves of pairs joined and each lone half replaced by U+FFFD: it can be written as
-    UTF-8."""
+    """``text`` as it can be written in UTF-8: halves of a pair are joined, and a lone half becomes U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def mend_piece(text: str) -> Tuple[str, str]:
-    """The same for a piece of a longer text, and the first half of a pair at its end, which must wait for the
-    next piece (else "")."""
+    """The same for a piece of a longer text.
+
+    :returns: the text, and the first half of a pair at its end, which must wait for the next piece ("": none)
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -24,6 +24,7 @@ from ...types import CallPiece, Delta, Json
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Answer
+from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
 from .code_fence import CodeFenceFilter
@@ -53,8 +54,8 @@ class StreamConverter:
     :param refusal_as_text: write refusals as text, because Codex loses messages with a refusal part
     :param strip_fences: the client wants JSON, but the provider could only be asked for it in the prompt
     :param logprobs: the client asked for the probabilities of the tokens
-    :param phases: mark each message as ``commentary`` (a call follows) or ``final_answer``, so that clients that
-        want JSON do not parse a preamble
+    :param phases: mark each message as ``commentary`` (a call follows) or ``final_answer``, so that clients
+        that want JSON do not parse a preamble
     :param cached: see :func:`~rproxy.convert.events.response.usage_object`
     :param sequence: the first sequence_number; above 0 after an attempt of which the client saw the first
         events, but no item
@@ -369,5 +370,5 @@ class StreamConverter:
             "output": self._builder.done,
             "usage": None if usage is None and status == "failed" else usage_object(usage, self._cached),
         }
-        self._builder.emit(f"response.{status}", {}, response=self.response)
+        self._builder.emit(TERMINAL_EVENTS[status], {}, response=self.response)
         return self._builder.take()

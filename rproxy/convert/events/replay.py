@@ -1,13 +1,13 @@
-"""The events of a response that is finished, made again from its Response object.
+"""The events of a finished response, made again from its Response object.
 
-A stored response has no log of its events.  Its stream follows from what it contains, but for how the text
-was cut: here every part is one delta.  So the numbers of the events differ from those of the first stream as
-soon as that had more deltas; :func:`tail` knows what that means for a client that lost its connection.
+A stored response has no log of its events.  Its stream follows from its content, except for how the text was
+cut: here every part is one delta.  So the numbers of the events differ from those of the first stream if that
+had more deltas; :func:`tail` handles this for a client that lost its connection.
 """
 
 from __future__ import annotations
 
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Optional
 
 from ...types import Json
 from ..status import TERMINAL_EVENTS
@@ -21,7 +21,7 @@ _CALLS = {
 
 
 def opening(response: Json) -> List[Json]:
-    """``response.created`` and what follows before the first item; a background response is queued first."""
+    """The events before the first item; a background response is queued first."""
     early = {
         **response,
         "status": "in_progress",
@@ -50,45 +50,41 @@ def opening(response: Json) -> List[Json]:
 
 def events(response: Json) -> List[Json]:
     """All events of a response that has ended, numbered from 0."""
-    told = opening(response)
+    found = opening(response)
     for index, item in enumerate(response["output"]):
-        told += _item(index, item)
-    told.append({"type": TERMINAL_EVENTS[response["status"]], "response": response})
-    return _numbered(told)
+        found += _item(index, item)
+    found.append({"type": TERMINAL_EVENTS[response["status"]], "response": response})
+    return _numbered(found)
 
 
 def tail(response: Json, after: int, last: Optional[int]) -> List[Json]:
     """The events after the one with the number ``after`` (-1: all of them).
 
-    :arg last: the number of the last event that was sent in the first place, None if that is not known.  When
-        it is not the number of our last one, a client in the middle of that stream cannot be given the rest
-        of it; it gets the terminal event with everything in it.
+    :param last: the number of the last event of the first stream, None if it is not known.  If it is not the
+        number of our last one, a client in the middle of that stream cannot be given the rest of it; it gets
+        the terminal event with everything in it.
     """
-    told = events(response)
-    if after < 0 or last is None or last == told[-1]["sequence_number"]:
-        return told[after + 1 :]
-    return [{**told[-1], "sequence_number": last}] if after < last else []
+    found = events(response)
+    if after < 0 or last is None or last == found[-1]["sequence_number"]:
+        return found[after + 1 :]
+    return [{**found[-1], "sequence_number": last}] if after < last else []
 
 
-def _numbered(told: List[Json]) -> List[Json]:
+def _numbered(unnumbered: List[Json]) -> List[Json]:
     return [
         {
             "type": event["type"],
             "sequence_number": number,
             **{k: v for k, v in event.items() if k not in ("type", "sequence_number")},
         }
-        for number, event in enumerate(told)
+        for number, event in enumerate(unnumbered)
     ]
 
 
 def _item(index: int, item: Json) -> Iterator[Json]:
     at = {"item_id": item["id"], "output_index": index}
     empty: Json = {
-        key: []
-        if key in ("content", "summary")
-        else ""
-        if key in ("arguments", "input") and isinstance(value, str)
-        else value
+        key: _emptied(key, value)
         for key, value in item.items()
         if key != "encrypted_content" or item["type"] == "compaction"
     }
@@ -105,6 +101,13 @@ def _item(index: int, item: Json) -> Iterator[Json]:
         yield {"type": base + ".delta", **at, "delta": item[field]}
         yield {"type": base + ".done", **at, field: item[field], "name": item["name"]}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def _emptied(key: str, value: Any) -> Any:
+    """What the item is announced with."""
+    if key in ("content", "summary"):
+        return []
+    return "" if key in ("arguments", "input") and isinstance(value, str) else value
 
 
 def _part(at: Json, number: int, part: Json) -> Iterator[Json]:

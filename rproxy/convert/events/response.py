@@ -1,8 +1,8 @@
-"""The Response object: every field a client may look for, in every event that carries one.
+"""The Response object, with every field that a client may look for, in every event that carries one.
 
-Strict clients check each object they get, so the object that ``response.created`` announces already has all
-the fields of the last one; the end of the stream only fills in status, output, usage and the like.  Most
-fields repeat the request.  A field that is missing and one that is null mean the same.
+Strict clients check each object they get, so the object in ``response.created`` already has all the fields of
+the last one; the end of the stream only fills in status, output, usage and the like.  Most fields repeat the
+request.  A missing field and a null field mean the same.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ...types import Json
 
 Path = Tuple[str, ...]
 
-# What the response repeats, and what it says when the request does not. Order and defaults: OpenAI's answers,
-# Open Responses 2026-04-24.
+# The fields of the request that the response repeats, with their defaults.  Order and defaults are those of
+# OpenAI's answers, and of Open Responses 2026-04-24.
 _ECHO: Tuple[Tuple[str, Any], ...] = (
     ("background", False),
     ("instructions", None),
@@ -47,10 +47,10 @@ _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "st
 def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Json:
     """The Response object of a turn that has just begun: status ``in_progress``, no output.
 
-    :arg request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame), its types already
-        checked
-    :arg id: ``resp_...``
-    :arg created_at: seconds since the epoch
+    :param request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame) after
+        :func:`~rproxy.convert.request.validate.check_request`
+    :param id: ``resp_...``
+    :param created_at: seconds since the epoch
     """
     response: Json = {
         "id": id,
@@ -96,9 +96,9 @@ def _filled(value: Json, defaults: Json) -> Json:
     return {**value, **{key: default for key, default in defaults.items() if value.get(key) is None}}
 
 
-# ---- usage
+# ---- Usage
 
-# Where providers write a figure; the first that is not zero counts.
+# Where providers put a figure; the first that is not zero counts.
 _INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
 _OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
 _REASONING: Tuple[Path, ...] = (
@@ -124,14 +124,14 @@ _MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)
 
 
 def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Json:
-    """The Responses ``usage`` for a provider's ``usage``: integers only, all zero when there is none.
+    """The Responses ``usage`` for a provider's ``usage``: integers only, all zero if there is none.
 
-    :arg cached: ``hit``: ``cached_tokens`` are the tokens read from the cache; ``sum``: DeepSeek's hits and
-        misses together, which is the whole prompt (what responses-proxy 0.1.1 reported)
+    :param cached: ``hit``: ``cached_tokens`` are the tokens that were read from the cache; ``sum``:
+        DeepSeek's hits and misses together, which are the whole prompt (what responses-proxy 0.1.1 reported)
     """
     raw = raw or {}
     prompt, output, reasoning = (_count(raw, paths) for paths in (_INPUT, _OUTPUT, _REASONING))
-    # xAI leaves the thinking out of completion_tokens, and only the total shows it.
+    # xAI does not count reasoning as completion_tokens; only the total includes it.
     if reasoning and _int(raw.get("total_tokens")) == prompt + output + reasoning:
         output += reasoning
     hits = _count(raw, _CACHED) + (_count(raw, _MISSED) if cached == "sum" else 0)
@@ -156,7 +156,7 @@ def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
 
 
 def _int(value: Any) -> int:
-    """A count of tokens, however it is written: ``12.0`` and ``"12"`` occur. Nonsense counts as zero."""
+    """A number of tokens, which may be written as ``12.0`` or ``"12"``; anything else is zero."""
     if isinstance(value, bool):
         return 0
     try:

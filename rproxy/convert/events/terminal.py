@@ -8,7 +8,7 @@ from ..answer.reader import AnswerReader
 
 
 class TerminalStatus(NamedTuple):
-    status: str  # of the response; names the terminal event as well
+    status: str  # of the response
     reason: Optional[str] = None  # incomplete_details.reason
 
 
