@@ -79,6 +79,19 @@ async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
     raise AssertionError("it never came true")
 
 
+async def standstill(counter: Callable[[], int]) -> int:
+    """Wait until the counter has not moved for a tenth of a second.
+
+    :returns: where it stands
+    """
+    count, since = counter(), time.monotonic()
+    while time.monotonic() - since < 0.1:
+        await asyncio.sleep(0.005)
+        if counter() != count:
+            count, since = counter(), time.monotonic()
+    return count
+
+
 Script = Callable[[Peer], Awaitable[Any]]
 
 

@@ -254,8 +254,10 @@ async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
         asyncio.ensure_future(one.post(word, stream))
         for word, stream in (("begin", True), ("wait", True), ("wait", False))
     ]
+    idle = await one.ws()
     await until(lambda: one.service.running == 5)
     one.signal()
+    assert await idle.read_message() is None  # the server is draining
     await hurry()
     failed = json.loads(str(await ws.read_message()))
     assert failed["type"] == "response.failed" and failed["response"]["id"] == "resp_1"
@@ -285,7 +287,6 @@ async def test_after_the_grace_period_turns_are_cut_short() -> None:
 
 async def test_a_second_signal_does_not_wait() -> None:
     async def again() -> None:
-        await asyncio.sleep(0.1)
         assert one.task is not None and not one.task.done() and one.service.running == 5
         one.signal(signal.SIGINT)
 

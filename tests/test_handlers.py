@@ -1,4 +1,4 @@
-"""The HTTP edge, over real sockets: routes, errors, event streams, clients that leave, clients that are rude."""
+"""The HTTP edge, over real sockets: routes, errors, event streams, clients that leave or misbehave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional
 
 import pytest
 from edge import edge, error_of
-from rawserver import until
+from rawserver import standstill, until
 
 from rproxy.server.app import ROUTES
 from rproxy.server.http import HttpHandler
@@ -356,7 +356,9 @@ async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
             "POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", body=body
         )
         assert (await quick.head())[0] == 200
-        await asyncio.sleep(0.4)
+        late = await e.raw()
+        late.send("POST /v1/responses HTTP/1.1", "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
+        assert await asyncio.wait_for(late.rest(), 5) == b""  # the quick one's time would be over by now, too
         e.service.gate.set()
         assert b"response.completed" in await quick.reader.readuntil(b"data: [DONE]\n\n")
 
@@ -451,9 +453,9 @@ async def test_a_client_that_leaves_while_it_sends() -> None:
     async with edge() as e:
         raw = await e.raw()
         raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", body=b"{")
-        await asyncio.sleep(0.05)
+        await until(lambda: e.server._connections)  # type: ignore[attr-defined]
         raw.cut()
-        await asyncio.sleep(0.05)
+        await until(lambda: not e.server._connections)  # type: ignore[attr-defined]
         assert e.service.requests == [] and (await e.fetch("/responses", HELLO)).code == 200
 
 
@@ -464,10 +466,7 @@ async def test_a_client_that_does_not_read_stops_the_turn_from_writing() -> None
         raw.reader._limit = 1  # type: ignore[attr-defined]  # the client's own library stops reading, too
         post(raw, {"input": "flood", "stream": True})
         await until(lambda: e.service.sent > 3)
-        await asyncio.sleep(0.3)
-        sent = e.service.sent
-        await asyncio.sleep(0.2)
-        assert e.service.sent == sent < 500
+        assert await standstill(lambda: e.service.sent) < 500
         raw.cut()
         await until(lambda: e.service.cancelled == 1)
 
