@@ -11,7 +11,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
 from grammar import parse_sse
-from scripted import CONFIG, ScriptedProvider, running
+from scripted import CONFIG, ScriptedProvider, running, served
 from tornado.httpclient import AsyncHTTPClient
 
 Json = Dict[str, Any]
@@ -98,16 +98,24 @@ class Api:
 
 @contextlib.asynccontextmanager
 async def site(
-    folder: Path, server: str = "", more: str = ""
+    folder: Path, server: str = "", more: str = "", process: bool = False
 ) -> AsyncIterator[Tuple[ScriptedProvider, Api, Any]]:
     """A provider, rproxy in front of it, a client.
 
-    ``server``: lines of that section; ``more``: further sections
+    :param server: lines of that section
+    :param more: further sections
+    :param process: run rproxy as a process of its own, which is the third value that is given; starting it takes
+        most of a second
     """
     provider = ScriptedProvider()
+    settings: Dict[str, Any] = {"server": server.format(), "config": CONFIG + more}
     try:
-        async with running(folder, provider.base_url, server=server.format(), config=CONFIG + more) as proxy:
-            yield provider, Api(proxy.base_url), proxy
+        if process:
+            async with running(folder, provider.base_url, **settings) as rproxy:
+                yield provider, Api(rproxy.base_url), rproxy
+        else:
+            async with served(provider.base_url, **settings) as base_url:
+                yield provider, Api(base_url), None
     finally:
         await provider.close()
     assert provider.refusals == []

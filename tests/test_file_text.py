@@ -11,7 +11,7 @@ from typing import Any, List
 
 import pytest
 from api import site
-from edge import until
+from rawserver import until
 from pdf_maker import make_pdf, pdf_message, text_page
 from scripted import say
 

@@ -65,7 +65,7 @@ async def test_another_body_or_another_time_is_another_turn(tmp_path: Path) -> N
 
 
 async def test_the_turn_ends_with_the_last_who_waits(tmp_path: Path) -> None:
-    async with site(tmp_path) as (provider, api, proxy):
+    async with site(tmp_path, process=True) as (provider, api, proxy):
         provider.turns += [[say("one"), sleep(1.0), say(" two")], [say("x"), sleep(30)]]
         _, first = await api.post_and_keep("/responses", HI, Idempotency_Key="k")
         stays = asyncio.ensure_future(later(api, 0.3, "POST", "/responses", HI, Idempotency_Key="k"))
@@ -109,7 +109,7 @@ CHAT: Json = {"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}
 
 
 async def test_chat_completions_pass_through(tmp_path: Path) -> None:
-    async with site(tmp_path) as (provider, api, proxy):
+    async with site(tmp_path, process=True) as (provider, api, proxy):
         provider.turns += [[say("Hello.")], [say("Hello."), sleep(0.4), say("Bye.")]]
         private = {"originator": "codex_cli_rs", "session_id": "s", "cookie": "c=1"}
         answer = await api("POST", "/chat/completions", {**CHAT, "temperature": 0.5}, **private)

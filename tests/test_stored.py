@@ -264,7 +264,7 @@ async def test_a_background_stream_is_resumed_where_it_broke_off(tmp_path: Path)
 
 
 async def test_a_client_that_leaves_at_once_leaves_nothing_queued(tmp_path: Path) -> None:
-    async with site(tmp_path) as (provider, api, proxy):
+    async with site(tmp_path, process=True) as (provider, api, proxy):
         provider.turns += [[say("x")]] * 20
         for n in range(10):
             reader, writer = await api.post_and_keep("/responses", {**HI, "background": True, "stream": True})
