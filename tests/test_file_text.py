@@ -11,8 +11,8 @@ from typing import Any, List
 
 import pytest
 from api import site
-from rawserver import until
 from pdf_maker import make_pdf, pdf_message, text_page
+from rawserver import until
 from scripted import say
 
 from rproxy.convert.profile import Profile
