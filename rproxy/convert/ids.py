@@ -1,17 +1,30 @@
-"""The ids of a response and of its parts.
+"""The ids that rproxy makes, and what they say.
 
-All items of a response share the 32 hex digits of its id (the stem).  A later request brings the items back
-one by one, and their stems show which of them were one answer (:func:`rproxy.convert.request.turns.stem`).
-The caller provides the randomness.
+The items of a response share the 32 hex digits of its id, the *stem*: ``resp_STEM`` has the output items
+``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which brings the items back one by one, still shows
+which of them were one answer.  Input items that came without an id get one with an ``i`` behind the stem
+(``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the randomness.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any, Optional
+
+RESPONSE = "resp_"
+CONVERSATION = "conv_"
+
+_OUTPUT_ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
+_INPUT_ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})i[0-9a-f]+")
+_CONVERSATION = re.compile(CONVERSATION + r"[A-Za-z0-9]{1,64}")
 
 
 class Ids:
-    """Makes the ids of one response from ``stem`` (32 hex digits)."""
+    """Makes the ids of one response.
+
+    :param stem: 32 hex digits
+    """
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -19,7 +32,7 @@ class Ids:
 
     @property
     def response(self) -> str:
-        return "resp_" + self.stem
+        return RESPONSE + self.stem
 
     def __call__(self, prefix: str) -> str:
         """``msg`` -> ``msg_`` + stem + a running number.
@@ -28,3 +41,33 @@ class Ids:
         """
         number = f"{next(self._count):04x}"
         return f"call_{self.stem[:24]}{number}" if prefix == "call" else f"{prefix}_{self.stem}{number}"
+
+
+def response_stem(response_id: str) -> str:
+    """The stem of a response's id."""
+    return response_id[len(RESPONSE) :]
+
+
+def output_stem(item_id: Any) -> Optional[str]:
+    """The stem of the response whose output the item is; None if the id is not one of ours."""
+    match = _OUTPUT_ITEM.fullmatch(str(item_id))
+    return match.group(1) if match else None
+
+
+def item_stem(item_id: Any) -> Optional[str]:
+    """The stem of the response whose input or output the item is; None if the id is not one of ours."""
+    match = _INPUT_ITEM.fullmatch(str(item_id))
+    return match.group(1) if match else output_stem(item_id)
+
+
+def input_item_id(prefix: str, stem: str, number: int) -> str:
+    """The id of an input item that came without one.
+
+    :param number: its place in the input
+    """
+    return f"{prefix}_{stem}i{number:03x}"
+
+
+def is_conversation_id(text: str) -> bool:
+    """May this be the id of a conversation?"""
+    return _CONVERSATION.fullmatch(text) is not None

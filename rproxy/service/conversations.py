@@ -7,9 +7,9 @@ in their complete form (:mod:`rproxy.service.pagination`), oldest first.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Callable, List, Mapping, Optional
 
+from ..convert.ids import CONVERSATION, is_conversation_id
 from ..errors import ApiError, StoreError, invalid, not_found, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
@@ -18,7 +18,6 @@ from .pagination import listed, page
 MOST_ITEMS = 20  # that one request may add
 METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
 STORE_FAILS = "The store of this proxy does not work at the moment. Try again."
-_ID = re.compile(r"conv_[A-Za-z0-9]{1,64}\Z")
 
 
 class Conversations:
@@ -34,7 +33,7 @@ class Conversations:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)
         conversation: Json = {
-            "id": "conv_" + self._stem(),
+            "id": CONVERSATION + self._stem(),
             "object": "conversation",
             "created_at": int(self._now()),
             "metadata": request.get("metadata") or {},
@@ -126,7 +125,7 @@ class Conversations:
     # ---- records
     async def _record(self, name: str, owner: str) -> Json:
         try:
-            record = await self._store.get(name) if _ID.match(name) else None
+            record = await self._store.get(name) if is_conversation_id(name) else None
         except StoreError as error:
             raise unavailable(STORE_FAILS) from error
         if record is None or record.get("owner") != owner:

@@ -6,7 +6,7 @@ in its conversation.  A WebSocket keeps the last responses of its own in ``clien
 history beside them (``items``), whether or not they are stored, and they end with the connection.
 
 Item references need no index: our items carry the hex digits of their response's id (see
-:func:`rproxy.service.pagination.owner_of`).
+:mod:`rproxy.convert.ids`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from typing import Any, List, Mapping, Optional
 
+from ..convert.ids import RESPONSE, item_stem, response_stem
 from ..convert.status import RUNNING
 from ..errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
 from ..store.write_behind import WriteBehindStore
@@ -21,7 +22,7 @@ from ..types import Json
 from .client import Client
 from .conversations import Conversations
 from .create_request import ConversationContext, CreateRequest
-from .pagination import listed, owner_of
+from .pagination import listed
 
 log = logging.getLogger("rproxy.history")
 
@@ -140,8 +141,8 @@ class History:
         for candidate in past.items:
             if candidate.get("id") == wanted:
                 return candidate
-        of = owner_of(wanted)
-        record = await self.stored("resp_" + of, owner) if of else None
+        stem = item_stem(wanted)
+        record = await self.stored(RESPONSE + stem, owner) if stem else None
         for candidate in (
             listed(record["input"], _stem_of(record)) + record["response"]["output"]
             if record is not None
@@ -191,7 +192,7 @@ def _local_record(request: CreateRequest, response: Json) -> Json:
 
 
 def _stem_of(record: Json) -> str:
-    return str(record["response"]["id"])[len("resp_") :]
+    return response_stem(record["response"]["id"])
 
 
 def is_reference(item: Json) -> bool:

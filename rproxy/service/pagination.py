@@ -3,15 +3,15 @@
 Clients send items in short forms: a message without a type, its content as a string, a call without an id.
 What the API hands out has every field that the SDKs' types ask for.  An id that was missing is made of the
 stem of the response that the item belongs to, and of its place in it, so it is the same each time and tells
-where to look; see :func:`owner_of`.  It must not look like one of our output items, which
-``convert.request.turns`` groups by their stems: hence the letter between stem and number.
+where to look (:mod:`rproxy.convert.ids`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import List, Mapping, Sequence
 
+from ..convert.ids import input_item_id
 from ..errors import invalid
 from ..types import Json
 
@@ -37,15 +37,6 @@ PART_DEFAULTS: Mapping[str, Json] = {
     "input_image": {"detail": "auto"},
 }
 
-_INPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})i[0-9a-f]+")
-_OUTPUT_ID = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
-
-
-def owner_of(item_id: Any) -> Optional[str]:
-    """The stem of the response whose input or output the item is, if its id is of our making."""
-    match = _INPUT_ID.fullmatch(str(item_id)) or _OUTPUT_ID.fullmatch(str(item_id))
-    return match.group(1) if match else None
-
 
 def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
     """The items in their complete form.
@@ -63,7 +54,7 @@ def _complete(item: Json, stem: str, number: int) -> Json:
         "type": kind,
     }
     if not isinstance(full.get("id"), str) or not full["id"]:
-        full["id"] = "{}_{}i{:03x}".format(PREFIXES.get(kind, "item"), stem, number)
+        full["id"] = input_item_id(PREFIXES.get(kind, "item"), stem, number)
     if kind not in WITHOUT_STATUS:
         full.setdefault("status", "completed")
     text = "output_text" if full.get("role") == "assistant" else "input_text"

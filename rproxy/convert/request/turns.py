@@ -17,12 +17,12 @@ templates).
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError
 from ...types import Json
+from ..ids import output_stem
 from ..sealed import unseal
 from ..tools.kind import ToolKind, loads
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
@@ -36,13 +36,10 @@ CONTROL_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update
 NO_OUTPUT = "(no output)"
 SUMMARY = "Summary of the conversation so far:\n\n"
 
-_STEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
-
 
 def stem(item: Json) -> Optional[str]:
     """The 32 hex digits that the ids of all items of one response of ours share; None for any other item."""
-    match = _STEM.fullmatch(str(item.get("id")))
-    return match.group(1) if match else None
+    return output_stem(item.get("id"))
 
 
 class CallKey(NamedTuple):
