@@ -1,6 +1,6 @@
-"""Long work on the event loop, in slices short enough for everybody else.
+"""Long work on the event loop, in slices that are short enough for all other clients.
 
-Threads would not help: the C functions that read and write JSON keep the interpreter's lock until they are
+Threads would not help: the C functions that read and write JSON hold the interpreter's lock until they are
 done.
 """
 
@@ -16,9 +16,10 @@ SLICE = 0.005  # seconds
 
 
 async def run_cooperatively(steps: Generator[None, None, T]) -> T:
-    """Go through the steps, letting others run now and then.
+    """Run a generator, and let other work run after each ``SLICE``.
 
-    :returns: what the generator returns; raises what it raises
+    :param steps: yields between its steps
+    :returns: what the generator returns; its exceptions are raised
     """
     began = time.monotonic()
     while True:

@@ -1,10 +1,12 @@
 """The errors of rproxy, and the forms in which a client sees them.
 
-Everything that can end a turn badly becomes one :class:`ApiError`.  It is written in one of four forms: a JSON
-body with a status, ``response.failed`` in a stream (``stream_code`` and :meth:`ApiError.failed_message`), an
-``error`` event (:func:`error_event`) or a WebSocket frame (:func:`ws_error`).  What a provider's failure means
-is in :mod:`rproxy.providers.provider_errors`, a connection that cannot be made in
-:mod:`rproxy.upstream.os_errors`, and what Codex makes of an error in :mod:`rproxy.service.codex_errors`.
+Every failure of a turn becomes one :class:`ApiError`, which is written in one of four forms: a JSON body with
+a status, ``response.failed`` in a stream (``stream_code`` and :meth:`ApiError.failed_message`), an ``error``
+event (:func:`error_event`) or a WebSocket frame (:func:`ws_error`).
+
+Elsewhere: what a provider's failure means (:mod:`rproxy.providers.provider_errors`), why a connection cannot
+be made (:mod:`rproxy.upstream.os_errors`), and how Codex reacts to an error
+(:mod:`rproxy.service.codex_errors`).
 """
 
 from __future__ import annotations
@@ -16,10 +18,9 @@ from typing import Dict, Mapping, Optional, Sequence
 from .types import Json
 
 RATE_LIMIT_PAUSE = 5.0  # seconds; for a 429 whose provider names no delay
-
-# What Codex and the SDKs' users look for in the message of a rate limit.
-COUNTED = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
-# Codes that mean the same in a response.failed as in an HTTP body.
+# What Codex and users look for in the message of a rate limit.
+_NAMES_DELAY = re.compile(r"try again in\s*\d+(?:\.\d+)?\s*(?:ms|s)", re.I)
+# Codes that mean the same in response.failed as in an HTTP body.
 STREAM_CODES = frozenset(
     (
         "context_length_exceeded",
@@ -34,7 +35,7 @@ STREAM_CODES = frozenset(
 
 
 def sentence(text: str) -> str:
-    """``text`` with a full stop, unless it has an end of its own."""
+    """``text`` with a full stop, unless it ends a sentence already."""
     return text if not text or text[-1] in ".!?。！？…" else text + "."
 
 
@@ -43,21 +44,27 @@ class RproxyError(Exception):
 
 
 class ConfigError(RproxyError):
-    """The configuration cannot be used; the text names the place, the reason and the way out."""
+    """The configuration cannot be used; the text says where, why, and what to do."""
 
 
 class StoreError(RproxyError):
-    """A response store could not do its work; the turn goes on, the service logs a warning."""
+    """A response store could not do its work; the turn goes on with a warning."""
 
 
 class ApiError(RproxyError):
     """A failure as a client of the Responses API sees it.
 
-    ``status`` is an HTTP status, ``retry_after`` a delay in seconds (float), ``stream_code`` the
-    ``error.code`` of a ``response.failed``.  ``retryable`` tells that rproxy itself may ask the provider
-    again as long as nothing was sent to the client.  ``got_head`` is set by the provider client when a 2xx
-    answer had begun.  ``answer_headers`` are for the head of the HTTP answer, set by a turn that got as far as a
-    provider.
+    ``got_head``: a 2xx answer of the provider had begun.  ``answer_headers``: for the head of the HTTP
+    answer; set by a turn that reached a provider.
+
+    :param status: the HTTP status
+    :param message: for people
+    :param type: ``error.type``
+    :param code: ``error.code``
+    :param param: the path of the field that is wrong
+    :param retry_after: seconds until another attempt makes sense
+    :param stream_code: ``error.code`` in ``response.failed``; None: what ``code`` and ``status`` suggest
+    :param retryable: rproxy itself may try again while the client has received nothing
     """
 
     got_head = False
@@ -87,7 +94,7 @@ class ApiError(RproxyError):
 
     @property
     def elsewhere(self) -> bool:
-        """May another provider, or another key, do better?"""
+        """Can another provider or another key succeed?"""
         return (
             self.retryable
             or self.status >= 500
@@ -95,16 +102,16 @@ class ApiError(RproxyError):
         )
 
     def body(self) -> Json:
-        """The JSON body of the HTTP answer; all four keys are always there."""
+        """The JSON body of the HTTP answer; it always has all four keys."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> Dict[str, str]:
-        """``Retry-After`` in whole seconds (at least 1) when a delay is known."""
+        """``Retry-After`` in whole seconds, at least 1, if a delay is known."""
         return {} if self.retry_after is None else {"Retry-After": str(whole_seconds(self.retry_after))}
 
     def failed_message(self) -> str:
         """The message for ``response.failed``: Codex reads the delay of a rate limit from its text."""
-        if self.stream_code != "rate_limit_exceeded" or COUNTED.search(self.message):
+        if self.stream_code != "rate_limit_exceeded" or _NAMES_DELAY.search(self.message):
             return self.message
         pause = RATE_LIMIT_PAUSE if self.retry_after is None else self.retry_after
         return f"{sentence(self.message)} Please try again in {whole_seconds(pause)}s."
@@ -117,14 +124,11 @@ def _stream_code(status: int, code: Optional[str]) -> str:
 
 
 def whole_seconds(delay: float) -> int:
-    """Rounded up, at least 1.
-
-    A tenth of a second is less than the way to the provider takes and does not count.
-    """
+    """``delay`` rounded up to seconds, at least 1; a tenth of a second more does not count."""
     return max(1, math.ceil(delay - 0.1))
 
 
-# ---- refusals of rproxy itself
+# ---- Errors of rproxy itself
 def invalid(message: str, param: Optional[str] = None, code: Optional[str] = None) -> ApiError:
     """400: the request itself is wrong; ``param`` is the path of the field."""
     return ApiError(400, message, param=param, code=code)
@@ -136,7 +140,7 @@ def unauthorized(message: str) -> ApiError:
 
 
 def forbidden(message: str) -> ApiError:
-    """403: not allowed here, whatever the key (a foreign Origin, for instance)."""
+    """403: not allowed, whatever the key, such as a request from a foreign origin."""
     return ApiError(403, message, type="permission_error", code="permission_denied")
 
 
@@ -151,19 +155,17 @@ def not_found(what: str, name: str, param: Optional[str] = None, hint: str = "")
 
 
 def model_not_found(model: str, known: Sequence[str] = ()) -> ApiError:
-    """404: the client asks for a model that no configured entry serves; at most ten of the known names are
-    told."""
+    """404: no configured model answers for this name.
+
+    :param known: the names that exist; the message shows ten of them
+    """
     names = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-    return ApiError(
-        404,
-        "The model '{}' is not configured.{}".format(model[:200], f" Configured: {names}." if names else ""),
-        param="model",
-        code="model_not_found",
-    )
+    message = f"The model '{model[:200]}' is not configured." + (f" Configured: {names}." if names else "")
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def previous_response_not_found(response_id: str) -> ApiError:
-    """400, with the words of OpenAI's WebSocket guide; Codex answers it by sending its whole history."""
+    """400, in the words of OpenAI's WebSocket guide; Codex then sends its whole history."""
     return ApiError(
         400,
         f"Previous response with id '{response_id[:200]}' not found.",
@@ -178,22 +180,22 @@ def too_large(message: str) -> ApiError:
 
 
 def unavailable(message: str, retry_after: float = 1.0) -> ApiError:
-    """503: rproxy itself is shutting down or full; another try, perhaps at another instance, may help."""
+    """503: rproxy is shutting down or full; another attempt, or another instance, may succeed."""
     return ApiError(503, message, type="server_error", code="server_error", retry_after=retry_after)
 
 
-def internal(message: str = "rproxy has made a mistake; its log says more.") -> ApiError:
+def internal(message: str = "rproxy failed because of a bug; its log says more.") -> ApiError:
     """500: a bug of rproxy."""
     return ApiError(500, message, type="server_error", code="server_error")
 
 
-# ---- the forms
+# ---- Forms
 def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
-    """The WebSocket frame: always with ``status`` (Codex waits for ever without it), ``error.code`` never
-    empty."""
-    told = error.body()["error"]
-    told["code"] = error.code or error.stream_code
-    frame: Json = {"type": "error", "status": error.status, "error": told}
+    """The WebSocket frame of an error.
+
+    It always has ``status``, without which Codex waits forever, and ``error.code``.
+    """
+    frame: Json = {"type": "error", "status": error.status, "error": _with_code(error)}
     headers = {name.lower(): value for name, value in error.headers().items()}
     if headers:
         frame["headers"] = headers
@@ -203,15 +205,19 @@ def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
 
 
 def error_event(error: ApiError, sequence_number: int) -> Json:
-    """The ``error`` event of a stream, flat and nested at once: some SDKs raise on the one form, some on the
-    other."""
-    told = error.body()["error"]
-    told["code"] = error.code or error.stream_code
+    """The ``error`` event of a stream, flat and nested: some SDKs raise on one form, some on the other."""
+    nested = _with_code(error)
     return {
         "type": "error",
         "sequence_number": sequence_number,
-        "code": told["code"],
-        "message": told["message"],
-        "param": told["param"],
-        "error": told,
+        "code": nested["code"],
+        "message": nested["message"],
+        "param": nested["param"],
+        "error": nested,
     }
+
+
+def _with_code(error: ApiError) -> Json:
+    """The error object of the body, with a code in any case."""
+    body: Json = error.body()["error"]
+    return {**body, "code": error.code or error.stream_code}

@@ -36,8 +36,8 @@ MASK = "***"
 # How API keys begin: OpenAI and many others, Cerebras, Perplexity, xAI, NVIDIA, Tavily, Google, Groq,
 # Hugging Face, Replicate, Together, GitHub (four kinds).
 KEY_PREFIXES = (
-    "sk-", "csk-", "pplx-", "xai-", "nvapi-", "tvly-", "AIza", "gsk_", "hf_", "r8_", "tgp_v1_", "ghp_", "gho_",
-    "ghs_", "github_pat_",
+    "sk-", "csk-", "pplx-", "xai-", "nvapi-", "tvly-", "AIza", "gsk_", "hf_", "r8_", "tgp_v1_", "ghp_",
+    "gho_", "ghs_", "github_pat_",
 )  # fmt: skip
 # A key starts a word. In JSON that nobody has decoded the word may follow an escape such as \n.
 _WORD_START = r"(?:(?<![A-Za-z0-9_])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
@@ -52,7 +52,7 @@ LONG, SHORT = 12, 4  # characters; a short secret is masked as a word only, a sh
 
 
 def mask(text: str, secrets: Sequence[str] = ()) -> str:
-    """``text`` with ``***`` in place of ``secrets`` and of everything that looks like an API key or a password.
+    """``text`` with ``***`` in place of ``secrets`` and of all that looks like an API key or a password.
 
     Works on plain text and on JSON text; everything else stays as it is.
 
@@ -69,7 +69,7 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
 
 
 def clean(text: str, secrets: Sequence[str] = ()) -> str:
-    """``text`` that can be shown: masked (see :func:`mask`), without control characters and lone surrogates."""
+    """``text`` that can be shown: masked (:func:`mask`), without control characters and lone surrogates."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _CONTROL.sub(" ", mask(text, secrets)).strip()
 

@@ -491,7 +491,7 @@ def test_next_steps() -> None:
     )
     assert "https://h.example/new" in answer(301, "", {"location": "https://h.example/new"}).message
     assert answer(400, "").message.startswith("acme (400): Bad Request")
-    assert answer(777, "").message == "acme (777): The provider failed without a word"
+    assert answer(777, "").message == "acme (777): The provider failed without an error message"
 
 
 def test_keys_are_masked() -> None:

@@ -1,10 +1,10 @@
-"""Reads what providers answer when they fail: their own words, the codes, and when to come back.
+"""Reads the answer of a provider that failed: its words, its codes, and when to try again.
 
-There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects (SiliconFlow,
-Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp`` (MiniMax), JSON inside strings
-(OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and collects
-:class:`~rproxy.providers.failures.ErrorFacts`: codes, texts and delays, the outermost first.  Nothing here raises,
-whatever the bytes are.
+There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects
+(SiliconFlow, Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp`` (MiniMax), JSON
+inside strings (OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and
+collects :class:`~rproxy.providers.failures.ErrorFacts`: codes, texts and delays, the outermost first.
+Nothing here raises, whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -40,31 +40,32 @@ DELAY_KEYS = {
     "retry_after_seconds": 1.0,
     "retry_after_ms": 0.001,
 }
-NO_CODES = ("error", "")  # {"type": "error"} and {"object": "error"} only say that it is one
+NO_CODES = ("error", "")  # {"type": "error"} says nothing more
 WORD = re.compile(r"[A-Za-z][\w.\-]{0,63}\Z")
-
-
-FRAME = re.compile(
-    r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S
-)  # an event stream that is an error from the start
+# an event stream that is an error from the start
+FRAME = re.compile(r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S)
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float = 0.0) -> Finding:
-    """A whole answer that is not 2xx.  ``headers`` in any case; ``now`` is Unix time (0: unknown)."""
+    """Read a whole answer whose status is not 2xx.
+
+    :param headers: names in any case
+    :param now: seconds since the epoch; 0: not known
+    """
     known = {str(name).lower(): str(value) for name, value in headers.items()}
     facts = _body_facts(body)
-    facts.status = status if not 200 <= status < 300 else next(iter(facts.numbers), None)
+    facts.status = status if not 200 <= status < 300 else next(iter(facts.statuses), None)
     delays = [header_delay(known, now), *facts.delays]
     return _finding(facts, next((d for d in delays if d is not None), None), known.get("location", ""))
 
 
 def read_object(raw: Any) -> Finding:
-    """An error object from a 2xx answer; the status is the one that the object names, if any."""
+    """Read an error object from a 2xx answer; the status is the one that the object names, if any."""
     facts = ErrorFacts()
     _gather(raw, facts, 0)
     facts.details = _dump(raw)
     facts.shape = "json" if facts.texts or facts.codes else "empty"
-    facts.status = next(iter(facts.numbers), None)
+    facts.status = next(iter(facts.statuses), None)
     return _finding(facts, next(iter(facts.delays), None), "")
 
 
@@ -95,7 +96,7 @@ def _body_facts(body: bytes) -> ErrorFacts:
 
 
 def _parsed(text: str) -> Any:
-    """The object, array or string that ``text`` is as JSON, else None."""
+    """The object, array or string that ``text`` is as JSON; None for anything else."""
     if text[:1] not in ("{", "[", '"'):
         return None
     try:
@@ -112,7 +113,7 @@ def _dump(raw: Any) -> str:
 
 
 def _gather(raw: Any, facts: ErrorFacts, depth: int) -> None:
-    """Collects what ``raw`` says, at any depth up to MAX_DEPTH."""
+    """Collect what ``raw`` says, down to ``MAX_DEPTH``."""
     if depth > MAX_DEPTH:
         return
     if isinstance(raw, str):
@@ -134,8 +135,8 @@ def _gather_text(text: str, facts: ErrorFacts, depth: int) -> None:
 
 def _gather_dict(raw: Dict[str, Any], facts: ErrorFacts, depth: int) -> None:
     place = ".".join(str(step) for step in raw["loc"]) if isinstance(raw.get("loc"), list) else ""
-    if place and isinstance(raw.get("msg"), str):  # one complaint of a FastAPI (pydantic) server
-        facts.texts.append("{}: {}".format(place, raw["msg"]))
+    if place and isinstance(raw.get("msg"), str):  # one entry of FastAPI's detail list (pydantic)
+        facts.texts.append(f"{place}: {raw['msg']}")
         return
     _gather_codes(raw, facts)
     _gather_delays(raw, facts)
@@ -146,13 +147,13 @@ def _gather_dict(raw: Dict[str, Any], facts: ErrorFacts, depth: int) -> None:
     for key in INNER_KEYS:
         if not isinstance(raw.get(key), str):
             _gather(raw.get(key), facts, depth + 1)
-    if isinstance(raw.get("provider_name"), str):  # OpenRouter: who it was that failed behind it
-        facts.texts.append("(served by {})".format(raw["provider_name"]))
+    if isinstance(raw.get("provider_name"), str):  # OpenRouter: the provider behind it
+        facts.texts.append(f"(served by {raw['provider_name']})")
     if not facts.texts and isinstance(raw.get("title"), str):
         facts.texts.append(raw["title"])
     base = raw.get("base_resp")
     if isinstance(base, dict):  # MiniMax; its numbers mean other things elsewhere
-        facts.codes.append("base_resp:{}".format(base.get("status_code")))
+        facts.codes.append(f"base_resp:{base.get('status_code')}")
         _gather(base.get("status_msg"), facts, depth + 1)
 
 
@@ -164,7 +165,7 @@ def _gather_codes(raw: Dict[str, Any], facts: ErrorFacts) -> None:
     for key in STATUS_KEYS:
         value = raw.get(key)
         if re.match(r"[45]\d\d\Z", str(value)):
-            facts.numbers.append(int(str(value)))
+            facts.statuses.append(int(str(value)))
     word = raw.get("code") or raw.get("error_code")
     if facts.code is None and isinstance(word, str) and WORD.match(word):
         facts.code = word
@@ -184,9 +185,9 @@ def _gather_delays(raw: Dict[str, Any], facts: ErrorFacts) -> None:
 
 def _joined(facts: ErrorFacts) -> str:
     """The texts of all levels in one line, without repetitions."""
-    told: List[str] = []
+    texts: List[str] = []
     for text in facts.texts[:12]:
-        if not any(text in earlier for earlier in told):
-            told.append(text)
-    joined = "; ".join(told)
+        if not any(text in earlier for earlier in texts):
+            texts.append(text)
+    joined = "; ".join(texts)
     return without_tags(joined) if HTML.match(joined) else joined

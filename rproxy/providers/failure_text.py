@@ -1,7 +1,7 @@
 """What can be found in the text of an error: a delay, a web page.
 
-Pure functions over strings.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1 seconds", a
-date in a header); all of them become seconds here, never more than an hour.
+Pure functions over strings.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1
+seconds", a date in a header); all of them become seconds here, never more than an hour.
 """
 
 from __future__ import annotations
@@ -15,14 +15,8 @@ from typing import Mapping, Optional
 MAX_SCANNED = 20000  # characters of a text that the patterns are tried on
 MAX_DELAY = 3600.0  # seconds
 
-# ---- delays
-UNITS = (
-    ("ms", 0.001),
-    ("mil", 0.001),
-    ("m", 60.0),
-    ("h", 3600.0),
-    ("", 1.0),
-)  # by the beginning of the unit's name
+# ---- Delays
+UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))  # by how the unit begins
 UNIT = r"(?:milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
 AMOUNT = rf"(\d{{1,12}}(?:\.\d{{1,9}})?)\s{{0,3}}({UNIT})(?![a-z])"
 AMOUNTS = re.compile(AMOUNT, re.I)
@@ -54,16 +48,18 @@ def duration(text: str) -> Optional[float]:
 
 
 def delay_in_text(text: str) -> Optional[float]:
-    """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None when nothing of the kind
-    is said."""
+    """Seconds of "try again in 11.054s", "after 1 seconds", "retry in 7m12s"; None without such words."""
     match = AGAIN.search(text[:MAX_SCANNED])
     delay = duration(match.group(1)) if match else None
     return None if delay is None else bounded(delay)
 
 
 def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
-    """Seconds from ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date; floats
-    occur)."""
+    """Seconds of ``retry-after-ms`` (OpenAI, Azure) or ``Retry-After`` (RFC 9110: seconds or a date).
+
+    :param headers: names in lower case
+    :param now: seconds since the epoch, for answers without ``Date``; 0: not known
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         delay = duration(headers.get(name, ""))
         if delay is not None:
@@ -71,7 +67,7 @@ def header_delay(headers: Mapping[str, str], now: float) -> Optional[float]:
     then, sent = _date(headers.get("retry-after", "")), _date(headers.get("date", ""))
     if then is None:
         return None
-    start = sent or now  # the provider's clock need not be ours
+    start = sent or now  # better the provider's clock than ours
     return bounded(then - start) if start else 0.0
 
 

@@ -1,7 +1,7 @@
-"""What kind of failure it is: the status, the codes and the words of a provider's error, by a table.
+"""What kind of failure it is, by a table of statuses, codes and words.
 
-The first fitting row of ``ROWS`` names the kind.  Numbers and words in the rows come from the providers' documents
-and from recorded answers.
+The first matching row of ``ROWS`` names the kind.  Numbers and words in the rows come from the providers'
+documentation and from recorded answers.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from .failure_text import MAX_SCANNED
 
 
 class Finding(NamedTuple):
-    """What was read.
+    """What an error of a provider says.
 
-    ``kind`` is a key of ``errors.KINDS``; ``status`` is the provider's, None inside a stream.
+    ``kind``: a key of :data:`rproxy.providers.provider_errors.KINDS`.
     """
 
     kind: str
-    status: Optional[int]
+    status: Optional[int]  # of the answer; None inside a stream
     text: str  # the provider's own words; may be empty
-    code: Optional[str] = None  # the provider's code if it is a word
+    code: Optional[str] = None  # the provider's code, if it is a word
     param: Optional[str] = None
     retry_after: Optional[float] = None  # seconds
     shape: str = "json"  # json, text, html, empty
-    location: str = ""  # of a redirect
+    location: str = ""  # the target of a redirect
 
 
 @dataclass
 class ErrorFacts:
-    """Everything the rows may look at."""
+    """Everything that the rows can look at."""
 
     status: Optional[int] = None
     codes: List[str] = field(default_factory=list)  # codes, types, reasons of all levels
     texts: List[str] = field(default_factory=list)  # messages of all levels, the outermost first
-    numbers: List[int] = field(default_factory=list)  # HTTP statuses found inside the object
-    delays: List[float] = field(default_factory=list)
+    statuses: List[int] = field(default_factory=list)  # HTTP statuses inside the object
+    delays: List[float] = field(default_factory=list)  # seconds
     code: Optional[str] = None
     param: Optional[str] = None
-    details: str = ""
+    details: str = ""  # the whole object as JSON
     shape: str = "json"
 
 
-# ---- the rows
+# ---- Patterns
 def _any(*parts: str) -> Pattern[str]:
     return re.compile("|".join(parts), re.I)
 
@@ -53,16 +53,18 @@ def _codes(words: str) -> Pattern[str]:
     return re.compile("^(?:{})$".format("|".join(words.split())), re.I)
 
 
-# The subject must be the prompt or the context: "max_tokens 70000 exceeds the limit of 65536" is a wrong
-# parameter, and a shorter history would not help.
+# Their subject must be the prompt or the context: "max_tokens 70000 exceeds the limit of 65536" is about a
+# wrong parameter, and a shorter history would not help.
 CONTEXT = _any(
     r"maximum (?:context|prompt|input|model|sequence) length",
     r"context[_ ](?:length|window)[_ ]exceeded",
     r"(?:exceed|overflow|surpass|longer than|larger than|greater than|beyond)\w{0,3}"
     r"[^\n]{0,60}\bcontext[ _-]?(?:window|length|size|limit)\b",
     r"context[ _-](?:window|length|size|limit) (?:is |was |has been )?exceed",
-    r"(?:prompt|input|messages|request|conversation|history)(?: \w{1,20})?(?: is| are| was)? too (?:long|large|big)\b",
-    r"\b(?:prompt|input|request|messages?)[ _(-]+(?:tokens?|length|\d+)(?:(?!max_\w{0,12}tokens|output|completion)[^\n]){0,60}"
+    r"(?:prompt|input|messages|request|conversation|history)(?: \w{1,20})?(?: is| are| was)? "
+    r"too (?:long|large|big)\b",
+    r"\b(?:prompt|input|request|messages?)[ _(-]+(?:tokens?|length|\d+)"
+    r"(?:(?!max_\w{0,12}tokens|output|completion)[^\n]){0,60}"
     r"(?:exceed|longer than|greater than|larger than|more than)",
     r"prompt exceeds max",
     r"exceeded model token limit",
@@ -81,8 +83,8 @@ CONTEXT = _any(
     r"(?:超出|超过)[^。\n]{0,20}(?:上下文|输入长度)",
 )
 CONTEXT_CODES = _codes(
-    "context_length_exceeded context_window_exceeded model_context_window_exceeded exceed_context_size_error 3051 1261 "
-    "model_max_prompt_tokens_exceeded prompt_too_long request_too_large tokens_limit_reached"
+    "context_length_exceeded context_window_exceeded model_context_window_exceeded exceed_context_size_error "
+    "3051 1261 model_max_prompt_tokens_exceeded prompt_too_long request_too_large tokens_limit_reached"
 )
 LIMITS = _any(
     r"rate[ _-]?limit",
@@ -93,12 +95,13 @@ LIMITS = _any(
     r"please wait",
 )
 QUOTA_CODES = _codes(
-    r"insufficient_(?:quota|balance|credits?|funds|user_quota) exceeded_current_quota_error AccountOverdueError 402 1113 "
-    r"13(?:0[489]|1\d|2[01]) base_resp:(?:1008|2056) billing_\w+ payment_required Arrearage AllocationQuota\.FreeTierOnly "
-    r"InsufficientBalance SetLimitExceeded usage_limit_reached CreditsError pre_consume_token_quota_failed QuotaExceeded "
-    r"quota_exceeded \w*BillOverdue"
+    r"insufficient_(?:quota|balance|credits?|funds|user_quota) exceeded_current_quota_error "
+    r"AccountOverdueError 402 1113 13(?:0[489]|1\d|2[01]) base_resp:(?:1008|2056) billing_\w+ "
+    r"payment_required Arrearage AllocationQuota\.FreeTierOnly InsufficientBalance SetLimitExceeded "
+    r"usage_limit_reached CreditsError pre_consume_token_quota_failed QuotaExceeded quota_exceeded "
+    r"\w*BillOverdue"
 )
-# These say it beyond doubt, whatever else the text speaks of ...
+# These leave no doubt, whatever else the text says ...
 QUOTA = _any(
     r"insufficient[ _](?:\w{1,20} )?(?:balance|credits?|funds|quota)",
     r"(?:balance|credits?|funds)(?: \w{1,20}){0,2} "
@@ -120,7 +123,7 @@ QUOTA = _any(
     r"额度已?(?:不足|用尽|用完)",
     r"使用上限",
 )
-# ... these also stand in the friendly advice at the end of a rate limit.
+# ... these also occur in the advice at the end of a rate limit.
 QUOTA_WEAK = _any(
     r"billing",
     r"exceeded your (?:current )?(?:\w{1,20} )?quota",
@@ -132,11 +135,12 @@ QUOTA_WEAK = _any(
     r"充值",
 )
 KEY_CODES = _codes(
-    r"(?:invalid|incorrect)_api_key invalid_authentication_error authentication_error AuthenticationError 401 100[0-4] "
-    r"base_resp:(?:1004|2049) InvalidApiKey API_KEY_INVALID UNAUTHENTICATED"
+    r"(?:invalid|incorrect)_api_key invalid_authentication_error authentication_error AuthenticationError "
+    r"401 100[0-4] base_resp:(?:1004|2049) InvalidApiKey API_KEY_INVALID UNAUTHENTICATED"
 )
 KEY = _any(
-    r"(?:invalid|incorrect|wrong|missing|unknown|expired) (?:\w{1,20} )?(?:api[ _-]?key|access token|auth\w{0,12} token|bearer token)",
+    r"(?:invalid|incorrect|wrong|missing|unknown|expired) (?:\w{1,20} )?"
+    r"(?:api[ _-]?key|access token|auth\w{0,12} token|bearer token)",
     r"api[ _-]?key[^\n]{0,40}(?:not valid|invalid|incorrect|expired|missing|revoked|required)",
     r"invalid authentication",
     r"authentication (?:fails|failed|error|required)",
@@ -164,8 +168,9 @@ MODEL_CODES = _codes(
     r"InvalidEndpointOrModel\S* 1211"
 )
 MODEL = _any(
-    r"\bmodel\b(?:(?!tool|message|param|image|file|field)[^\n]){0,100}?(?:does not exist|not exist|not found|is not available|"
-    r"has been (?:decommissioned|retired)|end of life)",
+    r"\bmodel\b(?:(?!tool|message|param|image|file|field)[^\n]){0,100}?"
+    r"(?:does not exist|not exist|not found|is not available|has been (?:decommissioned|retired)|"
+    r"end of life)",
     r"not a valid model",
     r"(?:unknown|invalid|no such) model\b(?! \w{0,20}(?:param|input|output))",
     r"模型不存在",
@@ -185,32 +190,26 @@ OVERLOAD = re.compile(
 )
 VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
 BAD_CODES = _codes(
-    r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* unsupported_(?:parameter|value) "
-    r"base_resp:2013 121[04] validation_error"
+    r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* "
+    r"unsupported_(?:parameter|value) base_resp:2013 121[04] validation_error"
 )
 
 
 class Row(NamedTuple):
-    """One rule; all conditions that are given must hold."""
+    """One rule; all conditions that are not None or False must hold."""
 
     kind: str
-    statuses: Optional[Container[Optional[int]]] = None  # None: any
-    codes: Optional[Pattern[str]] = None  # one of the codes is such a code
-    text: Optional[Pattern[str]] = None  # the texts contain it
-    unless: Optional[Pattern[str]] = None  # the texts do not contain it
-    details: Optional[Pattern[str]] = None  # the whole object, written as JSON, contains it
-    empty: bool = False  # nothing was said
+    statuses: Optional[Container[Optional[int]]] = None  # contains the status
+    codes: Optional[Pattern[str]] = None  # matches one of the codes
+    text: Optional[Pattern[str]] = None  # is found in the texts
+    unless: Optional[Pattern[str]] = None  # is not found in the texts
+    details: Optional[Pattern[str]] = None  # is found in the whole object
+    empty: bool = False  # the answer has no body
 
 
+# ---- Rows
 # The status inside a stream is None, unless the error object names one.
-REQUEST = (
-    400,
-    404,
-    410,
-    422,
-    500,
-    None,
-)  # statuses under which providers report what they found in the request
+REQUEST = (400, 404, 410, 422, 500, None)  # with these, providers report what is wrong with the request
 LIMITED = (400, 403, 429, 500, None)
 ACCOUNT = (400, 401, 403, 429, None)
 FAILING = (400, 500, 502, 504, None)
@@ -220,9 +219,8 @@ ROWS: Sequence[Row] = (
     Row("context", (413,)),  # also with the code of a rate limit: too large for the plan (Groq)
     Row("quota", (402,)),
     Row("quota", codes=QUOTA_CODES),
-    Row(
-        "quota", (429,), details=re.compile("PerDay")
-    ),  # a QuotaFailure of Gemini; the same object has the delay of a retry
+    # a QuotaFailure of Gemini; the same object has the delay of a retry
+    Row("quota", (429,), details=re.compile("PerDay")),
     Row("rate", (429, None), details=re.compile("RetryInfo|PerMinute")),
     Row("tool_call", codes=_codes("tool_use_failed")),
     Row("context", (400,), empty=True),  # Cerebras
@@ -257,12 +255,12 @@ ROWS: Sequence[Row] = (
 
 
 def classify(facts: ErrorFacts) -> str:
-    """The kind of the first row that fits; anything else is a bad gateway."""
+    """The kind of the first matching row; without one, it is a bad gateway."""
     text = "" if facts.shape == "html" else "\n".join(facts.texts[:12])[:MAX_SCANNED]
-    return next((row.kind for row in ROWS if _fits(row, facts, text)), "gateway")
+    return next((row.kind for row in ROWS if _matches(row, facts, text)), "gateway")
 
 
-def _fits(row: Row, facts: ErrorFacts, text: str) -> bool:
+def _matches(row: Row, facts: ErrorFacts, text: str) -> bool:
     return (
         (row.statuses is None or facts.status in row.statuses)
         and (row.codes is None or any(row.codes.match(code) for code in facts.codes))

@@ -1,7 +1,6 @@
-"""Which profile a provider gets: by name, else by the host of base_url, else by the downstream model's name,
-else generic.
+"""Which profile a provider gets: by name, by the host of base_url, by the downstream model, or generic.
 
-The rows are data, see :mod:`rproxy.providers.profile_table`.  The result is one frozen
+The rows are data (:mod:`rproxy.providers.profile_table`).  The result is one frozen
 :class:`~rproxy.convert.profile.Profile`: the row, then what the row says about this model, then the overrides
 of the configuration in their order.
 """
@@ -23,11 +22,10 @@ _NO_FIELDS = {"match", "wire", "extends", "models", "responses", "thinking"}
 
 
 class Known(NamedTuple):
-    """What zero configuration needs to know about a provider: the environment variables that hold its key,
-    its address, its models.
+    """What rproxy knows about a provider without a configuration file.
 
-    ``models``: the first is the main model, the second the small one; then globs whose requests go there
-    under their own names.
+    ``env``: the environment variables that may hold its key.  ``models``: the main model, the small one, then
+    globs whose requests keep their own names.
     """
 
     profile: str
@@ -107,7 +105,7 @@ ZERO_CONFIG: Tuple[Known, ...] = (
 
 
 def glob_matches(pattern: str, name: str) -> bool:
-    """Does ``name`` fit ``pattern``, in which ``*`` stands for any text, and nothing else is special?"""
+    """Does ``name`` match ``pattern``? ``*`` stands for any text; nothing else is special."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.S) is not None
 
 
@@ -117,24 +115,19 @@ def list_profiles() -> List[str]:
 
 
 def profile_lines() -> List[str]:
-    """A line about each profile: its name, the hosts that it is chosen for, what it is."""
+    """A line about each profile: its name, what it is, and the hosts for which it is chosen."""
     width = max(map(len, ROWS))
     others = {name: sorted(alias for alias, row in ALIASES.items() if row == name) for name in ROWS}
-    return [
-        "%-*s  %s%s%s"
-        % (
-            width,
-            name,
-            ABOUT[name],
-            " ({})".format(", ".join(ROWS[name]["match"])) if "match" in ROWS[name] else "",
-            "; also called " + ", ".join(others[name]) if others[name] else "",
-        )
-        for name in list_profiles()
-    ]
+    lines = []
+    for name in list_profiles():
+        hosts = f" ({', '.join(ROWS[name]['match'])})" if "match" in ROWS[name] else ""
+        also = f"; also called {', '.join(others[name])}" if others[name] else ""
+        lines.append(f"{name:{width}}  {ABOUT[name]}{hosts}{also}")
+    return lines
 
 
 def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> Dict[str, Any]:
-    """A profile as plain data (lists, dicts, text), in the shape that the configuration's ``override`` takes.
+    """A profile as plain data, in the form of ``override`` in the configuration.
 
     :raises ConfigError: if there is no such profile
     """
@@ -153,11 +146,12 @@ def choose_profile(
 ) -> Profile:
     """The profile of a model at a provider.
 
-    :param name: what the configuration says under ``profile:``, or None
-    :param overrides: fields of the profile; what comes later wins
-    :param wire: ``chat`` or ``responses``: which of its APIs the provider is asked through
-    :raises ConfigError: for a name that does not exist; FieldError: for a wrong override; ValueError: if
-        base_url is no URL
+    :param name: ``profile`` of the configuration, or None
+    :param overrides: fields of the profile; later ones win
+    :param wire: the provider's API, ``chat`` or ``responses``
+    :raises ConfigError: for a name that does not exist
+    :raises FieldError: for a wrong override
+    :raises ValueError: if base_url is not a URL
     """
     row = (
         row_name(name)
@@ -172,7 +166,7 @@ def choose_profile(
 
 
 def row_of_host(base_url: str) -> Optional[str]:
-    """The row whose ``match`` fits the address; the longest one wins."""
+    """The row whose ``match`` is the address or a part of it; the longest one wins."""
     parts = urlsplit(base_url)
     netloc, path = parts.netloc.rpartition("@")[2].lower(), parts.path
     host = re.sub(r":\d*$", "", netloc)
@@ -186,7 +180,7 @@ def row_of_host(base_url: str) -> Optional[str]:
 
 
 def default_wire(base_url: str) -> str:
-    """The API through which a provider is asked when the configuration does not say: that of its address."""
+    """The API of a provider for which the configuration does not name one: that of its address."""
     row = row_of_host(base_url)
     wire: str = "chat" if row is None else ROWS[row].get("wire", "chat")
     return wire
@@ -210,19 +204,19 @@ def _row_of_model(downstream_model: str) -> Optional[str]:
 
 
 def row_name(name: str) -> str:
-    """The row that is called ``name`` or has it as another name. :raises ConfigError: if there is none"""
+    """The row of that name or other name.
+
+    :raises ConfigError: if there is none
+    """
     row = ALIASES.get(name.lower(), name.lower())
     if row not in ROWS:
-        raise ConfigError(
-            "there is no profile {!r}{}; known: {}".format(
-                name, suggestion(name, [*ROWS, *ALIASES]), ", ".join(sorted(ROWS))
-            )
-        )
+        hint = suggestion(name, [*ROWS, *ALIASES])
+        raise ConfigError(f"there is no profile {name!r}{hint}; known: {', '.join(sorted(ROWS))}")
     return row
 
 
 def _build(row: str, downstream_model: str) -> Profile:
-    """The row's profile, with what it says about this model."""
+    """The profile of a row, with what it says about this model."""
     pattern = next((p for p in _models(row) if glob_matches(p.lower(), downstream_model.lower())), None)
     return _row_profile(row, pattern)
 
@@ -231,7 +225,7 @@ def _build(row: str, downstream_model: str) -> Profile:
 def _row_profile(row: str, pattern: Optional[str]) -> Profile:
     profile = Profile(name=row)
     for layer in _layers(row) + ([_models(row)[pattern]] if pattern is not None else []):
-        if "thinking" in layer:  # a whole of its own: keys of another provider's way must not mix in
+        if "thinking" in layer:  # replaced as a whole: two ways of control must not be mixed
             profile = replace(profile, thinking=Thinking()).override({"thinking": layer["thinking"]})
         profile = profile.override({key: value for key, value in layer.items() if key not in _NO_FIELDS})
     return profile
@@ -244,7 +238,7 @@ def _layers(row: str) -> List[Mapping[str, Any]]:
 
 
 def _models(row: str) -> Dict[str, Mapping[str, Any]]:
-    """The row's table of models; what it extends stands behind."""
+    """The models of a row, followed by those of the rows that it extends."""
     tables: Dict[str, Mapping[str, Any]] = {}
     for layer in reversed(_layers(row)):
         for pattern, fields in layer.get("models", {}).items():

@@ -1,7 +1,7 @@
-"""A provider's failure as a client sees it.
+"""The failure of a provider as a client sees it.
 
-:mod:`.failure_body` reads what the provider said and names the *kind* of failure ("quota", "rate", "context", ...);
-the table ``KINDS`` here turns a kind into the status, type and codes that clients of the Responses API act upon.
+:mod:`.failure_body` reads the provider's answer and finds the *kind* of failure ("quota", "rate", "context",
+...); the table ``KINDS`` has the status, type and codes on which clients of the Responses API act.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
 from ..log import clean, without_login
 from .failure_text import MAX_SCANNED
 
-if TYPE_CHECKING:  # elsewhere imported when needed: its patterns take a while to compile
+if TYPE_CHECKING:  # imported where it is needed: compiling its patterns takes a while
     from .failures import Finding
 
 MAX_MESSAGE = 2000  # characters of a message for the client
@@ -23,14 +23,14 @@ MAX_MESSAGE = 2000  # characters of a message for the client
 class Kind(NamedTuple):
     """What clients get for one kind of failure.
 
-    ``code`` None: the provider's own code, when it is a word.
+    ``code``: None for the provider's own code, if it is a word.
     """
 
     status: int
     type: str
     code: Optional[str]
     stream_code: str
-    retryable: bool = False  # rproxy may ask again while the client has seen nothing
+    retryable: bool = False  # rproxy may try again while the client has received nothing
 
 
 KINDS: Mapping[str, Kind] = {
@@ -62,10 +62,11 @@ def provider_error(
     now: float = 0.0,
     secrets: Sequence[str] = (),
 ) -> ApiError:
-    """The error for a provider's answer that is not 2xx.  Never raises.
+    """The error for an answer whose status is not 2xx; never raises.
 
-    ``now`` is Unix time, needed for a ``Retry-After`` that is a date (the answer's own ``Date`` is
-    preferred); ``secrets`` are texts that must not reach the client, such as the provider's key.
+    :param provider: its name, for the message
+    :param now: seconds since the epoch, for a ``Retry-After`` that is a date in an answer without ``Date``
+    :param secrets: texts to mask, such as the provider's key
     """
     from . import failure_body
 
@@ -74,25 +75,27 @@ def provider_error(
 
 
 def stream_error(raw: Any, provider: str, base_url: str = "", secrets: Sequence[str] = ()) -> ApiError:
-    """The error for an error object found in a 2xx answer: a chunk, its ``error``, a string or a list of
-    these."""
+    """The error for an error object in a 2xx answer: a chunk, its ``error``, a string, or a list of these."""
     from . import failure_body
 
     return as_api_error(failure_body.read_object(raw), provider, base_url, secrets)
 
 
 def broken(provider: str, reason: str) -> ApiError:
-    """502: the provider began to answer and did not end it properly; ``reason`` is a clause such as "the
-    stream ended early"."""
+    """502: the provider did not complete its answer.
+
+    :param reason: a clause such as "the stream ended early"
+    """
     return of_kind("gateway", f"{provider}: {reason}")
 
 
 def as_api_error(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]) -> ApiError:
+    """The error for what was read; see :func:`provider_error`."""
     pause = finding.retry_after
     if finding.kind == "rate" and pause is None:
         pause = RATE_LIMIT_PAUSE
     elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
-        pause = None  # a delay invites a repetition that cannot help
+        pause = None  # a delay would invite an attempt that cannot succeed
     text = message(finding, provider, base_url, secrets)
     code, param = (
         None if word is None or clean(word, secrets) != word else word
@@ -108,8 +111,13 @@ def of_kind(
     param: Optional[str] = None,
     retry_after: Optional[float] = None,
 ) -> ApiError:
+    """The error of a kind.
+
+    :param name: a key of ``KINDS``
+    :param code: the provider's own
+    """
     kind = KINDS[name]
-    if code in OWN_CODES:  # the status says something else, and clients believe the code
+    if code in OWN_CODES:  # the provider's status contradicts it, and clients trust the code
         code = None
     return ApiError(
         kind.status,
@@ -123,9 +131,9 @@ def of_kind(
     )
 
 
-# ---- the message
-# (kind, shapes, next step); the words in braces are filled in.
+# ---- The message
 ANY = ("json", "text", "html", "empty")
+# (kind, shapes, next step); message() fills in the words in braces.
 HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
     (
         "key",
@@ -145,15 +153,15 @@ HINTS: Sequence[Tuple[str, Tuple[str, ...], str]] = (
     (
         "context",
         ("empty",),
-        "Most likely the request is too long for the model: the provider gave no reason.",
+        "The provider gave no reason; most likely the request is too long for the model.",
     ),
 )
 
 
 def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[str] = ()) -> str:
-    """``NAME (status): the provider's own words.  Next step.`` -- at most MAX_MESSAGE characters."""
+    """``NAME (status): the provider's own words. Next step.``, at most ``MAX_MESSAGE`` characters."""
     head = f"{name[:200]} ({finding.status}): " if finding.status else f"{name[:200]}: "
-    said = clean(finding.text[:MAX_SCANNED], secrets) or _phrase(finding.status)
+    words = clean(finding.text[:MAX_SCANNED], secrets) or _phrase(finding.status)
     hint = next(
         (text for kind, shapes, text in HINTS if kind == finding.kind and finding.shape in shapes), ""
     )
@@ -165,13 +173,13 @@ def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[s
     )
     tail = clean(hint, secrets)
     room = MAX_MESSAGE - len(head) - len(tail) - 2
-    if len(said) > room:
-        said = said[: room - 1] + "…"
-    return head + (sentence(said) + " " + tail if tail else said)
+    if len(words) > room:
+        words = words[: room - 1] + "…"
+    return head + (f"{sentence(words)} {tail}" if tail else words)
 
 
 def _phrase(status: Optional[int]) -> str:
     try:
         return f"{HTTPStatus(status or 0).phrase} (the answer had no text)"
     except ValueError:
-        return "The provider failed without a word"
+        return "The provider failed without an error message"
