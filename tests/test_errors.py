@@ -747,6 +747,18 @@ def test_helpers() -> None:
     )
 
 
+class BrokenOff(ConnectionResetError):
+    """A connection that broke behind the first bytes of an answer."""
+
+    response = object()
+
+
+def test_an_answer_that_breaks_off_does_not_send_the_user_to_the_configuration() -> None:
+    error = connect_error(BrokenOff(104, "reset"), "acme", "https://api.example/v1")
+    assert error.status == 502 and error.retryable and "broke off" in error.message
+    assert not any(words in error.message for words in ("base_url", "cannot reach", "api.example"))
+
+
 # ---- nothing raises
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -54,21 +54,26 @@ REASONS: Sequence[Reason] = (
 def connect_error(
     exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()
 ) -> ApiError:
-    """The error for a provider that could not be connected to, or that fell silent: 502, or 504 for a
-    timeout."""
+    """The error for a provider that could not be connected to, or whose answer broke off.
+
+    :param exc: what happened; its attribute ``response`` is what had come of an answer, if its head had
+    :returns: an error of status 502, or 504 for a timeout
+    """
     cause = getattr(exc, "real_error", None) or exc
     # Timeouts of an HTTP client library have types of their own that are not TimeoutErrors.
     timed_out = "timeout" in type(cause).__name__.lower()
     row = next((r for r in REASONS if _caused(r, cause, timed_out)), REASONS[-1])
-    said = clean(str(cause), secrets)
-    message = (
-        "{}: cannot reach the provider at {}: {}{}. Check base_url, and that the provider is up.".format(
-            provider,
-            without_login(base_url) or "its base_url",
-            row.text,
-            " ({})".format(said.rstrip(".")) if said else "",
+    detail = clean(str(cause), secrets).rstrip(".")
+    detail = f" ({detail})" if detail else ""
+    if getattr(exc, "response", None) is not None:
+        how = "fell silent" if row.kind == "timeout" else "broke off"
+        message = f"{provider}: the answer {how} before it was complete{detail}. Try again."
+    else:
+        where = without_login(base_url) or "its base_url"
+        message = (
+            f"{provider}: cannot reach the provider at {where}: {row.text}{detail}. "
+            "Check base_url, and that the provider is up."
         )
-    )
     error = of_kind(row.kind, message)
     error.retryable = row.retryable
     return error
