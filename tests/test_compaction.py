@@ -60,6 +60,15 @@ def test_the_summary_is_one_item_that_says_nothing_in_public() -> None:
     assert messages == [{"role": "user", "content": SUMMARY + "We met."}, {"role": "user", "content": "on"}]
 
 
+def test_a_note_about_what_was_left_out_is_part_of_the_summary() -> None:
+    ids = Ids(STEM)
+    response = response_object({"model": "m"}, id=ids.response, created_at=CREATED)
+    stream = CompactionConverter(response, ToolTable(), ids=ids, now=lambda: COMPLETED, note="(Left out: x.)")
+    (item,) = check_stream(drive(stream, [text("We met."), end()]))["output"]
+    messages = to_chat_request({}, [item], Profile(), downstream_model="m").body["messages"]
+    assert messages[0]["content"] == SUMMARY + "We met.\n\n(Left out: x.)"
+
+
 def test_a_summary_that_was_cut_is_better_than_none() -> None:
     assert check_stream(compacted(text("We"), end("length")))["status"] == "completed"
 

@@ -6,6 +6,7 @@ Real processes and sockets.
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -199,6 +200,67 @@ async def test_the_events_of_a_stored_response(tmp_path: Path) -> None:
         assert await api.events("GET", path + "&starting_after=5") == [{**again[-1], "sequence_number": last}]
         assert await api.events("GET", path + f"&starting_after={last}") == []
         assert (await api("GET", path + "&starting_after=soon", expect=400))["param"] == "starting_after"
+
+
+# ---- turns that do not come to their end
+async def aborted(api: Api, provider: Any, body: Json) -> List[Json]:
+    """Stream until the first text has come, then leave. :returns: the events so far"""
+    reader, writer = await api.post_and_keep("/responses", {**body, "stream": True})
+    heard = b""
+    while b"response.output_text.delta" not in heard:
+        heard += await reader.read(65536)
+    writer.close()
+    return [
+        json.loads(line[6:])
+        for line in heard.split(b"\n")
+        if line.startswith(b"data: {") and line.endswith(b"}")
+    ]
+
+
+async def stored_as(api: Api, response_id: str, status: str) -> Json:
+    while True:
+        code, raw = await api.raw("GET", "/responses/" + response_id)
+        if code == 200:
+            found: Json = json.loads(raw)
+            assert found["status"] == status
+            return found
+        await asyncio.sleep(0.02)
+
+
+async def test_a_turn_whose_client_leaves_is_stored_as_far_as_it_came(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[think("Hm."), say("PART ONE "), sleep(30)], [say("ok")], [say("ok")]]
+        events = await aborted(api, provider, HI)
+        response_id = events[0]["response"]["id"]
+        found = await stored_as(api, response_id, "incomplete")
+        assert [item["type"] for item in found["output"]] == ["reasoning", "message"]
+        message = found["output"][1]
+        assert message["status"] == "incomplete" and message["content"][0]["text"] == "PART ONE "
+        valid(sdk().Response, found)
+        await api("POST", "/responses", {**HI, "previous_response_id": response_id})
+        assert "PART ONE" in json.dumps(provider.requests[1]["messages"])
+        reference = {"type": "item_reference", "id": message["id"]}
+        await api("POST", "/responses", {**HI, "input": [reference, {"role": "user", "content": "on"}]})
+        assert "PART ONE" in json.dumps(provider.requests[2]["messages"])
+
+
+async def test_a_turn_that_fails_in_mid_stream_is_stored_as_failed(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[say("PART ONE "), {"cut": True}]]
+        events = await api.events("POST", "/responses", {**HI, "stream": True})
+        assert events[-1]["type"] == "response.failed" and events[-1]["response"]["output"] == []
+        found = await stored_as(api, events[-1]["response"]["id"], "failed")
+        assert found["output"][0]["content"][0]["text"] == "PART ONE "
+        assert "broke off" in found["error"]["message"] or "truncated" in found["error"]["message"]
+
+
+async def test_an_aborted_turn_that_nobody_wants_stored_is_not(tmp_path: Path) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[say("PART ONE "), sleep(30)]]
+        events = await aborted(api, provider, {**HI, "store": False})
+        while not provider.gone:
+            await asyncio.sleep(0.02)
+        await api("GET", "/responses/" + events[0]["response"]["id"], expect=404)
 
 
 # ---- background

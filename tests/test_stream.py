@@ -610,6 +610,34 @@ def test_fail_without_usage() -> None:
     assert Turn(text("a"), done=False).final["usage"] is None
 
 
+def test_what_came_of_an_answer_that_nobody_ended() -> None:
+    stream = converter({"tools": [{"type": "function", "name": "ls"}]}, seal=sealed)
+    stream.start()
+    assert stream.unfinished_response()["output"] == []
+    for chunk in (think("Hm."), text("a"), call(0, '{"p": ', "c1", "ls")):
+        stream.feed(chunk)
+    response = stream.unfinished_response()
+    reasoning, message, cut = response["output"]
+    assert response["status"] == "incomplete" and stream.response["status"] == "in_progress"
+    assert (reasoning["type"], message["status"]) == ("reasoning", "completed")
+    assert (cut["arguments"], cut["status"]) == ('{"p": ', "incomplete")
+    stream.fail("server_error", "broken")
+    assert stream.response["output"] == [reasoning, message]
+    assert stream.unfinished_response()["output"] == [reasoning, message, cut]
+
+
+def test_an_unfinished_item_that_was_not_announced_is_not_there() -> None:
+    for chunk in (call(0, None, "c1", "ls"), text("", annotations=[])):
+        stream = converter()
+        stream.feed(chunk)
+        assert stream.unfinished_response()["output"] == []
+    for chunk, options in ((think("Hm."), {"seal": sealed}), (text("a"), {})):
+        stream = converter(**options)
+        stream.feed(chunk)
+        (item,) = stream.unfinished_response()["output"]
+        assert ("encrypted_content" in item) == bool(options)
+
+
 def test_interrupt() -> None:
     stream = converter()
     events = stream.start() + stream.feed(think("r")) + stream.feed(text("a")) + stream.interrupt()

@@ -153,8 +153,8 @@ class History:
                 return found
         raise ApiError(
             404,
-            f"Item with id '{wanted}' not found. Items are not persisted when `store` is set to false. "
-            "Send the item itself, or store the response it belongs to.",
+            f"Item with id '{wanted}' not found: no stored response has it (it may have expired or been deleted). "
+            "Send the item itself instead of a reference.",
             param="input",
         )
 
@@ -179,6 +179,17 @@ class History:
             warning = await self._conversations.append(request.conversation, items, client.owner)
             warnings += [warning] if warning else []
         return warnings
+
+    async def keep_unfinished(
+        self, request: CreateRequest, client: Client, response: Json, last: int
+    ) -> None:
+        """Store a response that did not come to its end, if the client wants its responses stored.
+
+        :param last: the number of the last event that was sent
+        """
+        if request.body.get("store", True):
+            record = {**request.record(client.owner, response), "last": last}
+            await self._store.keep(response["id"], record)
 
 
 def _local_record(request: CreateRequest, response: Json) -> Json:

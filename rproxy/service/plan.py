@@ -17,6 +17,7 @@ from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_
 from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
+from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
 from ..convert.sealed import seal
 from ..types import Json
@@ -67,6 +68,9 @@ class TurnPlan:
         self._created_at = int(deps.now())
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
+        self._whole = self._items
+        self._note = ""  # what a shortened compaction leaves out
+        self._shares = iter(SHARES if self._compacts else ())
 
     def conversation_key(self) -> str:
         """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
@@ -77,6 +81,19 @@ class TurnPlan:
         return json.dumps(
             given or next((item for item in self._items if item.get("role") == "user"), None), sort_keys=True
         )
+
+    def shorten(self) -> bool:
+        """Make the history of a compaction shorter, because it does not fit into the provider's window.
+
+        Ordinary turns are never shortened: what to give up is for their client to decide.
+
+        :returns: False if there is nothing left to try
+        """
+        share = next(self._shares, None)
+        if share is None:
+            return False
+        self._items, self._note = shortened(self._whole, share)
+        return True
 
     # ---- The request
     async def convert(self, provider: Provider) -> Conversion:
@@ -119,7 +136,8 @@ class TurnPlan:
 
         :param sequence: the number of the first event, if that is higher than the plan's own
         """
-        return (CompactionConverter if self._compacts else StreamConverter)(
+        kind = partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
+        return kind(
             self._request.response(self._created_at),
             conversion.tools,
             ids=self._request.ids,
@@ -173,6 +191,12 @@ class TurnPlan:
             keys = call_keys(self._items, done.response["output"], conversion.tools)
             self._deps.reasoning.remember(self._scope(provider), keys, reasoning)
         return await self._deps.history.keep(self._request, self._client, done.response, done.sequence - 1)
+
+    async def keep_unfinished(self, cut: StreamConverter) -> None:
+        """Store the response as far as it came, when the answer broke off or its client left."""
+        if self._client.transport != "background":  # which keeps what became of it by itself
+            response = cut.unfinished_response()
+            await self._deps.history.keep_unfinished(self._request, self._client, response, cut.sequence - 1)
 
     def _scope(self, provider: Provider) -> Scope:
         return self._client.owner, self.model, provider.base_url

@@ -71,15 +71,39 @@ class Turn:
         if self._sink is not None:
             self._arm(min(COMMIT_AFTER, self._interval))
         try:
-            await self._retries.run(self)
+            await self._run_to_the_end()
             return self._result()
         except ApiError as error:
-            return self._fail(error)
+            failed = self._fail(error)
+            await self._keep_unfinished()
+            return failed
+        except asyncio.CancelledError:
+            await self._keep_unfinished()  # the client has left
+            raise
         finally:
             self.stats.retries = self._retries.state.retries
             self._attempt = None  # which knows this turn: so both go without the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
+
+    async def _run_to_the_end(self) -> None:
+        """Make attempts, for a compaction with a shorter history as often as the plan has one.
+
+        :raises ApiError: the last error
+        """
+        while True:
+            try:
+                return await self._retries.run(self)
+            except ApiError as error:
+                overflow = error.stream_code == "context_length_exceeded" and not self.visible
+                if not (overflow and self._plan.shorten()):
+                    raise
+                self._retries = RetryLoop(self._deps.failover, self._retries.state.retries_left)
+
+    async def _keep_unfinished(self) -> None:
+        """Store what the client has seen of an answer that did not come to its end, so that it can be continued."""
+        if self._begun and self.visible and self._attempt is not None:
+            await self._plan.keep_unfinished(self._attempt.converter)
 
     def _result(self) -> TurnResult:
         assert self._converter is not None

@@ -35,10 +35,14 @@ def prompt_item() -> Json:
 
 
 class CompactionConverter(StreamConverter):
-    """Makes one ``compaction`` item of the whole answer; shows nothing before it is complete."""
+    """Makes one ``compaction`` item of the whole answer; shows nothing before it is complete.
 
-    def __init__(self, response: Json, tools: ToolTable, **options: Any) -> None:
+    :param note: what to add to the summary: what of the conversation its writer has not seen
+    """
+
+    def __init__(self, response: Json, tools: ToolTable, *, note: str = "", **options: Any) -> None:
         super().__init__(response, tools, **options)
+        self._note = note
         self._summary: List[str] = []
 
     def _apply(self, deltas: Sequence[Delta]) -> None:
@@ -55,7 +59,8 @@ class CompactionConverter(StreamConverter):
         return failure
 
     def finish(self) -> List[Json]:
-        blob = seal("compaction", {"text": "".join(self._summary).strip()})
+        summary = "".join(self._summary).strip() + (f"\n\n{self._note}" if self._note else "")
+        blob = seal("compaction", {"text": summary})
         item: Json = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
         at = self._builder.add(item)
         self._builder.finish(at, item)

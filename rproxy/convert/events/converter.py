@@ -245,6 +245,19 @@ class StreamConverter:
             self._builder.emit("response.output_item.interrupted", whose, **at)
         return self._end(INTERRUPTED)
 
+    def unfinished_response(self) -> Json:
+        """The response as far as it came, with the item that was announced but not finished.
+
+        For the store, when the answer broke off (after :meth:`fail`) or its client left.
+        """
+        self._drain()
+        partial = self._queue[0].partial() if self._queue else None
+        response = {**self.response, "output": [*self._builder.done, *([partial] if partial else [])]}
+        if not self._ended:
+            # No reason: the SDKs know none for this.
+            response.update(status="incomplete", usage=usage_object(self.reader.usage, self._cached))
+        return response
+
     # ---- Deltas to items
     def _apply(self, deltas: Sequence[Delta]) -> None:
         if self._seal is not None and len(self.reader.reasoning_details) > self._details_seen:

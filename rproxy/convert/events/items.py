@@ -263,6 +263,16 @@ class TextItem:
             more["status"] = "incomplete" if cut else "completed"
         self._builder.finish(self._at, {**self._item, **more})
 
+    def partial(self) -> Optional[Json]:
+        """The item as far as it was announced; None if it was not."""
+        if not self._item:
+            return None
+        kind, text = self.kind, self.text
+        seal, self._seal = self._seal, None
+        part = kind.new_part(text, self._annotations, self._logprobs)
+        item = {**self._item, kind.holder: [part], **(seal(text) if seal is not None else {})}
+        return {**item, "status": "incomplete"} if "status" in item else item
+
     def _close_part(self, text: str) -> Json:
         kind = self.kind
         part = kind.new_part(text, self._annotations, self._logprobs)
@@ -358,6 +368,12 @@ class CallItem:
             self._builder.emit(offer.kind.done_type, self._at, **{offer.kind.text_field: whole}, **name)
         self._builder.finish(self._at, offer.finish(self._item, whole))
 
+    def partial(self) -> Optional[Json]:
+        """The item as far as it was announced; None if it was not."""
+        if self._offer is None:
+            return None
+        return {**self._offer.finish(self._item, self._reader.close()[1]), "status": "incomplete"}
+
 
 class OpaqueItem:
     """A complete item of a kind that rproxy does not know (a web search that the provider ran)."""
@@ -383,6 +399,10 @@ class OpaqueItem:
 
     def close(self, cut: bool = False) -> None:
         """Nothing to do: it was complete from the beginning."""
+
+    def partial(self) -> Optional[Json]:
+        """Nothing: what was announced is finished."""
+        return None
 
 
 Item = Union[TextItem, CallItem, OpaqueItem]
