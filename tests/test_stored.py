@@ -13,6 +13,7 @@ from typing import Any, Dict, List
 import pytest
 from api import AUTH, Api, site, valid
 from grammar import check_stream
+from rawserver import until
 from scripted import call, error, say, sleep, think
 
 Json = Dict[str, Any]
@@ -258,8 +259,7 @@ async def test_an_aborted_turn_that_nobody_wants_stored_is_not(tmp_path: Path) -
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[say("PART ONE "), sleep(30)]]
         events = await aborted(api, provider, {**HI, "store": False})
-        while not provider.gone:
-            await asyncio.sleep(0.02)
+        await until(lambda: provider.gone)
         await api("GET", "/responses/" + events[0]["response"]["id"], expect=404)
 
 
