@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from scripted import KEY, ScriptedProvider, error, free_port, running, say
+from scripted import KEY, ScriptedProvider, error, free_port, running, say, served
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.schema import Provider
@@ -116,21 +116,15 @@ models:
 
 
 @pytest.mark.timeout(seconds=30)
-async def test_the_second_provider_answers_when_the_first_is_poor_and_then_keeps_the_turn(
-    tmp_path: Path,
-) -> None:
+async def test_the_second_provider_answers_when_the_first_is_poor_and_then_keeps_the_turn() -> None:
     first, second = ScriptedProvider(strict=False), ScriptedProvider(strict=False)
     first.turns += [[error(402, "Insufficient Balance")]]
     second.turns += [[say("From the second.")], [say("Again.")]]
     client = AsyncHTTPClient(force_instance=True)
-    async with running(
-        tmp_path, first.base_url, config=CONFIG.replace("{second}", second.base_url)
-    ) as rproxy:
+    async with served(first.base_url, config=CONFIG.replace("{second}", second.base_url)) as base_url:
         for expected in ("From the second.", "Again."):
             body = encode_json({"model": "m", "input": "hi"})
-            answer = await client.fetch(
-                rproxy.base_url + "/responses", method="POST", body=body, raise_error=False
-            )
+            answer = await client.fetch(base_url + "/responses", method="POST", body=body, raise_error=False)
             assert expected.encode() in answer.body
             assert answer.headers["x-rproxy-provider"].startswith("second#")
     assert len(first.requests) == 1
@@ -167,18 +161,18 @@ def test_repetitions_have_a_budget_that_time_and_successes_refill() -> None:
     assert sum(failover.may_repeat() for _ in range(100)) == 20
 
 
-async def test_a_call_that_the_server_could_not_read_is_asked_for_once_more(tmp_path: Path) -> None:
+async def test_a_call_that_the_server_could_not_read_is_asked_for_once_more() -> None:
     upstream = ScriptedProvider()
     failed = [
         error(400, "Failed to call a function.", code="tool_use_failed", failed_generation="<function=ls>")
     ]
     upstream.turns += [failed, [say("Well.")], failed, failed, [say("Too late.")]]
-    async with running(tmp_path, upstream.base_url) as rproxy:
+    async with served(upstream.base_url) as base_url:
         client = AsyncHTTPClient(force_instance=True)
         statuses = []
         for _ in range(2):
             answer = await client.fetch(
-                rproxy.base_url + "/responses",
+                base_url + "/responses",
                 method="POST",
                 headers={"Content-Type": "application/json"},
                 body=encode_json({"model": "gpt-5.5", "input": "go"}),

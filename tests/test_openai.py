@@ -1,13 +1,11 @@
-"""The real `openai` package on rproxy: create, stream helper, tool round trip, continuation, over sockets and
-processes."""
+"""The real `openai` package on rproxy: create, stream helper, tool round trip, continuation."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, AsyncIterator, Dict, Tuple
 
 import pytest
-from scripted import ScriptedProvider, call, error, finish, running, say, think
+from scripted import ScriptedProvider, call, error, finish, say, served, think
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.timeout(seconds=60)
@@ -24,14 +22,13 @@ WEATHER: Dict[str, Any] = {
 class Site:
     """A provider, rproxy before it, and a client."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.provider = ScriptedProvider()
 
     async def __aenter__(self) -> Tuple[ScriptedProvider, Any]:
-        self._running = running(self.folder, self.provider.base_url)
-        rproxy = await self._running.__aenter__()
-        self.client = openai.AsyncOpenAI(base_url=rproxy.base_url, api_key="any", max_retries=0)
+        self._running = served(self.provider.base_url)
+        base_url = await self._running.__aenter__()
+        self.client = openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=0)
         return self.provider, self.client
 
     async def __aexit__(self, *exc: Any) -> None:
@@ -45,8 +42,8 @@ async def collected(stream: AsyncIterator[Any]) -> Any:
     return [event async for event in stream]
 
 
-async def test_create(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_create() -> None:
+    async with Site() as (provider, client):
         provider.turns += [[think("Simple."), say("Four.")]]
         response = await client.responses.create(model="gpt-5.5", input="2+2?", instructions="Be brief.")
         assert response.output_text == "Four."
@@ -56,8 +53,8 @@ async def test_create(tmp_path: Path) -> None:
         assert "stream" not in provider.requests[0]
 
 
-async def test_the_stream_helper_accumulates_what_the_final_response_says(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_the_stream_helper_accumulates_what_the_final_response_says() -> None:
+    async with Site() as (provider, client):
         provider.turns += [[think("A poem."), say("Roses are red, "), say("\u00fcber 文 \U0001f600.")]]
         async with client.responses.stream(
             model="gpt-5.5", input="Write", reasoning={"summary": "auto"}
@@ -72,8 +69,8 @@ async def test_the_stream_helper_accumulates_what_the_final_response_says(tmp_pa
         }
 
 
-async def test_a_tool_round_trip_with_full_history(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_a_tool_round_trip_with_full_history() -> None:
+    async with Site() as (provider, client):
         provider.turns += [
             [
                 think("Two cities."),
@@ -100,8 +97,8 @@ async def test_a_tool_round_trip_with_full_history(tmp_path: Path) -> None:
         assert [m["role"] for m in messages] == ["user", "assistant", "tool", "tool"]
 
 
-async def test_previous_response_id_continues_with_thinking_and_forks(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_previous_response_id_continues_with_thinking_and_forks() -> None:
+    async with Site() as (provider, client):
         provider.turns += [
             [think("Call it."), call("get_weather", "c1", 0, city="Oslo")],
             [say("Cold.")],
@@ -128,8 +125,8 @@ async def test_previous_response_id_continues_with_thinking_and_forks(tmp_path: 
             assert request["messages"][1]["reasoning_content"] == "Call it."
 
 
-async def test_a_client_that_drops_the_thinking_still_gets_through(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_a_client_that_drops_the_thinking_still_gets_through() -> None:
+    async with Site() as (provider, client):
         provider.turns += [[think("Secret."), call("get_weather", "c7", 0, city="Oslo")], [say("Cold.")]]
         await client.responses.create(model="gpt-5.5", input="Weather?", tools=[WEATHER])
         bare = [
@@ -147,16 +144,16 @@ async def test_a_client_that_drops_the_thinking_still_gets_through(tmp_path: Pat
         assert provider.requests[1]["messages"][1]["reasoning_content"] == "Secret."
 
 
-async def test_a_cut_answer_is_incomplete(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_a_cut_answer_is_incomplete() -> None:
+    async with Site() as (provider, client):
         provider.turns += [[say("The first part"), finish("length")]]
         response = await client.responses.create(model="gpt-5.5", input="Write", max_output_tokens=20)
         assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
         assert provider.requests[0]["max_tokens"] == 20
 
 
-async def test_errors_are_the_exceptions_of_the_sdk(tmp_path: Path) -> None:
-    async with Site(tmp_path) as (provider, client):
+async def test_errors_are_the_exceptions_of_the_sdk() -> None:
+    async with Site() as (provider, client):
         provider.turns += [[error(402, "Insufficient Balance")]]
         with pytest.raises(openai.RateLimitError) as quota:
             await client.responses.create(model="gpt-5.5", input="hi")

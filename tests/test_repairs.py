@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 import pytest
-from scripted import ScriptedProvider, error, running, say
+import yaml
+from scripted import ScriptedProvider, error, running, say, served
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.schema import Provider
@@ -176,27 +178,35 @@ async def test_a_request_is_repaired_once_and_the_next_one_is_right_at_once(tmp_
 def test_what_is_remembered_is_bounded(expect_log: Any) -> None:
     """A model name with a glob may lead to new provider objects for ever."""
     expect_log("override")
-    repairs = LearnedOverrides()
+    repairs, kept = LearnedOverrides(), []
     repairs.learn(Provider(base_url="http://p:1", name="p"), "m", CASES[0][0])
-    providers = [Provider(base_url="http://p:1", name="p") for _ in range(1000)]
-    fitted = [repairs.applied(provider, "m") for provider in providers]
-    assert len(repairs._applied) <= 256 and all(
-        provider.profile.max_tokens.field == "max_completion_tokens" for provider in fitted
-    )
-    assert repairs.applied(providers[-1], "m") is fitted[-1]
+    for _ in range(1000):
+        provider = Provider(base_url="http://p:1", name="p")
+        kept.append(weakref.ref(provider))
+        fitted = repairs.applied(provider, "m")
+        assert fitted.profile.max_tokens.field == "max_completion_tokens"
+        assert repairs.applied(provider, "m") is fitted
+    assert sum(reference() is not None for reference in kept) <= 256
+
+
+def test_the_log_shows_an_override_that_works_as_it_stands(log_guard: Any) -> None:
+    log_guard.expect("override")
+    before = Provider(base_url="http://p:1", name="p")
+    LearnedOverrides().learn(before, "m", "Unrecognized request argument supplied: key1")
+    line = log_guard.records[-1].getMessage()
+    shown = yaml.safe_load(line[line.index("override:") :])
+    assert before.profile.override(shown["override"]).drop == ("key1",)
 
 
 @pytest.mark.timeout(seconds=30)
-async def test_repairs_end(tmp_path: Path) -> None:
+async def test_repairs_end(expect_log: Any) -> None:
+    expect_log("override")
     provider = ScriptedProvider(strict=False)
     provider.turns += [[error(400, f"Unrecognized request argument supplied: key{i}")] for i in range(9)]
     client = AsyncHTTPClient(force_instance=True)
-    async with running(tmp_path, provider.base_url, config=CONFIG) as rproxy:
+    async with served(provider.base_url, config=CONFIG) as base_url:
         answer = await client.fetch(
-            rproxy.base_url + "/responses",
-            method="POST",
-            body='{"model": "m", "input": "hi"}',
-            raise_error=False,
+            base_url + "/responses", method="POST", body='{"model": "m", "input": "hi"}', raise_error=False
         )
     assert answer.code == 400 and len(provider.requests) == 4
     client.close()

@@ -8,6 +8,7 @@ first row that fits and changes something wins.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import replace
@@ -189,7 +190,7 @@ class LearnedOverrides:
                     "the provider:  override: %s",
                     provider.name,
                     model,
-                    override,
+                    json.dumps(override),  # which is YAML, too
                 )
                 return ", ".join(override)
         return None
