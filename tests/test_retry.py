@@ -13,7 +13,7 @@ from scripted import error, say
 
 from rproxy.config.schema import Provider
 from rproxy.errors import ApiError
-from rproxy.providers.provider_errors import provider_error
+from rproxy.providers.provider_errors import Refusal, provider_error
 from rproxy.service.retry import LONGEST_PAUSE, PAUSES, RetryLoop, RetryState, after_failure, may_cure
 from rproxy.upstream.failover import RESERVE, Failover
 
@@ -95,19 +95,29 @@ def test_only_pauses_that_the_provider_did_not_name_are_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    "cures_left, error, visible, expected",
+    "cures_left, visible, expected", [(1, False, True), (0, False, False), (1, True, False)]
+)
+def test_when_another_form_is_looked_for(cures_left: int, visible: bool, expected: bool) -> None:
+    assert may_cure(START._replace(cures_left=cures_left), visible) is expected
+
+
+@pytest.mark.parametrize(
+    "error, expected",
     [
-        (1, WRONG, False, True),
-        (1, failure(422), False, True),
-        (0, WRONG, False, False),
-        (1, WRONG, True, False),
-        (1, BUSY, False, False),
+        (WRONG, True),
+        (failure(422, b'{"detail":[{"loc":["body","seed"],"msg":"Extra inputs are not permitted"}]}'), True),
+        (failure(500, b'{"error":"Jinja Exception: System message must be at the beginning."}'), True),
+        (failure(502, b"1 validation error for ChatCompletionRequest"), True),
+        (failure(500, b'{"error":"something broke"}'), False),
+        (failure(503, b'{"error":"unsupported load, busy"}'), False),
+        (failure(400, b""), False),
+        (failure(400, b"<html><body>unsupported</body></html>"), False),
+        (BUSY, False),
+        (POOR, False),
     ],
 )
-def test_when_another_form_is_looked_for(
-    cures_left: int, error: ApiError, visible: bool, expected: bool
-) -> None:
-    assert may_cure(START._replace(cures_left=cures_left), error, visible) is expected
+def test_which_failures_are_about_the_form_of_the_request(error: ApiError, expected: bool) -> None:
+    assert isinstance(error, Refusal) is expected
 
 
 class Played:
@@ -129,7 +139,7 @@ class Played:
         if ending is not None:
             raise ending
 
-    def cure(self, refusal: ApiError) -> bool:
+    async def cure(self, refusal: Refusal) -> bool:
         self._cures -= 1
         return self._cures >= 0
 
@@ -140,7 +150,7 @@ async def test_the_loop_goes_through_providers_and_rounds() -> None:
     loop = RetryLoop(failover, retries=2)
     await loop.run(request)
     assert request.asked == ["a", "a", "b", "b", "a"]  # b is up again before the poor one
-    assert loop.state.retries == 1 and loop.state.cures_left == 2
+    assert loop.state.retries == 1 and loop.state.cures_left == 1
     assert [p.name for p in failover.order([A, B], "")] == ["a", "b"]
 
 

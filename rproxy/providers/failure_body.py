@@ -13,8 +13,9 @@ import json
 import re
 from typing import Any, Dict, List, Mapping, Optional
 
+from .complaints import find_complaints
 from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, header_delay, without_tags
-from .failures import ErrorFacts, Finding, classify
+from .failures import REFUSED, ErrorFacts, Finding, classify
 
 MAX_DEPTH = 6  # of objects inside objects
 
@@ -63,7 +64,7 @@ def read_object(raw: Any) -> Finding:
     """Read an error object from a 2xx answer; the status is the one that the object names, if any."""
     facts = ErrorFacts()
     _gather(raw, facts, 0)
-    facts.details = _dump(raw)
+    facts.raw, facts.details = raw, _dump(raw)
     facts.shape = "json" if facts.texts or facts.codes else "empty"
     facts.status = next(iter(facts.statuses), None)
     return _finding(facts, next(iter(facts.delays), None), "")
@@ -72,8 +73,13 @@ def read_object(raw: Any) -> Finding:
 def _finding(facts: ErrorFacts, delay: Optional[float], location: str) -> Finding:
     if delay is None:
         delay = next((d for d in map(delay_in_text, facts.texts) if d is not None), None)
+    kind, text = classify(facts), _joined(facts)
+    about_form = (
+        kind == "request" or kind in ("internal", "gateway") and REFUSED.search(facts.details or text)
+    )
+    complaints = find_complaints(facts.raw) if about_form and facts.shape != "html" else ()
     return Finding(
-        classify(facts), facts.status, _joined(facts), facts.code, facts.param, delay, facts.shape, location
+        kind, facts.status, text, facts.code, facts.param, delay, facts.shape, location, complaints
     )
 
 
@@ -82,6 +88,7 @@ def _body_facts(body: bytes) -> ErrorFacts:
     text = body.decode("utf-8-sig", "replace").replace("\0", "").strip()
     framed = FRAME.match(text)
     parsed = _parsed(framed.group(1) if framed else text)
+    facts.raw = text if parsed is None else parsed
     if not text:
         facts.shape = "empty"
     elif parsed is not None:

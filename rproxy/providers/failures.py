@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Container, List, NamedTuple, Optional, Pattern, Sequence
+from typing import Any, Container, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
+from .complaints import Complaint
 from .failure_text import MAX_SCANNED
 
 
@@ -27,6 +28,7 @@ class Finding(NamedTuple):
     retry_after: Optional[float] = None  # seconds
     shape: str = "json"  # json, text, html, empty
     location: str = ""  # the target of a redirect
+    complaints: Tuple[Complaint, ...] = ()  # about the form of the request
 
 
 @dataclass
@@ -42,6 +44,7 @@ class ErrorFacts:
     param: Optional[str] = None
     details: str = ""  # the whole object as JSON
     shape: str = "json"
+    raw: Any = None  # the whole object, or the whole text
 
 
 # ---- Patterns
@@ -189,6 +192,13 @@ OVERLOAD = re.compile(
     r"loading model|访问量过大|繁忙)|DEGRADED|ResourceExhausted"
 )
 VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
+# A 5xx that says this, or the like, is a refusal: a server's own validation, or the model's template.
+REFUSED = _any(
+    r"\bjinja|\btemplate|raise_exception|validation|pydantic|['\"]loc['\"]|deseriali[sz]e|unmarshal|schema|invalid_request",
+    r"(?:Value|Type|Key|Attribute|NotImplemented|UnsupportedParams|BadRequest|InvalidParameter)Error|Invalid(?:Parameter|Request)",
+    r"unexpected keyword|unsupported|not supported|does(?:n't| not) support|unknown (?:field|format|name|parameter|variant)",
+    r"\bmust (?:be|alternate|start|end|have|not)\b|expected .{1,60} to be|not (?:allowed|permitted)|invalid (?:value|type|role)",
+)
 BAD_CODES = _codes(
     r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* "
     r"unsupported_(?:parameter|value) base_resp:2013 121[04] validation_error"

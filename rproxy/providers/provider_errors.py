@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
 from ..log import clean, without_login
 from .failure_text import MAX_SCANNED
 
-if TYPE_CHECKING:  # imported where it is needed: compiling its patterns takes a while
+if TYPE_CHECKING:  # imported where they are needed: compiling their patterns takes a while
+    from .complaints import Complaint
     from .failures import Finding
 
 MAX_MESSAGE = 2000  # characters of a message for the client
@@ -49,6 +50,13 @@ KINDS: Mapping[str, Kind] = {
     "timeout": Kind(504, "server_error", "server_error", "server_error", True),
     "redirect": Kind(502, "server_error", "server_error", "server_error"),
 }
+
+
+class Refusal(ApiError):
+    """The provider does not take the request in this form. ``complaints``: what it objects to."""
+
+    complaints: Sequence[Complaint] = ()
+
 
 OWN_CODES = frozenset(kind.code for kind in KINDS.values())
 
@@ -101,7 +109,10 @@ def as_api_error(finding: Finding, provider: str, base_url: str, secrets: Sequen
         None if word is None or clean(word, secrets) != word else word
         for word in (finding.code, finding.param)
     )
-    return of_kind(finding.kind, text, code, param, pause)
+    error = of_kind(finding.kind, text, code, param, pause, Refusal if finding.complaints else ApiError)
+    if isinstance(error, Refusal):
+        error.complaints = finding.complaints
+    return error
 
 
 def of_kind(
@@ -110,6 +121,7 @@ def of_kind(
     code: Optional[str] = None,
     param: Optional[str] = None,
     retry_after: Optional[float] = None,
+    cls: Type[ApiError] = ApiError,
 ) -> ApiError:
     """The error of a kind.
 
@@ -119,7 +131,7 @@ def of_kind(
     kind = KINDS[name]
     if code in OWN_CODES:  # the provider's status contradicts it, and clients trust the code
         code = None
-    return ApiError(
+    return cls(
         kind.status,
         message,
         type=kind.type,

@@ -18,6 +18,7 @@ from ..convert.request.validate import check_request, without_nulls
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid
 from ..log import log_turn, mask
+from ..providers.provider_errors import Refusal
 from ..types import Json
 from ..upstream.client import Result, Upstream
 from ..upstream.failover import Failover
@@ -92,7 +93,7 @@ class _Relayed:
     def conversation_key(self) -> str:
         return self._name
 
-    def cure(self, refusal: ApiError) -> bool:
+    async def cure(self, refusal: Refusal) -> bool:
         return False  # the client's request is its own business
 
     async def attempt(self, provider: Provider) -> None:

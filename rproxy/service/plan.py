@@ -20,6 +20,7 @@ from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
 from ..convert.sealed import seal
+from ..providers.forms import has_form
 from ..types import Json
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
@@ -120,6 +121,13 @@ class TurnPlan:
             return convert()
         # A thread lets other turns run every few milliseconds.
         return await asyncio.get_running_loop().run_in_executor(None, convert)
+
+    def has_form(self, form: str, cure: Json) -> bool:
+        """Does a cure change this request?
+
+        :param form: see :mod:`rproxy.providers.forms`
+        """
+        return has_form(form, self._body(), self._items, cure)
 
     def _body(self) -> Json:
         """The body, with the model's limit on the length of an answer unless the client's is lower."""

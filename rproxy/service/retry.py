@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..errors import ApiError
+from ..providers.provider_errors import Refusal
 from ..upstream.failover import Failover
 
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
@@ -23,8 +24,7 @@ SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clie
 LONGEST_PAUSE = 10.0  # seconds; when a provider asks for a longer pause, the client gets the error instead
 # Codes of bad luck: the model wrote a call that its server could not parse; it said nothing at all, to Codex.
 ONCE = ("tool_use_failed", "empty_answer")
-MAX_CURES = 3  # requests in another form within one turn
-REFUSALS = (400, 422)  # statuses that say something about the form of the request
+MAX_CURES = 2  # requests in another form within one turn
 
 
 class Retryable(Protocol):
@@ -47,7 +47,7 @@ class Retryable(Protocol):
         :raises ApiError: there was no complete answer
         """
 
-    def cure(self, refusal: ApiError) -> bool:
+    async def cure(self, refusal: Refusal) -> bool:
         """Find another form for the request that the last attempt's provider has refused.
 
         :returns: whether the next attempt will differ from the refused one
@@ -74,9 +74,9 @@ class Retry(NamedTuple):
     pause: float = 0.0
 
 
-def may_cure(state: RetryState, error: ApiError, visible: bool) -> bool:
-    """Should another form of the request be looked for?"""
-    return not visible and state.cures_left > 0 and error.status in REFUSALS
+def may_cure(state: RetryState, visible: bool) -> bool:
+    """Should another form of a request that was refused be looked for?"""
+    return not visible and state.cures_left > 0
 
 
 def after_failure(
@@ -130,7 +130,7 @@ class RetryLoop:
                 await self._attempt(request, self.state.line[0])
                 return
             except ApiError as error:
-                pause = self._go_on(request, error)
+                pause = await self._go_on(request, error)
                 if pause is None:
                     raise
             if pause:
@@ -151,10 +151,10 @@ class RetryLoop:
             raise
         self._failover.succeeded(provider)
 
-    def _go_on(self, request: Retryable, error: ApiError) -> Optional[float]:
+    async def _go_on(self, request: Retryable, error: ApiError) -> Optional[float]:
         """:returns: seconds to wait before the next attempt; None: ``error`` is final"""
         visible = request.visible
-        cured = may_cure(self.state, error, visible) and request.cure(error)
+        cured = isinstance(error, Refusal) and may_cure(self.state, visible) and await request.cure(error)
         retry = after_failure(self.state, error, visible=visible, cured=cured, spread=random.uniform(*SPREAD))
         if retry is None or not retry.state.line and not self._failover.may_repeat():
             return None

@@ -79,7 +79,7 @@ class Service:
             config=config,
             upstream=upstream,
             failover=failover,
-            overrides=LearnedOverrides(),
+            overrides=LearnedOverrides(time.monotonic),
             reasoning=ReasoningCache(),
             file_texts=self._file_texts,
             history=self._history,

@@ -16,7 +16,7 @@ class TurnStats:
     """What a turn counts; the turn alone writes it.
 
     ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all; ``first_event``
-    is in seconds after the start; ``cures``: the profile fields that refusals have changed.
+    is in seconds after the start.
     """
 
     provider: str = ""
@@ -25,7 +25,6 @@ class TurnStats:
     answer_bytes: int = 0
     first_event: Optional[float] = None
     warnings: List[str] = field(default_factory=list)
-    cures: List[str] = field(default_factory=list)
 
 
 def log_end(
@@ -55,7 +54,7 @@ def log_end(
             "first_event_ms": None if stats.first_event is None else round(stats.first_event * 1000),
             "total_ms": round(seconds * 1000),
             "retries": stats.retries,
-            "warnings": stats.warnings + stats.cures,
+            "warnings": stats.warnings,
         }
     )
 

@@ -22,11 +22,13 @@ from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion
 from ..convert.sse import Written
 from ..errors import ApiError, error_event
+from ..providers.provider_errors import Refusal
 from ..types import Json
 from .attempt import Attempt
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex
 from .plan import TurnDeps, TurnPlan
+from .request_form import Prepared, RequestForm
 from .retry import RetryLoop
 from .stats import TurnStats
 
@@ -51,6 +53,9 @@ class Turn:
         self._client = client
         self._codex = server.errors == "codex" or server.errors == "auto" and client.codex
         self._retries = RetryLoop(deps.failover, server.retries)
+        self._form = RequestForm(deps.overrides, plan, client.owner)
+        self._asked: Optional[Provider] = None  # the provider of the attempt, as it is configured
+        self._prepared: Optional[Prepared] = None  # what it is asked
         self._attempt: Optional[Attempt] = None  # the one that is under way, or was the last
         self.stats = TurnStats()
         # ---- What the client gets
@@ -128,11 +133,11 @@ class Turn:
     async def attempt(self, provider: Provider) -> None:
         """Ask one provider, and bring its answer to the client."""
         self._attempt = None
-        provider = self._deps.overrides.applied(provider, self._plan.model)
-        conversion = await self._plan.convert(provider)
+        self._asked, self._prepared = provider, await self._form.prepared(provider)
+        fitted, conversion = self._prepared
         self.stats.warnings = conversion.warnings
         attempt = self._attempt = Attempt(
-            provider, conversion, partial(self._new_converter, conversion), self._send
+            fitted, conversion, partial(self._new_converter, conversion), self._send
         )
         interrupt = self._client.interrupt
         try:
@@ -148,18 +153,16 @@ class Turn:
             if rest:
                 self._send(rest)
             attempt.check(codex=self._codex)
+            self._form.confirm(provider)
             last_events = converter.finish()
-        self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, provider)
+        self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
         self._send(last_events)
 
-    def cure(self, refusal: ApiError) -> bool:
-        """Learn from a refusal how this provider wants its requests."""
-        if self._attempt is None:
+    async def cure(self, refusal: Refusal) -> bool:
+        """Find out from a refusal how this provider wants its requests."""
+        if self._attempt is None or self._prepared is None or self._asked is None:
             return False  # it was not the provider who refused
-        learned = self._deps.overrides.learn(self._attempt.provider, self._plan.model, refusal.message)
-        if learned is not None:
-            self.stats.cures.append(f"repaired: {learned}")
-        return learned is not None
+        return await self._form.change(self._asked, refusal, self._prepared, self._sink is not None)
 
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
         sequence = self._converter.sequence if self._converter is not None and self._begun else 0

@@ -1,196 +1,130 @@
-"""Learned repairs: what a provider's refusal teaches about it.
+"""What refusals have taught, and for whom it holds.
 
-A 400 or 422 that names a known cause changes the profile once, the request is made again, and the change is
-kept for this process.  Each repair is an override of profile fields, so the log can name the lines that make
-it permanent.  The texts are those of the providers' issue trackers and documents; the order matters, the
-first row that fits and changes something wins.
+Cures of form (fields of the profile) are kept for a provider and a downstream model.  Cures that leave out a part of the
+client's content are kept for the client's key, and for that very part: what one client sends must not change what another
+one gets.  Only what a success has followed comes here, and nothing is kept for longer than :data:`LIFETIME`, so that a
+provider that learns to accept a form gets it again.  A configuration that is loaded anew begins with an empty memory.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
+from collections import OrderedDict
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Mapping, Match, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
-from ..convert.profile import Profile
 from ..types import Json
+
+if TYPE_CHECKING:  # imported elsewhere when needed: its patterns take a while to compile
+    from ..providers.diagnosis import Diagnosis
 
 log = logging.getLogger("rproxy.repairs")
 
-MOST = 3  # repairs in one turn
-NEEDED = {"model", "messages", "input", "tools", "stream"}  # keys that are never dropped
+LIFETIME = 86_400.0  # seconds
+MAX_OWNERS = 1024  # clients with parts of their content that a provider has refused
+MAX_PARTS = 256  # such parts of one client
+MAX_LEARNED = 64  # cures for one provider and model
+
+Key = Tuple[str, str, str, str]  # name, address, API, downstream model
 
 
-class Row(NamedTuple):
-    """``pattern`` is looked for in the refusal; ``override`` makes the change from the match and the present
-    profile."""
+class Learned(NamedTuple):
+    """A cure of form that has helped. ``form``: see :mod:`rproxy.providers.forms`."""
 
-    pattern: str
-    override: Callable[[Match[str], Profile], Json]
+    subject: str
+    form: str
+    override: Json
+    expires: float
 
-
-def _fixed(override: Mapping[str, Any]) -> Callable[[Match[str], Profile], Json]:
-    return lambda match, profile: dict(override)
-
-
-def _required_reasoning(match: Match[str], profile: Profile) -> Json:
-    """The empty text first; a provider that takes it for missing gets a blank."""
-    required = "" if profile.reasoning.required_on_tool_calls is None else " "
-    replay = "always" if profile.reasoning.replay == "never" else profile.reasoning.replay
-    return {"reasoning": {"required_on_tool_calls": required, "replay": replay}}
-
-
-def _drop(match: Match[str], profile: Profile) -> Json:
-    key = match.group("key").split(".")[0].strip("'\"`[]")
-    if key == "stream_options":
-        return {"include_usage": False}
-    return {} if key in NEEDED or key in profile.drop else {"drop": profile.drop + (key,)}
-
-
-def _format(match: Match[str], profile: Profile) -> Json:
-    """One step down: json_schema, json_object, words in the prompt."""
-    return {"response_format": profile.response_format[:-1]} if len(profile.response_format) > 1 else {}
-
-
-def _cannot_stop_thinking(match: Match[str], profile: Profile) -> Json:
-    return {"thinking": {"disable": None}}
-
-
-def _effort(match: Match[str], profile: Profile) -> Json:
-    """Do not send a level that the provider does not know, or at last no level at all."""
-    wrong = match.group("value").lower()
-    known = {level: word for level, word in profile.thinking.efforts.items() if word != wrong}
-    if len(known) == len(profile.thinking.efforts):
-        return {"thinking": {"effort": None}} if profile.thinking.effort else {}
-    return {
-        "thinking": {
-            "efforts": {level: None for level, word in profile.thinking.efforts.items() if word == wrong}
-        }
-    }
-
-
-LEVEL = r"(?P<value>none|minimal|low|medium|high|xhigh|max|ultra)\b"
-REPAIRS: Tuple[Row, ...] = (
-    Row(
-        r"max_tokens.{0,60}(not supported|unsupported).{0,80}max_completion_tokens",
-        _fixed({"max_tokens": {"field": "max_completion_tokens"}}),
-    ),
-    Row(
-        r"max_completion_tokens.{0,60}(not supported|unsupported|unknown|unrecognized|not permitted)",
-        _fixed({"max_tokens": {"field": "max_tokens"}}),
-    ),
-    Row(
-        r"unknown variant `?developer|developer.{0,40}(role|not supported|invalid)|role.{0,40}developer",
-        _fixed({"developer_role": "system"}),
-    ),
-    Row(
-        r"reasoning_content.{0,60}(must be passed back|is missing|required)|missing .?reasoning_content",
-        _required_reasoning,
-    ),
-    Row(r"(unknown variant|invalid value|unsupported value)[:\s]+[`'\"]?" + LEVEL, _effort),
-    Row(LEVEL + r"['\"`]?.{0,30}(not supported|not a valid|is invalid).{0,40}(effort|reasoning)", _effort),
-    Row(
-        r"reasoning_effort.{0,60}(unsupported|invalid|must be).{0,40}(?P<value>none|minimal|medium|xhigh|max|ultra)\b",
-        _effort,
-    ),
-    Row(
-        r"please use low, high, or max|reasoning is mandatory|invalid combination of reasoning_effort and thinking",
-        _cannot_stop_thinking,
-    ),
-    Row(
-        r"(thinking|does not).{0,60}tool_choice|tool_choice.{0,80}(thinking|not support|unsupported|invalid)",
-        _fixed({"tool_choice": {"any": ["auto", "none"]}}),
-    ),
-    Row(
-        r"response_format.{0,80}(unavailable|not supported|unsupported|invalid|input should be)"
-        r"|json_schema.{0,60}(not supported|unsupported|unavailable)",
-        _format,
-    ),
-    Row(
-        r"system message must be (at the beginning|first)|only.{0,20}first message.{0,20}system",
-        _fixed({"system_position": "first"}),
-    ),
-    Row(
-        r"roles must alternate|must alternate between",
-        _fixed({"merge_same_role": True, "system_position": "first"}),
-    ),
-    Row(r"unexpected role .?user.? after role .?tool", _fixed({"assistant_after_tool": True})),
-    Row(
-        r"tool call id.{0,60}(a-z|length of 9|9 char)|must be a-z.{0,30}length of 9",
-        _fixed({"tool_call_id": "alnum9"}),
-    ),
-    Row(
-        r"(image_url|images?|multimodal).{0,60}(not support|unsupported|only.{0,10}text)"
-        r"|not (support|accept).{0,30}image|unknown variant `?image_url",
-        _fixed({"modalities": ["text"]}),
-    ),
-    Row(r"stream_options", _fixed({"include_usage": False})),
-    Row(
-        r"(?:unsupported parameter|unrecognized request argument(?: supplied)?|unknown (?:field|parameter|name)|unexpected keyword argument"
-        r"|unrecognized (?:field|parameter))[:\s]+['\"`]?(?P<key>[A-Za-z_][\w.]*)",
-        _drop,
-    ),
-    Row(r"unsupported value: ['\"`](?P<key>[a-z_]+)['\"`] does not support", _drop),
-    Row(
-        r"(?:property|parameter|field|argument)s? ['\"`](?P<key>[a-z_][\w.]*)['\"`] (?:is|are) "
-        r"(?:not supported|unsupported|not permitted|not allowed|unknown)",
-        _drop,
-    ),
-    Row(r"extra (?:parameters|inputs|fields).{0,20}\[?['\"`](?P<key>[a-z_][\w.]*)['\"`]", _drop),
-    Row(
-        r"['\"`]?(?:body|loc)['\"`]?.{0,12}['\"`](?P<key>[a-z_]\w*)['\"`].{0,200}extra(?:_forbidden| inputs are not permitted)",
-        _drop,
-    ),
-    Row(
-        r"extra(?:_forbidden| inputs are not permitted).{0,200}['\"`]?(?:body|loc)['\"`]?.{0,12}['\"`](?P<key>[a-z_]\w*)['\"`]",
-        _drop,
-    ),
-)
+    def __str__(self) -> str:
+        return (
+            f"{self.subject} changed: the provider refused it before; override: {json.dumps(self.override)}"
+        )
 
 
 class LearnedOverrides:
-    """What this process has learned, by provider and downstream model."""
+    """The memory of one process.
 
-    def __init__(self) -> None:
-        self._learned: Dict[Tuple[str, str], List[Json]] = {}
+    :param now: a clock in seconds
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._learned: Dict[Key, List[Learned]] = {}
+        # (owner, provider) -> fingerprint -> when it expires
+        self._refused: OrderedDict[Tuple[str, Key], Dict[str, float]] = OrderedDict()
         self._applied: ProviderCache[Provider] = ProviderCache()
 
+    def learned(self, provider: Provider, model: str) -> Sequence[Learned]:
+        """The cures of form that hold for a provider's model."""
+        key = _key(provider, model)
+        cures = self._learned.get(key)
+        if cures and cures[0].expires <= self._now():
+            cures = self._learned[key] = [cure for cure in cures if cure.expires > self._now()]
+            self._applied.clear()
+        return tuple(cures or ())
+
     def applied(self, provider: Provider, model: str) -> Provider:
-        """The provider with what is known of its model; the same object until more is learned."""
-        if (provider.base_url, model) not in self._learned:
+        """The provider with these cures; the same object until that changes."""
+        if not self.learned(provider, model):
             return provider
         return self._applied.get(provider, model, self._apply)
 
     def _apply(self, provider: Provider, model: str) -> Provider:
-        profile = provider.profile
-        for override in self._learned[provider.base_url, model]:
-            profile = profile.override(override)
-        return replace(provider, profile=profile)
+        return overridden(provider, [cure.override for cure in self.learned(provider, model)])
 
-    def learn(self, provider: Provider, model: str, refusal: str) -> Optional[str]:
-        """Learn from a refusal of a request that was made with ``provider``'s profile.
+    def refused(self, owner: str, provider: Provider, model: str) -> FrozenSet[str]:
+        """The fingerprints of what a provider has refused of a client's content.
 
-        :arg refusal: the provider's words
-        :returns: the profile fields that change, or None when there is nothing to learn
+        :param owner: whose content it is
         """
-        for pattern, change in REPAIRS:
-            match = re.search(
-                pattern, refusal, re.I | re.S
-            )  # compiled when first needed, which takes a while
-            override = change(match, provider.profile) if match else {}
-            if override and provider.profile.override(override) != provider.profile:
-                self._learned.setdefault((provider.base_url, model), []).append(override)
-                self._applied.clear()
+        parts = self._refused.get((owner, _key(provider, model)), {})
+        return frozenset(fingerprint for fingerprint, expires in parts.items() if expires > self._now())
+
+    def keep(self, owner: str, provider: Provider, model: str, cures: Sequence[Diagnosis]) -> None:
+        """Remember cures that have helped."""
+        expires, key = self._now() + LIFETIME, _key(provider, model)
+        for subject, form, cure in cures:
+            if cure.refused:
+                parts = self._refused.setdefault((owner, key), {})
+                self._refused.move_to_end((owner, key))
+                parts.update(dict.fromkeys(cure.refused, expires))
+                for fingerprint in list(parts)[:-MAX_PARTS]:
+                    del parts[fingerprint]
                 log.warning(
-                    "%s refused a request for %s and gets it in another form from now on. To make this permanent, put under "
-                    "the provider:  override: %s",
+                    "%s refused a part of a request for %s (%s); it was left out",
                     provider.name,
                     model,
-                    json.dumps(override),  # which is YAML, too
+                    subject,
                 )
-                return ", ".join(override)
-        return None
+            if cure.override:
+                learned = self._learned.setdefault(key, [])
+                learned[:] = [known for known in learned if known.override != cure.override]
+                learned.append(Learned(subject, form, cure.override, expires))
+                del learned[:-MAX_LEARNED]
+                self._applied.clear()
+                log.warning(
+                    "%s refused a request for %s (%s); such requests are sent in another form for a day. To make this "
+                    "permanent, put under the provider:  override: %s",
+                    provider.name,
+                    model,
+                    subject,
+                    json.dumps(cure.override),  # which is YAML, too
+                )
+        while len(self._refused) > MAX_OWNERS:
+            self._refused.popitem(last=False)
+
+
+def _key(provider: Provider, model: str) -> Key:
+    return provider.name, provider.base_url, provider.wire, model
+
+
+def overridden(provider: Provider, overrides: Sequence[Json]) -> Provider:
+    """The provider with other fields in its profile."""
+    profile = provider.profile
+    for override in overrides:
+        profile = profile.override(override)
+    return replace(provider, profile=profile)

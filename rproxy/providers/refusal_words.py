@@ -1,0 +1,150 @@
+"""Reads one complaint: which words it blames, what it objects to in them, and what it says would be allowed.
+
+Providers word the same objection in ever new ways, so the words are brought to one spelling first
+(:func:`normalized`: ``reasoningEffort``, ``reasoning_effort`` and "reasoning effort" are the same), and kinds of
+objections are families of words (:data:`OBJECTIONS`).  A sentence such as "unknown field x, expected one of a, b" blames
+x and allows a and b; the words behind the turning point are never blamed.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Dict, List, Pattern, Sequence, Tuple
+
+from .complaints import Complaint
+
+QUOTES = "`'\"“”‘’«»"
+# Camel case, and what joins words: an underscore, a hyphen, a dot inside a word, but not between numbers.
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z][a-z])")
+_JOINT = re.compile(r"(?<=\w)[_\-]+(?=\w)|(?<=[A-Za-z_])\.(?=[A-Za-z_])")
+
+
+def normalized(text: str) -> str:
+    """Lower case, words apart, quotation marks kept."""
+    return _JOINT.sub(" ", _HUMP.sub(" ", text).replace("_", " ").replace("’", "'")).lower()
+
+
+def _family(words: str) -> Pattern[str]:
+    return re.compile("|".join(line.strip() for line in words.strip().splitlines()))
+
+
+# Kinds of objections, as patterns over normalized text. One complaint may be of several kinds.
+OBJECTIONS: Dict[str, Pattern[str]] = {
+    "unsupported": _family(
+        r"""
+        not (?:currently |yet )?(?:be )?(?:support|allow|permit|available|accept|enabl|implement|recogni|known|compatible|used|expect)
+        unsupported|unavailable|unknown|unrecogni|unexpected|extra (?:input|param|field|prop|key|forbidden)|extra forbidden|forbidden
+        additional propert|no such|cannot find|disallow|invalid field
+        (?:does ?n[o']t|can ?not|can't|cannot|don't|do not) (?:support|accept|take|allow|have|use|handle|process|be used|be set|be combined)
+        only (?:supports?|accepts?|works?|takes?|allows?|.{1,60}(?:is|are) (?:supported|allowed|accepted|permitted))|no endpoints? found
+        should not (?:exist|be (?:set|sent|present|used))
+        not an? (?:allowed|supported|known|recogni)|not one of
+        不支持|未知|不可用|无法识别
+        """
+    ),
+    "value": _family(
+        r"""
+        invalid|must be|should be|expected|not an? valid|not valid|one of|supported (?:\w+ )?values?|incorrect|illegal|wrong|bad
+        out of range|range of|greater than|less than|exceed|too (?:long|large|many|big|small|short|high|low)|at (?:most|least)|maximum
+        does not (?:match|support)|failed to (?:parse|deserialize|convert|compile|initialize)|(?:cannot|unable to|could not) \w+
+        conversion failed|malformed|must start|mismatch|not supported
+        无效|非法|有误|不合法|错误
+        """
+    ),
+    "missing": _family(
+        r"""
+        missing|required|require|no (?:\w+ ){1,3}found|not found|must (?:be (?:set|provided|passed|present|included|non ?empty|specified)|have|contain|include|not be empty)
+        not set|not (?:been )?provided|not defined|undefined|empty|blank|null|\bnil\b|nonetype|none is not|has no|without
+        不能为空|缺少|缺失|必填|为空
+        """
+    ),
+    "order": _family(
+        r"""
+        beginning|first|\bstart|before|\bafter\b|alternat|order|follow|preced|consecutive|in a row|only one|single|multiple|more than one
+        \blast\b|\bend with|\bfinal\b|position|leading|\bone system
+        """
+    ),
+    "mandatory": _family(
+        r"""
+        mandatory|(?:cannot|can't|can not) be (?:disabled|turned off|switched off)|must (?:be|stay) enabled|always (?:on|enabled)
+        (?:cannot|can't|can not) (?:disable|turn off|stop|switch off)
+        """
+    ),
+}
+
+# Behind these stand the words that would be allowed.
+_TURN = re.compile(
+    r"\bexpected(?: one of)?\b|\bsupported (?:[a-z]+ ){0,2}(?:values?|types?|options?|levels?|efforts?)\b"
+    r"|\b(?:must|should|can only|may only|needs? to)(?: either)? be\b(?! satisfied)|\bnot one of\b|\bone of\b"
+    r"|\b(?:allowed|valid|possible|available|permitted|accepted)(?: [a-z]+){0,2}(?: are| is|:)"
+    r"|\b(?:please )?use\b|\bset [\w.`'\"]+ to\b|\b(?:currently )?only\b|\bsupports? only\b|\bdid you mean\b|\binstead\b",
+    re.I,
+)
+_SENTENCE = re.compile(r"[.;!?](?:\s|$)|\n\n")
+_WORD = re.compile(r"[A-Za-z][\w.\-]*")
+
+
+class Reading:
+    """One complaint, read.
+
+    ``text`` is its whole text without the client's content, ``path`` the way into the request that it names.
+    """
+
+    def __init__(self, complaint: Complaint, text: str) -> None:
+        self.text = text
+        self.path = complaint.path
+        self.code = normalized(complaint.code)
+        self.words = normalized(text)
+
+    @cached_property
+    def _split(self) -> Tuple[str, Tuple[str, ...]]:
+        """What stands before the first turning point that allows something, and what the turning points allow."""
+        blamed, allowed = self.text, []
+        for turn in _TURN.finditer(self.text):
+            end = _SENTENCE.search(self.text, turn.end())
+            clause = self.text[turn.end() : end.start() if end else len(self.text)]
+            found = re.findall(rf"[{QUOTES}]([\w.\-/]+)[{QUOTES}]", clause) or _WORD.findall(clause)
+            if found and blamed is self.text:
+                blamed = self.text[: turn.start()]
+            allowed += found
+        return blamed, tuple(allowed)
+
+    @cached_property
+    def blamed(self) -> str:
+        """The normalized words that the complaint is about; all of them when it begins with what is allowed."""
+        blamed = normalized(self._split[0])
+        return blamed if re.search(r"\w{3}", blamed) else self.words
+
+    def allowed(self, vocabulary: Sequence[str]) -> List[str]:
+        """The words of ``vocabulary`` that the complaint says are allowed."""
+        return [word for word in vocabulary if word in {found.lower() for found in self._split[1]}]
+
+    def objects(self, kind: str) -> bool:
+        """Is it an objection of this kind?"""
+        return OBJECTIONS[kind].search(f"{self.words} {self.code}") is not None
+
+    @property
+    def is_objection(self) -> bool:
+        return any(self.objects(kind) for kind in OBJECTIONS)
+
+    def says(self, pattern: str) -> bool:
+        """Does its whole text say this? The pattern is for normalized text."""
+        return re.search(pattern, self.words) is not None
+
+    def blames(self, pattern: str) -> bool:
+        return re.search(pattern, self.blamed) is not None
+
+    def marks(self, word: str) -> bool:
+        """Is ``word`` named as a word of the request: in quotes, in a list, behind "parameter" or before a colon?"""
+        form = re.escape(normalized(word))
+        where = "" if self.blamed is self.words else self.blamed
+        for text in filter(None, (where, self.words if not where else "")):
+            if re.search(
+                rf"[{QUOTES}\[({{,:]\s?{form}(?:\s?[{QUOTES}\])}},:]|\.?\s*$)"
+                rf"|(?:param|parameter|field|argument|property|propertie|key|keyword|kwarg|option|name|variant|value)s?\W{{1,4}}{form}\b"
+                rf"|\b{form}\W{{0,2}} (?:param|parameter|field|argument|property|key|keyword)\b|^\W*{form}\W*:",
+                text,
+            ):
+                return True
+        return False

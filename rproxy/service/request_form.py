@@ -1,0 +1,130 @@
+"""The form in which one turn sends its request to each provider.
+
+The profile says what a provider takes, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides` what earlier
+refusals have taught.  When the provider refuses the request all the same, :meth:`RequestForm.change` looks for a cure
+(:mod:`rproxy.providers.diagnosis`) and tries it out; :meth:`RequestForm.confirm` keeps what has helped.  A cure that the
+same refusal follows has not helped: it is taken back, and the next one is tried in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from ..config.schema import Provider
+from ..convert.profile import Profile
+from ..convert.request.chat import Conversion
+from ..convert.request.omit import without_refused
+from ..errors import ApiError
+from ..providers.provider_errors import Refusal
+from ..types import Json
+from ..upstream.learned_overrides import LearnedOverrides, overridden
+from .plan import TurnPlan
+
+if TYPE_CHECKING:  # imported when a provider refuses something: its patterns take a while to compile
+    from ..providers.complaints import Complaint
+    from ..providers.diagnosis import Diagnosis
+
+
+class Prepared(NamedTuple):
+    """A request as a provider is to get it; ``provider`` has the profile that it is made with."""
+
+    provider: Provider
+    conversion: Conversion
+
+
+@dataclass
+class _Trial:
+    """What was tried at one provider in this turn.
+
+    ``complaints``, ``body`` and ``profile`` are those of the refusal that is being cured, and the cures from ``kept`` on
+    are for it; ``refused`` holds all bodies that were refused.
+    """
+
+    cures: List[Diagnosis] = field(default_factory=list)
+    kept: int = 0
+    tried: Set[Tuple[str, str]] = field(default_factory=set)  # (subject, rung)
+    complaints: Sequence[Complaint] = ()
+    body: Json = field(default_factory=dict)
+    profile: Profile = field(default_factory=Profile)
+    refused: List[Json] = field(default_factory=list)
+    ready: Optional[Prepared] = None
+
+
+class RequestForm:
+    """:param owner: whose content the request holds; see :class:`~rproxy.service.client.Client`"""
+
+    def __init__(self, memory: LearnedOverrides, plan: TurnPlan, owner: str) -> None:
+        self._memory = memory
+        self._plan = plan
+        self._owner = owner
+        self._trials: Dict[int, _Trial] = {}  # by the identity of the provider
+
+    async def prepared(self, provider: Provider) -> Prepared:
+        """The request in the form that ``provider`` is to get now.
+
+        :raises ApiError: 400, the provider cannot be asked this
+        """
+        trial = self._trials.get(id(provider))
+        if trial is not None and trial.ready is not None:
+            ready, trial.ready = trial.ready, None
+            return ready
+        return await self._made(provider)
+
+    async def change(self, provider: Provider, refusal: Refusal, sent: Prepared, stream: bool) -> bool:
+        """Find another form for a request that was refused.
+
+        :param sent: the form that was refused
+        :returns: whether there is one
+        """
+        from ..providers.diagnosis import diagnose
+
+        trial = self._trials.setdefault(id(provider), _Trial())
+        body = sent.conversion.chat_request(stream)
+        trial.refused.append(body)
+        if refusal.complaints == trial.complaints:
+            del trial.cures[trial.kept :]
+        else:
+            trial.complaints, trial.body, trial.profile = refusal.complaints, body, sent.provider.profile
+            trial.kept = len(trial.cures)
+        while True:
+            found = diagnose(trial.complaints, trial.body, trial.profile, trial.tried)
+            if not found:
+                return False
+            trial.tried.update((one.subject, one.cure.rung) for one in found)
+            trial.cures[trial.kept :] = found
+            try:
+                made = await self._made(provider)
+            except ApiError:
+                continue  # in this form it cannot be expressed
+            if made.conversion.chat_request(stream) not in trial.refused:
+                trial.ready = made
+                return True
+
+    def confirm(self, provider: Provider) -> None:
+        """The provider has taken the request: keep what has helped."""
+        trial = self._trials.pop(id(provider), None)
+        if trial is not None and trial.cures:
+            self._memory.keep(self._owner, provider, self._plan.model, trial.cures)
+
+    async def _made(self, provider: Provider) -> Prepared:
+        trial = self._trials.get(id(provider))
+        cures = trial.cures if trial is not None else []
+        fitted = self._memory.applied(provider, self._plan.model)
+        overrides = [one.cure.override for one in cures if one.cure.override]
+        if overrides:
+            fitted = overridden(fitted, overrides)
+        conversion = await self._plan.convert(fitted)
+        body, warnings = conversion.body, list(conversion.warnings)
+        refused = self._memory.refused(self._owner, provider, self._plan.model)
+        refused = refused.union(*(one.cure.refused for one in cures))
+        if refused:
+            body, omitted = without_refused(body, refused)
+            warnings += omitted
+        warnings += [
+            str(known)
+            for known in self._memory.learned(provider, self._plan.model)
+            if self._plan.has_form(known.form, known.override)
+        ]
+        warnings += [f"{one.subject} changed ({one.cure.rung}): the provider refused it" for one in cures]
+        return Prepared(fitted, replace(conversion, body=body, warnings=warnings))
