@@ -1,7 +1,7 @@
-"""A server for the tests of the edges: the real application on a real socket, above a service that plays
-canned turns.
+"""A server for the tests of the edges: the whole application on a real socket, in front of a provider that plays
+canned answers.
 
-The word in ``input`` chooses the turn; see :class:`PlayedService`.  Rude clients use :class:`Raw`, a bare
+The first word of the input chooses the answer; see :class:`PlayedProvider`.  Rude clients use :class:`Raw`, a bare
 socket.
 """
 
@@ -10,147 +10,172 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
-from typing import Any, AsyncIterator, Dict, List, Optional, Tuple
+import time
+from typing import Any, AsyncIterator, Dict, List, NamedTuple, Optional, Tuple
 
+from rawserver import CHUNKED, END, OK, Peer, RawServer, chunk, until
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from rproxy.config.schema import Auth, Config, Server, Store
-from rproxy.errors import ApiError, previous_response_not_found
+from rproxy.config.load import parse_config
+from rproxy.config.schema import Auth, Config
 from rproxy.server.app import make_app, make_server
 from rproxy.server.base import AppState
-from rproxy.service.client import Client, EventSink, TurnResult
+from rproxy.service.service import Service
+from rproxy.store.memory import MemoryStore
+from rproxy.upstream.client import Upstream
 
 Json = Dict[str, Any]
-MODELS = {
-    "object": "list",
-    "data": [
-        {"id": "m", "object": "model", "created": 0, "owned_by": "rproxy"},
-        {"id": "org/m", "object": "model", "created": 0, "owned_by": "rproxy"},
-    ],
-    "models": [],
-}
+MODELS = """
+models:
+  - {{model: m, provider: &lab {{name: lab, base_url: "{base_url}", api_key: sk-lab}}}}
+  - {{model: org/m, provider: *lab}}
+"""
+STREAM_HEAD = CHUNKED[:-2] + b"Content-Type: text/event-stream\r\nx-ratelimit-remaining-requests: 9\r\n\r\n"
 
 
-class PlayedService:
-    """Plays turns by the first word of ``input``:
-
-    ``hello`` two events, ``count N`` with N deltas between them, ``wait`` silence until cancelled, ``begin``
-    the first event and then silence, ``gate`` the first event and then a wait for :attr:`gate` or an
-    interrupt, ``flood`` large events without end, ``refuse`` a 429 before the first event, ``crash`` and
-    ``crash-late`` exceptions before and after it.
-    """
+class Clock:
+    """Seconds since the epoch, for the service; ``broken``: it fails, once."""
 
     def __init__(self) -> None:
-        self.clients: List[Client] = []
+        self.broken = False
+
+    def __call__(self) -> float:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("a secret of the inside")
+        return time.time()
+
+
+class PlayedProvider:
+    """Plays answers by the first word of the last message:
+
+    ``hello`` a short text, ``count N`` with N deltas, ``wait`` silence, ``begin`` a first delta and then silence,
+    ``gate`` a first delta and then a wait for :attr:`gate`, ``flood`` large deltas without end, ``refuse`` a 429,
+    ``crash`` and ``crash-late`` break the clock of the service before and after the first delta.
+
+    ``running`` requests are under way, ``most`` were at a time; ``cancelled`` counts those that rproxy gave up;
+    ``sent`` the deltas.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._server = RawServer(self._answer_all)
         self.requests: List[Json] = []
-        self.running = 0
-        self.most = 0
-        self.cancelled = 0
-        self.sent = 0
+        self.running = self.most = self.cancelled = self.sent = 0
         self.gate = asyncio.Event()
+        self._clock = clock
 
-    def models(self) -> Json:
-        return MODELS
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Answer while the context lasts. Gives the base URL."""
+        async with self._server.running():
+            yield self._server.url
 
-    models_etag = '"catalog-1"'
-
-    def health(self) -> Json:
-        return {"status": "ok"}
-
-    async def compact(self, request: Json, client: Client) -> TurnResult:
-        return TurnResult({"object": "response.compaction", "echo": request}, {})
-
-    async def create(self, request: Json, client: Client, out: Optional[EventSink]) -> TurnResult:
-        self.requests.append(request)
-        self.clients.append(client)
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            return TurnResult(await self.play(request, client, out), {})
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-
-    async def play(self, request: Json, client: Client, out: Optional[EventSink]) -> Json:
-        word, _, rest = str(request.get("input", "hello")).partition(" ")
-        response = {
-            "id": f"resp_{len(self.requests)}",
-            "object": "response",
-            "status": "in_progress",
-            "output": [],
-        }
-        previous = request.get("previous_response_id")
-        if client.local is not None and previous is not None and previous not in client.local:
-            raise previous_response_not_found(previous)
-        if word == "refuse":
-            raise ApiError(429, "Slow down.", code="rate_limit_exceeded", retry_after=7)
-        if word == "crash":
-            raise RuntimeError("a secret of the inside")
-        if word == "wait":
-            await asyncio.sleep(3600)
-        if out is None:
-            return {**response, "status": "completed", "text": "hé\ud800llo"}
-        sequence = 0
-
-        def send(kind: str, **fields: Any) -> Any:
-            nonlocal sequence
-            sequence += 1
-            self.sent += 1
-            return out.send([{"type": kind, "sequence_number": sequence - 1, **fields}])
-
-        out.begin(response, {"x-ratelimit-remaining-requests": "9"})
-        send("response.created", response=response)
-        if word == "begin":
-            await asyncio.sleep(3600)
-        if word == "crash-late":
-            raise RuntimeError("a secret of the inside")
-        if word == "gate":
-            waits = [asyncio.ensure_future(self.gate.wait())]
-            if client.interrupt is not None:
-                stopped = asyncio.Event()
-                client.interrupt.on_cancel(stopped.set)
-                waits.append(asyncio.ensure_future(stopped.wait()))
+    async def _answer_all(self, peer: Peer) -> None:
+        while True:
+            _, _, body = await peer.request()
+            self.requests.append(json.loads(body))
+            self.running += 1
+            self.most = max(self.most, self.running)
+            answering = asyncio.ensure_future(self._answer(peer, self.requests[-1]))
+            leaving = asyncio.ensure_future(peer.reader.read(1))
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if not answering.done() or answering.exception() is not None:
+                    self.cancelled += 1
+                    return
             finally:
-                for wait in waits:
-                    wait.cancel()
-            if not self.gate.is_set():
-                response = {
-                    **response,
-                    "status": "incomplete",
-                    "incomplete_details": {"reason": "interrupted"},
-                }
-                send("response.incomplete", response=response)
-                return response
-        for number in range(int(rest or 0)):
-            send("response.output_text.delta", delta=str(number))
-            await asyncio.sleep(0)
+                self.running -= 1
+                for task in (answering, leaving):
+                    task.cancel()
+                await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    async def _answer(self, peer: Peer, request: Json) -> None:
+        content = request["messages"][-1]["content"]
+        word, _, rest = str(content).partition(" ")
+        if word == "refuse":
+            body = json.dumps({"error": {"message": "Slow down."}}).encode()
+            head = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: {len(body)}\r\n\r\n"
+            await peer.send(head.encode() + body)
+            return
+        if word == "wait":
+            await asyncio.Event().wait()
+        if word == "crash":
+            self._clock.broken = True
+        if not request.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": "h\xe9\ud800llo"}}
+            body = json.dumps({"choices": [{**choice, "finish_reason": "stop"}]}).encode()
+            await peer.send(OK.replace(b"2\r\n\r\nok", b"%d\r\n\r\n%b" % (len(body), body)))
+            return
+        await peer.send(STREAM_HEAD)
+        if word in ("hello", "begin", "gate", "crash-late"):
+            await self._delta(peer, "He")
+        if word == "begin":
+            await asyncio.Event().wait()
+        if word == "gate":
+            await self.gate.wait()
+        if word == "crash-late":
+            self._clock.broken = True
+        for number in range(int(rest) if word == "count" else 0):
+            await self._delta(peer, str(number))
         while word == "flood":
-            full = send("response.output_text.delta", delta="x" * 65536)
-            await (full if full is not None else asyncio.sleep(0))
-        response = {**response, "status": "completed"}
-        if client.local is not None:
-            client.local[response["id"]] = {"response": response}
-        send("response.completed", response=response)
-        return response
+            await self._delta(peer, "x" * 65536)
+        await peer.send(chunk(_event({}, "stop") + b"data: [DONE]\n\n") + END)
+
+    async def _delta(self, peer: Peer, text: str) -> None:
+        self.sent += 1
+        await peer.send(chunk(_event({"content": text}, None)))
 
 
-def config(**server: Any) -> Config:
-    """A configuration for the edges alone."""
+def _event(delta: Json, finish_reason: Optional[str]) -> bytes:
+    chunk = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+    return b"data: %b\n\n" % json.dumps(chunk).encode()
+
+
+def config(base_url: str = "http://127.0.0.1:1", **server: Any) -> Config:
+    """A configuration with this ``server`` section, and a provider at ``base_url``.
+
+    ``keys`` switches auth on.
+    """
     keys = server.pop("keys", None)
     if keys is not None:
         server["auth"] = Auth(enabled=True, keys=tuple(keys))
     server.setdefault("listen_addr", "127.0.0.1:0")
-    return Config(
-        server=dataclasses.replace(Server(), **server), models=(), store=Store(), path=None, warnings=()
-    )
+    parsed = parse_config(MODELS.format(base_url=base_url).encode(), "test.yaml", {})
+    return dataclasses.replace(parsed, server=dataclasses.replace(parsed.server, **server))
+
+
+def response_id(number: int) -> str:
+    """The id of a service's response; they are numbered from 1."""
+    return f"resp_{number:032x}"
+
+
+class Played(NamedTuple):
+    """The real service above a played provider."""
+
+    config: Config
+    service: Service
+    provider: PlayedProvider
+
+
+@contextlib.asynccontextmanager
+async def played(**server: Any) -> AsyncIterator[Played]:
+    """The service, its store in memory, above a played provider; everything is closed at the end."""
+    clock, numbers = Clock(), itertools.count(1)
+    provider = PlayedProvider(clock)
+    async with provider.serving() as url:
+        settings = config(url, **server)
+        upstream, store = Upstream(environ={}), MemoryStore(1000, 1 << 28, 3600.0, time.time)
+        service = Service(settings, upstream, store, stem=lambda: f"{next(numbers):032x}", now=clock)
+        try:
+            yield Played(settings, service, provider)
+        finally:
+            await service.close()
+            upstream.close()
 
 
 class Raw:
@@ -186,8 +211,8 @@ class Raw:
 class Edge:
     """One running server and ways to talk to it."""
 
-    def __init__(self, state: AppState, service: PlayedService, server: HTTPServer, port: int) -> None:
-        self.state, self.service, self.server, self.port = state, service, server, port
+    def __init__(self, state: AppState, provider: PlayedProvider, server: HTTPServer, port: int) -> None:
+        self.state, self.provider, self.server, self.port = state, provider, server, port
         self.url = f"http://127.0.0.1:{port}"
         self.http = AsyncHTTPClient(force_instance=True, max_clients=100)
         self.raws: List[Raw] = []
@@ -217,26 +242,25 @@ class Edge:
 @contextlib.asynccontextmanager
 async def edge(**server: Any) -> AsyncIterator[Edge]:
     """A server with this ``server`` section; everything is closed at the end."""
-    service = PlayedService()
-    settings = config(**server)
-    app = make_app(settings, service)  # type: ignore[arg-type]
-    http = make_server(settings, app)
-    socket, port = bind_unused_port()
-    http.add_sockets([socket])
-    running = Edge(app.settings["state"], service, http, port)
-    try:
-        yield running
-    finally:
-        running.http.close()
-        for raw in running.raws:
-            raw.cut()
-        for client in running.sockets:
-            client.close()
-        http.stop()
-        await http.close_all_connections()
-        for session in list(running.state.sessions):
-            session.close()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.02)
+    async with played(**server) as (settings, service, provider):
+        app = make_app(settings, service)
+        http = make_server(settings, app)
+        socket, port = bind_unused_port()
+        http.add_sockets([socket])
+        running = Edge(app.settings["state"], provider, http, port)
+        try:
+            yield running
+        finally:
+            running.http.close()
+            for raw in running.raws:
+                raw.cut()
+            for client in running.sockets:
+                client.close()
+            http.stop()
+            await http.close_all_connections()
+            for session in list(running.state.sessions):
+                session.close()  # type: ignore[attr-defined]
+            await until(lambda: not running.state.sessions and not running.state.turns)
 
 
 def error_of(response: HTTPResponse) -> Json:

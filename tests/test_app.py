@@ -11,10 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any, AsyncIterator, Callable, List, Optional
+from typing import Any, AsyncIterator, Callable, List, Optional, Tuple
 
 import pytest
-from edge import PlayedService, config, error_of
+from edge import PlayedProvider, config, error_of, played, response_id
 from rawserver import CHUNKED, END, Peer, RawServer, chunk, until
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
@@ -24,10 +24,12 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from rproxy.cli.demo.server import serve_demo
 from rproxy.config.addresses import is_loopback, split_address
 from rproxy.config.load import parse_config
+from rproxy.config.schema import Config
 from rproxy.errors import ApiError, ConfigError
 from rproxy.server import app
 from rproxy.server.access import Access
 from rproxy.server.listen import check_exposure, listen, url_of
+from rproxy.service.service import Service
 
 
 # ---- addresses
@@ -150,8 +152,7 @@ def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
 class Running:
     """A server under :func:`rproxy.server.app.run`."""
 
-    def __init__(self, service: PlayedService) -> None:
-        self.service = service
+    def __init__(self) -> None:
         self.url = ""
         self.task: Optional[asyncio.Task[None]] = None
         self.http = AsyncHTTPClient(force_instance=True, max_clients=100)
@@ -169,20 +170,27 @@ class Running:
         await asyncio.wait_for(asyncio.shield(self.task), seconds)
 
     async def post(self, word: str, stream: bool = True) -> Any:
-        body = json.dumps({"input": word, "stream": stream})
+        body = json.dumps({"model": "m", "input": word, "stream": stream})
         return await self.http.fetch(self.url + "/v1/responses", method="POST", body=body, raise_error=False)
 
 
 @contextlib.asynccontextmanager
-async def running(**server: Any) -> AsyncIterator[Running]:
-    one = Running(PlayedService())
+async def running(**server: Any) -> AsyncIterator[Tuple[Running, PlayedProvider]]:
+    async with played(**server) as (settings, service, provider):
+        async with running_app(settings, service) as one:
+            yield one, provider
+
+
+@contextlib.asynccontextmanager
+async def running_app(settings: Config, service: Service) -> AsyncIterator[Running]:
+    one = Running()
     opened = asyncio.Event()
 
     def ready(url: str) -> None:
         one.url = url
         opened.set()
 
-    one.task = asyncio.ensure_future(app.run(config(**server), one.service, ready=ready))  # type: ignore[arg-type]
+    one.task = asyncio.ensure_future(app.run(settings, service, ready=ready))
     await asyncio.wait_for(opened.wait(), 5)
     try:
         yield one
@@ -199,7 +207,7 @@ async def running(**server: Any) -> AsyncIterator[Running]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_server_stops_at_once(number: int) -> None:
     before = signal.getsignal(number)
-    async with running() as one:
+    async with running() as (one, _):
         assert (await one.http.fetch(one.url + "/health")).code == 200
         ws = await one.ws()
         one.signal(number)
@@ -210,21 +218,29 @@ async def test_an_idle_server_stops_at_once(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
+async def heard(ws: WebSocketClientConnection, *types: str) -> Any:
+    """The next event of one of these types."""
+    while True:
+        event = json.loads(str(await ws.read_message()))
+        if event["type"] in types:
+            return event
+
+
 async def test_running_turns_may_end() -> None:
-    async with running() as one:
+    async with running() as (one, provider):
         ws = await one.ws()
         for _ in range(2):
-            ws.write_message(json.dumps({"type": "response.create", "input": "gate"}))
-        await ws.read_message()
+            ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "gate"}))
+        await heard(ws, "response.output_text.delta")
         answer = asyncio.ensure_future(one.post("gate"))
-        await until(lambda: one.service.running == 2)
+        await until(lambda: provider.running == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = await reader.read(4096)
         assert b"200 OK" in head and b"Connection: close" not in head
         one.signal()
         assert json.loads(str(await ws.read_message()))["status"] == 503  # the turn that waited
-        ws.write_message(json.dumps({"type": "response.create", "input": "hello"}))
+        ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
         assert json.loads(str(await ws.read_message()))["status"] == 503  # a new one
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = await reader.read(4096)
@@ -234,33 +250,33 @@ async def test_running_turns_may_end() -> None:
         head = await reader.read(4096)
         assert b"503 Service Unavailable" in head and b"Retry-After" in head
         assert b"\r\nConnection: close\r\n" in head
-        one.service.gate.set()
-        assert json.loads(str(await ws.read_message()))["type"] == "response.completed"
+        provider.gate.set()
+        await heard(ws, "response.completed")
         assert await ws.read_message() is None and ws.close_code == 1012
         assert (await answer).body.endswith(b"data: [DONE]\n\n")
         await one.stopped()
-        assert one.service.cancelled == 0
+        assert provider.cancelled == 0
         writer.close()
 
 
-async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
+async def cut_short(one: Running, provider: PlayedProvider, hurry: Callable[[], Any]) -> None:
     """Stop a server with turns that do not end by themselves; every client must hear how it ended."""
     ws = await one.ws()
-    ws.write_message(json.dumps({"type": "response.create", "input": "begin"}))
-    await ws.read_message()
+    ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "begin"}))
+    await heard(ws, "response.output_text.delta")
     silent = await one.ws()
-    silent.write_message(json.dumps({"type": "response.create", "input": "wait"}))
+    silent.write_message(json.dumps({"type": "response.create", "model": "m", "input": "wait"}))
     answers = [
         asyncio.ensure_future(one.post(word, stream))
         for word, stream in (("begin", True), ("wait", True), ("wait", False))
     ]
     idle = await one.ws()
-    await until(lambda: one.service.running == 5)
+    await until(lambda: provider.running == 5)
     one.signal()
     assert await idle.read_message() is None  # the server is draining
     await hurry()
     failed = json.loads(str(await ws.read_message()))
-    assert failed["type"] == "response.failed" and failed["response"]["id"] == "resp_1"
+    assert failed["type"] == "response.failed" and failed["response"]["id"] == response_id(1)
     assert "shutting down" in failed["response"]["error"]["message"]
     assert await ws.read_message() is None and ws.close_code == 1012
     assert json.loads(str(await silent.read_message()))["status"] == 503
@@ -277,31 +293,31 @@ async def cut_short(one: Running, hurry: Callable[[], Any]) -> None:
             and answer.headers["Retry-After"]
         )
     await one.stopped()
-    assert one.service.cancelled == 5
+    await until(lambda: provider.cancelled == 5)
 
 
 async def test_after_the_grace_period_turns_are_cut_short() -> None:
-    async with running(drain_timeout=0.2) as one:
-        await cut_short(one, lambda: asyncio.sleep(0))
+    async with running(drain_timeout=0.2) as (one, provider):
+        await cut_short(one, provider, lambda: asyncio.sleep(0))
 
 
 async def test_a_second_signal_does_not_wait() -> None:
     async def again() -> None:
-        assert one.task is not None and not one.task.done() and one.service.running == 5
+        assert one.task is not None and not one.task.done() and provider.running == 5
         one.signal(signal.SIGINT)
 
-    async with running(drain_timeout=60.0) as one:
-        await cut_short(one, again)
+    async with running(drain_timeout=60.0) as (one, provider):
+        await cut_short(one, provider, again)
 
 
 async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
-    async with running(drain_timeout=0.2) as one:
+    async with running(drain_timeout=0.2) as (one, provider):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]), limit=1)
-        body = b'{"input": "flood", "stream": true}'
+        body = b'{"model": "m", "input": "flood", "stream": true}'
         writer.write(
             b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
-        await until(lambda: one.service.sent > 3)
+        await until(lambda: provider.sent > 3)
         one.signal()
         await one.stopped()
         writer.close()
@@ -317,7 +333,7 @@ models: [{model: m, provider: {base_url: "%s", api_key: k}}]
 @contextlib.asynccontextmanager
 async def serving(provider: str) -> AsyncIterator[Running]:
     """The server as the command starts it."""
-    one = Running(PlayedService())
+    one = Running()
     opened: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = parse_config((CONFIG % provider).encode(), "test", {})
     one.task = asyncio.ensure_future(app.serve(settings, ready=opened.set_result))
