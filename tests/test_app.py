@@ -176,9 +176,8 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(**server: Any) -> AsyncIterator[Tuple[Running, PlayedProvider]]:
-    async with played(**server) as (settings, service, provider):
-        async with running_app(settings, service) as one:
-            yield one, provider
+    async with played(**server) as (settings, service, provider), running_app(settings, service) as one:
+        yield one, provider
 
 
 @contextlib.asynccontextmanager
