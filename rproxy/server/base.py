@@ -19,7 +19,7 @@ from ..config.schema import Config
 from ..convert.sse import encode_json
 from ..errors import ApiError, internal, unavailable
 from ..service.client import Client
-from ..service.codex_errors import for_codex
+from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
 from ..upstream.client import CancelToken
@@ -155,8 +155,7 @@ class BaseHandler(RequestHandler):
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error in the form that serves this client best (``server.errors``)."""
-        style = self.state.config.server.errors
-        return for_codex(error) if style == "codex" or (style == "auto" and self.codex) else error
+        return for_codex(error) if uses_codex_form(self.state.config.server.errors, self.codex) else error
 
     def as_api_error(self, error: BaseException) -> ApiError:
         """Any exception as an error for the client; an unexpected one without its details."""

@@ -26,6 +26,15 @@ CODEX: Mapping[str, Tuple[int, str]] = {
 CODEX_PAUSES: Mapping[int, float] = {429: RATE_LIMIT_PAUSE, 503: BUSY_PAUSE}
 
 
+def uses_codex_form(style: str, codex: bool) -> bool:
+    """Whether a client gets its errors in Codex' form.
+
+    :param style: ``server.errors``
+    :param codex: the client is Codex
+    """
+    return style == "codex" or (style == "auto" and codex)
+
+
 def for_codex(error: ApiError) -> ApiError:
     """The same error as Codex takes it best: permanent failures cost one request and show their text, others
     get a delay.

@@ -16,7 +16,7 @@ from typing import Any, List, Mapping, Optional
 
 from ..convert.ids import RESPONSE, item_stem, response_stem
 from ..convert.status import RUNNING
-from ..errors import ApiError, StoreError, invalid, previous_response_not_found, unavailable
+from ..errors import ApiError, StoreError, invalid, not_found, previous_response_not_found, unavailable
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
 from .client import Client
@@ -28,6 +28,10 @@ log = logging.getLogger("rproxy.history")
 
 STORE_FAILS = (
     "The store of this proxy does not work at the moment, so what came before is not known. Try again."
+)
+NO_ITEM_HINT = (
+    "No stored response has it; it may have expired or been deleted. "
+    "Send the item itself instead of a reference."
 )
 MAX_CHAIN = 10_000  # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")  # what a warm-up says once for the turns that follow
@@ -151,12 +155,7 @@ class History:
             if candidate.get("id") == wanted:
                 found: Json = candidate
                 return found
-        raise ApiError(
-            404,
-            f"Item with id '{wanted}' not found: no stored response has it (it may have expired or been deleted). "
-            "Send the item itself instead of a reference.",
-            param="input",
-        )
+        raise not_found("Item with id", str(wanted), "input", NO_ITEM_HINT)
 
     # ---- What is kept
     async def keep(self, request: CreateRequest, client: Client, response: Json, last: int) -> List[str]:

@@ -26,7 +26,7 @@ from ..providers.provider_errors import Refusal
 from ..types import Json
 from .attempt import Attempt
 from .client import Client, EventSink, TurnResult
-from .codex_errors import for_codex
+from .codex_errors import for_codex, uses_codex_form
 from .plan import TurnDeps, TurnPlan
 from .request_form import Prepared, RequestForm
 from .retry import RetryLoop
@@ -51,7 +51,7 @@ class Turn:
         self._deps = deps
         self._plan = plan
         self._client = client
-        self._codex = server.errors == "codex" or server.errors == "auto" and client.codex
+        self._codex = uses_codex_form(server.errors, client.codex)
         self._retries = RetryLoop(deps.failover, server.retries)
         self._form = RequestForm(deps.overrides, plan, client.owner)
         self._asked: Optional[Provider] = None  # the provider of the attempt, as it is configured
