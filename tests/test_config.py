@@ -104,7 +104,7 @@ def test_the_seeds_file_works_unchanged() -> None:
     assert config.path == "config.yaml"
     assert config.server.is_open
     assert config.warnings == (
-        "config.yaml:14:5: server.tool_type_allowlist: this list is obeyed to the letter and cripples Codex; it lacks custom (apply_patch, "
+        "config.yaml:14:5: server.tool_type_allowlist: rproxy translates the types of this list only, and Codex needs others: custom (apply_patch, "
         "its way to edit files), namespace (the tools of MCP servers and its subagents), tool_search (the tools that it loads when it "
         "needs them)",
     )
@@ -405,7 +405,7 @@ def test_a_key_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None
     path.write_text(provider("api_key_file: key"))
     (warning,) = load_config(str(path), {}).warnings
     assert warning == (
-        "{}:5:21: models[0].provider.api_key_file: everybody on this machine can read this key; cure: chmod o-r {}".format(
+        "{}:5:21: models[0].provider.api_key_file: every user of this machine can read this key; to prevent that: chmod o-r {}".format(
             path, tmp_path / "key"
         )
     )
@@ -416,7 +416,7 @@ def test_a_key_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None
     [
         (b"", "the file is empty"),
         (b"\xff", "the file is not text"),
-        (b"a\nb", "holds a character that cannot be sent"),
+        (b"a\nb", "has a character that HTTP headers cannot have"),
     ],
 )
 def test_a_key_file_that_holds_no_key(tmp_path: Path, content: bytes, message: str) -> None:
@@ -563,7 +563,9 @@ def test_zero_configuration_without_a_key() -> None:
         match="no configuration file and no provider's key in the environment.*export DEEPSEEK_API_KEY=",
     ):
         default_config({"DEEPSEEK_API_KEY": " "})
-    with pytest.raises(ConfigError, match=r"^\$DEEPSEEK_API_KEY holds a character that cannot be sent"):
+    with pytest.raises(
+        ConfigError, match=r"^\$DEEPSEEK_API_KEY has a character that HTTP headers cannot have"
+    ):
         default_config({"DEEPSEEK_API_KEY": "sk-\u00e9"})
 
 

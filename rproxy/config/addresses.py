@@ -1,4 +1,4 @@
-"""The addresses in a configuration: where rproxy listens, where providers and proxies are."""
+"""The addresses in a configuration: of rproxy itself, of providers and of proxies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from .checks import Place
 
 
 def split_address(address: str) -> Tuple[str, int]:
-    """``host:port`` -> (host, port); host is "" for every interface.
+    """The host and the port of ``HOST:PORT``; the host is "" for all interfaces.
 
-    IPv6 in brackets.  Raises ConfigError.
+    :param address: with an IPv6 address in brackets
+    :raises ConfigError: it has another form
     """
     host, colon, port = address.strip().rpartition(":")
     host = host.strip("[]") if host.startswith("[") else host
     if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and "[" not in address):
         raise ConfigError(
-            f"server.listen_addr: {address!r} is not HOST:PORT; write for example 127.0.0.1:3000, [::1]:3000 or 0.0.0.0:3000"
+            f"server.listen_addr: {address!r} is not HOST:PORT; write for example 127.0.0.1:3000, [::1]:3000 "
+            "or 0.0.0.0:3000"
         )
     return ("" if host == "*" else host), int(port)
 
 
-@lru_cache(maxsize=16)  # few, for clients choose the texts
+@lru_cache(maxsize=16)  # few, because clients choose the names
 def is_loopback(host: str) -> bool:
-    """True for names and addresses that never leave this machine."""
+    """Is this a name or an address of this machine only?"""
     host = host.lower().rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -51,7 +53,8 @@ def listen_addr(place: Place) -> str:
     port = re.fullmatch(r":?(\d{1,5})", value)
     if port:
         raise place.error(
-            f"names no host; write 127.0.0.1:{port[1]} (this machine only) or 0.0.0.0:{port[1]} (every interface)"
+            f"has no host; write 127.0.0.1:{port[1]} (this machine only) or 0.0.0.0:{port[1]} "
+            "(all interfaces)"
         )
     if "://" in value:
         raise place.error("must be HOST:PORT without http://, for example 127.0.0.1:3000")
@@ -61,8 +64,10 @@ def listen_addr(place: Place) -> str:
 
 
 def base_url(place: Place) -> str:
-    """The address without a final slash and without /chat/completions or /responses; /v1 is never added: not
-    every provider has it."""
+    """The address without a final slash, ``/chat/completions`` or ``/responses``.
+
+    ``/v1`` is never added, because some providers do not use it.
+    """
     value = c.sendable(c.reference(place), place)
     try:
         parts = urlsplit(value)
@@ -76,10 +81,10 @@ def base_url(place: Place) -> str:
             )
     elif parts.scheme not in ("http", "https") or not parts.hostname or " " in value:
         raise place.error(
-            "must be a URL such as https://api.example.com/v1 (it begins with http:// or https://, and names a host)"
+            "must be a URL such as https://api.example.com/v1 (with http:// or https://, and with a host)"
         )
     if parts.username is not None or parts.fragment:
-        raise place.error("must not hold a user, a password or a #; the key belongs into api_key")
+        raise place.error("must not have a user, a password or a #; the key belongs in api_key")
     return urlunsplit(
         (
             parts.scheme,
@@ -101,12 +106,12 @@ def proxy(place: Place) -> str:
 
 
 def server_name(url: str) -> str:
-    """What to call a provider that has no name: its host and port, or the path of its socket."""
+    """The default name of a provider: its host and port, or the path of its socket."""
     return unquote(urlsplit(url).netloc)
 
 
 def is_public(host: str) -> bool:
-    """Does the way to this host lead through the internet? By address, or by the look of the name."""
+    """Is this host on the internet? Judged by its address, or by the form of its name."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_global
     except ValueError:

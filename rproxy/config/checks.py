@@ -1,8 +1,8 @@
 """Checking a configuration file against dataclasses.
 
 A section of the file is a dataclass, and each of its fields is a row: ``key(type, default, doc)``.  A type is
-a function from a :class:`Place` (a value and where it stands) to the checked value; it raises the ConfigError
-that the place makes.  Fields that were not declared with :func:`key` are not keys of the file.
+a function from a :class:`Place` (a value and where it is in the file) to the checked value; it raises the
+ConfigError that the place makes.  Fields that are not declared with :func:`key` are not keys of the file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .yaml_positions import Document, Path
 
 T = TypeVar("T")
 REQUIRED = object()
+NOT_SENDABLE = "has a character that HTTP headers cannot have (a line break, or one outside ASCII)"
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WHOLE_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -27,7 +28,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Place(NamedTuple):
-    """A value of the file and where it stands."""
+    """A value and where it is in the file."""
 
     document: Document
     path: Path
@@ -36,11 +37,11 @@ class Place(NamedTuple):
     warnings: List[str]
 
     def error(self, text: str, key: bool = False) -> ConfigError:
-        """A complaint about this value (``key``: about its key)."""
+        """An error of this value (``key``: of its key)."""
         return self.document.error(self.path, text, key)
 
     def warn(self, text: str) -> None:
-        """Something the user should know that does not stop the start."""
+        """Tell the user something that does not prevent the start."""
         self.warnings.append(str(self.error(text)))
 
     def step(self, step: Any) -> Place:
@@ -48,29 +49,32 @@ class Place(NamedTuple):
         return self._replace(path=self.path + (step,), value=self.value[step])
 
     def expected(self, what: str) -> ConfigError:
-        """``must be WHAT, not ...``; the value itself is not shown, it may be a key."""
+        """``must be WHAT, not ...``; the value itself is not shown because it may be a key."""
         value = self.value
         if value is None:
-            return self.error(f"must be {what}, but nothing stands here")
+            return self.error(f"must be {what}, but it is empty")
         if isinstance(value, bool):
             return self.error(
-                f"must be {what}, not true or false (YAML reads on, off, yes and no as that, unless they are in quotes)"
+                f"must be {what}, not true or false (in YAML, on, off, yes and no mean the same unless they "
+                "are in quotes)"
             )
         kinds: Dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
         kind = kinds.get(type(value), "a number")
-        return self.error(
-            "must be {}, not {}{}".format(
-                what, kind, " (write it in quotes)" if kind == "a number" and what == "text" else ""
-            )
-        )
+        hint = " (write it in quotes)" if kind == "a number" and what == "text" else ""
+        return self.error(f"must be {what}, not {kind}{hint}")
 
 
 Check = Callable[[Place], T]
 
 
 def key(check: Check[Any], default: Any, doc: str, name: Optional[str] = None) -> Any:
-    """One key of the file: its type, its default (or REQUIRED), one line of documentation, its name if not
-    the field's."""
+    """A field of a section that is a key of the file.
+
+    :param check: its type
+    :param default: its default value, or ``REQUIRED``
+    :param doc: one line about it
+    :param name: its name, if that is not the field's
+    """
     metadata = {"check": check, "doc": doc, "name": name, "required": default is REQUIRED}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -92,19 +96,19 @@ def keys_of(section: type) -> Dict[str, dataclasses.Field[Any]]:
 
 
 def values_of(section: type, place: Place) -> Dict[str, Any]:
-    """The checked values of a mapping, by field name; keys that are absent or null are left to the defaults."""
+    """The checked values of a mapping, by field name, without keys that are absent or null."""
     if not isinstance(place.value, dict):
         raise place.expected("a mapping")
     known = keys_of(section)
     values: Dict[str, Any] = {}
-    for name, value in place.value.items():  # in the file's order: the first complaint is the topmost one
+    for name, value in place.value.items():  # in the order of the file, so that the topmost error comes first
         if name not in known:
             raise place.step(name).error(f"unknown key {name!r}{_hint(name, known)}", key=True)
         if value is not None:
             values[known[name].name] = known[name].metadata["check"](place.step(name))
     for name, f in known.items():
         if f.metadata["required"] and f.name not in values:
-            raise place.error("{!r} is missing: {}".format(name, f.metadata["doc"]))
+            raise place.error(f"{name!r} is missing: {f.metadata['doc']}")
     return values
 
 
@@ -126,7 +130,7 @@ def list_of(item: Check[T], what: str = "a list", at_least: int = 0) -> Check[Tu
         if not isinstance(place.value, list):
             raise place.expected(what)
         if len(place.value) < at_least:
-            raise place.error("must have at least %d entr%s" % (at_least, "y" if at_least == 1 else "ies"))
+            raise place.error(f"must have at least {at_least} entr{'y' if at_least == 1 else 'ies'}")
         return tuple(item(place.step(i)) for i in range(len(place.value)))
 
     return check
@@ -168,7 +172,7 @@ def seconds(zero: bool = False) -> Check[float]:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise place.expected("a number of seconds such as 30 or 0.5")
         if not (0 <= value <= 1e9) or math.isnan(value) or (value == 0 and not zero):
-            raise place.error("must be a number of seconds %s" % ("from 0" if zero else "above 0"))
+            raise place.error(f"must be a number of seconds {'from 0' if zero else 'above 0'}")
         return float(value)
 
     return check
@@ -179,35 +183,31 @@ def size(place: Place) -> int:
     match = re.fullmatch(r"(\d{1,9}) ?(KiB|MiB|GiB)", place.value) if isinstance(place.value, str) else None
     value = int(match[1]) * _UNITS[match[2]] if match else place.value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise place.error(
-            'must be a number of bytes, or text such as "128 MiB" (units: {})'.format(", ".join(_UNITS))
-        )
+        units = ", ".join(_UNITS)
+        raise place.error(f'must be a number of bytes, or text such as "128 MiB" (units: {units})')
     if value < 1:
         raise place.error("must be at least 1 byte")
     return value
 
 
 def one_of(*choices: str) -> Check[str]:
-    """One of some words, in any case."""
+    """One of some words, in upper or lower case."""
 
     def check(place: Place) -> str:
         word = place.value.lower() if isinstance(place.value, str) else place.value
         if word is True or word is False:
             raise place.expected("one of " + ", ".join(choices))
         if word not in choices:
-            raise place.error(
-                "must be one of {}; not {!r}{}".format(
-                    ", ".join(choices), place.value, suggestion(str(word), choices)
-                )
-            )
+            hint = suggestion(str(word), choices)
+            raise place.error(f"must be one of {', '.join(choices)}; not {place.value!r}{hint}")
         return str(word)
 
     return check
 
 
 def reference(place: Place) -> str:
-    """Text in which ``$NAME`` (alone) and ``${NAME}`` (anywhere) stand for environment variables; ``$$`` at
-    the beginning is a dollar."""
+    """Text in which ``$NAME`` alone and ``${NAME}`` anywhere stand for environment variables; ``$$`` at the
+    beginning is a dollar sign."""
     value = text(place).strip()
     if value.startswith("$$"):
         return value[1:]
@@ -220,26 +220,29 @@ def reference(place: Place) -> str:
 def _variable(name: str, place: Place) -> str:
     value = place.environ.get(name)
     if value is None or not value.strip():
+        state = "not set" if value is None else "empty"
         raise place.error(
-            "the environment variable {} is {}; set it before the start, for example: export {}=...".format(
-                name, "not set" if value is None else "empty", name
-            )
+            f"the environment variable {name} is {state}; set it before the start, for example: "
+            f"export {name}=..."
         )
     return value.strip()
 
 
 def header_value(place: Place) -> str:
-    """A reference whose value can be sent in an HTTP header."""
+    """A reference whose value is allowed in an HTTP header."""
     return sendable(reference(place), place)
 
 
 def sendable(value: str, place: Place) -> str:
-    """``value`` unless it holds characters that no HTTP header may have."""
-    if not all(" " <= c <= "~" for c in value):
-        raise place.error(
-            "holds a character that cannot be sent in an HTTP header (a line break, or one outside ASCII)"
-        )
+    """``value``, unless it has a character that is not allowed in an HTTP header."""
+    if not is_sendable(value):
+        raise place.error(NOT_SENDABLE)
     return value
+
+
+def is_sendable(value: str) -> bool:
+    """Can ``value`` be sent in an HTTP header?"""
+    return all(" " <= character <= "~" for character in value)
 
 
 def text_map(header_names: bool) -> Check[Mapping[str, str]]:
@@ -257,11 +260,11 @@ def text_map(header_names: bool) -> Check[Mapping[str, str]]:
 
 
 def file_path(place: Place) -> str:
-    """A file's path: ``~`` and ``$NAME`` are expanded, and it counts from the folder of the configuration
-    file."""
+    """The path of a file: ``~`` and ``$NAME`` are expanded, and a relative path starts from the folder of the
+    configuration file."""
     value = _PATH_REFERENCE.sub(lambda match: _variable(match[1], place), text(place))
     if "\0" in value:
-        raise place.error("a path cannot hold a NUL character")
+        raise place.error("a path cannot have a NUL character")
     return os.path.join(os.path.dirname(os.path.abspath(place.document.name)), os.path.expanduser(value))
 
 
@@ -282,7 +285,7 @@ def read_file(place: Place) -> bytes:
 
 
 def any_mapping(place: Place) -> Mapping[str, Any]:
-    """A mapping that is looked at later."""
+    """A mapping that is checked later."""
     if not isinstance(place.value, dict):
         raise place.expected("a mapping")
     return place.value

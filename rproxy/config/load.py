@@ -93,7 +93,8 @@ def default_config(environ: Mapping[str, str]) -> Config:
     if not providers:
         raise ConfigError(
             "no configuration file and no provider's key in the environment. Set one, for example: export "
-            f"DEEPSEEK_API_KEY=sk-... (known: {', '.join(known.env[0] for known in ZERO_CONFIG)}), or write a file"
+            f"DEEPSEEK_API_KEY=sk-... (known: {', '.join(known.env[0] for known in ZERO_CONFIG)}), or write "
+            "a file"
         )
     known, first = providers[0]
     routes: Dict[str, Model] = {}
@@ -114,11 +115,8 @@ def _provider_of(known: Known, environ: Mapping[str, str]) -> Optional[Provider]
     if name is None:
         return None
     found = environ[name].strip()
-    if not all(" " <= c <= "~" for c in found):
-        raise ConfigError(
-            f"${name} holds a character that cannot be sent in an HTTP header (a line break, or one outside "
-            "ASCII)"
-        )
+    if not c.is_sendable(found):
+        raise ConfigError(f"${name} {c.NOT_SENDABLE}")
     return Provider(
         base_url=known.base_url,
         name=known.profile,

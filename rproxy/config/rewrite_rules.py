@@ -1,8 +1,8 @@
-"""The ``rewrite`` lists of the configuration, checked; what the rules do is in
+"""Checks the ``rewrite`` lists of the configuration; what the rules do is in
 :mod:`rproxy.convert.request.rewrite`.
 
 Each entry has one key, the kind of rule: ``set: {path: value}``, ``remove: [path]``, ``rename: {path: new
-name}``, ``replace: {path, pattern, with}``.  An entry may stand for several rules.
+name}``, ``replace: {path, pattern, with}``.  An entry may have several rules.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Replace:
 
 
 def _any_text(place: Place) -> str:
-    """Text that may be empty: to replace by nothing is to delete."""
+    """Text that may be empty, to delete what the pattern matches."""
     return place.value if place.value == "" else c.text(place)
 
 
@@ -81,7 +81,7 @@ KINDS: Dict[str, Callable[[Place], List[Rule]]] = {
 def _rule(place: Place) -> List[Rule]:
     names: List[Any] = list(c.any_mapping(place))
     if len(names) != 1 or names[0] not in KINDS:
-        raise place.error("must have one key, the kind of rule: {}".format(", ".join(KINDS)))
+        raise place.error(f"must have one key, the kind of rule: {', '.join(KINDS)}")
     return KINDS[names[0]](place.step(names[0]))
 
 

@@ -1,7 +1,8 @@
 """Which configured model answers for the name that a client sends.
 
-A model of that name comes first, then the first glob that fits (``*`` after all others), then a stand-in: Codex
-asks for models of its own, whatever the user chose, to approve actions, for memories and after an update.
+A model of that name comes first, then the first glob that fits (``*`` after all others), then a stand-in:
+Codex asks for models of its own, whatever the user chose, to approve actions, for memories and after an
+update.
 """
 
 from __future__ import annotations

@@ -178,9 +178,7 @@ class _Builder:
             here = path + (key,)
             if key in own:
                 first = self._document.keys[here][0]
-                raise self._error(
-                    key_node, f"the key {key!r} stands here a second time (first in line {first})"
-                )
+                raise self._error(key_node, f"the key {key!r} is here a second time (first in line {first})")
             self._document.keys[here] = _place(key_node.start_mark)
             value = self.build(value_node, here)
             size += value.size
