@@ -277,6 +277,8 @@ async def test_serves_a_file_and_stops_on_term(tmp_path: Path, monkeypatch: Any)
         assert (
             "my.yaml" in server.banner
             and "Authorization: Bearer" in server.banner
+            and "CODEX_API_KEY=YOUR_KEY codex exec" in server.banner
+            and f"RPROXY_API_KEY=YOUR_KEY rproxy codex --url {server.url} --write" in server.banner
             and "sk-" not in server.banner
         )
         assert (await server.post(model="gpt-5.5", input="hi")).code == 401

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -226,8 +227,46 @@ def test_only_globs_and_no_name(home: Path, capsys: Any) -> None:
         'models: [{model: "*", provider: {base_url: "http://127.0.0.1:9"}}]', encoding="utf-8"
     )
     assert main(["codex"]) == 1
-    assert "rproxy codex -- -m NAME" in capsys.readouterr().err
+    assert "rproxy codex -m NAME" in capsys.readouterr().err
     assert main(["codex", "--", "-m", "any"]) == 0
+
+
+@pytest.mark.parametrize(
+    "argv, args, model",
+    [
+        (["-m", "local-a"], [], "local-a"),
+        (["--model", "local-a", "--", "exec", "go"], ["exec", "go"], "local-a"),
+        (["-m", "local-a", "exec", "--json", "go"], ["exec", "--json", "go"], "local-a"),
+        (["exec", "-m", "local-b", "go"], ["exec", "-m", "local-b", "go"], "local-b"),
+        (["-m", "local-a", "exec", "--model=local-b"], ["exec", "--model=local-b"], "local-b"),
+        (["--profile", "any", "exec", "--", "-x"], ["exec", "--", "-x"], "gpt-5.5"),
+    ],
+)
+def test_the_model_and_the_arguments_of_codex(
+    home: Path, argv: List[str], args: List[str], model: str
+) -> None:
+    assert main(["codex", *argv]) == 0
+    started = report(home)
+    settings = [arg for arg in started["args"] if arg.startswith("model=")]
+    assert settings == [f'model="{model}"'] and started["args"][-len(args) :] == (args or started["args"])
+    assert model in [entry["slug"] for entry in started["catalog"]["models"]]
+
+
+@pytest.mark.parametrize(
+    "known, args, given",
+    [
+        ("--no-daemon", [], 1),
+        ("--no-daemon", ["--no-daemon"], 1),  # the user's own; Codex takes it once
+        ("--no-daemon", ["--remote", "ws://127.0.0.1:1"], 0),  # there it would contradict
+        ("--no-daemons", [], 0),  # an older Codex
+    ],
+)
+def test_codex_does_not_warn_of_its_background_server(
+    home: Path, monkeypatch: Any, known: str, args: List[str], given: int
+) -> None:
+    monkeypatch.setenv("KNOWS", known)
+    assert main(["codex", "--", *args]) == 0
+    assert report(home)["args"].count("--no-daemon") == given
 
 
 # ---- the profile
@@ -279,7 +318,7 @@ def test_write_does_not_overwrite_a_backup(home: Path, capsys: Any) -> None:
     assert (home / ".codex" / "rproxy.config.toml").read_text(encoding="utf-8") == "rproxy.config.toml"
 
 
-def test_a_server_with_keys_and_an_address_for_everybody(home: Path) -> None:
+def test_a_server_with_keys_and_an_address_for_everybody(home: Path, capsys: Any) -> None:
     server = 'server: {listen_addr: "0.0.0.0:4000", auth: {enabled: true, keys: [abc]}}\n'
     (home / "config.yaml").write_text(server + CONFIG, encoding="utf-8")
     assert main(["codex", "--write"]) == 0
@@ -289,6 +328,11 @@ def test_a_server_with_keys_and_an_address_for_everybody(home: Path) -> None:
         and 'env_key = "RPROXY_API_KEY"' in written
         and "abc" not in written
     )
+    use = "RPROXY_API_KEY=YOUR_KEY codex --profile rproxy"
+    assert use in capsys.readouterr().out.splitlines()[-1]
+    assert main(["codex", "--print"]) == 0
+    shown = capsys.readouterr().out
+    assert use in shown and "\nRPROXY_API_KEY=YOUR_KEY codex -c " in shown
 
 
 @pytest.mark.parametrize(
@@ -442,6 +486,37 @@ class TestReal:
             ]
             said = [item["text"] for item in items if item.get("type") == "agent_message"]
             assert process.returncode == 0 and "file-of-mine" in said[-1] and "Error" not in said[-1], out
+        finally:
+            serve.terminate()
+            await serve.communicate()
+
+    async def test_the_first_command_of_the_banner_with_keys(self, home: Path) -> None:
+        auth = "server: {auth: {enabled: true, keys: [key-0123456789]}}\n"
+        (home / "config.yaml").write_text(auth + CONFIG, encoding="utf-8")
+        argv = ["serve", "--demo", "-c", str(home / "config.yaml"), "--listen", "127.0.0.1:0"]
+        serve = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rproxy", *argv, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert serve.stdout is not None
+            line = b""
+            while not line.startswith(b"Codex:"):
+                line = await asyncio.wait_for(serve.stdout.readline(), 10)
+            command = shlex.split(line.decode()[len("Codex:") :].replace("YOUR_KEY", "key-0123456789"))
+            name, key = command[0].split("=")
+            assert command[1:3] == ["codex", "exec"]
+            process = await asyncio.create_subprocess_exec(
+                REAL,
+                *EXEC,
+                *command[3:-1],
+                "Say hello",
+                env={**os.environ, name: key},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            out, error = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 0 and b"You said" in out, (out, error)
         finally:
             serve.terminate()
             await serve.communicate()

@@ -21,49 +21,52 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.restore:
         print("\n".join(profile.restore()))
         return OK
+    codex_args = args.args[1:] if args.args[:1] == ["--"] else args.args
+    call = codex_run.Call(codex_args, codex_run.wanted_model(codex_args) or args.model)
     url = f"http://127.0.0.1:{args.port}" if args.port else args.url
     base_url = re.sub(r"(/v1)?/*$", "/v1", url, count=1) if url else None
     if args.print or args.write:
-        return show_profile(args, profile, base_url, environ)
+        return show_profile(args, call, profile, base_url, environ)
     if args.demo:
         set_up_log(args)
-        return asyncio.run(run_on_demo(args, environ))
+        return asyncio.run(run_on_demo(args.config, call, environ))
     installed = find_codex(environ)
     if base_url:
         set_up_log(args)
-        return asyncio.run(codex_run.run_on(base_url, installed, args.args, environ))
+        return asyncio.run(codex_run.run_on(base_url, installed, call, environ))
     config, _ = read_config(args, environ)
     set_up_log(args, config.secrets)
     warn(config.warnings)
-    return asyncio.run(codex_run.run_embedded(config, installed, args.args, environ))
+    return asyncio.run(codex_run.run_embedded(config, installed, call, environ))
 
 
-async def run_on_demo(args: argparse.Namespace, environ: Environ) -> int:
+async def run_on_demo(path: Optional[str], call: codex_run.Call, environ: Environ) -> int:
     """Codex, rproxy and the demo provider, all in this terminal."""
     from .demo.server import serve_demo  # loaded for the demo only
 
     with serve_demo() as url:
-        config = demo_config(url, args.config, environ)
-        return await codex_run.run_embedded(config, find_codex(environ), args.args, environ)
+        config = demo_config(url, path, environ)
+        return await codex_run.run_embedded(config, find_codex(environ), call, environ)
 
 
 def show_profile(
-    args: argparse.Namespace, profile: Profile, base_url: Optional[str], environ: Environ
+    args: argparse.Namespace, call: codex_run.Call, profile: Profile, base_url: Optional[str], environ: Environ
 ) -> int:
     """``--print`` and ``--write``: the settings of Codex for a running ``rproxy serve``."""
     if base_url:
-        settings, entries = codex_run.fetched_settings(base_url, profile, args.args, environ)
+        settings, entries = codex_run.fetched_settings(base_url, profile, call, environ)
     else:
         config, _ = read_config(args, environ)
-        settings, entries = codex_run.configured_settings(config, profile, args.args)
+        settings, entries = codex_run.configured_settings(config, profile, call)
+    use = f"{settings.key_prefix}codex --profile {args.profile}"
     if args.print:
-        command = shlex.join(["codex", *settings.overrides(), *args.args])
-        print(f"# {profile.toml}, for: codex --profile {args.profile}\n{settings.profile()}")
+        command = settings.key_prefix + shlex.join(["codex", *settings.overrides(), *call.args])
+        print(f"# {profile.toml}, for: {use}\n{settings.profile()}")
         print(f"# or without a profile, once --write has written the catalog:\n{command}")
     if args.write:
         catalog = codex_run.catalog_text(find_codex(environ), entries, environ)
         print("\n".join(profile.write(settings.profile(), catalog)))
-        print(f"Use it with: rproxy serve, and: codex --profile {args.profile}")
+        print(f"Use it with: rproxy serve, and: {use}")
     return OK
 
 
@@ -84,7 +87,13 @@ def profile_name(text: str) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("args", nargs="*", metavar="ARGS", help="arguments for codex, after --")
+    parser.add_argument(
+        "args",
+        nargs=argparse.REMAINDER,
+        metavar="ARGS",
+        help="arguments for codex: everything from the first word on, or after --",
+    )
+    parser.add_argument("-m", "--model", metavar="NAME", help="the model; default: the first configured one")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--url",

@@ -1,6 +1,6 @@
 """The installed Codex: where it is, whether it is new enough, and the models that it brings along.
 
-Sources: Codex CLI 0.169, measured.
+Sources: Codex CLI 0.169 and 0.171, measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Sequence
 
 from ..types import Json
 from .codex_profile import CodexError
@@ -28,6 +28,7 @@ NATIVE = (
     "../codex-*/vendor/*/bin/codex*",
     "vendor/*/bin/codex*",
 )
+NO_DAEMON = "--no-daemon"
 PROGRAMS = ("codex", "codex.exe")
 
 
@@ -43,6 +44,19 @@ class Installed(NamedTuple):
         with contextlib.suppress(ValueError, LookupError, TypeError):
             return [model for model in json.loads(done.stdout)["models"] if isinstance(model, dict)]
         return []
+
+    def without_daemon(self, args: Sequence[str], environ: Environ) -> List[str]:
+        """The option that runs Codex without its background server, where this version has it.
+
+        Settings on the command line keep Codex from using that server anyway; with the option, Codex does not warn
+        about it at each start.
+
+        :param args: the user's own arguments; Codex takes the option only once, and not with ``--remote``
+        """
+        if any(arg.split("=", 1)[0] in (NO_DAEMON, "--remote") for arg in args):
+            return []
+        options = _call([self.path, "--help"], environ).stdout.split()
+        return [NO_DAEMON] if NO_DAEMON in options else []
 
 
 def find_codex(environ: Environ) -> Installed:

@@ -33,6 +33,11 @@ class Settings:
     catalog: str
     env_key: Optional[str]
 
+    @property
+    def key_prefix(self) -> str:
+        """What stands before ``codex`` on a command line, so that it has the key."""
+        return f"{self.env_key}=YOUR_KEY " if self.env_key else ""
+
     def table(self) -> Dict[str, Any]:
         """As Codex' configuration file names them."""
         provider: Dict[str, Any] = {

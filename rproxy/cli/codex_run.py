@@ -20,7 +20,7 @@ import secrets
 import signal
 import tempfile
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import is_loopback, split_address
@@ -35,6 +35,13 @@ from .command import Environ, complain
 KEY_VARIABLE = "RPROXY_API_KEY"  # where Codex finds the key for rproxy
 ANY_KEY = "rproxy"  # for a server without authentication: with env_key, Codex wants a key
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+
+class Call(NamedTuple):
+    """How the user calls Codex: its arguments, and the model that the user has named."""
+
+    args: Sequence[str]
+    model: Optional[str]
 
 
 # ---- Models
@@ -93,43 +100,43 @@ def first_model(entries: Sequence[Json]) -> str:
     """
     slug = next((str(entry["slug"]) for entry in entries if entry.get("visibility") == "list"), None)
     if slug is None:
-        raise CodexError("no model is configured by name; name one: rproxy codex -- -m NAME")
+        raise CodexError("no model is configured by name; name one: rproxy codex -m NAME")
     return slug
 
 
 # ---- A run
-async def run_embedded(config: Config, codex: Installed, args: Sequence[str], environ: Environ) -> int:
+async def run_embedded(config: Config, codex: Installed, call: Call, environ: Environ) -> int:
     """Start rproxy on a free port, and Codex on it.
 
     :returns: Codex' exit status
     """
-    key, wanted = secrets.token_urlsafe(24), wanted_model(args)
+    key = secrets.token_urlsafe(24)
     server = replace(config.server, listen_addr="127.0.0.1:0", auth=Auth(enabled=True, keys=(key,)))
-    entries = entries_of(config, wanted)
-    model = wanted or first_model(entries)
+    entries = entries_of(config, call.model)
+    model = call.model or first_model(entries)
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
         async with embedded(replace(config, server=server)) as url:
             return await run_codex(
                 codex,
                 Settings(url + "/v1", model, catalog, KEY_VARIABLE),
-                args,
+                call.args,
                 {**environ, KEY_VARIABLE: key},
                 last,
             )
 
 
-async def run_on(base_url: str, codex: Installed, args: Sequence[str], environ: Environ) -> int:
+async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) -> int:
     """Start Codex on the rproxy that runs at ``base_url``.
 
     :returns: Codex' exit status
     """
     entries = fetched_entries(base_url, environ)
-    model = wanted_model(args) or first_model(entries)
+    model = call.model or first_model(entries)
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
         return await run_codex(
             codex,
             Settings(base_url, model, catalog, KEY_VARIABLE),
-            args,
+            call.args,
             {KEY_VARIABLE: ANY_KEY, **environ},
             last,
         )
@@ -165,7 +172,7 @@ async def run_codex(
     :param last: left when everything else is closed; until then a second Ctrl-C must not end rproxy
     :returns: its exit status; 128 + N when signal N ended it
     """
-    argv = [codex.path, *settings.overrides(), *args]
+    argv = [codex.path, *settings.overrides(), *codex.without_daemon(args, environ), *args]
     process = await asyncio.create_subprocess_exec(*argv, env=_reachable(settings.base_url, environ))
     try:
         last.enter_context(passed_on(process))
@@ -221,23 +228,23 @@ def _in_foreground() -> bool:
 
 
 # ---- The profile, for a running rproxy serve
-def configured_settings(config: Config, profile: Profile, args: Sequence[str]) -> Tuple[Settings, List[Json]]:
+def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for ``rproxy serve`` with this configuration, and the entries of its catalog."""
-    entries = entries_of(config, wanted_model(args))
+    entries = entries_of(config, call.model)
     host, port = split_address(config.server.listen_addr)
     if host in ("", "0.0.0.0", "::"):
         host = "127.0.0.1"
     base_url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
     return Settings(
         base_url,
-        wanted_model(args) or first_model(entries),
+        call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if config.server.auth.enabled else None,
     ), entries
 
 
 def fetched_settings(
-    base_url: str, profile: Profile, args: Sequence[str], environ: Environ
+    base_url: str, profile: Profile, call: Call, environ: Environ
 ) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for the rproxy that runs at ``base_url``, and the entries of its catalog.
 
@@ -246,7 +253,7 @@ def fetched_settings(
     entries = fetched_entries(base_url, environ)
     return Settings(
         base_url,
-        wanted_model(args) or first_model(entries),
+        call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if environ.get(KEY_VARIABLE) else None,
     ), entries

@@ -16,13 +16,19 @@ LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
 BANNER = """\
 rproxy {version} on {url}    ({source})
 {models}
-Codex:  codex exec -c 'openai_base_url="{url}"' "list the files"
-        or permanently, with this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}"
+Codex:  {codex}
 Try:    curl {url}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
         curl -N {url}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "Tell me about yourself.", "stream": true}}'
 Stop:   Ctrl-C"""
+CODEX = """\
+codex exec -c 'openai_base_url="{url}"' "list the files"
+        or permanently, with this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}\""""
+# With openai_base_url alone, Codex sends no key; `codex exec` takes one from its own variable.
+CODEX_WITH_KEY = """\
+CODEX_API_KEY=YOUR_KEY codex exec -c 'openai_base_url="{url}"' "list the files"
+        or permanently, with a profile:  RPROXY_API_KEY=YOUR_KEY rproxy codex --url {url} --write"""
 AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
@@ -33,13 +39,15 @@ def banner(config: Config, url: str, source: str) -> str:
     :param source: where the configuration comes from
     """
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
+    url, auth = url + "/v1", config.server.auth.enabled
     return BANNER.format(
         version=__version__,
-        url=url + "/v1",
+        url=url,
         source=source,
         models="\n".join(model_lines(config)),
         model=model,
-        auth=AUTH_HEADER if config.server.auth.enabled else "",
+        codex=(CODEX_WITH_KEY if auth else CODEX).format(url=url),
+        auth=AUTH_HEADER if auth else "",
     )
 
 
