@@ -50,7 +50,11 @@ async def run_on_demo(path: Optional[str], call: codex_run.Call, environ: Enviro
 
 
 def show_profile(
-    args: argparse.Namespace, call: codex_run.Call, profile: Profile, base_url: Optional[str], environ: Environ
+    args: argparse.Namespace,
+    call: codex_run.Call,
+    profile: Profile,
+    base_url: Optional[str],
+    environ: Environ,
 ) -> int:
     """``--print`` and ``--write``: the settings of Codex for a running ``rproxy serve``."""
     if base_url:
