@@ -926,7 +926,7 @@ def test_any_object_gives_an_error(raw: Any) -> None:
     ],
 )
 def test_hostile_answers_are_read_quickly(body: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for status in (400, 429, 500):
         check_form(provider_error(status, {}, body, "acme", secrets=["secret-secret-secret", "abcd"]))
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0

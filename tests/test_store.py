@@ -281,11 +281,11 @@ async def test_memory_keeps_what_is_used() -> None:
 
 async def test_memory_is_quick_with_many() -> None:
     store = open_store("memory", max_responses=5000)
-    began = time.perf_counter()
+    began = time.process_time()
     for n in range(20000):
         await store.put(f"resp_{n}", {"n": n})
         await store.get(f"resp_{max(0, n - 4000)}")
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 # ---- sqlite

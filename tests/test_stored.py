@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from itertools import count
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -14,7 +16,13 @@ import pytest
 from api import AUTH, Api, site, valid
 from grammar import check_stream
 from rawserver import until
-from scripted import call, error, say, sleep, think
+from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, think
+
+from rproxy.config.load import parse_config
+from rproxy.service.client import Client
+from rproxy.service.service import Service
+from rproxy.store.memory import MemoryStore
+from rproxy.upstream.client import Upstream
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)
@@ -358,6 +366,24 @@ async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
         await api("GET", "/responses/" + second["id"], expect=404)
         await asyncio.sleep(0.1)
         assert provider.gone == 2
+
+
+async def test_a_background_response_keeps_the_time_of_its_request() -> None:
+    provider = ScriptedProvider()
+    config = parse_config(
+        CONFIG.format(port=0, base_url=provider.base_url, server="").encode(), "c", {"SCRIPTED_KEY": KEY}
+    )
+    upstream, store = Upstream(), MemoryStore(1000, 1 << 28, 3600.0, time.time)
+    service = Service(
+        config, upstream, store, now=count(1790000000).__next__
+    )  # whenever it looks, time has passed
+    running = await service.background({**HI, "background": True}, Client("", False, "json", "req_1", {}))
+    await running.task
+    assert running.response["status"] == "completed"
+    assert running.response["created_at"] == running.queued["created_at"] < running.response["completed_at"]
+    await service.close()
+    upstream.close()
+    await provider.close()
 
 
 async def test_a_background_turn_that_fails(tmp_path: Path) -> None:

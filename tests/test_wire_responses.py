@@ -159,7 +159,7 @@ async def test_a_limit_reached_and_an_error_before_and_after_the_first_words() -
         refused = await post(url, {"input": "go", "stream": True})
         assert refused.code == 429 and json.loads(refused.body)["error"]["code"] == "insufficient_quota"
         broken = await created(url, input="go", stream=True)
-        assert broken["status"] == "failed" and "was cut" in broken["error"]["message"]
+        assert broken["status"] == "failed" and "broke off" in broken["error"]["message"]
 
 
 # ---- over a WebSocket
@@ -247,7 +247,7 @@ async def rude(
     async def script(peer: Peer) -> None:
         while True:
             first, _, body = await peer.request()
-            peer.asked = (first, json.loads(body))  # type: ignore[attr-defined]
+            peer.heard = (first, json.loads(body))  # type: ignore[attr-defined]
             await peer.send(HEAD + sse(*events) + end)
             if holds:
                 await peer.wait_gone()
@@ -277,7 +277,7 @@ async def test_missing_events_are_completed(events: List[Json]) -> None:
         for stream in (True, False):
             response = await created(url, input="go", stream=stream)
             assert text_of(response) == "Hello" and response["status"] == "completed"
-        first, request = server.peers[0].asked  # type: ignore[attr-defined]
+        first, request = server.peers[0].heard  # type: ignore[attr-defined]
         assert first == "POST /v1/responses HTTP/1.1"
         assert (
             request["input"] == [{"type": "message", "role": "user", "content": "go"}]
@@ -355,7 +355,7 @@ async def test_incomplete_and_a_search_that_the_provider_made() -> None:
         assert [item["type"] for item in final["output"]] == ["web_search_call", "message"] and final[
             "status"
         ] == "incomplete"
-        assert server.peers[0].asked[1]["tools"] == [{"type": "web_search"}]  # type: ignore[attr-defined]
+        assert server.peers[0].heard[1]["tools"] == [{"type": "web_search"}]  # type: ignore[attr-defined]
 
 
 # ---- where the provider is, and what it gets

@@ -28,7 +28,7 @@ class CreateRequest(NamedTuple):
     """A create request, ready for its turn.
 
     ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the one it
-    belongs to.
+    belongs to.  ``created_at``: seconds since the epoch.
     """
 
     body: Json
@@ -37,6 +37,7 @@ class CreateRequest(NamedTuple):
     items: List[Json]
     ids: Ids
     conversation: Optional[str]
+    created_at: int
 
     @property
     def warms_up(self) -> bool:
@@ -45,12 +46,9 @@ class CreateRequest(NamedTuple):
             (self.body.get("prompt_cache_options") or {}).get("prewarm")
         )
 
-    def response(self, created_at: int) -> Json:
-        """The Response object before anything is in it.
-
-        :param created_at: seconds since the epoch
-        """
-        response = response_object(self.body, id=self.ids.response, created_at=created_at)
+    def response(self) -> Json:
+        """The Response object before anything is in it."""
+        response = response_object(self.body, id=self.ids.response, created_at=self.created_at)
         if self.conversation is not None:
             response = {**response, "conversation": {"id": self.conversation}}
         return response

@@ -66,7 +66,6 @@ class TurnPlan:
         self._request = request
         self._client = client
         self._first = first
-        self._created_at = int(deps.now())
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
         self._whole = self._items
@@ -146,7 +145,7 @@ class TurnPlan:
         """
         kind = partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
         return kind(
-            self._request.response(self._created_at),
+            self._request.response(),
             conversion.tools,
             ids=self._request.ids,
             now=self._seconds,

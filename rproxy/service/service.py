@@ -153,7 +153,7 @@ class Service:
             raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
         request = await self._read(body, client)
         away = replace(client, transport="background", local=None, interrupt=None)
-        response = request.response(self._seconds())
+        response = request.response()
 
         async def run(running: Running) -> Json:
             return (await self._run(request, away, running, first=1)).response
@@ -176,7 +176,7 @@ class Service:
         items = without_repeats(context.items, items)
         if conversation is not None:
             items = listed(items, ids.stem)
-        request = CreateRequest(body, model, context, items, ids, conversation)
+        request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         if not request.warms_up:
             need_input(body, "conversation")
             check_orphans(context.items, items)
@@ -202,7 +202,7 @@ class Service:
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:
         """``generate: false``: remember the input, and ask nobody."""
-        converter = StreamConverter.empty(request.response(self._seconds()), now=self._seconds)
+        converter = StreamConverter.empty(request.response(), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
         connecting = asyncio.ensure_future(self._preconnect(request.model.providers[0]))
         self._connecting.add(connecting)
