@@ -437,8 +437,9 @@ async def test_the_catalog_gives_codex_our_models_and_a_prompt(tmp_path: Path) -
     provider = ScriptedProvider()
     async with running(tmp_path, provider.base_url) as rproxy:
         (tmp_path / "home").mkdir()
-        table = '{name="rproxy",base_url="%s",wire_api="responses",env_key="RP_KEY",model_catalog_url="%s/models"}'
-        settings = ('model_provider="rp"', "model_providers.rp=" + table % (rproxy.base_url, rproxy.base_url))
+        url = rproxy.base_url
+        table = f'name="rproxy",base_url="{url}",wire_api="responses",env_key="RP_KEY"'
+        settings = ('model_provider="rp"', f'model_providers.rp={{{table},model_catalog_url="{url}/models"}}')
         run = await started(
             tmp_path, ["debug", "models", *(part for setting in settings for part in ("-c", setting))]
         )

@@ -104,9 +104,9 @@ def test_the_seeds_file_works_unchanged() -> None:
     assert config.path == "config.yaml"
     assert config.server.is_open
     assert config.warnings == (
-        "config.yaml:14:5: server.tool_type_allowlist: rproxy translates the types of this list only, and Codex needs others: custom (apply_patch, "
-        "its way to edit files), namespace (the tools of MCP servers and its subagents), tool_search (the tools that it loads when it "
-        "needs them)",
+        "config.yaml:14:5: server.tool_type_allowlist: rproxy translates the types of this list only, and "
+        "Codex needs others: custom (apply_patch, its way to edit files), namespace (the tools of MCP "
+        "servers and its subagents), tool_search (the tools that it loads when it needs them)",
     )
 
 
@@ -405,9 +405,8 @@ def test_a_key_file_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None
     path.write_text(provider("api_key_file: key"))
     (warning,) = load_config(str(path), {}).warnings
     assert warning == (
-        "{}:5:21: models[0].provider.api_key_file: every user of this machine can read this key; to prevent that: chmod o-r {}".format(
-            path, tmp_path / "key"
-        )
+        f"{path}:5:21: models[0].provider.api_key_file: every user of this machine can read this key; to "
+        f"prevent that: chmod o-r {tmp_path / 'key'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Errors: every recorded failure of a provider, whole families of wordings, and the forms that clients get."""
+"""Errors: recorded failures of providers, whole families of wordings, and the forms that clients get."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_recorded_answer(path: Path) -> None:
         want["code"], ("invalid_request_error", "invalid_prompt")
     )
     assert " ".join(want.get("message_contains", "").split()) in " ".join(error.message.split())
-    assert error.message.startswith("acme (%d): " % case["http_status"])
+    assert error.message.startswith(f"acme ({case['http_status']}): ")
     low, high = (
         want["retry_after"] if isinstance(want.get("retry_after"), list) else [want.get("retry_after")] * 2
     )
@@ -77,8 +77,8 @@ def test_recorded_answer(path: Path) -> None:
 
 # ---- families
 OVERFLOWS = [
-    "This model's maximum context length is 131072 tokens. However, you requested 140021 tokens (139021 in the messages, 1000 in the "
-    "completion). Please reduce the length of the messages or completion.",
+    "This model's maximum context length is 131072 tokens. However, you requested 140021 tokens (139021 in "
+    "the messages, 1000 in the completion). Please reduce the length of the messages or completion.",
     "prompt is too long: 213462 tokens > 200000 maximum",
     "Your input exceeds the context window of this model. Please adjust your input and try again.",
     "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575).",
@@ -95,7 +95,8 @@ OVERFLOWS = [
     "Requested token count exceeds the model's maximum context length of 131072 tokens.",
     "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
     "`inputs` must have less than 4095 tokens. Given: 5000",
-    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 20 `max_new_tokens`",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens "
+    "and 20 `max_new_tokens`",
     "Total tokens of image and text exceed max message tokens",
     "too many tokens: total number of tokens in the prompt cannot exceed 4081",
     "The prompt is too long: 140000, model maximum context length: 131071",
@@ -175,7 +176,8 @@ QUOTAS = [
     (
         429,
         said(
-            "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
+            "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per "
+            "day",
             code=429,
         ),
     ),
@@ -184,9 +186,8 @@ RATES = [
     (
         429,
         said(
-            "Rate limit reached for m on tokens per min (TPM): Limit 30000. Please try again in 11.054s. You can increase your rate "
-            "limit by adding a "
-            "payment method at https://x.example/account/billing.",
+            "Rate limit reached for m on tokens per min (TPM): Limit 30000. Please try again in 11.054s. You "
+            "can increase your rate limit by adding a payment method at https://x.example/account/billing.",
             type="tokens",
             code="rate_limit_exceeded",
         ),
@@ -236,7 +237,8 @@ RATES = [
     (
         429,
         said(
-            "Request too large on tokens per min (TPM): Limit 10000, Requested 12000. Visit /account/rate-limits"
+            "Request too large on tokens per min (TPM): Limit 10000, Requested 12000. "
+            "Visit /account/rate-limits"
         ),
         5,
     ),
@@ -482,9 +484,8 @@ def test_web_page_becomes_text() -> None:
 def test_next_steps() -> None:
     assert "check provider.api_key of acme in the config" in answer(401, said("no")).message
     lost = answer(404, "404 page not found", base_url="https://u:pw@h.example/api").message
-    assert (
-        lost
-        == "acme (404): 404 page not found. Check base_url (https://h.example/api): it may need /v1 at its end."
+    assert lost == (
+        "acme (404): 404 page not found. Check base_url (https://h.example/api): it may need /v1 at its end."
     )
     assert answer(404, "x", base_url="https://h.example/v1").message.endswith(
         "Check base_url (https://h.example/v1)."

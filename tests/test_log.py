@@ -45,8 +45,9 @@ def restored() -> Iterator[None]:
 
 def test_turn_line() -> None:
     assert log.turn_line(log.turn_fields(TURN)) == (
-        "turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse status=completed input_tokens=2000 "
-        "cached_tokens=1500 output_tokens=20 reasoning_tokens=7 cache_hit=75% first_event_ms=12 total_ms=300 retries=0 "
+        "turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse "
+        "status=completed input_tokens=2000 cached_tokens=1500 output_tokens=20 reasoning_tokens=7 "
+        "cache_hit=75% first_event_ms=12 total_ms=300 retries=0 "
         'warnings="dropped tool web_search; no logprobs"'
     )
 

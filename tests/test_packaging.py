@@ -104,8 +104,9 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
     assert run(*python, single, "--version", **alone).stdout == f"rproxy {__version__}\n"
     done = run(*python, single, "check", **alone)
     assert done.returncode == 78 and "DEEPSEEK_API_KEY" in done.stderr
-    read_data = f"import sys; sys.path.insert(0, {str(single)!r}); from rproxy.service import catalog; print(catalog._instructions(None))"
-    assert "Codex" in run(*python, "-c", read_data, **alone).stdout
+    read_data = f"sys.path.insert(0, {str(single)!r}); from rproxy.service.catalog import _instructions"
+    code = f"import sys; {read_data}; print(_instructions(None))"
+    assert "Codex" in run(*python, "-c", code, **alone).stdout
     assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
 
 
