@@ -1,5 +1,6 @@
 """A plain HTTP client for the tests of the endpoints, and the openai package's own types as a judge of what
-comes back."""
+comes back.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ async def site(
 
 def valid(kind: Any, value: Any) -> Any:
     """``value`` as the openai package's type ``kind`` (a model or a union), nothing converted or guessed;
-    needs that package."""
+    needs that package.
+    """
     import pydantic
 
     adapter = pydantic.TypeAdapter(kind)

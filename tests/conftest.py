@@ -55,7 +55,8 @@ class LogGuard(logging.Handler):
 
     def expect(self, pattern: str, *, required: bool = True) -> None:
         """Allow records whose ``logger: message`` contains the regular expression; when ``required`` there
-        must be one."""
+        must be one.
+        """
         self.expected.append((re.compile(pattern), required))
 
     def complaints(self) -> List[str]:

@@ -1,5 +1,6 @@
 """A server that does whatever a test's script says to raw connections, and a ground that must be left as
-clean as it was found."""
+clean as it was found.
+"""
 
 from __future__ import annotations
 

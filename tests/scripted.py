@@ -274,7 +274,7 @@ def free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def served(base_url: str, server: str = "", config: str = CONFIG) -> AsyncIterator[str]:
-    """rproxy in this process, in front of the provider at ``base_url``; gives its own base URL."""
+    """Rproxy in this process, in front of the provider at ``base_url``; gives its own base URL."""
     text = config.format(port=0, base_url=base_url, server=server)
     async with embedded(parse_config(text.encode(), "test.yaml", {"SCRIPTED_KEY": KEY})) as url:
         yield url + "/v1"
@@ -296,7 +296,8 @@ async def running(
     folder: Path, base_url: str, server: str = "", config: str = CONFIG
 ) -> AsyncIterator[Running]:
     """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look
-    at how it ended."""
+    at how it ended.
+    """
     port = free_port()
     path, log = folder / "config.yaml", folder / "rproxy.log"
     path.write_text(config.format(port=port, base_url=base_url, server=server), encoding="utf-8")

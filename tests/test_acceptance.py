@@ -1,5 +1,6 @@
 """What clients send beside model and input, through the whole process: every field has its treatment, and
-nothing harmless is refused."""
+nothing harmless is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Bad input, through the real process at its most talkative: it gets its error, the next request works, and
-no secret gets into the log."""
+no secret gets into the log.
+"""
 
 from __future__ import annotations
 

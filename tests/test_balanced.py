@@ -1,5 +1,6 @@
 """Several processes behind the balancers of etc/, with the files as they are shipped; and several on one
-port."""
+port.
+"""
 
 from __future__ import annotations
 

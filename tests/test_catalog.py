@@ -1,5 +1,6 @@
 """GET /models as Codex reads it: entries from profiles and configuration, and laid over the installed Codex'
-own."""
+own.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Chunks of every provider -> deltas: the recorded answers, cut anywhere; then what the recordings do not
-show."""
+show.
+"""
 
 from __future__ import annotations
 
@@ -822,7 +823,8 @@ def test_pairs_cut_between_deltas(text: str, emoji: str) -> None:
 
 def test_long_answers_take_linear_time() -> None:
     """Seconds if anything is quadratic; the deltas of hostile shapes: the name in each fragment, a repeat
-    that is none, tags everywhere."""
+    that is none, tags everywhere.
+    """
     n = 20000
     call = [{"index": 0, "name": "f", "arguments": '{"a": "' if not i else "}"} for i in range(n)]
     assert len(fragments(*call)[0][2]) == n + 6

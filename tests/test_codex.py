@@ -236,7 +236,8 @@ async def test_thirty_rounds(tmp_path: Path, ws: bool) -> None:
 
 async def test_code_mode_keeps_its_tools_on_a_chain(tmp_path: Path, ws: bool) -> None:
     """The default model, which is not configured: its tools come once, in an item, and its `exec` takes
-    JavaScript."""
+    JavaScript.
+    """
     script = "text((await tools.exec_command({cmd: 'echo from-%s'})).output)"
     turns = [
         [think("1"), call("exec", input=script % "one")],
@@ -452,7 +453,8 @@ async def test_the_catalog_gives_codex_our_models_and_a_prompt(tmp_path: Path) -
 
 async def test_the_catalog_alone_is_enough_for_a_turn(tmp_path: Path) -> None:
     """No model is named: Codex takes the first of the catalog, with its effort, its prompt and its tools, and
-    warns of nothing."""
+    warns of nothing.
+    """
     async with lab(tmp_path, [think("t"), say("Hello.")]) as (provider, url):
         run = await codex(
             tmp_path, url, "Say hello", ws=False, model="", provider=f',model_catalog_url="{url}/models"'

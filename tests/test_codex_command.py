@@ -1,5 +1,6 @@
 """``rproxy codex``: how Codex is found, started and told, with a stand-in for it; and the real one, if
-`CODEX_BIN` names it."""
+`CODEX_BIN` names it.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def program(path: Path, text: str = "") -> Path:
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A home of its own, with the stand-in as the only codex, a configuration, and an empty folder for
-    temporary files."""
+    temporary files.
+    """
     for name in list(os.environ):
         if (
             name.endswith("_API_KEY")

@@ -1,5 +1,6 @@
 """The configuration: what loads, what is refused and in which words, where it is looked for, and what happens
-without a file."""
+without a file.
+"""
 
 from __future__ import annotations
 

@@ -124,7 +124,8 @@ OTHERS = [i for i, e in enumerate(SOURCE.events[:-1]) if "delta" not in e]
 @given(st.sets(st.sampled_from(OTHERS)), st.sets(st.integers(0, 5)), st.booleans())
 def test_whatever_events_are_missing_the_output_is_complete(missing: Any, silent: Any, indexes: bool) -> None:
     """``silent``: items without their pieces of text; single pieces are never missing, for what was said
-    cannot be taken back."""
+    cannot be taken back.
+    """
     events = [
         copy.deepcopy(e)
         for i, e in enumerate(SOURCE.events)

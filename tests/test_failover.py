@@ -1,5 +1,6 @@
 """Several providers for a model, several keys for a provider: who is asked, who is left alone, and who
-answered."""
+answered.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Everything the `openai` package may get from rproxy is of the package's own types, by their strict rules,
-and its helpers work on it."""
+and its helpers work on it.
+"""
 
 from __future__ import annotations
 

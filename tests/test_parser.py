@@ -1,5 +1,6 @@
 """The response parser: every case whole, byte by byte, and with trailing data; then arbitrary cuts and
-arbitrary bytes."""
+arbitrary bytes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Several processes of rproxy on one store: an sqlite file, a real Redis; behind a real nginx; and one that
-is killed."""
+is killed.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Providers that refuse a request for a reason of their own, over real sockets: the first turn gets through with at most
-two cures, the next one at once, and nothing goes that the rule does not concern."""
+two cures, the next one at once, and nothing goes that the rule does not concern.
+"""
 
 from __future__ import annotations
 

@@ -477,7 +477,8 @@ def test_a_schema_that_the_provider_does_not_take_stands_in_the_prompt() -> None
 
 def test_json_is_mentioned_at_the_beginning_or_not_at_all() -> None:
     """What stands at the beginning may not depend on what comes later: the provider's prompt cache counts
-    from there."""
+    from there.
+    """
     form = {"text": {"format": {"type": "json_object"}}}
     assert prompt({**form, "input": "Give me Json."}) == []
     assert prompt({**form, "instructions": "JSON!"}) == ["JSON!"]

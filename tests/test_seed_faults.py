@@ -75,7 +75,8 @@ OK: List[bytes] = [data({"content": "ok"}, "stop"), DONE]
 
 class Lab:
     """rproxy in front of a provider that gives ``answers`` in turn, then ``OK`` for ever; ``asked`` is what
-    it was sent."""
+    it was sent.
+    """
 
     def __init__(self) -> None:
         self.answers: Deque[Answer] = deque()

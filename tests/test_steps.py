@@ -1,5 +1,6 @@
 """Large requests are read and written in steps, with the same result as in one go, and others get their turn
-in between."""
+in between.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Response stores: one table of tests for memory, sqlite and a real Redis; then what only one of them
-promises."""
+promises.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def redis_url() -> Iterator[str]:
 @pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path, io_loop: IOLoop) -> Iterator[Callable[..., Store]]:
     """Makes stores of the kind that ``request.param`` names, all with the same content; closes them at the
-    end."""
+    end.
+    """
     made: List[Store] = []
 
     def open_one(**limits: Any) -> Store:

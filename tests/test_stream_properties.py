@@ -1,5 +1,6 @@
 """What holds for every answer: properties of the stream converter, and the judgement of the official SDK's
-types."""
+types.
+"""
 
 from __future__ import annotations
 

@@ -612,7 +612,8 @@ def test_kinds_with_fixed_names_have_them_in_the_history() -> None:
 @given(text=st.text(), ascii=st.booleans())
 def test_a_freeform_call_makes_the_round_trip_byte_for_byte(text: str, ascii: bool) -> None:
     """What a model writes in the usual style comes back to it in the very same bytes: the provider's prompt
-    cache depends on it."""
+    cache depends on it.
+    """
     item = completed(PATCH, "apply_patch", json.dumps({"input": text}, ensure_ascii=ascii))
     assert item["input"] == text
     assert CALL_KINDS["custom_tool_call"].call_arguments(item) == json.dumps(

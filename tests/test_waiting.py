@@ -1,5 +1,6 @@
 """What a client hears while the provider is silent, and what the provider notices when a client goes: both
-transports, real sockets."""
+transports, real sockets.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Providers that serve the Responses API themselves: rproxy in front of rproxy in front of a strict provider,
-and rude scripts."""
+and rude scripts.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ TOOLS = [
 
 @contextlib.asynccontextmanager
 async def chain(*turns: List[Json], config: str = OUTER) -> AsyncIterator[Tuple[ScriptedProvider, str]]:
-    """client -> rproxy (wire: responses) -> rproxy (wire: chat) -> scripted provider"""
+    """Client -> rproxy (wire: responses) -> rproxy (wire: chat) -> scripted provider"""
     provider = ScriptedProvider()
     provider.turns += turns
     try:

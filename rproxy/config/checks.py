@@ -207,7 +207,8 @@ def one_of(*choices: str) -> Check[str]:
 
 def reference(place: Place) -> str:
     """Text in which ``$NAME`` alone and ``${NAME}`` anywhere stand for environment variables; ``$$`` at the
-    beginning is a dollar sign."""
+    beginning is a dollar sign.
+    """
     value = text(place).strip()
     if value.startswith("$$"):
         return value[1:]
@@ -261,7 +262,8 @@ def text_map(header_names: bool) -> Check[Mapping[str, str]]:
 
 def file_path(place: Place) -> str:
     """The path of a file: ``~`` and ``$NAME`` are expanded, and a relative path starts from the folder of the
-    configuration file."""
+    configuration file.
+    """
     value = _PATH_REFERENCE.sub(lambda match: _variable(match[1], place), text(place))
     if "\0" in value:
         raise place.error("a path cannot have a NUL character")

@@ -22,9 +22,7 @@ class ProviderCache(Generic[T]):
         self._entries: Dict[Tuple[int, str], Tuple[Provider, T]] = {}
 
     def get(self, provider: Provider, text: str, make: Callable[[Provider, str], T]) -> T:
-        """
-        :param make: makes the value when it is not there
-        """
+        """:param make: makes the value when it is not there"""
         entry = self._entries.get((id(provider), text))
         if entry is None:
             value = make(provider, text)

@@ -351,7 +351,8 @@ class Model:
 
     def resolved(self, requested: str) -> Model:
         """This model for requests that name ``requested``: with downstream name, profiles, and what follows
-        from them."""
+        from them.
+        """
         downstream = self.downstream_model or requested
         own = {name: getattr(self, name) for name in ("modalities", "context_window") if getattr(self, name)}
 

@@ -14,9 +14,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 
 
 def _faster(make: Optional[Callable[..., Any]]) -> Callable[[Any], str]:
-    """
-    :param make: makes a C encoder; None: there is none
-    """
+    """:param make: makes a C encoder; None: there is none"""
     if make is None:
         return _encoder.encode
     escape = json.encoder.encode_basestring

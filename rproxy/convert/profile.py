@@ -30,7 +30,8 @@ def _one_of(default: Any, *choices: str) -> Any:
 
 def _merged() -> Any:
     """A mapping that overrides add to, key by key (null takes a key away); other mappings are replaced as a
-    whole."""
+    whole.
+    """
     return field(default_factory=dict, metadata={"merge": True})
 
 
@@ -183,7 +184,8 @@ class Profile:
 
 class FieldError(ConfigError):
     """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and
-    column."""
+    column.
+    """
 
     def __init__(self, path: Tuple[str, ...], text: str, unknown: bool = False) -> None:
         super().__init__("{}: {}".format(".".join(path), text))

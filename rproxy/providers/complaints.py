@@ -102,7 +102,8 @@ class _Collector:
 
 def path_of(value: Any) -> Tuple[str, ...]:
     """The steps of a path: ``messages[1].content``, ``/messages/1``, ``$.a.b``, ``["body", "a", 0]``; () for
-    anything else."""
+    anything else.
+    """
     if isinstance(value, (list, tuple)):
         steps = [str(step) for step in value if isinstance(step, (str, int))]
     elif isinstance(value, str) and PATH.fullmatch(value):

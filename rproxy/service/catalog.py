@@ -120,7 +120,8 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
 
 def _efforts(model: Model) -> List[str]:
     """The levels a user may choose: the configured ones, else those that the provider tells apart, and off
-    where that is possible."""
+    where that is possible.
+    """
     if model.efforts:
         return sorted(set(model.efforts), key=EFFORTS.index)
     rule = model.providers[0].profile.thinking

@@ -92,7 +92,8 @@ class History:
 
     async def _before(self, record: Json) -> List[Json]:
         """What stood in the conversation before the input of this response; nothing is known when it was
-        deleted."""
+        deleted.
+        """
         name, own = (
             record.get("conversation"),
             {item.get("id") for item in record["input"] + record["response"]["output"]},
@@ -105,7 +106,8 @@ class History:
 
     async def seen(self, response_id: str, owner: str) -> List[Json]:
         """The input of a response with everything before it, as :func:`rproxy.service.pagination.listed`
-        items, the oldest first."""
+        items, the oldest first.
+        """
         try:
             records = await self._records(response_id, owner)
         except ApiError:

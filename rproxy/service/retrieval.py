@@ -23,7 +23,8 @@ LOST = {
 
 class ResponseRetrieval:
     """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the
-    store fails."""
+    store fails.
+    """
 
     def __init__(self, store: WriteBehindStore, history: History, background: Background) -> None:
         self._store = store
@@ -82,7 +83,8 @@ class ResponseRetrieval:
 
     async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
         """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running
-        response as they come."""
+        response as they come.
+        """
         job = await self._job(response_id, owner)
         if job is not None:
             async for batch in job.follow(after):

@@ -28,7 +28,8 @@ Address = Tuple[int, int, int, str, Any]  # as socket.getaddrinfo gives them
 
 class Route(NamedTuple):
     """Where a connection leads and how; two requests of the same route can share one, so this is the key of
-    the pool."""
+    the pool.
+    """
 
     scheme: str
     host: str
@@ -116,7 +117,8 @@ async def _dial(route: Route) -> socket.socket:
 
 def _tune(sock: socket.socket) -> None:
     """Send small requests at once, and notice a peer that vanished during a silence of minutes (it also keeps
-    NAT entries alive)."""
+    NAT entries alive).
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:

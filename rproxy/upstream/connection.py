@@ -59,8 +59,7 @@ class State(enum.Enum):
 
 
 class Connection:
-    """
-    :param sock: connected and non-blocking; the connection owns it
+    """:param sock: connected and non-blocking; the connection owns it
     :param on_state: called whenever the state has become IDLE or CLOSED
     """
 

@@ -103,7 +103,8 @@ def _key(provider: Provider) -> Tuple[str, str, str]:
 
 def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
     """Those with a weight change places among themselves (the keys of one provider only among each other);
-    the others stay."""
+    the others stay.
+    """
     line = list(providers)
     for group in {provider.group for provider in providers if provider.weight is not None}:
         places = [

@@ -22,8 +22,7 @@ MAX_IDLE = 32  # connections kept per route
 
 
 class ConnectionPool:
-    """
-    :param max_idle: idle connections kept per route
+    """:param max_idle: idle connections kept per route
     :param idle_ttl: seconds that an idle connection is kept
     """
 

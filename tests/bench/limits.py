@@ -1,5 +1,6 @@
 """``scripts/bench --limits``: what a proxy must bear, each once; a line says what came out and what was
-demanded."""
+demanded.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ class Bench(NamedTuple):
 
     def clean(self) -> None:
         """Tornado's own client never lets go of a stream whose reader has left; it would spoil what is
-        measured next."""
+        measured next.
+        """
         if self.variant.leaks:
             self.process.stop()
             self.process.start()
@@ -52,7 +53,8 @@ def percentile(values: List[float], part: float) -> float:
 
 def live(bench: Bench, seconds: float) -> Figures:
     """Many slow streams, each delta in a packet of its own: the price of a delta alone, without the set-up of
-    turns."""
+    turns.
+    """
     with lab.held(bench.options(model=f"bench-n1000000-r{RATE}", workers=STREAMS, spread=0.6)):
         time.sleep(0.1)
         cpu, sent = bench.process.cpu(), bench.provider.stats()["deltas"]

@@ -355,7 +355,7 @@ async def llamacpp(python: Path, folder: Path) -> int:
 
 @contextlib.asynccontextmanager
 async def before(base_url: str, folder: Path, profile: str, name: str) -> AsyncIterator[Tuple[Any, str]]:
-    """rproxy in front of a server: (client, base URL)."""
+    """Rproxy in front of a server: (client, base URL)."""
     async with running(folder, base_url, "  retries: 0\n", CONFIG % (profile, name)) as rproxy:
         client = openai.AsyncOpenAI(base_url=rproxy.base_url, api_key="any", max_retries=0, timeout=120)
         try:

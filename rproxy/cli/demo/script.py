@@ -141,7 +141,8 @@ def _wanted_call(body: Json, question: str, rounds: int) -> Optional[Tuple[str, 
 
 def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:
     """The offered tool that the question names, or one that does what it asks for; and its default
-    argument."""
+    argument.
+    """
     lowered = question.lower()
     for name in names:
         if re.search(rf"\b{re.escape(name.lower())}\b", lowered):

@@ -36,7 +36,8 @@ CACHE_BLOCK = 64  # the cache counts in blocks of so many tokens
 # ---- Chunks and messages
 def deltas(reply: Reply) -> List[Json]:
     """The deltas of a stream, in DeepSeek's shapes: the role comes first, later fragments of a call have only
-    arguments."""
+    arguments.
+    """
     out: List[Json] = [{"role": "assistant", "content": None, "reasoning_content": ""}]
     out += [{"content": None, "reasoning_content": piece} for piece in reply.reasoning]
     out += [{"content": piece, "reasoning_content": None} for piece in reply.text]

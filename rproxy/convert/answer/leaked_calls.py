@@ -27,7 +27,8 @@ _MAX_BLANK = 64  # characters of white space that are held, since a call may fol
 
 class Notation(NamedTuple):
     """How a family of models writes calls; ``read(inside, tools)`` parses what ``opens`` and ``closes``
-    enclose."""
+    enclose.
+    """
 
     opens: str
     closes: str

@@ -226,7 +226,8 @@ class EventReader:
 
     def _known(self, output: List[Json]) -> List[_Item]:
         """The items of the final output, found by their ids, or else by their order among those of their
-        type."""
+        type.
+        """
         by_id = [self._by_id.get(item["id"]) if type(item.get("id")) is str else None for item in output]
         free = [item for item in self._items if item not in by_id]
         found = []

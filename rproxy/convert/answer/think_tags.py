@@ -125,7 +125,8 @@ class ThinkTagFilter:
 
 def _partial(text: str, begin: int, tags: Tuple[str, ...]) -> int:
     """Where the beginning of a tag, at or after ``begin``, ends the text; the length of the text if none
-    does."""
+    does.
+    """
     at = text.rfind("<", max(begin, len(text) - max(map(len, tags)) + 1))
     if at >= 0 and any(tag.startswith(text[at:]) for tag in tags):
         return at

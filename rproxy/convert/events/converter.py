@@ -165,7 +165,8 @@ class StreamConverter:
 
     def next_sequence(self) -> int:
         """Reserve the number of an event that the caller makes: the ``error`` event before
-        ``response.failed``."""
+        ``response.failed``.
+        """
         self._builder.sequence += 1
         return self._builder.sequence - 1
 
@@ -353,7 +354,8 @@ class StreamConverter:
 
     def _sealed(self, text: str) -> Json:
         """The keys that let a client give the reasoning back; each detail of the provider goes into one item
-        only."""
+        only.
+        """
         if self._seal is None:
             return {}
         details = self.reader.reasoning_details[self._details_sealed :]

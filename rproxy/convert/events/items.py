@@ -242,9 +242,7 @@ class TextItem:
             self._builder.annotations = []
 
     def close(self, cut: bool = False) -> None:
-        """
-        :param cut: the answer ended before it was complete, and this is its last item
-        """
+        """:param cut: the answer ended before it was complete, and this is its last item"""
         rest = self._fence.close() if self._fence is not None else ""
         if rest:
             self._emit_text(rest)
@@ -349,9 +347,8 @@ class CallItem:
             self._builder.emit(self._offer.kind.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
-        """
-        :param cut: the answer ended before it was complete.  A call without its end must not look like a
-            whole one, so it stays open.
+        """:param cut: the answer ended before it was complete.  A call without its end must not look like a
+        whole one, so it stays open.
         """
         self._closed = True
         if not self.name or cut and not self._end.reached:

@@ -106,7 +106,8 @@ def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
 
 def _system_first(messages: List[Json]) -> List[Json]:
     """One system message at the head; later ones become user messages ("System message must be at the
-    beginning"), and so does the last one of a conversation without others ("No user query found")."""
+    beginning"), and so does the last one of a conversation without others ("No user query found").
+    """
     lead = 0
     while lead < len(messages) - 1 and messages[lead]["role"] in ("system", "developer"):
         lead += 1
@@ -154,7 +155,8 @@ def _joined(*contents: Any) -> Any:
 
 def _filled(messages: List[Json]) -> List[Json]:
     """An assistant message between a tool message and a user message (Mistral: "Unexpected role 'user' after
-    role 'tool'")."""
+    role 'tool'").
+    """
     out: List[Json] = []
     for message in messages:
         if message["role"] == "user" and out and out[-1]["role"] == "tool":

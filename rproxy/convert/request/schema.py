@@ -152,7 +152,8 @@ def has_numbers(schema: Any) -> bool:
 # ---- repairs by name, for profiles
 def _inline_refs(schema: Json) -> Json:
     """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs,
-    any object will do."""
+    any object will do.
+    """
     left = MAX_INLINED
 
     def walk(value: Any, within: FrozenSet[str]) -> Any:

@@ -1,5 +1,6 @@
 """``apply_patch`` as a tool kind of its own: one operation on one file. (Codex sends it as ``custom`` or
-``function``.)"""
+``function``.)
+"""
 
 from __future__ import annotations
 

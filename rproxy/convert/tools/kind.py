@@ -75,9 +75,7 @@ class ArgumentsReader:
         return fragment
 
     def close(self) -> Tuple[str, str]:
-        """
-        :returns: the text still to be streamed, and the whole text
-        """
+        """:returns: the text still to be streamed, and the whole text"""
         return "", "".join(self._parts)
 
 

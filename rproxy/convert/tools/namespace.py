@@ -27,7 +27,8 @@ class Namespace(ToolKind):
 
 def _introduced(member: Json, about: str) -> Json:
     """The member with the description of its namespace in front: a flat function list has no other place for
-    it."""
+    it.
+    """
     if not about:
         return member
     return dict(member, description=(f"{about}\n\n{described(member)}").strip())

@@ -170,7 +170,8 @@ class ToolTable:
 
 def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
     """What identifies an entry of the chat request's tools: the name of a function, the type of a hosted
-    tool."""
+    tool.
+    """
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
 
 

@@ -41,7 +41,8 @@ class ToolSearch(ToolKind):
 
     def output(self, item: Json) -> Any:
         """The names under which the tools that were found can be called; their definitions stand in the
-        request's tools."""
+        request's tools.
+        """
         found = [(plain(space), tool.get("name")) for space, tool in _found(item)]
         return json.dumps({"tools": [flatten(space, name) for space, name in found if isinstance(name, str)]})
 
