@@ -244,8 +244,12 @@ class Connection:
     def _take(self, data: bytes) -> None:
         """Parse what was read (nothing: the server closed) and pass it to the receiver."""
         parser = self._parser
+        broken: Optional[ProtocolError] = None
         try:
-            body = parser.feed(data) if data else parser.feed_eof()
+            try:
+                body = parser.feed(data) if data else parser.feed_eof()
+            except ProtocolError as error:  # what came before it counts, in the same read or not
+                body, broken = parser.take_body(), error
             if self._deliver is None and self._receiver is not None and parser.head is not None:
                 self._arm(self._limits[1])
                 deliver = self._receiver.on_head(parser.head)
@@ -255,6 +259,8 @@ class Connection:
                 wait_for = self._deliver(body)
                 if wait_for is not None:
                     self._hold(wait_for)
+            if broken is not None:
+                raise broken
             if parser.done and self._receiver is not None:
                 self._receiver.on_end()
         except StopReading:

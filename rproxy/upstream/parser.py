@@ -120,6 +120,10 @@ class ResponseParser:
             position = after
         else:
             self._extra = self._extra or position < end
+        return self.take_body()
+
+    def take_body(self) -> bytes:
+        """The body bytes that came before what :meth:`feed` has just refused."""
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
