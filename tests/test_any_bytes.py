@@ -134,9 +134,7 @@ def parsed(case: Case) -> Tuple[Optional[Head], bytes, bool]:
     return parser.head, body, parser.done
 
 
-def check(
-    case: Case, response: Optional[HTTPResponse], error: Optional[TransportError], got: bytes
-) -> None:
+def check(case: Case, response: Optional[HTTPResponse], error: Optional[TransportError], got: bytes) -> None:
     head, body, complete = parsed(case)
     if case.end == "reset" or head is not None and head.values("content-encoding"):
         return  # the reset may overtake the bytes; and a coding is undone

@@ -184,8 +184,8 @@ def test_bad_answers(raw: bytes) -> None:
         (b"", "without"),
         (b"HTTP/1.1 2", "head"),
         (b"HTTP/1.1 200 OK\r\n", "head"),
-        (CHUNKED, "answer"),
-        (CHUNKED + b"5\r\nhell", "answer"),
+        (CHUNKED, "response"),
+        (CHUNKED + b"5\r\nhell", "response"),
     ],
 )
 def test_early_end(raw: bytes, where: str) -> None:

@@ -1,1 +1,1 @@
-"""The provider's side: one request out, the bytes of its answer back."""
+"""The provider's side: one request out, the bytes of its response back."""

@@ -1,9 +1,9 @@
-"""The provider side: one chat request goes out, the bytes of its answer come back while they arrive.
+"""The provider's side: one chat request goes out, and the bytes of its response come back as they arrive.
 
-No field of the Chat Completions API is known here.  An answer that is 2xx is announced by ``on_head`` and
-streamed to ``on_data``; any other comes back whole in the :class:`Result`, for the caller to judge.  No
-answer at all is an ApiError.  The caller's control is the task, or a :class:`CancelToken`: cancelling the one
-and calling the other closes the connection, which makes the provider stop generating.
+No field of the Chat Completions API is known here.  A 2xx response is announced by ``on_head`` and streamed
+to ``on_data``.  Any other comes back as a whole in the :class:`Result`, for the caller to judge.  If there is
+no response, that is an ApiError.  The caller ends a request early by cancelling its own task or a
+:class:`CancelToken`.  Either closes the connection, which makes the provider stop generating.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STANDARD_HEADERS = {
 
 
 class Result(NamedTuple):
-    """How the provider answered. ``body`` (at most 1 MiB) only if ``status`` is not 2xx."""
+    """How the provider responded.  ``body`` is empty if ``status`` is 2xx, and at most 1 MiB otherwise."""
 
     status: int
     headers: Mapping[str, str]
@@ -143,7 +143,7 @@ class Upstream:
 
 
 def endpoint(provider: Provider, path: str) -> str:
-    """base_url + path. Query parameters of base_url, profile and provider are merged; later ones win."""
+    """base_url + path.  Query parameters of base_url, profile and provider are merged; later ones win."""
     base = urlsplit(provider.base_url)
     query: Dict[str, str] = dict(parse_qsl(base.query, keep_blank_values=True))
     query.update(provider.profile.query)
@@ -152,7 +152,7 @@ def endpoint(provider: Provider, path: str) -> str:
 
 
 def request_headers(provider: Provider) -> HTTPHeaders:
-    """Standard headers and the key, then those of profile and provider; the later ones win."""
+    """Standard headers and the key, then those of profile and provider; later ones win."""
     headers = HTTPHeaders(_STANDARD_HEADERS)
     if provider.api_key:
         name = provider.profile.auth_header

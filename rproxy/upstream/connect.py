@@ -1,10 +1,10 @@
-"""Opens the socket that an HTTP connection will live on: TCP or Unix, perhaps through a proxy's tunnel,
-perhaps with TLS.
+"""Opens the socket of an HTTP connection: TCP or Unix, directly or through a proxy's tunnel, with or without
+TLS.
 
-Plain non-blocking sockets, because one rule is easier to keep for them than for streams: whoever holds a
-socket when an exception (a cancellation, too) passes by closes it.  Tornado's ``TCPClient`` keeps that rule
-only since 6.6.  Several addresses of one host are tried as RFC 8305 ("happy eyeballs") asks: address families
-alternate, and the next attempt starts when the one before fails or has taken ``STAGGER`` seconds.
+Sockets are plain and non-blocking, because one rule is easier to keep for them than for streams: whoever
+holds a socket closes it when an exception, or a cancellation, comes through.  Tornado's ``TCPClient`` follows
+that rule only since 6.6.  Several addresses of a host are tried as in RFC 8305 ("happy eyeballs"): address
+families alternate, and the next attempt starts when the one before fails or has taken ``STAGGER`` seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ Address = Tuple[int, int, int, str, Any]  # as socket.getaddrinfo gives them
 
 
 class Route(NamedTuple):
-    """Where a connection leads and how; two requests of the same route can share one, so this is the key of
-    the pool.
+    """Where a connection leads, and how.
+
+    Requests of the same route can use the same connection: this is the key of the connection pool.
     """
 
     scheme: str
@@ -40,7 +41,7 @@ class Route(NamedTuple):
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        via = " through the proxy %s:%d" % self.proxy[:2] if self.proxy else ""
+        via = f" through the proxy {self.proxy}" if self.proxy else ""
         return self.unix_path or f"{host}:{self.port}{via}"
 
 
@@ -106,7 +107,7 @@ async def _dial(route: Route) -> socket.socket:
             return sock
         if route.proxy is not None:
             await _tunnel(sock, route, route.proxy)
-        # the new object takes the file descriptor over, so from here on that one has to be closed
+        # the new socket takes over the file descriptor, so from here on that one has to be closed
         sock = route.tls.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=route.host)
         await _handshake(sock)
         return sock
@@ -116,8 +117,9 @@ async def _dial(route: Route) -> socket.socket:
 
 
 def _tune(sock: socket.socket) -> None:
-    """Send small requests at once, and notice a peer that vanished during a silence of minutes (it also keeps
-    NAT entries alive).
+    """Send small requests at once, and notice when the peer vanishes during minutes of silence.
+
+    The probes also keep NAT entries alive.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -136,13 +138,13 @@ async def _open_tcp(host: str, port: int) -> socket.socket:
     finally:
         for task in tasks:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
-                task.result().close()  # it lost by a hair
+                task.result().close()  # it was connected, too, but a moment later
 
 
 async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket]]) -> socket.socket:
-    """The first connection that stands.
+    """The first connection that succeeds.
 
-    Its task is taken out of ``tasks``; the caller disposes of the others.
+    :param tasks: gets the tasks of the attempts without the successful one; the caller disposes of them
     """
     running: Set[asyncio.Task[socket.socket]] = set()
     waiting = list(addresses)
@@ -157,7 +159,7 @@ async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket
             if task.exception() is None:
                 tasks.remove(task)
                 return task.result()
-    error = tasks[0].exception()  # the preferred address tells most
+    error = tasks[0].exception()  # the preferred address is the most informative
     assert error is not None
     raise error
 
@@ -196,13 +198,11 @@ async def _tunnel(sock: socket.socket, route: Route, proxy: Proxy) -> None:
     while parser.head is None:
         data = await loop.sock_recv(sock, 4096)
         if not data:
-            raise TunnelError(
-                "the proxy %s:%d closed the connection instead of opening the tunnel" % proxy[:2]
-            )
+            raise TunnelError(f"the proxy {proxy} closed the connection instead of opening the tunnel")
         try:
             parser.feed(data)
         except ProtocolError as error:
-            raise TunnelError(f"the proxy {proxy.host}:{proxy.port} does not speak HTTP: {error}") from None
+            raise TunnelError(f"the proxy {proxy} does not speak HTTP: {error}") from None
     if not 200 <= parser.head.status < 300:
         raise TunnelError(refusal(parser.head.status, parser.head.reason, proxy))
 
@@ -218,7 +218,7 @@ async def _handshake(sock: ssl.SSLSocket) -> None:
 
 
 async def _ready(sock: socket.socket, event: int) -> None:
-    """Wait until the socket can be read or written. Tornado's loop does it, for it can on Windows, too."""
+    """Wait until the socket can be read or written.  Tornado's loop can do that on Windows, too."""
     io_loop = IOLoop.current()
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     io_loop.add_handler(sock, lambda *_: None if future.done() else future.set_result(None), event)

@@ -138,7 +138,7 @@ class Connection:
 
     def _finish(self) -> None:
         receiver = self._release()
-        # a server that responds before it has read the whole request has left the rest of it on the connection
+        # a server may respond before it has read the whole request; the rest would be its next one
         if self._parser.reusable and not self._output and not self._broken:
             self.state = State.IDLE
             self._watch()

@@ -1,4 +1,4 @@
-"""Why a provider could not be reached: exceptions of sockets, TLS and name resolution as an ApiError."""
+"""Why a request to a provider failed: exceptions of sockets, TLS, name resolution and HTTP as an ApiError."""
 
 from __future__ import annotations
 
@@ -14,72 +14,65 @@ from ..providers.provider_errors import of_kind
 
 
 class Reason(NamedTuple):
-    """One way to fail before a status is there."""
+    """One way to fail.
+
+    ``numbers``: the values of errno, empty for all.  ``kind``: see :func:`of_kind`.
+    """
 
     types: Tuple[Type[BaseException], ...]
-    numbers: Tuple[int, ...]  # errno; empty: any
     kind: str
     text: str
-    retryable: bool
+    retryable: bool = True
+    numbers: Tuple[int, ...] = ()
 
 
-# The order matters: TLS and DNS errors are OSErrors too, and a bare OSError says the least.
+_TIMEOUTS = (asyncio.TimeoutError, TimeoutError, socket.timeout)  # one type from Python 3.11 on
+_CUT = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+_NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+
+# The first that fits.  TLS, DNS and timeout errors are OSErrors, too, and a TLS error can be a ValueError.
 REASONS: Sequence[Reason] = (
-    Reason((ssl.SSLCertVerificationError,), (), "gateway", "its TLS certificate is not trusted", False),
-    Reason((ssl.SSLError,), (), "gateway", "the TLS handshake failed", True),
-    Reason((socket.gaierror,), (), "gateway", "the name of the host cannot be resolved", True),
-    Reason(
-        (asyncio.TimeoutError, TimeoutError, socket.timeout), (), "timeout", "it did not answer in time", True
-    ),
-    Reason((ConnectionRefusedError,), (), "gateway", "the connection was refused", True),
-    Reason(
-        (ConnectionResetError, BrokenPipeError, ConnectionAbortedError),
-        (),
-        "gateway",
-        "the connection was cut",
-        True,
-    ),
-    Reason(
-        (OSError,),
-        (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN),
-        "gateway",
-        "the host cannot be reached",
-        True,
-    ),
-    Reason((ValueError,), (), "gateway", "the request cannot be sent", True),
-    Reason((Exception,), (), "gateway", "the connection failed", True),
+    Reason((ssl.SSLCertVerificationError,), "gateway", "its TLS certificate is not trusted", retryable=False),
+    Reason((ssl.SSLError,), "gateway", "the TLS handshake failed"),
+    Reason((socket.gaierror,), "gateway", "the name of the host cannot be resolved"),
+    Reason(_TIMEOUTS, "timeout", "it did not answer in time"),
+    Reason((ConnectionRefusedError,), "gateway", "the connection was refused"),
+    Reason(_CUT, "gateway", "the connection was cut"),
+    Reason((OSError,), "gateway", "the host cannot be reached", numbers=_NO_ROUTE),
+    Reason((ValueError,), "gateway", "the request cannot be sent"),
+    Reason((Exception,), "gateway", "the connection failed"),
 )
 
 
 def connect_error(
     exc: BaseException, provider: str, base_url: str = "", secrets: Sequence[str] = ()
 ) -> ApiError:
-    """The error for a provider that could not be connected to, or whose answer broke off.
+    """The error for a request that got no complete response.
 
-    :param exc: what happened; its attribute ``response`` is what had come of an answer, if its head had
-    :returns: an error of status 502, or 504 for a timeout
+    :param exc: a TransportError, or the exception that would be behind it
+    :param provider: its name
+    :param secrets: what must not be in the message
+    :returns: 502, or 504 for a timeout
     """
     cause = getattr(exc, "real_error", None) or exc
-    # Timeouts of an HTTP client library have types of their own that are not TimeoutErrors.
-    timed_out = "timeout" in type(cause).__name__.lower()
-    row = next((r for r in REASONS if _caused(r, cause, timed_out)), REASONS[-1])
+    reason = next(r for r in REASONS if _fits(r, cause))
     detail = clean(str(cause), secrets).rstrip(".")
     detail = f" ({detail})" if detail else ""
     if getattr(exc, "response", None) is not None:
-        how = "fell silent" if row.kind == "timeout" else "broke off"
+        how = "fell silent" if reason.kind == "timeout" else "broke off"
         message = f"{provider}: the answer {how} before it was complete{detail}. Try again."
     else:
         where = without_login(base_url) or "its base_url"
         message = (
-            f"{provider}: cannot reach the provider at {where}: {row.text}{detail}. "
+            f"{provider}: cannot reach the provider at {where}: {reason.text}{detail}. "
             "Check base_url, and that the provider is up."
         )
-    error = of_kind(row.kind, message)
-    error.retryable = row.retryable
+    error = of_kind(reason.kind, message)
+    error.retryable = reason.retryable
     return error
 
 
-def _caused(row: Reason, exc: BaseException, timed_out: bool) -> bool:
-    if timed_out:
-        return row.kind == "timeout"
-    return isinstance(exc, row.types) and (not row.numbers or getattr(exc, "errno", None) in row.numbers)
+def _fits(reason: Reason, exc: BaseException) -> bool:
+    return isinstance(exc, reason.types) and (
+        not reason.numbers or getattr(exc, "errno", None) in reason.numbers
+    )

@@ -1,17 +1,15 @@
-"""An incremental parser for one HTTP/1.1 response: bytes in, a head and body bytes out, no sockets and no
-clock.
+"""An incremental parser for one HTTP/1.1 response: bytes in, a head and body bytes out; no sockets, no clock.
 
-``feed`` takes whatever arrived and returns the body bytes that were in it, already freed from the chunked
-coding.  ``head`` is set as soon as the head is complete and ``done`` when the framing says that the body is.
-The parser is a function that walks: ``_state`` is the method that reads the next thing (a line of the head, a
-chunk, the rest of a sized body), it answers with the position after what it took, or ``WAIT`` when a line is
-not complete yet.  Only such an unfinished line is ever kept, and every line has a limit, so memory stays
-bounded whatever a provider sends.
+``feed`` takes whatever has arrived and returns the body bytes in it, with the chunked coding removed.
+``head`` is set as soon as the head is complete, and ``done`` as soon as the body is.  The parser's state is
+the method that reads the next thing: a line of the head, a chunk, the rest of a sized body.  It returns the
+position after what it took, or ``WAIT`` if a line is not complete.  Only such an incomplete line is kept, and
+every line has a limit, so that memory stays bounded whatever a server sends.
 
-The contract, tested with arbitrary bytes: the answer is parsed or :class:`ProtocolError` is raised, and how
-the bytes were cut into reads makes no difference.  Tolerated because real servers do it: bare LF line ends,
-folded header lines, blanks before the colon, chunk extensions, trailers, a missing reason phrase, 100/102/103
-before the answer.  Sources: RFC 9112 sections 4 to 7.
+The contract, tested with arbitrary bytes: the response is parsed, or :class:`ProtocolError` is raised, and it
+makes no difference how the bytes were cut into reads.  Tolerated, because real servers send them: bare LF as
+line end, folded header lines, spaces before the colon, chunk extensions, trailers, a missing reason phrase,
+and 100, 102 or 103 before the response.  Source: RFC 9112 sections 4 to 7.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from ..errors import RproxyError
 
-MAX_HEAD = 65536  # bytes of status line and headers, those of 1xx answers included; also of the trailers
+MAX_HEAD = 65536  # bytes of status line and headers, those of 1xx responses included; also of the trailers
 MAX_CHUNK_LINE = 4096  # bytes of a chunk size with its extensions
-MAX_INFLATED = 16 << 20  # bytes that one read of a compressed body may become
+MAX_INFLATED = 16 << 20  # bytes that one read of a compressed body may expand to
 
 WAIT = -1
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
@@ -37,9 +35,9 @@ _NO_BODY = frozenset({204, 304})
 
 
 class ProtocolError(RproxyError):
-    """The bytes are not the HTTP/1.1 response they should be.
+    """The bytes are not an HTTP/1.1 response.
 
-    ``truncated``: they are, but the connection ended too early.
+    ``truncated``: they are the beginning of one, but the connection was closed.
     """
 
     def __init__(self, message: str, truncated: bool = False) -> None:
@@ -48,7 +46,10 @@ class ProtocolError(RproxyError):
 
 
 class Head(NamedTuple):
-    """Status line and headers of the final (not 1xx) answer; names as they came, values as latin-1 text."""
+    """Status line and headers of the final (not 1xx) response.
+
+    Names are as the server wrote them, values are latin-1 text.
+    """
 
     version: str  # "HTTP/1.1" or "HTTP/1.0"
     status: int
@@ -56,14 +57,20 @@ class Head(NamedTuple):
     headers: List[Tuple[str, str]]
 
     def values(self, name: str) -> List[str]:
-        """The comma separated values of all headers called ``name`` (given in lower case), in lower case."""
+        """The comma-separated values of all headers of this name, in lower case.
+
+        :param name: in lower case
+        """
         lines = (value for key, value in self.headers if key.lower() == name)
         return [part.strip().lower() for line in lines for part in line.split(",") if part.strip()]
 
 
 @lru_cache(maxsize=4096)
 def _size_line(length: int) -> bytes:
-    """How servers write the first line of a chunk that has, with all its framing, so many bytes."""
+    """The first line of a chunk, as servers write it.
+
+    :param length: of the whole chunk, with its framing
+    """
     for digits in range(1, 9):
         size = length - digits - 4
         if size > 0 and len(b"%x" % size) == digits:
@@ -72,12 +79,12 @@ def _size_line(length: int) -> bytes:
 
 
 class ResponseParser:
-    """One response to one request of the given method (the answer to HEAD, and a 2xx to CONNECT, has no
-    body).
+    """One response.
 
-    .. attribute:: head      the :class:`Head`, None until it is complete
-    .. attribute:: done      the answer is complete
-    .. attribute:: reusable  done, and the connection may carry the next request
+    :param method: of the request; a response to HEAD and a 2xx response to CONNECT have no body
+
+    ``head``: None until it is complete.  ``done``: the response is complete.  ``reusable``: it is, and the
+    connection can carry the next request.
     """
 
     def __init__(self, method: str = "GET") -> None:
@@ -86,12 +93,12 @@ class ResponseParser:
         self._method = method
         self._persistent = False
         self._state: Callable[[ResponseParser, bytes, int], int] = ResponseParser._status_line
-        self._rest = b""  # an unfinished line
-        self._extra = False  # bytes came after the end
-        self._budget = MAX_HEAD  # bytes that lines of the head (later: of the trailers) may still have
+        self._rest = b""  # an incomplete line
+        self._extra = False  # bytes arrived after the end
+        self._budget = MAX_HEAD  # bytes left for lines of the head, then of the trailers
         self._start: Tuple[str, int, str] = ("", 0, "")
         self._headers: List[Tuple[str, str]] = []
-        self._left = 0  # bytes to come of a sized body or of the current chunk
+        self._left = 0  # bytes of a sized body or of the current chunk that are still to come
         self._body: List[bytes] = []
 
     @property
@@ -101,13 +108,13 @@ class ResponseParser:
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes.
 
-        :returns: the body bytes they contain.
-        :raises ProtocolError: this is not a valid response
+        :returns: the body bytes in them
+        :raises ProtocolError: the response is not valid
         """
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if self._state is ResponseParser._chunk_line:  # one whole chunk, as events usually come
+        if self._state is ResponseParser._chunk_line:  # often a read is exactly one chunk
             line = _size_line(len(data))
             if data.startswith(line) and data.endswith(b"\r\n"):
                 return data[len(line) : -2]
@@ -123,40 +130,40 @@ class ResponseParser:
         return self.take_body()
 
     def take_body(self) -> bytes:
-        """The body bytes that came before what :meth:`feed` has just refused."""
+        """The body bytes before the place at which :meth:`feed` has raised."""
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
     def feed_eof(self) -> bytes:
-        """The server closed its side. :returns: b"", for no more can come
+        """The server has closed the connection.
 
-        :raises ProtocolError: ``truncated``, unless that is a proper end of this answer
+        :returns: b"", as a counterpart to :meth:`feed`
+        :raises ProtocolError: ``truncated``, unless that is how this response ends
         """
         if self._state is ResponseParser._until_close:
             self.done = True
         elif self.head is not None and not self.done:
-            raise ProtocolError("the connection was closed in the middle of the answer", truncated=True)
+            raise ProtocolError("the connection was closed in the middle of the response", truncated=True)
         elif self.head is None:
-            where = (
-                "in the middle of the head" if self._rest or self._budget < MAX_HEAD else "without an answer"
-            )
-            raise ProtocolError("the connection was closed " + where, truncated=True)
+            begun = self._rest or self._budget < MAX_HEAD
+            where = "in the middle of the head" if begun else "without a response"
+            raise ProtocolError(f"the connection was closed {where}", truncated=True)
         return b""
 
-    # Lines of the head...
+    # ---- Lines of the head
 
     def _line(self, data: bytes, position: int) -> Tuple[bytes, int]:
         end = data.find(b"\n", position)
         size = (end + 1 if end >= 0 else len(data)) - position
         if size > self._budget:
-            raise ProtocolError(f"the head of the answer is longer than {MAX_HEAD} bytes")
+            raise ProtocolError(f"the head of the response is longer than {MAX_HEAD} bytes")
         if end < 0:
             return b"", WAIT
         self._budget -= size
         line = data[position:end]
         line = line[:-1] if line.endswith(b"\r") else line
         if _CONTROL.search(line):
-            raise ProtocolError(f"a control character in the head of the answer: {line[:80]!r}")
+            raise ProtocolError(f"a control character in the head of the response: {line[:80]!r}")
         return line, end + 1
 
     def _status_line(self, data: bytes, position: int) -> int:
@@ -164,7 +171,7 @@ class ResponseParser:
         if after != WAIT:
             match = _STATUS.fullmatch(line)
             if match is None:
-                raise ProtocolError(f"the answer is not HTTP/1.1, it begins with {line[:80]!r}")
+                raise ProtocolError(f"the response is not HTTP/1.1, it begins with {line[:80]!r}")
             minor, status, reason = match.groups()
             self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
             self._headers = []
@@ -191,14 +198,14 @@ class ResponseParser:
 
     def _continue_header(self, line: bytes) -> None:
         if not self._headers:
-            raise ProtocolError(f"the head of the answer begins with a folded line: {line[:80]!r}")
+            raise ProtocolError(f"the head of the response begins with a folded line: {line[:80]!r}")
         name, value = self._headers[-1]
         self._headers[-1] = (name, (value + " " + line.strip(b" \t").decode("latin-1")).strip())
 
     def _end_of_head(self) -> None:
         head = Head(*self._start, self._headers)
         if head.status == 101:
-            raise ProtocolError("the server switched protocols without being asked (101)")
+            raise ProtocolError("the server switched protocols unasked (101)")
         if head.status < 200:
             self._state = ResponseParser._status_line
             return
@@ -208,21 +215,20 @@ class ResponseParser:
         self._frame(head)
 
     def _frame(self, head: Head) -> None:
-        """RFC 9112 section 6.3: how long is the body?"""
+        """Find out how long the body is: RFC 9112 section 6.3."""
         coding, lengths = head.values("transfer-encoding"), head.values("content-length")
         tunnel = self._method == "CONNECT" and head.status < 300
         if self._method == "HEAD" or tunnel or head.status in _NO_BODY:
             self.done = True
         elif coding:
             if coding != ["chunked"]:
-                raise ProtocolError("Transfer-Encoding {!r} is not supported".format(", ".join(coding)[:80]))
-            self._persistent = (
-                self._persistent and not lengths
-            )  # two lengths: the chunks count, but never trust the rest
+                raise ProtocolError(f"Transfer-Encoding {', '.join(coding)[:80]!r} is not supported")
+            # with a Content-Length beside it, the chunks count, but what follows them cannot be trusted
+            self._persistent = self._persistent and not lengths
             self._state = ResponseParser._chunk_line
         elif lengths:
             if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
-                raise ProtocolError("Content-Length {!r} is not one number".format(", ".join(lengths)[:80]))
+                raise ProtocolError(f"Content-Length {', '.join(lengths)[:80]!r} is not one number")
             self._left = int(lengths[0])
             self.done = self._left == 0
             self._state = ResponseParser._sized
@@ -230,7 +236,7 @@ class ResponseParser:
             self._persistent = False
             self._state = ResponseParser._until_close
 
-    # Bytes of the body...
+    # ---- Bytes of the body
 
     def _until_close(self, data: bytes, position: int) -> int:
         self._body.append(data[position:])
@@ -280,7 +286,7 @@ class ResponseParser:
                 return position + len(end)
         if data[position:] == b"\r":
             return WAIT
-        raise ProtocolError(f"a chunk is longer than its size says: {data[position : position + 80]!r}")
+        raise ProtocolError(f"a chunk is longer than its size: {data[position : position + 80]!r}")
 
     def _trailer_line(self, data: bytes, position: int) -> int:
         line, after = self._line(data, position)
@@ -291,7 +297,7 @@ class ResponseParser:
 class GzipDecoder:
     """Decodes a gzip body while it arrives.
 
-    A read that becomes more than :data:`MAX_INFLATED` bytes is an error.
+    It is an error if one read expands to more than :data:`MAX_INFLATED` bytes.
     """
 
     def __init__(self) -> None:
@@ -299,7 +305,10 @@ class GzipDecoder:
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
-        """:returns: the plain bytes. :raises ProtocolError: the data is damaged or expands too much"""
+        """
+        :returns: the decoded bytes
+        :raises ProtocolError: the data is damaged, or expands too much
+        """
         plain: List[bytes] = []
         room = MAX_INFLATED
         while data:
@@ -317,6 +326,9 @@ class GzipDecoder:
         return b"".join(plain)
 
     def close(self) -> None:
-        """The body is complete. :raises ProtocolError: the gzip data is not"""
+        """The body is complete.
+
+        :raises ProtocolError: the gzip data is not
+        """
         if self._started and not self._inflate.eof:
             raise ProtocolError("the gzip body ends too early", truncated=True)

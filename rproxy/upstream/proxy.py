@@ -1,9 +1,9 @@
-"""Which HTTP proxy leads to a URL, and how to ask it for a tunnel. Text and bytes only; ``dial`` moves them.
+"""Which HTTP proxy to use for a URL, and how to ask it for a tunnel.  No I/O here; see :mod:`.connect`.
 
-The variables are those that curl, Python's urllib and Go agree on: ``https_proxy``/``HTTPS_PROXY`` for https,
-``http_proxy``/ ``HTTP_PROXY`` for http, ``all_proxy``/``ALL_PROXY`` for both; the lower case name wins.
+The variables are those on which curl, Python's urllib and Go agree: ``https_proxy``/``HTTPS_PROXY`` for
+https, ``http_proxy``/``HTTP_PROXY`` for http, ``all_proxy``/``ALL_PROXY`` for both.  Lower case wins.
 ``no_proxy``/``NO_PROXY`` lists hosts that are reached directly.  As in Go, loopback addresses never go
-through a proxy of the environment: nobody means that for a local model server.  HTTP_PROXY in capitals is
+through a proxy of the environment: nobody means that for a local model server.  HTTP_PROXY in upper case is
 ignored where a CGI gateway could have set it from a ``Proxy:`` request header (httpoxy.org).
 """
 
@@ -23,15 +23,18 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy: its address, and the credentials it wants or None."""
+    """An HTTP proxy.  ``username`` is None if it needs no credentials."""
 
     host: str
     port: int
     username: Optional[str] = None
     password: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
     def authorization(self) -> Mapping[str, str]:
-        """The header that logs in to the proxy or no header."""
+        """The header with the credentials or no header."""
         if self.username is None:
             return {}
         return {"Proxy-Authorization": basic_auth(self.username, self.password)}
@@ -45,9 +48,9 @@ def basic_auth(username: str, password: str) -> str:
 def find_proxy(url: str, environ: Mapping[str, str], explicit: Optional[str] = None) -> Optional[Proxy]:
     """The proxy for a request to ``url``, or None to go directly.
 
-    :arg explicit: the configured proxy URL, which beats the environment and NO_PROXY; ``""`` means no proxy
-        at all.
-    :raises ConfigError: the proxy URL cannot be used; the text names the variable.
+    :param explicit: the configured proxy URL, which takes precedence over the environment and NO_PROXY;
+        ``""`` for no proxy at all
+    :raises ConfigError: the proxy URL cannot be used; the text names the variable
     """
     if explicit is not None:
         return parse_proxy(explicit, "http_proxy") if explicit else None
@@ -76,7 +79,8 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 def parse_proxy(value: str, source: str) -> Proxy:
     """Read ``[http://][user:password@]host[:port]``.
 
-    :raises ConfigError: naming ``source``, never showing credentials
+    :param source: what to call it in an error
+    :raises ConfigError: it cannot be used; the text shows no credentials
     """
     try:
         parts = urlsplit(value if "://" in value else "http://" + value)
@@ -84,20 +88,17 @@ def parse_proxy(value: str, source: str) -> Proxy:
     except ValueError:
         raise ConfigError(f"{source}: not a proxy URL; use http://host:port") from None
     if parts.scheme != "http" or not host:
-        raise ConfigError(
-            "{}: a proxy of the kind {!r} is not supported; use http://host:port".format(
-                source, parts.scheme + "://"
-            )
-        )
+        raise ConfigError(f"{source}: {parts.scheme}:// is not supported for a proxy; use http://host:port")
     username = None if parts.username is None else unquote(parts.username)
     return Proxy(host, port or 80, username, unquote(parts.password or ""))
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
-    """Does the list ``no_proxy`` name this host?
+    """Is this host in the list ``no_proxy``?
 
-    Entries are separated by commas or blanks: ``*``, a host (it and every name below it, with or without a
-    leading ``.`` or ``*.``), an IP address, a network in CIDR form; a host or address may end in ``:port``.
+    Entries are separated by commas or spaces.  An entry is ``*``, a host (for itself and every name below it,
+    with or without a leading ``.`` or ``*.``), an IP address, or a network in CIDR notation.  A host or an
+    address may end in ``:port``.
     """
     address = _address(host)
     entries = no_proxy.lower().replace(",", " ").split()
@@ -113,9 +114,8 @@ def _matches(entry: str, host: str, address: Optional[IPAddress], port: int) -> 
         except ValueError:
             return False
     name = entry
-    if (
-        entry.startswith("[") or entry.count(":") == 1
-    ):  # [::1]:443, host:443, [::1]; a bare IPv6 address has no port
+    # [::1]:443, host:443 or [::1]; an IPv6 address without brackets has no port
+    if entry.startswith("[") or entry.count(":") == 1:
         name, _, wanted = entry.rpartition(":") if not entry.endswith("]") else (entry, "", "")
         if wanted and wanted != str(port):
             return False
@@ -137,13 +137,13 @@ def connect_request(host: str, port: int, proxy: Proxy) -> bytes:
     """The CONNECT request (RFC 9110 section 9.3.6) that asks ``proxy`` for a tunnel to ``host``:``port``."""
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = {"Host": target, **proxy.authorization()}
-    lines = [f"CONNECT {target} HTTP/1.1"] + ["{}: {}".format(*header) for header in headers.items()]
+    lines = [f"CONNECT {target} HTTP/1.1"] + [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines + ["", ""]).encode("ascii")
 
 
 def refusal(status: int, reason: str, proxy: Proxy) -> str:
-    """Says in one sentence that the proxy did not open the tunnel, and what to do about it."""
-    text = f"the proxy {proxy.host}:{proxy.port} refused the tunnel: {status} {reason}"
+    """Why the proxy did not open the tunnel, and what to do about it."""
+    text = f"the proxy {proxy} refused the tunnel: {status} {reason}"
     if status == 407:
-        text += "; it wants a user name and a password: write http://user:password@host:port"
+        text += "; it needs a user name and a password: write http://user:password@host:port"
     return text

@@ -15,8 +15,8 @@ class TransportError(HTTPClientError):
 
     ``kind``: ``connect`` (no connection), ``timeout``, ``reset`` (the connection was lost) or ``protocol``
     (not HTTP/1.1).  ``answered``: at least one byte of a response had arrived.  ``response``: status, headers
-    and body as far as they had arrived, None before the end of the head.  ``real_error``: the exception of the
-    operating system behind it, if there is one.
+    and body as far as they had arrived, None before the end of the head.  ``real_error``: the exception
+    behind it, if there is one.
     """
 
     def __init__(
