@@ -305,8 +305,7 @@ class GzipDecoder:
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
-        """
-        :returns: the decoded bytes
+        """:returns: the decoded bytes
         :raises ProtocolError: the data is damaged, or expands too much
         """
         plain: List[bytes] = []
