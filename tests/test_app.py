@@ -309,6 +309,22 @@ async def test_a_second_signal_does_not_wait() -> None:
         await cut_short(one, provider, again)
 
 
+async def test_a_stream_of_a_background_response_breaks_off() -> None:
+    """Without a terminal event and without the end of the body: the client can ask for the rest."""
+    async with running(drain_timeout=0.2) as (one, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
+        body = b'{"model": "m", "input": "begin", "stream": true, "background": true}'
+        writer.write(
+            b"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        await reader.readuntil(b"response.output_text.delta")
+        one.signal()
+        rest = await reader.read()
+        assert b"event: " not in rest and b"[DONE]" not in rest and not rest.endswith(b"0\r\n\r\n")
+        writer.close()
+        await one.stopped()
+
+
 async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
     async with running(drain_timeout=0.2) as (one, provider):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]), limit=1)
