@@ -1,4 +1,4 @@
-"""The server: addresses, exposure, signals, and a shutdown that lets answers end."""
+"""The server: its life from the open port to the shutdown, and the whole path through it."""
 
 from __future__ import annotations
 
@@ -8,128 +8,22 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from typing import Any, AsyncIterator, Callable, List, Optional, Tuple
 
 import pytest
-from edge import PlayedProvider, config, error_of, played, response_id
+from edge import PlayedProvider, error_of, played, response_id
 from rawserver import CHUNKED, END, Peer, RawServer, chunk, until
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient
-from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.cli.demo.server import serve_demo
-from rproxy.config.addresses import is_loopback, split_address
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
-from rproxy.errors import ApiError, ConfigError
 from rproxy.server import app
-from rproxy.server.access import Access
-from rproxy.server.listen import check_exposure, listen, url_of
 from rproxy.service.service import Service
-
-
-# ---- addresses
-@pytest.mark.parametrize(
-    "address, host, port",
-    [
-        ("127.0.0.1:3000", "127.0.0.1", 3000),
-        ("[::1]:80", "::1", 80),
-        ("localhost:0", "localhost", 0),
-        (":3000", "", 3000),
-        ("*:1", "", 1),
-    ],
-)
-def test_split_address(address: str, host: str, port: int) -> None:
-    assert split_address(address) == (host, port)
-
-
-@pytest.mark.parametrize("address", ["", "3000", "localhost", "::1:3000", "a:b", "a:70000", "a:-1"])
-def test_addresses_that_are_none(address: str) -> None:
-    with pytest.raises(ConfigError, match="HOST:PORT"):
-        split_address(address)
-
-
-@pytest.mark.parametrize(
-    "host, yes",
-    [
-        ("127.0.0.1", True),
-        ("127.8.9.1", True),
-        ("::1", True),
-        ("localhost", True),
-        ("localhost.", True),
-        ("LOCALHOST", True),
-        ("a.localhost", True),
-        ("::ffff:127.0.0.1", True),
-        ("::ffff:10.0.0.1", False),
-        ("0.0.0.0", False),
-        ("", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("localhost.example.com", False),
-    ],
-)
-def test_is_loopback(host: str, yes: bool) -> None:
-    assert is_loopback(host) is yes
-
-
-def test_every_key_has_its_owner() -> None:
-    access = Access(["one", "zwölf"], (), "127.0.0.1")
-
-    def owner(**headers: str) -> str:
-        return access.owner(HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}))
-
-    other = owner(Authorization="Bearer " + "zwölf".encode().decode("latin-1"))
-    assert owner(Authorization="Bearer one") == owner(authorization="bearer  one ") != other
-    assert owner(api_key="one") == owner(x_api_key="one") == owner(Authorization="Basic x", API_KEY="one")
-    for wrong in ({}, {"api_key": "two"}, {"x_api_key": ""}, {"Authorization": "one"}):
-        with pytest.raises(ApiError) as caught:
-            owner(**wrong)
-        assert caught.value.status == 401
-
-
-@pytest.mark.parametrize(
-    "address", ["0.0.0.0:3000", "[::]:3000", ":3000", "192.0.2.1:3000", "proxy.example.com:3000"]
-)
-def test_an_open_address_needs_keys(address: str) -> None:
-    with pytest.raises(ConfigError, match="--insecure") as caught:
-        check_exposure(config(listen_addr=address), False)
-    assert "server.auth" in str(caught.value) and "127.0.0.1:3000" in str(caught.value)
-    check_exposure(config(listen_addr=address), True)
-    check_exposure(config(listen_addr=address, keys=["k"]), False)
-    check_exposure(config(listen_addr="127.0.0.1:3000"), False)
-
-
-@pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning"
-)  # Tornado does not close a socket that cannot be bound
-def test_a_taken_port_and_other_trouble() -> None:
-    sockets = listen("127.0.0.1:0")
-    port = sockets[0].getsockname()[1]
-    try:
-        assert url_of(sockets) == f"http://127.0.0.1:{port}"
-        with pytest.raises(ConfigError, match="another program uses this port.*--listen"):
-            listen(f"127.0.0.1:{port}")
-        with pytest.raises(ConfigError, match="no such address"):
-            listen("192.0.2.1:0")
-        with pytest.raises(ConfigError, match="cannot be resolved"):
-            listen("no-such-host.invalid:0")
-    finally:
-        for one in sockets:
-            one.close()
-
-
-@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
-def test_ipv6() -> None:
-    try:
-        sockets = listen("[::1]:0")
-    except ConfigError:
-        pytest.skip("no IPv6 here")
-    assert url_of(sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
-    sockets[0].close()
 
 
 def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
@@ -148,7 +42,7 @@ def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
     )
 
 
-# ---- life and death
+# ---- Life and death
 class Running:
     """A server under :func:`rproxy.server.app.run`."""
 
@@ -338,7 +232,7 @@ async def test_a_client_that_does_not_read_does_not_stop_the_shutdown() -> None:
         writer.close()
 
 
-# ---- the whole path: the real service, a provider on a real socket
+# ---- The whole path: the real service, a provider on a real socket
 CONFIG = """
 server: {listen_addr: "127.0.0.1:0"}
 models: [{model: m, provider: {base_url: "%s", api_key: k}}]

@@ -162,93 +162,7 @@ async def test_curl_without_a_content_type_is_no_form() -> None:
         ).code == 200
 
 
-# ---- who may come in
-@pytest.mark.parametrize(
-    "header", [None, "Bearer wrong", "Bearer ", "Basic k-1", "k-1", "Bearer k-1x", "Bearer \xe9"]
-)
-async def test_wrong_keys(header: Optional[str]) -> None:
-    async with edge(keys=["k-1", "k-2"]) as e:
-        headers = {"Authorization": header} if header else {}
-        for path, body in (
-            ("/responses", HELLO),
-            ("/v1/models", None),
-            ("/responses", None),
-            ("/responses/compact", HELLO),
-        ):
-            answer = await e.fetch(path, body, headers=headers)
-            assert answer.code == 401 and error_of(answer)["code"] == "invalid_api_key"
-        assert (await e.fetch("/health", headers=headers)).code == 200
-        assert e.provider.requests == []
-        assert (await e.fetch("/responses", HELLO, headers={"Authorization": "Bearer k-2"})).code == 200
-
-
-@pytest.mark.parametrize(
-    "origin, status",
-    [
-        (None, 200),
-        ("http://localhost:8080", 200),
-        ("http://127.0.0.1:5173", 200),
-        ("http://[::1]:1", 200),
-        ("http://app.localhost", 200),
-        ("https://chat.example.com", 200),
-        ("https://other.example.com", 403),
-        ("null", 403),
-        ("http://localhost.example.com", 403),
-        ("http://127.0.0.1.example.com", 403),
-        ("http://[", 403),
-        ("", 403),
-    ],
-)
-async def test_web_pages(origin: Optional[str], status: int) -> None:
-    async with edge(allowed_origins=("https://chat.example.com",)) as e:
-        headers = {} if origin is None else {"Origin": origin}
-        answer = await e.fetch("/responses", HELLO, headers=headers)
-        assert answer.code == status
-        if status == 403:
-            assert "allowed_origins" in error_of(answer)["message"] and e.provider.requests == []
-        listed = origin == "https://chat.example.com"
-        assert answer.headers.get("Access-Control-Allow-Origin") == (origin if listed else None)
-        asked = await e.fetch(
-            "/responses",
-            method="OPTIONS",
-            headers={**headers, "Access-Control-Request-Headers": "content-type"},
-        )
-        assert ("Access-Control-Allow-Methods" in asked.headers) == listed
-
-
-@pytest.mark.parametrize(
-    "host, status",
-    [
-        ("localhost:3000", 200),
-        ("127.0.0.1", 200),
-        ("[::1]:3000", 200),
-        ("chat.example.com", 200),
-        ("LOCALHOST", 200),
-        ("evil.example.com:3000", 403),
-        ("127.0.0.1.evil.example.com", 403),
-        ("192.168.1.7:3000", 403),
-    ],
-)
-async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> None:
-    async with edge(allowed_origins=("https://chat.example.com",)) as e:
-        answer = await e.fetch("/v1/models", headers={"Host": host})
-        assert answer.code == status
-        if status == 403:
-            assert "allowed_origins" in error_of(answer)["message"]
-
-
-async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
-    async with edge(keys=["k"]) as e:
-        assert (
-            await e.fetch("/v1/models", headers={"Host": "proxy.example.com", "Authorization": "Bearer k"})
-        ).code == 200
-    async with edge(listen_addr="0.0.0.0:0") as e:
-        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
-    async with edge(allowed_origins=("*",)) as e:
-        assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
-
-
-# ---- refusals come before the body
+# ---- Refusals come before the body
 async def test_a_wrong_key_is_refused_before_the_body_and_the_connection_lives_on() -> None:
     async with edge(keys=["k"]) as e:
         raw = await e.raw()
@@ -321,7 +235,7 @@ async def test_an_endless_body_is_cut(request_line: str, status: Optional[int]) 
                 await asyncio.wait_for(raw.writer.drain(), 5)
 
 
-# ---- streams
+# ---- Streams
 async def read_events(raw: Any) -> bytes:
     """The body of a chunked answer; every chunk must be whole events."""
     body = b""
@@ -442,7 +356,7 @@ async def test_a_failure_in_mid_stream_ends_the_stream_properly(expect_log: Call
         assert "secret" not in last and done == "data: [DONE]"
 
 
-# ---- clients that leave
+# ---- Clients that leave
 @pytest.mark.parametrize(
     "body",
     [

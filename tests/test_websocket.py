@@ -1,79 +1,31 @@
-"""The WebSocket edge, over real sockets: turns, channels, errors, interrupts, limits, the end."""
+"""The WebSocket edge, over real sockets: handshakes, turns, channels, errors, interrupts, the memory."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import socket
-import struct
-import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List
 
 import pytest
-from edge import Edge, Raw, edge, error_of, response_id
-from rawserver import standstill, until
+from edge import edge, error_of, response_id
+from rawserver import until
 from tornado.httpclient import HTTPClientError
-from tornado.websocket import WebSocketClientConnection
+from wsclient import (
+    TERMINAL,
+    begin,
+    create,
+    hear,
+    hear_until,
+    masked,
+    open_raw,
+    read_frame,
+    refusal,
+    say,
+    turn,
+    types_until,
+)
 
 from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses
-from rproxy.server.tornado_patches import unmask
-from rproxy.server.websocket import frame
-
-TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-
-
-async def hear(ws: WebSocketClientConnection) -> Any:
-    """The next message; None when the connection ended."""
-    message = await asyncio.wait_for(asyncio.ensure_future(_read(ws)), 5)
-    return None if message is None else json.loads(message)
-
-
-async def _read(ws: WebSocketClientConnection) -> Any:
-    return await ws.read_message()
-
-
-def say(ws: WebSocketClientConnection, word: str = "hello", **fields: Any) -> None:
-    ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": word, **fields}))
-
-
-async def turn(ws: WebSocketClientConnection, word: str = "hello", **fields: Any) -> List[Any]:
-    """One turn: everything up to its terminal event or error."""
-    say(ws, word, **fields)
-    events: List[Any] = []
-    while not events or events[-1]["type"] not in (*TERMINAL, "error"):
-        events.append(await hear(ws))
-    return events
-
-
-async def begin(ws: WebSocketClientConnection, word: str, **fields: Any) -> List[Any]:
-    """One turn, up to its first delta."""
-    say(ws, word, **fields)
-    return await hear_until(ws, "response.output_text.delta")
-
-
-async def hear_until(ws: WebSocketClientConnection, *types: str, times: int = 1) -> List[Any]:
-    """Everything up to the event that is of one of these types for the last of ``times`` times."""
-    events: List[Any] = []
-    while times:
-        events.append(await hear(ws))
-        times -= events[-1]["type"] in types
-    return events
-
-
-def refusal(event: Any, status: int, code: Optional[str] = None) -> str:
-    """The message of an error frame, which must have the right shape."""
-    assert event["type"] == "error" and event["status"] == status
-    error = event["error"]
-    assert (
-        set(error) == {"message", "type", "param", "code"}
-        and error["code"]
-        and error["type"]
-        and error["message"]
-    )
-    assert code is None or error["code"] == code
-    return str(error["message"])
 
 
 @pytest.mark.parametrize("path", ["/responses", "/v1/responses", "/v1/responses/"])
@@ -280,7 +232,7 @@ async def test_a_burst_in_one_channel() -> None:
         assert types.count("response.completed") == 17 and types.count("error") == 1
 
 
-# ---- interrupt, cancel, steer
+# ---- Interrupt, cancel, steer
 @pytest.mark.parametrize(
     "message",
     [
@@ -318,7 +270,7 @@ async def test_steering_is_declined() -> None:
         assert event["steer"] == {"previous_response_id": "resp_1", "input": []} and event["stream_id"] == "s"
 
 
-# ---- what the connection remembers
+# ---- What the connection remembers
 async def test_the_connection_remembers_and_forgets_with_it() -> None:
     async with edge() as e:
         ws = await e.ws()
@@ -347,211 +299,3 @@ def test_local_responses_are_bounded() -> None:
         channel = ChannelResponses(local, f"channel-{number}")
         channel[f"a{number}"] = channel[f"b{number}"] = number
     assert len(local.records) == KEPT and "m4" not in main and "b39" in main
-
-
-# ---- clients that leave, or are rude
-async def open_raw(e: Edge) -> Raw:
-    raw = await e.raw()
-    raw.send(
-        "GET /v1/responses HTTP/1.1",
-        "Host: localhost",
-        "Upgrade: websocket",
-        "Connection: keep-alive, Upgrade",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version: 13",
-    )
-    status, headers = await raw.head()
-    assert status == 101 and headers["x-request-id"] and "sec-websocket-extensions" not in headers
-    return raw
-
-
-def masked(data: bytes, opcode: int = 1, fin: bool = True) -> bytes:
-    """One frame as a client sends it."""
-    mask = os.urandom(4)
-    size = (
-        struct.pack("!B", 0x80 | len(data))
-        if len(data) < 126
-        else struct.pack("!BH", 0xFE, len(data))
-        if len(data) < 65536
-        else struct.pack("!BQ", 0xFF, len(data))
-    )
-    return bytes([(0x80 if fin else 0) | opcode]) + size + mask + unmask(mask, data)
-
-
-async def read_frame(raw: Raw) -> Tuple[int, bytes]:
-    first, size = await raw.reader.readexactly(2)
-    if size == 126:
-        (size,) = struct.unpack("!H", await raw.reader.readexactly(2))
-    elif size == 127:
-        (size,) = struct.unpack("!Q", await raw.reader.readexactly(8))
-    assert first & 0x80
-    return first & 15, await raw.reader.readexactly(size)
-
-
-def create(word: str, **fields: Any) -> bytes:
-    return json.dumps({"type": "response.create", "model": "m", "input": word, **fields}).encode()
-
-
-async def types_until(raw: Raw, ends: int) -> List[str]:
-    """The types of the events, up to the one that is the end of a turn for the last of ``ends`` times."""
-    types: List[str] = []
-    while ends:
-        types.append(json.loads((await read_frame(raw))[1])["type"])
-        ends -= types[-1] in (*TERMINAL, "error")
-    return types
-
-
-@pytest.mark.parametrize("word", ["wait", "begin"])
-async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
-    async with edge() as e:
-        raw = await open_raw(e)
-        raw.writer.write(masked(create(word)))
-        raw.writer.write(masked(create("hello")))
-        await until(lambda: e.provider.running == 1)
-        raw.cut()
-        start = time.monotonic()
-        await until(lambda: e.provider.cancelled == 1)
-        assert time.monotonic() - start < 1
-        await until(lambda: not e.state.sessions and not e.state.turns)
-        assert len(e.provider.requests) == 1
-
-
-async def test_pings_are_answered_and_a_close_is_seen_while_a_turn_runs() -> None:
-    async with edge() as e:
-        raw = await open_raw(e)
-        raw.writer.write(masked(create("wait")))
-        await until(lambda: e.provider.running == 1)
-        raw.writer.write(masked(b"hi", 9))
-        assert await read_frame(raw) == (10, b"hi")
-        raw.writer.write(masked(struct.pack("!H", 1000), 8))
-        assert await read_frame(raw) == (8, struct.pack("!H", 1000))
-        await until(lambda: e.provider.cancelled == 1)
-
-
-async def test_a_message_in_fragments() -> None:
-    async with edge() as e:
-        raw = await open_raw(e)
-        data = create("hello")
-        raw.writer.write(
-            masked(data[:5], 1, False) + masked(b"p", 9) + masked(data[5:20], 0, False) + masked(data[20:], 0)
-        )
-        assert (await read_frame(raw))[0] == 10
-        assert json.loads((await read_frame(raw))[1])["type"] == "response.created"
-
-
-async def test_large_messages_and_too_large_ones() -> None:
-    async with edge(max_message_size=5 << 20) as e:
-        ws = await e.ws()
-        assert (await turn(ws, "hello " + "0" * (4 << 20)))[-1]["type"] == "response.completed"
-        raw = await open_raw(e)
-        raw.writer.write(struct.pack("!BBQ", 0x81, 0xFF, (5 << 20) + 1))
-        opcode, reason = await read_frame(raw)
-        assert opcode == 8 and reason.startswith(struct.pack("!H", 1009)) and await raw.rest() == b""
-        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
-
-
-async def test_the_largest_message_with_the_next_one_right_behind_it() -> None:
-    """The stream's buffer must hold both: Tornado reads on while there is something to read."""
-    size = 2 << 20
-    async with edge(max_message_size=size, max_body_size=1000) as e:
-        raw = await open_raw(e)
-        largest = create("hello " + "x" * (size - len(create("hello "))))
-        assert len(largest) == size
-        raw.writer.write(masked(largest) * 3)
-        assert (await types_until(raw, 3)).count("response.completed") == 3
-
-
-async def test_a_client_that_does_not_read() -> None:
-    async with edge() as e:
-        raw = await open_raw(e)
-        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.reader._limit = 1  # type: ignore[attr-defined]
-        raw.writer.write(masked(create("flood")))
-        await until(lambda: e.provider.sent > 3)
-        assert await standstill(lambda: e.provider.sent) < 500
-        raw.cut()
-        await until(lambda: e.provider.cancelled == 1)
-
-
-async def test_errors_are_not_piled_up_for_a_client_that_does_not_read() -> None:
-    async with edge() as e:
-        raw = await open_raw(e)
-        raw.reader._limit = 1  # type: ignore[attr-defined]
-        raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        junk = masked(json.dumps({"type": "x" * 100}).encode()) * 2000
-        with pytest.raises(asyncio.TimeoutError):
-            for _ in range(1000):
-                raw.writer.write(junk)
-                await asyncio.wait_for(raw.writer.drain(), 1)
-        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
-
-
-async def test_no_nagle_between_turns() -> None:
-    async with edge() as e:
-        await turn(await e.ws(), "count 2")
-        stream = next(iter(e.state.sessions)).ws_connection.stream  # type: ignore[attr-defined]
-        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_binary_junk_after_the_handshake() -> None:
-    async with edge() as e:
-        for junk in (b"\xff" * 64, masked(b"\xff\xfe", 1), masked(b"x", 11), b"\x81"):
-            raw = await open_raw(e)
-            raw.writer.write(junk)
-            await asyncio.sleep(0.02)
-            raw.cut()
-        await until(lambda: not e.state.sessions)
-        assert (await turn(await e.ws()))[-1]["type"] == "response.completed"
-
-
-# ---- age
-async def test_an_idle_connection_that_grew_too_old() -> None:
-    async with edge(websocket_max_age=0.2) as e:
-        ws = await e.ws()
-        assert (await turn(ws))[-1]["type"] == "response.completed"
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")
-        assert await hear(ws) is None and ws.close_code == 1001
-
-
-async def test_an_old_connection_finishes_its_turn_first() -> None:
-    async with edge(websocket_max_age=0.2) as e:
-        ws = await e.ws()
-        await begin(ws, "gate")
-        say(ws)
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")  # the waiting one
-        say(ws)
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")  # a new one
-        e.provider.gate.set()
-        assert (await hear_until(ws, *TERMINAL))[-1]["type"] == "response.completed"
-        refusal(await hear(ws), 400, "websocket_connection_limit_reached")
-        assert await hear(ws) is None and ws.close_code == 1001
-
-
-async def test_a_channel_that_waits_for_a_slot_does_not_disturb_the_end() -> None:
-    async with edge() as e:
-        ws = await e.ws()
-        for number in range(17):
-            say(ws, "gate", stream_id=f"channel-{number}")
-        await hear_until(ws, "response.output_text.delta", times=16)
-        for session in e.state.sessions:
-            session.shut_down()
-        refused = await hear(ws)
-        assert "shutting down" in refusal(refused, 503) and refused["stream_id"] == "channel-16"
-        e.provider.gate.set()
-        await hear_until(ws, "response.completed", times=16)
-        assert await hear(ws) is None and ws.close_code == 1012
-
-
-# ---- frames
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100001])
-async def test_frames(size: int) -> None:
-    data = os.urandom(size)
-    stream = asyncio.StreamReader(limit=1 << 20)
-    stream.feed_data(frame(data))
-    assert await read_frame(Raw(stream, None)) == (1, data)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1001])
-def test_unmask(size: int) -> None:
-    mask, data = os.urandom(4), os.urandom(size)
-    assert unmask(mask, data) == bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
