@@ -28,6 +28,7 @@ setup(
     install_requires=["tornado>=6.5.10", "pyyaml>=5.4"],
     extras_require={
         "redis": ["redis>=5"],
+        "seal": ["cryptography"],
         "zstd": ["zstandard"],
         "pdf": ["pypdf"],
         "test": [
@@ -39,6 +40,7 @@ setup(
             "openai",
             "pypdf",
             "redis>=5",
+            "cryptography",
             "zstandard",
             "setuptools>=70.1",
         ],

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import tempfile
 from typing import Any, Callable, Generator, Iterator, List, Tuple
 
 import hypothesis
@@ -19,6 +20,9 @@ from tornado.ioloop import IOLoop
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
+# What rproxy keeps for good (its seal key) must not go to the state folder of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="rproxy-tests-")
+
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

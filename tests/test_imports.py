@@ -32,6 +32,7 @@ FOREIGN = {
     "pypdf": {"service.pdf_worker"},
     "redis": {"store.redis"},  # these are optional
     "zstandard": {"server.body"},
+    "cryptography": {"service.sealer"},
 }
 # What of rproxy the pure part may import beside itself, and what of Python it must not: clocks, chance, files,
 # sockets, processes, the environment.

@@ -733,13 +733,11 @@ def test_what_is_left_out_is_a_warning() -> None:
     items = [
         GO,
         {"type": "web_search_call", "id": "ws_1", "status": "completed"},
-        {"type": "compaction", "encrypted_content": "gAAAA"},
         {"role": "developer", "content": [{"type": "input_text", "text": "see"}, image()]},
     ]
     assert converted(items, warnings=warnings) == [U, by_system("see")]
     assert warnings == [
         "input item web_search_call left out",
-        "a compaction item of another service left out",
         "something other than text left out of a developer message",
     ]
 

@@ -234,6 +234,14 @@ def header_value(place: Place) -> str:
     return sendable(reference(place), place)
 
 
+def seal_key(place: Place) -> str:
+    """A reference to 64 hexadecimal digits."""
+    value = reference(place)
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        raise place.error("must be 64 hexadecimal digits (make some with: openssl rand -hex 32), or $VAR")
+    return value
+
+
 def sendable(value: str, place: Place) -> str:
     """``value``, unless it has a character that is not allowed in an HTTP header."""
     if not is_sendable(value):

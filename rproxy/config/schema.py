@@ -137,6 +137,14 @@ class Server:
     websocket_max_age: float = key(
         c.seconds(), 3600.0, "a WebSocket older than so many seconds accepts no further turns"
     )
+    seal_key: str = secret(
+        c.seal_key,
+        "",
+        "what protects encrypted_content: 64 hex digits; default: made once and kept with the store",
+    )
+    accept_unsealed: bool = key(
+        c.boolean, False, "also take encrypted_content of rproxy 0.1, which has no seal; for one release"
+    )
 
     @property
     def is_open(self) -> bool:

@@ -1,9 +1,9 @@
 """Our own state in the client's hands: the ``encrypted_content`` of reasoning and compaction items.
 
-A blob is ``rproxy1.`` and base64url text without padding: a checksum of 16 bytes, and a zlib stream of the
-JSON ``[kind, payload]``.  The checksum (HMAC-SHA256 with an empty key, truncated) finds damage.  The text is
-not encrypted, since it came from the client's own conversation.  Blobs of other makers are recognised and
-refused.
+How a blob is protected is the business of a :class:`Sealer`, which is passed in; the keys are not kept here.
+Every blob holds a zlib stream of the JSON ``[kind, payload]`` and begins with the prefix of its sealer, so blobs of
+other makers are recognised.  The :class:`ChecksumSealer` here only finds damage: it is for the use as a library, and
+for blobs of older versions (``rproxy1.``).
 """
 
 from __future__ import annotations
@@ -12,38 +12,47 @@ import base64
 import hmac
 import json
 import zlib
-from typing import Any, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Protocol, Tuple
 
 from ..types import Json
 from .sse import encode_json
 
-_PREFIX = "rproxy1."
-_CHECKSUM = 16  # bytes
+FAMILY = "rproxy"  # how the prefix of every sealer begins
+FOREIGN = "another service made it"
+DAMAGED = "it is damaged"
+
 _MAX = 16 << 20  # bytes of JSON; a small blob may unfold into gigabytes
 
 
-def seal(kind: str, payload: Json) -> str:
-    """``payload`` as a URL-safe string for :func:`unseal`; the same arguments give the same string.
+class Opened(NamedTuple):
+    """What is in a blob.
 
-    :param kind: ``reasoning`` or ``compaction``
+    ``problem``: a clause that says why it cannot be opened; "" if it was.
     """
-    packed = zlib.compress(encode_json([kind, payload]))
-    return _PREFIX + base64.urlsafe_b64encode(_checksum(packed) + packed).rstrip(b"=").decode("ascii")
+
+    kind: str = ""  # reasoning or compaction
+    payload: Json = {}
+    problem: str = ""
 
 
-def unseal(blob: Any) -> Optional[Tuple[str, Json]]:
-    """The kind and the payload of a blob.  Raises nothing.
+class Sealer(Protocol):
+    """Protects what one client gets to keep.  Equal content makes equal blobs: prompt caches depend on it."""
 
-    :returns: None if the blob is damaged, foreign or larger than 16 MiB
-    """
-    if not isinstance(blob, str) or not blob.startswith(_PREFIX):
-        return None
-    text = blob[len(_PREFIX) :]
+    def seal(self, kind: str, payload: Json) -> str:
+        """``payload`` as URL-safe text. ``kind`` is ``reasoning`` or ``compaction``."""
+
+    def open(self, blob: Any) -> Opened:
+        """The content of a blob.  Raises nothing, whatever it is given."""
+
+
+def pack(kind: str, payload: Json) -> bytes:
+    """The content of a blob as bytes, for a sealer to protect."""
+    return zlib.compress(encode_json([kind, payload]))
+
+
+def unpack(packed: bytes) -> Optional[Tuple[str, Json]]:
+    """What :func:`pack` was given; None if the bytes are not of that kind, or hold more than 16 MiB."""
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-        checksum, packed = raw[:_CHECKSUM], raw[_CHECKSUM:]
-        if checksum != _checksum(packed):
-            return None
         unpacker = zlib.decompressobj()
         plain = unpacker.decompress(packed, _MAX)
         if not unpacker.eof or unpacker.unused_data:
@@ -54,5 +63,51 @@ def unseal(blob: Any) -> Optional[Tuple[str, Json]]:
     return (kind, payload) if isinstance(kind, str) and isinstance(payload, dict) else None
 
 
-def _checksum(packed: bytes) -> bytes:
-    return hmac.digest(b"", packed, "sha256")[:_CHECKSUM]
+def to_text(prefix: str, raw: bytes) -> str:
+    """``prefix`` and base64url without padding."""
+    return prefix + base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def from_text(prefix: str, blob: str) -> Optional[bytes]:
+    """The bytes behind ``prefix``; None if they are no base64url."""
+    text = blob[len(prefix) :]
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    except ValueError:
+        return None
+
+
+class ChecksumSealer:
+    """Finds damage, but hides nothing and keeps nobody from writing a blob (HMAC-SHA256 with an empty key)."""
+
+    prefix = "rproxy1."
+    _size = 16  # bytes of the checksum
+
+    def seal(self, kind: str, payload: Json) -> str:
+        packed = pack(kind, payload)
+        return to_text(self.prefix, self._checksum(packed) + packed)
+
+    def open(self, blob: Any) -> Opened:
+        if not isinstance(blob, str) or not blob.startswith(self.prefix):
+            return Opened(problem=FOREIGN)
+        raw = from_text(self.prefix, blob) or b""
+        checksum, packed = raw[: self._size], raw[self._size :]
+        content = unpack(packed) if checksum == self._checksum(packed) else None
+        return Opened(problem=DAMAGED) if content is None else Opened(*content)
+
+    def _checksum(self, packed: bytes) -> bytes:
+        return hmac.digest(b"", packed, "sha256")[: self._size]
+
+
+CHECKSUM = ChecksumSealer()
+
+
+def seal(kind: str, payload: Json) -> str:
+    """``payload`` as text for :func:`unseal`, by the :class:`ChecksumSealer`."""
+    return CHECKSUM.seal(kind, payload)
+
+
+def unseal(blob: Any) -> Optional[Tuple[str, Json]]:
+    """The kind and the payload of a blob of :func:`seal`; None if it cannot be opened."""
+    opened = CHECKSUM.open(blob)
+    return None if opened.problem else (opened.kind, opened.payload)

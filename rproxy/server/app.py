@@ -14,6 +14,7 @@ from tornado.web import Application
 
 from ..config.addresses import split_address
 from ..config.schema import Config
+from ..service.seal_key import load_seal_key
 from ..service.service import Service
 from ..store import open_store
 from ..upstream.client import Upstream
@@ -148,7 +149,7 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         first_byte_timeout=server.first_byte_timeout,
         idle_timeout=server.request_timeout,
     )
-    service = Service(config, upstream, store)
+    service = Service(config, upstream, store, seal_key=await load_seal_key(config, store))
     try:
         yield service
     finally:

@@ -19,7 +19,6 @@ from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
-from ..convert.sealed import seal
 from ..providers.forms import has_form
 from ..types import Json
 from ..upstream.client import Upstream
@@ -30,6 +29,7 @@ from .create_request import CreateRequest
 from .file_text import FileTexts
 from .history import History
 from .reasoning_cache import ReasoningCache, Scope
+from .sealer import Sealers
 
 LONG_HISTORY = 500  # items; they are converted in 5 ms
 
@@ -48,6 +48,7 @@ class TurnDeps:
     reasoning: ReasoningCache
     file_texts: FileTexts
     history: History
+    sealers: Sealers
     now: Callable[[], float]
 
 
@@ -66,6 +67,7 @@ class TurnPlan:
         self._request = request
         self._client = client
         self._first = first
+        self._sealer = deps.sealers.of(client.owner)
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
         self._whole = self._items
@@ -115,6 +117,7 @@ class TurnPlan:
             allow=self._deps.config.server.tool_type_allowlist,
             recall=partial(self._deps.reasoning.recall, self._scope(provider)),
             resends=self._client.codex,
+            sealer=self._sealer,
         )
         if len(self._items) <= LONG_HISTORY:
             return convert()
@@ -178,10 +181,12 @@ class TurnPlan:
         return form.get("type") == "json_schema"
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
-        """What makes ``encrypted_content``, when the client has to bring the reasoning back by itself."""
+        """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by itself."""
         body = self._request.body
+        if self._compacts:
+            return partial(self._sealer.seal, "compaction")
         wanted = "reasoning.encrypted_content" in body.get("include", ()) or body.get("store") is False
-        return _seal_reasoning if wanted else None
+        return partial(self._sealer.seal, "reasoning") if wanted else None
 
     # ---- The end
     async def keep(self, done: StreamConverter, conversion: Conversion, provider: Provider) -> List[str]:
@@ -207,7 +212,3 @@ class TurnPlan:
 
     def _scope(self, provider: Provider) -> Scope:
         return self._client.owner, self.model, provider.base_url
-
-
-def _seal_reasoning(payload: Json) -> str:
-    return seal("reasoning", payload)

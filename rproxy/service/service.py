@@ -42,6 +42,8 @@ from .passthrough import Passthrough
 from .plan import TurnDeps, TurnPlan
 from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
+from .seal_key import new_seal_key
+from .sealer import Sealers, SealKey
 from .stats import log_end
 from .token_estimate import estimate
 from .turn import Turn
@@ -50,6 +52,7 @@ from .turn import Turn
 class Service:
     """All that rproxy does, without a word about HTTP.
 
+    :param seal_key: protects what clients keep for us; None: a key of this process
     :param stem: makes the 32 hex digits of a response's id
     :param now: seconds since the epoch
     """
@@ -60,6 +63,7 @@ class Service:
         upstream: Upstream,
         store: Store,
         *,
+        seal_key: Optional[SealKey] = None,
         stem: Callable[[], str] = lambda: secrets.token_hex(16),
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -75,6 +79,7 @@ class Service:
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self.passthrough = Passthrough(config, upstream, failover)
         self._file_texts = FileTexts()
+        self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
         self._deps = TurnDeps(
             config=config,
             upstream=upstream,
@@ -83,6 +88,7 @@ class Service:
             reasoning=ReasoningCache(),
             file_texts=self._file_texts,
             history=self._history,
+            sealers=self._sealers,
             now=now,
         )
         self._models = models_body(config)
@@ -108,6 +114,7 @@ class Service:
             profile,
             downstream_model=request.model.downstream_model,
             allow=self.config.server.tool_type_allowlist,
+            sealer=self._sealers.of(client.owner),
         )
         return {"object": "response.input_tokens", "input_tokens": estimate(conversion.body)}
 

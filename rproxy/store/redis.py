@@ -15,7 +15,7 @@ from ..log import without_login
 from ..types import Json
 from . import Change, decode, encode, encode_cooperatively, valid_id
 
-PREFIX = "rproxy:response:"
+PREFIX, SHARED = "rproxy:response:", "rproxy:"
 TIMEOUT = 5.0  # seconds for a connection, and for an answer
 TRIES = 100  # of an update while others write the same record
 # Sets KEYS[1] if nobody has changed it. ARGV: old value, new value, milliseconds to live.
@@ -84,6 +84,14 @@ class RedisStore:
 
     async def delete(self, record_id: str) -> bool:
         return valid_id(record_id) and bool(await self._ask("DEL", record_id))
+
+    async def shared_value(self, name: str, value: str) -> str:
+        """A text that all processes share for ever: the one that is there, else ``value``."""
+        try:
+            await self._redis.execute_command("SET", SHARED + name, value, "NX")
+            return str((await self._redis.execute_command("GET", SHARED + name)).decode("utf-8", "replace"))
+        except self._failures as error:
+            raise StoreError(f"redis store {self._name}: {error}") from error
 
     async def close(self) -> None:
         await self._redis.aclose()

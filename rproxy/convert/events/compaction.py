@@ -7,10 +7,11 @@ it, also after a restart.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, List, Mapping, Optional, Sequence
 
 from ...types import Delta, Json
-from ..sealed import seal
+from ..sealed import CHECKSUM
 from ..tools.table import ToolTable
 from .converter import StreamConverter
 from .terminal import COMPLETED, Failure
@@ -60,7 +61,8 @@ class CompactionConverter(StreamConverter):
 
     def finish(self) -> List[Json]:
         summary = "".join(self._summary).strip() + (f"\n\n{self._note}" if self._note else "")
-        blob = seal("compaction", {"text": summary})
+        seal = self._seal or partial(CHECKSUM.seal, "compaction")
+        blob = seal({"text": summary})
         item: Json = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
         at = self._builder.add(item)
         self._builder.finish(at, item)

@@ -18,6 +18,7 @@ from ...types import Json
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Profile
+from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
 from .response_format import response_format
@@ -114,6 +115,7 @@ def to_chat_request(
     recall: Recall = lambda key: None,
     resends: bool = True,
     phases: bool = False,
+    sealer: Sealer = CHECKSUM,
 ) -> Conversion:
     """Convert a request.
 
@@ -126,7 +128,9 @@ def to_chat_request(
     :raises ApiError: 400 for what cannot be expressed
     """
     try:
-        messages = partial(to_messages, profile=profile, recall=recall, resends=resends, phases=phases)
+        messages = partial(
+            to_messages, profile=profile, recall=recall, resends=resends, phases=phases, sealer=sealer
+        )
         return _converted(_updated(request, items), items, profile, downstream_model, allow, messages)
     except RecursionError:
         raise invalid("The request is nested too deeply.") from None

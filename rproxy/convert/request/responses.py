@@ -23,6 +23,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
 from ...types import Json
 from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
+from ..sealed import CHECKSUM, Sealer
 from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from .chat import Conversion, drop_path, to_chat_request
@@ -68,6 +69,7 @@ def to_responses_request(
     allow: Optional[Sequence[str]] = None,
     recall: Recall = lambda key: None,
     resends: bool = True,
+    sealer: Sealer = CHECKSUM,
 ) -> ResponsesConversion:
     """Convert a request.
 
@@ -86,6 +88,7 @@ def to_responses_request(
         recall=recall,
         resends=resends,
         phases=True,
+        sealer=sealer,
     )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
     # A digest, because blobs are not encrypted, and the provider's address is none of the client's business.

@@ -23,7 +23,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 from ...errors import ApiError
 from ...types import Json
 from ..ids import output_stem
-from ..sealed import unseal
+from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, loads
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
@@ -87,10 +87,10 @@ class AssistantTurn:
             return not self.texts and not self.calls
         return bool(self.calls) or not self.texts or is_call(item)
 
-    def add(self, item: Json, item_type: str) -> None:
+    def add(self, item: Json, item_type: str, sealer: Sealer, warnings: List[str]) -> None:
         """Append reasoning or text."""
         if item_type == "reasoning":
-            text, details = _reasoning(item)
+            text, details = _reasoning(item, sealer, warnings)
             self.reasoning.append(text)
             self.details.extend(details)
         else:
@@ -117,15 +117,18 @@ class PlainMessage:
 Entry = Union[AssistantTurn, PlainMessage]
 
 
-def fold_items(items: Iterable[Json], tools: ToolTable, *, resends: bool, warnings: List[str]) -> List[Entry]:
+def fold_items(
+    items: Iterable[Json], tools: ToolTable, *, resends: bool, sealer: Sealer, warnings: List[str]
+) -> List[Entry]:
     """The turns and messages of a history, in the order in which they are sent.
 
     :param items: the whole history, including the items of earlier responses
     :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param sealer: opens what earlier turns have sealed
     :param warnings: receives a line for everything that is left out
-    :raises ApiError: 400 for an item that cannot be understood
+    :raises ApiError: 400 for an item that cannot be understood, or a summary that cannot be opened
     """
-    entries = _entries(list(items), tools, warnings)
+    entries = _entries(list(items), tools, sealer, warnings)
     return [
         entry
         for entry, following in zip(entries, [*entries[1:], None])
@@ -133,7 +136,7 @@ def fold_items(items: Iterable[Json], tools: ToolTable, *, resends: bool, warnin
     ]
 
 
-def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[Entry]:
+def _entries(items: List[Json], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
     items = with_call_ids(items)
     entries: List[Entry] = []
     matcher = _OutputMatcher(items)
@@ -160,7 +163,7 @@ def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[E
                 ours[item_stem] = turn
                 seen.add(item["id"])
             if call is None:
-                turn.add(item, item_type)
+                turn.add(item, item_type, sealer, warnings)
             elif all(known.id != call.id for known in turn.calls):  # otherwise the client repeats itself
                 turn.calls.append(call)
                 matcher.add(call, item_stem)
@@ -174,7 +177,7 @@ def _entries(items: List[Json], tools: ToolTable, warnings: List[str]) -> List[E
             entries.append(_plain_message(item, item_type))
             turn, cut_in_on, asked = None, None, _user_text(item, asked)
         elif item_type == "compaction":
-            entries.extend(_compaction(item, warnings))
+            entries.append(_compaction(item, sealer))
             turn, cut_in_on = None, None
         elif item_type not in CONTROL_ITEMS:
             warnings.append(f"input item {item_type} left out")
@@ -344,13 +347,15 @@ def _user_text(item: Json, otherwise: str) -> str:
     return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
 
 
-def _reasoning(item: Json) -> Tuple[str, List[Json]]:
+def _reasoning(item: Json, sealer: Sealer, warnings: List[str]) -> Tuple[str, List[Json]]:
     """The thinking in a reasoning item, best source first: our sealed copy, the raw text, the summary."""
     blob = item.get("encrypted_content")
-    opened = unseal(blob) if isinstance(blob, str) else None
-    if opened is not None and opened[0] == "reasoning":
-        details = opened[1].get("details")
-        return str(opened[1].get("text") or ""), details if isinstance(details, list) else []
+    opened = sealer.open(blob)
+    if opened.kind == "reasoning":
+        details = opened.payload.get("details")
+        return str(opened.payload.get("text") or ""), details if isinstance(details, list) else []
+    if isinstance(blob, str) and blob.startswith(FAMILY) and opened.problem:
+        warnings.append(f"sealed reasoning left out: {opened.problem}")
     text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a reasoning item"))
     if text:
         return text, []
@@ -368,13 +373,21 @@ def _orphan(item: Json, item_type: str) -> PlainMessage:
     return message
 
 
-def _compaction(item: Json, warnings: List[str]) -> List[PlainMessage]:
-    blob = item.get("encrypted_content")
-    opened = unseal(blob) if isinstance(blob, str) else None
-    if opened is None or opened[0] != "compaction":
-        warnings.append("a compaction item of another service left out")
-        return []
-    return [PlainMessage.of_text("user", SUMMARY + str(opened[1].get("text") or ""))]
+def _compaction(item: Json, sealer: Sealer) -> PlainMessage:
+    """The summary in a compaction item.
+
+    :raises ApiError: 400: without it the model would go on as if nothing had been said before
+    """
+    opened = sealer.open(item.get("encrypted_content"))
+    if opened.kind != "compaction":
+        raise ApiError(
+            400,
+            f"The summary of this conversation (a compaction item) cannot be opened: {opened.problem or DAMAGED}. "
+            "Start a new conversation, or go back to a point before the compaction.",
+            code="invalid_encrypted_content",
+            param="input",
+        )
+    return PlainMessage.of_text("user", SUMMARY + str(opened.payload.get("text") or ""))
 
 
 # ---- Questions about a history

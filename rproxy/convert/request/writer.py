@@ -6,6 +6,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 from ...types import Json
 from ..profile import Profile
+from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
 from .content import Content, ContentWriter, output_parts
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
@@ -28,6 +29,7 @@ def to_messages(
     recall: Recall = lambda key: None,
     resends: bool = True,
     phases: bool = False,
+    sealer: Sealer = CHECKSUM,
     warnings: Optional[List[str]] = None,
 ) -> List[Json]:
     """The ``messages`` of a chat request.
@@ -38,12 +40,13 @@ def to_messages(
     :param resends: the client, when it repeats a request, sends the part that it got of the answer that broke
         off (Codex does)
     :param phases: let messages keep their ``phase``, which only the Responses API knows
+    :param sealer: opens what earlier turns have sealed
     :param warnings: receives a line for everything that is left out
     :raises ApiError: 400 for an item that cannot be understood
     """
     warnings = [] if warnings is None else warnings
     writer = _MessageWriter(profile, recall, phases, warnings)
-    entries = fold_items(items, tools, resends=resends, warnings=warnings)
+    entries = fold_items(items, tools, resends=resends, sealer=sealer, warnings=warnings)
     if instructions:
         writer.plain(PlainMessage.of_text("system", instructions))
     for entry in entries:

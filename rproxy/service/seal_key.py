@@ -1,0 +1,123 @@
+"""Where the seal key comes from: the configuration, or a place that outlives the process and is made once.
+
+It must be the same for all processes that share a store, and after a restart, or what clients hold could not be read
+any more.  So it lies beside an sqlite file, in Redis, or, for the memory store, in the user's state folder.  The
+scheme is kept with it: processes with and without the package ``cryptography`` must not seal differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Mapping, Optional
+
+from ..config.schema import Config
+from ..errors import StoreError
+from ..store import Store
+from .sealer import AES_GCM, HMAC, SealKey, aes_gcm
+
+log = logging.getLogger("rproxy.seal")
+
+SIZE = 32  # bytes
+PATIENCE = 2.0  # seconds for Redis
+
+
+async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str] = os.environ) -> SealKey:
+    """The key of this installation; made, and kept with mode 0600, at the first start.
+
+    Where it can be neither read nor kept, it is one of this process, with a warning.
+    """
+    if config.server.seal_key:
+        return SealKey(bytes.fromhex(config.server.seal_key), _best_scheme())
+    try:
+        if config.store.kind == "redis":
+            made = _to_text(new_seal_key())
+            from ..store.redis import RedisStore
+
+            assert isinstance(store, RedisStore)
+            kept = await asyncio.wait_for(store.shared_value("seal_key", made), PATIENCE)
+            where, key = "Redis", _from_text(kept)
+        else:
+            path = _path(config, environ)
+            where, key = str(path), _from_file(path)
+    except (OSError, StoreError, ValueError, asyncio.TimeoutError) as error:
+        log.warning(
+            "no seal key can be kept (%s), so the reasoning and the summaries that clients hold cannot be read "
+            "after a restart. Set server.seal_key to 64 hex digits",
+            error,
+        )
+        return new_seal_key()
+    if key.scheme == AES_GCM and aes_gcm() is None:
+        log.warning(
+            "the seal key of %s is for encryption, and the package cryptography is missing here: what was sealed "
+            "with it cannot be opened (pip install cryptography)",
+            where,
+        )
+    return key
+
+
+def _best_scheme() -> str:
+    return HMAC if aes_gcm() is None else AES_GCM
+
+
+def new_seal_key() -> SealKey:
+    """A random key with the best scheme that is possible here."""
+    return SealKey(secrets.token_bytes(SIZE), _best_scheme())
+
+
+def _path(config: Config, environ: Mapping[str, str]) -> Path:
+    if config.store.path:
+        return Path(config.store.path + ".seal_key")
+    state = environ.get("XDG_STATE_HOME") or str(
+        Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
+    )
+    return Path(state) / "rproxy" / "seal_key"
+
+
+def _from_file(path: Path) -> SealKey:
+    """The key in the file.  Several processes may start at once: the first to link its file there wins."""
+    found = _read(path)
+    if found is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(_to_text(new_seal_key()) + "\n")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+    finally:
+        draft.unlink()
+    made = _read(path)
+    if made is None:
+        raise ValueError(f"{path} vanished")
+    return made
+
+
+def _read(path: Path) -> Optional[SealKey]:
+    try:
+        return _from_text(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _to_text(key: SealKey) -> str:
+    return json.dumps({"scheme": key.scheme, "key": key.secret.hex()})
+
+
+def _from_text(text: str) -> SealKey:
+    """:raises ValueError: the text is no key"""
+    try:
+        found = json.loads(text)
+        scheme, secret = str(found["scheme"]), bytes.fromhex(found["key"])
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("what is kept as seal key is damaged") from None
+    if scheme not in (AES_GCM, HMAC) or len(secret) != SIZE:
+        raise ValueError("what is kept as seal key is damaged")
+    return SealKey(secret, scheme)
