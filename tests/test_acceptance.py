@@ -155,7 +155,6 @@ HISTORIES: List[List[Json]] = [
         },
         USER,
     ],
-    [{"type": "compaction", "encrypted_content": "of somebody else"}, USER],
     [
         USER,
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
