@@ -416,7 +416,10 @@ class _Checker:
         else:
             assert kind in CALLS, f"an item of type {kind!r}"
             key, streamed = CALLS[kind]
-            assert not item.get(key), f"{kind} added with {key} already there"
+            given = item.get(key)
+            if isinstance(given, dict):  # the keys of an action are there from the beginning
+                given = [value for name, value in given.items() if name != "type" and value]
+            assert not given, f"{kind} added with {key} already there"
             assert streamed is None or item[key] == "", f"{kind} added with {key} {item[key]!r}"
             assert streamed is None or item["name"], f"{kind} added without a name"
             assert item["status"] == "in_progress", "{} added with status {!r}".format(kind, item["status"])

@@ -266,6 +266,31 @@ ORDER: Dict[str, Tuple[List[Json], List[Json]]] = {
             result("c1", '{"type": "computer_screenshot"}'),
         ],
     ),
+    "a picture as the output of a kind that nobody knows": (
+        [
+            GO,
+            {"type": "computer_call", "call_id": "c1", "action": {}},
+            {
+                "type": "computer_call_output",
+                "call_id": "c1",
+                "output": {**image(), "type": "computer_screenshot"},
+            },
+        ],
+        [
+            U,
+            asks("c1", name="computer_call", arguments='{"action": {}}'),
+            result("c1", SEE_BELOW),
+            by_user([{"type": "text", "text": ATTACHED}, picture()]),
+        ],
+    ),
+    "the result of an MCP tool": (
+        [GO, call(), out("c1", {"content": [{"type": "text", "text": "x"}]})],
+        [U, asks("c1"), result("c1")],
+    ),
+    "two answers of ours whose provider numbers the calls of every answer alike": (
+        [GO, call(id=ours("fc", 1, 0)), call(id=ours("fc", 2, 0)), out()],
+        [U, asks("c1"), result("c1", INTERRUPTED), asks("c1"), result("c1")],
+    ),
     "items that say nothing here": (
         [
             {"type": "additional_tools", "tools": []},

@@ -13,6 +13,7 @@ from provider_cases import our_own
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import Conversion, input_items, to_chat_request
+from rproxy.convert.request.mixed import as_chat_request
 from rproxy.convert.request.validate import check_request, without_nulls
 from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
@@ -58,6 +59,36 @@ def convert(request: Json, profile: Profile = GENERIC, **options: Any) -> Conver
     request = without_nulls({"model": "m", "input": "go", **request})
     check_request(request)
     return to_chat_request(request, input_items(request), profile, downstream_model="up", **options)
+
+
+def test_whether_the_probabilities_of_tokens_are_asked_for() -> None:
+    assert convert({"top_logprobs": 2}).logprobs
+    assert not convert({}).logprobs
+
+
+# ---- /chat/completions in the words of Responses
+def mixed(request: Json) -> Json:
+    return as_chat_request(request, GENERIC, "up")
+
+
+def test_a_responses_body_for_the_chat_endpoint_is_converted() -> None:
+    body = mixed({"model": "m", "input": "go", "instructions": "Be brief.", "stream": True, "user": None})
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "go"}]
+    assert (body["model"], body["stream"]) == ("up", True)
+    assert "stream" not in mixed({"input": "go"})
+
+
+def test_flat_tools_in_a_chat_request_are_nested() -> None:
+    chat = {"messages": [{"role": "user", "content": "go"}]}
+    flat, nested = TOOL, {"type": "function", "function": {k: v for k, v in TOOL.items() if k != "type"}}
+    assert mixed(chat) == {**chat, "model": "up"}
+    for tools in ([nested], ["?"], [{"type": "web_search"}], [{"type": "function"}]):
+        assert mixed({**chat, "tools": tools})["tools"] == tools
+    choice = {"type": "function", "name": "ls"}
+    body = mixed({**chat, "tools": [flat], "tool_choice": choice})
+    assert body["tools"] == [nested]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "ls"}}
+    assert mixed({**chat, "tools": None, "tool_choice": "auto"})["tool_choice"] == "auto"
 
 
 # title -> (profile, request, what the chat request has besides model and messages)

@@ -60,6 +60,10 @@ def test_reading_gives_what_json_gives(value: Json, indent: Any, ascii_only: boo
     assert at_once(parse_steps(" " + text + "\n", refuse)) == json.loads(text)
 
 
+def test_lists_with_nothing_in_them() -> None:
+    assert at_once(parse_steps('{"a": [ \n], "b": []}', refuse)) == {"a": [], "b": []}
+
+
 @given(OBJECTS)
 def test_writing_gives_what_encode_json_gives(value: Json) -> None:
     assert at_once(encode_steps(value)) == encode_json(value)

@@ -7,17 +7,15 @@ had more deltas; :func:`tail` handles this for a client that lost its connection
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
 from ...types import Json
 from ..status import TERMINAL_EVENTS
+from ..tools.kind import Offer, ToolKind
+from ..tools.kinds import CALL_KINDS
 from .items import TEXT_KINDS
 
 _PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
-_CALLS = {
-    "function_call": ("response.function_call_arguments", "arguments"),
-    "custom_tool_call": ("response.custom_tool_call_input", "input"),
-}
 
 
 def opening(response: Json) -> List[Json]:
@@ -83,31 +81,36 @@ def _numbered(unnumbered: List[Json]) -> List[Json]:
 
 def _item(index: int, item: Json) -> Iterator[Json]:
     at = {"item_id": item["id"], "output_index": index}
-    empty: Json = {
-        key: _emptied(key, value)
-        for key, value in item.items()
-        if key != "encrypted_content" or item["type"] == "compaction"
-    }
-    if "status" in item:
-        empty["status"] = "in_progress"
-    if item["type"] == "reasoning":
-        empty.pop("content", None)
-    yield {"type": "response.output_item.added", "output_index": index, "item": empty}
+    kind = CALL_KINDS.get(item["type"])
+    announced = _announced(item) if kind is None else _announced_call(item, kind)
+    yield {"type": "response.output_item.added", "output_index": index, "item": announced}
     for holder in ("summary", "content"):
         for number, part in enumerate(item.get(holder) or ()):
             yield from _part(at, number, part)
-    base, field = _CALLS.get(item["type"], ("", ""))
-    if base:
-        yield {"type": base + ".delta", **at, "delta": item[field]}
-        yield {"type": base + ".done", **at, field: item[field], "name": item["name"]}
+    if kind is not None and kind.delta_type:
+        text = item[kind.text_field]
+        if text:
+            yield {"type": kind.delta_type, **at, "delta": text}
+        yield {"type": kind.done_type, **at, kind.text_field: text, "name": item["name"]}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _emptied(key: str, value: Any) -> Any:
-    """What the item is announced with."""
-    if key in ("content", "summary"):
-        return []
-    return "" if key in ("arguments", "input") and isinstance(value, str) else value
+def _announced(item: Json) -> Json:
+    announced = {key: [] if key in ("content", "summary") else value for key, value in item.items()}
+    if "status" in item:
+        announced["status"] = "in_progress"
+    if item["type"] == "reasoning":
+        announced.pop("content", None)
+        announced.pop("encrypted_content", None)
+    return announced
+
+
+def _announced_call(item: Json, kind: ToolKind) -> Json:
+    """A call as its kind announces it."""
+    offer = Offer(
+        "", kind, item.get("name", ""), item.get("namespace"), encrypted="encrypted_function_args" in item
+    )
+    return offer.item(item["id"], item["call_id"])
 
 
 def _part(at: Json, number: int, part: Json) -> Iterator[Json]:
