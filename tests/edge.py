@@ -107,6 +107,8 @@ class PlayedProvider:
         if word == "crash":
             self._clock.broken = True
         if not request.get("stream"):
+            if word == "gate":
+                await self.gate.wait()
             choice = {"index": 0, "message": {"role": "assistant", "content": "h\xe9\ud800llo"}}
             body = json.dumps({"choices": [{**choice, "finish_reason": "stop"}]}).encode()
             await peer.send(OK.replace(b"2\r\n\r\nok", b"%d\r\n\r\n%b" % (len(body), body)))

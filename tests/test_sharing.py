@@ -9,7 +9,9 @@ from typing import Any, Dict, List
 
 import pytest
 from api import Api, site
-from grammar import check_stream
+from edge import Edge, edge
+from grammar import check_stream, parse_sse
+from rawserver import until
 from scripted import KEY, error, say, sleep
 from secrets_shown import CASES, SECRETS
 
@@ -17,12 +19,8 @@ Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)
 
 HI: Json = {"model": "gpt-5.5", "input": "hi"}
+GATE: Json = {"model": "m", "input": "gate"}
 SLOW = [say("one "), sleep(0.6), say("two")]
-
-
-async def later(api: Api, seconds: float, method: str, path: str, body: Json, **headers: str) -> Any:
-    await asyncio.sleep(seconds)
-    return await (api.events if body.get("stream") else api)(method, path, body, **headers)
 
 
 # (headers of the first request, of the second, whether they share a turn)
@@ -36,50 +34,83 @@ REPEATS = [
 ]
 
 
-async def test_a_repeated_request_shares_the_turn(tmp_path: Path) -> None:
-    async with site(tmp_path, server="  heartbeat_interval: 0.2\n") as (provider, api, _):
-        for stream in (False, True):
-            for first, second, shared in REPEATS:
-                provider.turns += [SLOW] * (1 if shared else 2)
-                asked = len(provider.requests)
-                body = {**HI, "stream": stream}
-                answers: List[Any] = await asyncio.gather(
-                    later(api, 0, "POST", "/responses", body, **first),
-                    later(Api(api.base_url), 0.3, "POST", "/responses", body, **second),
-                )
-                assert len(provider.requests) - asked == (1 if shared else 2), (stream, first, second)
-                one, two = [check_stream(answer) for answer in answers] if stream else answers
-                assert (one == two) is shared and one["output"][0]["content"][0]["text"] == "one two"
+def post(e: Edge, body: Json, headers: Dict[str, str], on_data: Any = None) -> asyncio.Future[Any]:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return asyncio.ensure_future(e.fetch("/responses", body, headers=names, streaming_callback=on_data))
 
 
-async def test_another_body_or_another_time_is_another_turn(tmp_path: Path) -> None:
-    async with site(tmp_path) as (provider, api, _):
-        provider.turns += [SLOW, SLOW, [say("again")]]
-        await asyncio.gather(
-            later(api, 0, "POST", "/responses", HI, Idempotency_Key="k"),
-            later(api, 0.2, "POST", "/responses", {**HI, "input": "ho"}, Idempotency_Key="k"),
-        )
-        assert (await api("POST", "/responses", HI, Idempotency_Key="k"))["output"][0]["content"][0][
-            "text"
-        ] == "again"
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+@pytest.mark.parametrize("first, second, shared", REPEATS)
+async def test_a_repeated_request_shares_the_turn(
+    stream: bool, first: Dict[str, str], second: Dict[str, str], shared: bool
+) -> None:
+    async with edge() as e:
+        body = {**GATE, "stream": stream}
+        one = post(e, body, first)
+        await until(lambda: e.provider.running == 1)
+        two = post(e, body, second)
+        await until(lambda: len(e.state.turns) == 2 and (shared or e.provider.running == 2))
+        e.provider.gate.set()
+        bodies = [(await answer).body for answer in (one, two)]
+        responses = [check_stream(parse_sse(b)) if stream else json.loads(b) for b in bodies]
+        assert len(e.provider.requests) == (1 if shared else 2)
+        assert (responses[0] == responses[1]) is shared and responses[0]["status"] == "completed"
 
 
-async def test_the_turn_ends_with_the_last_who_waits(tmp_path: Path) -> None:
-    async with site(tmp_path, process=True) as (provider, api, proxy):
-        provider.turns += [[say("one"), sleep(1.0), say(" two")], [say("x"), sleep(30)]]
-        _, first = await api.post_and_keep("/responses", HI, Idempotency_Key="k")
-        stays = asyncio.ensure_future(later(api, 0.3, "POST", "/responses", HI, Idempotency_Key="k"))
-        await asyncio.sleep(0.6)
-        first.transport.abort()
-        assert (await stays)["output"][0]["content"][0]["text"] == "one two"
-        assert (len(provider.requests), provider.gone) == (1, 0)
-        both = [(await api.post_and_keep("/responses", HI, Idempotency_Key="k"))[1] for _ in range(2)]
-        await asyncio.sleep(0.3)
-        for writer in both:
-            assert provider.gone == 0
-            writer.transport.abort()
-            await asyncio.sleep(0.3)
-        assert (len(provider.requests), provider.gone) == (2, 1)
+async def test_who_joins_a_stream_hears_something_while_it_waits() -> None:
+    async with edge(heartbeat_interval=0.1) as e:
+        body = {**GATE, "stream": True}
+        one = post(e, body, {"Idempotency_Key": "k"})
+        await until(lambda: e.provider.running == 1)
+        pieces: List[bytes] = []
+        two = post(e, body, {"Idempotency_Key": "k"}, pieces.append)
+        await until(lambda: b"".join(pieces).count(b": wait\n\n") > 1)
+        e.provider.gate.set()
+        await two
+        assert check_stream(parse_sse(b"".join(pieces))) == check_stream(parse_sse((await one).body))
+
+
+async def test_another_body_or_another_time_is_another_turn() -> None:
+    async with edge() as e:
+        key = {"Idempotency_Key": "k"}
+        answers = [post(e, GATE, key), post(e, {**GATE, "temperature": 0.5}, key)]
+        await until(lambda: e.provider.running == 2)
+        e.provider.gate.set()
+        await asyncio.gather(*answers)
+        await post(e, GATE, key)
+        assert len(e.provider.requests) == 3
+
+
+async def test_the_turn_ends_with_the_last_who_waits() -> None:
+    async with edge() as e:
+        raws = [await e.raw() for _ in range(2)]
+        data = json.dumps(GATE).encode()
+        for raw in raws:
+            length = f"Content-Length: {len(data)}"
+            raw.send("POST /responses HTTP/1.1", "Host: localhost", length, "Idempotency-Key: k", body=data)
+        await until(lambda: len(e.state.turns) == 2 and e.provider.running == 1)
+        raws[0].cut()
+        await until(lambda: len(e.state.turns) == 1)
+        assert (len(e.provider.requests), e.provider.cancelled) == (1, 0)
+        raws[1].cut()
+        await until(lambda: e.provider.cancelled == 1)
+        assert len(e.provider.requests) == 1
+
+
+async def test_who_stays_gets_the_answer_when_the_first_leaves() -> None:
+    async with edge() as e:
+        first = await e.raw()
+        data = json.dumps(GATE).encode()
+        length = f"Content-Length: {len(data)}"
+        first.send("POST /responses HTTP/1.1", "Host: localhost", length, "Idempotency-Key: k", body=data)
+        await until(lambda: e.provider.running == 1)
+        second = post(e, GATE, {"Idempotency_Key": "k"})
+        await until(lambda: len(e.state.turns) == 2)
+        first.cut()
+        await until(lambda: len(e.state.turns) == 1)
+        e.provider.gate.set()
+        assert json.loads((await second).body)["status"] == "completed"
+        assert (len(e.provider.requests), e.provider.cancelled) == (1, 0)
 
 
 async def test_an_error_is_shared_too(tmp_path: Path) -> None:

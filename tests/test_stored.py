@@ -14,7 +14,7 @@ from typing import Any, Dict, List
 
 import pytest
 from api import AUTH, Api, site, valid
-from grammar import check_stream
+from grammar import check_stream, parse_sse
 from rawserver import until
 from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, think
 
@@ -341,31 +341,37 @@ async def test_a_client_that_leaves_at_once_leaves_nothing_queued(tmp_path: Path
             if n % 2:
                 await reader.read(1)
             writer.transport.abort()
-        await asyncio.sleep(0.5)
-        said = proxy.log.read_text()
-        assert said.count("transport=background status=completed") == len(provider.requests) >= 5, said
+        await until(lambda: len(provider.requests) >= 5)
+
+        def all_ended() -> bool:
+            ended = proxy.log.read_text().count("transport=background status=completed")
+            return bool(ended == len(provider.requests))
+
+        await until(all_ended)
 
 
 async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[say("Once"), sleep(30)], [say("Twice"), sleep(30)]]
         first = await api("POST", "/responses", {**HI, "background": True})
-        stream = asyncio.ensure_future(api.events("GET", "/responses/{}?stream=true".format(first["id"])))
-        await api.until(first["id"], "in_progress")
-        await asyncio.sleep(0.3)
+        pieces: List[bytes] = []
+        path = "/responses/{}?stream=true".format(first["id"])
+        stream = asyncio.ensure_future(api.raw("GET", path, on_data=pieces.append))
+        await until(lambda: b"Once" in b"".join(pieces))
         cancelled = await Api(api.base_url)("POST", "/responses/{}/cancel".format(first["id"]), {})
         valid(sdk().Response, cancelled)
-        assert cancelled["status"] == "cancelled" and provider.gone == 1
-        events = await stream
+        assert cancelled["status"] == "cancelled"
+        await until(lambda: provider.gone == 1)
+        await stream
+        events = parse_sse(b"".join(pieces))
         assert well_formed(events, "cancelled") == cancelled and events[-1]["type"] == "response.incomplete"
         assert await api("GET", "/responses/" + first["id"]) == cancelled
         assert await api("POST", "/responses/{}/cancel".format(first["id"]), {}) == cancelled
         second = await api("POST", "/responses", {**HI, "background": True})
-        await api.until(second["id"], "in_progress")
+        await until(lambda: len(provider.requests) == 2)
         await api("DELETE", "/responses/" + second["id"])
         await api("GET", "/responses/" + second["id"], expect=404)
-        await asyncio.sleep(0.1)
-        assert provider.gone == 2
+        await until(lambda: provider.gone == 2)
 
 
 async def test_a_background_response_keeps_the_time_of_its_request() -> None:

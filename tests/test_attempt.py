@@ -1,0 +1,100 @@
+"""How an answer ends that its provider does not end: after a while without anything new."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any, Dict, List, Tuple
+
+import pytest
+from grammar import check_stream, parse_sse
+from rawserver import CHUNKED, Peer, RawServer, chunk
+from scripted import served
+from tornado.httpclient import AsyncHTTPClient
+
+from rproxy.service import attempt
+
+Json = Dict[str, Any]
+pytestmark = pytest.mark.timeout(seconds=30)
+
+HEAD = CHUNKED[:-2] + b"Content-Type: text/event-stream\r\n\r\n"
+GRACE = 0.4  # seconds, in these tests
+COMMENT = b": keep-alive\n\n"
+
+
+def event(text: str = "", finish: str = "") -> bytes:
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish or None}
+    return b"data: %b\n\n" % json.dumps({"choices": [choice]}).encode()
+
+
+STOP = event(finish="stop")
+
+
+async def answer_to(*pieces: Tuple[float, bytes]) -> Tuple[Json, float]:
+    """The response to an answer of these pieces, each sent some seconds after the one before, and how long it took
+    from the first piece to the end.  The provider never ends the body by itself."""
+    began = 0.0
+
+    async def script(peer: Peer) -> None:
+        nonlocal began
+        await peer.request()
+        await peer.send(HEAD)
+        began = time.monotonic()
+        sending = asyncio.ensure_future(send(peer))
+        await peer.wait_gone()
+        sending.cancel()
+
+    async def send(peer: Peer) -> None:
+        for pause, piece in pieces:
+            await asyncio.sleep(pause)
+            await peer.send(chunk(piece))
+
+    async with RawServer(script).running() as provider, served(provider.url) as base_url:
+        body = {"model": "gpt-5.5", "input": "hi", "stream": True}
+        client = AsyncHTTPClient(force_instance=True)
+        answer = await client.fetch(base_url + "/responses", method="POST", body=json.dumps(body))
+        took = time.monotonic() - began
+        client.close()
+        await provider.peers[0].when_gone()
+    return check_stream(parse_sse(answer.body)), took
+
+
+def text_of(response: Json) -> str:
+    assert response["status"] == "completed"
+    texts: List[str] = [part["text"] for item in response["output"] for part in item["content"]]
+    return "".join(texts)
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (attempt.GRACE, attempt.LONG_GRACE) == (5.0, 20.0)
+    monkeypatch.setattr(attempt, "GRACE", GRACE)
+    monkeypatch.setattr(attempt, "LONG_GRACE", 5 * GRACE)
+
+
+async def test_silence_after_a_finish_reason_ends_the_answer() -> None:
+    response, took = await answer_to((0, event("Done.")), (0, STOP))
+    assert text_of(response) == "Done." and GRACE * 0.9 < took < 5 * GRACE
+
+
+async def test_comments_do_not_prolong_it() -> None:
+    response, took = await answer_to((0, event("Done.")), (0, STOP), *[(0.1, COMMENT)] * 100)
+    assert text_of(response) == "Done." and GRACE * 0.9 < took < 5 * GRACE
+
+
+async def test_text_does_prolong_it() -> None:
+    late = [(GRACE * 0.6, event(f"{n} ")) for n in range(4)]
+    response, took = await answer_to((0, event("So: ")), (0, STOP), *late)
+    assert text_of(response) == "So: 0 1 2 3 " and took > GRACE * 0.6 * 4 + GRACE * 0.9
+
+
+async def test_an_answer_that_is_still_empty_gets_longer() -> None:
+    """Some servers send "stop" first, and then the answer."""
+    response, took = await answer_to((0, STOP), (GRACE * 2, event("At last.")))
+    assert text_of(response) == "At last." and took < 5 * GRACE
+
+
+async def test_silence_before_a_finish_reason_does_not_end_it() -> None:
+    response, _ = await answer_to((0, event("Wait")), (GRACE * 2, event(" for it.")), (0, STOP))
+    assert text_of(response) == "Wait for it."
