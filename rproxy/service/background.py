@@ -1,17 +1,17 @@
-"""Responses that run in the background: nobody has to stay connected for them.
+"""Responses that run in the background, without a client that stays connected.
 
-A :class:`Running` response is the :class:`~rproxy.service.client.EventSink` of such a turn.  It keeps the
-events, so that any number of clients may follow them, from any number on, and come back after a lost
-connection.  The response is stored as ``queued`` before the client gets its id, and again when it has ended,
-by whatever way.
+A :class:`Running` response is the :class:`~rproxy.service.client.EventSink` of such a turn.  It keeps the events, so
+that any number of clients can follow them, from any number on, and come back after a lost connection.  The response
+is stored as ``queued`` before the client gets its id, and again when it has ended, in whatever way.
 
-**Several processes.**  Beside the record of a running response lie two small ones in the store.  ``ID-alive``
-says until when its process will surely have reported again: a response whose process died is told as failed,
-and nobody polls for ever.  ``ID-stop`` is put there by another process that is asked to cancel or delete it.
+**Several processes.**  Beside the record of a running response the store holds two small ones.  ``ID-alive`` says
+until when its process will have reported again: when that time has passed, the process is dead, and the response
+counts as failed, so that nobody polls forever.  ``ID-stop`` is put there by another process that was asked to cancel
+or delete the response.
 
-**Bounds.**  So many jobs at once; so many events of one job (of more, the oldest deltas go: what they said is
-said again by the ``done`` events); and ended jobs are forgotten after a while, since their streams can be
-made again (:mod:`rproxy.convert.events.replay`).
+**Bounds.**  So many responses run at once; so many events of each are kept (when there are more, the oldest deltas
+go, since the ``done`` events repeat their text); and those that have ended are dropped after a while, since their
+streams can be made again (:mod:`rproxy.convert.events.replay`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ..types import Json
 
 log = logging.getLogger("rproxy.background")
 
-MOST_RUNNING = 500
-MOST_EVENTS = 10_000  # of one job
-MOST_ENDED = 50
+MAX_RUNNING = 500
+MAX_EVENTS = 10_000  # of one response
+MAX_ENDED = 50
 KEEP_ENDED = 600.0  # seconds
 WATCH_INTERVAL = 2.0  # seconds
-LAST_WORDS = 5.0  # seconds
-LEASE = 30.0  # seconds that a process may be silent about its jobs
+STOP_TIMEOUT = 5.0  # seconds that running responses get when the process ends
+LEASE = 30.0  # seconds after which a process that has not reported is dead
 
 
 class Running:
@@ -48,75 +48,70 @@ class Running:
 
     def __init__(self, response: Json, record: Json) -> None:
         self.record = record
-        self.stopped: Optional[str] = None  # "cancel" or "delete": somebody does not want it any more
+        self.stopped: Optional[str] = None  # "cancel" or "delete": what somebody asked for
         self.ended = False
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening = opening(response)
         self._events: List[Json] = []
-        self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.response = self.queued = self._opening[0]["response"]
-        self._tell(self._opening[:2])
+        self._add(self._opening[:2])
 
-    # ---- what the turn says
+    # ---- What the turn reports
     def begin(self, response: Json, headers: Mapping[str, str]) -> None:
-        """There is nobody to promise anything to."""
+        """Nothing to do: there is no client whose answer could begin."""
 
     def send(self, events: Sequence[Json]) -> None:
-        """Take events, without those of the opening: the job has told them already."""
-        self._tell([event for event in events if event["sequence_number"] >= len(self._opening)])
+        """Add events, without the opening ones, which are there already."""
+        self._add([event for event in events if event["sequence_number"] >= len(self._opening)])
 
     def in_progress(self) -> None:
         """The turn begins."""
         self.response = self._opening[2]["response"]
-        self._tell(self._opening[2:])
+        self._add(self._opening[2:])
 
     def end(self, response: Json) -> None:
-        """The response has ended; its last event is added, if the turn has not told it."""
+        """The response has ended; a terminal event is added, unless the turn has sent one."""
         self.response = response
-        last = self._events[-1]
-        if last["type"] not in TERMINAL_TYPES:
-            self._tell(
-                [
-                    {
-                        "type": TERMINAL_EVENTS[response["status"]],
-                        "sequence_number": self.last + 1,
-                        "response": response,
-                    }
-                ]
-            )
+        if self._events[-1]["type"] not in TERMINAL_TYPES:
+            terminal_event = {
+                "type": TERMINAL_EVENTS[response["status"]],
+                "sequence_number": self.last + 1,
+                "response": response,
+            }
+            self._add([terminal_event])
         self.ended = True
-        self._wake()
+        self._notify()
 
     @property
     def last(self) -> int:
         """The number of the latest event."""
         return int(self._events[-1]["sequence_number"])
 
-    def _tell(self, events: List[Json]) -> None:
+    def _add(self, events: List[Json]) -> None:
         self._events += events
-        if len(self._events) > MOST_EVENTS:
-            half = MOST_EVENTS // 2
-            self._events = [
-                event for event in self._events[:half] if not event["type"].endswith(".delta")
-            ] + self._events[half:]
-        self._wake()
+        if len(self._events) > MAX_EVENTS:
+            half = MAX_EVENTS // 2
+            older = [event for event in self._events[:half] if not event["type"].endswith(".delta")]
+            self._events = older + self._events[half:]
+        self._notify()
 
-    def _wake(self) -> None:
-        news, self._news = self._news, asyncio.get_running_loop().create_future()
-        news.set_result(None)
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
 
-    # ---- what clients hear
+    # ---- What clients get
     async def follow(self, after: int) -> AsyncIterator[List[Json]]:
-        """The events behind the one with the number ``after``, as they come, to the end."""
+        """The events behind the one with the number ``after``, as they come, up to the last one."""
         while True:
-            news, batch = self._news, self._since(after)
+            changed, batch = self._changed, self._since(after)
             if batch:
                 after = batch[-1]["sequence_number"]
                 yield batch
             elif self.ended:
                 return
             else:
-                await asyncio.wait({news})  # unlike awaiting the future itself this never cancels it
+                await asyncio.wait({changed})  # unlike awaiting the future itself this never cancels it
 
     def _since(self, after: int) -> List[Json]:
         begin = len(self._events)
@@ -126,7 +121,10 @@ class Running:
 
 
 class Background:
-    """All jobs of this process. :arg now: seconds since the epoch"""
+    """All responses that run in the background of this process.
+
+    :param now: seconds since the epoch
+    """
 
     def __init__(self, store: WriteBehindStore, now: Callable[[], float]) -> None:
         self._store = store
@@ -134,139 +132,145 @@ class Background:
         self._responses: OrderedDict[str, Running] = OrderedDict()
 
     def running(self, response_id: str, owner: str) -> Optional[Running]:
-        """The job of a response, if it runs here or has ended a short while ago."""
-        job = self._responses.get(response_id)
-        return job if job is not None and job.record["owner"] == owner and job.stopped != "delete" else None
+        """The response of that id, if it runs here or has ended a short while ago."""
+        running = self._responses.get(response_id)
+        if running is None or running.record["owner"] != owner or running.stopped == "delete":
+            return None
+        return running
 
     async def start(self, response: Json, record: Json, run: Callable[[Running], Awaitable[Json]]) -> Running:
         """Store the response as queued, and run its turn.
 
-        :arg record: as it will be stored, see :mod:`rproxy.service.history`
-        :arg run: the turn. :raises ApiError: 429 when too many run already
+        :param record: as it will be stored, see :mod:`rproxy.service.history`
+        :param run: the turn
+        :raises ApiError: 429 when too many run already
         """
-        if sum(not job.ended for job in self._responses.values()) >= MOST_RUNNING:
+        if sum(not running.ended for running in self._responses.values()) >= MAX_RUNNING:
             raise ApiError(
                 429,
-                f"{MOST_RUNNING} responses run in the background already. Try again when some have ended.",
+                f"{MAX_RUNNING} responses are running in the background already. Try again when some have ended.",
                 type="rate_limit_error",
                 code="rate_limit_exceeded",
                 retry_after=5,
             )
-        job = Running(response, record)
-        self._responses[response["id"]] = job
-        job.task = asyncio.ensure_future(
-            self._run(job, run)
-        )  # of its own: a client that leaves right now does not stop it
-        await asyncio.wait({job.task, job.stored}, return_when=asyncio.FIRST_COMPLETED)
-        return job
+        running = Running(response, record)
+        self._responses[response["id"]] = running
+        # A task of its own, so that a client that leaves right now does not stop it.
+        running.task = asyncio.ensure_future(self._run(running, run))
+        await asyncio.wait({running.task, running.stored}, return_when=asyncio.FIRST_COMPLETED)
+        return running
 
     async def stop(self, response_id: str, owner: str, how: str) -> bool:
-        """End a job early, ``how``: cancel or delete.
+        """Stop a response and wait until it is stored.
 
-        :returns: is it (or was it until now) running in this process?
+        :param how: ``cancel`` or ``delete``
+        :returns: whether it was this process that ran it; if it had ended already, it stays as it is
         """
-        job = self.running(response_id, owner)
-        if job is None or job.ended:
+        running = self.running(response_id, owner)
+        if running is None:
             return False
-        self._stop(job, how)
-        await asyncio.wait({job.task})
+        if not running.ended:
+            self._stop(running, how)
+        await asyncio.wait({running.task})
         return True
 
     async def ask_to_stop(self, response_id: str, how: str) -> None:
-        """Ask the process that runs it to end a response early."""
+        """Ask the process that runs a response to stop it."""
         await self._store.keep(response_id + "-stop", {"how": how})
 
     async def close(self) -> None:
-        """The process ends: what still runs is told as failed."""
-        tasks = {job.task for job in self._responses.values() if not job.ended}
+        """The process ends: what still runs has failed."""
+        tasks = {running.task for running in self._responses.values() if not running.ended}
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=LAST_WORDS)
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
 
     async def alive(self, response_id: str) -> bool:
-        """Does any process still work on this response?"""
+        """Does any process still work on this response?
+
+        :raises StoreError: that is not known
+        """
         report = await self._store.get(response_id + "-alive")
         return report is not None and report["until"] > self._now()
 
-    # ---- the life of a job
-    async def _run(self, job: Running, run: Callable[[Running], Awaitable[Json]]) -> None:
-        watch = asyncio.ensure_future(self._watch(job))
+    # ---- The life of one response
+    async def _run(self, running: Running, run: Callable[[Running], Awaitable[Json]]) -> None:
+        watch = asyncio.ensure_future(self._watch(running))
         try:
-            await self._queue(job)
-            job.in_progress()
-            response = await run(job)
+            await self._queue(running)
+            running.in_progress()
+            response = await run(running)
         except asyncio.CancelledError:
-            response = (
-                {**job.response, "status": "cancelled"}
-                if job.stopped
-                else _failed(
-                    job,
-                    unavailable(
-                        "The server was stopped while it worked on this response. Send the request again."
-                    ),
-                )
-            )
+            response = _stopped(running)
         except ApiError as error:
-            response = _failed(job, error)
+            response = _failed(running, error)
         except Exception:
-            log.error("background response %s failed", job.response["id"], exc_info=True)
-            response = _failed(job, internal())
+            log.error("background response %s failed", running.response["id"], exc_info=True)
+            response = _failed(running, internal())
         watch.cancel()
-        kept = response["status"] in ANSWERED  # the turn has done it
-        job.end(response)
-        await self._tidy(job, kept)
+        running.end(response)
+        await self._clean_up(running)
 
-    async def _queue(self, job: Running) -> None:
-        """Store it as queued. Who asked for it is told then, and not of the turn's first steps."""
-        await self._report(job)
-        warning = await self._store.keep(job.response["id"], {**job.record, "response": job.response})
+    async def _queue(self, running: Running) -> None:
+        """Store it as queued, and let the client know before the turn begins."""
+        await self._report(running)
+        record = {**running.record, "response": running.response}
+        warning = await self._store.keep(running.response["id"], record)
         if warning:
-            log.warning("background response %s: %s", job.response["id"], warning)
-        job.stored.set_result(None)
+            log.warning("background response %s: %s", running.response["id"], warning)
+        running.stored.set_result(None)
         await asyncio.sleep(0)
 
-    async def _tidy(self, job: Running, kept: bool) -> None:
-        response_id = job.response["id"]
+    async def _clean_up(self, running: Running) -> None:
+        response_id = running.response["id"]
         try:
-            if not kept and job.stopped != "delete":
-                await self._store.keep(
-                    response_id, {**job.record, "response": job.response, "last": job.last}
-                )
-            for name in ("-alive", "-stop"):
-                await self._store.delete(response_id + name)
+            # A response with an answer was stored by its turn.
+            if running.response["status"] not in ANSWERED and running.stopped != "delete":
+                record = {**running.record, "response": running.response, "last": running.last}
+                await self._store.keep(response_id, record)
+            for suffix in ("-alive", "-stop"):
+                await self._store.delete(response_id + suffix)
         except StoreError as error:
             log.warning("background response %s: %s", response_id, error)
         asyncio.get_running_loop().call_later(KEEP_ENDED, self._responses.pop, response_id, None)
         ended = [name for name, one in self._responses.items() if one.ended]
-        for name in ended[:-MOST_ENDED] + ([response_id] if job.stopped == "delete" else []):
+        for name in ended[:-MAX_ENDED] + ([response_id] if running.stopped == "delete" else []):
             self._responses.pop(name, None)
 
-    async def _watch(self, job: Running) -> None:
-        """Say that the process lives, and look whether another one wants the job to stop."""
+    async def _watch(self, running: Running) -> None:
+        """Report that the process lives, and look whether another one wants the response to stop."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
-            await self._report(job)
+            await self._report(running)
             try:
-                asked = await self._store.get(job.response["id"] + "-stop")
+                wanted = await self._store.get(running.response["id"] + "-stop")
             except StoreError:
                 continue
-            if asked is not None:
-                self._stop(job, asked["how"])
+            if wanted is not None:
+                self._stop(running, wanted["how"])
 
-    async def _report(self, job: Running) -> None:
-        await self._store.keep(job.response["id"] + "-alive", {"until": self._now() + LEASE})
+    async def _report(self, running: Running) -> None:
+        await self._store.keep(running.response["id"] + "-alive", {"until": self._now() + LEASE})
 
-    def _stop(self, job: Running, how: str) -> None:
-        job.stopped = job.stopped or how
-        job.task.cancel()
+    def _stop(self, running: Running, how: str) -> None:
+        running.stopped = running.stopped or how
+        running.task.cancel()
 
 
-def _failed(job: Running, error: ApiError) -> Json:
-    told = {
+def _stopped(running: Running) -> Json:
+    """The response after its task was cancelled: on request, or because the process ends."""
+    if running.stopped:
+        return {**running.response, "status": "cancelled"}
+    text = "The server was stopped while it worked on this response. Send the request again."
+    return _failed(running, unavailable(text))
+
+
+def _failed(running: Running, error: ApiError) -> Json:
+    fields = {
         "code": error.stream_code,
         "message": error.failed_message(),
         "type": error.type,
         "param": error.param,
     }
-    return {**job.response, "status": "failed", "error": told}
+    return {**running.response, "status": "failed", "error": fields}
