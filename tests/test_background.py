@@ -7,6 +7,7 @@ import time
 from typing import Any, Awaitable, Callable, List
 
 import pytest
+from rawserver import until
 
 from rproxy.convert.ids import Ids
 from rproxy.errors import ApiError
@@ -103,8 +104,7 @@ async def test_a_stop_that_comes_when_the_turn_has_just_failed_waits_until_that_
     store = WriteBehindStore(SlowStore(100, 1 << 20, 3600.0, time.time), patience=60.0)
     responses = Background(store, time.time)
     running = await start(responses, 1, failing)
-    while not running.ended:
-        await asyncio.sleep(0)
+    await until(lambda: running.ended)
     stopping = asyncio.ensure_future(responses.stop(response(1)["id"], "", "cancel"))
     await asyncio.sleep(0.01)
     assert not stopping.done()
