@@ -1,4 +1,4 @@
-"""Running responses in one process: what is kept of their events, how many there are, and a stop that comes late."""
+"""Running responses in one process: the events that are kept, how many run, and a stop that comes late."""
 
 from __future__ import annotations
 
