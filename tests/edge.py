@@ -1,8 +1,8 @@
-"""A server for the tests of the edges: the whole application on a real socket, in front of a provider that plays
-canned answers.
+"""A server for the tests of the edges: the whole application on a real socket, in front of a provider that
+plays canned answers.
 
-The first word of the input chooses the answer; see :class:`PlayedProvider`.  Rude clients use :class:`Raw`, a bare
-socket.
+The first word of the input chooses the answer; see :class:`PlayedProvider`.  Clients that misbehave use
+:class:`Raw`, a bare socket.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Clock:
 class PlayedProvider:
     """Plays answers by the first word of the last message:
 
-    ``hello`` a short text, ``count N`` with N deltas, ``wait`` silence, ``begin`` a first delta and then silence,
-    ``gate`` a first delta and then a wait for :attr:`gate`, ``flood`` large deltas without end, ``refuse`` a 429,
-    ``crash`` and ``crash-late`` break the clock of the service before and after the first delta.
+    ``hello`` a short text, ``count N`` N deltas, ``wait`` silence, ``begin`` a first delta and then silence,
+    ``gate`` a first delta and then a wait for :attr:`gate`, ``flood`` large deltas without end, ``refuse`` a
+    429; ``crash`` and ``crash-late`` break the clock of the service before and after the first delta.
 
-    ``running`` requests are under way, ``most`` were at a time; ``cancelled`` counts those that rproxy gave up;
-    ``sent`` the deltas.
+    ``running`` requests are under way, ``most`` were at a time; ``cancelled`` counts those that rproxy gave
+    up; ``sent`` the deltas.
     """
 
     def __init__(self, clock: Clock) -> None:
