@@ -39,7 +39,7 @@ KEY_PREFIXES = (
     "sk-", "csk-", "pplx-", "xai-", "nvapi-", "tvly-", "AIza", "gsk_", "hf_", "r8_", "tgp_v1_", "ghp_",
     "gho_", "ghs_", "github_pat_",
 )  # fmt: skip
-# A key starts a word. In JSON that nobody has decoded the word may follow an escape such as \n.
+# A key starts a word. In JSON that is not decoded, the word may follow an escape such as \n.
 _WORD_START = r"(?:(?<![A-Za-z0-9_])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 _KEYS = re.compile(
     rf"({_WORD_START}(?:{'|'.join(KEY_PREFIXES)}))(?:[A-Za-z0-9_~+/=-]|\.(?=[A-Za-z0-9_])){{8,}}"

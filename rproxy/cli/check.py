@@ -17,10 +17,4 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     return OK
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """There are none but those of every command."""
-
-
-COMMAND = Command(
-    "check a configuration and show its models", "rproxy check --config config.yaml", add_options, run
-)
+COMMAND = Command("check a configuration and show its models", "rproxy check --config config.yaml", run)

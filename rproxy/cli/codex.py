@@ -138,6 +138,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 COMMAND = Command(
     "run Codex on the configured models, in one command",
     'rproxy codex -- exec "list the files"',
-    add_options,
     run,
+    add_options,
 )

@@ -48,8 +48,8 @@ class Installed(NamedTuple):
     def without_daemon(self, args: Sequence[str], environ: Environ) -> List[str]:
         """The option that runs Codex without its background server, where this version has it.
 
-        Settings on the command line keep Codex from using that server anyway; with the option, Codex does not warn
-        about it at each start.
+        Settings on the command line keep Codex from using that server anyway; with the option, Codex does not
+        warn about it at each start.
 
         :param args: the user's own arguments; Codex takes the option only once, and not with ``--remote``
         """

@@ -35,7 +35,7 @@ class Settings:
 
     @property
     def key_prefix(self) -> str:
-        """What stands before ``codex`` on a command line, so that it has the key."""
+        """What precedes ``codex`` on a command line, so that it has the key."""
         return f"{self.env_key}=YOUR_KEY " if self.env_key else ""
 
     def table(self) -> Dict[str, Any]:

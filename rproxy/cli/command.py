@@ -38,8 +38,8 @@ class Command(NamedTuple):
 
     about: str
     example: str
-    add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Environ], int]
+    add_options: Optional[Callable[[argparse.ArgumentParser], None]] = None  # besides --config
 
 
 def read_config(args: argparse.Namespace, environ: Environ) -> Tuple[Config, str]:

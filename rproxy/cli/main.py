@@ -45,7 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
             help="the configuration; default: $RPROXY_CONFIG, ~/.config/rproxy/config.yaml, "
             "/etc/rproxy/config.yaml, otherwise the keys in the environment",
         )
-        command.add_options(sub)
+        if command.add_options is not None:
+            command.add_options(sub)
         sub.set_defaults(run=command.run)
     return parser
 

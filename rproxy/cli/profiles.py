@@ -33,6 +33,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 COMMAND = Command(
     "list the profiles of providers, or show one",
     "rproxy profiles deepseek deepseek-v4-pro",
-    add_options,
     run,
+    add_options,
 )

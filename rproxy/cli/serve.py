@@ -120,5 +120,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMAND = Command(
-    "serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", add_options, run
+    "serve the Responses API", "rproxy serve --config config.yaml --listen 127.0.0.1:3000", run, add_options
 )

@@ -1,1 +1,1 @@
-"""The configuration file: its schema, the checks of its values, and where in the file a mistake stands."""
+"""The configuration: its keys, where it comes from, and errors with their place in the file."""

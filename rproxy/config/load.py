@@ -1,6 +1,6 @@
 """Where the configuration comes from: a file, or without one the keys in the environment.
 
-:func:`find_config` chooses the file, :func:`load_config` reads it; what may stand in it is in
+:func:`find_config` chooses the file, :func:`load_config` reads it; its keys are in
 :mod:`rproxy.config.schema`.
 """
 

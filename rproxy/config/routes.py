@@ -28,7 +28,7 @@ class Routes:
         self._remembered: Dict[str, Model] = {}
 
     def find(self, name: str) -> Optional[Model]:
-        """The model that answers for ``name``, a glob with its names filled in; None: nobody."""
+        """The model that answers for ``name``, a glob with its names filled in; None if there is none."""
         found = self._exact.get(name) or self._remembered.get(name)
         if found is None:
             found = next((m.resolved(name) for m in self._globs if glob_matches(m.model, name)), None)

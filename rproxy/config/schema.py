@@ -424,5 +424,5 @@ class Config:
         return Routes(self.models)
 
     def route(self, name: str) -> Optional[Model]:
-        """Who answers for the model ``name``; None: nobody. See :mod:`rproxy.config.routes`."""
+        """The model that answers for ``name``, or None; see :mod:`rproxy.config.routes`."""
         return self._routes.find(name)

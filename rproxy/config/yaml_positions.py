@@ -151,7 +151,7 @@ class _Builder:
         place = self._document.values[path] = _place(node.start_mark)
         if isinstance(node, _Alias):
             if id(node.value) not in self._built:
-                raise self._error(node, f"the alias *{node.tag} stands inside its own anchor &{node.tag}")
+                raise self._error(node, f"the alias *{node.tag} is inside its own anchor &{node.tag}")
             built = self._built[id(node.value)]
         else:
             if isinstance(node, yaml.ScalarNode):

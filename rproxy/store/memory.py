@@ -48,7 +48,7 @@ class MemoryStore:
                 return None
             record = change(decode(record_id, old))
             blob = await encode_cooperatively(record_id, record)
-            if self._blobs.get(record_id) is old:  # else somebody wrote it while it was encoded
+            if self._blobs.get(record_id) is old:  # else it was written while this was encoded
                 self._keep(record_id, blob)
                 return record
 

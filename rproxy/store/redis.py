@@ -18,7 +18,7 @@ from . import Change, decode, encode, encode_cooperatively, valid_id
 PREFIX, SHARED = "rproxy:response:", "rproxy:"
 TIMEOUT = 5.0  # seconds for a connection, and for an answer
 TRIES = 100  # of an update while others write the same record
-# Sets KEYS[1] if nobody has changed it. ARGV: old value, new value, milliseconds to live.
+# Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
 SWAP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

@@ -1,8 +1,8 @@
-"""A store whose writes hold up nobody.
+"""A store whose writes do not delay the turn.
 
 Each write is a task of its own.  The caller waits at most ``PATIENCE`` seconds for it, because the terminal
 event of a turn waits for the caller; after that, the write goes on by itself.  Until it is done, its record
-counts as stored for everybody in this process.  Writes to the same id happen in their order.  A failed write
+counts as stored in this process.  Writes to the same id happen in their order.  A failed write
 is a warning, because an answer is worth more than its record.
 """
 

@@ -158,7 +158,7 @@ def _matching_tool(names: Sequence[str], question: str) -> Tuple[str, str]:
 def instance(schema: Any, value: str) -> Any:
     """A plausible value for a JSON schema: the required properties (the first one if none is required).
 
-    :param value: what stands where the schema wants text
+    :param value: for properties that are text
     """
     if not isinstance(schema, dict):
         return value
