@@ -47,6 +47,8 @@ _KEYS = re.compile(
     r"|((?i:\bbearer|\bauthorization\W{1,6}(?:basic|token))\s+)(?!(?i:tokens?|auth\w*)\b)[^\s\"',;\\]{4,}"
     r"|(://[^\s/:@]*:)[^\s/@]+(?=@)"  # the password of a URL
 )
+# Without one of these there is nothing to find, and looking for them takes a fraction of the time.
+_MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONG, SHORT = 12, 4  # characters; a short secret is masked as a word only, a shorter one is a dummy
 
@@ -65,6 +67,9 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
                 text = text.replace(form, MASK)
             elif len(secret) >= SHORT:
                 text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])", MASK, text)
+    lowered = text.lower()
+    if not any(mark in lowered for mark in _MARKS):
+        return text
     return _KEYS.sub(lambda match: f"{match[1] or match[2] or match[3]}{MASK}", text)
 
 
