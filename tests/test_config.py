@@ -619,7 +619,8 @@ def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
     text = re.sub(r"(~/.deepseek-key|\b(ca|me|prompt)\.(pem|key|md)) ", str(tmp_path / "file") + " ", text)
     (tmp_path / "file").write_text("x")
     (tmp_path / "file").chmod(0o600)
-    config = parse_config(text.encode(), "config.yaml", {"DEEPSEEK_API_KEY": "k"})
+    environ = {"DEEPSEEK_API_KEY": "k", "RPROXY_SEAL_KEY": "ab" * 32}
+    config = parse_config(text.encode(), "config.yaml", environ)
     assert config.models[0].providers[0].api_key == "x"
     assert config.models[0].efforts == ("low", "high", "max")
     assert config.warnings == ()

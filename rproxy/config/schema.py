@@ -416,8 +416,13 @@ class Config:
 
     @property
     def secrets(self) -> Tuple[str, ...]:
-        """What the log must not contain: the keys of clients and providers."""
-        return (*self.server.auth.keys, *(s for m in self.models for p in m.providers for s in p.secrets))
+        """What the log must not contain: the keys of clients, of providers and of rproxy itself."""
+        own = (self.server.seal_key,) if self.server.seal_key else ()
+        return (
+            *self.server.auth.keys,
+            *own,
+            *(s for m in self.models for p in m.providers for s in p.secrets),
+        )
 
     @cached_property
     def _routes(self) -> Routes:
