@@ -712,29 +712,10 @@ def test_usage(blocks: List[Json], total: Any) -> None:
 
 
 # ---- properties
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 9),
-    st.floats(),
-    st.text(max_size=4),
-    st.sampled_from(
-        [
-            "<think>",
-            "</think>",
-            "\ud83c",
-            "\udfaf",
-            "{",
-            "}",
-            '{"a":1}',
-            "stop",
-            "length",
-            "error",
-            "f",
-            "thinking",
-        ]
-    ),
-)
+SCALARS = [
+    None, True, False, -2, 0, 1, 2, 0.5, float("inf"), float("nan"), "", "a", "bc", "é🎯", "\ud83c", "\udfaf",
+    "<think>", "</think>", "{", "}", '{"a":1}', "stop", "length", "error", "f", "thinking", "reasoning.text",
+]  # fmt: skip
 KEYS = [
     "choices",
     "delta",
@@ -770,37 +751,70 @@ KEYS = [
     "detail",
     "code",
 ]
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
-    ),
-    max_leaves=8,
-)
-deltas = st.dictionaries(st.sampled_from(KEYS), values, max_size=5)
-choices_ = st.fixed_dictionaries(
-    {},
-    optional={
-        "delta": deltas,
-        "message": deltas,
-        "finish_reason": scalars,
-        "usage": values,
-        "logprobs": values,
-    },
-)
-chunks_ = st.one_of(
-    st.dictionaries(st.sampled_from(KEYS), values, max_size=5),
-    st.fixed_dictionaries(
-        {"choices": st.lists(choices_, max_size=2)}, optional={"usage": values, "object": scalars}
-    ),
-)
 
 
-@given(st.lists(chunks_, max_size=8), st.sampled_from(ANSWERS))
-def test_anything_gives_sound_deltas(chunks: List[Json], answer: Answer) -> None:
-    fold = Fold(answer).read(chunks).end()
-    assert fold.reader.chunks == len(chunks)
-    encode_json([fold.reader.error, fold.reader.usage, fold.reader.reasoning_details])
+def anything(dice: random.Random, depth: int = 3) -> Any:
+    """Any JSON value; most are small."""
+    shape = dice.random() if depth else 0.0
+    if shape < 0.6:
+        return dice.choice(SCALARS)
+    if shape < 0.75:
+        return [anything(dice, depth - 1) for _ in range(dice.randrange(4))]
+    return some_of(dice, KEYS, depth - 1)
+
+
+# What a key often holds: an object with some of these keys, or a list of them.
+LIKELY: Dict[str, List[str]] = {
+    "tool_calls": ["index", "id", "function", "extra_content"],
+    "function": ["name", "arguments"],
+    "function_call": ["name", "arguments"],
+    "reasoning_details": ["type", "text", "summary", "data", "id", "index"],
+    "usage": ["total_tokens"],
+    "x_groq": ["usage"],
+    "logprobs": ["content"],
+}
+LISTS = ("tool_calls", "reasoning_details")
+
+
+def value_of(dice: random.Random, key: str, depth: int) -> Any:
+    if key not in LIKELY or dice.random() < 0.3:
+        return anything(dice, depth)
+    if key in LISTS:
+        return [some_of(dice, LIKELY[key], depth - 1) for _ in range(dice.randrange(3))]
+    return some_of(dice, LIKELY[key], depth - 1)
+
+
+def some_of(dice: random.Random, keys: List[str], depth: int = 2) -> Json:
+    count = min(dice.randrange(5), len(keys))
+    return {key: value_of(dice, key, max(depth, 0)) for key in dice.sample(keys, count)}
+
+
+def any_chunk(dice: random.Random) -> Json:
+    """Something like a chunk: its outside often has the right shape, its inside seldom."""
+    chunk = some_of(dice, KEYS) if dice.random() < 0.3 else {}
+    if dice.random() < 0.8:
+        chunk["choices"] = [
+            {
+                **some_of(dice, ["finish_reason", "usage", "logprobs", "error"]),
+                dice.choice(["delta", "delta", "delta", "message"]): some_of(dice, KEYS, 3),
+            }
+            for _ in range(dice.choice([0, 1, 1, 1, 2]))
+        ]
+    return chunk
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=["plain", "tags", "snapshots", "both"])
+def test_anything_gives_sound_deltas(answer: Answer) -> None:
+    """Five hundred answers; the message of a failure names the one to look at."""
+    for seed in range(500):
+        dice = random.Random(seed)
+        chunks = [any_chunk(dice) for _ in range(dice.randrange(9))]
+        try:
+            fold = Fold(answer).read(chunks).end()
+            assert fold.reader.chunks == len(chunks)
+            encode_json([fold.reader.error, fold.reader.usage, fold.reader.reasoning_details])
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {chunks}") from error
 
 
 TEXTS = st.text(st.sampled_from("<>/ab \nthink🎯"), max_size=60)

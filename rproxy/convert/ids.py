@@ -1,9 +1,10 @@
 """The ids that rproxy makes, and what they say.
 
 The items of a response share the 32 hex digits of its id, the *stem*: ``resp_STEM`` has the output items
-``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which brings the items back one by one, still shows
-which of them were one answer.  Input items that came without an id get one with an ``i`` behind the stem
-(``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the randomness.
+``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which brings the items back one by one,
+still shows which of them were one answer.  Input items that came without an id get one with an ``i`` behind
+the stem (``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the
+randomness.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Our own state in the client's hands: the ``encrypted_content`` of reasoning and compaction items.
 
 How a blob is protected is the business of a :class:`Sealer`, which is passed in; the keys are not kept here.
-Every blob holds a zlib stream of the JSON ``[kind, payload]`` and begins with the prefix of its sealer, so blobs of
-other makers are recognised.  The :class:`ChecksumSealer` here only finds damage: it is for the use as a library, and
-for blobs of older versions (``rproxy1.``).
+Every blob holds a zlib stream of the JSON ``[kind, payload]`` and begins with the prefix of its sealer, so
+blobs of other makers are recognised.  The :class:`ChecksumSealer` here only finds damage: it is for the use
+as a library, and for blobs of older versions (``rproxy1.``).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def from_text(prefix: str, blob: str) -> Optional[bytes]:
 
 
 class ChecksumSealer:
-    """Finds damage, but hides nothing and keeps nobody from writing a blob (HMAC-SHA256 with an empty key)."""
+    """Finds damage, but neither hides nor authenticates a blob (HMAC-SHA256 with an empty key)."""
 
     prefix = "rproxy1."
     _size = 16  # bytes of the checksum

@@ -1,7 +1,7 @@
 """Takes out of a request what a provider refused before: single images and files, tools, values of fields.
 
-What was refused is known by its :func:`fingerprint`, so that nothing but that very part goes.  A part becomes a note in
-its place, so that the model knows of it and the history keeps its shape.
+What was refused is known by its :func:`fingerprint`, so that nothing but that very part goes.  A part becomes
+a note in its place, so that the model knows of it and the history keeps its shape.
 """
 
 from __future__ import annotations

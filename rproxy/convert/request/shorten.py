@@ -1,8 +1,9 @@
 """A shorter history for a summary, when the whole one does not fit into the provider's window.
 
-Only compactions are shortened: there the alternative is a thread that can never go on.  What is worth least goes
-first, always the oldest: the outputs of tools, then the model's own items with their outputs, then the messages of
-the user.  Earlier summaries, items that act elsewhere and the last item (the request for the summary) stay.
+Only compactions are shortened: there the alternative is a thread that can never go on.  What is worth least
+goes first, always the oldest: the outputs of tools, then the model's own items with their outputs, then the
+messages of the user.  Earlier summaries, items that act elsewhere and the last item (the request for the
+summary) stay.
 """
 
 from __future__ import annotations

@@ -382,7 +382,8 @@ def _compaction(item: Json, sealer: Sealer) -> PlainMessage:
     if opened.kind != "compaction":
         raise ApiError(
             400,
-            f"The summary of this conversation (a compaction item) cannot be opened: {opened.problem or DAMAGED}. "
+            "The summary of this conversation (a compaction item) cannot be opened:"
+            f" {opened.problem or DAMAGED}. "
             "Start a new conversation, or go back to a point before the compaction.",
             code="invalid_encrypted_content",
             param="input",
