@@ -64,7 +64,7 @@ class Api:
     async def post_and_keep(
         self, path: str, body: Json, **headers: str
     ) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Send a request on a connection of its own, for a client that leaves (``writer.transport.abort()``)."""
+        """Send a request on a connection of its own, for a client that leaves: ``writer.transport.abort()``."""
         url = urlsplit(self.base_url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         content = json.dumps(body).encode()
@@ -105,8 +105,8 @@ async def site(
 
     :param server: lines of that section
     :param more: further sections
-    :param process: run rproxy as a process of its own, which is the third value that is given; starting it takes
-        most of a second
+    :param process: run rproxy as a process of its own, which is the third value that is given; starting it
+        takes most of a second
     """
     provider = ScriptedProvider()
     settings: Dict[str, Any] = {"server": server.format(), "config": CONFIG + more}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+from anything import json_values
 from hypothesis import strategies as st
 
 from rproxy.convert.profile import Profile
@@ -148,12 +149,25 @@ ITEMS = st.one_of(
 HISTORIES: Any = st.lists(ITEMS, max_size=14)
 
 # ---- anything at all
-JSON: Any = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=8,
+JSON: Any = json_values(
+    [
+        None,
+        True,
+        False,
+        0,
+        -7,
+        1 << 70,
+        0.5,
+        -1e300,
+        "",
+        "a",
+        "\0",
+        "\ud800",
+        "\u2028",
+        "文 \U0001f600",
+        "x" * 30,
+    ],
+    ["", "a", "type", "text", "name", "\ud800"],
 )
 _CALLS = [
     "function_call",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 import pytest
+from anything import json_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -631,38 +632,27 @@ def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
 KNOWN = sorted(
     {name for section in (Config, Server, Auth, Store, Usage, Model, Provider) for name in keys_of(section)}
 )
+ODD = [
+    "$X",
+    "${X}",
+    "http://h",
+    "https://[",
+    "*",
+    "memory",
+    "sqlite",
+    "1 MiB",
+    "127.0.0.1:1",
+    "~",
+    "/",
+    "\0",
+    "deepseek",
+    *KNOWN,
+]
 SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(
-        [
-            "$X",
-            "${X}",
-            "http://h",
-            "https://[",
-            "*",
-            "memory",
-            "sqlite",
-            "1 MiB",
-            "127.0.0.1:1",
-            "~",
-            "/",
-            "\0",
-            "deepseek",
-            *KNOWN,
-        ]
-    ),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(ODD)
 )
-TREES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.one_of(st.sampled_from(KNOWN), st.text(max_size=4)), inner, max_size=5),
-    ),
-    max_leaves=20,
+TREES = SCALARS | json_values(
+    [None, True, False, 0, -1, 7, 1.5, float("inf"), "", "x", *ODD], [*KNOWN, "x", "\0", ""]
 )
 
 

@@ -7,6 +7,7 @@ import json
 from typing import Any, Dict, List, Optional
 
 import pytest
+from anything import json_values
 from grammar import check_stream
 from hypothesis import given
 from hypothesis import strategies as st
@@ -454,13 +455,9 @@ def some(*values: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from(values)
 
 
-GARBAGE: Any = st.recursive(
-    some(None, True, 0, 1, -1, "", "a", "m1", "r1", "{", "{}", '"', 1.5),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(some("type", "text", "id", "name", "annotations"), inner, max_size=3),
-    ),
-    max_leaves=5,
+GARBAGE: Any = json_values(
+    [None, True, 0, 1, -1, "", "a", "m1", "r1", "{", "{}", '"', 1.5],
+    ["type", "text", "id", "name", "annotations"],
 )
 PART = st.fixed_dictionaries(
     {},

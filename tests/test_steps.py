@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Dict, Generator, List, TypeVar
 
 import pytest
+from anything import json_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,13 +25,16 @@ from rproxy.store import encode, encode_cooperatively
 Json = Dict[str, Any]
 T = TypeVar("T")
 
-TEXT = st.text(max_size=3) | st.sampled_from(['"', "\\", "[", "]}", "\u2028", "\ud83c"])
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=12,
+ODD = ['"', "\\", "[", "]}", "\u2028", "\ud83c", "a", ""]
+TEXT = st.text(max_size=3) | st.sampled_from(ODD)
+VALUES = (
+    st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+    | json_values([None, True, False, 0, -7, 1e300, *ODD], ODD, depth=4)
 )
-OBJECTS = st.dictionaries(TEXT, VALUES | st.lists(VALUES, min_size=MANY + 1, max_size=MANY + 3), max_size=4)
+MANY_VALUES = st.lists(VALUES, min_size=1, max_size=4).map(lambda some: (some * MANY)[: MANY + len(some)])
+OBJECTS = st.dictionaries(TEXT, VALUES | MANY_VALUES, max_size=4)
 
 
 def refuse(word: str) -> Any:
