@@ -557,8 +557,11 @@ async def test_a_token_does_not_touch_the_next_request(start: Start) -> None:
 
 @pytest.mark.parametrize("when", ["on_sent", "on_head", "on_data"])
 @pytest.mark.parametrize("then", [None, StopReading, KeyError])
-async def test_a_callback_may_cancel_its_own_fetch(start: Start, when: str, then: Any) -> None:
+async def test_a_callback_may_cancel_its_own_fetch(
+    start: Start, when: str, then: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """... and raise an exception, too, or return something to wait for: the fetch is over all the same."""
+    monkeypatch.setattr("rproxy.upstream.connection.LATE_END_TIMEOUT", 0.001)
     async with start(keep_serving(CHUNKED + chunk(b"data"))) as lab:
         token = CancelToken()
 
@@ -571,6 +574,7 @@ async def test_a_callback_may_cancel_its_own_fetch(start: Start, when: str, then
         got: List[bytes] = []
         response = await lab.post(**{"on_data": got.append, when: cancel}, cancel_token=token)
         assert response.code == (599 if when == "on_sent" else 200) and not got
+        await asyncio.sleep(0.01)  # longer than LATE_END_TIMEOUT
         assert lab.pool == (0, 0)
 
 
@@ -1082,17 +1086,20 @@ async def test_it_is_a_tornado_client() -> None:
         AsyncHTTPClient.configure(None)
 
 
-async def test_no_reference_cycle_keeps_an_answer_alive(start: Start) -> None:
-    """Memory of a finished turn goes at once; the kept connection holds none of it."""
+async def test_no_reference_cycle_keeps_a_fetch_alive(start: Start) -> None:
+    """Memory of a finished turn goes at once; neither the kept connection nor the token holds any of it."""
     async with start(keep_serving(OK)) as lab:
 
         class Callback:
+            def __init__(self) -> None:
+                self.token = CancelToken()
+
             def __call__(self, data: bytes) -> None:
                 pass
 
         callback = Callback()
         ref = weakref.ref(callback)
-        await lab.fetch(streaming_callback=callback)
+        await lab.post(on_data=callback, cancel_token=callback.token)
         del callback
         await asyncio.sleep(0)
         assert ref() is None and lab.pool == (0, 1)

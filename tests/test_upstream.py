@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from dataclasses import replace
 from typing import Any, AsyncIterator, Dict, List, Mapping, Tuple
 
@@ -236,6 +237,21 @@ async def test_a_callback_that_stops_reading_keeps_the_connection() -> None:
             assert result.status == 200
             await until(lambda: "0 busy, 1 idle" in repr(upstream))
         assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+async def test_a_request_is_given_up_when_the_response_begins(size: int) -> None:
+    """A long history would otherwise be in memory for as long as the response takes."""
+    body = bytes(size)
+    held: List[int] = []
+
+    def hold(*_: Any) -> None:
+        held.append(sys.getrefcount(body))
+
+    async with running(keep_serving(OK)) as (upstream, provider, _):
+        hold()
+        await upstream.chat(provider, body, on_head=hold, on_data=hold)
+        assert held == [held[0]] * 3
 
 
 async def test_exceptions_of_the_callbacks_come_out() -> None:
