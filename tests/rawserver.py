@@ -124,11 +124,8 @@ class RawServer:
         if path is None:
             server = await asyncio.start_server(self._serve, host, 0, ssl=context)
             name = f"[{host}]" if ":" in host else host
-            self.url = "%s://%s:%d" % (
-                "https" if context else "http",
-                name,
-                server.sockets[0].getsockname()[1],
-            )
+            port = server.sockets[0].getsockname()[1]
+            self.url = f"{'https' if context else 'http'}://{name}:{port}"
         else:
             server = await asyncio.start_unix_server(self._serve, path)
         try:

@@ -53,7 +53,9 @@ class Upstream:
         idle_timeout: float = 300.0,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """:param connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
+        """Set up; nothing is connected yet.
+
+        :param connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
         :param first_byte_timeout: seconds of silence before the response begins; any byte restarts them
         :param idle_timeout: seconds of silence within the response; any byte restarts them
         :param environ: where HTTPS_PROXY and its relatives are looked up

@@ -59,7 +59,9 @@ class State(enum.Enum):
 
 
 class Connection:
-    """:param sock: connected and non-blocking; the connection owns it
+    """A connection that is open and idle.
+
+    :param sock: connected and non-blocking; the connection owns it
     :param on_state: called whenever the state has become IDLE or CLOSED
     """
 

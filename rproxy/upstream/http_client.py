@@ -49,7 +49,9 @@ class PooledHTTPClient(AsyncHTTPClient):
         max_idle: int = MAX_IDLE,
         idle_ttl: float = IDLE_TTL,
     ) -> None:
-        """:param defaults: of the attributes of requests
+        """Set up, as Tornado does it in place of ``__init__``.
+
+        :param defaults: of the attributes of requests
         :param first_byte_timeout: seconds of silence before the head of the response is complete, 0: no limit
         :param idle_timeout: seconds of silence within the body, 0: no limit
         :param max_idle: idle connections kept per route

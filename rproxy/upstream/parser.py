@@ -305,7 +305,9 @@ class GzipDecoder:
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
-        """:returns: the decoded bytes
+        """Take the next bytes.
+
+        :returns: the decoded bytes
         :raises ProtocolError: the data is damaged, or expands too much
         """
         plain: List[bytes] = []

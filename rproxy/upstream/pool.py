@@ -22,7 +22,9 @@ MAX_IDLE = 32  # connections kept per route
 
 
 class ConnectionPool:
-    """:param max_idle: idle connections kept per route
+    """The connections of one client.
+
+    :param max_idle: idle connections kept per route
     :param idle_ttl: seconds that an idle connection is kept
     """
 

@@ -44,7 +44,9 @@ class PreparedRequest(HTTPRequest):
     _head: bytes  # all but Content-Length and the empty line
 
     def __init__(self, request: HTTPRequest, defaults: Mapping[str, Any], contexts: TLSContexts) -> None:
-        """:param request: stays as it is
+        """Prepare a request.
+
+        :param request: stays as it is
         :param defaults: values of attributes that are None in the request
         :raises TransportError: the request cannot be sent
         """
@@ -120,7 +122,10 @@ class TLSContexts:
         self._contexts: Dict[Tuple[bool, Optional[str], Optional[str], Optional[str]], ssl.SSLContext] = {}
 
     def of(self, request: HTTPRequest) -> ssl.SSLContext:
-        """:raises ValueError: a file cannot be used"""
+        """The context for this request.
+
+        :raises ValueError: a file cannot be used
+        """
         if isinstance(request.ssl_options, ssl.SSLContext):
             return request.ssl_options
         key = (request.validate_cert is not False, request.ca_certs, request.client_cert, request.client_key)

@@ -21,7 +21,10 @@ MAX_ERROR_BODY = 1 << 20  # bytes of any other body; what exceeds them is cut of
 
 
 class ResponseReader:
-    """:param request: its callbacks are called"""
+    """The response to one request.
+
+    :param request: its callbacks are called
+    """
 
     def __init__(self, request: PreparedRequest) -> None:
         self._request = request
@@ -43,7 +46,9 @@ class ResponseReader:
         return self._head is not None and not self._success
 
     def on_head(self, head: Head) -> OnData:
-        """:returns: what to call with each piece of the body
+        """The head is complete.
+
+        :returns: what to call with each piece of the body
         :raises ProtocolError: the body has a coding that was not asked for
         """
         self._head = head
@@ -94,7 +99,10 @@ class ResponseReader:
             return b""
 
     def on_end(self) -> None:
-        """:raises ProtocolError: the compressed body is cut off"""
+        """The body is complete.
+
+        :raises ProtocolError: the compressed body is cut off
+        """
         if self._decoder is not None and self._success:
             self._decoder.close()
 
