@@ -92,7 +92,7 @@ def problems(body: Json, profile: Profile) -> List[str]:
     roles = {"system", "user", "assistant", "tool", profile.developer_role}
     waiting: List[str] = []
     for i, message in enumerate(messages):
-        where = "messages[%d] (%s)" % (i, message.get("role"))
+        where = f"messages[{i}] ({message.get('role')})"
         if message.get("role") not in roles:
             found.append(where + " has an unknown role")
         if message["role"] == "tool":

@@ -325,11 +325,8 @@ class _Checker:
         except ValueError as e:
             raise AssertionError(f"{kind} cannot be written as UTF-8 JSON: {e}") from e
         assert self.final is None, f"{kind} after the terminal event"
-        assert event["sequence_number"] == self.sequence + 1, "%s has sequence_number %r after %d" % (
-            kind,
-            event["sequence_number"],
-            self.sequence,
-        )
+        number = event["sequence_number"]
+        assert number == self.sequence + 1, f"{kind} has sequence_number {number!r} after {self.sequence}"
         self.sequence += 1
         assert (
             kind in (*INTERRUPTS[1:], "response.incomplete")
@@ -442,11 +439,8 @@ class _Checker:
         if kind == "response.output_item.done":
             self.done(item, event["item"])
             return
-        assert event["item_id"] == item.added["id"], "%s: item_id %r is not that of item %d" % (
-            kind,
-            event["item_id"],
-            index,
-        )
+        item_id = event["item_id"]
+        assert item_id == item.added["id"], f"{kind}: item_id {item_id!r} is not that of item {index}"
         prefix, _, step = kind.rpartition(".")
         if kind == "response.output_text.annotation.added":
             part = self.part(item, "output_text", event)
@@ -484,12 +478,8 @@ class _Checker:
         if step == "added":
             assert given[key] == "", "{} with text already there".format(event["type"])
             parts = item.parts[holds]
-            assert event[index_key] == len(parts), "%s with %s %r, expected %d" % (
-                event["type"],
-                index_key,
-                event[index_key],
-                len(parts),
-            )
+            index = event[index_key]
+            assert index == len(parts), f"{event['type']} with {index_key} {index!r}, expected {len(parts)}"
             assert all(part.closed for part in parts), "{} while another part is open".format(event["type"])
             parts.append(_Part(given["type"]))
         else:

@@ -101,7 +101,7 @@ class Turn:
         return [event for event in self.events if event["type"] == type_]
 
     def script(self) -> List[str]:
-        """The stream as lines ``type`` or ``type text``, without created, in_progress and the terminal event."""
+        """The events as lines ``type`` or ``type text``, without the first two and the terminal one."""
         lines = []
         for event in self.events[2:-1]:
             said = event.get(

@@ -56,7 +56,10 @@ def test_a_whole_completion_is_a_stream_of_one_chunk() -> None:
     whole = answered(
         b'{"choices": [' + message + b'], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}'
     )
-    deltas = b'data: {"choices": [{"delta": {"content": "4"}}]}\n\ndata: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+    deltas = (
+        b'data: {"choices": [{"delta": {"content": "4"}}]}\n\n'
+        b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+    )
     assert whole == answered(
         deltas
         + b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\ndata: [DONE]\n\n'
@@ -65,6 +68,9 @@ def test_a_whole_completion_is_a_stream_of_one_chunk() -> None:
 
 
 def test_the_library_needs_no_server() -> None:
-    code = "import sys, rproxy.convert; sys.exit(', '.join({'tornado', 'yaml', 'rproxy.service.service'} & set(sys.modules)) or 0)"
+    code = (
+        "import sys, rproxy.convert;"
+        "sys.exit(', '.join({'tornado', 'yaml', 'rproxy.service.service'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A provider that serves the Responses API: its events, whatever is missing of them, become a stream of ours."""
+"""A provider with the Responses API: its events become a stream of ours, whatever is missing of them."""
 
 from __future__ import annotations
 

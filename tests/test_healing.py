@@ -64,7 +64,10 @@ def said(data: str, cut: int = 0, tools: Dict[str, Json] = TOOLS) -> List[Tuple[
 
 
 LS = '<tool_call>\n{"name": "ls", "arguments": {"p": "/"}}\n</tool_call>'
-QWEN = "<tool_call>\n<function=ls>\n<parameter=p>\n a\nb \n</parameter>\n<parameter=n>\n5\n</parameter>\n</function>\n</tool_call>"
+QWEN = (
+    "<tool_call>\n<function=ls>\n<parameter=p>\n a\nb \n</parameter>\n"
+    "<parameter=n>\n5\n</parameter>\n</function>\n</tool_call>"
+)
 
 
 @pytest.mark.parametrize(

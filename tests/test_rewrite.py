@@ -1,4 +1,4 @@
-"""Rewrite rules: what a path means, what each rule does, and that nothing is ever raised or changed in place."""
+"""Rewrite rules: what a path means, what each rule does, and that nothing is raised or changed in place."""
 
 from __future__ import annotations
 

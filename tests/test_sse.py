@@ -1,4 +1,4 @@
-"""Bytes -> chunks, whatever a provider sends and however it is cut; events -> bytes that every client reads."""
+"""Bytes to chunks, whatever a provider sends and however it is cut; events to bytes for every client."""
 
 from __future__ import annotations
 

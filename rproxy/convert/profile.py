@@ -37,7 +37,7 @@ def _merged() -> Any:
 
 @dataclass(frozen=True)
 class Thinking:
-    """How a model is told to think.
+    """How a model is made to think.
 
     ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot
     be switched off. ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts``
