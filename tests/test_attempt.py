@@ -32,8 +32,8 @@ STOP = event(finish="stop")
 
 
 async def answer_to(*pieces: Tuple[float, bytes]) -> Tuple[Json, float]:
-    """The response to an answer of these pieces, each sent some seconds after the one before, and how long it took
-    from the first piece to the end.  The provider never ends the body by itself.
+    """The response to an answer of these pieces, each sent some seconds after the one before, and how long it
+    took from the first piece to the end.  The provider never ends the body by itself.
     """
     began = 0.0
 

@@ -1,4 +1,5 @@
-"""What follows a failed attempt: the rules as a table, the loop that obeys them, and a provider that asks for too much."""
+"""What follows a failed attempt: the rules as a table, the loop that obeys them, and a provider that asks for
+too much."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ UNTRUSTED = ApiError(502, "its TLS certificate is not trusted", type="server_err
 START = RetryState((A,), retries_left=2, cures_left=2)
 PAIR = START._replace(line=(A, B))
 
-# state, error, the client has seen something, another form was found -> the next state (None: the end), the pause
+# state, error, the client has seen something, another form was found -> the next state (None: the end), the
+# pause
 TABLE = [
     # a new round, after a pause
     (START, BUSY, False, False, RetryState((), 1, 2, 1), PAUSES[0]),

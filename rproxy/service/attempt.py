@@ -1,10 +1,11 @@
 """One attempt: a chat request to one provider, and the bytes of its answer on their way to the client.
 
-The bytes of each read go through decoder and converter at once, and the events that come of them leave in one write
-(:meth:`Attempt.data`, the hot path: a plain function, without an await, a task or a model object per delta).
+The bytes of each read go through decoder and converter at once, and the events that come of them leave in one
+write (:meth:`Attempt.data`, the hot path: a plain function, without an await, a task or a model object per
+delta).
 
-**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason, because some
-servers forget to close.
+**The end** of an answer is ``[DONE]``, the end of the body, or a while of silence after a finish_reason,
+because some servers forget to close.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ class Attempt:
                 f"{name}: the provider gave an empty answer. Try again, or rephrase the request.",
                 type="server_error",
                 code="server_error" if mistake else "empty_answer",  # which is asked for once more
-                stream_code="invalid_prompt",  # rproxy has tried again already; Codex should not do so six times more
+                # rproxy has tried again already; Codex should not do so six times more
+                stream_code="invalid_prompt",
                 retryable=mistake,
             )
 

@@ -1,17 +1,18 @@
 """Responses that run in the background, without a client that stays connected.
 
-A :class:`Running` response is the :class:`~rproxy.service.client.EventSink` of such a turn.  It keeps the events, so
-that any number of clients can follow them, from any number on, and come back after a lost connection.  The response
-is stored as ``queued`` before the client gets its id, and again when it has ended, in whatever way.
+A :class:`Running` response is the :class:`~rproxy.service.client.EventSink` of such a turn.  It keeps the
+events, so that any number of clients can follow them, from any number on, and come back after a lost
+connection.  The response is stored as ``queued`` before the client gets its id, and again when it has ended,
+in whatever way.
 
-**Several processes.**  Beside the record of a running response the store holds two small ones.  ``ID-alive`` says
-until when its process will have reported again: when that time has passed, the process is dead, and the response
-counts as failed, so that nobody polls forever.  ``ID-stop`` is put there by another process that was asked to cancel
-or delete the response.
+**Several processes.**  Beside the record of a running response the store holds two small ones.  ``ID-alive``
+says until when its process will have reported again: when that time has passed, the process is dead, and the
+response counts as failed, so that nobody polls forever.  ``ID-stop`` is put there by another process that was
+asked to cancel or delete the response.
 
-**Bounds.**  So many responses run at once; so many events of each are kept (when there are more, the oldest deltas
-go, since the ``done`` events repeat their text); and those that have ended are dropped after a while, since their
-streams can be made again (:mod:`rproxy.convert.events.replay`).
+**Bounds.**  So many responses run at once; so many events of each are kept (when there are more, the oldest
+deltas go, since the ``done`` events repeat their text); and those that have ended are dropped after a while,
+since their streams can be made again (:mod:`rproxy.convert.events.replay`).
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class Background:
         if sum(not running.ended for running in self._responses.values()) >= MAX_RUNNING:
             raise ApiError(
                 429,
-                f"{MAX_RUNNING} responses are running in the background already. Try again when some have ended.",
+                f"{MAX_RUNNING} responses are running in the background already. "
+                "Try again when some have ended.",
                 type="rate_limit_error",
                 code="rate_limit_exceeded",
                 retry_after=5,

@@ -153,7 +153,7 @@ def _instructions(path: Optional[str]) -> str:
 def with_prompt_of(entries: Sequence[Json], bundled: Sequence[Json]) -> List[Json]:
     """The entries with the prompt of the installed Codex: each is laid over a copy of a bundled one.
 
-    :arg bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if
+    :param bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if
         there is one.  Prompts that the configuration names stay.
     """
     template = next((m for m in bundled if not m.get("use_responses_lite")), bundled[0])

@@ -13,8 +13,8 @@ from ..upstream.client import CancelToken
 class Client:
     """Who asks, and how.
 
-    ``owner`` is "" when there is no auth, else a digest of the key.  ``local`` holds the responses of a WebSocket
-    connection.  ``interrupt`` is cancelled when the user wants to say something.
+    ``owner`` is "" when there is no auth, else a digest of the key.  ``local`` holds the responses of a
+    WebSocket connection.  ``interrupt`` is cancelled when the user wants to say something.
     """
 
     owner: str

@@ -1,8 +1,8 @@
 """Errors as Codex takes them best.
 
-Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at once
-on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is worth repeating,
-and shows the provider's own words otherwise.
+Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at
+once on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is
+worth repeating, and shows the provider's own words otherwise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from ..errors import RATE_LIMIT_PAUSE, ApiError
 
 BUSY_PAUSE = 2.0  # seconds; Codex repeats a 503 thirty times
 
-# What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400 invalid_prompt, one request,
-# and the message alone is shown. A quota is told that way too: for insufficient_quota Codex would show a text of its own.
+# What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400
+# invalid_prompt, one request, and the message alone is shown. A quota error is shown that way, too: for
+# insufficient_quota Codex would show a text of its own.
 CODEX: Mapping[str, Tuple[int, str]] = {
     "context_length_exceeded": (400, "context_length_exceeded"),
     "model_not_found": (404, "model_not_found"),

@@ -1,8 +1,8 @@
 """Conversations: items under a name of their own, which turns continue and add to.
 
 A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change
-is one atomic update of it, so that processes that share a store lose nothing to each other.  Items are kept
-in their complete form (:mod:`rproxy.service.pagination`), oldest first.
+is one atomic update, so that processes that share a store do not overwrite each other's changes.  Items are
+kept in their complete form (:mod:`rproxy.service.pagination`), oldest first.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from ..store.write_behind import WriteBehindStore
 from ..types import Json
 from .pagination import listed, page
 
-MOST_ITEMS = 20  # that one request may add
+MAX_NEW_ITEMS = 20  # in one request
 METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
-STORE_FAILS = "The store of this proxy does not work at the moment. Try again."
+STORE_FAILS = "The response store of this proxy is not available at the moment. Try again."
 
 
 class Conversations:
-    """:arg stem: makes 32 hex digits. :arg now: seconds since the epoch"""
+    """The endpoints below ``/conversations``, and what turns need of them.
+
+    :param stem: makes 32 hex digits
+    :param now: seconds since the epoch
+    """
 
     def __init__(self, store: WriteBehindStore, stem: Callable[[], str], now: Callable[[], float]) -> None:
         self._store = store
         self._stem = stem
         self._now = now
 
-    # ---- the endpoints. All raise ApiError: 404 for what is not there, 400 for a wrong request, 503 when the
+    # ---- The endpoints
+    # They raise ApiError: 404 for what does not exist, 400 for a wrong request, 503 when the store fails.
     async def create(self, request: Json, owner: str) -> Json:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)
@@ -82,12 +87,15 @@ class Conversations:
         return page((await self._record(name, owner))["items"], query)
 
     async def add(self, name: str, request: Json, owner: str) -> Json:
-        """POST /conversations/{id}/items. :returns: the list of the new ones"""
+        """POST /conversations/{id}/items
+
+        :returns: the list of the new items
+        """
         if "items" not in request:
             raise invalid("items is required: a list of items.", "items", "missing_required_parameter")
         new = self._new(request)
         await self._change(name, owner, lambda record: {**record, "items": record["items"] + new})
-        return page(new, {"order": "asc", "limit": str(MOST_ITEMS)})
+        return page(new, {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
 
     async def item(self, name: str, item_id: str, owner: str) -> Json:
         """GET /conversations/{id}/items/{item}"""
@@ -98,7 +106,10 @@ class Conversations:
         raise _no_item(name, item_id)
 
     async def delete_item(self, name: str, item_id: str, owner: str) -> Json:
-        """DELETE /conversations/{id}/items/{item}. :returns: the conversation"""
+        """DELETE /conversations/{id}/items/{item}
+
+        :returns: the conversation
+        """
         await self.item(name, item_id, owner)
         changed = await self._change(
             name,
@@ -108,21 +119,27 @@ class Conversations:
         found: Json = changed["conversation"]
         return found
 
-    # ---- for turns
+    # ---- For turns
     async def past(self, name: str, owner: str) -> List[Json]:
-        """All items. :raises ApiError: 404, 503"""
+        """All items of a conversation.
+
+        :raises ApiError: 404, 503
+        """
         items: List[Json] = (await self._record(name, owner))["items"]
         return items
 
     async def append(self, name: str, items: List[Json], owner: str) -> Optional[str]:
-        """Add what a turn has said. :returns: a warning when that failed"""
+        """Add the input and the output of a turn.
+
+        :returns: a warning when that failed
+        """
         try:
             await self._change(name, owner, lambda record: {**record, "items": record["items"] + items})
         except ApiError as error:
             return f"not added to the conversation: {error.message}"
         return None
 
-    # ---- records
+    # ---- Records
     async def _record(self, name: str, owner: str) -> Json:
         try:
             record = await self._store.get(name) if is_conversation_id(name) else None
@@ -146,9 +163,9 @@ class Conversations:
         items = request.get("items") or []
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
-        if len(items) > MOST_ITEMS:
+        if len(items) > MAX_NEW_ITEMS:
             raise invalid(
-                f"items may have at most {MOST_ITEMS} elements at a time, not {len(items)}.", "items"
+                f"items may have at most {MAX_NEW_ITEMS} elements at a time, not {len(items)}.", "items"
             )
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
@@ -169,13 +186,16 @@ def conversation_id(request: Mapping[str, Any]) -> Optional[str]:
         return None
     if "previous_response_id" in request:
         raise invalid(
-            "conversation and previous_response_id exclude each other: send one of them.", "conversation"
+            "conversation and previous_response_id exclude each other: send only one of them.", "conversation"
         )
     return str(given["id"] if isinstance(given, dict) else given)
 
 
 def check_metadata(request: Mapping[str, Any]) -> None:
-    """At most 16 pairs of strings; keys of 64, values of 512 characters. :raises ApiError: 400"""
+    """Allow at most 16 pairs of strings, with keys of 64 and values of 512 characters.
+
+    :raises ApiError: 400
+    """
     metadata = request.get("metadata") or {}
     pairs, key_size, value_size = METADATA
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -185,6 +205,7 @@ def check_metadata(request: Mapping[str, Any]) -> None:
     for key, value in metadata.items():
         if len(key) > key_size or len(value) > value_size:
             raise invalid(
-                f"metadata: keys have at most {key_size} characters, values at most {value_size}; '{key[:key_size]}' has more.",
+                f"metadata: keys have at most {key_size} characters, values at most {value_size}; "
+                f"'{key[:key_size]}' has more.",
                 "metadata",
             )

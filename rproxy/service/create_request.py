@@ -16,8 +16,8 @@ from ..types import Json
 class ConversationContext:
     """What came before a request.
 
-    ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request may
-    leave out.
+    ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request
+    may leave out.
     """
 
     items: List[Json] = field(default_factory=list)
@@ -27,8 +27,8 @@ class ConversationContext:
 class CreateRequest(NamedTuple):
     """A create request, ready for its turn.
 
-    ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the one it
-    belongs to.  ``created_at``: seconds since the epoch.
+    ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the
+    one it belongs to.  ``created_at``: seconds since the epoch.
     """
 
     body: Json

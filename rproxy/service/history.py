@@ -27,18 +27,18 @@ from .pagination import listed
 log = logging.getLogger("rproxy.history")
 
 STORE_FAILS = (
-    "The store of this proxy does not work at the moment, so what came before is not known. Try again."
+    "The response store of this proxy is not available at the moment, so the history is not known. Try again."
 )
 NO_ITEM_HINT = (
     "No stored response has it; it may have expired or been deleted. "
     "Send the item itself instead of a reference."
 )
 MAX_CHAIN = 10_000  # responses; a longer chain is a loop
-KEPT_BY_WARM_UP = ("instructions", "tools")  # what a warm-up says once for the turns that follow
+KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a warm-up inherit
 
 
 class History:
-    """Finds and keeps the past of one client's requests."""
+    """Finds what came before a request, and keeps what comes of it."""
 
     def __init__(self, store: WriteBehindStore, conversations: Conversations) -> None:
         self._store = store
@@ -66,7 +66,8 @@ class History:
         records = await self._records(response_id, owner)
         if records[-1]["response"]["status"] in RUNNING:
             raise invalid(
-                f"Previous response with id '{response_id[:100]}' has not ended yet; wait until its status is completed.",
+                f"Previous response with id '{response_id[:100]}' has not ended yet: "
+                "wait until its status is completed.",
                 "previous_response_id",
                 "response_not_completed",
             )
@@ -91,7 +92,7 @@ class History:
         return records[::-1]
 
     async def _before(self, record: Json) -> List[Json]:
-        """What stood in the conversation before the input of this response; nothing is known when it was
+        """The items of the conversation before the input of this response; nothing is known when it was
         deleted.
         """
         name, own = (
@@ -123,10 +124,9 @@ class History:
         return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[Json]:
-        """The record of a stored response, None when there is none or it is somebody else's.
+        """The record of a stored response; None when there is none, or another owner has it.
 
-        :raises ApiError: 503 when the store fails, because a client gives up a response that it is told is
-            gone
+        :raises ApiError: 503 when the store fails; with a 404 the client would give the response up
         """
         try:
             record = await self._store.get(response_id)
@@ -136,7 +136,7 @@ class History:
         return record if record is not None and record.get("owner") == owner else None
 
     async def resolved(self, items: List[Json], past: ConversationContext, owner: str) -> List[Json]:
-        """The items with every ``item_reference`` replaced by what it means.
+        """The items, with every ``item_reference`` replaced by the item that it names.
 
         :raises ApiError: 404 for an unknown one, 503
         """

@@ -1,9 +1,9 @@
 """Items as the API lists them: each complete, with an id, in pages.
 
 Clients send items in short forms: a message without a type, its content as a string, a call without an id.
-What the API hands out has every field that the SDKs' types ask for.  An id that was missing is made of the
-stem of the response that the item belongs to, and of its place in it, so it is the same each time and tells
-where to look (:mod:`rproxy.convert.ids`).
+The API returns items with every field that the SDKs' types require.  A missing id is made from the stem of
+the response that the item belongs to and from its place in it, so it is the same each time and shows where to
+look (:mod:`rproxy.convert.ids`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..errors import invalid
 from ..types import Json
 
 DEFAULT_LIMIT = 20
-MOST = 100
+MAX_LIMIT = 100
 
-# type -> the letters its ids begin with; the items that have no status; what else the SDKs' types insist on
+# type -> the prefix of its ids; the items that have no status; what else the SDKs' types require
 PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -41,7 +41,8 @@ PART_DEFAULTS: Mapping[str, Json] = {
 def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
     """The items in their complete form.
 
-    ``stem``: 32 hex digits for the ids that are missing; ``first``: the number of the first one.
+    :param stem: 32 hex digits for the ids that are missing
+    :param first: the number of the first item
     """
     return [_complete(item, stem, number) for number, item in enumerate(items, first)]
 
@@ -77,18 +78,18 @@ def _part(part: Json, text: str) -> Json:
 
 
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
-    """A ``list`` object: the part of ``items`` (oldest first) that the query asks for.
+    """A ``list`` object with the part of ``items`` (oldest first) that the query asks for.
 
-    :arg query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after`` and
-        ``before`` (ids of items)
+    :param query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after``
+        and ``before`` (ids of items)
     :raises ApiError: 400 for values that make no sense
     """
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise invalid("order must be asc or desc.", "order")
     limit = number(query, "limit", DEFAULT_LIMIT)
-    if not 1 <= limit <= MOST:
-        raise invalid(f"limit must be a number from 1 to {MOST}.", "limit")
+    if not 1 <= limit <= MAX_LIMIT:
+        raise invalid(f"limit must be a number from 1 to {MAX_LIMIT}.", "limit")
     line = list(items) if order == "asc" else list(reversed(items))
     ids = [item["id"] for item in line]
     if "before" in query:
@@ -107,12 +108,15 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
 
 def _place(ids: Sequence[str], query: Mapping[str, str], name: str) -> int:
     if query[name] not in ids:
-        raise invalid(f"{name} names no item of this list: '{query[name][:100]}'.", name)
+        raise invalid(f"{name} is not the id of an item in this list: '{query[name][:100]}'.", name)
     return ids.index(query[name])
 
 
 def number(query: Mapping[str, str], name: str, default: int) -> int:
-    """A whole number of the query. :raises ApiError: 400"""
+    """A whole number of the query.
+
+    :raises ApiError: 400
+    """
     text = query.get(name, str(default))
     if not re.fullmatch(r"-?\d{1,15}", text):
         raise invalid(f"{name} must be a whole number.", name)

@@ -1,7 +1,7 @@
 """What one turn has to do, as its :class:`~rproxy.service.turn.Turn` asks for it.
 
-The turn knows attempts, retries and events; the plan knows what they are about: who can answer, how the conversation
-reads in a provider's terms, what makes events of the answer, and what is remembered in the end.
+The turn knows attempts, retries and events; the plan knows what they are about: who can answer, how the
+conversation reads in a provider's terms, what makes events of the answer, and what is remembered in the end.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class TurnPlan:
         self._shares = iter(SHARES if self._compacts else ())
 
     def conversation_key(self) -> str:
-        """What the turns of one conversation have in common: the key that the client gives it, else how it begins."""
+        """What the turns of one conversation have in common: the key that the client gives it, else how it
+        begins."""
         if len(self.providers) == 1:
             return ""  # there is nothing to choose
         body = self._request.body
@@ -167,7 +168,8 @@ class TurnPlan:
         return int(self._deps.now())
 
     def _reasoning_form(self) -> str:
-        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them."""
+        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want
+        them."""
         form = self._deps.config.server.reasoning
         if form != "auto":
             return form
@@ -181,7 +183,8 @@ class TurnPlan:
         return form.get("type") == "json_schema"
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
-        """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by itself."""
+        """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by
+        itself."""
         body = self._request.body
         if self._compacts:
             return partial(self._sealer.seal, "compaction")

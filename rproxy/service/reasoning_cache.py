@@ -2,9 +2,9 @@
 them.
 
 Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and
-not every client gives back what it got.  A call is found again by its whole setting: who asked, where, what
-the user had said last, its id, name and arguments. Less would be wrong, because ids such as
-``functions.ls:0`` come again in every conversation.  Only digests of all that are kept.
+not every client gives back what it got.  A call is found again by its whole context: who asked, where, the
+last message of the user, its id, name and arguments.  Less would not do, because ids such as
+``functions.ls:0`` are repeated in every conversation.  Only digests of all that are kept.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..types import Json
 Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
 MAX_COUNT = 20_000  # calls
-MAX_BYTES = 64 << 20  # of thoughts, as JSON
+MAX_BYTES = 64 << 20  # of reasoning, as JSON
 
 
 class ReasoningCache:
-    """Bounded by count and by size; the ones that were not needed for longest go first."""
+    """Bounded by count and by size; the least recently used go first."""
 
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes
@@ -33,7 +33,10 @@ class ReasoningCache:
         self._known: OrderedDict[bytes, Tuple[Json, int]] = OrderedDict()
 
     def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Json) -> None:
-        """:arg thought: what :data:`~rproxy.convert.request.writer.Recall` gives back"""
+        """Keep the reasoning that led to some calls.
+
+        :param thought: what :data:`~rproxy.convert.request.writer.Recall` returns
+        """
         size = len(encode_json(thought))
         for key in keys:
             digest = _digest(scope, key)
@@ -43,12 +46,12 @@ class ReasoningCache:
             self._bytes -= self._known.popitem(last=False)[1][1]
 
     def recall(self, scope: Scope, key: CallKey) -> Optional[Json]:
-        """Thread-safe."""
+        """The reasoning that led to a call; thread-safe."""
         digest = _digest(scope, key)
         known = self._known.get(digest)
         if known is None:
             return None
-        with suppress(KeyError):  # dropped this very moment
+        with suppress(KeyError):  # another thread has just dropped it
             self._known.move_to_end(digest)
         return known[0]
 

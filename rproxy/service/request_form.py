@@ -1,9 +1,10 @@
 """The form in which one turn sends its request to each provider.
 
-The profile says what a provider takes, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides` what earlier
-refusals have taught.  When the provider refuses the request all the same, :meth:`RequestForm.change` looks for a cure
-(:mod:`rproxy.providers.diagnosis`) and tries it out; :meth:`RequestForm.confirm` keeps what has helped.  A cure that the
-same refusal follows has not helped: it is taken back, and the next one is tried in its place.
+The profile says what a provider takes, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides` what
+earlier refusals have taught.  When the provider refuses the request all the same, :meth:`RequestForm.change`
+looks for a cure (:mod:`rproxy.providers.diagnosis`) and tries it out; :meth:`RequestForm.confirm` keeps what
+has helped.  A cure that the same refusal follows has not helped: it is taken back, and the next one is tried
+in its place.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Prepared(NamedTuple):
 class _Trial:
     """What was tried at one provider in this turn.
 
-    ``complaints``, ``body`` and ``profile`` are those of the refusal that is being cured, and the cures from ``kept`` on
-    are for it; ``refused`` holds all bodies that were refused.
+    ``complaints``, ``body`` and ``profile`` are those of the refusal that is being cured, and the cures from
+    ``kept`` on are for it; ``refused`` holds all bodies that were refused.
     """
 
     cures: List[Diagnosis] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What can be done with a response after its request: read it, list its input, follow, cancel and delete it."""
+"""What can be done with a response after its request: read, list its input, follow, cancel, delete it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .background import Background, Running
 from .history import History
 from .pagination import page
 
-POLL_INTERVAL = 1.0  # seconds between looks at a response that another process works on
+POLL_INTERVAL = 1.0  # seconds between two reads of a response that another process works on
 LOST = {
     "code": "server_error",
     "message": "The process that worked on this response has died. Send the request again.",
@@ -46,7 +46,7 @@ class ResponseRetrieval:
         return page(await self._history.seen(response_id, owner), query)
 
     async def delete(self, response_id: str, owner: str) -> Json:
-        """DELETE /responses/{id}: a running one is stopped before."""
+        """DELETE /responses/{id}: a running one is stopped first."""
         response = await self.retrieve(response_id, owner)
         here = await self._background.stop(response_id, owner, "delete")
         if not here and response["status"] in RUNNING:
@@ -58,7 +58,7 @@ class ResponseRetrieval:
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def cancel(self, response_id: str, owner: str) -> Json:
-        """POST /responses/{id}/cancel; one that has ended stays as it is.
+        """POST /responses/{id}/cancel; a response that has ended stays as it is.
 
         :raises ApiError: 400 if it never ran in the background
         """
@@ -93,10 +93,10 @@ class ResponseRetrieval:
         record = await self._record(response_id, owner)
         response = await self._present(record["response"])
         if response["status"] in RUNNING:
-            told = [event for event in opening(response) if event["sequence_number"] > after]
-            if told:
-                yield told
-                after = told[-1]["sequence_number"]
+            early = [event for event in opening(response) if event["sequence_number"] > after]
+            if early:
+                yield early
+                after = early[-1]["sequence_number"]
         while response["status"] in RUNNING:
             await asyncio.sleep(POLL_INTERVAL)
             record = await self._record(response_id, owner)
@@ -154,4 +154,4 @@ def _cancelled(record: Json) -> Json:
 
 
 def _failing() -> ApiError:
-    return unavailable("The response store of this proxy does not work at the moment. Try again.")
+    return unavailable("The response store of this proxy is not available at the moment. Try again.")

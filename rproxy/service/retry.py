@@ -1,9 +1,10 @@
-"""What follows a failed attempt: another form of the request, another provider, a pause and a new round, or the end.
+"""What follows a failed attempt: another form of the request, another provider, a pause and a new round, or
+the end.
 
-:func:`after_failure` decides.  It is a pure function from a :class:`RetryState`, which says how many of each are left,
-to the next one, so its rules can be read and tested as a table.  :class:`RetryLoop` carries the decisions out: it asks
-:class:`~rproxy.upstream.failover.Failover` for the order of the providers, reports to it how each one did, and sleeps.
-It is the one failover loop: turns and the passthrough both run in it.
+:func:`after_failure` decides.  It is a pure function from a :class:`RetryState`, which says how many of each
+are left, to the next one, so its rules can be read and tested as a table.  :class:`RetryLoop` carries the
+decisions out: it asks :class:`~rproxy.upstream.failover.Failover` for the order of the providers, reports to
+it how each one did, and sleeps. It is the one failover loop: turns and the passthrough both run in it.
 
 Nothing is tried again once the client has seen a part of the answer.
 """
@@ -57,8 +58,8 @@ class Retryable(Protocol):
 class RetryState(NamedTuple):
     """Where a request stands.
 
-    ``line``: the providers of this round that are still to be asked, the next one first; empty: a new round begins.
-    ``retries``: the rounds after the first so far.
+    ``line``: the providers of this round that are still to be asked, the next one first; empty: a new round
+    begins. ``retries``: the rounds after the first so far.
     """
 
     line: Tuple[Provider, ...]

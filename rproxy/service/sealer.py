@@ -1,9 +1,10 @@
 """Sealers with a key: what a client keeps for us, only we can have written, and only for that client.
 
-With the package ``cryptography`` a blob is encrypted (AES-256-GCM, ``rproxy2a.``); without it, it is authenticated
-(HMAC-SHA256, ``rproxy2h.``), and its text can be read by whoever holds it.  Every client (the owner of an API key)
-has keys of its own, derived from the one seal key.  The nonce is derived from key and content, so equal content makes
-equal blobs, which the provider's prompt cache needs; a nonce never meets two contents.
+With the package ``cryptography`` a blob is encrypted (AES-256-GCM, ``rproxy2a.``); without it, it is
+authenticated (HMAC-SHA256, ``rproxy2h.``), and its text can be read by whoever holds it.  Every client (the
+owner of an API key) has keys of its own, derived from the one seal key.  The nonce is derived from key and
+content, so equal content makes equal blobs, which the provider's prompt cache needs; a nonce never meets two
+contents.
 """
 
 from __future__ import annotations

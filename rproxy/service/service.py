@@ -1,8 +1,9 @@
-"""The service: what the edges call, and the only place where a request meets configuration, store and provider.
+"""The service: what the edges call, and the only place where a request meets configuration, store and
+provider.
 
-:meth:`Service.create` is one turn: read the request (check it, find its model, put its history together), plan the
-turn, run the :class:`~rproxy.service.turn.Turn`, write one log line.  Everything that the service needs from outside
-comes in as an argument.
+:meth:`Service.create` is one turn: read the request (check it, find its model, put its history together),
+plan the turn, run the :class:`~rproxy.service.turn.Turn`, write one log line.  Everything that the service
+needs from outside comes in as an argument.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A request that comes again while its turn still runs gets the result of that turn, not a second turn.
 
-SDKs repeat a request when the answer did not come in time; behind a reverse proxy the first one may still be
-at work, and paid for. Two requests are the same when they have the same key of the proxy, the same body to
-the byte, and the same ``Idempotency-Key``.  Without that header only a request that calls itself a repetition
-joins another one (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client may well ask the same thing
-twice on purpose.  What has ended is not remembered.
+SDKs repeat a request when the answer did not come in time.  Behind a reverse proxy the first one may still be
+running, and be paid for.  Two requests are the same when they have the same API key, the same body to the
+byte and the same ``Idempotency-Key``.  Without that header, a request joins another one only if it calls
+itself a retry (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client may ask the same thing twice
+on purpose. Turns that have ended are not remembered.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional
 
 
 class DedupKey(NamedTuple):
-    """``key``: equal for equal requests. ``joins``: may it share the turn of another one?"""
+    """``key`` is equal for equal requests.  ``joins``: may this request share the turn of another one?"""
 
     key: str
     joins: bool
 
 
 def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str]) -> Optional[DedupKey]:
-    """How to recognise this request when it comes again; None for a client that never says so."""
+    """The key that recognises a request when it comes again.
+
+    :param digest: gives a digest of the body
+    :returns: None for a client that does not mark its retries
+    """
     named, count = headers.get("Idempotency-Key", ""), headers.get("X-Stainless-Retry-Count")
     if not named and count is None:
         return None
@@ -36,13 +40,13 @@ class _Turn:
 
 
 class SingleFlight:
-    """The turns of one server that somebody may join."""
+    """The running turns of one server that other requests can join."""
 
     def __init__(self) -> None:
         self._turns: Dict[str, _Turn] = {}
 
     def joins(self, repeat: Optional[DedupKey]) -> bool:
-        """Is the same turn running already?"""
+        """Would this request join a running turn?"""
         return repeat is not None and repeat.joins and repeat.key in self._turns
 
     async def run(
@@ -51,11 +55,12 @@ class SingleFlight:
         start: Callable[[], Awaitable[Any]],
         lasting: Callable[[Any], Optional[asyncio.Future[Any]]] = lambda result: None,
     ) -> Tuple[Any, bool]:
-        """Run ``start()``, or wait for the same turn of another request. Cancelling the last one that waits
-        cancels the turn.
+        """Run ``start()``, or wait for the turn of another request that is the same.
 
-        :arg lasting: what the result leaves running, during which it can still be joined
-        :returns: the result, and whether it was ``start`` that made it
+        The turn is cancelled when the last request that waits for it is.
+
+        :param lasting: what the result leaves running; as long as it does, the turn can be joined
+        :returns: the result, and whether ``start`` made it
         """
         if repeat is None:
             return await start(), True

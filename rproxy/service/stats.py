@@ -15,8 +15,8 @@ from .create_request import CreateRequest
 class TurnStats:
     """What a turn counts; the turn alone writes it.
 
-    ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all; ``first_event``
-    is in seconds after the start.
+    ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all;
+    ``first_event`` is in seconds after the start.
     """
 
     provider: str = ""

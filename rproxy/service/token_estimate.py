@@ -2,8 +2,8 @@
 
 Chat Completions providers have no endpoint that counts, and every model family has a tokenizer of its own.
 The figures here are those of the large BPE vocabularies (100,000 to 200,000 entries): English and code have
-about four characters a token, scripts beyond Latin about one and a half.  Expect the truth within a quarter;
-whoever needs it exactly finds it in the ``usage`` of an answer.
+about four characters a token, scripts beyond Latin about one and a half.  Expect an error of up to a quarter;
+the exact figure is in the ``usage`` of an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..types import Json
 ASCII_PER_TOKEN = 4.0
 LATIN_PER_TOKEN = 2.5  # accented letters, Greek, Cyrillic: up to U+07FF
 OTHER_PER_TOKEN = 1.5
-MESSAGE = 4  # what marks one message
+MESSAGE = 4  # for the markers around one message
 MEDIA = 1000  # an image, a file or a sound, whatever its size
 
 

@@ -1,13 +1,15 @@
 """One turn: the life of every create request, up to its terminal event.
 
-:meth:`Turn.run` makes attempts (:mod:`.attempt`) until one succeeds or the retry policy (:mod:`.retry`) says that the
-error is final.  What the turn is about, it asks its plan (:mod:`.plan`).  How events are written is the business of
-:class:`~rproxy.service.client.EventSink`; without one (JSON mode) only the final Response object counts.
+:meth:`Turn.run` makes attempts (:mod:`.attempt`) until one succeeds or the retry policy (:mod:`.retry`) says
+that the error is final.  What the turn is about, it asks its plan (:mod:`.plan`).  How events are written is
+the business of :class:`~rproxy.service.client.EventSink`; without one (JSON mode) only the final Response
+object counts.
 
-**Nothing is promised early.**  ``sink.begin`` waits for the first event that shows something, so that whatever fails
-before can still be an HTTP error, or be tried again in silence.  Only when the provider keeps silent, the client gets
-its first events without substance, after at most ``COMMIT_AFTER`` seconds, and then a heartbeat whenever nothing was
-sent for ``heartbeat_interval``: clients (Codex) give up on a stream without events, and comments do not count as such.
+**Nothing is promised early.**  ``sink.begin`` waits for the first event that shows something, so that
+whatever fails before can still be an HTTP error, or be tried again in silence.  Only when the provider keeps
+silent, the client gets its first events without substance, after at most ``COMMIT_AFTER`` seconds, and then a
+heartbeat whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream without
+events, and comments do not count as such.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ class Turn:
                 self._retries = RetryLoop(self._deps.failover, self._retries.state.retries_left)
 
     async def _keep_unfinished(self) -> None:
-        """Store what the client has seen of an answer that did not come to its end, so that it can be continued."""
+        """Store what the client has seen of an answer that did not come to its end, so that it can be
+        continued."""
         if self._begun and self.visible and self._attempt is not None:
             await self._plan.keep_unfinished(self._attempt.converter)
 

@@ -1,16 +1,16 @@
-"""Which provider to ask first, and whom to leave alone for a while.
+"""Which provider to ask first, and which to leave alone for a while.
 
-A model may have several providers, and a provider several keys; each pair is an :class:`Endpoint` here.
+A model may have several providers, and a provider several keys; each pair is an endpoint here.
 Without weights they are tried in the order of the configuration.  Those with weights, and the keys of one
 provider, share the turns among them, and a conversation stays with the endpoint it began with (rendezvous
 hashing), because only there the prompt cache is warm.
 
-An endpoint that fails cools down: it goes to the end of the line for a time that doubles with each further
-failure.  After that one turn probes it (half open) while the others still pass it by; the outcome closes or
-lengthens the pause.
+An endpoint that fails cools down: it goes to the end of the order, for a time that doubles with each further
+failure.  Then one turn probes it (half open), while the others still avoid it; the outcome ends or extends
+the cool-down.  :class:`rproxy.service.retry.RetryLoop` is the loop that asks in this order.
 
-There is also one budget of repetitions for all turns: an outage must not double or triple the load on a
-provider that is down.
+There is also one budget of retries for all turns: an outage must not double or triple the load on a provider
+that is down.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..errors import ApiError
 
 FIRST_PAUSE = 5.0  # seconds; doubles with each further failure
 LONGEST_PAUSE = 300.0
-QUOTA_PAUSE = 300.0  # an empty purse is not filled within seconds
-RESERVE = 20.0  # repetitions that may follow each other at once ...
+QUOTA_PAUSE = 300.0  # an empty account is not topped up within seconds
+RESERVE = 20.0  # retries that may follow each other at once ...
 PER_SUCCESS, PER_SECOND = 0.2, 0.1  # ... and what is added to them afterwards
 
 
@@ -38,7 +38,10 @@ class _Health:
 
 
 class Failover:
-    """The health of all endpoints of one process. :arg now: monotonic seconds"""
+    """The health of all endpoints of one process.
+
+    :param now: monotonic seconds
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -46,7 +49,10 @@ class Failover:
         self._reserve, self._counted = RESERVE, now()
 
     def may_repeat(self) -> bool:
-        """Takes a repetition out of the budget. :returns: False if it is empty"""
+        """Take a retry out of the budget.
+
+        :returns: False if the budget is empty
+        """
         self._earn((self._now() - self._counted) * PER_SECOND)
         self._counted = self._now()
         allowed = self._reserve >= 1
@@ -59,7 +65,7 @@ class Failover:
     def order(self, providers: Sequence[Provider], conversation: str) -> List[Provider]:
         """All providers, the one to ask first in front.
 
-        :arg conversation: anything that stays the same for the turns of one conversation
+        :param conversation: anything that stays the same for the turns of one conversation
         """
         if len(providers) == 1:
             return list(providers)
@@ -91,7 +97,7 @@ class Failover:
         health.probing = False
 
     def released(self, provider: Provider) -> None:
-        """A turn ended without a verdict on the endpoint (it was cancelled, or the request was wrong)."""
+        """An attempt ended without saying anything about the endpoint, because it was cancelled or wrong."""
         health = self._health.get(_key(provider))
         if health is not None:
             health.probing = False
