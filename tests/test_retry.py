@@ -1,5 +1,6 @@
 """What follows a failed attempt: the rules as a table, the loop that obeys them, and a provider that asks for
-too much."""
+too much.
+"""
 
 from __future__ import annotations
 

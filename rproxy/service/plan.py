@@ -76,7 +76,8 @@ class TurnPlan:
 
     def conversation_key(self) -> str:
         """What the turns of one conversation have in common: the key that the client gives it, else how it
-        begins."""
+        begins.
+        """
         if len(self.providers) == 1:
             return ""  # there is nothing to choose
         body = self._request.body
@@ -169,7 +170,8 @@ class TurnPlan:
 
     def _reasoning_form(self) -> str:
         """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want
-        them."""
+        them.
+        """
         form = self._deps.config.server.reasoning
         if form != "auto":
             return form
@@ -184,7 +186,8 @@ class TurnPlan:
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
         """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by
-        itself."""
+        itself.
+        """
         body = self._request.body
         if self._compacts:
             return partial(self._sealer.seal, "compaction")

@@ -109,7 +109,8 @@ class Turn:
 
     async def _keep_unfinished(self) -> None:
         """Store what the client has seen of an answer that did not come to its end, so that it can be
-        continued."""
+        continued.
+        """
         if self._begun and self.visible and self._attempt is not None:
             await self._plan.keep_unfinished(self._attempt.converter)
 
