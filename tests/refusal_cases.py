@@ -1640,4 +1640,569 @@ CASES: Dict[str, Case] = {
         },
         both(has_tools, effort_in("low", "high")),
     ),
+    # ---- And in words that the tables were not made for
+    "more: Invalid value: medium. Supported values are: low, high.": Case(
+        EFFORT,
+        effort_in("medium"),
+        openai("Invalid value: 'medium'. Supported values are: 'low', 'high'.", param="reasoning_effort"),
+        effort_in("low", "high"),
+    ),
+    "more: reasoning_effort must be one of: low, high": Case(
+        EFFORT,
+        effort_in("medium"),
+        openai("reasoning_effort must be one of: low, high"),
+        effort_in("low", "high"),
+    ),
+    "more: The parameter reasoning_effort specified in the request is n": Case(
+        EFFORT,
+        effort_in("medium"),
+        openai(
+            "The parameter `reasoning_effort` specified in the request is not valid: unsupported value medium for this model, expected low or high.",
+            code="InvalidParameter",
+        ),
+        effort_in("low", "high"),
+    ),
+    "more: The parameter thinking.type specified in the request are not": Case(
+        EFFORT,
+        lambda b: (b.get("thinking") or {}).get("type") == "enabled",
+        openai(
+            "The parameter `thinking.type` specified in the request are not valid: thinking type `enabled` is not supported by this model. Request id: 0217",
+            code="InvalidParameter",
+            param="thinking.type",
+        ),
+        has_tools,
+        profile="ark",
+    ),
+    "more: thinking type disabled is not supported by this model": Case(
+        {**EFFORT, "reasoning": {"effort": "none"}},
+        lambda b: (b.get("thinking") or {}).get("type") == "disabled",
+        openai("thinking type disabled is not supported by this model"),
+        has_tools,
+        profile="ark",
+    ),
+    "more: [{type: extra_forbidden, loc: (body, reasoning_effort), msg:": Case(
+        EFFORT,
+        has("reasoning_effort"),
+        {
+            "detail": "[{'type': 'extra_forbidden', 'loc': ('body', 'reasoning_effort'), 'msg': 'Extra inputs are not permitted', 'input': 'medium'}]"
+        },
+        has_tools,
+        status=422,
+    ),
+    "more: Model does not support reasoning.": Case(
+        EFFORT, has("reasoning_effort"), openai("Model does not support reasoning."), has_tools
+    ),
+    "more: reasoning is not a valid parameter for this model": Case(
+        EFFORT,
+        has("reasoning"),
+        openai('"reasoning" is not a valid parameter for this model'),
+        has_tools,
+        profile="together",
+    ),
+    "more: Reasoning is not supported for model x": Case(
+        EFFORT,
+        has("reasoning"),
+        openai("Reasoning is not supported for model x"),
+        has_tools,
+        profile="openrouter",
+    ),
+    "more: Unrecognized key(s) in object: reasoning_content": Case(
+        TURN,
+        message_has("reasoning_content", "reasoning"),
+        {
+            "error": {
+                "issues": [
+                    {
+                        "code": "unrecognized_keys",
+                        "keys": ["reasoning_content"],
+                        "path": ["messages", 1],
+                        "message": "Unrecognized key(s) in object: 'reasoning_content'",
+                    }
+                ]
+            }
+        },
+        has_tools,
+    ),
+    "more: request param validation error, Value error, message[1] has": Case(
+        TURN,
+        message_has("reasoning_content", "reasoning"),
+        openai(
+            "request param validation error, Value error, message[1] has invalid field(s): reasoning_content"
+        ),
+        has_tools,
+    ),
+    "more: Additional properties are not allowed (reasoning_content was": Case(
+        TURN,
+        message_has("reasoning_content", "reasoning"),
+        openai("Additional properties are not allowed ('reasoning_content' was unexpected) - 'messages.1'"),
+        has_tools,
+    ),
+    "more: Unknown field reasoning_content in message of role assistant": Case(
+        TURN,
+        message_has("reasoning_content", "reasoning"),
+        openai("Unknown field `reasoning_content` in message of role assistant"),
+        has_tools,
+    ),
+    "more: Unknown parameter: messages[1].reasoning_content.": Case(
+        TURN,
+        message_has("reasoning_content", "reasoning"),
+        openai(
+            "Unknown parameter: 'messages[1].reasoning_content'.",
+            param="messages[1].reasoning_content",
+            code="unknown_parameter",
+        ),
+        has_tools,
+    ),
+    "more: content cannot be empty for assistant role": Case(
+        TURN,
+        calls_without("content", (None, "")),
+        openai("content cannot be empty for assistant role"),
+        has_tools,
+    ),
+    "more: messages with role assistant must have a non-blank content": Case(
+        TURN,
+        calls_without("content", (None, "")),
+        openai("messages with role assistant must have a non-blank content"),
+        has_tools,
+    ),
+    "more: invalid message: content is null": Case(
+        TURN, calls_without("content", (None,)), openai("invalid message: content is null"), has_tools
+    ),
+    "more: can only concatenate str (not NoneType) to str": Case(
+        TURN,
+        calls_without("content", (None,)),
+        {
+            "error": {
+                "message": 'can only concatenate str (not "NoneType") to str',
+                "type": "TypeError",
+                "code": 500,
+            }
+        },
+        has_tools,
+        status=500,
+    ),
+    "more: Invalid type for messages[1].content: expected one of a stri": Case(
+        TURN,
+        calls_without("content", (None,)),
+        openai(
+            "Invalid type for 'messages[1].content': expected one of a string or array of objects, but got null instead.",
+            param="messages[1].content",
+            code="invalid_type",
+        ),
+        has_tools,
+    ),
+    "more: Only the first message can have role system": Case(
+        CODEX, late_system, openai("Only the first message can have role system"), has_tools
+    ),
+    "more: system role must be the first message": Case(
+        CODEX, several_systems, openai("system role must be the first message"), has_tools
+    ),
+    "more: messages[1]: system message not supported at this position;": Case(
+        CODEX,
+        late_system,
+        openai("messages[1]: system message not supported at this position; it must be at index 0"),
+        has_tools,
+    ),
+    "more: role developer is not supported by this model": Case(
+        CODEX,
+        role("developer"),
+        openai("role 'developer' is not supported by this model"),
+        has_tools,
+        profile="openai-gateway",
+    ),
+    "more: Invalid value: developer. Supported values are: system, assi": Case(
+        CODEX,
+        role("developer"),
+        openai(
+            "Invalid value: 'developer'. Supported values are: 'system', 'assistant', 'user', 'function', and 'tool'.",
+            param="messages[1].role",
+            code="invalid_value",
+        ),
+        has_tools,
+        profile="openai-gateway",
+    ),
+    "more: invalid params, chat setting: system message should be uniqu": Case(
+        CODEX,
+        several_systems,
+        {
+            "error": {
+                "message": "invalid params, chat setting: system message should be unique",
+                "type": "bad_request_error",
+            }
+        },
+        has_tools,
+    ),
+    "more: Invalid parameter: response_format of type json_schema is no": Case(
+        {**HI, "text": SCHEMA},
+        format_is("json_schema"),
+        openai(
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+            param="response_format",
+        ),
+        format_is("json_object"),
+    ),
+    "more: response_format.type: must be text": Case(
+        {**HI, "text": SCHEMA}, lacks(format_is("text", None)), openai("response_format.type: must be text")
+    ),
+    "more: Value error, unsupported response_format type json_schema; o": Case(
+        {**HI, "text": SCHEMA},
+        format_is("json_schema"),
+        openai("Value error, unsupported response_format type json_schema; only json_object is supported"),
+        format_is("json_object"),
+    ),
+    "more: json_schema is not supported": Case(
+        {**HI, "text": SCHEMA}, format_is("json_schema"), {"error": "json_schema is not supported"}
+    ),
+    "more: Unrecognized keyword pattern in schema at properties.s": Case(
+        {**HI, "text": SCHEMA},
+        written("response_format", "pattern"),
+        openai('Unrecognized keyword "pattern" in schema at properties.s'),
+        format_is("json_schema"),
+    ),
+    "more: JSON schema validation keyword(s) minimum, pattern not suppo": Case(
+        {**HI, "text": SCHEMA},
+        written("response_format", "pattern", "minimum"),
+        openai("JSON schema validation keyword(s) 'minimum', 'pattern' not supported in strict mode"),
+        format_is("json_schema"),
+    ),
+    "more: tools[0].function.parameters.properties.depth.minimum: unsup": Case(
+        {**HI, "tools": [TOOL]},
+        written("tools", "minimum"),
+        openai("tools[0].function.parameters.properties.depth.minimum: unsupported keyword"),
+        both(has_tools, written("tools", "pattern")),
+    ),
+    "more: Invalid tool schema: keyword maximum is not supported": Case(
+        {**HI, "tools": [TOOL]},
+        written("tools", "maximum"),
+        openai("Invalid tool schema: keyword 'maximum' is not supported"),
+        both(has_tools, written("tools", "pattern")),
+    ),
+    "more: Input should be a valid string": Case(
+        FORCED,
+        choice_is("object"),
+        pydantic("tool_choice", msg="Input should be a valid string", type="string_type"),
+        both(has_tools, choice_is("required")),
+        status=422,
+    ),
+    "more: tool_choice must be a string, got object": Case(
+        FORCED,
+        choice_is("object"),
+        openai("tool_choice must be a string, got object"),
+        both(has_tools, choice_is("required")),
+    ),
+    "more: named tool_choice is not supported": Case(
+        FORCED,
+        choice_is("object"),
+        openai("named tool_choice is not supported"),
+        both(has_tools, choice_is("required")),
+    ),
+    "more: tool_choice=required is not supported by this model": Case(
+        {**FORCED, "tool_choice": "required"},
+        choice_is("required"),
+        openai('tool_choice="required" is not supported by this model'),
+        has_tools,
+    ),
+    "more: Forced function calling is not supported when thinking is on": Case(
+        {**FORCED, "reasoning": {"effort": "high"}},
+        choice_is("required", "object"),
+        openai("Forced function calling is not supported when thinking is on"),
+        both(has_tools, effort_in("high")),
+    ),
+    "more: stream=true is not supported": Case(HI, has("stream"), openai("stream=true is not supported")),
+    "more: stream_options.include_usage is not supported": Case(
+        HI, has("stream_options"), openai("stream_options.include_usage is not supported")
+    ),
+    "more: max_tokens should be <= 8192": Case(
+        {**HI, "max_output_tokens": 9000},
+        lambda b: b.get("max_tokens", 0) > 8192,
+        openai("max_tokens should be <= 8192"),
+        has("max_tokens"),
+    ),
+    "more: max_completion_tokens is not a valid parameter, use max_toke": Case(
+        {**HI, "max_output_tokens": 9000},
+        has("max_completion_tokens"),
+        openai("`max_completion_tokens` is not a valid parameter, use `max_tokens`"),
+        has("max_tokens"),
+        profile="vllm",
+    ),
+    "more: The max_tokens parameter is illegal: at most 4,096": Case(
+        {**HI, "max_output_tokens": 9000},
+        lambda b: b.get("max_tokens", 0) > 4096,
+        openai("The max_tokens parameter is illegal: at most 4,096"),
+        has("max_tokens"),
+    ),
+    "more: parallel_tool_calls: must be false": Case(
+        {**HI, "tools": [TOOL], "parallel_tool_calls": True},
+        lambda b: b.get("parallel_tool_calls") is True,
+        openai("parallel_tool_calls: must be false"),
+        has_tools,
+    ),
+    "more: temperature must be 1 when thinking is enabled": Case(
+        {**EFFORT, "temperature": 0.5},
+        has("temperature"),
+        openai("temperature must be 1 when thinking is enabled"),
+        both(has_tools, effort_in("medium")),
+    ),
+    "more: temperature may only be set to 1 when thinking is enabled. P": Case(
+        {**EFFORT, "temperature": 0.5},
+        has("temperature"),
+        openai(
+            "`temperature` may only be set to 1 when thinking is enabled. Please consult our documentation"
+        ),
+        both(has_tools, effort_in("medium")),
+    ),
+    "more: Unsupported content type: image_url": Case(
+        {"input": [user("look", image("png"))]},
+        has_part("image_url"),
+        openai("Unsupported content type: 'image_url'"),
+    ),
+    "more: At most 0 image(s) may be provided in one request.": Case(
+        {"input": [user("look", image("png"), image("gif"))]},
+        has_part("image_url"),
+        openai("At most 0 image(s) may be provided in one request."),
+    ),
+    "more: The image data you provided does not represent a valid image": Case(
+        {"input": [user("look", image("png"))]},
+        has_part("image_url"),
+        openai(
+            "The image data you provided does not represent a valid image. Please check your input and try again with one of the supported image formats: ['image/jpeg', 'image/png', 'image/gif', 'image/webp'].",
+            code="invalid_image",
+        ),
+    ),
+    "more: tools is not supported with this model": Case(
+        {**HI, "tools": [TOOL]}, has_tools, openai("tools is not supported with this model", param="tools")
+    ),
+    "more: This model does not support function calling": Case(
+        {**HI, "tools": [TOOL]}, has_tools, openai("This model does not support function calling")
+    ),
+    "more: String should have at most 40 characters": Case(
+        {"input": [LOOP[0], *({**i, "call_id": "call_" + "x" * 60} for i in LOOP[2:])], "tools": [TOOL]},
+        call_ids(40),
+        pydantic(
+            "messages",
+            1,
+            "tool_calls",
+            0,
+            "id",
+            msg="String should have at most 40 characters",
+            type="string_too_long",
+        ),
+        has_tools,
+        status=422,
+    ),
+    "more: logit_bias: Extra inputs are not permitted": Case(
+        {**HI, "logit_bias": {"1": 1}},
+        has("logit_bias"),
+        openai("logit_bias: Extra inputs are not permitted"),
+    ),
+    "more: Invalid request": Case(
+        {**HI, "tools": [TOOL], "parallel_tool_calls": True},
+        has("parallel_tool_calls"),
+        {
+            "error": {
+                "message": "Invalid request",
+                "details": [{"field": "parallelToolCalls", "issue": "unknown property"}],
+            }
+        },
+        has_tools,
+    ),
+    "more: Invalid option: expected one of low|high": Case(
+        {**EFFORT},
+        effort_in("medium"),
+        {"errors": [{"path": "reasoning_effort", "message": 'Invalid option: expected one of "low"|"high"'}]},
+        effort_in("low", "high"),
+    ),
+    "more: Validation error": Case(
+        {**EFFORT},
+        has("reasoning_effort"),
+        {"error": {"message": "Validation error", "param": "reasoning_effort", "code": "400"}},
+        has_tools,
+    ),
+    "more: messages must alternate between user and assistant roles": Case(
+        CODEX,
+        same_twice,
+        {"error": {"message": "messages must alternate between user and assistant roles", "code": 400}},
+        has_tools,
+    ),
+    "more: Consecutive messages with the same role (user) at index 2": Case(
+        CODEX,
+        same_twice,
+        {"error": {"message": "Consecutive messages with the same role (user) at index 2", "code": 400}},
+        has_tools,
+    ),
+    "more: The system role is not supported for this model": Case(
+        CODEX, role("system"), openai("The system role is not supported for this model"), has_tools
+    ),
+    "more: Unsupported role: system": Case(
+        CODEX, role("system"), openai("Unsupported role: system"), has_tools
+    ),
+    "more: Unknown name strict at tools[0].function: Cannot find field.": Case(
+        {**HI, "tools": [TOOL]},
+        written("tools", "strict"),
+        openai("Unknown name \"strict\" at 'tools[0].function': Cannot find field."),
+        has_tools,
+    ),
+    "more: Strict tools are not supported by this model": Case(
+        {**HI, "tools": [TOOL]},
+        written("tools", "strict"),
+        openai("Strict tools are not supported by this model"),
+        has_tools,
+    ),
+    "more: ValueError: chat_template_kwargs is not supported": Case(
+        EFFORT,
+        has("chat_template_kwargs"),
+        {"error": {"message": "ValueError: chat_template_kwargs is not supported", "code": 500}},
+        has_tools,
+        profile="template",
+        status=500,
+    ),
+    "more: Invalid reasoningEffort: medium": Case(
+        EFFORT,
+        effort_not_in(None, "low", "high"),
+        {"message": "Invalid 'reasoningEffort': medium", "code": "bad_request"},
+        has_tools,
+    ),
+    "more: Reasoning level high isnt available for your plan. Choose lo": Case(
+        {**EFFORT, "reasoning": {"effort": "high"}},
+        effort_in("high", "xhigh", "max"),
+        openai("Reasoning level 'high' isn't available for your plan. Choose 'low' or 'medium'."),
+        effort_in("low", "medium"),
+    ),
+    "more: messages[1]: content is a required property": Case(
+        TURN,
+        calls_without("content", (None,)),
+        openai("messages[1]: content is a required property"),
+        has_tools,
+    ),
+    "more: Invalid schema for response_format out: In context=(properti": Case(
+        {**HI, "text": SCHEMA},
+        written("response_format", "minItems", "pattern", "minimum"),
+        openai(
+            "Invalid schema for response_format 'out': In context=('properties', 'n'), 'minimum' is not permitted.",
+            param="response_format",
+        ),
+        format_is("json_schema"),
+    ),
+    "more: response_format of type json_object is not supported; use js": Case(
+        {**HI, "text": {"format": {"type": "json_object"}}},
+        format_is("json_object"),
+        openai("'response_format' of type 'json_object' is not supported; use 'json_schema'"),
+        format_is("json_schema"),
+    ),
+    "more: Unsupported parameter(s): user": Case(
+        {**HI, "user": "u"}, has("user"), openai("Unsupported parameter(s): `user`")
+    ),
+    "more: top_logprobs is not supported with this model": Case(
+        {**HI, "top_logprobs": 2},
+        has("top_logprobs"),
+        openai("top_logprobs is not supported with this model"),
+    ),
+    "more: Unsupported parameter: stop is not supported with this model": Case(
+        {**HI, "stop": ["x"]},
+        has("stop"),
+        openai(
+            "Unsupported parameter: 'stop' is not supported with this model.",
+            param="stop",
+            code="unsupported_parameter",
+        ),
+    ),
+}
+
+
+# The same of providers that serve the Responses API; one cure each.
+WIRED_CASES: Dict[str, Case] = {
+    "summary": Case(
+        {**EFFORT, "reasoning": {"effort": "medium", "summary": "auto"}},
+        lambda b: "summary" in b.get("reasoning", {}),
+        openai("Unsupported parameter: 'reasoning.summary'", param="reasoning.summary"),
+        lambda b: b["reasoning"]["effort"] == "medium",
+    ),
+    "summary words": Case(
+        {**EFFORT, "reasoning": {"effort": "medium", "summary": "auto"}},
+        lambda b: "summary" in b.get("reasoning", {}),
+        openai("Argument not supported: reasoning.summary"),
+        lambda b: b["reasoning"]["effort"] == "medium",
+    ),
+    "effort": Case(
+        EFFORT,
+        lambda b: "effort" in b.get("reasoning", {}),
+        openai(
+            "Unsupported parameter: 'reasoning.effort' is not supported with this model.",
+            param="reasoning.effort",
+            code="unsupported_parameter",
+        ),
+        has_tools,
+    ),
+    "level": Case(
+        EFFORT,
+        lambda b: b.get("reasoning", {}).get("effort") == "medium",
+        openai(
+            "Unsupported value: 'medium' is not supported with the 'x' model. Supported values are: 'low' and 'high'.",
+            param="reasoning.effort",
+        ),
+        lambda b: b["reasoning"]["effort"] in ("low", "high"),
+    ),
+    "developer": Case(
+        CODEX,
+        lambda b: any(i.get("role") == "developer" for i in b["input"]),
+        openai(
+            "Invalid value: 'developer'. Supported values are: 'system' and 'user'.", param="input[0].role"
+        ),
+        has_tools,
+        profile="openai-gateway",
+    ),
+    "format": Case(
+        {**HI, "text": SCHEMA},
+        lambda b: (b.get("text", {}).get("format") or {}).get("type") == "json_schema",
+        openai("Invalid value: 'json_schema'. Supported values are: 'text'.", param="text.format.type"),
+    ),
+    "include": Case(HI, has("include"), openai("Unknown parameter: 'include'.", param="include")),
+    "store": Case(HI, has("store"), pydantic("store"), status=422),
+    "image": Case(
+        {"input": [user("look", image("png"))]},
+        lambda b: "input_image" in json.dumps(b),
+        openai("Image inputs are not supported by this model", param="input"),
+    ),
+    "strict": Case(
+        {**HI, "tools": [TOOL]},
+        lambda b: "strict" in json.dumps(b["tools"]),
+        openai("Unknown parameter: 'tools[0].strict'", param="tools[0].strict"),
+        has_tools,
+    ),
+    "keyword": Case(
+        {**HI, "tools": [TOOL]},
+        lambda b: "minimum" in json.dumps(b["tools"]),
+        openai("Invalid schema for function 'ls': 'minimum' is not permitted", param="tools[0].parameters"),
+        has_tools,
+    ),
+    "reasoning items": Case(
+        TURN,
+        lambda b: any(i.get("type") == "reasoning" for i in b["input"]),
+        openai("input[1]: unknown variant `reasoning`, expected one of `message`, `function_call`"),
+        has_tools,
+    ),
+    "verbosity": Case(
+        {**HI, "text": {"verbosity": "low"}},
+        lambda b: "verbosity" in b.get("text", {}),
+        openai("Unsupported parameter: 'text.verbosity'", param="text.verbosity"),
+    ),
+    "system": Case(
+        CODEX,
+        lambda b: any(i.get("role") in ("system", "developer") for i in b["input"]),
+        {"error": "Jinja Exception: System message must be at the beginning."},
+        has_tools,
+        status=500,
+    ),
+    "limit": Case(
+        {**HI, "max_output_tokens": 9000},
+        lambda b: b.get("max_output_tokens", 0) > 4096,
+        openai("max_output_tokens must be at most 4096", param="max_output_tokens"),
+        has("max_output_tokens"),
+    ),
+    "tool_choice": Case(
+        FORCED,
+        lambda b: isinstance(b.get("tool_choice"), dict),
+        openai("tool_choice: object is not supported, use 'auto' or 'required'"),
+        lambda b: b["tool_choice"] == "required",
+    ),
 }

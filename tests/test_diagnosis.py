@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Tuple
+import time
+from typing import Any, Dict, FrozenSet, List, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from refusal_cases import CASES, CODEX, HI, TURN, Case, image, user
+from refusal_cases import CASES, CODEX, HI, TURN, WIRED_CASES, Case, image, user
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
+from rproxy.convert.request.omit import without_refused
+from rproxy.convert.request.responses import to_responses_request
 from rproxy.convert.request.validate import without_nulls
 from rproxy.errors import ApiError
 from rproxy.providers.complaints import MAX_COMPLAINTS, Complaint, find_complaints, path_of
@@ -19,7 +22,7 @@ from rproxy.providers.diagnosis import Diagnosis, diagnose
 from rproxy.providers.forms import FORMS, has_form
 from rproxy.providers.profiles import choose_profile
 from rproxy.providers.provider_errors import Refusal, provider_error
-from rproxy.providers.redaction import RUN, client_texts, without_content
+from rproxy.providers.redaction import RUN, Redaction, client_texts
 from rproxy.providers.refusal_words import Reading, normalized
 
 Json = Dict[str, Any]
@@ -45,6 +48,27 @@ def test_a_refusal_is_understood(name: str) -> None:
 
 def refusal_of(case: Case, body: Json) -> ApiError:
     return provider_error(case.status, {}, json.dumps(case.answer(body)).encode(), "p")
+
+
+@pytest.mark.parametrize("name", WIRED_CASES)
+def test_the_other_api_is_understood_as_well(name: str) -> None:
+    case = WIRED_CASES[name]
+    profile = choose_profile(case.profile, "", case.model, wire="responses")
+    request = without_nulls({"model": "m", **case.request})
+
+    def made(profile: Profile, refused: FrozenSet[str]) -> Json:
+        conversion = to_responses_request(
+            request, input_items(request), profile, downstream_model="m", origin="http://p"
+        )
+        return without_refused(conversion.chat_request(True), refused)[0]
+
+    body = made(profile, frozenset())
+    assert case.breaks(body)
+    error = refusal_of(case, body)
+    assert isinstance(error, Refusal)
+    for found in diagnose(error.complaints, body, profile):
+        body = made(profile.override(found.cure.override), found.cure.refused)
+    assert not case.breaks(body) and case.keep(body)
 
 
 # ---- Complaints
@@ -171,6 +195,22 @@ def test_a_path_is_read_in_every_spelling(value: Any, steps: Tuple[str, ...]) ->
     assert path_of(value) == steps
 
 
+HOSTILE = (
+    "(" * 4000, "reasoning effort " * 300, "must be 'a' " * 400, "messages.1.content " * 250, "'a', " * 1000, "aB" * 2000,
+    "a_" * 2000, "a.b" * 1500, "user " * 900, "'loc': ['a'], " * 300, "{" * 4000, '{"a":' * 700, "only " * 900,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=[text[:12] for text in HOSTILE])
+def test_hostile_refusals_are_read_quickly(text: str) -> None:
+    profile = Profile()
+    history = [user(f"lorem ipsum dolor sit amet {n}" * 20) for n in range(200)]
+    body = sent({**RICH, "input": [*RICH["input"], *history]}, profile)
+    began = time.process_time()
+    diagnose(find_complaints([{"message": f"{text}{n}"} for n in range(60)]), body, profile)
+    assert time.process_time() - began < 3.0
+
+
 # ---- The client's content
 QUOTED = "Please explain what stream_options and response_format do when tools are unsupported."
 
@@ -193,7 +233,7 @@ QUOTED = "Please explain what stream_options and response_format do when tools a
 )
 def test_content_is_cut_out(text: str, contents: List[str], left: str) -> None:
     texts = [content for content in contents if len(content) >= 4]
-    assert without_content(text, texts, {"tools", "text"}).split() == left.split()
+    assert Redaction([text], texts, {"tools", "text"}).cut(text).split() == left.split()
 
 
 def test_what_is_content() -> None:
@@ -401,6 +441,6 @@ def test_which_requests_a_cure_concerns(form: str, request_: Json, cure: Json, e
 
 
 def test_every_subject_has_a_form() -> None:
-    from rproxy.providers.diagnosis import FIELDS, SUBJECTS, TOOL
+    from rproxy.providers.subjects import FIELDS, SUBJECTS, TOOL
 
     assert {subject.form for subject in (*SUBJECTS, FIELDS, TOOL)} <= set(FORMS)

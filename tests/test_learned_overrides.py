@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Any, Iterable, List
 
 import yaml
 
 from rproxy.config.provider_cache import MOST
 from rproxy.config.schema import Provider
-from rproxy.providers.cures import Cure
+from rproxy.providers.cures.ladder import Cure
 from rproxy.providers.diagnosis import Diagnosis
 from rproxy.upstream.learned_overrides import LIFETIME, MAX_LEARNED, MAX_OWNERS, MAX_PARTS, LearnedOverrides
 
@@ -78,6 +79,17 @@ def test_the_log_shows_an_override_that_works_as_it_stands(log_guard: Any) -> No
     line = log_guard.records[-1].getMessage()
     shown = yaml.safe_load(line[line.index("override:") :])
     assert P.profile.override(shown["override"]).drop == ("seed",)
+
+
+def test_what_two_turns_learn_at_the_same_time_adds_up(expect_log: Any) -> None:
+    expect_log("override")
+    memory = LearnedOverrides(Clock())
+    provider = replace(P, profile=P.profile.override({"drop": ["user"], "drop_keywords": {"tools": ["x"]}}))
+    memory.keep("me", provider, "m", [form(drop=["seed"], drop_keywords={"tools": ["minimum"]})])
+    memory.keep("me", provider, "m", [form(drop=["stop"], schema=["inline_refs"])])
+    profile = memory.applied(provider, "m").profile
+    assert profile.drop == ("user", "seed", "stop") and profile.schema == ("inline_refs",)
+    assert profile.drop_keywords.tools == ("minimum", "x")
 
 
 def test_what_is_learned_twice_is_kept_once(expect_log: Any) -> None:

@@ -17,10 +17,11 @@ from ..types import Json
 MAX_DEPTH = 10  # of objects inside objects, and of JSON inside texts
 MAX_COMPLAINTS = 50
 MAX_TEXT = 4000  # characters of one text that are looked at: the beginning and the end of it
+MAX_ALL = 16_000  # characters of all texts
 
 TEXTS = (
     "message", "msg", "error", "error_msg", "error_message", "errmsg", "error_description", "detail", "description",
-    "Message", "raw", "reason", "title", "status_msg",
+    "Message", "raw", "reason", "issue", "title", "status_msg",
 )  # fmt: skip
 PATHS = ("loc", "path", "param", "field", "pointer", "instancePath", "parameter")
 CODES = ("type", "code", "error_code", "keyword")
@@ -51,10 +52,10 @@ class _Collector:
     """Counts what it yields, so that an answer without end has one."""
 
     def __init__(self) -> None:
-        self._left = MAX_COMPLAINTS
+        self._left, self._room = MAX_COMPLAINTS, MAX_ALL
 
     def collect(self, value: Any, depth: int) -> Iterator[Complaint]:
-        if depth > MAX_DEPTH or self._left <= 0:
+        if depth > MAX_DEPTH or self._left <= 0 or self._room <= 0:
             return
         if isinstance(value, str):
             yield from self._text(value, Complaint(""), depth)
@@ -95,8 +96,9 @@ class _Collector:
             yield from self._found(shell._replace(text=text.strip()))
 
     def _found(self, complaint: Complaint) -> Iterator[Complaint]:
-        if self._left > 0:
+        if self._left > 0 and self._room > 0:
             self._left -= 1
+            self._room -= len(complaint.text)
             yield complaint
 
 

@@ -49,3 +49,7 @@ DEEPSEEK_TEMPLATE: Row = {
     ),
     "reasoning": {"field": "reasoning_content", "required_on_tool_calls": ""},
 }
+# OpenAI's models from gpt-5.4 on take no tools while they think, through Chat Completions (error)
+NO_TOOLS_WITH_THINKING: Row = {
+    "thinking": {**effort("minimal low medium high xhigh xhigh", None, {}, OFF), "with_tools": False}
+}

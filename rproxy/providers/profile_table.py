@@ -22,6 +22,7 @@ from .profile_parts import (
     GPT_OSS,
     KEPT,
     NO_THINKING,
+    NO_TOOLS_WITH_THINKING,
     OFF,
     QWEN,
     R1,
@@ -33,11 +34,6 @@ from .profile_parts import (
     switch,
 )
 from .profile_servers import SERVERS
-
-# OpenAI's models from gpt-5.4 on take no tools while they think, through Chat Completions (error)
-_NO_TOOLS_WITH_THINKING: Row = {
-    "thinking": {**effort("minimal low medium high xhigh xhigh", None, {}, OFF), "with_tools": False}
-}
 
 ROWS: Dict[str, Row] = {
     "generic": {"models": {"*deepseek-r1*": R1, "*gpt-oss*": GPT_OSS}},
@@ -376,7 +372,7 @@ ROWS: Dict[str, Row] = {
             "gpt-4.1*": {"thinking": NO_THINKING, "context_window": 1_000_000},
             "gpt-4*": {"thinking": NO_THINKING, "context_window": 128_000},
             "chatgpt-*": {"thinking": NO_THINKING, "context_window": 128_000},
-            **{f"gpt-5.{minor}*": _NO_TOOLS_WITH_THINKING for minor in (4, 5, 6)},
+            **{f"gpt-5.{minor}*": NO_TOOLS_WITH_THINKING for minor in (4, 5, 6)},
         },
     },
     "azure": {

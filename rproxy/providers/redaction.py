@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Container, Iterator, List, Sequence
+from typing import Any, Container, Iterable, Iterator, List, Sequence, Set
 
 from ..types import Json
 
-RUN, BLOCK = 24, 12  # characters; a run of 24 covers a block of 12 at a multiple of 12, wherever it begins
+RUN, BLOCK = 24, 12  # characters; wherever a run of 24 begins, it covers a block of 12 at a multiple of 12
 SHORTEST = 4
 CUT = " … "
 # Values of these keys are words of the API, or names that the two sides gave to things.
@@ -74,17 +74,28 @@ def _prose(value: Any) -> Iterator[str]:
             yield from _prose(inner)
 
 
-def without_content(text: str, contents: Sequence[str], words: Container[str]) -> str:
-    """``text`` without what it quotes of ``contents``.
+class Redaction:
+    """Cuts the content of one request out of texts.
 
+    :param texts: all texts that are to be cut
+    :param contents: see :func:`client_texts`
     :param words: the words of the API, in lower case, which are never cut out as a whole
     """
-    for content in contents:
-        for form in _spellings(content):
-            text = _without_runs(text, form)
-            if len(form) < RUN and form in text and form.lower() not in words:
+
+    def __init__(self, texts: Sequence[str], contents: Sequence[str], words: Container[str]) -> None:
+        forms = list(dict.fromkeys(form for content in contents for form in _spellings(content)))
+        self._whole = [form for form in forms if len(form) < RUN and form.lower() not in words]
+        self._runs = _runs(texts, (form for form in forms if len(form) >= RUN))
+
+    def cut(self, text: str) -> str:
+        """``text``, one of those that were announced, without what it quotes."""
+        covered = {i + k for i in range(len(text)) if text[i : i + RUN] in self._runs for k in range(RUN)}
+        if covered:
+            text = re.sub("\0+", CUT, "".join("\0" if i in covered else c for i, c in enumerate(text)))
+        for form in self._whole:
+            if form in text:
                 text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT, text)
-    return text
+        return text
 
 
 def _spellings(content: str) -> List[str]:
@@ -93,14 +104,17 @@ def _spellings(content: str) -> List[str]:
     return list(dict.fromkeys([content, *escaped]))
 
 
-def _without_runs(text: str, content: str) -> str:
-    if len(content) < RUN:
-        return text
-    covered: List[range] = []
-    for start in range(0, len(text) - BLOCK + 1, BLOCK):
-        if text[start : start + BLOCK] in content:
-            first, last = max(start - RUN + BLOCK, 0), min(start, len(text) - RUN)
-            covered += [range(i, i + RUN) for i in range(first, last + 1) if text[i : i + RUN] in content]
-    cut = {i for run in covered for i in run}
-    marked = "".join("\0" if i in cut else char for i, char in enumerate(text)) if cut else text
-    return re.sub("\0+", CUT, marked)
+def _runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
+    """The runs of RUN characters that texts and contents share.
+
+    Contents may be long, so they are walked in steps of BLOCK; only around a block that stands in a text its neighbours
+    are looked at.
+    """
+    grams = {text[i : i + RUN] for text in texts for i in range(len(text) - RUN + 1)}
+    blocks = {gram[i : i + BLOCK] for gram in grams for i in range(RUN - BLOCK + 1)}
+    windows: Set[str] = set()
+    for content in contents if grams else ():
+        for i in range(0, len(content) - BLOCK + 1, BLOCK):
+            if content[i : i + BLOCK] in blocks:
+                windows.add(content[max(i - RUN + BLOCK, 0) : i + RUN])
+    return grams & {w[i : i + RUN] for w in windows for i in range(len(w) - RUN + 1)}

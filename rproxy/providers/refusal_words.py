@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from itertools import islice
 from typing import Dict, List, Pattern, Sequence, Tuple
 
 from .complaints import Complaint
 
+MAX_TURNS = 5  # turning points of one text
 QUOTES = "`'\"“”‘’«»"
 # Camel case, and what joins words: an underscore, a hyphen, a dot inside a word, but not between numbers.
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z][a-z])")
@@ -55,7 +57,7 @@ OBJECTIONS: Dict[str, Pattern[str]] = {
     "missing": _family(
         r"""
         missing|required|require|no (?:\w+ ){1,3}found|not found|must (?:be (?:set|provided|passed|present|included|non ?empty|specified)|have|contain|include|not be empty)
-        not set|not (?:been )?provided|not defined|undefined|empty|blank|null|\bnil\b|nonetype|none is not|has no|without
+        not set|not (?:been )?provided|not defined|undefined|empty|blank|null|\bnil\b|none ?type|none is not|has no|without
         不能为空|缺少|缺失|必填|为空
         """
     ),
@@ -77,7 +79,7 @@ OBJECTIONS: Dict[str, Pattern[str]] = {
 _TURN = re.compile(
     r"\bexpected(?: one of)?\b|\bsupported (?:[a-z]+ ){0,2}(?:values?|types?|options?|levels?|efforts?)\b"
     r"|\b(?:must|should|can only|may only|needs? to)(?: either)? be\b(?! satisfied)|\bnot one of\b|\bone of\b"
-    r"|\b(?:allowed|valid|possible|available|permitted|accepted)(?: [a-z]+){0,2}(?: are| is|:)"
+    r"|(?<!not )\b(?:allowed|valid|possible|available|permitted|accepted)(?: [a-z]+){0,2}(?: are| is|:)"
     r"|\b(?:please )?use\b|\bset [\w.`'\"]+ to\b|\b(?:currently )?only\b|\bsupports? only\b|\bdid you mean\b|\binstead\b",
     re.I,
 )
@@ -101,7 +103,7 @@ class Reading:
     def _split(self) -> Tuple[str, Tuple[str, ...]]:
         """What stands before the first turning point that allows something, and what the turning points allow."""
         blamed, allowed = self.text, []
-        for turn in _TURN.finditer(self.text):
+        for turn in islice(_TURN.finditer(self.text), MAX_TURNS):
             end = _SENTENCE.search(self.text, turn.end())
             clause = self.text[turn.end() : end.start() if end else len(self.text)]
             found = re.findall(rf"[{QUOTES}]([\w.\-/]+)[{QUOTES}]", clause) or _WORD.findall(clause)
@@ -138,13 +140,8 @@ class Reading:
     def marks(self, word: str) -> bool:
         """Is ``word`` named as a word of the request: in quotes, in a list, behind "parameter" or before a colon?"""
         form = re.escape(normalized(word))
-        where = "" if self.blamed is self.words else self.blamed
-        for text in filter(None, (where, self.words if not where else "")):
-            if re.search(
-                rf"[{QUOTES}\[({{,:]\s?{form}(?:\s?[{QUOTES}\])}},:]|\.?\s*$)"
-                rf"|(?:param|parameter|field|argument|property|propertie|key|keyword|kwarg|option|name|variant|value)s?\W{{1,4}}{form}\b"
-                rf"|\b{form}\W{{0,2}} (?:param|parameter|field|argument|property|key|keyword)\b|^\W*{form}\W*:",
-                text,
-            ):
-                return True
-        return False
+        labels = r"(?:param|parameter|field|argument|property|propertie|key|keyword|kwarg|option|name|variant|value)"
+        return self.blames(
+            rf"[{QUOTES}\[({{,:]\s?{form}(?:\s?[{QUOTES}\])}},:]|\.?\s*$)"
+            rf"|{labels}s?\W{{1,4}}{form}\b|\b{form}\W{{0,2}} {labels}\b|^\W*{form}\W*:"
+        )

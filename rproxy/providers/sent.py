@@ -131,6 +131,11 @@ class Sent:
         return found
 
     @property
+    def functions(self) -> List[Json]:
+        """What the tools say of themselves, whatever the API."""
+        return [tool.get("function") or tool for tool in self.tools.values()]
+
+    @property
     def format(self) -> Optional[Mapping[str, Any]]:
         """``response_format``, or ``text.format``."""
         form = self.body.get("response_format") or (self.body.get("text") or {}).get("format")
@@ -139,8 +144,7 @@ class Sent:
     def schemas(self, place: str) -> List[Json]:
         """The JSON Schemas of the tools, or that of the format."""
         if place == "tools":
-            functions = [tool.get("function") or tool for tool in self.tools.values()]
-            found = [function.get("parameters") for function in functions]
+            found = [function.get("parameters") for function in self.functions]
         else:
             form = self.format or {}
             found = [(form.get("json_schema") or form).get("schema")]

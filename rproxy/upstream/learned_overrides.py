@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from ..config.provider_cache import ProviderCache
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported elsewhere when needed: its patterns take a while t
 log = logging.getLogger("rproxy.repairs")
 
 LIFETIME = 86_400.0  # seconds
+GROWING = {"drop", "schema", "response_schema"}  # lists in a profile to which a cure adds
 MAX_OWNERS = 1024  # clients with parts of their content that a provider has refused
 MAX_PARTS = 256  # such parts of one client
 MAX_LEARNED = 64  # cures for one provider and model
@@ -123,8 +124,22 @@ def _key(provider: Provider, model: str) -> Key:
 
 
 def overridden(provider: Provider, overrides: Sequence[Json]) -> Provider:
-    """The provider with other fields in its profile."""
+    """The provider with other fields in its profile.
+
+    Lists of what is left out and repaired grow: two turns may have learned different entries at the same time, and the
+    configuration may have its own.
+    """
     profile = provider.profile
     for override in overrides:
-        profile = profile.override(override)
+        profile = profile.override(_grown(asdict(profile), override))
     return replace(provider, profile=profile)
+
+
+def _grown(fields: Json, override: Json) -> Json:
+    grown: Json = {key: [*dict.fromkeys([*fields[key], *override[key]])] for key in GROWING & set(override)}
+    nested = override.get("drop_keywords")
+    if nested is not None:
+        grown["drop_keywords"] = {
+            place: sorted({*fields["drop_keywords"][place], *words}) for place, words in nested.items()
+        }
+    return {**override, **grown}
