@@ -8,7 +8,7 @@ from typing import Any, Iterable, List
 
 import yaml
 
-from rproxy.config.provider_cache import MOST
+from rproxy.config.provider_cache import MAX_ENTRIES
 from rproxy.config.schema import Provider
 from rproxy.providers.cures.ladder import Cure
 from rproxy.providers.diagnosis import Diagnosis
@@ -106,11 +106,11 @@ def test_what_is_remembered_is_bounded(expect_log: Any) -> None:
     memory = LearnedOverrides(Clock())
     memory.keep("me", P, "m", [form(drop=["seed"])])
     kept: List[weakref.ref[Provider]] = []
-    for _ in range(2 * MOST):
+    for _ in range(2 * MAX_ENTRIES):
         provider = Provider(base_url="http://p:1", name="p")
         kept.append(weakref.ref(provider))
         assert memory.applied(provider, "m") is memory.applied(provider, "m")
-    assert sum(reference() is not None for reference in kept) <= MOST
+    assert sum(reference() is not None for reference in kept) <= MAX_ENTRIES
     memory.keep("me", P, "m", [form(drop=[str(n)]) for n in range(2 * MAX_LEARNED)])
     assert len(memory.learned(P, "m")) == MAX_LEARNED
     memory.keep("me", P, "m", [parts(map(str, range(2 * MAX_PARTS)))])
