@@ -28,3 +28,31 @@ ListDelta = Tuple[Literal["logprobs", "annotations"], List[Any]]  # of the text 
 BeginDelta = Tuple[Literal["begin"], TextKind, Json]
 ItemDelta = Tuple[Literal["detail", "item"], Json]
 Delta = Union[TextDelta, CallDelta, ListDelta, BeginDelta, ItemDelta]
+
+
+# ---- Records
+class Thought(TypedDict, total=False):
+    """What a provider wants back with the calls of a turn."""
+
+    text: str  # the reasoning
+    details: List[Json]  # reasoning_details
+    extra_content: Dict[str, Json]  # by call id
+
+
+class CachedTokens(TypedDict):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class ReasoningTokens(TypedDict):
+    reasoning_tokens: int
+
+
+class Usage(TypedDict):
+    """``usage`` of a Response."""
+
+    input_tokens: int
+    input_tokens_details: CachedTokens
+    output_tokens: int
+    output_tokens_details: ReasoningTokens
+    total_tokens: int

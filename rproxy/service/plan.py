@@ -20,7 +20,7 @@ from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
 from ..providers.forms import has_form
-from ..types import Json
+from ..types import Json, Thought
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -200,7 +200,7 @@ class TurnPlan:
 
         :returns: warnings
         """
-        reasoning = {
+        reasoning: Thought = {
             "text": done.reasoning_text,
             "details": done.reader.reasoning_details,
             "extra_content": done.extra_content,

@@ -16,7 +16,7 @@ from typing import Iterable, Optional, Tuple
 
 from ..convert.request.turns import CallKey
 from ..convert.sse import encode_json
-from ..types import Json
+from ..types import Thought
 
 Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
@@ -30,9 +30,9 @@ class ReasoningCache:
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes
         self._bytes = 0
-        self._known: OrderedDict[bytes, Tuple[Json, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, Tuple[Thought, int]] = OrderedDict()
 
-    def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Json) -> None:
+    def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Thought) -> None:
         """Keep the reasoning that led to some calls.
 
         :param thought: what :data:`~rproxy.convert.request.writer.Recall` returns
@@ -40,12 +40,14 @@ class ReasoningCache:
         size = len(encode_json(thought))
         for key in keys:
             digest = _digest(scope, key)
-            self._bytes += size - self._known.pop(digest, ({}, 0))[1]
+            if digest in self._known:
+                self._bytes -= self._known.pop(digest)[1]
+            self._bytes += size
             self._known[digest] = thought, size
         while len(self._known) > self._max_count or self._bytes > self._max_bytes:
             self._bytes -= self._known.popitem(last=False)[1][1]
 
-    def recall(self, scope: Scope, key: CallKey) -> Optional[Json]:
+    def recall(self, scope: Scope, key: CallKey) -> Optional[Thought]:
         """The reasoning that led to a call; thread-safe."""
         digest = _digest(scope, key)
         known = self._known.get(digest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Mapping, Optional, Tuple
 
-from ...types import Json
+from ...types import Json, Usage
 
 Path = Tuple[str, ...]
 
@@ -123,7 +123,7 @@ _CACHE_WRITE: Tuple[Path, ...] = (
 _MISSED: Tuple[Path, ...] = (("prompt_cache_miss_tokens",),)
 
 
-def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Json:
+def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Usage:
     """The Responses ``usage`` for a provider's ``usage``: integers only, all zero if there is none.
 
     :param cached: ``hit``: ``cached_tokens`` are the tokens that were read from the cache; ``sum``:

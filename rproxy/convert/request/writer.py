@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, List, Optional, Sequence, Tuple
 
-from ...types import Json
+from ...types import Json, Thought
 from ..profile import Profile
 from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
@@ -12,8 +12,8 @@ from .content import Content, ContentWriter, output_parts
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, ToolCall, fold_items
 
-# Finds what is still known about the turn that made a call: {"text", "details", "extra_content"}.
-Recall = Callable[[CallKey], Optional[Json]]
+# Finds what is still known about the turn that made a call.
+Recall = Callable[[CallKey], Optional[Thought]]
 
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
@@ -82,10 +82,10 @@ class _MessageWriter:
 
     def turn(self, turn: AssistantTurn) -> None:
         """The assistant message, a tool message for each call, and what tool messages cannot hold."""
-        recalled = [
+        recalled: List[Thought] = [
             self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls
         ]
-        known: Json = next(filter(None, recalled), {})
+        known = next(filter(None, recalled), Thought())
         text = "".join(turn.texts)
         if turn.calls and not text.strip():
             text = ""  # line ends between thinking and a call; some providers refuse them
@@ -119,7 +119,7 @@ class _MessageWriter:
         if has_calls and rule.required_on_tool_calls is not None:
             message.setdefault(rule.field, rule.required_on_tool_calls)
 
-    def _call(self, call: ToolCall, known: Json) -> Json:
+    def _call(self, call: ToolCall, known: Thought) -> Json:
         chat: Json = {
             "id": self._id(call.id),
             "type": "function",
