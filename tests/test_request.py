@@ -91,6 +91,13 @@ def test_flat_tools_in_a_chat_request_are_nested() -> None:
     assert mixed({**chat, "tools": None, "tool_choice": "auto"})["tool_choice"] == "auto"
 
 
+OPTIONAL: Json = {
+    "prompt_cache_key": "k",
+    "prompt_cache_retention": "24h",
+    "safety_identifier": "s",
+    "service_tier": "flex",
+    "prediction": {"type": "content", "content": "as before"},
+}
 # title -> (profile, request, what the chat request has besides model and messages)
 FIELDS: Dict[str, Tuple[str, Json, Json]] = {
     "nothing said, nothing sent": ("generic", {}, {}),
@@ -129,6 +136,30 @@ FIELDS: Dict[str, Tuple[str, Json, Json]] = {
             "text": {"verbosity": "low"},
         },
         {},
+    ),
+    "what OpenAI's chat API knows of it": (
+        "openai",
+        {
+            **OPTIONAL,
+            "user": "u",
+            "text": {"verbosity": "low", "format": {"type": "text"}},
+            "metadata": {"a": "b"},
+        },
+        {**OPTIONAL, "user": "u", "verbosity": "low"},
+    ),
+    "the user under its new name, which OpenAI knows": (
+        "openai",
+        {"safety_identifier": "s"},
+        {"safety_identifier": "s"},
+    ),
+    "what OpenRouter knows of it": (
+        "openrouter",
+        {**OPTIONAL, "metadata": {"a": "b"}},
+        {
+            **{key: OPTIONAL[key] for key in ("prompt_cache_key", "service_tier", "prediction")},
+            "metadata": {"a": "b"},
+            "user": "s",
+        },
     ),
     "the limit": ("generic", {"max_output_tokens": 7}, {"max_tokens": 7}),
     "the limit under its new name": ("openai", {"max_output_tokens": 7}, {"max_completion_tokens": 7}),

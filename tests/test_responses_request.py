@@ -117,6 +117,7 @@ def test_fields_in_the_words_of_this_api() -> None:
         "top_logprobs": 2,
         "include": ["reasoning.encrypted_content", "message.output_text.logprobs"],
         "prompt_cache_key": "k",
+        "metadata": {"a": "b"},
         "reasoning": {"effort": "high", "summary": "auto"},
         "tools": [LS],
         "tool_choice": {"type": "function", "name": "ls"},

@@ -32,6 +32,7 @@ BUSY = failure(503)
 BUSY_FOR = {seconds: failure(503, retry_after=str(seconds)) for seconds in (0, 3, 10, 11, 60)}
 POOR = failure(402, b'{"error":{"message":"Insufficient Balance"}}')
 RATE = failure(429)
+RATE_FOR = {seconds: failure(429, retry_after=str(seconds)) for seconds in (1, 60)}
 WRONG = failure(400, b'{"error":{"message":"nonsense"}}')
 UNREADABLE_CALL = failure(400, b'{"error":{"message":"Failed to call a function.","code":"tool_use_failed"}}')
 UNTRUSTED = ApiError(502, "its TLS certificate is not trusted", type="server_error")
@@ -49,10 +50,17 @@ TABLE = [
     (RetryState((A,), 0, 2, 2), BUSY, False, False, None, 0),
     # the pause that the provider asks for, if it is short
     (START, BUSY_FOR[0], False, False, RetryState((), 1, 2, 1), 0),
-    (START, BUSY_FOR[3], False, False, RetryState((), 1, 2, 1), 3),
-    (START, BUSY_FOR[10], False, False, RetryState((), 1, 2, 1), 10),
+    (START, BUSY_FOR[3], False, False, RetryState((), 1, 2, 1, 3.0), 3),
+    (START, BUSY_FOR[10], False, False, RetryState((), 1, 2, 1, 10.0), 10),
     (START, BUSY_FOR[11], False, False, None, 0),
     (START, BUSY_FOR[60], False, False, None, 0),
+    (START, RATE_FOR[1], False, False, RetryState((), 1, 2, 1, 1.0), 1),
+    (START, RATE_FOR[60], False, False, None, 0),
+    (START, RATE, False, False, RetryState((), 1, 2, 1, 5.0), 5),  # what clients are told, too
+    # ... and short in all
+    (RetryState((A,), 1, 2, 1, 7.0), BUSY_FOR[3], False, False, RetryState((), 0, 2, 2, 10.0), 3),
+    (RetryState((A,), 1, 2, 1, 8.0), BUSY_FOR[3], False, False, None, 0),
+    (RetryState((A,), 1, 2, 1, 10.0), BUSY, False, False, RetryState((), 0, 2, 2, 10.0), PAUSES[1]),
     # another provider, at once
     (PAIR, BUSY, False, False, PAIR._replace(line=(B,)), 0),
     (PAIR, BUSY_FOR[60], False, False, PAIR._replace(line=(B,)), 0),
@@ -61,7 +69,6 @@ TABLE = [
     (PAIR, UNTRUSTED, False, False, PAIR._replace(line=(B,)), 0),
     # what a pause does not heal
     (START, POOR, False, False, None, 0),
-    (START, RATE, False, False, None, 0),
     (START, UNTRUSTED, False, False, None, 0),
     (PAIR, WRONG, False, False, None, 0),
     # bad luck, once
@@ -185,21 +192,28 @@ async def test_a_cancelled_attempt_says_nothing_about_the_provider() -> None:
     assert [p.name for p in failover.order([A, B], "")] == ["a", "b"]  # another probe may follow
 
 
-async def test_a_provider_that_asks_for_a_minute_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_provider_that_asks_for_a_minute_is_not_waited_for(tmp_path: Path, status: int) -> None:
     assert LONGEST_PAUSE == 10
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[error(503, "lab is busy", {"Retry-After": "60"})], [say("Too late.")]]
+        provider.turns += [[error(status, "lab is busy", {"Retry-After": "60"})], [say("Too late.")]]
         before = time.monotonic()
-        told = await asyncio.wait_for(
-            api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"}, expect=503), 9
+        answer = await asyncio.wait_for(
+            api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"}, expect=status), 9
         )
-        assert "lab is busy" in told["message"] and api.headers["retry-after"] == "60"
+        assert "lab is busy" in answer["message"] and api.headers["retry-after"] == "60"
         assert time.monotonic() - before < 5 and len(provider.requests) == 1
 
 
-async def test_a_provider_that_asks_for_a_second_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status, stream", [(429, False), (429, True), (503, False)])
+async def test_a_provider_that_asks_for_a_second_is_waited_for(
+    tmp_path: Path, status: int, stream: bool
+) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[error(503, "lab is busy", {"Retry-After": "1"})], [say("Here.")]]
+        provider.turns += [[error(status, "lab is busy", {"Retry-After": "1"})], [say("Here.")]]
         before = time.monotonic()
-        await api("POST", "/responses", {"model": "gpt-5.5", "input": "hi"})
+        status, answer = await api.raw(
+            "POST", "/responses", {"model": "gpt-5.5", "input": "hi", "stream": stream}
+        )
+        assert status == 200 and b"Here." in answer
         assert time.monotonic() - before >= 1 and len(provider.requests) == 2

@@ -20,6 +20,16 @@ T = TypeVar("T")
 # The words of reasoning.effort, the least first.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MODALITIES = ("text", "image", "file", "audio")  # what a model reads
+# Chat fields that only some providers know; text.verbosity is `verbosity` there.
+OPTIONAL_FIELDS = (
+    "verbosity",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "metadata",
+    "prediction",
+)
 SCHEMA_REPAIRS = ("inline_refs", "add_types", "drop_schema_key", "close_objects", "essentials")
 
 
@@ -149,6 +159,7 @@ class Profile:
     response_format: Tuple[str, ...] = _one_of(
         ("text", "json_object", "json_schema"), "text", "json_object", "json_schema"
     )
+    optional_fields: Tuple[str, ...] = _one_of((), *OPTIONAL_FIELDS)  # those that the provider knows
     drop: Tuple[str, ...] = ()  # (dotted) chat request keys that are never sent
     drop_thinking: Tuple[str, ...] = ()  # ... that are not sent while thinking is on
     user_field: str = "user"

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from typing import Dict
 
+from .profile_openai import OPENAI
 from .profile_parts import (
     DEEPSEEK_TEMPLATE,
     GPT_OSS,
     KEPT,
     NO_THINKING,
-    NO_TOOLS_WITH_THINKING,
     OFF,
     QWEN,
     R1,
@@ -86,6 +86,7 @@ ROWS: Dict[str, Row] = {
         "strict_tools": "omit",
         # adapter (the vendor's own): every property needs a type
         "schema": ["inline_refs", "add_types", "drop_schema_key"],
+        "optional_fields": ["prompt_cache_key", "safety_identifier"],  # docs
         # error: sampling is fixed
         "drop": ["parallel_tool_calls", "service_tier", "store", "verbosity", "top_p", "temperature"],
         "modalities": TEXT_IMAGE,
@@ -177,6 +178,8 @@ ROWS: Dict[str, Row] = {
             "efforts": efforts_of("minimal low medium high xhigh max"),
         },
         "reasoning": {"field": "reasoning_details", "replay": "always"},  # docs: unmodified, in order
+        # docs: what a model's own provider does not know is ignored
+        "optional_fields": ["verbosity", "prompt_cache_key", "service_tier", "metadata", "prediction"],
         "models": {
             "*deepseek-r1*": {"reasoning": {"replay": "never"}},
             "deepseek/*": {
@@ -196,6 +199,7 @@ ROWS: Dict[str, Row] = {
         ),  # docs
         "reasoning": {"field": "reasoning", "replay": "tool_turns"},
         "drop": ["logprobs", "top_logprobs", "logit_bias", "store"],  # docs: 400
+        "optional_fields": ["service_tier"],  # docs
         "modalities": TEXT_IMAGE,
         "models": {
             "*qwen3*": {  # docs: none, default
@@ -218,6 +222,7 @@ ROWS: Dict[str, Row] = {
         "thinking": switch({}, {}),  # by model
         "reasoning": {"field": "mistral_parts", "replay": "tool_turns"},  # docs: parts of the content
         "include_usage": False,  # docs: not in the schema; usage comes anyway
+        "optional_fields": ["prediction"],  # docs
         # error: extra_forbidden, with the path in `loc`
         "drop": [
             "store",
@@ -284,6 +289,7 @@ ROWS: Dict[str, Row] = {
         "match": ["api.fireworks.ai"],
         "thinking": effort("low low medium high high max", None, {}, OFF),  # adapter
         "reasoning": {"replay": "always"},
+        "optional_fields": ["prediction"],  # docs
         "models": {"*deepseek-r1*": R1},
     },
     "cerebras": {
@@ -337,72 +343,7 @@ ROWS: Dict[str, Row] = {
         "reasoning": {"replay": "never"},  # guess: unknown fields are refused
         "modalities": TEXT_IMAGE,
     },
-    "openai": {
-        "match": ["api.openai.com"],
-        "wire": "responses",  # error: the newer models take no tools while they think, through the other API
-        "max_tokens": {"field": "max_completion_tokens"},  # error: unsupported_parameter max_tokens
-        "developer_role": "developer",  # docs
-        "thinking": effort("minimal low medium high xhigh xhigh", None, {}, OFF),  # docs
-        "reasoning": {"replay": "never"},  # error: unknown keys of a message are refused
-        # docs: not for reasoning models
-        "drop_thinking": [
-            "temperature",
-            "top_p",
-            "presence_penalty",
-            "frequency_penalty",
-            "logprobs",
-            "top_logprobs",
-            "logit_bias",
-        ],
-        "tool_call_id": "max40",  # error: string too long
-        "context_window": 272_000,  # model pages: the input's share of 400000
-        # docs
-        "responses": {
-            "native_tools": [
-                "custom",
-                "web_search",
-                "file_search",
-                "code_interpreter",
-                "image_generation",
-                "mcp",
-            ]
-        },
-        "models": {  # docs: no reasoning_effort
-            "gpt-3.5*": {"thinking": NO_THINKING, "context_window": 16_000},
-            "gpt-4.1*": {"thinking": NO_THINKING, "context_window": 1_000_000},
-            "gpt-4*": {"thinking": NO_THINKING, "context_window": 128_000},
-            "chatgpt-*": {"thinking": NO_THINKING, "context_window": 128_000},
-            **{f"gpt-5.{minor}*": NO_TOOLS_WITH_THINKING for minor in (4, 5, 6)},
-        },
-    },
-    "azure": {
-        "match": ["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"],
-        "extends": "openai",
-        "auth_header": "api-key",  # docs
-        "models": {  # Foundry's other models. error: Extra parameters ['stream_options']
-            name + "*": {
-                "max_tokens": {"field": "max_tokens"},
-                "developer_role": "system",
-                "thinking": switch({}, {}),
-                "reasoning": {"replay": "tool_turns"},
-                "include_usage": False,
-                "tool_choice": {"any": ["auto", "none", "required"]},
-            }
-            for name in ("deepseek", "mistral", "llama", "kimi", "grok", "phi")
-        },
-    },
-    "openai-gateway": {  # OpenAI's models behind somebody else's door: the newest keys are
-        "extends": "openai",  # often refused there, and none of them is needed. guess
-        "drop": [
-            "store",
-            "metadata",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "safety_identifier",
-            "verbosity",
-        ],
-        "models": {"gpt-5*": {}},  # a gateway may well ask through the other API
-    },
+    **OPENAI,
     "anthropic": {
         "match": ["api.anthropic.com"],
         "thinking": NO_THINKING,  # docs: thinking does not come back in this API

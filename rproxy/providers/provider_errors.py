@@ -38,7 +38,7 @@ KINDS: Mapping[str, Kind] = {
     "context": Kind(400, "invalid_request_error", "context_length_exceeded", "context_length_exceeded"),
     "quota": Kind(429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
     "key": Kind(401, "authentication_error", "invalid_api_key", "invalid_api_key"),
-    "rate": Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded"),
+    "rate": Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded", True),
     "model": Kind(404, "invalid_request_error", "model_not_found", "model_not_found"),
     "request": Kind(400, "invalid_request_error", None, "invalid_prompt"),
     "forbidden": Kind(403, "permission_error", "permission_denied", "invalid_prompt"),

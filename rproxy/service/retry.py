@@ -22,7 +22,8 @@ from ..upstream.failover import Failover
 
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
-LONGEST_PAUSE = 10.0  # seconds; when a provider asks for a longer pause, the client gets the error instead
+# Seconds, for all the pauses together that providers ask for; beyond that, the client gets the error instead.
+LONGEST_PAUSE = 10.0
 # Codes of bad luck: the model wrote a call that its server could not parse; it said nothing at all, to Codex.
 ONCE = ("tool_use_failed", "empty_answer")
 MAX_CURES = 2  # requests in another form within one turn
@@ -59,13 +60,15 @@ class RetryState(NamedTuple):
     """Where a request stands.
 
     ``line``: the providers of this round that are still to be asked, the next one first; empty: a new round
-    begins. ``retries``: the rounds after the first so far.
+    begins. ``retries``: the rounds after the first so far; ``asked``: seconds of the pauses so far that
+    providers asked for.
     """
 
     line: Tuple[Provider, ...]
     retries_left: int
     cures_left: int = MAX_CURES
     retries: int = 0
+    asked: float = 0.0
 
 
 class Retry(NamedTuple):
@@ -99,13 +102,14 @@ def after_failure(
         return Retry(state._replace(line=state.line[1:]))
     if not state.retries_left or not (error.retryable or error.code in ONCE and state.retries == 0):
         return None
+    asked = state.asked + (error.retry_after or 0.0)
+    if asked > LONGEST_PAUSE:
+        return None
     pause = error.retry_after
     if pause is None:
         pause = PAUSES[min(state.retries, len(PAUSES) - 1)] * spread
-    if pause > LONGEST_PAUSE:
-        return None
-    new_round = state._replace(line=(), retries_left=state.retries_left - 1, retries=state.retries + 1)
-    return Retry(new_round, pause)
+    left, retries = state.retries_left - 1, state.retries + 1
+    return Retry(state._replace(line=(), retries_left=left, retries=retries, asked=asked), pause)
 
 
 class RetryLoop:

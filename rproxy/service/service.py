@@ -45,7 +45,7 @@ from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
-from .stats import log_end
+from .stats import FieldWarnings, log_end
 from .token_estimate import estimate
 from .turn import Turn
 
@@ -81,6 +81,7 @@ class Service:
         self.passthrough = Passthrough(config, upstream, failover)
         self._file_texts = FileTexts()
         self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
+        self._field_warnings = FieldWarnings()
         self._deps = TurnDeps(
             config=config,
             upstream=upstream,
@@ -205,7 +206,8 @@ class Service:
             end = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
         finally:
-            log_end(request, client, turn.stats, end, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            log_end(request, client, turn.stats, end, seconds, self._field_warnings)
 
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:

@@ -139,7 +139,7 @@ class Turn:
         self._attempt = None
         self._asked, self._prepared = provider, await self._form.prepared(provider)
         fitted, conversion = self._prepared
-        self.stats.warnings = conversion.warnings
+        self.stats.warnings, self.stats.left_out = conversion.warnings, conversion.left_out
         attempt = self._attempt = Attempt(
             fitted, conversion, partial(self._new_converter, conversion), self._send
         )

@@ -21,6 +21,7 @@ from ..profile import Profile
 from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
 from .content import invalid, parts_of, text_of
+from .optional_fields import given_fields, left_out, sent_fields
 from .response_format import response_format
 from .writer import Recall, to_messages
 
@@ -60,7 +61,8 @@ class Conversion:
 
     ``body`` has no ``stream``, see :meth:`chat_request`.  ``warnings`` has a short line for everything that
     was dropped or changed.  ``strip_fences``: the provider was only asked for JSON, so there may be a code
-    fence around it.
+    fence around it.  ``left_out`` names the optional fields that the provider does not get
+    (:mod:`.optional_fields`).
     """
 
     body: Json
@@ -68,6 +70,7 @@ class Conversion:
     profile: Profile
     strip_fences: bool = False
     warnings: List[str] = field(default_factory=list)
+    left_out: List[str] = field(default_factory=list)
 
     def chat_request(self, stream: bool) -> Json:
         """The chat request, as a stream or as one answer."""
@@ -163,7 +166,13 @@ def _converted(
             code="missing_required_parameter",
             param="input",
         )
-    body: Json = {"model": downstream_model, "messages": messages, **_options(request, profile)}
+    given = given_fields(request)
+    body: Json = {
+        "model": downstream_model,
+        "messages": messages,
+        **_options(request, profile),
+        **sent_fields(given, profile),
+    }
     if tools.chat_tools:
         body["tools"] = tools.chat_tools
     else:
@@ -175,8 +184,16 @@ def _converted(
     thinking = _think(body, reasoning, profile, warnings)
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
         drop_path(body, key)
-    fenced = bool(note) or form == {"type": "json_object"}
-    return Conversion(body, tools, profile, strip_fences=fenced, warnings=list(dict.fromkeys(warnings)))
+    if profile.user_field in body and "user" not in request:
+        given.pop("safety_identifier", None)  # that is what it stands for
+    return Conversion(
+        body,
+        tools,
+        profile,
+        strip_fences=bool(note) or form == {"type": "json_object"},
+        warnings=list(dict.fromkeys(warnings)),
+        left_out=left_out(given, body),
+    )
 
 
 def _options(request: Mapping[str, Any], profile: Profile) -> Json:
@@ -191,7 +208,9 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
             logprobs=True,
             **({"top_logprobs": request["top_logprobs"]} if request.get("top_logprobs") else {}),
         )
-    user = request.get("user") or request.get("safety_identifier")
+    user = request.get("user")
+    if not user and "safety_identifier" not in profile.optional_fields:
+        user = request.get("safety_identifier")
     if user:
         options[profile.user_field] = (
             _USER_ID.sub("_", user)[:512] if profile.user_field == "user_id" else user

@@ -27,6 +27,7 @@ from ..sealed import CHECKSUM, Sealer
 from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
 from .chat import Conversion, drop_path, to_chat_request
+from .optional_fields import given_fields, left_out
 from .writer import Recall
 
 # Fields that pass unchanged.
@@ -35,6 +36,7 @@ SAME = (
     "prompt_cache_retention",
     "safety_identifier",
     "service_tier",
+    "metadata",
     "truncation",
     "max_tool_calls",
 )
@@ -113,7 +115,13 @@ def to_responses_request(
     for key in profile.drop:
         drop_path(body, key)
     return ResponsesConversion(
-        body, chat.tools, profile, strip_fences=chat.strip_fences, warnings=chat.warnings, origin=origin
+        body,
+        chat.tools,
+        profile,
+        strip_fences=chat.strip_fences,
+        warnings=chat.warnings,
+        left_out=left_out(given_fields(request), {**body, **body.get("text", {})}),
+        origin=origin,
     )
 
 
@@ -125,6 +133,7 @@ def _fitted(profile: Profile) -> Profile:
         profile,
         max_tokens=MaxTokens("max_tokens", profile.max_tokens.most),
         thinking=_effort(profile.thinking),
+        optional_fields=(),
         include_usage=False,
         extra={},
         keep_extra_content=False,
