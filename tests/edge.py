@@ -99,7 +99,7 @@ class PlayedProvider:
         word, _, rest = str(content).partition(" ")
         if word == "refuse":
             body = json.dumps({"error": {"message": "Slow down."}}).encode()
-            head = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: {len(body)}\r\n\r\n"
             await peer.send(head.encode() + body)
             return
         if word == "wait":

@@ -302,7 +302,8 @@ async def test_16_a_turn_that_failed_is_not_part_of_the_history() -> None:
 
 
 async def test_17_errors_on_the_websocket_carry_their_status() -> None:
-    async with lab(("429 Too Many Requests", {"error": {"message": "No."}})) as site, site.socket() as turn:
+    poor = ("402 Payment Required", {"error": {"message": "Insufficient Balance"}})
+    async with lab(poor) as site, site.socket() as turn:
         assert (await turn())[-1]["status"] == 429
         assert (await turn(model="gone"))[-1]["status"] == 404
 
