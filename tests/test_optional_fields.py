@@ -24,13 +24,14 @@ FIELDS: Json = {
     "prediction": {"type": "content", "content": "as before"},
     "text": {"verbosity": "low"},
 }
+IDENTIFIER = {"safety_identifier": "s"}
 NAMES = {*FIELDS, "verbosity"} - {"text"}
 # title -> (profile, override, request, what is left out)
 LEFT_OUT: Dict[str, Tuple[str, Json, Json, List[str]]] = {
     "nothing": ("generic", {}, {}, []),
     "the identifier is the user": ("generic", {}, FIELDS, sorted(NAMES - {"safety_identifier"})),
-    "the identifier beside a user": ("generic", {}, {"user": "u", "safety_identifier": "s"}, ["safety_identifier"]),
-    "the identifier where users are unknown": ("mistral", {}, {"safety_identifier": "s"}, ["safety_identifier"]),
+    "the identifier beside a user": ("generic", {}, {"user": "u", **IDENTIFIER}, ["safety_identifier"]),
+    "the identifier where users are unknown": ("mistral", {}, IDENTIFIER, ["safety_identifier"]),
     "metadata, which OpenAI stores only": ("openai", {}, FIELDS, ["metadata"]),
     "what the user takes back": (
         "openai",

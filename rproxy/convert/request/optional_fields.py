@@ -1,8 +1,9 @@
 """Fields of a request that only some providers know, such as ``prompt_cache_key`` and ``service_tier``.
 
-A chat request gets those that the profile's ``optional_fields`` name, because many providers refuse fields that they do
-not know.  The others are left out.  The client is not harmed by that, and some clients send them in every request, so
-they are reported apart from the warnings (:attr:`~rproxy.convert.request.chat.Conversion.left_out`).
+A chat request gets those that the profile's ``optional_fields`` name, because many providers refuse fields
+that they do not know.  The others are left out.  The answer stays usable without them, and some clients send
+them in every request, so they are reported apart from the warnings
+(:attr:`~rproxy.convert.request.chat.Conversion.left_out`).
 """
 
 from __future__ import annotations
