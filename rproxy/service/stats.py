@@ -10,7 +10,6 @@ from ..types import Json
 from .client import Client
 from .create_request import CreateRequest
 
-
 MOST_GIVEN = 1000  # models may have any name
 
 
