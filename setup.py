@@ -16,7 +16,8 @@ VERSION = re.search(
 setup(
     name="rproxy-responses",
     version=VERSION,
-    description="The OpenAI Responses API in front of any Chat Completions provider, for Codex CLI, the OpenAI SDKs and curl",
+    description="The OpenAI Responses API in front of any Chat Completions provider, for Codex CLI, the "
+    "OpenAI SDKs and curl",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

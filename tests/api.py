@@ -64,7 +64,7 @@ class Api:
     async def post_and_keep(
         self, path: str, body: Json, **headers: str
     ) -> Tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Send a request on a connection of its own, for a client that leaves: ``writer.transport.abort()``."""
+        """Send a request on its own connection, for a client that leaves (``writer.transport.abort``)."""
         url = urlsplit(self.base_url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         content = json.dumps(body).encode()

@@ -47,7 +47,7 @@ def encodable(value: Any) -> Any:
 
 # ---- Logs
 class LogGuard(logging.Handler):
-    """Collects records from WARNING on; :meth:`complaints` says which were not expected and which never came."""
+    """Collects records from WARNING on; :meth:`complaints`: the unexpected, and those that never came."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -79,7 +79,7 @@ class LogGuard(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def log_guard() -> Iterator[LogGuard]:
-    """Fails the test when anything was logged at WARNING or above that :func:`expect_log` did not announce."""
+    """Fails the test when a warning or an error was logged that :func:`expect_log` did not announce."""
     guard = LogGuard()
     root = logging.getLogger()
     ours = logging.getLogger("rproxy")

@@ -1,7 +1,7 @@
 """Providers with one rule each, and the words in which they refuse a request that breaks it.
 
-The words are those that users report of real providers and servers (or the like); a rule says when they come, and
-``keep`` what a cure must leave in the request.  A case has at most two cures to get a request through.
+The words are those that users report of real providers and servers (or the like); a rule says when they come,
+and ``keep`` what a cure must leave in the request.  A case has at most two cures to get a request through.
 """
 
 from __future__ import annotations

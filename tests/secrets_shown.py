@@ -1,4 +1,4 @@
-"""Secrets in texts from outside, and what may be shown of them: one table for every path to a user or a log."""
+"""Secrets in texts from outside, and what may be shown of them: one table for all paths to a reader."""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ Json = Dict[str, Any]
 HI: Json = {"model": "gpt-5.5", "input": "hi"}
 USER: Json = {"role": "user", "content": "hi"}
 FENCED = '```json\n{"city": "Rome", "degrees": 21}\n```'
-PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 # accepted, and without any effect on what the provider is asked
 IGNORED: List[Json] = [

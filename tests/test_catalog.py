@@ -108,7 +108,8 @@ def test_efforts_are_those_that_the_provider_tells_apart(name: str, found: List[
 
 def test_a_model_that_does_not_think_has_no_efforts() -> None:
     found = entry(
-        ", override: {thinking: {default: false, enable: {}, disable: {}, efforts: {minimal: null, low: null, medium: null, "
+        ", override: {thinking: {default: false, enable: {}, disable: {}, efforts: {minimal: null, low: "
+        "null, medium: null, "
         "high: null, xhigh: null, max: null}}}"
     )
     assert levels(found) == [] and "default_reasoning_level" not in found

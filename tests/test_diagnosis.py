@@ -1,4 +1,6 @@
-"""From the words of a refusal to what it is about: taking it apart, cutting the client's content out, reading it."""
+"""From the words of a refusal to what it is about: taking it apart, cutting the client's content out, reading
+it.
+"""
 
 from __future__ import annotations
 
@@ -95,12 +97,14 @@ COMPLAINTS: Dict[str, Tuple[Any, List[Complaint]]] = {
     ),
     "the repr of a dict": (
         {
-            "error": "2 errors: {'type': 't', 'loc': ('body', 'x', 1), 'msg': \"it's m\", 'ctx': {'a': 1}}, {'loc': ['y'], 'msg': 'n'}"
+            "error": "2 errors: {'type': 't', 'loc': ('body', 'x', 1), 'msg': \"it's m\", 'ctx': {'a': 1}}, "
+            "{'loc': ['y'], 'msg': 'n'}"
         },
         [Complaint("it's m", "t", ("x", "1")), Complaint("n", "", ("y",)), Complaint("2 errors:  ,")],
     ),
     "pydantic's report": (
-        "1 validation error for X\nmessages.1.role\n  Input should be 'a' [type=literal_error, input_value='b']\n",
+        "1 validation error for X\nmessages.1.role\n  Input should be 'a' [type=literal_error, "
+        "input_value='b']\n",
         [
             Complaint("Input should be 'a'", "literal_error", ("messages", "1", "role")),
             Complaint("1 validation error for X"),
@@ -196,8 +200,10 @@ def test_a_path_is_read_in_every_spelling(value: Any, steps: Tuple[str, ...]) ->
 
 
 HOSTILE = (
-    "(" * 4000, "reasoning effort " * 300, "must be 'a' " * 400, "messages.1.content " * 250, "'a', " * 1000, "aB" * 2000,
-    "a_" * 2000, "a.b" * 1500, "user " * 900, "'loc': ['a'], " * 300, "{" * 4000, '{"a":' * 700, "only " * 900,
+    "(" * 4000, "reasoning effort " * 300, "must be 'a' " * 400, "messages.1.content " * 250, "'a',
+    " * 1000, "aB" * 2000,
+    "a_" * 2000, "a.b" * 1500, "user " * 900, "'loc': ['a'], " * 300, "{" * 4000, '{"a":' * 700,
+    "only " * 900,
 )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ FOREIGN = {
     "zstandard": {"server.body"},
     "cryptography": {"service.sealer"},
 }
-# What of rproxy the pure part may import beside itself, and what of Python it must not: clocks, chance, files,
-# sockets, processes, the environment.
+# What of rproxy the pure part may import beside itself, and what of Python it must not: clocks, chance,
+# files, sockets, processes, the environment.
 PURE = {"convert", "errors", "types"}
 IMPURE = {
     "asyncio", "datetime", "logging", "os", "pathlib", "random", "secrets", "select", "shutil", "socket",

@@ -124,7 +124,10 @@ def test_until_close() -> None:
 
 
 def test_headers() -> None:
-    raw = b"HTTP/1.1 200 Fine \xe9\r\nA : 1\r\nB:2  \r\n  more\r\n\tyet\r\nC:\r\nD: a:b\xff\r\na: 3\r\nContent-Length: 0\r\n\r\n"
+    raw = (
+        b"HTTP/1.1 200 Fine \xe9\r\nA : 1\r\nB:2  \r\n  more\r\n\tyet\r\nC:\r\nD: a:b\xff\r\na: 3\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
     head = parse([raw])[0]
     assert head is not None and (head.version, head.status, head.reason) == ("HTTP/1.1", 200, "Fine \xe9")
     assert head.headers == [

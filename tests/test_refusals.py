@@ -1,5 +1,5 @@
-"""Providers that refuse a request for a reason of their own, over real sockets: the first turn gets through with at most
-two cures, the next one at once, and nothing goes that the rule does not concern.
+"""Providers that refuse a request for a reason of their own, over real sockets: the first turn gets through
+with at most two cures, the next one at once, and nothing goes that the rule does not concern.
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ async def test_refusals_are_cured_and_remembered(expect_log: Any) -> None:
 
 
 # ---- What is learned, and for whom
-REFUSED = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+REFUSED = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
 
 
 def when(breaks: Callable[[Json], object], *refusal: Any, **more: Any) -> Callable[[Json], List[Json]]:
@@ -264,7 +267,8 @@ async def test_a_tool_that_the_client_insists_on_is_not_taken_away() -> None:
         "Unknown field: model",
         "invalid params, invalid chat setting (2013)",
         "No tool output found for function call call_1.",
-        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'.",
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+        "'tool_call_id'.",
     ],
 )
 async def test_other_refusals_reach_the_client_at_once(refusal: str) -> None:

@@ -1,4 +1,6 @@
-"""Sealers with a key, and where the key comes from: nobody else's blobs, no tampering, the same text every time."""
+"""Sealers with a key, and where the key comes from: nobody else's blobs, no tampering, the same text every
+time.
+"""
 
 from __future__ import annotations
 

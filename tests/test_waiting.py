@@ -64,7 +64,7 @@ class Transport:
     async def ask(
         self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
     ) -> Heard:
-        """Read the events until the terminal one, or until ``until`` holds; the connection stays open then."""
+        """Read events up to the terminal one, or until ``until`` holds; then the connection stays open."""
         raise NotImplementedError
 
     def drop(self) -> None:

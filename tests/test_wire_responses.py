@@ -360,7 +360,10 @@ async def test_incomplete_and_a_search_that_the_provider_made() -> None:
 
 
 # ---- where the provider is, and what it gets
-CHAT = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+CHAT = (
+    b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+)
 ANSWER = OK.replace(b"Content-Length: 2\r\n\r\nok", b"Content-Length: %d\r\n\r\n%b" % (len(CHAT), CHAT))
 
 
@@ -407,7 +410,9 @@ async def test_rewrite_rules_are_the_last_word() -> None:
     base_url: URL/v1
     profile: generic
     rewrite: [{remove: [temperature]}, {set: {options.seed: 7}}]
-  rewrite: [{rename: {max_tokens: max_new_tokens}}, {replace: {path: "messages[*].content", pattern: secret, with: "***"}}]
+  rewrite:
+    - rename: {max_tokens: max_new_tokens}
+    - replace: {path: "messages[*].content", pattern: secret, with: "***"}
 """
     async with seen(config) as (asked, url):
         history = [

@@ -1,9 +1,11 @@
-"""What a provider objects to, piece by piece: its words, its code, and the path into the request that it names.
+"""What a provider objects to, piece by piece: its words, its code, and the path into the request that it
+names.
 
-One refusal may hold several complaints (FastAPI's ``detail``, Google's ``fieldViolations``, zod's ``issues``), and one
-complaint may stand several times, wrapped by each gateway on the way.  They are found wherever they stand: in objects
-at any depth, in JSON inside a text, in the repr of a Python dict, in pydantic's own report.  What is left of a text
-when those are taken out is a complaint of its own.  Nothing here raises.
+One refusal may hold several complaints (FastAPI's ``detail``, Google's ``fieldViolations``, zod's
+``issues``), and one complaint may stand several times, wrapped by each gateway on the way.  They are found
+wherever they stand: in objects at any depth, in JSON inside a text, in the repr of a Python dict, in
+pydantic's own report.  What is left of a text when those are taken out is a complaint of its own.  Nothing
+here raises.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ MAX_TEXT = 4000  # characters of one text that are looked at: the beginning and 
 MAX_ALL = 16_000  # characters of all texts
 
 TEXTS = (
-    "message", "msg", "error", "error_msg", "error_message", "errmsg", "error_description", "detail", "description",
-    "Message", "raw", "reason", "issue", "title", "status_msg",
+    "message", "msg", "error", "error_msg", "error_message", "errmsg", "error_description", "detail",
+    "description", "Message", "raw", "reason", "issue", "title", "status_msg",
 )  # fmt: skip
 PATHS = ("loc", "path", "param", "field", "pointer", "instancePath", "parameter")
 CODES = ("type", "code", "error_code", "keyword")

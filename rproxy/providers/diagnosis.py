@@ -1,7 +1,8 @@
 """From a provider's refusal to a request that it takes: what it is about, and what helps against that.
 
 1. :mod:`.complaints` takes the refusal apart; :mod:`.redaction` cuts the client's content out of its words.
-2. :mod:`.refusal_words` reads each complaint: the words that it blames, the kind of its objection, what it allows.
+2. :mod:`.refusal_words` reads each complaint: the words that it blames, the kind of its objection, what it
+   allows.
 3. :mod:`.subjects` finds which of the request's own words is blamed, in any spelling, or which synonym.
 4. :mod:`.cures` has a ladder of cures for each subject.
 
@@ -42,8 +43,8 @@ def diagnose(
     :param body: the request that it refused
     :param profile: what the request was made with
     :param tried: (subject, rung) of the cures that this turn has tried in vain
-    :returns: a cure for each subject that the provider named by a path, or the one that fits its words best; [] for a
-        refusal that is not about the form of the request, or that nothing helps against
+    :returns: a cure for each subject that the provider named by a path, or the one that fits its words best;
+        [] for a refusal that is not about the form of the request, or that nothing helps against
     """
     sent = Sent(body, profile)
     redaction = Redaction([c.text for c in complaints], client_texts(body), _vocabulary(sent))

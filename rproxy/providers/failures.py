@@ -196,8 +196,10 @@ VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
 REFUSED = _any(
     r"\bjinja|\btemplate|raise_exception|validation|pydantic|['\"]loc['\"]|deseriali[sz]e|unmarshal|schema|invalid_request",
     r"(?:Value|Type|Key|Attribute|NotImplemented|UnsupportedParams|BadRequest|InvalidParameter)Error|Invalid(?:Parameter|Request)",
-    r"unexpected keyword|unsupported|not supported|does(?:n't| not) support|unknown (?:field|format|name|parameter|variant)",
-    r"\bmust (?:be|alternate|start|end|have|not)\b|expected .{1,60} to be|not (?:allowed|permitted)|invalid (?:value|type|role)",
+    r"unexpected keyword|unsupported|not supported|does(?:n't| not) support|unknown "
+    r"(?:field|format|name|parameter|variant)",
+    r"\bmust (?:be|alternate|start|end|have|not)\b|expected .{1,60} to be|not (?:allowed|permitted)|invalid "
+    r"(?:value|type|role)",
 )
 BAD_CODES = _codes(
     r"invalid_request\w* bad_?request\w* invalid_?(?:parameter|argument|value)\S* "

@@ -1,7 +1,8 @@
 """Which requests have the form that a provider has refused, so that a cure concerns them.
 
-A cure is kept for the provider and the model, but not every request has what it changes.  Each row answers for one kind
-of form whether a create request has it; ``cure`` is the override of the profile that was learned.
+A cure is kept for the provider and the model, but not every request has what it changes.  Each row answers
+for one kind of form whether a create request has it; ``cure`` is the override of the profile that was
+learned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the profiles are called: a line about each, other names, and the models by whose names one is chosen."""
+"""The names of the profiles: a line about each, aliases, and the models that choose one by their name."""
 
 from __future__ import annotations
 

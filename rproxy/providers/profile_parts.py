@@ -1,4 +1,6 @@
-"""What the rows of the profile tables are made of: ways to control thinking, and parts that several rows share."""
+"""What the rows of the profile tables are made of: ways to control thinking, and parts that several rows
+share.
+"""
 
 from __future__ import annotations
 

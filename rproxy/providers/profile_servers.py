@@ -6,8 +6,8 @@ from typing import Dict
 
 from .profile_parts import GPT_OSS, OFF, R1, TEXT_IMAGE, Row, effort, switch
 
-# Templates call the switch enable_thinking (Qwen, GLM) or thinking (DeepSeek); what a template does not know is
-# ignored.
+# Templates call the switch enable_thinking (Qwen, GLM) or thinking (DeepSeek); what a template does not know
+# is ignored.
 _BY_TEMPLATE = switch(
     {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}},
     {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}},
@@ -43,7 +43,8 @@ SERVERS: Dict[str, Row] = {
         "thinking": _BY_TEMPLATE,
     },
     "llamacpp": {
-        "system_position": "first",  # error, as HTTP 500: Jinja Exception: System message must be at the beginning
+        # error, as HTTP 500: Jinja Exception: System message must be at the beginning
+        "system_position": "first",
         "thinking": switch(
             {"chat_template_kwargs": {"enable_thinking": True}},
             {"chat_template_kwargs": {"enable_thinking": False}},

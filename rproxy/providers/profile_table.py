@@ -1,11 +1,11 @@
 """The table of providers: one row of data for each kind, in the shape of
 :class:`rproxy.convert.profile.Profile`.
 
-Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix or with ``*``; also ``host:port``
-or ``host/path``), ``wire`` (what these hosts are asked through when the configuration does not say), ``extends``
-(another row), ``models`` (glob on the downstream model -> more fields; the first that fits, case does not matter),
-``responses`` (fields that are different with ``wire: responses``). ``thinking`` replaces what it extends as a
-whole, everything else is merged field by field.
+Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix or with ``*``; also
+``host:port`` or ``host/path``), ``wire`` (what these hosts are asked through when the configuration does not
+say), ``extends`` (another row), ``models`` (glob on the downstream model -> more fields; the first that fits,
+case does not matter), ``responses`` (fields that are different with ``wire: responses``). ``thinking``
+replaces what it extends as a whole, everything else is merged field by field.
 
 Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users
 report, *adapter* what the vendor's own client or several independent adapters do, *guess* none of these.  A
@@ -92,7 +92,8 @@ ROWS: Dict[str, Row] = {
         "modalities": TEXT_IMAGE,
         "context_window": 256_000,  # model pages
         "models": {
-            "*k3*": {  # docs: always on; low, high, max (the default). measured: `required` is taken, a name is not
+            # docs: always on; low, high, max (the default). measured: `required` is taken, a name is not
+            "*k3*": {
                 "thinking": effort("low low high high max max"),
                 "tool_choice": {"any": ["auto", "none", "required"], "thinking": None},
                 "context_window": 1_000_000,

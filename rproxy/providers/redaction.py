@@ -1,9 +1,10 @@
 """The client's content, cut out of what a provider says about a request.
 
-A provider may quote the request that it refuses, and a prompt may speak of ``stream_options`` or of images.  What is
-learned from a refusal must come from the provider's own words, so everything that the client has written is taken out
-before the diagnosis: texts that are quoted whole, and every run of ``RUN`` or more characters of one.  The words of the
-API are not content, even if a client has written nothing else, and texts shorter than ``SHORTEST`` stand in any sentence.
+A provider may quote the request that it refuses, and a prompt may speak of ``stream_options`` or of images.
+What is learned from a refusal must come from the provider's own words, so everything that the client has
+written is taken out before the diagnosis: texts that are quoted whole, and every run of ``RUN`` or more
+characters of one.  The words of the API are not content, even if a client has written nothing else, and texts
+shorter than ``SHORTEST`` stand in any sentence.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ STRUCTURE = frozenset(
 )
 # The keys of a request whose values are, or hold, what the client has written.
 CONTENT = (
-    "messages", "input", "instructions", "metadata", "user", "user_id", "safety_identifier", "prompt_cache_key", "stop",
+    "messages", "input", "instructions", "metadata", "user", "user_id", "safety_identifier",
+    "prompt_cache_key", "stop",
     "prediction",
 )  # fmt: skip
 # The keys within tools and formats that hold prose or data and not form.
@@ -107,8 +109,8 @@ def _spellings(content: str) -> List[str]:
 def _runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
     """The runs of RUN characters that texts and contents share.
 
-    Contents may be long, so they are walked in steps of BLOCK; only around a block that stands in a text its neighbours
-    are looked at.
+    Contents may be long, so they are walked in steps of BLOCK; only around a block that stands in a text its
+    neighbours are looked at.
     """
     grams = {text[i : i + RUN] for text in texts for i in range(len(text) - RUN + 1)}
     blocks = {gram[i : i + BLOCK] for gram in grams for i in range(RUN - BLOCK + 1)}

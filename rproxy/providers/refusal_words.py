@@ -1,9 +1,9 @@
 """Reads one complaint: which words it blames, what it objects to in them, and what it says would be allowed.
 
 Providers word the same objection in ever new ways, so the words are brought to one spelling first
-(:func:`normalized`: ``reasoningEffort``, ``reasoning_effort`` and "reasoning effort" are the same), and kinds of
-objections are families of words (:data:`OBJECTIONS`).  A sentence such as "unknown field x, expected one of a, b" blames
-x and allows a and b; the words behind the turning point are never blamed.
+(:func:`normalized`: ``reasoningEffort``, ``reasoning_effort`` and "reasoning effort" are the same), and kinds
+of objections are families of words (:data:`OBJECTIONS`).  A sentence such as "unknown field x, expected one
+of a, b" blames x and allows a and b; the words behind the turning point are never blamed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Reading:
 
     @cached_property
     def _split(self) -> Tuple[str, Tuple[str, ...]]:
-        """What stands before the first turning point that allows something, and what the turning points allow."""
+        """What stands before the first turning point that allows something, and what the turning points
+        allow.
+        """
         blamed, allowed = self.text, []
         for turn in islice(_TURN.finditer(self.text), MAX_TURNS):
             end = _SENTENCE.search(self.text, turn.end())
@@ -138,7 +140,9 @@ class Reading:
         return re.search(pattern, self.blamed) is not None
 
     def marks(self, word: str) -> bool:
-        """Is ``word`` named as a word of the request: in quotes, in a list, behind "parameter" or before a colon?"""
+        """Is ``word`` named as a word of the request: in quotes, in a list, behind "parameter" or before a
+        colon?
+        """
         form = re.escape(normalized(word))
         labels = r"(?:param|parameter|field|argument|property|propertie|key|keyword|kwarg|option|name|variant|value)"
         return self.blames(

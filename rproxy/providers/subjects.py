@@ -1,7 +1,7 @@
 """What a refusal can be about: the table of subjects, and which of them a complaint names.
 
-A path that the provider names counts more than words, a word that is marked as one of the request more than one that any
-sentence may hold, and all of them only if the request has what they mean.
+A path that the provider names counts more than words, a word that is marked as one of the request more than
+one that any sentence may hold, and all of them only if the request has what they mean.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from .sent import SCHEMA_PLACES, Sent
 
 THINK = r"\bthink|reasoning effort|\beffort\b|\breasoning\b|chat template|思考|推理"
 SCHEMA = (
-    r"schema (?:field|keyword|error|conversion|is not|must)|(?:invalid|unsupported|bad|flavored) (?:json )?schema|\bkeywords?\b"
-    r"|function declarations|\bgrammar\b|\$ref|any ?of|additional properties|json payload|every object|in context"
+    r"schema (?:field|keyword|error|conversion|is not|must)|(?:invalid|unsupported|bad|flavored) (?:json "
+    r")?schema|\bkeywords?\b"
+    r"|function declarations|\bgrammar\b|\$ref|any ?of|additional properties|json payload|every object|in "
+    r"context"
 )
 HISTORY = r"reasoning (?:content|details|text)|think chunk|thinking (?:chunk|part|block|content)"
 
@@ -25,8 +27,9 @@ HISTORY = r"reasoning (?:content|details|text)|think chunk|thinking (?:chunk|par
 class Subject(NamedTuple):
     """What a refusal may be about.
 
-    ``words``: what it is called, as a pattern over the normalized words that are blamed. ``sent``: does the request have
-    it? ``form`` says which later requests have it, too: a key of :data:`rproxy.providers.forms.FORMS`.
+    ``words``: what it is called, as a pattern over the normalized words that are blamed. ``sent``: does the
+    request have it? ``form`` says which later requests have it, too: a key of
+    :data:`rproxy.providers.forms.FORMS`.
     """
 
     name: str
@@ -73,7 +76,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "answers in one piece",
-        r"non stream|stream(?:ing)? (?:mode )?(?:only|is required|must)|only support\w* stream|must .{0,20}stream|enable .{0,10}stream",
+        r"non stream|stream(?:ing)? (?:mode )?(?:only|is required|must)|only support\w* stream|must "
+        r".{0,20}stream|enable .{0,10}stream",
         lambda sent: not sent.body.get("stream"),
         fields.streaming_only,
         "whole",
@@ -135,7 +139,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "the user's message",
-        r"no user (?:query|message|role)|(?:at least )?(?:one|a) (?:\w+ )?(?:with )?(?:the )?(?:role )?user\b|user message",
+        r"no user (?:query|message|role)|(?:at least )?(?:one|a) (?:\w+ )?(?:with )?(?:the )?(?:role "
+        r")?user\b|user message",
         lambda sent: "user" not in sent.roles,
         messages.user_message,
         "messages",
@@ -165,7 +170,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "images and files",
-        r"image|vision|multi ?modal|\bpng\b|jpe?g|\bbmp\b|webp|\bgif\b|picture|\bfiles?\b|\bpdf\b|audio|图|untagged enum"
+        r"image|vision|multi "
+        r"?modal|\bpng\b|jpe?g|\bbmp\b|webp|\bgif\b|picture|\bfiles?\b|\bpdf\b|audio|图|untagged enum"
         r"|content (?:\w+ )?(?:part|type|block|must be|should be|array|list)",
         lambda sent: sent.media(),
         messages.media,
@@ -189,7 +195,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     Subject(
         "tools",
         r"(?:support|allow|accept|enable|use)\w* (?:\w+ ){0,2}(?:tools?|functions?)\b"
-        r"|\b(?:tools?|functions?)(?: \w+){0,2} (?:(?:is|are) )?(?:not |un)(?:support|allow|available|enabl|accept|permit)",
+        r"|\b(?:tools?|functions?)(?: \w+){0,2} (?:(?:is|are) )?(?:not "
+        r"|un)(?:support|allow|available|enabl|accept|permit)",
         lambda sent: sent.tools,
         tools.tools,
         "content",
@@ -200,7 +207,8 @@ BY_NAME: Dict[str, Subject] = {subject.name: subject for subject in SUBJECTS}
 FIELDS = Subject("a field", "", lambda sent: True, fields.fields, "fields")
 TOOL = Subject("a tool", "", lambda sent: sent.tools, tools.tool, "content")
 
-# The first step of a path (normalized) -> the subject. Steps inside messages and tools are looked at one by one.
+# The first step of a path (normalized) -> the subject. Steps inside messages and tools are looked at one by
+# one.
 HEADS: Dict[str, str] = {
     **dict.fromkeys(map(normalized, fields.LIMITS), "the limit of the answer"),
     "tool choice": "tool_choice",

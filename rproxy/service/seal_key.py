@@ -47,14 +47,16 @@ async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str]
             where, key = str(path), _from_file(path)
     except (OSError, StoreError, ValueError, asyncio.TimeoutError) as error:
         log.warning(
-            "no seal key can be kept (%s), so the reasoning and the summaries that clients hold cannot be read "
+            "no seal key can be kept (%s), so the reasoning and the summaries that clients hold cannot be "
+            "read "
             "after a restart. Set server.seal_key to 64 hex digits",
             error,
         )
         return new_seal_key()
     if key.scheme == AES_GCM and aes_gcm() is None:
         log.warning(
-            "the seal key of %s is for encryption, and the package cryptography is missing here: what was sealed "
+            "the seal key of %s is for encryption, and the package cryptography is missing here: what was "
+            "sealed "
             "with it cannot be opened (pip install cryptography)",
             where,
         )

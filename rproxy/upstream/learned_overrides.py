@@ -1,9 +1,10 @@
 """What refusals have taught, and for whom it holds.
 
-Cures of form (fields of the profile) are kept for a provider and a downstream model.  Cures that leave out a part of the
-client's content are kept for the client's key, and for that very part: what one client sends must not change what another
-one gets.  Only what a success has followed comes here, and nothing is kept for longer than :data:`LIFETIME`, so that a
-provider that learns to accept a form gets it again.  A configuration that is loaded anew begins with an empty memory.
+Cures of form (fields of the profile) are kept for a provider and a downstream model.  Cures that leave out a
+part of the client's content are kept for the client's key, and for that very part: what one client sends must
+not change what another one gets.  Only what a success has followed comes here, and nothing is kept for longer
+than :data:`LIFETIME`, so that a provider that learns to accept a form gets it again.  A configuration that is
+loaded anew begins with an empty memory.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class LearnedOverrides:
                 del learned[:-MAX_LEARNED]
                 self._applied.clear()
                 log.warning(
-                    "%s refused a request for %s (%s); such requests are sent in another form for a day. To make this "
+                    "%s refused a request for %s (%s); such requests are sent in another form for a day. To "
+                    "make this "
                     "permanent, put under the provider:  override: %s",
                     provider.name,
                     model,
@@ -126,8 +128,8 @@ def _key(provider: Provider, model: str) -> Key:
 def overridden(provider: Provider, overrides: Sequence[Json]) -> Provider:
     """The provider with other fields in its profile.
 
-    Lists of what is left out and repaired grow: two turns may have learned different entries at the same time, and the
-    configuration may have its own.
+    Lists of what is left out and repaired grow: two turns may have learned different entries at the same
+    time, and the configuration may have its own.
     """
     profile = provider.profile
     for override in overrides:

@@ -70,7 +70,8 @@ class Worker:
         if options["form"] == "ws":
             key = base64.b64encode(os.urandom(16))
             sock.sendall(
-                b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %b\r\n"
+                b"GET %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: "
+                b"Upgrade\r\nSec-WebSocket-Key: %b\r\n"
                 b"Sec-WebSocket-Version: 13\r\n\r\n" % (options["path"].encode(), options["port"], key)
             )
             head = b""
@@ -189,8 +190,8 @@ class Load:
             return masked(json.dumps({"type": "response.create", **body}).encode())
         payload = json.dumps({**body, "stream": form != "json"}).encode()
         return (
-            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (options["path"].encode(), options["port"], len(payload), payload)
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: "
+            b"%d\r\n\r\n%b" % (options["path"].encode(), options["port"], len(payload), payload)
         )
 
     def run(self) -> Json:

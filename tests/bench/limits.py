@@ -62,8 +62,8 @@ def slow_reader(bench: Bench) -> Outcome:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sock.connect(("127.0.0.1", bench.process.port))
         sock.sendall(
-            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (bench.variant.path.encode(), len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+            b"%d\r\n\r\n%b" % (bench.variant.path.encode(), len(body), body)
         )
         time.sleep(3.0)
         grown = bench.process.rss() - before
@@ -75,7 +75,8 @@ def slow_reader(bench: Bench) -> Outcome:
                 break
             size += len(data)
             tail = (tail + data)[-8:]
-    text = f"a reader that pauses: {grown:+.0f} MB meanwhile; then {size / 1e6:.0f} MB in {time.monotonic() - began:.1f} s"
+    seconds = time.monotonic() - began
+    text = f"a reader that pauses: {grown:+.0f} MB meanwhile; then {size / 1e6:.0f} MB in {seconds:.1f} s"
     return text, grown < 16 and size > 90e6
 
 

@@ -62,7 +62,8 @@ def deltas(model: str) -> Tuple[Tuple[bytes, int], ...]:
     plan = script(model)
     said = text(plan["s"])
     calls = plan["t"]
-    first = '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"look","arguments":"{\\"a\\":\\""}}]}'
+    function = '{"name":"look","arguments":"{\\"a\\":\\""}'
+    first = '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":' + function + "}]}"
     runs = [
         (frame(f'{{"reasoning_content":"{said}"}}'), plan["k"]),
         (frame(f'{{"content":"{said}"}}'), plan["n"] - plan["k"] - calls),

@@ -73,7 +73,9 @@ def rproxy(place: Place) -> Start:
     ca = f", ca_file: {place.provider.ca}" if place.provider.ca else ""
     config = place.file(
         "rproxy.yaml",
-        f"models:\n  - {{model: '*', provider: {{base_url: '{place.provider.url}', api_key: bench, profile: generic{ca}}}}}\n",
+        f"models:\n  - "
+        f"{{model: '*', provider: {{base_url: '{place.provider.url}', "
+        f"api_key: bench, profile: generic{ca}}}}}\n",
     )
     argv = [
         sys.executable,
@@ -123,7 +125,8 @@ def codex_bridge(place: Place) -> Start:
 
 def codex_proxy(place: Place) -> Start:
     text = (
-        f'[server]\nhost = "127.0.0.1"\nport = {place.port}\n[provider]\nbase_url = "{place.provider.url}"\napi_key = "x"\nmodels = ["bench-n1"]\n'
+        f'[server]\nhost = "127.0.0.1"\nport = {place.port}\n[provider]\nbase_url = '
+        f'"{place.provider.url}"\napi_key = "x"\nmodels = ["bench-n1"]\n'
         "[circuit_breaker]\nfailure_threshold = 100000\n"
     )
     return [program("codex-proxy", "codex-proxy"), "--config", place.file("codex-proxy.toml", text)], {
@@ -144,7 +147,8 @@ def open_responses_server(place: Place) -> Start:
 
 def litellm(place: Place) -> Start:
     text = (
-        f"model_list:\n  - model_name: '*'\n    litellm_params: {{model: 'deepseek/*', api_base: '{place.provider.url}', api_key: x}}\n"
+        f"model_list:\n  - model_name: '*'\n    litellm_params: "
+        f"{{model: 'deepseek/*', api_base: '{place.provider.url}', api_key: x}}\n"
         "router_settings: {disable_cooldowns: true, num_retries: 0}\n"
     )
     env = {

@@ -264,7 +264,8 @@ LITELLM_CONFIG = "model_list:\n" + "".join(
         MOCK % ("mock-rate", "litellm.RateLimitError", ""),
         MOCK % ("mock-broken", "litellm.InternalServerError", ""),
         MOCK % ("mock-context", "litellm.ContextWindowExceededError", ""),
-        "  - model_name: gateway\n    litellm_params: {model: openai/deepseek-v4-pro, api_base: '%s', api_key: '%s'}\n",
+        "  - model_name: gateway\n    litellm_params: {model: openai/deepseek-v4-pro, api_base: '%s', "
+        "api_key: '%s'}\n",
         "litellm_settings: {num_retries: 0}\ngeneral_settings: {master_key: '%s'}\n",
     )
 )

@@ -11,7 +11,10 @@ from .ladder import Cure, allowed, dropped, objects, says, without_values
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 LEAST_LIMIT = 256  # tokens; a lower number in a refusal means something else
-TOO_LARGE = r"too (?:large|big|high|many)|at most|maximum|less than|exceed|range|\bmax\b|<=|≤|up to|not be (?:greater|larger|more)"
+TOO_LARGE = (
+    r"too (?:large|big|high|many)|at most|maximum|less than|exceed|range|\bmax\b|<=|≤|up to"
+    r"|not be (?:greater|larger|more)"
+)
 
 
 def limit(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
@@ -41,7 +44,10 @@ def streaming(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 # ---- Fields without a subject of their own
 # The provider takes one value only, whatever the client's is.
-ANY_VALUE = r"only (?:the )?default|default .{0,12}value is supported|only \W?\d+(?:\.\d+)?\W? is (?:allowed|supported)|\bfixed\b"
+ANY_VALUE = (
+    r"only (?:the )?default|default .{0,12}value is supported|\bfixed\b"
+    r"|only \W?\d+(?:\.\d+)?\W? is (?:allowed|supported)"
+)
 NEEDED = frozenset(["model", "messages", "input", "tools", "stream", "instructions"])
 # Fields whose names are words of any sentence, too.
 PLAIN = frozenset(
@@ -63,7 +69,9 @@ PLAIN = frozenset(
 
 
 def fields(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Without the fields that are named: always, or where only a value is refused, where that very value comes again."""
+    """Without the fields that are named: always, or where only a value is refused, where that very value
+    comes again.
+    """
     named = [key for key in optional_fields(sent) if any(names_field(reading, key) for reading in readings)]
     if "stream_options" in named:
         yield Cure("no usage", {"include_usage": False})

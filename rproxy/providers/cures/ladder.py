@@ -13,8 +13,8 @@ from ..sent import Sent
 class Cure(NamedTuple):
     """A change of the request.
 
-    ``rung``: its name, the same for the same step of a ladder. ``override``: fields of the profile. ``refused``:
-    fingerprints of what is left out, see :mod:`rproxy.convert.request.omit`.
+    ``rung``: its name, the same for the same step of a ladder. ``override``: fields of the profile.
+    ``refused``: fingerprints of what is left out, see :mod:`rproxy.convert.request.omit`.
     """
 
     rung: str
@@ -44,7 +44,7 @@ def allowed(readings: Iterable[Reading], vocabulary: Sequence[str]) -> List[str]
 
 # ---- Cures of several ladders
 def without(rung: str, field: str, values: Iterable[Any]) -> Cure:
-    """Without parts of the client's content; ``field``: see :func:`rproxy.convert.request.omit.fingerprint`."""
+    """Without parts of the client's content; ``field``: see :func:`~rproxy.convert.request.omit.fingerprint`."""
     return Cure(rung, refused=frozenset(fingerprint(field, value) for value in values))
 
 

@@ -71,7 +71,7 @@ KINDS = {
 
 
 def media(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """The images or files that the refusal can mean: those of a format, of the message that it names, or all."""
+    """The images or files that the refusal can mean: of one format, of the message that it names, or all."""
     for kind, parts in _media_meant(sent, readings).items():
         of_format = [part for part in parts if blames(readings, rf"\b{_format(part)}\b")]
         if of_format:
