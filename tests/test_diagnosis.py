@@ -200,9 +200,8 @@ def test_a_path_is_read_in_every_spelling(value: Any, steps: Tuple[str, ...]) ->
 
 
 HOSTILE = (
-    "(" * 4000, "reasoning effort " * 300, "must be 'a' " * 400, "messages.1.content " * 250, "'a',
-    " * 1000, "aB" * 2000,
-    "a_" * 2000, "a.b" * 1500, "user " * 900, "'loc': ['a'], " * 300, "{" * 4000, '{"a":' * 700,
+    "(" * 4000, "reasoning effort " * 300, "must be 'a' " * 400, "messages.1.content " * 250, "'a', " * 1000,
+    "aB" * 2000, "a_" * 2000, "a.b" * 1500, "user " * 900, "'loc': ['a'], " * 300, "{" * 4000, '{"a":' * 700,
     "only " * 900,
 )  # fmt: skip
 

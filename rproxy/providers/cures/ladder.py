@@ -44,7 +44,7 @@ def allowed(readings: Iterable[Reading], vocabulary: Sequence[str]) -> List[str]
 
 # ---- Cures of several ladders
 def without(rung: str, field: str, values: Iterable[Any]) -> Cure:
-    """Without parts of the client's content; ``field``: see :func:`~rproxy.convert.request.omit.fingerprint`."""
+    """Without parts of the client's content. ``field``: see :func:`.omit.fingerprint`."""
     return Cure(rung, refused=frozenset(fingerprint(field, value) for value in values))
 
 
