@@ -75,7 +75,9 @@ def _finding(facts: ErrorFacts, delay: Optional[float], location: str) -> Findin
         delay = next((d for d in map(delay_in_text, facts.texts) if d is not None), None)
     kind, text = classify(facts), _joined(facts)
     about_form = (
-        kind == "request" or kind in ("internal", "gateway") and REFUSED.search(facts.details or text)
+        kind == "request"
+        or kind in ("internal", "gateway")
+        and REFUSED.search((facts.details or text)[:MAX_SCANNED])
     )
     complaints = find_complaints(facts.raw) if about_form and facts.shape != "html" else ()
     return Finding(
