@@ -303,6 +303,27 @@ def test_half_a_call_is_no_call() -> None:
     assert turn.output == [] and turn.final["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["item by item", "only in the end"])
+def test_calls_with_the_same_call_id_are_told_apart(live: bool) -> None:
+    """Clients answer a call by its id; one id for two calls would make them lose an output."""
+    calls = [
+        {"type": "function_call", "id": "f1", "call_id": "c", "name": "ls", "arguments": "{}"},
+        {"type": "custom_tool_call", "id": "f2", "call_id": "c", "name": "apply_patch", "input": "x"},
+        {"type": "function_call", "id": "f3", "call_id": "c", "name": "ls", "arguments": '{"a": 1}'},
+    ]
+    stream = (
+        [event for n, item in enumerate(calls) for event in (added(n, item), done(n, item))] if live else []
+    )
+    turn = read(*stream, last(*calls))
+    assert texts(turn.output) == [
+        ("function_call", "{}"),
+        ("custom_tool_call", "x"),
+        ("function_call", '{"a": 1}'),
+    ]
+    ids = [item["call_id"] for item in turn.output]
+    assert ids[0] == "c" and len(set(ids)) == 3 and all(call_id.startswith("call_") for call_id in ids[1:])
+
+
 def test_arguments_as_an_object_and_a_call_without_a_call_id() -> None:
     assert (
         "without a name" in read(last({"type": "function_call", "arguments": "{}"})).final["error"]["message"]
