@@ -1,0 +1,85 @@
+"""Checks of our own for frameworks that no judge knows: what they get, and what the provider is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+from judges import Result
+from scripted import ScriptedProvider, call, running, say, think
+
+Json = Dict[str, Any]
+HERE = Path(__file__).resolve().parent
+CLIENT_TIME = 120  # seconds
+MODEL = "gpt-5.5"
+STEPS = ("turn", "stream", "tool round", "second turn")  # the clients print "ok" and the step
+CONFIG = """
+server:
+  listen_addr: "127.0.0.1:{port}"
+{server}models:
+  - model: "*"
+    downstream_model: deepseek-v4-pro
+    provider: {{base_url: "{base_url}", api_key: $SCRIPTED_KEY, profile: deepseek}}
+"""
+
+
+async def check_framework(python: Path, script: str) -> Result:
+    """Run a client in front of rproxy and a provider that is as strict as DeepSeek.
+
+    :param python: that of the environment with the framework
+    :param script: its file here
+    """
+    provider = ScriptedProvider()
+    provider.turns += [
+        [say("Hello.")],
+        [say("one "), say("two "), say("three")],
+        [think("Look it up."), call("get_weather", "call_1", city="Oslo")],
+        [say("It is cold.")],
+        [say("Colder.")],
+    ]
+    try:
+        with tempfile.TemporaryDirectory(prefix="rproxy-newest-") as folder:
+            async with running(Path(folder), provider.base_url, "  retries: 0\n", CONFIG) as rproxy:
+                output, errors = await _client(python, HERE / script, rproxy.base_url)
+    finally:
+        await provider.close()
+    done = [step for step in STEPS if f"ok {step}" in output.splitlines()]
+    notes = [f"FAIL {script}: {line}" for line in errors.strip().splitlines()[-1:] if len(done) < len(STEPS)]
+    wrong = [f"FAIL {script}, the provider: {text}" for text in wrong_requests(provider)]
+    return Result(len(done), len(STEPS) - len(done) + len(wrong), (*notes, *wrong))
+
+
+async def _client(python: Path, script: Path, base_url: str) -> List[str]:
+    """:returns: what it wrote to stdout and stderr"""
+    environ = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    process = await asyncio.create_subprocess_exec(
+        str(python),
+        str(script),
+        base_url,
+        MODEL,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        found = await asyncio.wait_for(process.communicate(), CLIENT_TIME)
+    except asyncio.TimeoutError:
+        process.kill()
+        await process.wait()
+        return ["", f"no end within {CLIENT_TIME} s"]
+    return [text.decode("utf-8", "replace") for text in found]
+
+
+def wrong_requests(provider: ScriptedProvider) -> List[str]:
+    """What is wrong with what the provider was asked: the last turn must hold the whole conversation."""
+    wrong = [f"it refused: {text}" for text in provider.refusals]
+    if len(provider.requests) != 5:
+        return [*wrong, f"{len(provider.requests)} requests instead of 5"]
+    roles = [message["role"] for message in provider.requests[-1]["messages"]]
+    if roles != ["user", "assistant", "tool", "assistant", "user"]:
+        wrong.append(f"the second turn holds {roles}")
+    return wrong
