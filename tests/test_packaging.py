@@ -132,7 +132,7 @@ def test_every_optional_package_is_used() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "rproxy").rglob("*.py"))
     for package in optional_packages():
         name = re.split(r"[<>=\[]", package)[0]
-        assert re.search(rf"import_module\(\"{name}\b|import {name}\b", source), package
+        assert re.search(rf"import_module\(\"{name}\b|(?:import|from) {name}\b", source), package
 
 
 def test_pyproject_holds_no_metadata() -> None:
