@@ -169,11 +169,11 @@ async def nothing_left() -> AsyncIterator[None]:
     await loop.run_in_executor(None, len, "")  # what the loop itself opens late is open now
     fds, tasks = open_fds(), len(asyncio.all_tasks())
     yield
-    for _ in range(50):
-        if (open_fds(), len(asyncio.all_tasks())) == (fds, tasks):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"left: {open_fds() - fds} file descriptors, tasks {asyncio.all_tasks()!r}")
+    try:
+        await until(lambda: open_fds() <= fds and len(asyncio.all_tasks()) <= tasks)
+    except AssertionError:
+        left = f"left: {open_fds() - fds} file descriptors, tasks {asyncio.all_tasks()!r}"
+        raise AssertionError(left) from None
 
 
 def open_fds() -> int:

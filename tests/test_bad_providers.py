@@ -17,7 +17,7 @@ from typing import Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, T
 
 import pytest
 from grammar import check_sse
-from rawserver import CHUNKED, END, Peer, RawServer, chunk, nothing_left
+from rawserver import CHUNKED, END, Peer, RawServer, chunk, nothing_left, until
 from scripted import free_port, running, served
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
@@ -299,14 +299,6 @@ def memory(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
-async def settled(condition: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not settle")
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts file descriptors in /proc")
 async def test_each_gives_the_right_error_in_time_and_leaves_nothing(tmp_path: Path) -> None:
     async with (
@@ -322,22 +314,22 @@ async def test_each_gives_the_right_error_in_time_and_leaves_nothing(tmp_path: P
             *(check(rproxy.base_url, name, case, stream) for stream in (True, False) for name, case in cases)
         )
         assert [line for lines in wrong for line in lines] == []
-        await settled(lambda: fds(pid) <= before)
+        await until(lambda: fds(pid) <= before)
         for name, case in FLOODS.items():
             for stream in (True, False):
                 assert await check(rproxy.base_url, name, case, stream) == []
                 assert memory(pid) < MEMORY, (name, memory(pid) / MIB)
-        await settled(lambda: fds(pid) <= before and all(task.done() for task in provider.tasks))
+        await until(lambda: fds(pid) <= before and all(task.done() for task in provider.tasks))
 
 
 async def test_no_task_is_left() -> None:
     async with RawServer(by_model).running() as provider, served(provider.url, SERVER, CONFIG) as base_url:
         await check(base_url, "cuts", CASES["cuts"], True)  # what opens late is open now
-        await asyncio.sleep(0.1)
+        await until(lambda: all(task.done() for task in provider.tasks))
         async with nothing_left():
             names = [name for name, case in CASES.items() if case.seconds < 2 and case.status != 200]
             wrong = await asyncio.gather(
                 *(check(base_url, name, CASES[name], stream) for name in names for stream in (True, False))
             )
             assert [line for lines in wrong for line in lines] == []
-            await settled(lambda: all(task.done() for task in provider.tasks))
+            await until(lambda: all(task.done() for task in provider.tasks))
