@@ -638,6 +638,16 @@ def test_an_unfinished_item_that_was_not_announced_is_not_there() -> None:
         assert ("encrypted_content" in item) == bool(options)
 
 
+def test_an_item_without_text_and_one_that_came_whole_are_not_unfinished() -> None:
+    stream = converter(seal=sealed)
+    stream.feed(delta(reasoning_details=[{"type": "reasoning.encrypted", "data": "x"}]))
+    assert stream.unfinished_response()["output"] == []
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    stream = converter()
+    stream.feed(delta(images=[image]))
+    assert [item["type"] for item in stream.unfinished_response()["output"]] == ["image_generation_call"]
+
+
 def test_interrupt() -> None:
     stream = converter()
     events = stream.start() + stream.feed(think("r")) + stream.feed(text("a")) + stream.interrupt()
