@@ -1,4 +1,44 @@
-"""What every test gets: a fresh event loop, and a failure when something unexpected was logged.
+"""How the tests are organised; and what every test gets: an event loop of its own, and a failure when
+something unexpected was logged.
+
+There are four kinds of test modules, by how much of rproxy runs.  Most are named after the module they test.
+
+1. **Values in, values out**, for ``convert/``, ``providers/`` and ``config/``: ``test_messages``,
+   ``test_answer_chat``, ``test_profiles``, ``test_config`` ...  Many draw their input with hypothesis.
+2. **One part over real sockets**, against a server that does what a test says: ``test_parser``,
+   ``test_http_client``, ``test_upstream``, ``test_store`` ...
+3. **The whole application in the test's own process**, between a client and a provider that plays a script:
+   ``test_http``, ``test_websocket``, ``test_retrieval``, ``test_conversations``, ``test_acceptance`` ...
+4. **Processes**: ``rproxy serve`` and what surrounds it in real life, such as nginx, HAProxy, Redis, Codex
+   and the openai package: ``test_processes``, ``test_balanced``, ``test_bad_providers``, ``test_cli``,
+   ``test_codex`` ...  What is not installed is skipped.
+
+The modules without ``test_`` in their names are shared:
+
+==================  ===================================================================================
+``rawserver``       :class:`RawServer` runs a script for each connection; :func:`until` waits for a
+                    condition; :func:`nothing_left` fails when sockets or tasks are left
+``scripted``        :class:`ScriptedProvider` plays turns made of ``think``, ``say``, ``call``, ``error``
+                    and refuses what DeepSeek refuses; :func:`served` is rproxy in this process,
+                    :func:`running` a process of its own
+``edge``            :func:`edge` is the application in front of a provider whose answers the first word of
+                    the input chooses: for tests of the client's side; ``wsclient`` has WebSocket clients
+``api``             :func:`site` is a scripted provider, rproxy and an HTTP client in one; :func:`valid`
+                    asks the openai package's types
+``grammar``         the rules of every event stream: each stream in a test goes through it
+``stream_tools``    chunks in, a checked stream out, without a server
+``histories``       random and recorded histories, and all profiles; ``anything`` has JSON of any shape
+``chat_rules``      what providers enforce in a chat request, written without a look at the converter
+``provider_cases``  recorded answers of providers (``fixtures/``); ``refusal_cases``: their refusals
+``secrets_shown``   secrets in texts from outside, and what may be shown of them
+``pdf_maker``       small PDF files; ``mcp_demo``: a server with a tool for Codex
+==================  ===================================================================================
+
+Rules: no mocks of our own code; ids, clocks and the environment are arguments.  No fixed sleeps: wait for the
+condition, with :func:`rawserver.until`.  Limits on time are for CPU time, or so wide that a busy machine
+keeps them.  A test fails when its subject breaks: break the code once and watch it.  Tests run in parallel
+(``scripts/test``), so ports are free ones, files are in ``tmp_path``, and parameters have the same order in
+every process.
 
 Async tests are run by pytest-tornasync on the loop of :func:`io_loop`.  Set-up that must await uses
 ``io_loop.asyncio_loop.run_until_complete(...)`` in a plain fixture, because the plugin has no async fixtures.
@@ -7,6 +47,7 @@ Async tests are run by pytest-tornasync on the loop of :func:`io_loop`.  Set-up 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import re
@@ -17,12 +58,14 @@ import hypothesis
 import pytest
 from tornado.ioloop import IOLoop
 
+# What rproxy keeps for good (its seal key) must not go to the state folder of whoever runs the tests.
+STATE = tempfile.TemporaryDirectory(prefix="rproxy-tests-")
+atexit.register(STATE.cleanup)
+os.environ["XDG_STATE_HOME"] = STATE.name
+
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
-# What rproxy keeps for good (its seal key) must not go to the state folder of whoever runs the tests.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="rproxy-tests-")
-
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

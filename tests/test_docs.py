@@ -440,6 +440,17 @@ def heads(text: str) -> Set[Tuple[str, ...]]:
     return {tuple(cell.strip() for cell in head.split("|")) for head in found}
 
 
+# ---- The guide to the tests
+
+
+def test_the_guide_names_every_shared_module_and_only_tests_that_exist() -> None:
+    guide = ast.get_docstring(ast.parse(read("tests/conftest.py"))) or ""
+    named = set(re.findall(r"``(\w+)``", guide)) - {"test_"}
+    modules = {path.stem for path in (ROOT / "tests").glob("*.py")} - {"conftest"}
+    assert {name for name in modules if not name.startswith("test_")} <= named
+    assert {name for name in named if name.startswith("test_")} <= modules
+
+
 # ---- The changelog
 
 
