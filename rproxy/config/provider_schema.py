@@ -1,0 +1,155 @@
+"""The keys of a provider; see :mod:`rproxy.config.schema`."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, List, Mapping, Optional, Tuple
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from ..convert.profile import FieldError, Profile
+from ..convert.request.rewrite import Rule
+from ..errors import ConfigError
+from ..providers.profiles import default_wire, row_name, row_of_host
+from . import addresses
+from . import checks as c
+from .checks import REQUIRED, Place, key, secret
+from .rewrite_rules import rewrite_rules
+
+# Names of headers and query parameters whose values are secret.
+_CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
+
+
+def _profile_name(place: Place) -> str:
+    try:
+        return row_name(c.text(place))
+    except ConfigError as error:
+        raise place.error(str(error)) from None
+
+
+def read_overrides(place: Place) -> Mapping[str, Any]:
+    try:
+        Profile().override(c.any_mapping(place))
+    except FieldError as error:
+        raise place._replace(path=place.path + error.path).error(error.text, key=error.unknown) from None
+    data: Mapping[str, Any] = place.value
+    return data
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A base_url and a key.
+
+    ``profile``: how this kind of provider behaves for the model; set by :meth:`Model.resolved`.
+    ``group``: only its members share turns; set for the providers that several keys become.
+    """
+
+    base_url: str = key(
+        addresses.base_url,
+        REQUIRED,
+        "the address before /chat/completions, with /v1 if the provider uses it; or $VAR",
+    )
+    name: str = key(c.text, "", "its name in messages and metrics; default: from the address")
+    api_key: Optional[str] = secret(
+        c.header_value, None, "the key, preferably $VAR; leave it out for a server without keys"
+    )
+    api_keys: Tuple[str, ...] = secret(
+        c.list_of(c.header_value, "a list of keys"),
+        (),
+        "several keys instead of api_key; they share the turns",
+    )
+    api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
+    profile_name: Optional[str] = key(
+        _profile_name, None, "the kind of provider; default: by address, then by model name", name="profile"
+    )
+    headers: Mapping[str, str] = secret(
+        c.text_map(header_names=True), {}, "further request headers; $VAR works"
+    )
+    query: Mapping[str, str] = secret(
+        c.text_map(header_names=False), {}, "further query parameters; $VAR works"
+    )
+    ca_file: Optional[str] = key(c.existing_file, None, "certificates to trust (PEM); default: the system's")
+    client_cert: Optional[str] = key(c.existing_file, None, "our own certificate (PEM)")
+    client_key: Optional[str] = key(c.existing_file, None, "its key (PEM), if that is in a file of its own")
+    http_proxy: Optional[str] = secret(
+        addresses.proxy, None, 'http://HOST:PORT; "": none; default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY'
+    )
+    weight: Optional[int] = key(c.whole(1), None, "its share of the turns; without weights, the order counts")
+    wire: str = key(
+        c.one_of("chat", "responses"),
+        "chat",
+        "its API: chat (Chat Completions) or responses; default: by the address",
+    )
+    override: Mapping[str, Any] = key(read_overrides, {}, "profile fields for this provider")
+    rewrite: Tuple[Rule, ...] = key(
+        rewrite_rules, (), "changes to the request before it is sent: set, remove, rename, replace"
+    )
+    group: str = ""
+    profile: Profile = field(default_factory=Profile)
+
+    @cached_property
+    def secrets(self) -> Tuple[str, ...]:
+        """What no message and no log may contain: the key, and credentials in headers and the query."""
+        named = {**self.headers, **self.query}
+        extra = [
+            value.split()[-1] for name, value in named.items() if value.strip() and _CREDENTIAL.search(name)
+        ]
+        return tuple(filter(None, (self.api_key, *extra)))
+
+
+def _provider(place: Place) -> Provider:
+    values = c.values_of(Provider, place)
+    named = [name for name in ("api_key", "api_keys", "api_key_file") if name in values]
+    if len(named) > 1:
+        raise place.step(named[1]).error(f"{named[0]!r} is set as well; keep one of them", key=True)
+    if "api_key_file" in values:
+        values["api_key"] = _key_from(place.step("api_key_file"))
+    if "client_key" in values and "client_cert" not in values:
+        raise place.step("client_key").error("'client_key' needs 'client_cert'", key=True)
+    parts = urlsplit(values["base_url"])
+    values["base_url"] = urlunsplit(parts._replace(query=""))
+    values["query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **values.get("query", {})}
+    values.setdefault("name", row_of_host(values["base_url"]) or addresses.server_name(values["base_url"]))
+    values.setdefault("wire", default_wire(values["base_url"]))
+    if parts.scheme == "http" and "api_key" in values and addresses.is_public(parts.hostname or ""):
+        place.step("base_url").warn("the key travels unencrypted; use https://")
+    return Provider(**values)
+
+
+def _key_from(place: Place) -> str:
+    """The key in a file; warns if every user of the machine can read it."""
+    try:
+        found = c.read_file(place).decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise place.error("the file is not text") from None
+    if not found:
+        raise place.error("the file is empty")
+    name = c.file_path(place)
+    if os.name == "posix" and os.stat(name).st_mode & stat.S_IROTH:
+        place.warn(f"every user of this machine can read this key; to prevent that: chmod o-r {name}")
+    return c.sendable(found, place)
+
+
+def read_providers(place: Place) -> Tuple[Provider, ...]:
+    providers = (
+        c.list_of(_provider, at_least=1)(place) if isinstance(place.value, list) else (_provider(place),)
+    )
+    return tuple(one for provider in providers for one in _by_key(provider))
+
+
+def _by_key(provider: Provider) -> List[Provider]:
+    """A provider with several keys as several providers with one: each key has limits of its own."""
+    return [
+        replace(
+            provider,
+            name=f"{provider.name}#{i}",
+            api_key=found,
+            api_keys=(),
+            weight=provider.weight or 1,
+            group="" if provider.weight else provider.name,
+        )
+        for i, found in enumerate(provider.api_keys, 1)
+    ] or [provider]

@@ -1,0 +1,158 @@
+"""The keys of the sections ``server``, ``store`` and ``usage``; see :mod:`rproxy.config.schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ..log import LEVELS
+from . import addresses
+from . import checks as c
+from .addresses import is_loopback, split_address
+from .checks import Place, key, secret
+
+# What Codex loses when tool_type_allowlist does not name a type of tools.
+_LOST = {
+    "function": "the shell and every other function",
+    "custom": "apply_patch, its way to edit files",
+    "namespace": "the tools of MCP servers and its subagents",
+    "tool_search": "the tools that it loads when it needs them",
+}
+
+
+def _allowlist(place: Place) -> Tuple[str, ...]:
+    kinds = c.list_of(c.text, "a list of tool types")(place)
+    lost = [f"{kind} ({what})" for kind, what in _LOST.items() if kind not in kinds]
+    if lost:
+        place.warn(
+            f"rproxy translates the types of this list only, and Codex needs others: {', '.join(lost)}"
+        )
+    return kinds
+
+
+def _auth(place: Place) -> Auth:
+    auth = c.section(Auth)(place)
+    if auth.enabled and not auth.keys:
+        raise place.error("is enabled, but 'keys' is empty, so that every request would be refused")
+    return auth
+
+
+def read_store(place: Place) -> Store:
+    store = c.section(Store)(place)
+    for name, kind in (("path", "sqlite"), ("url", "redis")):
+        if store.kind == kind and not getattr(store, name):
+            raise place.error(f"kind {kind} needs {name!r}")
+        if store.kind != kind and getattr(store, name):
+            raise place.step(name).error(f"{name!r} is for kind {kind}, but kind is {store.kind}", key=True)
+    return store
+
+
+@dataclass(frozen=True)
+class Auth:
+    """Who may use rproxy."""
+
+    enabled: bool = key(c.boolean, False, 'clients must send one of the keys as "Authorization: Bearer KEY"')
+    keys: Tuple[str, ...] = secret(
+        c.list_of(c.header_value, "a list of keys"), (), "the keys; $VAR takes one from the environment"
+    )
+
+
+@dataclass(frozen=True)
+class Server:
+    """The side of the clients. Times are in seconds, sizes in bytes."""
+
+    listen_addr: str = key(
+        addresses.listen_addr,
+        "127.0.0.1:3000",
+        "HOST:PORT; beyond this machine only with auth (or --insecure)",
+    )
+    request_timeout: float = key(
+        c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte restarts it"
+    )
+    connect_timeout: float = key(c.seconds(), 10.0, "seconds for connecting to a provider")
+    first_byte_timeout: float = key(c.seconds(), 600.0, "seconds for the beginning of a provider's answer")
+    heartbeat_interval: float = key(
+        c.seconds(zero=True), 15.0, "send an event after so many seconds without one; 0: never"
+    )
+    log_level: str = key(c.one_of(*LEVELS), "info", "trace, debug, info, warn or error")
+    log_format: str = key(c.one_of("text", "json"), "text", "text or json (one object per line)")
+    auth: Auth = key(_auth, Auth(), "who may use rproxy")
+    tool_type_allowlist: Optional[Tuple[str, ...]] = key(
+        _allowlist, None, "the types of tools that rproxy translates; default: all that it can"
+    )
+    reasoning: str = key(
+        c.one_of("auto", "summary", "content"),
+        "auto",
+        "where thinking goes: summary, content, or auto (by the client)",
+    )
+    errors: str = key(
+        c.one_of("auto", "openai", "codex"),
+        "auto",
+        "the form of errors: openai, codex, or auto (by the client)",
+    )
+    max_body_size: int = key(c.size, 128 << 20, "largest request")
+    max_message_size: int = key(c.size, 128 << 20, "largest WebSocket message")
+    max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
+    allowed_origins: Tuple[str, ...] = key(
+        c.list_of(c.text, "a list of origins"), (), 'other sites whose pages may use rproxy; "*": all'
+    )
+    retries: int = key(c.whole(0), 2, "further attempts while the client has received nothing")
+    drain_timeout: float = key(
+        c.seconds(zero=True), 30.0, "seconds that running turns may go on when rproxy stops"
+    )
+    websocket_max_age: float = key(
+        c.seconds(), 3600.0, "a WebSocket older than so many seconds accepts no further turns"
+    )
+    seal_key: str = secret(
+        c.seal_key,
+        "",
+        "what protects encrypted_content: 64 hex digits; default: made once and kept with the store",
+    )
+    accept_unsealed: bool = key(
+        c.boolean, False, "also take encrypted_content of rproxy 0.1, which has no seal; for one release"
+    )
+
+    @property
+    def is_open(self) -> bool:
+        """Can another machine use it without a key?"""
+        return not self.auth.enabled and not is_loopback(split_address(self.listen_addr)[0])
+
+
+def read_server(place: Place) -> Server:
+    """A section ``server``, with a clear error for the former key ``http_client``."""
+    if isinstance(place.value, dict) and "http_client" in place.value:
+        if str(place.value["http_client"] or "pooled").lower() != "pooled":
+            raise place.step("http_client").error(
+                "rproxy has one HTTP client for providers now; remove this line. For a proxy, set "
+                "provider.http_proxy; for a certificate authority, provider.ca_file"
+            )
+        kept = {name: value for name, value in place.value.items() if name != "http_client"}
+        place = place._replace(value=kept)
+    return c.section(Server)(place)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where responses are kept for previous_response_id."""
+
+    kind: str = key(
+        c.one_of("memory", "sqlite", "redis"),
+        "memory",
+        "memory, sqlite (one machine) or redis (many machines)",
+    )
+    path: Optional[str] = key(c.file_path, None, "sqlite: the file")
+    url: Optional[str] = secret(c.reference, None, "redis: redis://HOST:PORT/DB, or $VAR")
+    max_responses: int = key(c.whole(1), 10_000, "the oldest responses go when there are more")
+    max_bytes: int = key(c.size, 256 << 20, "... or when they take more bytes")
+    ttl: float = key(c.seconds(), 86_400.0, "... or after so many seconds")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How tokens are reported to the client."""
+
+    cached_tokens: str = key(
+        c.one_of("hit", "sum"),
+        "hit",
+        "hit: tokens from the cache; sum: hits and misses, as in responses-proxy",
+    )
