@@ -1,4 +1,8 @@
-"""Finds the end of a JSON value that arrives in pieces."""
+"""Finds the end of a JSON value that arrives in pieces.
+
+A backslash means something in strings only.  Outside of them, where JSON has no backslash, it is skipped and
+the character behind it counts as any other, whether or not it arrives in the same piece.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class JsonEnd:
         for match in _MARKS.finditer(text, begin):
             mark = match[0]
             self._mark(mark)
-            if mark in "}]" and self._depth <= 0 and self.reached:
+            if mark[-1] in "}]" and self._depth <= 0 and self.reached:
                 return match.end()
         return -1
 
@@ -49,7 +53,7 @@ class JsonEnd:
         self.untouched = False
         if not self._first:
             self._first = text.lstrip(_BLANKS)[:1]
-        if self._escaped:
+        if self._escaped and text:
             text, self._escaped = text[1:], False
         for mark in _MARKS.findall(text):
             self._mark(mark)
@@ -58,9 +62,9 @@ class JsonEnd:
         if self._string:
             self._escaped = mark == "\\"  # the character that it escapes has not arrived
             self._string = mark != '"'
-        elif mark == '"':
+        elif mark[-1] == '"':
             self._string = True
-        elif mark in "{[":
+        elif mark[-1] in "{[":
             self._depth += 1
-        elif mark in "}]":
+        elif mark[-1] in "}]":
             self._depth -= 1

@@ -26,6 +26,7 @@ _BLANKS = b" \t"
 _NO_BLANK = re.compile(r"[^ \t]|\Z")
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
 _DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
+_DONE_SIZE = 19  # the most bytes that this matches
 _UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
 
 _STRIPPED = " \t\r\n\ufeff"
@@ -153,7 +154,7 @@ class ChunkDecoder:
             self._scanned = len(self._partial) if self._is_json(self._partial) else 0
         if self._kind != "over" and _DONE_LINE.match(self._partial) and self._kind != "document":
             self._other(bytes(self._partial), out)
-        if self._kind != "over" and len(self._partial) > self._max:
+        if self._kind != "over" and len(self._partial) > max(self._max, _DONE_SIZE):
             self._too_long(out)
 
     # ---- JSON without a field name
