@@ -21,6 +21,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from rproxy.config.addresses import parse_listen_address
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Auth, Config
 from rproxy.server.app import make_app, make_server
@@ -146,7 +147,9 @@ def config(base_url: str = "http://127.0.0.1:1", **server: Any) -> Config:
     keys = server.pop("keys", None)
     if keys is not None:
         server["auth"] = Auth(enabled=True, keys=tuple(keys))
-    server.setdefault("listen_addr", "127.0.0.1:0")
+    listen_addr = server.pop("listen_addr", "127.0.0.1:0")
+    texts = [listen_addr] if isinstance(listen_addr, str) else listen_addr
+    server["listen_addr"] = tuple(map(parse_listen_address, texts))
     parsed = parse_config(MODELS.format(base_url=base_url).encode(), "test.yaml", {})
     return dataclasses.replace(parsed, server=dataclasses.replace(parsed.server, **server))
 
@@ -245,9 +248,10 @@ class Edge:
 async def edge(**server: Any) -> AsyncIterator[Edge]:
     """A server with this ``server`` section; everything is closed at the end."""
     async with played(**server) as (settings, service, provider):
-        app = make_app(settings, service)
-        http = make_server(settings, app)
         socket, port = bind_unused_port()
+        addresses = tuple(address._replace(port=port) for address in settings.server.listen_addr)
+        app = make_app(settings, service, addresses)
+        http = make_server(settings, app)
         http.add_sockets([socket])
         running = Edge(app.settings["state"], provider, http, port)
         try:

@@ -8,6 +8,7 @@ import pytest
 from edge import edge, error_of
 from tornado.httputil import HTTPHeaders
 
+from rproxy.config.addresses import ListenAddress
 from rproxy.errors import ApiError
 from rproxy.server.access import Access
 
@@ -100,7 +101,7 @@ async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
 
 
 def test_every_key_has_its_owner() -> None:
-    access = Access(["one", "zwölf"], (), "127.0.0.1")
+    access = Access(["one", "zwölf"], (), [ListenAddress("127.0.0.1")])
 
     def owner(**headers: str) -> str:
         return access.owner(HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}))

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, AsyncIterator, Callable, List, Optional, Tuple
+from typing import Any, AsyncIterator, Callable, List, Optional, Sequence, Tuple
 
 import pytest
 from edge import PlayedProvider, error_of, played, response_id
@@ -23,6 +23,7 @@ from rproxy.cli.demo.server import serve_demo
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
 from rproxy.server import app
+from rproxy.server.listen import Listener
 from rproxy.service.service import Service
 
 
@@ -79,8 +80,8 @@ async def running_app(settings: Config, service: Service) -> AsyncIterator[Runni
     one = Running()
     opened = asyncio.Event()
 
-    def ready(url: str) -> None:
-        one.url = url
+    def ready(listeners: Sequence[Listener]) -> None:
+        one.url = listeners[0].address.url()
         opened.set()
 
     one.task = asyncio.ensure_future(app.run(settings, service, ready=ready))
@@ -243,10 +244,10 @@ models: [{model: m, provider: {base_url: "%s", api_key: k}}]
 async def serving(provider: str) -> AsyncIterator[Running]:
     """The server as the command starts it."""
     one = Running()
-    opened: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    opened: asyncio.Future[Sequence[Listener]] = asyncio.get_running_loop().create_future()
     settings = parse_config((CONFIG % provider).encode(), "test", {})
     one.task = asyncio.ensure_future(app.serve(settings, ready=opened.set_result))
-    one.url = await asyncio.wait_for(opened, 5)
+    one.url = (await asyncio.wait_for(opened, 5))[0].address.url()
     try:
         yield one
     finally:

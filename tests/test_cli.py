@@ -100,7 +100,9 @@ def test_check_tells_that_serve_would_refuse_an_open_address(
 ) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     assert main(["check", "-c", config_file(tmp_path, "server: {listen_addr: '0.0.0.0:3000'}\n" + GOOD)]) == 0
-    assert "--insecure" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "--insecure" in err
+    assert "Listens on 0.0.0.0:3000 (open to other machines, WITHOUT a key)" in out.splitlines()
 
 
 def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -124,7 +126,12 @@ def test_check_prints_warnings(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
         (["check"], GOOD, r"my\.yaml:3:\d+: .*MY_KEY"),
         (["serve"], "models: []", "models"),
         (["serve", "--listen", "0.0.0.0:0"], GOOD.replace("$MY_KEY", "k"), "--insecure"),
-        (["serve", "--listen", "nonsense"], GOOD.replace("$MY_KEY", "k"), "HOST:PORT"),
+        (
+            ["serve", "--listen", "nonsense"],
+            GOOD.replace("$MY_KEY", "k"),
+            "--listen: 'nonsense' must be HOST:PORT",
+        ),
+        (["serve", "--listen", "127.0.0.1:0", "--listen", ":0"], GOOD.replace("$MY_KEY", "k"), "--insecure"),
     ],
 )
 def test_an_unusable_configuration_is_78(
@@ -268,6 +275,29 @@ async def test_demo_serves_what_the_banner_says() -> None:
         assert [m["id"] for m in models["data"]] == ["gpt-5.5", "codex-auto-review"]
         status, log = await server.stop()
     assert status == 0 and log.count("turn ") == 4 and "model=gpt-5.5" in log and "Oslo" not in log
+
+
+async def test_the_banner_says_what_is_open_to_other_machines(tmp_path: Path) -> None:
+    path = tmp_path / "r.sock"
+    async with served("--demo", "--listen", "0.0.0.0:0", "--listen", f"unix:{path}", "--insecure") as server:
+        line = next(line for line in server.banner.splitlines() if line.startswith("Listens on "))
+        note = r"\(open to other machines, WITHOUT a key\)"
+        assert re.fullmatch(rf"Listens on 127.0.0.1:\d+, 0\.0\.0\.0:\d+ {note}, unix:{path}", line)
+        assert path.exists()
+        assert (await server.stop())[0] == 0 and not path.exists()
+
+
+def test_the_banner_of_a_unix_socket_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.sock"
+    command = [sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", f"unix:{path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        banner = "".join(iter(process.stdout.readline, "Stop:   Ctrl-C\n"))
+        curl = re.search(r"^Try: +(curl .*/responses)", banner, re.M)
+        assert f" on unix:{path} " in banner and "needs a TCP address" in banner and curl
+        assert curl[1] == f"curl --unix-socket {path} http://localhost/v1/responses"
+        process.terminate()
+    assert process.returncode == 0 and not path.exists()
 
 
 async def test_serves_a_file_and_stops_on_term(tmp_path: Path, monkeypatch: Any) -> None:

@@ -14,6 +14,7 @@ from anything import json_values
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rproxy.config.addresses import ListenAddress
 from rproxy.config.checks import keys_of
 from rproxy.config.load import default_config, find_config, load_config, parse_config
 from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
@@ -89,7 +90,7 @@ def provider(lines: str, url: str = "https://h.example/v1") -> str:
 def test_the_seeds_file_works_unchanged() -> None:
     config = parse(SEED, DEEPSEEK_API_KEY=SECRET)
     assert (config.server.listen_addr, config.server.request_timeout, config.server.log_level) == (
-        "0.0.0.0:3000",
+        (ListenAddress("0.0.0.0", 3000),),
         30.0,
         "info",
     )
@@ -178,9 +179,19 @@ def test_a_query_of_the_base_url_becomes_part_of_the_query() -> None:
 @pytest.mark.parametrize(
     "lines, field, value",
     [
-        ("listen_addr: '[::1]:3000'", "listen_addr", "[::1]:3000"),
-        ("listen_addr: $LISTEN", "listen_addr", "0.0.0.0:80"),
-        ("listen_addr: '*:80'", "listen_addr", "*:80"),
+        ("listen_addr: '[::1]:3000'", "listen_addr", (ListenAddress("::1", 3000),)),
+        ("listen_addr: $LISTEN", "listen_addr", (ListenAddress("0.0.0.0", 80),)),
+        ("listen_addr: '*:80'", "listen_addr", (ListenAddress("", 80),)),
+        ("listen_addr: ':80'", "listen_addr", (ListenAddress("", 80),)),
+        (
+            "listen_addr: ['127.0.0.1:80', 'unix:/run/$LISTEN/r.sock']",
+            "listen_addr",
+            (ListenAddress("127.0.0.1", 80), ListenAddress(path="/run/0.0.0.0:80/r.sock")),
+        ),
+        ("socket_mode: 0660", "socket_mode", 0o660),
+        ("socket_mode: 660", "socket_mode", 0o660),
+        ("socket_mode: '0660'", "socket_mode", 0o660),
+        ("socket_mode: 0o666", "socket_mode", 0o666),
         ("request_timeout: 0.5", "request_timeout", 0.5),
         ("heartbeat_interval: 0", "heartbeat_interval", 0.0),
         ("log_level: WARN", "log_level", "warn"),

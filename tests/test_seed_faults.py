@@ -24,6 +24,7 @@ from scripted import free_port, running, served
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
+from rproxy.config.addresses import ListenAddress
 from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
 from rproxy.server.listen import check_exposure
@@ -366,7 +367,9 @@ async def test_23_created_at_is_an_integer() -> None:
 
 async def test_24_nobody_from_outside_is_let_in_unasked() -> None:
     config = "models: [{model: m, provider: {base_url: 'http://127.0.0.1:1'}}]\n"
-    assert parse_config(config.encode(), "c.yaml", {}).server.listen_addr == "127.0.0.1:3000"
+    assert parse_config(config.encode(), "c.yaml", {}).server.listen_addr == (
+        ListenAddress("127.0.0.1", 3000),
+    )
     with pytest.raises(ConfigError, match="--insecure"):
         check_exposure(
             parse_config(("server: {listen_addr: '0.0.0.0:3000'}\n" + config).encode(), "c.yaml", {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .command import NO_FILE, OK, Command, Environ, model_lines, read_config, warn
+from .command import NO_FILE, OK, Command, Environ, address_lines, model_lines, read_config, warn
 
 EXPOSED = "server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"
 
@@ -12,7 +12,8 @@ EXPOSED = "server.listen_addr: open to other machines without auth; serve refuse
 def run(args: argparse.Namespace, environ: Environ) -> int:
     config, note = read_config(args, environ)
     print(f"{config.path or NO_FILE}: good")
-    print("\n".join(model_lines(config)))
+    addresses = address_lines(config.server.listen_addr, config.server.auth.enabled)
+    print("\n".join([*addresses, *model_lines(config)]))
     warn([*config.warnings, *([EXPOSED] if config.server.is_open else []), *([note] if note else [])])
     return OK
 

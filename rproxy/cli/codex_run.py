@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..config.addresses import is_loopback, split_address
+from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Auth, Config
 from ..server.app import embedded
 from ..service.catalog import codex_entry, models_body, with_prompt_of
@@ -111,7 +111,9 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
     :returns: Codex' exit status
     """
     key = secrets.token_urlsafe(24)
-    server = replace(config.server, listen_addr="127.0.0.1:0", auth=Auth(enabled=True, keys=(key,)))
+    server = replace(
+        config.server, listen_addr=(ListenAddress("127.0.0.1"),), auth=Auth(enabled=True, keys=(key,))
+    )
     entries = entries_of(config, call.model)
     model = call.model or first_model(entries)
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
@@ -231,12 +233,11 @@ def _in_foreground() -> bool:
 def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for ``rproxy serve`` with this configuration, and the entries of its catalog."""
     entries = entries_of(config, call.model)
-    host, port = split_address(config.server.listen_addr)
-    if host in ("", "0.0.0.0", "::"):
-        host = "127.0.0.1"
-    base_url = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+    address = next((one for one in config.server.listen_addr if not one.path), None)
+    if address is None:
+        raise CodexError("Codex needs a TCP address in server.listen_addr; it cannot use a Unix socket")
     return Settings(
-        base_url,
+        address.url() + "/v1",
         call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if config.server.auth.enabled else None,

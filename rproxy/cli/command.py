@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ..config.addresses import ListenAddress
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
 from ..log import clean
@@ -73,6 +74,14 @@ def model_lines(config: Config) -> List[str]:
         downstream = model.downstream_model or "the same name"
         lines.append(f"  {model.model:{width}} -> {downstream} @ {providers}")
     return lines
+
+
+def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:
+    """Where the server listens, for people; none for a single address that only this machine can reach."""
+    if len(addresses) == 1 and addresses[0].is_local:
+        return []
+    note = f" (open to other machines, {'with' if auth else 'WITHOUT'} a key)"
+    return ["Listens on " + ", ".join(f"{one}{'' if one.is_local else note}" for one in addresses)]
 
 
 def complain(text: object) -> None:

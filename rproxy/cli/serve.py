@@ -5,21 +5,35 @@ from __future__ import annotations
 import argparse
 import asyncio
 from dataclasses import replace
+from typing import Sequence
 
 from .. import __version__, log
+from ..config.addresses import ListenAddress, parse_listen_address
 from ..config.schema import Config
 from ..errors import ConfigError
 from ..server.app import serve
-from .command import NO_FILE, OK, Command, Environ, complain, demo_config, model_lines, read_config, warn
+from ..server.listen import Listener
+from .command import (
+    NO_FILE,
+    OK,
+    Command,
+    Environ,
+    address_lines,
+    complain,
+    demo_config,
+    model_lines,
+    read_config,
+    warn,
+)
 
 LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
 BANNER = """\
 rproxy {version} on {url}    ({source})
-{models}
+{lines}
 Codex:  {codex}
-Try:    curl {url}/responses -H 'Content-Type: application/json'{auth} \\
+Try:    curl {target}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
-        curl -N {url}/responses -H 'Content-Type: application/json'{auth} \\
+        curl -N {target}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "Tell me about yourself.", "stream": true}}'
 Stop:   Ctrl-C"""
 CODEX = """\
@@ -29,24 +43,31 @@ codex exec -c 'openai_base_url="{url}"' "list the files"
 CODEX_WITH_KEY = """\
 CODEX_API_KEY=YOUR_KEY codex exec -c 'openai_base_url="{url}"' "list the files"
         or permanently, with a profile:  RPROXY_API_KEY=YOUR_KEY rproxy codex --url {url} --write"""
+NO_CODEX = "needs a TCP address: --listen 127.0.0.1:3000"
 AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
-def banner(config: Config, url: str, source: str) -> str:
+def banner(config: Config, addresses: Sequence[ListenAddress], source: str) -> str:
     """What is printed when the server listens: what can be done with it.
 
-    :param url: of the server, without ``/v1``
+    :param addresses: those that it listens on
     :param source: where the configuration comes from
     """
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
-    url, auth = url + "/v1", config.server.auth.enabled
+    first = next((one for one in addresses if not one.path), addresses[0])
+    url, auth = first.url() + "/v1", config.server.auth.enabled
+    if first.path:
+        codex, url, target = NO_CODEX, first.url(), f"--unix-socket {first.path} http://localhost/v1"
+    else:
+        codex, target = (CODEX_WITH_KEY if auth else CODEX).format(url=url), url
     return BANNER.format(
         version=__version__,
         url=url,
         source=source,
-        models="\n".join(model_lines(config)),
+        lines="\n".join([*address_lines(addresses, auth), *model_lines(config)]),
         model=model,
-        codex=(CODEX_WITH_KEY if auth else CODEX).format(url=url),
+        codex=codex,
+        target=target,
         auth=AUTH_HEADER if auth else "",
     )
 
@@ -54,13 +75,20 @@ def banner(config: Config, url: str, source: str) -> str:
 def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
     """The configuration with what the command line and the environment change.
 
-    :raises ConfigError: when the environment names no log level that exists
+    :raises ConfigError: an address is none, or the environment names no log level that exists
     """
     level = args.log_level or environ.get(LEVEL_VARIABLE) or config.server.log_level
     if level not in log.LEVELS:
         raise ConfigError(f"${LEVEL_VARIABLE} is {level!r}; use one of {', '.join(log.LEVELS)}")
-    server = replace(config.server, log_level=level, listen_addr=args.listen or config.server.listen_addr)
-    return replace(config, server=server)
+    listen_addr = tuple(map(_listen_address, args.listen or ())) or config.server.listen_addr
+    return replace(config, server=replace(config.server, log_level=level, listen_addr=listen_addr))
+
+
+def _listen_address(text: str) -> ListenAddress:
+    try:
+        return parse_listen_address(text)
+    except ValueError as error:
+        raise ConfigError(f"--listen: {text!r} {error}") from None
 
 
 async def serve_config(config: Config, source: str, args: argparse.Namespace, environ: Environ) -> None:
@@ -69,8 +97,8 @@ async def serve_config(config: Config, source: str, args: argparse.Namespace, en
     log.setup(config.server.log_level, config.server.log_format, secrets=config.secrets)
     warn(config.warnings)
 
-    def ready(url: str) -> None:
-        print(banner(config, url, source), flush=True)
+    def ready(listeners: Sequence[Listener]) -> None:
+        print(banner(config, [one.address for one in listeners], source), flush=True)
 
     await serve(config, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
 
@@ -98,8 +126,10 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
-        metavar="HOST:PORT",
-        help="the address to listen on, instead of server.listen_addr; port 0: any free one",
+        action="append",
+        metavar="ADDRESS",
+        help="listen on HOST:PORT or unix:PATH instead of on server.listen_addr; may be given several times; "
+        "port 0: any free one",
     )
     parser.add_argument(
         "--demo",

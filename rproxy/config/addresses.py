@@ -3,30 +3,85 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from functools import lru_cache
-from typing import Tuple
+from typing import NamedTuple, Tuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ..errors import ConfigError
 from . import checks as c
 from .checks import Place
 
+UNIX = "unix:"
+LONGEST_SOCKET_PATH = 103  # bytes; Linux has four more
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
 
-def split_address(address: str) -> Tuple[str, int]:
-    """The host and the port of ``HOST:PORT``; the host is "" for all interfaces.
 
-    :param address: with an IPv6 address in brackets
-    :raises ConfigError: it has another form
+class ListenAddress(NamedTuple):
+    """Where rproxy listens: a host and a port, or the path of a Unix socket.
+
+    ``host`` is "" for all interfaces.
     """
-    host, colon, port = address.strip().rpartition(":")
-    host = host.strip("[]") if host.startswith("[") else host
-    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and "[" not in address):
-        raise ConfigError(
-            f"server.listen_addr: {address!r} is not HOST:PORT; write for example 127.0.0.1:3000, [::1]:3000 "
-            "or 0.0.0.0:3000"
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Can only this machine reach it?  The mode of its file protects a Unix socket."""
+        return bool(self.path) or is_loopback(self.host)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Does it stand for all interfaces of a machine?"""
+        return not self.path and self.host in ("", "0.0.0.0", "::")
+
+    def url(self) -> str:
+        """The base URL, as a client on this machine would write it; of a Unix socket, its address."""
+        if self.path:
+            return str(self)
+        local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{self._replace(host=local)}"
+
+    def __str__(self) -> str:
+        if self.path:
+            return UNIX + self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """Read ``HOST:PORT``, ``:PORT`` (all interfaces, like ``*:PORT``) or ``unix:PATH``.
+
+    :param text: with an IPv6 address in brackets
+    :raises ValueError: it has another form; the text of the error completes "the address ..."
+    """
+    text = text.strip()
+    if text.startswith(UNIX):
+        return ListenAddress(path=_socket_path(text[len(UNIX) :]))
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match and int(match["port"]) <= 65535:
+        host = match["v6"] or match["host"]
+        return ListenAddress("" if host == "*" else host, int(match["port"]))
+    if text.isdigit():
+        raise ValueError(
+            f"has no host; write 127.0.0.1:{text} (this machine only) or 0.0.0.0:{text} (all interfaces)"
         )
-    return ("" if host == "*" else host), int(port)
+    if "://" in text:
+        raise ValueError("must be HOST:PORT without http://, for example 127.0.0.1:3000")
+    if text.count(":") > 1 and "[" not in text:
+        raise ValueError('needs brackets around an IPv6 address, for example "[::1]:3000"')
+    raise ValueError("must be HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:3000")
+
+
+def _socket_path(path: str) -> str:
+    if not os.path.isabs(path):
+        raise ValueError(
+            "must name a Unix socket by an absolute path, for example unix:/run/rproxy/rproxy.sock"
+        )
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"is longer than the path of a Unix socket may be ({LONGEST_SOCKET_PATH} bytes)")
+    return path
 
 
 @lru_cache(maxsize=16)  # few, because clients choose the names
@@ -43,24 +98,39 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def listen_addr(place: Place) -> str:
-    value = str(place.value) if type(place.value) is int else c.reference(place)
+def listen_addresses(place: Place) -> Tuple[ListenAddress, ...]:
+    """One address, or a list of different ones."""
+    if not isinstance(place.value, list):
+        return (_listen_address(place),)
+    addresses = c.list_of(_listen_address, "an address or a list of them", at_least=1)(place)
+    for i, address in enumerate(addresses):
+        if address in addresses[:i] and (address.path or address.port):
+            raise place.step(i).error(f"{address} is in the list already")
+    return addresses
+
+
+def _listen_address(place: Place) -> ListenAddress:
+    text = str(place.value) if type(place.value) is int else c.text(place).strip()
+    if text.startswith(UNIX):
+        text = UNIX + c.file_path(place._replace(value=text[len(UNIX) :]))
+    else:
+        text = c.reference(place._replace(value=text))
     try:
-        if split_address(value)[0] or value.startswith("*"):
-            return value
-    except ConfigError:
-        pass  # explained below
-    port = re.fullmatch(r":?(\d{1,5})", value)
-    if port:
-        raise place.error(
-            f"has no host; write 127.0.0.1:{port[1]} (this machine only) or 0.0.0.0:{port[1]} "
-            "(all interfaces)"
-        )
-    if "://" in value:
-        raise place.error("must be HOST:PORT without http://, for example 127.0.0.1:3000")
-    if value.count(":") > 1 and "[" not in value:
-        raise place.error('needs brackets around an IPv6 address, for example "[::1]:3000"')
-    raise place.error("must be HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:3000")
+        return parse_listen_address(text)
+    except ValueError as error:
+        raise place.error(str(error)) from None
+
+
+def socket_mode(place: Place) -> int:
+    """The mode of a Unix socket: octal digits.
+
+    YAML reads 0660 as the number 432, and 660 as 660.  Both mean the same here, for the owner must be able to
+    read and write, and such modes look different in the two forms.
+    """
+    digits = f"{place.value:o}" if type(place.value) is int and place.value <= 0o777 else str(place.value)
+    if isinstance(place.value, bool) or not re.fullmatch("(0o?)?[67][0-7]{2}", digits):
+        raise place.error('must be a mode in which the owner may read and write, for example "0660"')
+    return int(digits[-3:], 8)
 
 
 def base_url(place: Place) -> str:

@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 from ..log import LEVELS
 from . import addresses
 from . import checks as c
-from .addresses import is_loopback, split_address
+from .addresses import ListenAddress
 from .checks import Place, key, secret
 
 # What Codex loses when tool_type_allowlist does not name a type of tools.
@@ -61,11 +61,12 @@ class Auth:
 class Server:
     """The side of the clients. Times are in seconds, sizes in bytes."""
 
-    listen_addr: str = key(
-        addresses.listen_addr,
-        "127.0.0.1:3000",
-        "HOST:PORT; beyond this machine only with auth (or --insecure)",
+    listen_addr: Tuple[ListenAddress, ...] = key(
+        addresses.listen_addresses,
+        (ListenAddress("127.0.0.1", 3000),),
+        "HOST:PORT, unix:PATH, or a list; beyond this machine only with auth (or --insecure)",
     )
+    socket_mode: int = key(addresses.socket_mode, 0o600, "the mode of Unix sockets")
     request_timeout: float = key(
         c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte restarts it"
     )
@@ -115,7 +116,7 @@ class Server:
     @property
     def is_open(self) -> bool:
         """Can another machine use it without a key?"""
-        return not self.auth.enabled and not is_loopback(split_address(self.listen_addr)[0])
+        return not self.auth.enabled and not all(address.is_local for address in self.listen_addr)
 
 
 def read_server(place: Place) -> Server:

@@ -8,19 +8,19 @@ Three questions, asked about every request before its body is read, and about ev
   spend the provider's key through a proxy on the visitor's own machine, so a request that changes something
   needs an origin that is loopback, this very host, or listed.
 * Is the host name one of the proxy's own?  A page can point a name of its own at 127.0.0.1 (DNS rebinding)
-  and then counts as the same host.  So a proxy that listens on loopback without keys answers only to loopback
-  names and listed hosts.  With authentication the page would need a key, and a reverse proxy on the same
-  machine may send any ``Host``.
+  and then counts as the same host.  So what comes in on a local address (loopback, or a Unix socket) without
+  keys is answered only for loopback names and listed hosts.  With authentication the page would need a key,
+  and a reverse proxy on the same machine may send any ``Host``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..config.addresses import is_loopback
+from ..config.addresses import ListenAddress, is_loopback
 from ..errors import forbidden, unauthorized
 
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
@@ -38,17 +38,21 @@ class Access:
 
     :param keys: the accepted API keys, or None when authentication is off
     :param origins: listed origins (``https://chat.example.com``), host names, or ``*``
-    :param host: the address that the server listens on
+    :param addresses: those that the server listens on, with the ports that it has got
     """
 
-    def __init__(self, keys: Optional[Sequence[str]], origins: Sequence[str], host: str) -> None:
+    def __init__(
+        self, keys: Optional[Sequence[str]], origins: Sequence[str], addresses: Sequence[ListenAddress]
+    ) -> None:
         self._keys: Optional[List[Tuple[bytes, str]]] = None
         if keys is not None:
             self._keys = [(key.encode(), hashlib.sha256(key.encode()).hexdigest()[:32]) for key in keys]
         self._origins: FrozenSet[str] = frozenset(origin.lower().rstrip("/") for origin in origins)
-        names = [host.lower(), *(_hostname(origin.rpartition("//")[2]) for origin in self._origins)]
+        names = [_hostname(origin.rpartition("//")[2]) for origin in self._origins]
+        names += [address.host.lower() for address in addresses]
         self._hosts = frozenset(name for name in names if name)
-        self._guard_host = self._keys is None and is_loopback(host) and "*" not in self._origins
+        self._guard_host = self._keys is None and "*" not in self._origins
+        self._open_ports = frozenset(address.port for address in addresses if address.is_wildcard)
 
     def owner(self, headers: Mapping[str, str]) -> str:
         """Whose request this is, by ``Authorization: Bearer`` or one of :data:`KEY_HEADERS`.
@@ -102,16 +106,23 @@ class Access:
             "To allow them, add the origin to server.allowed_origins."
         )
 
-    def check_host(self, host: str) -> None:
+    def check_host(self, host: str, sockname: Callable[[], Any]) -> None:
         """Refuse a host name that is not the proxy's own; see the module's text.
 
         :param host: the Host header
+        :param sockname: gives our end of the connection, as ``socket.getsockname`` does
         :raises ApiError: 403
         """
         name = _hostname(host.lower())
         if not host or not self._guard_host or is_loopback(name) or name in self._hosts:
             return
-        raise forbidden(
-            f"{host!r} is not a name of this proxy, which listens on loopback without API keys. "
-            "Use 127.0.0.1, or add the name to server.allowed_origins."
-        )
+        if self._came_in_locally(sockname()):
+            raise forbidden(
+                f"{host!r} is not a name of this proxy, which listens on a local address without API keys. "
+                "Use 127.0.0.1, or add the name to server.allowed_origins."
+            )
+
+    def _came_in_locally(self, sockname: Any) -> bool:
+        if not isinstance(sockname, tuple):
+            return True  # a Unix socket
+        return is_loopback(sockname[0]) and sockname[1] not in self._open_ports

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import Any, AsyncIterator, Callable, Dict, Optional
+from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
-from ..config.addresses import split_address
+from ..config.addresses import ListenAddress
 from ..config.schema import Config
 from ..service.seal_key import load_seal_key
 from ..service.service import Service
@@ -29,7 +29,7 @@ from .conversations import (
 )
 from .health import HealthHandler
 from .http import NotFoundHandler, has_body
-from .listen import check_exposure, listen, url_of
+from .listen import Listener, check_exposure, open_listeners
 from .models import ModelHandler, ModelsHandler
 from .responses import (
     CancelHandler,
@@ -96,15 +96,16 @@ class App(Application):
         return super().find_handler(request, **kwargs)
 
 
-def make_app(config: Config, service: Service) -> Application:
+def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress]) -> Application:
     """The Tornado application.
 
+    :param addresses: those that it is reached at, with the ports that they have got
     ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share.
     """
     apply_patches()
     server = config.server
-    host, _ = split_address(server.listen_addr)
-    access = Access(server.auth.keys if server.auth.enabled else None, server.allowed_origins, host)
+    keys = server.auth.keys if server.auth.enabled else None
+    access = Access(keys, server.allowed_origins, addresses)
     return App(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
@@ -161,25 +162,27 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
 @contextlib.asynccontextmanager
 async def serving(
     config: Config, service: Service, hurry: asyncio.Event, *, reuse_port: bool = False
-) -> AsyncIterator[str]:
-    """Answer requests while the context lasts, then drain.  Gives the base URL.
+) -> AsyncIterator[Sequence[Listener]]:
+    """Answer requests while the context lasts, then drain.  Gives the listeners.
 
     :param hurry: when it is set, running turns get no time to finish
-    :raises ConfigError: the address cannot be used
+    :raises ConfigError: an address cannot be used
     """
-    app = make_app(config, service)
-    sockets = listen(config.server.listen_addr, reuse_port)
-    server = make_server(config, app)
-    server.add_sockets(sockets)
-    try:
-        yield url_of(sockets)
-    except BaseException:
-        hurry.set()
-        raise
-    finally:
-        server.stop()
-        await drain(app.settings["state"], hurry)
-        await server.close_all_connections()
+    with contextlib.ExitStack() as opened:
+        listeners = opened.enter_context(open_listeners(config.server, reuse_port))
+        app = make_app(config, service, [one.address for one in listeners])
+        http = make_server(config, app)
+        http.add_sockets([one.socket for one in listeners])
+        try:
+            yield listeners
+        except BaseException:
+            hurry.set()
+            raise
+        finally:
+            http.stop()
+            opened.close()  # a Unix socket's file makes room for the next process before the drain
+            await drain(app.settings["state"], hurry)
+            await http.close_all_connections()
 
 
 @contextlib.asynccontextmanager
@@ -190,8 +193,8 @@ async def embedded(config: Config) -> AsyncIterator[str]:
     """
     hurry = asyncio.Event()
     hurry.set()
-    async with open_service(config) as service, serving(config, service, hurry) as url:
-        yield url
+    async with open_service(config) as service, serving(config, service, hurry) as listeners:
+        yield listeners[0].address.url()
 
 
 async def run(
@@ -199,18 +202,18 @@ async def run(
     service: Service,
     *,
     reuse_port: bool = False,
-    ready: Optional[Callable[[str], None]] = None,
+    ready: Optional[Callable[[Sequence[Listener]], None]] = None,
 ) -> None:
     """Serve until a signal; returns after a clean shutdown.
 
-    :param ready: called with the base URL once the port is open
+    :param ready: called with the listeners once they are open
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     with stop_signals(lambda: hurry.set() if stop.is_set() else stop.set()):
-        async with serving(config, service, hurry, reuse_port=reuse_port) as url:
+        async with serving(config, service, hurry, reuse_port=reuse_port) as listeners:
             with settled_gc():
                 if ready is not None:
-                    ready(url)
+                    ready(listeners)
                 await stop.wait()
 
 
@@ -219,13 +222,13 @@ async def serve(
     *,
     insecure: bool = False,
     reuse_port: bool = False,
-    ready: Optional[Callable[[str], None]] = None,
+    ready: Optional[Callable[[Sequence[Listener]], None]] = None,
 ) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
     :param insecure: listen beyond loopback even without authentication
     :param reuse_port: share the port with other processes
-    :param ready: called with the base URL once the port is open
+    :param ready: called with the listeners once they are open
     :raises ConfigError: the address is unsafe or cannot be used
     """
     check_exposure(config, insecure)

@@ -13,6 +13,8 @@ from functools import cached_property
 from http.client import responses as REASONS
 from typing import Any, ClassVar, Dict, Mapping, MutableMapping, Optional, Protocol, Set
 
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import IOStream
 from tornado.web import HTTPError, RequestHandler
 
 from ..config.schema import Config
@@ -94,6 +96,23 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
             self.set_header("Vary", "Origin")
 
+    @property
+    def connection(self) -> HTTP1Connection:
+        """The HTTP connection of this request."""
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        return connection
+
+    @property
+    def stream(self) -> IOStream:
+        """The socket below the connection."""
+        return self.connection.stream
+
+    def sockname(self) -> Any:
+        """Our end of the connection: host and port, the path of a Unix socket, or None if it is closed."""
+        sock = self.stream.socket
+        return None if sock is None else sock.getsockname()
+
     def compute_etag(self) -> Optional[str]:
         return None
 
@@ -105,7 +124,7 @@ class BaseHandler(RequestHandler):
         headers, access = self.request.headers, self.state.access
         if self.public:
             return
-        access.check_host(headers.get("Host", ""))
+        access.check_host(headers.get("Host", ""), self.sockname)
         if self.request.method not in ("GET", "HEAD") or "Upgrade" in headers:
             access.check_origin(headers.get("Origin"), headers.get("Host", ""))
         self.owner = access.owner(headers)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Mapping, Optional, TypeVar
 
-from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
 from tornado.web import Finish, stream_request_body
 
@@ -112,18 +111,6 @@ class HttpHandler(BaseHandler):
         self.client_left = False
 
     # ---- The connection
-
-    @property
-    def connection(self) -> HTTP1Connection:
-        """The HTTP connection of this request."""
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        return connection
-
-    @property
-    def stream(self) -> IOStream:
-        """The socket below the connection."""
-        return self.connection.stream
 
     def on_finish(self) -> None:
         self._body_policy.stop_timer()

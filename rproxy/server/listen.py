@@ -1,18 +1,27 @@
-"""The address that the server listens on: whether it may, the sockets, and the URL for clients."""
+"""The addresses that the server listens on: whether it may, the sockets, and what to call them.
+
+A Unix socket is a file.  One that nobody listens on any more is replaced, one that is in use is not; the file
+goes when the listener closes, unless another process has put its own there in the meantime.  It is created
+without any access for others, so there is no moment in which its mode is wider than ``server.socket_mode``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
-from typing import Dict, List
+import stat
+from typing import Callable, Dict, Iterator, List, NamedTuple
 
 from tornado.netutil import bind_sockets
 
-from ..config.addresses import is_loopback, split_address
-from ..config.schema import Config
+from ..config.addresses import ListenAddress
+from ..config.schema import Config, Server
 from ..errors import ConfigError
 
 BACKLOG = 1024
+PRIVATE = 0o177  # umask
 
 # errno -> why the address cannot be used, and what to do
 BIND_REASONS: Dict[int, str] = {
@@ -22,50 +31,131 @@ BIND_REASONS: Dict[int, str] = {
         "this machine has no such address; use 127.0.0.1, or the address of one of its interfaces"
     ),
 }
+SOCKET_FILE_REASONS: Dict[int, str] = {
+    errno.ENOENT: "its folder does not exist; create it (systemd does with RuntimeDirectory=)",
+    errno.EACCES: "this user may not create files in its folder",
+    errno.EADDRINUSE: "another program listens on it; stop it, or choose another path",
+    errno.EEXIST: "a file with this name exists, and is no socket; remove it, or choose another path",
+}
+
+
+class Listener(NamedTuple):
+    """A listening socket, and its address with the port that it has got."""
+
+    socket: socket.socket
+    address: ListenAddress
 
 
 def check_exposure(config: Config, insecure: bool) -> None:
     """Refuse to offer the provider's key to a network.
 
     :param insecure: the user accepts the risk
-    :raises ConfigError: without authentication the address must be loopback
+    :raises ConfigError: without authentication every address must be local
     """
-    address = config.server.listen_addr
-    host, port = split_address(address)
-    if config.server.auth.enabled or insecure or is_loopback(host):
+    if insecure or not config.server.is_open:
         return
+    address = next(one for one in config.server.listen_addr if not one.is_local)
     raise ConfigError(
         f"server.listen_addr is {address} and authentication is off: everyone who can reach this address "
         "could use your provider's key. Set server.auth (enabled: true, keys: [...]), or listen on "
-        f"127.0.0.1:{port}, or start with --insecure if the network itself keeps strangers out."
+        f"127.0.0.1:{address.port}, or start with --insecure if the network itself keeps strangers out."
     )
 
 
-def listen(address: str, reuse_port: bool = False) -> List[socket.socket]:
-    """Open listening sockets.
+@contextlib.contextmanager
+def open_listeners(server: Server, reuse_port: bool = False) -> Iterator[List[Listener]]:
+    """Listen on the addresses of the configuration; all are closed at the end.
 
-    :param address: ``HOST:PORT``; port 0 takes a free one
-    :param reuse_port: share the port with other processes that do the same; the kernel assigns connections
-    :raises ConfigError: the address cannot be used; the text says what to do
+    :param reuse_port: share ports with other processes that do the same; the kernel assigns connections
+    :raises ConfigError: an address cannot be used; the text says what to do
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise ConfigError(
             "--reuse-port: on this system processes cannot share a port; give each its own with --listen."
         )
-    host, port = split_address(address)
+    with contextlib.ExitStack() as cleanup:
+        listeners: List[Listener] = []
+        for address in server.listen_addr:
+            if address.path:
+                opened = [listen_on_path(address.path, server.socket_mode)]
+                cleanup.callback(_remover(address.path))
+            else:
+                opened = listen_on_port(address, reuse_port)
+            for one in opened:
+                cleanup.callback(one.close)
+                port = 0 if address.path else one.getsockname()[1]
+                listeners.append(Listener(one, address._replace(port=port)))
+        yield listeners
+
+
+def listen_on_port(address: ListenAddress, reuse_port: bool = False) -> List[socket.socket]:
+    """Open the listening sockets of a host and a port; port 0 takes a free one.
+
+    :raises ConfigError: the address cannot be used
+    """
     try:
-        return bind_sockets(port, host or None, backlog=BACKLOG, reuse_port=reuse_port)
+        return bind_sockets(address.port, address.host or None, backlog=BACKLOG, reuse_port=reuse_port)
     except socket.gaierror as error:
         raise ConfigError(
-            f"server.listen_addr: the host of {address!r} cannot be resolved ({error.strerror})."
+            f"server.listen_addr: the host of {str(address)!r} cannot be resolved ({error.strerror})."
         ) from error
     except OSError as error:
         reason = BIND_REASONS.get(error.errno or 0, error.strerror)
         raise ConfigError(f"server.listen_addr: cannot listen on {address}: {reason}.") from error
 
 
-def url_of(sockets: List[socket.socket]) -> str:
-    """The base URL of the first socket, as a client on this machine would write it."""
-    host, port = sockets[0].getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+# ---- Unix sockets
+def listen_on_path(path: str, mode: int) -> socket.socket:
+    """Open a listening Unix socket.
+
+    :param mode: of its file
+    :raises ConfigError: the path cannot be used
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        former = os.umask(PRIVATE)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(former)
+        os.chmod(path, mode)
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        reason = SOCKET_FILE_REASONS.get(error.errno or 0, error.strerror)
+        raise ConfigError(f"server.listen_addr: cannot listen on unix:{path}: {reason}.") from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on.
+
+    :raises OSError: somebody does, or the file is something else
+    """
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise FileExistsError(errno.EEXIST, path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog is a listener, too
+        result = probe.connect_ex(path)
+    if result != errno.ECONNREFUSED:
+        raise OSError(errno.EADDRINUSE, path)
+    os.unlink(path)
+
+
+def _remover(path: str) -> Callable[[], None]:
+    """What removes the socket file, if it is still the one that is there now."""
+    mine = os.lstat(path)
+
+    def remove() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            now = os.lstat(path)
+            if os.path.samestat(mine, now) and mine.st_ctime_ns == now.st_ctime_ns:
+                os.unlink(path)
+
+    return remove
