@@ -101,7 +101,7 @@ async def test_a_stop_that_comes_when_the_turn_has_just_failed_waits_until_that_
                 await gate.wait()
             await super().put(record_id, record)
 
-    store = WriteBehindStore(SlowStore(100, 1 << 20, 3600.0, time.time), patience=60.0)
+    store = WriteBehindStore(SlowStore(100, 1 << 20, 3600.0, time.time))
     responses = Background(store, time.time)
     running = await start(responses, 1, failing)
     await until(lambda: running.ended)

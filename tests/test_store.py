@@ -24,6 +24,7 @@ from rproxy.errors import ConfigError, StoreError
 from rproxy.store import Store, encode, valid_id
 from rproxy.store import open_store as open_any_store
 from rproxy.store.memory import MemoryStore
+from rproxy.store.time_limit import limit_store_time
 from rproxy.store.write_behind import WriteBehindStore
 from rproxy.types import Json
 
@@ -33,6 +34,19 @@ RECORD = {
     "input": [{"n": 1.5, "x": None}],
     "owner": "k1",
 }
+# a record of 100 kB, cut; the start of a zip file; JSON of other kinds, and too deep
+DAMAGED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"n": 1} {}',
+    b"\xff\xfe",
+    b"PK\x03\x04\0\0",
+    b"[" * 100_000,
+    b'{"input":[' + b'{"text":"x"},' * 8000,
+    b'{"a":' * 100_000,
+]
 BAD_IDS = ["", "a/b", "../x", "a b", "a\n", "ä", "x" * 129, "a:b", "*", "a\0"]
 
 # A process that does what the arguments say with the store in the file argv[1].
@@ -340,14 +354,21 @@ async def test_sqlite_after_close(make: Callable[..., Store]) -> None:
 
 
 @sqlite_store
-async def test_sqlite_damage_is_an_error_of_the_store(make: Callable[..., Store], tmp_path: Path) -> None:
+async def test_a_damaged_record_in_sqlite_counts_as_missing(
+    make: Callable[..., Store], tmp_path: Path, expect_log: Callable[..., Any]
+) -> None:
+    expect_log("record resp_1 is damaged and counts as missing")
     store = make()
-    await store.put("resp_1", {})
+    await store.put("resp_1", {"n": 1})
     db = sqlite3.connect(str(tmp_path / "deep" / "responses.db"), isolation_level=None)
-    for blob in (b"{", b"[]"):
-        db.execute("UPDATE responses SET record = ?", (blob,))
-        with pytest.raises(StoreError, match="damaged"):
-            await store.get("resp_1")
+    for value in DAMAGED + ["text", "", 17, 1.5]:
+        db.execute("UPDATE responses SET record = ?", (value,))
+        assert await store.get("resp_1") is None
+        assert await store.update("resp_1", dict) is None
+    await store.put("resp_1", {"n": 2})
+    assert await store.get("resp_1") == {"n": 2}
+    db.execute("UPDATE responses SET record = ?", ('{"n": 3}',))  # somebody's repair
+    assert await store.get("resp_1") == {"n": 3}
     db.execute("DROP TABLE responses")
     db.close()
     with pytest.raises(StoreError, match="no such table"):
@@ -439,9 +460,38 @@ async def test_redis_keys_are_prefixed_and_expire(redis_url: str) -> None:
     client = redis.Redis.from_url(redis_url)
     assert await client.get("rproxy:response:resp_key") == encode("resp_key", {"n": 1})
     assert 0 < await client.pttl("rproxy:response:resp_key") <= 60000
-    await client.set("rproxy:response:resp_key", b"\xff")
-    with pytest.raises(StoreError, match="damaged"):
-        await store.get("resp_key")
+    await client.aclose()
+    await store.close()
+
+
+async def test_what_is_no_record_in_redis_counts_as_missing(
+    redis_url: str, expect_log: Callable[..., Any]
+) -> None:
+    import redis.asyncio as redis
+
+    expect_log("record resp_odd is damaged and counts as missing")
+    expect_log("rproxy:response:resp_odd is not ours and counts as missing")
+    key, store, client = (
+        "rproxy:response:resp_odd",
+        open_store("redis", url=redis_url),
+        redis.Redis.from_url(redis_url),
+    )
+    for command in (
+        *(("SET", key, value) for value in DAMAGED),
+        ("RPUSH", key, "x"),
+        ("HSET", key, "x", "y"),
+        ("SADD", key, "x"),
+        ("ZADD", key, 1, "x"),
+        ("XADD", key, "*", "x", "y"),
+        ("SETBIT", key, 7, 1),
+        ("PFADD", key, "x"),
+    ):
+        await client.delete(key)
+        await client.execute_command(*command)
+        assert await store.get("resp_odd") is None
+        assert await store.update("resp_odd", dict) is None
+    await store.put("resp_odd", {"n": 1})
+    assert await store.get("resp_odd") == {"n": 1}
     await client.aclose()
     await store.close()
 
@@ -485,11 +535,13 @@ class SlowStore(MemoryStore):
 
 async def test_a_slow_store_holds_nobody_up() -> None:
     slow = SlowStore()
-    store = WriteBehindStore(slow, patience=0.05)
+    store = WriteBehindStore(slow)
+    limit_store_time(0.05)
     began = time.perf_counter()
     assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
     assert await store.keep("resp_1", {"n": 2}) == "not stored yet: the store is slow"
     assert time.perf_counter() - began < 0.5
+    limit_store_time()
     assert await store.get("resp_1") == {"n": 2} and await slow.get("resp_1") is None
     gone = asyncio.ensure_future(store.delete("resp_1"))
     slow.gate.set()
@@ -499,11 +551,13 @@ async def test_a_slow_store_holds_nobody_up() -> None:
 
 async def test_what_waits_is_written_in_order_before_the_end() -> None:
     slow = SlowStore()
-    store = WriteBehindStore(slow, patience=0.0)
+    store = WriteBehindStore(slow)
+    limit_store_time(0.0)
     for n in range(5):
         await store.keep("resp_1", {"n": n})
     await store.keep("resp_2", {"n": "another"})
     assert slow.begun == [{"n": 0}, {"n": "another"}]  # the writes to one id wait for each other
+    limit_store_time()
     changed = asyncio.ensure_future(store.update("resp_1", lambda record: {"n": record["n"] + 10}))
     asyncio.get_running_loop().call_later(0.05, slow.gate.set)
     await store.close()
@@ -514,19 +568,22 @@ async def test_what_waits_is_written_in_order_before_the_end() -> None:
 
 async def test_a_failing_store_is_a_warning(expect_log: Callable[..., Any]) -> None:
     slow = SlowStore()
-    store = WriteBehindStore(slow, patience=0.05)
+    store = WriteBehindStore(slow)
+    limit_store_time(0.05)
     slow.failure = [StoreError("disk full"), StoreError("disk full")]
     assert await store.keep("resp_1", {"n": 1}) == "not stored yet: the store is slow"
     expect_log("resp_1 was not stored: disk full")
     slow.gate.set()
-    await asyncio.sleep(0.01)
-    assert await store.get("resp_1") is None
+    limit_store_time()
+    assert await store.update("resp_1", dict) is None  # which waits for the write
     assert await store.keep("resp_2", {"n": 1}) == "not stored: disk full"
+    assert await store.get("resp_2") is None
     assert "is not an id" in str(await store.keep("no id", {}))
 
 
 async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rproxy.store.write_behind.MAX_PENDING", 3)
-    store = WriteBehindStore(SlowStore(), patience=0.0)
+    store = WriteBehindStore(SlowStore())
+    limit_store_time(0.0)
     warnings = [await store.keep(f"resp_{n}", {}) for n in range(5)]
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]

@@ -24,6 +24,7 @@ from tornado.web import Finish, stream_request_body
 
 from ..convert.sse import encode_json
 from ..errors import ApiError, not_found, unavailable
+from ..store.time_limit import limit_store_time
 from .base import STOPPING, BaseHandler
 from .body import BodyReader
 from .writer import SocketWriter, drained
@@ -176,6 +177,7 @@ class HttpHandler(BaseHandler):
         if self.request.method == "OPTIONS":
             self.answer_preflight()
             return None
+        limit_store_time()
         return self.verbs[str(self.request.method)](self, *args)
 
     # Tornado's names for it.  A subclass must not define any of them: it would answer refused requests, too.

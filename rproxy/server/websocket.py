@@ -34,6 +34,7 @@ from tornado.websocket import WebSocketHandler
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
+from ..store.time_limit import limit_store_time
 from ..types import Json
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
@@ -310,6 +311,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     async def run_turn(self, channel: Channel, request: Json) -> None:
         """One response: its events, or one error frame."""
+        limit_store_time()
         request_id = new_request_id()
         sink = channel.sink = WebSocketSink(self, channel.name)
         client = self.client("ws", request_id=request_id, local=channel.responses, interrupt=sink.interrupt)

@@ -25,6 +25,7 @@ from typing import AsyncIterator, Awaitable, Callable, List, Mapping, Optional, 
 from ..convert.events.replay import opening
 from ..convert.status import ANSWERED, TERMINAL_EVENTS, TERMINAL_TYPES
 from ..errors import ApiError, StoreError, internal, unavailable
+from ..store.time_limit import limit_store_time
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
 
@@ -194,13 +195,15 @@ class Background:
         :raises StoreError: that is not known
         """
         report = await self._store.get(response_id + "-alive")
-        return report is not None and report["until"] > self._now()
+        until = report.get("until") if report is not None else None
+        return isinstance(until, (int, float)) and until > self._now()
 
     # ---- The life of one response
     async def _run(self, running: Running, run: Callable[[Running], Awaitable[Json]]) -> None:
         watch = asyncio.ensure_future(self._watch(running))
         try:
             await self._queue(running)
+            limit_store_time()  # the request that began this has ended
             running.in_progress()
             response = await run(running)
         except asyncio.CancelledError:
@@ -216,8 +219,8 @@ class Background:
 
     async def _queue(self, running: Running) -> None:
         """Store it as queued, and let the client know before the turn begins."""
-        await self._report(running)
         record = {**running.record, "response": running.response}
+        await self._report(running)
         warning = await self._store.keep(running.response["id"], record)
         if warning:
             log.warning("background response %s: %s", running.response["id"], warning)
@@ -225,6 +228,7 @@ class Background:
         await asyncio.sleep(0)
 
     async def _clean_up(self, running: Running) -> None:
+        limit_store_time()
         response_id = running.response["id"]
         try:
             # A response with an answer was stored by its turn.
@@ -244,13 +248,14 @@ class Background:
         """Report that the process lives, and look whether another one wants the response to stop."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
+            limit_store_time()
             await self._report(running)
             try:
                 wanted = await self._store.get(running.response["id"] + "-stop")
             except StoreError:
                 continue
             if wanted is not None:
-                self._stop(running, wanted["how"])
+                self._stop(running, "delete" if wanted.get("how") == "delete" else "cancel")
 
     async def _report(self, running: Running) -> None:
         await self._store.keep(running.response["id"] + "-alive", {"until": self._now() + LEASE})

@@ -1,8 +1,9 @@
 """Conversations: items under a name of their own, which turns continue and add to.
 
 A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change
-is one atomic update, so that processes that share a store do not overwrite each other's changes.  Items are
-kept in their complete form (:mod:`rproxy.service.pagination`), oldest first.
+is one atomic update, so that neither requests nor processes that share a store overwrite each other's
+changes, and what one of them adds stands together.  Items are kept in their complete form
+(:mod:`rproxy.service.pagination`), oldest first.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from typing import Any, Callable, List, Mapping, Optional
 
 from ..convert.ids import CONVERSATION, is_conversation_id
-from ..errors import ApiError, StoreError, invalid, not_found, unavailable
+from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
 from .pagination import listed, page
+from .records import owned_conversation, store_errors
 
 MAX_NEW_ITEMS = 20  # in one request
 METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
-STORE_FAILS = "The response store of this proxy is not available at the moment. Try again."
 
 
 class Conversations:
@@ -43,11 +44,9 @@ class Conversations:
             "created_at": int(self._now()),
             "metadata": request.get("metadata") or {},
         }
-        warning = await self._store.keep(
-            conversation["id"], {"conversation": conversation, "items": self._new(request), "owner": owner}
-        )
-        if warning and "yet" not in warning:
-            raise unavailable(STORE_FAILS)
+        record = {"conversation": conversation, "items": self._new(request), "owner": owner}
+        with store_errors():
+            await self._store.put(conversation["id"], record)
         return conversation
 
     async def retrieve(self, name: str, owner: str) -> Json:
@@ -76,10 +75,8 @@ class Conversations:
     async def delete(self, name: str, owner: str) -> Json:
         """DELETE /conversations/{id}"""
         await self._record(name, owner)
-        try:
+        with store_errors():
             await self._store.delete(name)
-        except StoreError as error:
-            raise unavailable(STORE_FAILS) from error
         return {"id": name, "object": "conversation.deleted", "deleted": True}
 
     async def items(self, name: str, query: Mapping[str, str], owner: str) -> Json:
@@ -94,7 +91,7 @@ class Conversations:
         if "items" not in request:
             raise invalid("items is required: a list of items.", "items", "missing_required_parameter")
         new = self._new(request)
-        await self._change(name, owner, lambda record: {**record, "items": record["items"] + new})
+        await self._change(name, owner, lambda record: _with_items(record, new))
         return page(new, {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
 
     async def item(self, name: str, item_id: str, owner: str) -> Json:
@@ -110,13 +107,14 @@ class Conversations:
 
         :returns: the conversation
         """
-        await self.item(name, item_id, owner)
-        changed = await self._change(
-            name,
-            owner,
-            lambda record: {**record, "items": [item for item in record["items"] if item["id"] != item_id]},
-        )
-        found: Json = changed["conversation"]
+
+        def without(record: Json) -> Json:
+            left = [item for item in record["items"] if item["id"] != item_id]
+            if len(left) == len(record["items"]):
+                raise _no_item(name, item_id)
+            return {**record, "items": left}
+
+        found: Json = (await self._change(name, owner, without))["conversation"]
         return found
 
     # ---- For turns
@@ -128,36 +126,35 @@ class Conversations:
         items: List[Json] = (await self._record(name, owner))["items"]
         return items
 
-    async def append(self, name: str, items: List[Json], owner: str) -> Optional[str]:
-        """Add the input and the output of a turn.
+    async def past_or_nothing(self, name: str, owner: str) -> List[Json]:
+        """All items of a conversation; none if it was deleted.
 
-        :returns: a warning when that failed
+        :raises ApiError: 503
         """
-        try:
-            await self._change(name, owner, lambda record: {**record, "items": record["items"] + items})
-        except ApiError as error:
-            return f"not added to the conversation: {error.message}"
-        return None
+        with store_errors():
+            record = owned_conversation(await self._store.get(name), owner)
+        return record["items"] if record is not None else []
+
+    async def append(self, name: str, items: List[Json]) -> Optional[str]:
+        """Add the input and the output of a turn, which has read this conversation.
+
+        :returns: a warning when that failed, or is not done yet
+        """
+        warning = await self._store.keep_changed(name, lambda record: _with_items(record, items))
+        return f"not added to the conversation: {warning}" if warning else None
 
     # ---- Records
     async def _record(self, name: str, owner: str) -> Json:
-        try:
+        with store_errors():
             record = await self._store.get(name) if is_conversation_id(name) else None
-        except StoreError as error:
-            raise unavailable(STORE_FAILS) from error
-        if record is None or record.get("owner") != owner:
-            raise not_found("Conversation with id", name)
-        return record
+        return _checked(record, name, owner)
 
     async def _change(self, name: str, owner: str, change: Callable[[Json], Json]) -> Json:
-        await self._record(name, owner)
-        try:
-            changed = await self._store.update(name, change)
-        except StoreError as error:
-            raise unavailable(STORE_FAILS) from error
-        if changed is None:
-            raise not_found("Conversation with id", name)
-        return changed
+        if not is_conversation_id(name):
+            raise _no_conversation(name)
+        with store_errors():
+            changed = await self._store.update(name, lambda record: change(_checked(record, name, owner)))
+        return _checked(changed, name, owner)
 
     def _new(self, request: Json) -> List[Json]:
         items = request.get("items") or []
@@ -170,6 +167,25 @@ class Conversations:
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
         return listed(items, self._stem())
+
+
+def _checked(record: Optional[Json], name: str, owner: str) -> Json:
+    """The record, if it is a conversation of this owner.
+
+    :raises ApiError: 404
+    """
+    checked = owned_conversation(record, owner)
+    if checked is None:
+        raise _no_conversation(name)
+    return checked
+
+
+def _with_items(record: Json, new: List[Json]) -> Json:
+    return {**record, "items": record["items"] + new}
+
+
+def _no_conversation(name: str) -> ApiError:
+    return not_found("Conversation with id", name)
 
 
 def _no_item(name: str, item_id: str) -> ApiError:

@@ -11,24 +11,20 @@ Item references need no index: our items carry the hex digits of their response'
 
 from __future__ import annotations
 
-import logging
 from typing import Any, List, Mapping, Optional
 
 from ..convert.ids import RESPONSE, item_stem, response_stem
 from ..convert.status import RUNNING
-from ..errors import ApiError, StoreError, invalid, not_found, previous_response_not_found, unavailable
+from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
+from .background import Background
 from .client import Client
 from .conversations import Conversations
 from .create_request import ConversationContext, CreateRequest
 from .pagination import listed
+from .records import owned_response, store_errors
 
-log = logging.getLogger("rproxy.history")
-
-STORE_FAILS = (
-    "The response store of this proxy is not available at the moment, so the history is not known. Try again."
-)
 NO_ITEM_HINT = (
     "No stored response has it; it may have expired or been deleted. "
     "Send the item itself instead of a reference."
@@ -38,11 +34,15 @@ KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a war
 
 
 class History:
-    """Finds what came before a request, and keeps what comes of it."""
+    """Finds what came before a request, and keeps what comes of it.
 
-    def __init__(self, store: WriteBehindStore, conversations: Conversations) -> None:
+    :param background: knows which responses are still worked on
+    """
+
+    def __init__(self, store: WriteBehindStore, conversations: Conversations, background: Background) -> None:
         self._store = store
         self._conversations = conversations
+        self._background = background
 
     async def context(
         self, body: Mapping[str, Any], conversation: Optional[str], client: Client
@@ -64,7 +64,7 @@ class History:
 
     async def _chain(self, response_id: str, owner: str) -> List[Json]:
         records = await self._records(response_id, owner)
-        if records[-1]["response"]["status"] in RUNNING:
+        if records[-1]["response"]["status"] in RUNNING and await self._alive(response_id):
             raise invalid(
                 f"Previous response with id '{response_id[:100]}' has not ended yet: "
                 "wait until its status is completed.",
@@ -85,7 +85,7 @@ class History:
         link: Optional[str] = response_id
         while link is not None:
             record = await self.stored(link, owner)
-            if record is None or "response" not in record or len(records) >= MAX_CHAIN:
+            if record is None or len(records) >= MAX_CHAIN:
                 raise previous_response_not_found(response_id)
             records.append(record)
             link = record.get("previous")
@@ -99,8 +99,7 @@ class History:
             record.get("conversation"),
             {item.get("id") for item in record["input"] + record["response"]["output"]},
         )
-        conversation = await self.stored(name, record["owner"]) if name else None
-        items = conversation["items"] if conversation is not None else []
+        items = await self._conversations.past_or_nothing(name, record["owner"]) if name else []
         first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
         found: List[Json] = items[:first]
         return found
@@ -128,12 +127,13 @@ class History:
 
         :raises ApiError: 503 when the store fails; with a 404 the client would give the response up
         """
-        try:
+        with store_errors():
             record = await self._store.get(response_id)
-        except StoreError as error:
-            log.warning("%s", error)
-            raise unavailable(STORE_FAILS) from error
-        return record if record is not None and record.get("owner") == owner else None
+        return owned_response(record, owner)
+
+    async def _alive(self, response_id: str) -> bool:
+        with store_errors():
+            return await self._background.alive(response_id)
 
     async def resolved(self, items: List[Json], past: ConversationContext, owner: str) -> List[Json]:
         """The items, with every ``item_reference`` replaced by the item that it names.
@@ -177,7 +177,7 @@ class History:
             warnings += [f"response {warning}"] if warning else []
         if request.conversation is not None:
             items = request.items + response["output"]
-            warning = await self._conversations.append(request.conversation, items, client.owner)
+            warning = await self._conversations.append(request.conversation, items)
             warnings += [warning] if warning else []
         return warnings
 

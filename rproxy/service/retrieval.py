@@ -7,12 +7,14 @@ from typing import AsyncIterator, List, Mapping, Optional
 
 from ..convert.events.replay import opening, tail
 from ..convert.status import RUNNING
-from ..errors import ApiError, StoreError, not_found, unavailable
+from ..errors import ApiError, StoreError, not_found
+from ..store.time_limit import limit_store_time
 from ..store.write_behind import WriteBehindStore
 from ..types import Json
 from .background import Background, Running
 from .history import History
 from .pagination import page
+from .records import owned_response, store_errors
 
 POLL_INTERVAL = 1.0  # seconds between two reads of a response that another process works on
 LOST = {
@@ -34,11 +36,8 @@ class ResponseRetrieval:
     async def retrieve(self, response_id: str, owner: str) -> Json:
         """GET /responses/{id}"""
         job = await self._job(response_id, owner)
-        return (
-            job.response
-            if job is not None
-            else await self._present((await self._record(response_id, owner))["response"])
-        )
+        found: Json = job.response if job is not None else (await self._seen(response_id, owner))["response"]
+        return found
 
     async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> Json:
         """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
@@ -51,10 +50,8 @@ class ResponseRetrieval:
         here = await self._background.stop(response_id, owner, "delete")
         if not here and response["status"] in RUNNING:
             await self._background.ask_to_stop(response_id, "delete")
-        try:
+        with store_errors():
             await self._store.delete(response_id)
-        except StoreError as error:
-            raise _failing() from error
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def cancel(self, response_id: str, owner: str) -> Json:
@@ -75,10 +72,8 @@ class ResponseRetrieval:
         if await self._background.stop(response_id, owner, "cancel"):
             return await self.retrieve(response_id, owner)
         await self._background.ask_to_stop(response_id, "cancel")
-        try:
+        with store_errors():
             changed = await self._store.update(response_id, _cancelled)
-        except StoreError as error:
-            raise _failing() from error
         return changed["response"] if changed is not None else {**response, "status": "cancelled"}
 
     async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
@@ -90,8 +85,8 @@ class ResponseRetrieval:
             async for batch in job.follow(after):
                 yield batch
             return
-        record = await self._record(response_id, owner)
-        response = await self._present(record["response"])
+        record = await self._seen(response_id, owner)
+        response = record["response"]
         if response["status"] in RUNNING:
             early = [event for event in opening(response) if event["sequence_number"] > after]
             if early:
@@ -99,11 +94,17 @@ class ResponseRetrieval:
                 after = early[-1]["sequence_number"]
         while response["status"] in RUNNING:
             await asyncio.sleep(POLL_INTERVAL)
-            record = await self._record(response_id, owner)
-            response = await self._present(record["response"])
+            limit_store_time()
+            record = await self._seen(response_id, owner)
+            response = record["response"]
         rest = tail(response, after, record.get("last"))
         if rest:
             yield rest
+
+    async def _seen(self, response_id: str, owner: str) -> Json:
+        """The record, with the present state of the response."""
+        record = await self._record(response_id, owner)
+        return {**record, "response": await self._present(record["response"])}
 
     async def _job(self, response_id: str, owner: str) -> Optional[Running]:
         """What this process knows of a background response by itself.
@@ -119,13 +120,12 @@ class ResponseRetrieval:
         return job
 
     async def _record(self, response_id: str, owner: str) -> Json:
-        try:
+        with store_errors():
             record = await self._store.get(response_id)
-        except StoreError as error:
-            raise _failing() from error
-        if record is None or record.get("owner") != owner or "response" not in record:
+        checked = owned_response(record, owner)
+        if checked is None:
             raise not_found("Response with id", response_id, "response_id")
-        return record
+        return checked
 
     async def _present(self, response: Json) -> Json:
         """The stored state. A response is stored as queued until it ends, and no job waits for long: while
@@ -133,10 +133,8 @@ class ResponseRetrieval:
         """
         if response["status"] not in RUNNING:
             return response
-        try:
+        with store_errors():
             alive = await self._background.alive(response["id"])
-        except StoreError as error:
-            raise _failing() from error
         return (
             {**response, "status": "in_progress"}
             if alive
@@ -151,7 +149,3 @@ def _cancelled(record: Json) -> Json:
         if response["status"] in RUNNING
         else record
     )
-
-
-def _failing() -> ApiError:
-    return unavailable("The response store of this proxy is not available at the moment. Try again.")

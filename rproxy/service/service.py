@@ -75,8 +75,8 @@ class Service:
         self._now = now
         failover = Failover(time.monotonic)
         self.conversations = Conversations(self._store, stem, now)
-        self._history = History(self._store, self.conversations)
         self._background = Background(self._store, now)
+        self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self.passthrough = Passthrough(config, upstream, failover)
         self._file_texts = FileTexts()

@@ -1,30 +1,40 @@
 """Where finished responses are kept for ``previous_response_id``: in memory, in an sqlite file, or in Redis.
 
 A record is a JSON object under an id.  All stores keep it as encoded JSON, so what is read is a copy, its
-size is known, and a record means the same in each store.  A store that cannot do its work raises
-:class:`~rproxy.errors.StoreError`; the service makes a warning of it, because an answer is worth more than
-its record.  What is not an id (see :func:`valid_id`) is never looked up, so nothing from a client becomes
-part of a key or a file name unchecked.
+size is known, and a record means the same in each store.  A store is a :class:`Store` with five methods for
+encoded records; everything else is the same for all and stands here.
+
+**Failures.**  A store that cannot do its work within its time (:mod:`.time_limit`) raises
+:class:`~rproxy.errors.StoreError`.  What is stored but is no record, because it is damaged or was written by
+another program, counts as missing, with a warning.  What is not an id (see :func:`valid_id`) is never looked
+up, so nothing from a client becomes part of a key or a file name unchecked.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional, Protocol
+from typing import Awaitable, Callable, Iterator, Optional, TypeVar
 
-from ..convert.json_steps import encode_steps
+from ..convert.json_steps import encode_steps, parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ConfigError, StoreError
 from ..types import Json
+from .time_limit import within_limit
 
+log = logging.getLogger("rproxy.store")
+
+T = TypeVar("T")
 Change = Callable[[Json], Json]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+TRIES = 100  # of an update, while other processes write the same record
+LARGE = 1 << 16  # bytes; a larger record is decoded in slices
 
 
-class Store(Protocol):
+class Store:
     """A response store.
 
     A missing or expired record is no error.
@@ -32,7 +42,9 @@ class Store(Protocol):
     :raises StoreError: from every method, when the store cannot do its work
     """
 
-    instant: bool
+    name = "store"
+    """What messages call it."""
+    instant = False
     """Does no method ever wait for anything?"""
 
     async def get(self, record_id: str) -> Optional[Json]:
@@ -40,6 +52,8 @@ class Store(Protocol):
 
         :returns: a copy of it, or None
         """
+        blob = await self._limited(self._read(record_id)) if valid_id(record_id) else None
+        return None if blob is None else await _decoded(record_id, blob)
 
     async def put(self, record_id: str, record: Json) -> None:
         """Keep a record, in place of an earlier one.
@@ -48,22 +62,62 @@ class Store(Protocol):
 
         :raises StoreError: also for a record that is too large, or is no JSON
         """
+        blob = await encode_cooperatively(record_id, record)
+        await self._limited(self._write(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """Replace a record by what ``change`` makes of it; no process writes it in between.
+        """Replace a record by what ``change`` makes of it; nobody writes it in between.
 
-        :param change: a plain function; it may be called more than once, and in another thread
+        :param change: a plain function; it is called again when somebody did.  What it raises leaves the
+            record as it is
         :returns: the new record; None when there was none
         """
+        if not valid_id(record_id):
+            return None
+        for _ in range(TRIES):
+            old = await self._limited(self._read(record_id))
+            record = None if old is None else await _decoded(record_id, old)
+            if old is None or record is None:
+                return None
+            record = change(record)
+            blob = await encode_cooperatively(record_id, record)
+            if await self._limited(self._swap(record_id, old, blob)):
+                return record
+        raise StoreError(f"{self.name}: too many updates of {record_id} at the same time")
 
     async def delete(self, record_id: str) -> bool:
         """Forget a record.
 
         :returns: whether it was there
         """
+        return valid_id(record_id) and await self._limited(self._delete(record_id))
 
     async def close(self) -> None:
         """Free files, threads and connections; no other method may be called afterwards."""
+        raise NotImplementedError
+
+    # ---- What each kind of store does its own way; ``record_id`` is valid
+    async def _read(self, record_id: str) -> Optional[bytes]:
+        raise NotImplementedError
+
+    async def _write(self, record_id: str, blob: bytes) -> None:
+        raise NotImplementedError
+
+    async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
+        """Write ``new`` if the record still is ``old``, in one step.
+
+        :returns: whether it was
+        """
+        raise NotImplementedError
+
+    async def _delete(self, record_id: str) -> bool:
+        raise NotImplementedError
+
+    async def _limited(self, work: Awaitable[T]) -> T:
+        return await (work if self.instant else within_limit(work, self._too_slow))
+
+    def _too_slow(self) -> StoreError:
+        return StoreError(f"{self.name}: it did not answer in time")
 
 
 def valid_id(record_id: str) -> bool:
@@ -100,18 +154,20 @@ def _refusing(record_id: str) -> Iterator[None]:
         raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
 
 
-def decode(record_id: str, blob: bytes) -> Json:
-    """The record of a stored form.
-
-    :raises StoreError: it is damaged, or was written by another program
-    """
+async def _decoded(record_id: str, blob: bytes) -> Optional[Json]:
+    """The record of a stored form, decoded in slices; None, with a warning, if it is damaged."""
     try:
-        record = json.loads(blob.decode("utf-8", "surrogatepass"))
+        text = blob.decode("utf-8", "surrogatepass")
+        if len(blob) > LARGE:
+            return await run_cooperatively(parse_steps(text, float))
+        record = json.loads(text)
+        if isinstance(record, dict):
+            return record
+        problem = "it is not an object"
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"the stored response {record_id} is damaged: {error}") from error
-    if not isinstance(record, dict):
-        raise StoreError(f"the stored response {record_id} is damaged: it is not an object")
-    return record
+        problem = str(error)
+    log.warning("the stored record %s is damaged and counts as missing: %s", record_id, problem)
+    return None
 
 
 def open_store(
@@ -122,7 +178,7 @@ def open_store(
     max_responses: int,
     max_bytes: int,
     ttl: float,
-    now: Callable[[], float] = time.time,
+    now: Optional[Callable[[], float]] = None,
 ) -> Store:
     """Open a store.
 
@@ -132,17 +188,18 @@ def open_store(
     :param max_responses: the oldest records go when there are more; Redis has limits of its own
     :param max_bytes: the same for the size of all records
     :param ttl: seconds that a record is kept
-    :param now: the clock, in seconds since the epoch
+    :param now: the clock that tells the age of a record, in seconds: for sqlite since the epoch (default: the
+        system's time), for memory since any time (default: a clock that is never set)
     :raises ConfigError: the kind is unknown, a package is missing, or the file or the URL cannot be used
     """
     if kind == "memory":
         from .memory import MemoryStore
 
-        return MemoryStore(max_responses, max_bytes, ttl, now)
+        return MemoryStore(max_responses, max_bytes, ttl, now or time.monotonic)
     if kind == "sqlite" and path:
         from .sqlite import SqliteStore
 
-        return SqliteStore(path, max_responses, max_bytes, ttl, now)
+        return SqliteStore(path, max_responses, max_bytes, ttl, now or time.time)
     if kind == "redis" and url:
         from .redis import RedisStore
 

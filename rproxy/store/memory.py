@@ -11,13 +11,13 @@ from collections import OrderedDict
 from typing import Callable, Optional
 
 from ..errors import StoreError
-from ..types import Json
-from . import Change, decode, encode_cooperatively
+from . import Store
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """The store of ``kind: memory``; the arguments are those of :func:`rproxy.store.open_store`."""
 
+    name = "memory store"
     instant = True
 
     def __init__(self, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]) -> None:
@@ -29,30 +29,24 @@ class MemoryStore:
         self._born: OrderedDict[str, float] = OrderedDict()
         self._bytes = 0
 
-    async def get(self, record_id: str) -> Optional[Json]:
+    async def _read(self, record_id: str) -> Optional[bytes]:
         self._drop_old()
         blob = self._blobs.get(record_id)
-        if blob is None:
-            return None
-        self._blobs.move_to_end(record_id)
-        return decode(record_id, blob)
+        if blob is not None:
+            self._blobs.move_to_end(record_id)
+        return blob
 
-    async def put(self, record_id: str, record: Json) -> None:
-        self._keep(record_id, await encode_cooperatively(record_id, record))
+    async def _write(self, record_id: str, blob: bytes) -> None:
+        self._keep(record_id, blob)
 
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        while True:
-            self._drop_old()
-            old = self._blobs.get(record_id)
-            if old is None:
-                return None
-            record = change(decode(record_id, old))
-            blob = await encode_cooperatively(record_id, record)
-            if self._blobs.get(record_id) is old:  # else it was written while this was encoded
-                self._keep(record_id, blob)
-                return record
+    async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
+        self._drop_old()
+        if self._blobs.get(record_id) != old:
+            return False
+        self._keep(record_id, new)
+        return True
 
-    async def delete(self, record_id: str) -> bool:
+    async def _delete(self, record_id: str) -> bool:
         self._drop_old()
         return self._drop(record_id)
 

@@ -2,6 +2,12 @@
 
 Each response is one key, ``rproxy:response:ID``, with a time to live.  Limits of number and bytes are Redis'
 own (``maxmemory`` and its policy).  The package ``redis`` is optional and loaded when it is needed.
+
+Reads and writes have connections of their own, so that writes that wait do not hold up reads.  A command
+whose connection breaks is sent once more: Redis may have been restarted, or have closed a connection that
+was kept.  Only a swap is not, because nobody knows then whether it has happened.  A server that takes no
+writes any more, after a failover, is left: its connections are closed, and the next ones go where the name
+leads now.
 """
 
 from __future__ import annotations
@@ -12,22 +18,20 @@ from typing import Any, Optional
 
 from ..errors import ConfigError, StoreError
 from ..log import without_login
-from ..types import Json
-from . import Change, decode, encode, encode_cooperatively, valid_id
+from . import Store, log
+from .time_limit import PATIENCE, WRITE_LIMIT
 
 PREFIX, SHARED = "rproxy:response:", "rproxy:"
-TIMEOUT = 5.0  # seconds for a connection, and for an answer
-TRIES = 100  # of an update while others write the same record
 # Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
 SWAP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
-CONNECTIONS = 20  # of one process; further work waits for a free one
+CONNECTIONS = 10  # of one process for reads, and as many for writes; further work waits for a free one
 
 
-class RedisStore:
+class RedisStore(Store):
     """The store of ``kind: redis``; it connects at the first use.
 
     :param url: ``redis://``, ``rediss://`` or ``unix://``
@@ -35,70 +39,76 @@ class RedisStore:
     :raises ConfigError: the package is missing, or the URL is not one
     """
 
-    instant = False
-
     def __init__(self, url: str, ttl: float) -> None:
         try:
             import redis.asyncio as redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-            from redis.exceptions import RedisError
+            from redis import exceptions
         except ImportError as error:
             raise ConfigError("store.kind redis needs the Python package redis: pip install redis") from error
-        self._failures = (RedisError, OSError, asyncio.TimeoutError)
-        self._name = without_login(url)
+        self._errors: Any = exceptions
+        self._failures = (exceptions.RedisError, OSError, asyncio.TimeoutError)
+        self.name = f"redis store {without_login(url)}"
         self._ttl = max(1, math.ceil(ttl * 1000))  # milliseconds
         try:
-            # The retry is for a kept connection that Redis has closed; waiting for Redis to come up would
-            # delay the turn.
-            pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=TIMEOUT,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
-                retry=Retry(NoBackoff(), 1),
-            )
-            self._redis: Any = redis.Redis.from_pool(pool)
+            self._reads = redis.Redis.from_pool(_pool(url, PATIENCE))
+            self._writes = redis.Redis.from_pool(_pool(url, WRITE_LIMIT))
         except ValueError as error:
-            raise ConfigError(f"store.url: {self._name} is not a Redis URL: {error}") from error
-
-    async def get(self, record_id: str) -> Optional[Json]:
-        blob = await self._ask("GET", record_id) if valid_id(record_id) else None
-        return None if blob is None else decode(record_id, blob)
-
-    async def put(self, record_id: str, record: Json) -> None:
-        await self._ask("SET", record_id, await encode_cooperatively(record_id, record), "PX", self._ttl)
-
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        if not valid_id(record_id):
-            return None
-        for _ in range(TRIES):
-            blob = await self._ask("GET", record_id)
-            if blob is None:
-                return None
-            record = change(decode(record_id, blob))
-            if await self._ask("EVAL", record_id, blob, encode(record_id, record), self._ttl):
-                return record
-        raise StoreError(f"redis store {self._name}: too many updates of {record_id} at the same time")
-
-    async def delete(self, record_id: str) -> bool:
-        return valid_id(record_id) and bool(await self._ask("DEL", record_id))
+            raise ConfigError(f"store.url: {without_login(url)} is not a Redis URL: {error}") from error
 
     async def shared_value(self, name: str, value: str) -> str:
         """A text that all processes share for ever: the one that is there, else ``value``."""
-        try:
-            await self._redis.execute_command("SET", SHARED + name, value, "NX")
-            return str((await self._redis.execute_command("GET", SHARED + name)).decode("utf-8", "replace"))
-        except self._failures as error:
-            raise StoreError(f"redis store {self._name}: {error}") from error
+        await self._ask(self._writes, "SET", SHARED + name, value, "NX")
+        kept: bytes = await self._ask(self._reads, "GET", SHARED + name)
+        return kept.decode("utf-8", "replace")
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._reads.aclose()
+        await self._writes.aclose()
 
-    async def _ask(self, command: str, record_id: str, *values: Any) -> Any:
+    async def _read(self, record_id: str) -> Optional[bytes]:
         try:
-            script = (SWAP, 1) if command == "EVAL" else ()
-            return await self._redis.execute_command(command, *script, PREFIX + record_id, *values)
+            blob: Optional[bytes] = await self._ask(self._reads, "GET", PREFIX + record_id)
+        except StoreError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            log.warning("%s: %s%s is not ours and counts as missing", self.name, PREFIX, record_id)
+            return None
+        return blob
+
+    async def _write(self, record_id: str, blob: bytes) -> None:
+        await self._ask(self._writes, "SET", PREFIX + record_id, blob, "PX", self._ttl)
+
+    async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
+        swap = ("EVAL", SWAP, 1, PREFIX + record_id, old, new, self._ttl)
+        return bool(await self._ask(self._writes, *swap, again=False))
+
+    async def _delete(self, record_id: str) -> bool:
+        return bool(await self._ask(self._writes, "DEL", PREFIX + record_id))
+
+    async def _ask(self, client: Any, *command: Any, again: bool = True) -> Any:
+        """:param again: may the command be sent twice?"""
+        try:
+            return await client.execute_command(*command)
+        except (self._errors.ConnectionError, self._errors.ReadOnlyError) as error:
+            await client.connection_pool.disconnect(inuse_connections=False)
+            if again:
+                return await self._ask(client, *command, again=False)
+            raise StoreError(f"{self.name}: {error}") from error
         except self._failures as error:
-            raise StoreError(f"redis store {self._name}: {error}") from error
+            raise StoreError(f"{self.name}: {error}") from error
+
+
+def _pool(url: str, seconds: float) -> Any:
+    """:param seconds: for an answer, and until a connection is free"""
+    import redis.asyncio as redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=PATIENCE,
+        retry=Retry(NoBackoff(), 0),
+    )

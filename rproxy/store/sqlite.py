@@ -1,38 +1,27 @@
 """Responses in an sqlite file, shared by the processes of one machine.
 
-A thread of its own owns the connection, so the event loop never waits for a disk.  The file is in WAL mode:
-readers and the writer of other processes do not block each other, and a committed write survives a ``kill
--9`` of any of them (``synchronous=NORMAL``: a loss of power may take the last writes, but never the file).
-Writers wait for each other up to ``BUSY`` seconds.  ``user_version`` holds the version of the schema; a file
-of a newer rproxy is refused.  :meth:`SqliteStore.get` does not see records that are too old; these and the
-records over the limits are deleted every ``SWEEP_INTERVAL`` seconds while there are writes.
+Two threads own a connection each (:mod:`.sqlite_connection`), one for reads and one for writes, so neither
+the event loop nor a read waits for a write.  The file is in WAL mode: readers and the writer of other
+processes do not block each other, and a committed write survives a ``kill -9`` of any of them
+(``synchronous=NORMAL``: a loss of power may take the last writes, but never the file).  ``user_version``
+holds the version of the schema; a file of a newer rproxy is refused.
+
+Reads do not see records that are too old; these and the records over the limits are deleted every
+``SWEEP_INTERVAL`` seconds while there are writes.  Ages are told by the system's time, the only one that
+processes share and that outlives them.  When it is set back, records would be from the future, and outlive
+all others: the sweep gives them the present time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sqlite3
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Optional, TypeVar
+from typing import Callable, Optional
 
 from ..errors import ConfigError, StoreError
-from ..types import Json
-from . import Change, decode, encode, encode_cooperatively, valid_id
+from . import Store, log
+from .sqlite_connection import SqliteConnection, SqliteFile, is_locked
 
-T = TypeVar("T")
-VERSION = 1
-BUSY = 10.0  # seconds
-WAL_PAUSE = 0.05  # seconds
 SWEEP_INTERVAL = 60.0  # seconds
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS responses (
-    id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS responses_by_age ON responses (stored, size);
-PRAGMA user_version = {VERSION};
-"""
 # Counted from the newest to the oldest, these are over the limit of number or of bytes.
 SURPLUS = """
 DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
@@ -42,7 +31,7 @@ DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
 """
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """The store of ``kind: sqlite``; the arguments are those of :func:`rproxy.store.open_store`.
 
     The file and its directories are made when they are missing, readable by this user only.
@@ -50,125 +39,95 @@ class SqliteStore:
     :raises ConfigError: the file cannot be opened, or is something else
     """
 
-    instant = False
-
     def __init__(
         self, path: str, max_responses: int, max_bytes: int, ttl: float, now: Callable[[], float]
     ) -> None:
-        self._path = path
+        self.name = f"sqlite store {path}"
         self._limits = (max_responses, max_bytes)
         self._ttl = ttl
         self._now = now
         self._swept = now()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rproxy-store")
+        file = SqliteFile(path)
         try:
-            self._db = self._thread.submit(self._open).result()
+            self._writer = SqliteConnection(file, writes=True)
+            self._reader = SqliteConnection(file, writes=False)
         except (sqlite3.Error, OSError, ConfigError) as error:
-            self._thread.shutdown()
             raise ConfigError(f"store.path: cannot use {path}: {error}") from error
 
-    async def get(self, record_id: str) -> Optional[Json]:
-        if not valid_id(record_id):
-            return None
-        return await self._run(lambda: self._get(record_id))
-
-    async def put(self, record_id: str, record: Json) -> None:
-        blob = await encode_cooperatively(record_id, record)
-        await self._run(lambda: self._put(record_id, blob))
-
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        return await self._run(lambda: self._update(record_id, change)) if valid_id(record_id) else None
-
-    async def delete(self, record_id: str) -> bool:
-        return valid_id(record_id) and await self._run(lambda: self._delete(record_id))
-
     async def close(self) -> None:
-        """End the thread when its work is done; may be called again."""
-        try:
-            await self._run(self._db.close)
-        except StoreError:
-            pass  # closed before
-        self._thread.shutdown()
+        """End the threads when their work is done; may be called again."""
+        await self._reader.close()
+        await self._writer.close()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError, RuntimeError) as error:  # RuntimeError: the thread has ended
-            raise StoreError(f"sqlite store {self._path}: {error}") from error
+    async def _read(self, record_id: str) -> Optional[bytes]:
+        return await self._reader.run(lambda db: self._select(db, record_id))
 
-    # ---- In the thread
-    def _open(self) -> sqlite3.Connection:
-        os.makedirs(os.path.dirname(os.path.abspath(self._path)), mode=0o700, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds conversations
-        db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise ConfigError(
-                    f"it was written by a newer rproxy (schema {version}, this one knows {VERSION})"
-                )
-            _start_wal(db)
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT;")
-        except BaseException:
-            db.close()
-            raise
-        return db
+    async def _write(self, record_id: str, blob: bytes) -> None:
+        self._check_size(record_id, blob)
+        await self._writer.run(lambda db: self._insert(db, record_id, blob))
+        await self._sweep_if_due()
 
-    def _get(self, record_id: str) -> Optional[Json]:
-        row = self._db.execute(
-            "SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
-        ).fetchone()
-        return None if row is None else decode(record_id, row[0])
+    async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
+        self._check_size(record_id, new)
+        swapped = await self._writer.run(lambda db: self._replace(db, record_id, old, new))
+        await self._sweep_if_due()
+        return swapped
 
-    def _put(self, record_id: str, blob: bytes) -> None:
+    async def _delete(self, record_id: str) -> bool:
+        return await self._writer.run(
+            lambda db: (
+                db.execute(
+                    "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
+                ).rowcount
+                > 0
+            )
+        )
+
+    async def _sweep_if_due(self) -> None:
+        if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
+            await self._writer.run(self._sweep)
+
+    def _check_size(self, record_id: str, blob: bytes) -> None:
         if len(blob) > self._limits[1]:
             raise StoreError(
                 f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({self._limits[1]})"
             )
-        self._db.execute(
+
+    # ---- In the threads
+    def _select(self, db: sqlite3.Connection, record_id: str) -> Optional[bytes]:
+        row = db.execute(
+            "SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
+        ).fetchone()
+        if row is None or isinstance(row[0], bytes):
+            return None if row is None else row[0]
+        return str(row[0]).encode("utf-8", "surrogatepass")  # somebody else wrote it
+
+    def _insert(self, db: sqlite3.Connection, record_id: str, blob: bytes) -> None:
+        db.execute(
             "INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)",
             (record_id, self._now(), len(blob), blob),
         )
-        if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
-            self._sweep()
 
-    def _update(self, record_id: str, change: Change) -> Optional[Json]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _replace(self, db: sqlite3.Connection, record_id: str, old: bytes, new: bytes) -> bool:
+        db.execute("BEGIN IMMEDIATE")
+        same = self._select(db, record_id) == old
+        if same:
+            self._insert(db, record_id, new)
+        db.execute("COMMIT")
+        return same
+
+    def _sweep(self, db: sqlite3.Connection) -> None:
+        """Delete what is too old or too much.  The write before is done: a failure is not an error of it."""
+        now = self._now()
         try:
-            record = self._get(record_id)
-            if record is not None:
-                record = change(record)
-                self._put(record_id, encode(record_id, record))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        return record
-
-    def _delete(self, record_id: str) -> bool:
-        deleted = self._db.execute(
-            "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
-        )
-        return deleted.rowcount > 0
-
-    def _sweep(self) -> None:
-        self._swept = self._now()
-        self._db.execute("DELETE FROM responses WHERE stored <= ?", (self._oldest(),))
-        self._db.execute(SURPLUS, self._limits)
+            db.execute("UPDATE responses SET stored = ? WHERE stored > ?", (now, now))
+            db.execute("DELETE FROM responses WHERE stored <= ?", (self._oldest(),))
+            db.execute(SURPLUS, self._limits)
+        except sqlite3.Error as error:
+            if is_locked(error):
+                return  # the next write tries again
+            log.warning("%s: old responses could not be deleted: %s", self.name, error)
+        self._swept = now
 
     def _oldest(self) -> float:
         return self._now() - self._ttl
-
-
-def _start_wal(db: sqlite3.Connection) -> None:
-    """Change the mode of the file; while another process does the same, sqlite fails instead of waiting."""
-    give_up = time.monotonic() + BUSY
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(WAL_PAUSE)

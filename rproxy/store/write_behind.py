@@ -1,102 +1,165 @@
-"""A store whose writes do not delay the turn.
+"""A store whose writes do not delay the turn, and whose work on one record has an order.
 
-Each write is a task of its own.  The caller waits at most ``PATIENCE`` seconds for it, because the terminal
-event of a turn waits for the caller; after that, the write goes on by itself.  Until it is done, its record
-counts as stored in this process.  Writes to the same id happen in their order.  A failed write
-is a warning, because an answer is worth more than its record.
+**Order.**  All work on the same record that is under way in this process stands in one line (:class:`_Line`),
+so writes happen in the order in which they were asked for, changes do not get in each other's way, and who
+reads a record finds what was written before.
+
+**What a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``) succeeds within
+the time limit, or raises :class:`~rproxy.errors.StoreError` and is given up.
+
+**What a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) is a task of its own.  The
+turn waits for it within its time limit, because its terminal event waits for the turn; after that, the write
+goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as stored in this
+process.  A failed write is a warning, because an answer is worth more than its record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Dict, NamedTuple, Optional
+from contextlib import asynccontextmanager
+from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set
 
 from ..convert.json_steps import MANY
+from ..errors import StoreError
 from ..types import Json
 from . import Change, Store
+from .time_limit import WRITE_LIMIT, done_within_limit, limit_store_time, within_limit
 
 log = logging.getLogger("rproxy.store")
 
-PATIENCE = 2.0  # seconds that a caller waits for its write
 MAX_PENDING = 1000  # writes under way; further ones are refused
 CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 
 
-class _Write(NamedTuple):
-    record: Json
-    task: asyncio.Task[None]
+class _Work:
+    """One piece of work in a line; ``record``: what it writes, if that is known already."""
+
+    def __init__(self, record: Optional[Json]) -> None:
+        self.record = record
+
+
+class _Line:
+    """The work on one record that is under way or waits; ``lock`` lets one after the other work."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.work: List[_Work] = []
 
 
 class WriteBehindStore:
-    """Writes to ``store`` in the background.
+    """Works with ``store``; who opened that closes it."""
 
-    :param patience: seconds that :meth:`keep` waits for a write
-    """
-
-    def __init__(self, store: Store, patience: float = PATIENCE) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._patience = patience
-        self._pending: Dict[str, _Write] = {}  # the last write to each id
+        self._lines: Dict[str, _Line] = {}
+        self._tasks: Set[asyncio.Task[None]] = set()
 
+    # ---- What a client asked for
     async def get(self, record_id: str) -> Optional[Json]:
         """Look up a record; see :meth:`rproxy.store.Store.get`."""
-        pending = self._pending.get(record_id)
-        return pending.record if pending is not None else await self._store.get(record_id)
+        line = self._lines.get(record_id)
+        if line is None:
+            return await self._store.get(record_id)
+        if line.work[-1].record is not None:
+            return line.work[-1].record
+        async with self._in_line(record_id):
+            return await self._store.get(record_id)
 
+    async def put(self, record_id: str, record: Json) -> None:
+        """Keep a record; see :meth:`rproxy.store.Store.put`."""
+        async with self._in_line(record_id, record):
+            await self._store.put(record_id, record)
+
+    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+        """Change a record; see :meth:`rproxy.store.Store.update`."""
+        async with self._in_line(record_id):
+            return await self._store.update(record_id, change)
+
+    async def delete(self, record_id: str) -> bool:
+        """Delete a record; see :meth:`rproxy.store.Store.delete`."""
+        async with self._in_line(record_id):
+            return await self._store.delete(record_id)
+
+    # ---- What a turn leaves behind
     async def keep(self, record_id: str, record: Json) -> Optional[str]:
         """Store a record; never raises.
 
         :returns: a warning, when the write has failed or is not done yet
         """
-        if self._store.instant and record_id not in self._pending and len(record.get("input", ())) <= MANY:
+        if self._store.instant and record_id not in self._lines and len(record.get("input", ())) <= MANY:
             try:
                 await self._store.put(record_id, record)
             except Exception as error:
                 return _not_stored(error)
             return None
-        if len(self._pending) >= MAX_PENDING:
+        return await self._behind(record_id, self._write(record_id, record))
+
+    async def keep_changed(self, record_id: str, change: Change) -> Optional[str]:
+        """Change a record; never raises.
+
+        :returns: a warning, when that has failed or is not done yet, or there is no record
+        """
+        return await self._behind(record_id, self._change(record_id, change))
+
+    async def close(self) -> None:
+        """Wait up to ``CLOSE_TIMEOUT`` for the writes under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
+
+    async def _behind(self, record_id: str, work: Coroutine[None, None, None]) -> Optional[str]:
+        if len(self._tasks) >= MAX_PENDING:
+            work.close()
             return f"not stored: {MAX_PENDING} earlier responses still wait for the store"
-        task = asyncio.ensure_future(self._write(record_id, record, self._pending.get(record_id)))
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(
             lambda done: done.cancelled() or done.exception()
         )  # even if the caller is gone
-        self._pending[record_id] = _Write(record, task)
-        await asyncio.wait({task}, timeout=self._patience)
-        if not task.done():
+        if not await done_within_limit(task):
             task.add_done_callback(lambda done: _log_failure(record_id, done))
             return "not stored yet: the store is slow"
         failure = task.exception()
         return None if failure is None else _not_stored(failure)
 
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
-        """Change a record after all writes to it; see :meth:`rproxy.store.Store.update`."""
-        await self._written(record_id)
-        return await self._store.update(record_id, change)
+    async def _write(self, record_id: str, record: Json) -> None:
+        limit_store_time(WRITE_LIMIT)
+        await self.put(record_id, record)
 
-    async def delete(self, record_id: str) -> bool:
-        """Delete a record after all writes to it; see :meth:`rproxy.store.Store.delete`."""
-        await self._written(record_id)
-        return await self._store.delete(record_id)
+    async def _change(self, record_id: str, change: Change) -> None:
+        limit_store_time(WRITE_LIMIT)
+        if await self.update(record_id, change) is None:
+            raise StoreError(f"{record_id} does not exist any more")
 
-    async def close(self) -> None:
-        """Wait up to ``CLOSE_TIMEOUT`` for the writes under way; who opened the store itself closes it."""
-        if self._pending:
-            await asyncio.wait({write.task for write in self._pending.values()}, timeout=CLOSE_TIMEOUT)
+    # ---- Order
+    @asynccontextmanager
+    async def _in_line(self, record_id: str, record: Optional[Json] = None) -> AsyncIterator[None]:
+        """Inside, nothing else in this process works on the record.
 
-    async def _write(self, record_id: str, record: Json, former: Optional[_Write]) -> None:
+        :param record: what is going to be written
+        :raises StoreError: the work before takes too long
+        """
+        line = self._lines.setdefault(record_id, _Line())
+        work = _Work(record)
+        line.work.append(work)
         try:
-            if former is not None:
-                await asyncio.wait({former.task})
-            await self._store.put(record_id, record)
+            if self._store.instant or not line.lock.locked():
+                await line.lock.acquire()
+            else:
+                await within_limit(line.lock.acquire(), _too_slow)
+            try:
+                yield
+            finally:
+                line.lock.release()
         finally:
-            if self._pending[record_id].record is record:
-                del self._pending[record_id]
+            line.work.remove(work)
+            if not line.work:
+                del self._lines[record_id]
 
-    async def _written(self, record_id: str) -> None:
-        pending = self._pending.get(record_id)
-        if pending is not None:
-            await asyncio.wait({pending.task})
+
+def _too_slow() -> StoreError:
+    return StoreError("the store is slow: earlier work on the same record has not ended in time")
 
 
 def _not_stored(error: BaseException) -> str:

@@ -1,0 +1,73 @@
+"""What the records in the store look like, what counts as one, and what clients learn of a store that fails.
+
+A response is ``{"response", "input", "previous", "conversation", "last", "owner"}`` (:mod:`.history`), a
+conversation ``{"conversation", "items", "owner"}`` (:mod:`.conversations`).  The store is shared with other
+programs and versions, so a record is looked at before it is used; what is not whole counts as missing.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional
+
+from ..errors import StoreError, unavailable
+from ..types import Json
+
+log = logging.getLogger("rproxy.store")
+
+STORE_FAILS = "The response store of this proxy is not available at the moment. Try again."
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """A failure of the store is a 503, not a 404, after which a client would give its history up."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("%s", error)
+        raise unavailable(STORE_FAILS) from error
+
+
+def owned_response(record: Optional[Json], owner: str) -> Optional[Json]:
+    """The record, if it is a response of this owner."""
+    if record is None or "response" not in record or record.get("owner") != owner:
+        return None
+    response = record["response"]
+    whole = (
+        isinstance(response, dict)
+        and isinstance(response.get("id"), str)
+        and isinstance(response.get("status"), str)
+        and _is_list_of_items(response.get("output"))
+        and _is_list_of_items(record.get("input"))
+        and all(isinstance(record.get(link), (str, type(None))) for link in ("previous", "conversation"))
+    )
+    if not whole:
+        _warn(response)
+        return None
+    return record
+
+
+def owned_conversation(record: Optional[Json], owner: str) -> Optional[Json]:
+    """The record, if it is a conversation of this owner."""
+    if record is None or "items" not in record or record.get("owner") != owner:
+        return None
+    conversation = record.get("conversation")
+    whole = (
+        isinstance(conversation, dict)
+        and _is_list_of_items(record["items"])
+        and all(isinstance(item.get("id"), str) for item in record["items"])
+    )
+    if not whole:
+        _warn(conversation)
+        return None
+    return record
+
+
+def _is_list_of_items(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _warn(found: Any) -> None:
+    name = found.get("id") if isinstance(found, dict) else found
+    log.warning("the stored record of %.80r is damaged and counts as missing", name)
