@@ -23,7 +23,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.config.addresses import parse_listen_address
 from rproxy.config.load import parse_config
-from rproxy.config.schema import Auth, Config
+from rproxy.config.schema import Auth, Config, Key
 from rproxy.server.app import make_app, make_server
 from rproxy.server.base import AppState
 from rproxy.service.service import Service
@@ -142,11 +142,12 @@ def _event(delta: Json, finish_reason: Optional[str]) -> bytes:
 def config(base_url: str = "http://127.0.0.1:1", **server: Any) -> Config:
     """A configuration with this ``server`` section, and a provider at ``base_url``.
 
-    ``keys`` switches auth on.
+    ``keys``, texts or :class:`Key`, switches auth on.
     """
     keys = server.pop("keys", None)
     if keys is not None:
-        server["auth"] = Auth(enabled=True, keys=tuple(keys))
+        named = (k if isinstance(k, Key) else Key(f"key{i}", k) for i, k in enumerate(keys, 1))
+        server["auth"] = Auth(enabled=True, keys=tuple(named))
     listen_addr = server.pop("listen_addr", "127.0.0.1:0")
     texts = [listen_addr] if isinstance(listen_addr, str) else listen_addr
     server["listen_addr"] = tuple(map(parse_listen_address, texts))

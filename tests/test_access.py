@@ -9,6 +9,7 @@ from edge import edge, error_of
 from tornado.httputil import HTTPHeaders
 
 from rproxy.config.addresses import ListenAddress
+from rproxy.config.schema import Key
 from rproxy.errors import ApiError
 from rproxy.server.access import Access
 
@@ -101,10 +102,12 @@ async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
 
 
 def test_every_key_has_its_owner() -> None:
-    access = Access(["one", "zwölf"], (), [ListenAddress("127.0.0.1")])
+    access = Access([Key("one", "one"), Key("two", "zwölf")], (), [ListenAddress("127.0.0.1")])
 
     def owner(**headers: str) -> str:
-        return access.owner(HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}))
+        key = access.key(HTTPHeaders({name.replace("_", "-"): value for name, value in headers.items()}))
+        assert key is not None
+        return key.owner
 
     other = owner(Authorization="Bearer " + "zwölf".encode().decode("latin-1"))
     assert owner(Authorization="Bearer one") == owner(authorization="bearer  one ") != other

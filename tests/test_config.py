@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rproxy.config.addresses import ListenAddress
 from rproxy.config.checks import keys_of
 from rproxy.config.load import default_config, find_config, load_config, parse_config
-from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
+from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, Store, Usage
 from rproxy.config.yaml_positions import MAX_VALUES, load
 from rproxy.errors import ConfigError
 
@@ -94,7 +94,7 @@ def test_the_seeds_file_works_unchanged() -> None:
         30.0,
         "info",
     )
-    assert config.server.auth == Auth(False, ("sk-your-key-here",))
+    assert config.server.auth == Auth(False, (Key("key1", "sk-your-key-here"),))
     assert config.server.tool_type_allowlist == ("function",)
     first, second = config.models
     assert (first.model, first.downstream_model, second.downstream_model) == (
@@ -107,6 +107,8 @@ def test_the_seeds_file_works_unchanged() -> None:
     assert config.path == "config.yaml"
     assert config.server.is_open
     assert config.warnings == (
+        "config.yaml:9:14: server.auth.enabled: is false, so that 'keys' has no effect and nobody is asked "
+        "for a key",
         "config.yaml:14:5: server.tool_type_allowlist: rproxy translates the types of this list only, and "
         "Codex needs others: custom (apply_patch, its way to edit files), namespace (the tools of MCP "
         "servers and its subagents), tool_search (the tools that it loads when it needs them)",
@@ -132,7 +134,7 @@ def test_secrets_do_not_show_in_a_repr() -> None:
         + "      http_proxy: http://u:${K}@p:80\nstore: {kind: redis, url: 'redis://:${K}@h'}\n"
     )
     config = parse(text, K=SECRET)
-    assert config.server.auth.keys == (SECRET,)
+    assert config.server.auth.keys == (Key("key1", SECRET),)
     assert config.models[0].providers[0].http_proxy == f"http://u:{SECRET}@p:80"
     assert config.store.url == f"redis://:{SECRET}@h"
     assert SECRET not in repr(config)
@@ -200,7 +202,7 @@ def test_a_query_of_the_base_url_becomes_part_of_the_query() -> None:
         (
             "auth: {enabled: yes, keys: [$LISTEN, $$LISTEN, a$b]}",
             "auth",
-            Auth(True, ("0.0.0.0:80", "$LISTEN", "a$b")),
+            Auth(True, (Key("key1", "0.0.0.0:80"), Key("key2", "$LISTEN"), Key("key3", "a$b"))),
         ),
         ("allowed_origins: [https://a.example]", "allowed_origins", ("https://a.example",)),
         (

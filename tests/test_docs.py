@@ -27,7 +27,7 @@ from rproxy.cli.main import COMMANDS, make_parser
 from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
 from rproxy.config.load import parse_config
-from rproxy.config.schema import Auth, Config, Model, Provider, Server, Store, Usage
+from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, Store, Usage
 from rproxy.config.yaml_positions import load
 from rproxy.providers.profiles import ZERO_CONFIG
 from rproxy.server.app import ROUTES
@@ -316,6 +316,7 @@ SECTIONS: Dict[str, Any] = {
     "Keys": Config,
     "server": Server,
     "server.auth": Auth,
+    "server.auth.keys": Key,
     "models": Model,
     "provider": Provider,
     "store": Store,

@@ -383,7 +383,7 @@ async def test_a_background_response_keeps_the_time_of_its_request() -> None:
     service = Service(
         config, upstream, store, now=count(1790000000).__next__
     )  # whenever it looks, time has passed
-    running = await service.background({**HI, "background": True}, Client("", False, "json", "req_1", {}))
+    running = await service.background({**HI, "background": True}, Client(None, False, "json", "req_1", {}))
     await running.task
     assert running.response["status"] == "completed"
     assert running.response["created_at"] == running.queued["created_at"] < running.response["completed_at"]

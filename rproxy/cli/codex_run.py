@@ -24,7 +24,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import ListenAddress, is_loopback
-from ..config.schema import Auth, Config
+from ..config.schema import Auth, Config, Key
 from ..server.app import embedded
 from ..service.catalog import codex_entry, models_body, with_prompt_of
 from ..types import Json
@@ -112,7 +112,7 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
     """
     key = secrets.token_urlsafe(24)
     server = replace(
-        config.server, listen_addr=(ListenAddress("127.0.0.1"),), auth=Auth(enabled=True, keys=(key,))
+        config.server, listen_addr=(ListenAddress("127.0.0.1"),), auth=Auth(True, (Key("codex", key),))
     )
     entries = entries_of(config, call.model)
     model = call.model or first_model(entries)

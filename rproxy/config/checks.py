@@ -83,9 +83,9 @@ def key(check: Check[Any], default: Any, doc: str, name: Optional[str] = None) -
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def secret(check: Check[Any], default: Any, doc: str) -> Any:
+def secret(check: Check[Any], default: Any, doc: str, name: Optional[str] = None) -> Any:
     """A key whose value must not show in a repr."""
-    made = key(check, default, doc)
+    made = key(check, default, doc, name)
     made.repr = False
     return made
 

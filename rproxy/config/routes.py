@@ -1,13 +1,16 @@
-"""Which configured model answers for the name that a client sends.
+"""Which configured model answers for the name that a client sends, and that its key may use.
 
 A model of that name comes first, then the first glob that fits (``*`` after all others), then a stand-in:
 Codex asks for models of its own, whatever the user chose, to approve actions, for memories and after an
 update.
+
+A key that is limited to some models sees a configuration without the others: their names are unknown, a glob
+answers only for names that are allowed, and only models that are allowed stand in.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence
 
 from ..providers.profiles import glob_matches
 
@@ -20,18 +23,25 @@ MAX_REMEMBERED = 1000  # names whose route is remembered; clients choose them
 
 
 class Routes:
-    """The routes to ``models``, in the order of the configuration."""
+    """The routes to ``models``, in the order of the configuration.
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        self._exact: Dict[str, Model] = {model.model: model for model in models if not model.is_glob}
+    :param allows: which names a key may use
+    """
+
+    def __init__(self, models: Sequence[Model], allows: Callable[[str], bool] = lambda name: True) -> None:
+        exact = {model.model: model for model in models if not model.is_glob}
+        self._exact: Dict[str, Model] = {name: model for name, model in exact.items() if allows(name)}
+        self._hidden = exact.keys() - self._exact.keys()
         self._globs = sorted((model for model in models if model.is_glob), key=lambda m: m.model == "*")
+        self._allows = allows
         self._remembered: Dict[str, Model] = {}
 
     def find(self, name: str) -> Optional[Model]:
         """The model that answers for ``name``, a glob with its names filled in; None if there is none."""
         found = self._exact.get(name) or self._remembered.get(name)
-        if found is None:
-            found = next((m.resolved(name) for m in self._globs if glob_matches(m.model, name)), None)
+        if found is None and name not in self._hidden:
+            if self._allows(name):
+                found = next((m.resolved(name) for m in self._globs if glob_matches(m.model, name)), None)
             found = found or self._stand_in(name)
             if found is not None and len(self._remembered) < MAX_REMEMBERED:
                 self._remembered[name] = found

@@ -16,12 +16,13 @@ from ..convert.request.rewrite import Rule
 from ..providers.profiles import choose_profile
 from . import checks as c
 from .checks import REQUIRED, Place, key
+from .keys import Key
 from .provider_schema import Provider, read_overrides, read_providers
 from .rewrite_rules import rewrite_rules
 from .routes import Routes
 from .server_schema import Auth, Server, Store, Usage, read_server, read_store
 
-__all__ = ["Auth", "Config", "Model", "Provider", "Server", "Store", "Usage"]
+__all__ = ["Auth", "Config", "Key", "Model", "Provider", "Server", "Store", "Usage"]
 
 
 def _prompt_file(place: Place) -> str:
@@ -135,7 +136,7 @@ class Config:
         """What the log must not contain: the keys of clients, of providers and of rproxy itself."""
         own = (self.server.seal_key,) if self.server.seal_key else ()
         return (
-            *self.server.auth.keys,
+            *(k.value for k in self.server.auth.keys if k.value),
             *own,
             *(s for m in self.models for p in m.providers for s in p.secrets),
         )

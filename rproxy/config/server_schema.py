@@ -10,6 +10,7 @@ from . import addresses
 from . import checks as c
 from .addresses import ListenAddress
 from .checks import Place, key, secret
+from .keys import Key, read_keys
 
 # What Codex loses when tool_type_allowlist does not name a type of tools.
 _LOST = {
@@ -31,9 +32,12 @@ def _allowlist(place: Place) -> Tuple[str, ...]:
 
 
 def _auth(place: Place) -> Auth:
-    auth = c.section(Auth)(place)
+    values = c.values_of(Auth, place)
+    auth = Auth(**{"enabled": bool(values.get("keys")), **values})
     if auth.enabled and not auth.keys:
         raise place.error("is enabled, but 'keys' is empty, so that every request would be refused")
+    if auth.keys and not auth.enabled:
+        place.step("enabled").warn("is false, so that 'keys' has no effect and nobody is asked for a key")
     return auth
 
 
@@ -51,9 +55,13 @@ def read_store(place: Place) -> Store:
 class Auth:
     """Who may use rproxy."""
 
-    enabled: bool = key(c.boolean, False, 'clients must send one of the keys as "Authorization: Bearer KEY"')
-    keys: Tuple[str, ...] = secret(
-        c.list_of(c.header_value, "a list of keys"), (), "the keys; $VAR takes one from the environment"
+    enabled: bool = key(
+        c.boolean,
+        False,
+        'clients must send one of the keys as "Authorization: Bearer KEY"; default: with keys',
+    )
+    keys: Tuple[Key, ...] = key(
+        read_keys, (), "the keys; $VAR takes one from the environment, a mapping gives it a name and limits"
     )
 
 

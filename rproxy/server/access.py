@@ -2,8 +2,8 @@
 
 Three questions, asked about every request before its body is read, and about every WebSocket handshake:
 
-* Is the key right?  Only when authentication is on.  The key is compared with every configured key in
-  constant time, so that timing reveals nothing.
+* Is the key right?  Only when authentication is on.  Its digest is compared with that of every configured key
+  in constant time, so that timing reveals nothing.
 * Does the request come from a foreign web page?  Browsers say so in ``Origin``.  A page must not be able to
   spend the provider's key through a proxy on the visitor's own machine, so a request that changes something
   needs an origin that is loopback, this very host, or listed.
@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
+from datetime import datetime, timezone
 from typing import Any, Callable, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import ListenAddress, is_loopback
+from ..config.schema import Key
 from ..errors import forbidden, unauthorized
 
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
@@ -39,14 +42,20 @@ class Access:
     :param keys: the accepted API keys, or None when authentication is off
     :param origins: listed origins (``https://chat.example.com``), host names, or ``*``
     :param addresses: those that the server listens on, with the ports that it has got
+    :param now: seconds since the epoch
     """
 
     def __init__(
-        self, keys: Optional[Sequence[str]], origins: Sequence[str], addresses: Sequence[ListenAddress]
+        self,
+        keys: Optional[Sequence[Key]],
+        origins: Sequence[str],
+        addresses: Sequence[ListenAddress],
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._keys: Optional[List[Tuple[bytes, str]]] = None
+        self._keys: Optional[List[Tuple[bytes, Key]]] = None
         if keys is not None:
-            self._keys = [(key.encode(), hashlib.sha256(key.encode()).hexdigest()[:32]) for key in keys]
+            self._keys = [(bytes.fromhex(key.digest), key) for key in keys]
+        self._now = now
         self._origins: FrozenSet[str] = frozenset(origin.lower().rstrip("/") for origin in origins)
         names = [_hostname(origin.rpartition("//")[2]) for origin in self._origins]
         names += [address.host.lower() for address in addresses]
@@ -54,15 +63,15 @@ class Access:
         self._guard_host = self._keys is None and "*" not in self._origins
         self._open_ports = frozenset(address.port for address in addresses if address.is_wildcard)
 
-    def owner(self, headers: Mapping[str, str]) -> str:
+    def key(self, headers: Mapping[str, str]) -> Optional[Key]:
         """Whose request this is, by ``Authorization: Bearer`` or one of :data:`KEY_HEADERS`.
 
         :param headers: those of the request, whose names are looked up in any case
-        :returns: a digest of the key, or "" when authentication is off
+        :returns: the client's key, or None when authentication is off
         :raises ApiError: 401
         """
         if self._keys is None:
-            return ""
+            return None
         scheme, _, token = headers.get("Authorization", "").strip().partition(" ")
         tokens = [
             token if scheme.lower() == "bearer" else "",
@@ -74,11 +83,17 @@ class Access:
                 "This proxy requires an API key: send the header 'Authorization: Bearer KEY' "
                 "with one of the keys in server.auth.keys."
             )
-        given = token.encode("latin-1", "replace")  # Tornado decodes headers as Latin-1
-        owners = [owner for key, owner in self._keys if hmac.compare_digest(key, given)]
-        if not owners:
+        given = hashlib.sha256(token.encode("latin-1", "replace")).digest()  # Tornado decodes them as Latin-1
+        found = [key for digest, key in self._keys if hmac.compare_digest(digest, given)]
+        if not found:
             raise unauthorized("The API key is not one of this proxy's keys (server.auth.keys).")
-        return owners[0]
+        if found[0].expires is not None and found[0].expires <= self._now():
+            end = datetime.fromtimestamp(found[0].expires, timezone.utc)
+            raise unauthorized(
+                f"The API key '{found[0].name}' expired at {end:%Y-%m-%d %H:%M} UTC. Ask whoever runs this "
+                "proxy for a new one."
+            )
+        return found[0]
 
     def listed(self, origin: str) -> bool:
         """Whether the configuration lists this origin; such pages get CORS headers."""

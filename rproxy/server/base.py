@@ -17,7 +17,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
 from tornado.web import HTTPError, RequestHandler
 
-from ..config.schema import Config
+from ..config.schema import Config, Key
 from ..convert.sse import encode_json
 from ..errors import ApiError, internal, unavailable
 from ..service.client import Client
@@ -73,7 +73,7 @@ class BaseHandler(RequestHandler):
 
     public: ClassVar[bool] = False  # reachable without a key and while the server drains
     state: AppState
-    owner = ""
+    key: Optional[Key] = None  # the client's; None also when authentication is off
 
     def initialize(self) -> None:
         self.state = self.settings["state"]
@@ -127,9 +127,14 @@ class BaseHandler(RequestHandler):
         access.check_host(headers.get("Host", ""), self.sockname)
         if self.request.method not in ("GET", "HEAD") or "Upgrade" in headers:
             access.check_origin(headers.get("Origin"), headers.get("Host", ""))
-        self.owner = access.owner(headers)
+        self.key = access.key(headers)
         if self.state.draining:
             raise unavailable(STOPPING)
+
+    @property
+    def owner(self) -> str:
+        """Whose stored responses this request may read; "" when authentication is off."""
+        return self.key.owner if self.key is not None else ""
 
     @property
     def codex(self) -> bool:
@@ -152,7 +157,7 @@ class BaseHandler(RequestHandler):
     ) -> Client:
         """The client of this request, as the service sees it."""
         return Client(
-            owner=self.owner,
+            key=self.key,
             codex=self.codex,
             transport=transport,
             request_id=request_id or self.request_id,
@@ -170,7 +175,7 @@ class BaseHandler(RequestHandler):
         """
         if not self.codex:
             return {}
-        return {"x-models-etag": self.state.service.models_etag, "x-reasoning-included": "true"}
+        return {"x-models-etag": self.state.service.catalog.of(self.key).etag, "x-reasoning-included": "true"}
 
     def for_client(self, error: ApiError) -> ApiError:
         """The error in the form that serves this client best (``server.errors``)."""

@@ -10,8 +10,9 @@ class ModelsHandler(HttpHandler):
     """``/models``: one body for OpenAI clients and for Codex"""
 
     def list_models(self) -> None:
-        self.set_header("ETag", self.state.service.models_etag)
-        self.put_json(self.state.service.models())
+        view = self.state.service.catalog.of(self.key)
+        self.set_header("ETag", view.etag)
+        self.put_json(view.body)
 
     verbs = {"GET": list_models, "HEAD": list_models}
 
@@ -20,7 +21,7 @@ class ModelHandler(HttpHandler):
     """``/models/{id}``"""
 
     def retrieve(self, name: str) -> None:
-        models = {model["id"]: model for model in self.state.service.models()["data"]}
+        models = {model["id"]: model for model in self.state.service.catalog.of(self.key).body["data"]}
         if name not in models:
             raise model_not_found(name, list(models))
         self.put_json(models[name])

@@ -314,8 +314,11 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         limit_store_time()
         request_id = new_request_id()
         sink = channel.sink = WebSocketSink(self, channel.name)
-        client = self.client("ws", request_id=request_id, local=channel.responses, interrupt=sink.interrupt)
         try:
+            self.key = self.state.access.key(self.request.headers)  # it may have expired since the handshake
+            client = self.client(
+                "ws", request_id=request_id, local=channel.responses, interrupt=sink.interrupt
+            )
             await self.state.service.create(request, client, sink)
         except asyncio.CancelledError:
             sink.fail(unavailable(STOPPING))

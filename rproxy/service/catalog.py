@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pkgutil
+from dataclasses import replace
 from functools import cache
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..config.schema import Config, Model
+from ..config.routes import Routes
+from ..config.schema import Config, Key, Model
 from ..convert.profile import EFFORTS
 from ..convert.tools.table import DEFAULT_ALLOW
 from ..errors import model_not_found
@@ -69,20 +71,54 @@ def models_body(config: Config) -> Json:
     }
 
 
-def find_model(config: Config, name: str) -> Model:
-    """The model that answers for ``name``; see :meth:`Config.route`.
-
-    :raises ApiError: 404, none does
-    """
-    model = config.route(name)
-    if model is None:
-        raise model_not_found(name, [m.model for m in config.models])
-    return model
-
-
 def etag(body: Json) -> str:
     """Changes when the catalog does."""
     return f'"{hashlib.sha1(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
+
+
+class View:
+    """The models of a configuration that a key may use.
+
+    ``body`` is that of GET /models, ``etag`` changes when it does.
+    """
+
+    def __init__(self, config: Config, key: Optional[Key]) -> None:
+        models = tuple(model for model in config.models if key is None or key.allows(model.model))
+        self._names = [model.model for model in models]
+        self._routes = Routes(config.models) if key is None else Routes(config.models, key.allows)
+        self.body = models_body(replace(config, models=models))
+        self.etag = etag(self.body)
+
+    @property
+    def first(self) -> str:
+        """The name of the first model, for requests that need not name one; "" if there is none."""
+        return self._names[0] if self._names else ""
+
+    def find(self, name: str) -> Model:
+        """The model that answers for ``name``; see :mod:`rproxy.config.routes`.
+
+        :raises ApiError: 404, none does
+        """
+        model = self._routes.find(name)
+        if model is None:
+            raise model_not_found(name, self._names)
+        return model
+
+
+class Catalog:
+    """The models of a configuration, as each key sees them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._views: Dict[Tuple[str, ...], View] = {}
+
+    def of(self, key: Optional[Key]) -> View:
+        """What ``key`` sees; None: all."""
+        models = key.models if key is not None else ()
+        view = self._views.get(models)
+        if view is None:
+            view = self._views[models] = View(self._config, key if models else None)
+        return view
 
 
 def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> Json:

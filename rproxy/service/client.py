@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Awaitable, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Sequence
 
+from ..config.schema import Key
 from ..types import Json
 from ..upstream.client import CancelToken
 
@@ -13,17 +14,22 @@ from ..upstream.client import CancelToken
 class Client:
     """Who asks, and how.
 
-    ``owner`` is "" when there is no auth, else a digest of the key.  ``local`` holds the responses of a
-    WebSocket connection.  ``interrupt`` is cancelled when the user wants to say something.
+    ``key`` is None when there is no auth.  ``local`` holds the responses of a WebSocket connection.
+    ``interrupt`` is cancelled when the user wants to say something.
     """
 
-    owner: str
+    key: Optional[Key]
     codex: bool
     transport: str  # json, sse, ws
     request_id: str
     headers: Mapping[str, str]
     local: Optional[MutableMapping[str, Json]] = None
     interrupt: Optional[CancelToken] = None
+
+    @property
+    def owner(self) -> str:
+        """Whose stored responses it may read: a digest of the key, or ""."""
+        return self.key.owner if self.key is not None else ""
 
 
 class EventSink(Protocol):

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 
-from ..config.schema import Config, Model, Provider
+from ..config.schema import Model, Provider
 from ..convert.json_steps import encode_steps
 from ..convert.request.mixed import as_chat_request
 from ..convert.request.validate import check_request, without_nulls
@@ -23,11 +23,13 @@ from ..types import Json
 from ..upstream.client import Result, Upstream
 from ..upstream.failover import Failover
 from .attempt import answer_headers
-from .catalog import find_model
+from .catalog import Catalog
 from .client import Client
+from .quota import Quotas
 from .retry import RetryLoop
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+OTHER_MODELS = ("models", "fallbacks")  # fields in which OpenRouter and LiteLLM take models to fall back to
 
 
 class Answer(Protocol):
@@ -46,15 +48,17 @@ class Answer(Protocol):
 class Passthrough:
     """``POST /chat/completions``"""
 
-    def __init__(self, config: Config, upstream: Upstream, failover: Failover) -> None:
-        self._config = config
+    def __init__(self, catalog: Catalog, quotas: Quotas, upstream: Upstream, failover: Failover) -> None:
+        self._catalog = catalog
+        self._quotas = quotas
         self._upstream = upstream
         self._failover = failover
 
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
         """Pass one request on.
 
-        :raises ApiError: when no provider has answered, or, with ``got_head``, when the answer broke off
+        :raises ApiError: the request is wrong, its key may not, no provider has answered, or, with
+            ``got_head``, the answer broke off
         """
         name = request.get("model")
         if not isinstance(name, str) or not name:
@@ -63,11 +67,28 @@ class Passthrough:
                 "model",
                 "missing_required_parameter",
             )
-        model = find_model(self._config, name)
+        model = self._catalog.of(client.key).find(name)
+        if client.key is not None and client.key.models:
+            _check_other_models(request)
         if "input" in request and "messages" not in request:
             check_request(without_nulls(request))
+        self._quotas.begin_turn(client.key)
         relayed = _Relayed(self._upstream, model, name, request, client, answer)
         await RetryLoop(self._failover).run(relayed)
+
+
+def _check_other_models(request: Json) -> None:
+    """Refuse what would name further models to the provider, for a key that is limited to some.
+
+    :raises ApiError: 400
+    """
+    for field in OTHER_MODELS:
+        if request.get(field):
+            raise invalid(
+                f"This API key may use some models only, so that '{field}' is not allowed; name one in "
+                "'model'.",
+                field,
+            )
 
 
 class _Relayed:

@@ -9,6 +9,7 @@ needs from outside comes in as an argument.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from contextlib import suppress
@@ -31,8 +32,9 @@ from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
 from .background import Background, Running
-from .catalog import etag, find_model, models_body
+from .catalog import Catalog
 from .client import Client, EventSink, TurnResult
+from .codex_errors import for_codex, uses_codex_form
 from .compact import compaction_object, compaction_request
 from .conversations import Conversations, check_metadata, conversation_id
 from .create_request import CreateRequest, need_input
@@ -41,19 +43,23 @@ from .history import History
 from .pagination import listed
 from .passthrough import Passthrough
 from .plan import TurnDeps, TurnPlan
+from .quota import Quotas
 from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
 from .stats import FieldWarnings, log_end
 from .token_estimate import estimate
-from .turn import Turn
+from .turn import TOLD_IN_STREAM, Turn
+
+log = logging.getLogger("rproxy.service")
 
 
 class Service:
     """All that rproxy does, without a word about HTTP.
 
     :param seal_key: protects what clients keep for us; None: a key of this process
+    :param quotas: what keys have used so far; None: nothing
     :param stem: makes the 32 hex digits of a response's id
     :param now: seconds since the epoch
     """
@@ -65,6 +71,7 @@ class Service:
         store: Store,
         *,
         seal_key: Optional[SealKey] = None,
+        quotas: Optional[Quotas] = None,
         stem: Callable[[], str] = lambda: secrets.token_hex(16),
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -73,12 +80,14 @@ class Service:
         self._store = WriteBehindStore(store)
         self._stem = stem
         self._now = now
+        self.catalog = Catalog(config)
+        self._quotas = quotas or Quotas(now)
         failover = Failover(time.monotonic)
         self.conversations = Conversations(self._store, stem, now)
         self._background = Background(self._store, now)
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
-        self.passthrough = Passthrough(config, upstream, failover)
+        self.passthrough = Passthrough(self.catalog, self._quotas, upstream, failover)
         self._file_texts = FileTexts()
         self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
         self._field_warnings = FieldWarnings()
@@ -93,21 +102,17 @@ class Service:
             sealers=self._sealers,
             now=now,
         )
-        self._models = models_body(config)
-        self.models_etag = etag(self._models)
         self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- The small endpoints
-    def models(self) -> Json:
-        """The body of GET /models: the OpenAI list, and Codex' catalog beside it."""
-        return self._models
-
     def health(self) -> Json:
         return {"status": "ok", "version": __version__}
 
     async def input_tokens(self, body: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate; see :mod:`rproxy.service.token_estimate`."""
-        request = await self._read({"model": self.config.models[0].model, **without_nulls(body)}, client)
+        request = await self._read(
+            {"model": self.catalog.of(client.key).first, **without_nulls(body)}, client
+        )
         profile = request.model.providers[0].profile
         items = request.context.items + request.items
         conversion = to_chat_request(
@@ -147,7 +152,7 @@ class Service:
             request = await self._read(body, client)
             if request.warms_up:
                 return await self._warm_up(request, client, sink)
-            return await self._run(request, client, sink)
+            return self._refused(request, client, sink) or await self._run(request, client, sink)
         except ApiError:
             if client.local is not None:  # a chain that failed cannot be continued
                 client.local.pop(str(body.get("previous_response_id")), None)
@@ -161,6 +166,7 @@ class Service:
         if body.get("store") is False:
             raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
         request = await self._read(body, client)
+        self._quotas.begin_turn(client.key)
         away = replace(client, transport="background", local=None, interrupt=None)
         response = request.response()
 
@@ -177,7 +183,7 @@ class Service:
         body = without_nulls(body)
         check_request(body)
         check_metadata(body)
-        model, ids = find_model(self.config, body["model"]), Ids(self._stem())
+        model, ids = self.catalog.of(client.key).find(body["model"]), Ids(self._stem())
         conversation = conversation_id(body)
         context = await self._history.context(body, conversation, client)
         body = {**context.inherited, **body}
@@ -190,6 +196,29 @@ class Service:
             need_input(body, "conversation")
             check_orphans(context.items, items)
         return request
+
+    def _refused(
+        self, request: CreateRequest, client: Client, sink: Optional[EventSink]
+    ) -> Optional[TurnResult]:
+        """Count a turn of the client's key.
+
+        :returns: a response that says that it has to wait, where that is better for Codex than an HTTP error
+        :raises ApiError: 429, it has reached a limit
+        """
+        try:
+            self._quotas.begin_turn(client.key)
+            return None
+        except ApiError as error:
+            shown = for_codex(error)
+            in_form = uses_codex_form(self.config.server.errors, client.codex)
+            if sink is None or not in_form or shown.stream_code not in TOLD_IN_STREAM:
+                raise
+            log.info("%s refused: %d %s", client.request_id, error.status, error.code)
+        converter = StreamConverter.empty(request.response(), now=self._seconds)
+        sink.begin(converter.response, {})
+        events = converter.start()
+        sink.send(events + converter.fail(shown.stream_code, shown.failed_message(), type=shown.type))
+        return TurnResult(converter.response, {})
 
     async def _run(
         self, request: CreateRequest, client: Client, sink: Optional[EventSink], first: int = 0
@@ -207,6 +236,7 @@ class Service:
             raise
         finally:
             seconds = time.monotonic() - started
+            self._quotas.add_tokens(client.key, (end.get("usage") or {}).get("total_tokens", 0))
             log_end(request, client, turn.stats, end, seconds, self._field_warnings)
 
     # ---- A warm-up

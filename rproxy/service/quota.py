@@ -1,0 +1,96 @@
+"""What each key has used, and whether that is too much: turns within a minute, tokens within a day.
+
+The minute slides, the day is that of UTC.  A turn that begins counts, and its tokens count when it has ended;
+so turns that run side by side may together go beyond the tokens of a day.  Keys are told apart by their name
+and owner, whatever their limits: the counters stay right when a new configuration changes those.  They know
+of this process only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Callable, Deque, Dict, Optional, Tuple
+
+from ..config.schema import Key
+from ..errors import ApiError, whole_seconds
+
+MINUTE = 60.0  # seconds
+DAY = 86_400  # seconds
+
+
+@dataclass
+class _Used:
+    """``begun``: when the turns of the last minute began.  ``tokens``: those of ``day`` (days since 1970)."""
+
+    begun: Deque[float] = field(default_factory=deque)
+    day: int = 0
+    tokens: int = 0
+
+
+class Quotas:
+    """The counters of all keys.  Without a key nothing is counted.
+
+    :param now: seconds since the epoch
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._used: Dict[Tuple[str, str], _Used] = {}
+
+    def begin_turn(self, key: Optional[Key]) -> None:
+        """Count a turn.
+
+        :raises ApiError: 429, the key has reached a limit; the turn does not count
+        """
+        if key is None:
+            return
+        now, used = self._now(), self._used_by(key)
+        if key.tokens_per_day is not None and used.tokens >= key.tokens_per_day:
+            raise _over_the_day(key, now)
+        if key.turns_per_minute is not None:
+            while used.begun and not now - MINUTE < used.begun[0] <= now:
+                used.begun.popleft()
+            if len(used.begun) >= key.turns_per_minute:
+                raise _over_the_minute(key, used.begun[-key.turns_per_minute] + MINUTE - now)
+            used.begun.append(now)
+
+    def add_tokens(self, key: Optional[Key], tokens: int) -> None:
+        """Count the tokens of a turn that has ended."""
+        if key is not None:
+            self._used_by(key).tokens += tokens
+
+    def _used_by(self, key: Key) -> _Used:
+        used = self._used.setdefault((key.name, key.owner), _Used())
+        today = int(self._now() // DAY)
+        if used.day != today:
+            used.day, used.tokens = today, 0
+        return used
+
+
+def _over_the_minute(key: Key, pause: float) -> ApiError:
+    return ApiError(
+        429,
+        f"The API key '{key.name}' has reached its limit of {key.turns_per_minute} turns within a minute "
+        f"(turns_per_minute). Please try again in {whole_seconds(pause)}s.",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        retry_after=pause,
+    )
+
+
+def _over_the_day(key: Key, now: float) -> ApiError:
+    reset = (now // DAY + 1) * DAY
+    error = ApiError(
+        429,
+        f"The API key '{key.name}' has reached its limit of {key.tokens_per_day} tokens a day "
+        f"(tokens_per_day). It resets at {datetime.fromtimestamp(reset, timezone.utc):%Y-%m-%d %H:%M} UTC.",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        retry_after=reset - now,
+        # Nobody should wait for hours: Codex shows the text and stops, and SDKs do not try again.
+        stream_code="insufficient_quota",
+    )
+    error.answer_headers = {"x-should-retry": "false"}
+    return error
