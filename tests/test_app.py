@@ -112,6 +112,13 @@ async def test_an_idle_server_stops_at_once(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
+async def closed(reader: asyncio.StreamReader) -> bool:
+    """Has the connection been closed with nothing more to read?"""
+    with contextlib.suppress(ConnectionResetError):
+        return await reader.read() == b""
+    return True
+
+
 async def heard(ws: WebSocketClientConnection, *types: str) -> Any:
     """The next event of one of these types."""
     while True:
@@ -136,14 +143,16 @@ async def test_running_turns_may_end() -> None:
         assert json.loads(str(await ws.read_message()))["status"] == 503  # the turn that waited
         ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
         assert json.loads(str(await ws.read_message()))["status"] == 503  # a new one
-        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        head = await reader.read(4096)
-        assert b"503 Service Unavailable" in head
-        assert b"\r\nConnection: close\r\n" in head  # so that nginx and HAProxy do not use it again
-        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        head = await reader.read(4096)
-        assert b"503 Service Unavailable" in head and b"Retry-After" in head
-        assert b"\r\nConnection: close\r\n" in head
+        for _ in range(2):  # the connection stays open for those who ask how the process is
+            for path, status in ((b"/ready", b"503"), (b"/health", b"200"), (b"/ready?for=balancer", b"503")):
+                writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+                head = await reader.read(4096)
+                assert head.startswith(b"HTTP/1.1 " + status) and b"Connection: close" not in head
+                assert (b'"draining"' in head) == (status == b"503")
+        body = b'{"model": "m", "input": "hello"}'
+        head = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        assert await closed(reader)  # without a byte, so that a balancer asks another process
         provider.gate.set()
         await heard(ws, "response.completed")
         assert await ws.read_message() is None and ws.close_code == 1012
@@ -151,6 +160,26 @@ async def test_running_turns_may_end() -> None:
         await one.stopped()
         assert provider.cancelled == 0
         writer.close()
+
+
+async def test_the_listener_stays_open_for_drain_delay() -> None:
+    async with running(drain_delay=3600.0) as (one, provider):
+        ws = await one.ws()
+        one.signal()
+        for _ in range(200):
+            ready = await one.http.fetch(one.url + "/ready", raise_error=False)
+            if ready.code == 503:
+                break
+        assert json.loads(ready.body)["status"] == "draining"
+        assert (await one.post("hello")).code == 200  # on a new connection
+        ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
+        await heard(ws, "response.completed")
+        answer = asyncio.ensure_future(one.post("gate"))
+        await until(lambda: provider.running == 1)
+        one.signal()  # nobody waits any longer
+        assert b"response.failed" in (await answer).body
+        assert await ws.read_message() is None and ws.close_code == 1012
+        await one.stopped()
 
 
 async def cut_short(one: Running, provider: PlayedProvider, hurry: Callable[[], Any]) -> None:

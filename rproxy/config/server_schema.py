@@ -106,6 +106,11 @@ class Server:
         c.list_of(c.text, "a list of origins"), (), 'other sites whose pages may use rproxy; "*": all'
     )
     retries: int = key(c.whole(0), 2, "further attempts while the client has received nothing")
+    drain_delay: float = key(
+        c.seconds(zero=True),
+        0.0,
+        "seconds that rproxy still takes turns when it stops, while /ready is 503 already",
+    )
     drain_timeout: float = key(
         c.seconds(zero=True), 30.0, "seconds that running turns may go on when rproxy stops"
     )

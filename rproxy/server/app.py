@@ -27,7 +27,7 @@ from .conversations import (
     ConversationItemsHandler,
     ConversationsHandler,
 )
-from .health import HealthHandler
+from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
 from .listen import Listener, check_exposure, open_listeners
 from .models import ModelHandler, ModelsHandler
@@ -39,7 +39,7 @@ from .responses import (
     ResponsesHandler,
     StoredResponseHandler,
 )
-from .shutdown import drain, stop_signals
+from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
 from .tornado_patches import apply_patches, server_class
 from .websocket import PING_INTERVAL, ResponsesSocket
@@ -62,6 +62,7 @@ ROUTES = (
     (r"(?:/v1)?/models/?", ModelsHandler),
     (r"(?:/v1)?/models/(.+)", ModelHandler),
     (r"(?:/v1)?/health/?", HealthHandler),
+    (r"(?:/v1)?/ready/?", ReadyHandler),
 )
 SLASHES = re.compile("//+")
 
@@ -171,6 +172,7 @@ async def serving(
     with contextlib.ExitStack() as opened:
         listeners = opened.enter_context(open_listeners(config.server, reuse_port))
         app = make_app(config, service, [one.address for one in listeners])
+        state: AppState = app.settings["state"]
         http = make_server(config, app)
         http.add_sockets([one.socket for one in listeners])
         try:
@@ -179,9 +181,10 @@ async def serving(
             hurry.set()
             raise
         finally:
+            await stop_being_ready(state, hurry)
             http.stop()
             opened.close()  # a Unix socket's file makes room for the next process before the drain
-            await drain(app.settings["state"], hurry)
+            await drain(state, hurry)
             await http.close_all_connections()
 
 

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Dict, Mapping, MutableMapping, Optional, Proto
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import Finish, HTTPError, RequestHandler
 
 from ..config.schema import Config, Key
 from ..convert.sse import encode_json
-from ..errors import ApiError, internal, unavailable
+from ..errors import ApiError, internal
 from ..service.client import Client
 from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
@@ -51,7 +51,8 @@ class AppState:
     config: Config
     service: Service
     access: Access
-    draining: bool = False
+    stopping: bool = False  # the process will end; no longer ready
+    draining: bool = False  # and it takes no new turns
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
@@ -88,7 +89,7 @@ class BaseHandler(RequestHandler):
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
-        if state.draining:
+        if state.draining and not self.public:
             self.set_header("Connection", "close")  # a reverse proxy must not reuse this connection
         origin = self.request.headers.get("Origin")
         if origin is not None and state.access.listed(origin):
@@ -119,7 +120,11 @@ class BaseHandler(RequestHandler):
     def admit(self) -> None:
         """Check the host name, the origin and the key, and that the server is not draining.
 
-        :raises ApiError: 401, 403 or 503
+        A server that drains closes the connection without an answer: that is all that a balancer may take as
+        leave to send the request to another process.  A 503 could come from a provider that has been asked.
+
+        :raises ApiError: 401 or 403
+        :raises Finish: the connection is closed
         """
         headers, access = self.request.headers, self.state.access
         if self.public:
@@ -129,7 +134,9 @@ class BaseHandler(RequestHandler):
             access.check_origin(headers.get("Origin"), headers.get("Host", ""))
         self.key = access.key(headers)
         if self.state.draining:
-            raise unavailable(STOPPING)
+            log.info("%s %s: connection closed, the server stops", self.request_id, self.request.path[:200])
+            self.stream.close()
+            raise Finish()
 
     @property
     def owner(self) -> str:

@@ -1,9 +1,11 @@
 """Signals, and a shutdown that lets responses finish.
 
-On SIGTERM or SIGINT the server stops accepting connections.  Idle WebSockets are closed with 1012
-("restart"), new requests on open connections get 503, and running turns have ``server.drain_timeout`` seconds
-to finish.  Whatever still runs then is cancelled, which ends every stream with ``response.failed`` and every
-WebSocket with 1012.  A second signal skips the waiting; a third one reaches Python's own handlers.
+On SIGTERM or SIGINT ``/ready`` becomes 503.  For ``server.drain_delay`` seconds the server goes on as before,
+so that balancers which poll ``/ready`` send nothing more.  Then it stops accepting connections.  Idle
+WebSockets are closed with 1012 ("restart"), new requests on open connections are refused by closing them, and
+running turns have ``server.drain_timeout`` seconds to finish.  Whatever still runs then is cancelled, which
+ends every stream with ``response.failed`` and every WebSocket with 1012.  A second signal skips the waiting;
+a third one reaches Python's own handlers.
 """
 
 from __future__ import annotations
@@ -47,6 +49,19 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+async def stop_being_ready(state: AppState, hurry: asyncio.Event) -> None:
+    """Let ``/ready`` say that the process stops, and give balancers the time to notice.
+
+    :param hurry: when it is set, nothing is waited for any longer
+    """
+    state.stopping = True
+    seconds = state.config.server.drain_delay
+    if seconds and not hurry.is_set():
+        log.info("taking turns for %g s more, so that balancers notice", seconds)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(hurry.wait(), seconds)
 
 
 async def drain(state: AppState, hurry: asyncio.Event) -> None:

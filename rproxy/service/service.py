@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Callable, Optional, Set
 
-from .. import __version__
 from ..config.schema import Config, Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.ids import Ids
@@ -44,6 +43,7 @@ from .pagination import listed
 from .passthrough import Passthrough
 from .plan import TurnDeps, TurnPlan
 from .quota import Quotas
+from .readiness import Readiness
 from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
 from .seal_key import new_seal_key
@@ -83,6 +83,7 @@ class Service:
         self.catalog = Catalog(config)
         self._quotas = quotas or Quotas(now)
         failover = Failover(time.monotonic)
+        self._readiness = Readiness(store, failover)
         self.conversations = Conversations(self._store, stem, now)
         self._background = Background(self._store, now)
         self._history = History(self._store, self.conversations, self._background)
@@ -105,8 +106,9 @@ class Service:
         self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- The small endpoints
-    def health(self) -> Json:
-        return {"status": "ok", "version": __version__}
+    async def obstacle(self) -> Optional[str]:
+        """Why new turns would fail; see :meth:`rproxy.service.readiness.Readiness.obstacle`."""
+        return await self._readiness.obstacle(self.config.models)
 
     async def input_tokens(self, body: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate; see :mod:`rproxy.service.token_estimate`."""

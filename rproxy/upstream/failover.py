@@ -78,6 +78,11 @@ class Failover:
                 health.probing = True
         return ready + sorted(resting, key=lambda p: self._health[_key(p)].until)
 
+    def cools_down(self, provider: Provider) -> bool:
+        """Has the endpoint failed so recently that it is to be left alone?"""
+        health = self._health.get(_key(provider))
+        return health is not None and self._now() < health.until
+
     def _rests(self, provider: Provider) -> bool:
         health = self._health.get(_key(provider))
         return health is not None and (health.probing or self._now() < health.until)

@@ -1,0 +1,70 @@
+"""Whether new turns would succeed: the answer of ``GET /ready``.
+
+The endpoint is open to everybody, so asking it must be cheap: the store is asked at most once in
+``PROBE_INTERVAL`` seconds, however many want to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Callable, Optional, Sequence
+
+from ..config.schema import Model
+from ..errors import StoreError
+from ..store import Store
+from ..upstream.failover import Failover
+
+log = logging.getLogger("rproxy.ready")
+
+PROBE_INTERVAL = 1.0  # seconds
+NOBODY = "ready"  # an id that no record has
+
+
+class Readiness:
+    """What keeps this process from being ready.
+
+    :param now: monotonic seconds
+    """
+
+    def __init__(self, store: Store, failover: Failover, now: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._failover = failover
+        self._now = now
+        self._probe: Optional[asyncio.Task[bool]] = None
+        self._probed = 0.0
+        self._reachable = True  # at the last probe
+
+    async def obstacle(self, models: Sequence[Model]) -> Optional[str]:
+        """Why new turns would fail.
+
+        :returns: ``store``: it does not answer; ``providers``: all those of some model cool down; else None
+        """
+        if not await self._store_answers():
+            return "store"
+        for model in models:
+            if all(map(self._failover.cools_down, model.providers)):
+                return "providers"
+        return None
+
+    async def _store_answers(self) -> bool:
+        if self._store.instant:
+            return True
+        if self._probe is None or (self._probe.done() and self._now() - self._probed >= PROBE_INTERVAL):
+            self._probe = asyncio.ensure_future(self._ask_store())
+        return await asyncio.shield(self._probe)  # one who leaves does not take the answer from the others
+
+    async def _ask_store(self) -> bool:
+        try:
+            await self._store.get(NOBODY)
+        except StoreError as error:
+            if self._reachable:
+                log.warning("not ready: the store cannot be reached: %s", error)
+            self._reachable = False
+        else:
+            if not self._reachable:
+                log.info("ready again: the store answers")
+            self._reachable = True
+        self._probed = self._now()
+        return self._reachable
