@@ -15,7 +15,7 @@ import math
 import re
 from typing import Dict, Mapping, Optional, Sequence
 
-from .types import Json
+from .types import ErrorBody, ErrorObject, Event, Json
 
 RATE_LIMIT_PAUSE = 5.0  # seconds; for a 429 whose provider names no delay
 # What Codex and users look for in the message of a rate limit.
@@ -101,7 +101,7 @@ class ApiError(RproxyError):
             or self.stream_code in ("insufficient_quota", "invalid_api_key", "rate_limit_exceeded")
         )
 
-    def body(self) -> Json:
+    def body(self) -> ErrorBody:
         """The JSON body of the HTTP answer; it always has all four keys."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
@@ -204,7 +204,7 @@ def ws_error(error: ApiError, stream_id: Optional[str] = None) -> Json:
     return frame
 
 
-def error_event(error: ApiError, sequence_number: int) -> Json:
+def error_event(error: ApiError, sequence_number: int) -> Event:
     """The ``error`` event of a stream, flat and nested: some SDKs raise on one form, some on the other."""
     nested = _with_code(error)
     return {
@@ -217,7 +217,6 @@ def error_event(error: ApiError, sequence_number: int) -> Json:
     }
 
 
-def _with_code(error: ApiError) -> Json:
+def _with_code(error: ApiError) -> ErrorObject:
     """The error object of the body, with a code in any case."""
-    body: Json = error.body()["error"]
-    return {**body, "code": error.code or error.stream_code}
+    return {**error.body()["error"], "code": error.code or error.stream_code}

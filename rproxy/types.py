@@ -1,13 +1,21 @@
 """The shapes of the data that crosses the borders between packages.
 
-The lowest layer: it imports nothing but ``typing``, and everything may import it.
+The lowest layer: it imports nothing but ``typing``, and everything may import it.  TypedDicts are plain dicts
+at run time; they say what rproxy makes.  What comes from outside (a client's request and its items, a
+provider's chunks) is :data:`Json`, :data:`AnyItem` or :data:`AnyRecord`: read with ``get``, because nothing
+about it is certain.
+Where objects are built from tables, with keys that a type checker cannot know, the last step gives them their
+type.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, Union
+from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple, TypedDict, Union
 
 Json = Dict[str, Any]  # a JSON object whose keys nobody here checks
+# The next two are only to be read.
+AnyItem = Mapping[str, Any]  # an item of a conversation, of ours or as a client has sent it
+AnyRecord = Mapping[str, Any]  # a record as the store has it; it may be damaged, or another program's
 
 
 # ---- Deltas: what is new in a provider's answer, whatever its dialect
@@ -30,13 +38,43 @@ ItemDelta = Tuple[Literal["detail", "item"], Json]
 Delta = Union[TextDelta, CallDelta, ListDelta, BeginDelta, ItemDelta]
 
 
-# ---- Records
-class Thought(TypedDict, total=False):
-    """What a provider wants back with the calls of a turn."""
+# ---- Objects of the Responses API
+class ErrorObject(TypedDict):
+    message: str
+    type: str
+    param: Optional[str]
+    code: Optional[str]
 
-    text: str  # the reasoning
-    details: List[Json]  # reasoning_details
-    extra_content: Dict[str, Json]  # by call id
+
+class ErrorBody(TypedDict):
+    """The body of an HTTP error."""
+
+    error: ErrorObject
+
+
+class _Item(TypedDict):
+    id: str
+    type: str
+
+
+class Item(_Item, total=False):
+    """An item of an answer, or one of a client in its complete form (:mod:`rproxy.service.pagination`).
+
+    Which of the further fields it has depends on its type; calls have one more of their own, such as
+    ``action``.
+    """
+
+    status: str
+    role: str  # of a message
+    content: List[Json]  # parts: of a message, of reasoning
+    phase: str  # of a message
+    summary: List[Json]  # of reasoning
+    encrypted_content: str  # of reasoning, of a compaction
+    call_id: str
+    name: str
+    namespace: str
+    arguments: str  # of a function call
+    input: str  # of a custom tool call
 
 
 class CachedTokens(TypedDict):
@@ -56,3 +94,158 @@ class Usage(TypedDict):
     output_tokens: int
     output_tokens_details: ReasoningTokens
     total_tokens: int
+
+
+class IncompleteDetails(TypedDict):
+    reason: str
+
+
+class _ResponseError(TypedDict):
+    code: str
+    message: str
+
+
+class ResponseError(_ResponseError, total=False):
+    """``error`` of a Response."""
+
+    type: str
+    param: Optional[str]
+
+
+class ConversationId(TypedDict):
+    id: str
+
+
+class _Response(TypedDict):
+    id: str
+    object: str
+    created_at: int  # seconds since the epoch, like all times here
+    completed_at: Optional[int]
+    status: str
+    error: Optional[ResponseError]
+    incomplete_details: Optional[IncompleteDetails]
+    output: List[Item]
+    usage: Optional[Usage]
+    service_tier: str
+    background: bool
+
+
+class Response(_Response, total=False):
+    """A Response object.
+
+    It also repeats most fields of its request, see :mod:`rproxy.convert.events.response`.
+    """
+
+    conversation: ConversationId
+
+
+class Compaction(TypedDict):
+    """The answer of ``/responses/compact``."""
+
+    id: str
+    object: str
+    created_at: int
+    output: List[Item]
+    usage: Optional[Usage]
+
+
+class Conversation(TypedDict):
+    id: str
+    object: str
+    created_at: int
+    metadata: Dict[str, str]
+
+
+class ItemPage(TypedDict):
+    """A part of a list of items."""
+
+    object: str
+    data: List[Item]
+    first_id: Optional[str]
+    last_id: Optional[str]
+    has_more: bool
+
+
+class Deleted(TypedDict):
+    id: str
+    object: str
+    deleted: bool
+
+
+class _Event(TypedDict):
+    type: str
+    sequence_number: int
+
+
+class Event(_Event, total=False):
+    """An event of a stream; which of the further fields it has depends on its type."""
+
+    response: Response
+    output_index: int  # the place of the item in the output
+    item_id: str
+    item: Item
+    content_index: int  # the place of the part in the item
+    summary_index: int
+    part: Json
+    delta: str
+    text: str
+    logprobs: List[Json]
+    annotation_index: int
+    annotation: Json
+    code: Optional[str]  # this and the next three: of the event "error"
+    message: str
+    param: Optional[str]
+    error: ErrorObject
+
+
+# ---- Records of the store, and what is remembered of turns
+class _ResponseRecord(TypedDict):
+    response: Response
+    input: List[AnyItem]
+    previous: Optional[str]  # the id of the response that this one continues
+    conversation: Optional[str]  # the id of the one that it belongs to
+    owner: str  # see rproxy.service.client.Client
+
+
+class ResponseRecord(_ResponseRecord, total=False):
+    """A response, under its id."""
+
+    last: int  # the sequence_number of its last event
+
+
+class ConversationRecord(TypedDict):
+    """A conversation, under its id."""
+
+    conversation: Conversation
+    items: List[Item]  # oldest first
+    owner: str
+
+
+class Lease(TypedDict):
+    """The sign of life of a process that works on a response."""
+
+    until: float  # seconds since the epoch
+
+
+class StopRequest(TypedDict):
+    """What another process has asked for, for a response that runs in the background."""
+
+    how: str  # cancel, delete
+
+
+Record = Union[ResponseRecord, ConversationRecord, Lease, StopRequest]
+
+
+class LocalRecord(TypedDict):
+    """What a WebSocket connection remembers of a response, so that a turn can continue it."""
+
+    items: List[AnyItem]  # the whole history, with the response's own output
+    inherited: Json  # see rproxy.service.create_request.ConversationContext
+
+
+class Thought(TypedDict, total=False):
+    """What a provider wants back with the calls of a turn."""
+
+    text: str  # the reasoning
+    details: List[Json]  # reasoning_details
+    extra_content: Dict[str, Json]  # by call id

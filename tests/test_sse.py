@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rproxy.convert import json_encoder
 from rproxy.convert.answer.decoder import ChunkDecoder
-from rproxy.convert.sse import DONE, Written, encode_json, encode_sse
+from rproxy.convert.sse import DONE, encode_json, encode_sse, written
 
 A, B = {"a": 1}, {"b": 2}
 UNKNOWN = {"error": {"message": "The provider reported an error without a message."}}
@@ -252,9 +252,9 @@ anything = st.recursive(
 
 def test_an_event_that_is_encoded_already() -> None:
     event = {"type": "response.in_progress", "response": {"id": "é\ud83c"}}
-    assert Written(event) == event
-    assert encode_sse([Written(event)]) == encode_sse([event])
-    assert encode_json(Written(event)) == encode_json(event)
+    assert written(event) == event
+    assert encode_sse([written(event)]) == encode_sse([event])
+    assert encode_json(written(event)) == encode_json(event)
 
 
 @given(anything)

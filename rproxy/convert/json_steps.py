@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Generator, List, Tuple
+from typing import Any, Callable, Generator, List, Mapping, Tuple
 
 from ..types import Json
 from .sse import encode_json
@@ -18,7 +18,9 @@ MANY = 20  # a list with more items is worth several steps
 _mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match
 
 
-def encode_steps(value: Json, encode: Callable[[Any], bytes] = encode_json) -> Generator[None, None, bytes]:
+def encode_steps(
+    value: Mapping[str, Any], encode: Callable[[Any], bytes] = encode_json
+) -> Generator[None, None, bytes]:
     """``encode(value)`` of an object, byte for byte.
 
     :param encode: writes any value as JSON without blanks

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Sequence, cast
 
-from ..types import Json
+from ..types import Event
 from .json_encoder import encode
 from .surrogates import mend
 
@@ -13,14 +13,19 @@ DONE = b"data: [DONE]\n\n"
 _MAX_DEPTH = 200  # deeper than anything meaningful, but far below the interpreter's recursion limit
 
 
-class Written(Dict[str, Any]):
-    """An event that is encoded already."""
+class _Written(Dict[str, Any]):
+    """An event with its encoding."""
 
     __slots__ = ("text",)
 
-    def __init__(self, event: Json) -> None:
+    def __init__(self, event: Event) -> None:
         super().__init__(event)
         self.text = _text(event)
+
+
+def written(event: Event) -> Event:
+    """An event that is encoded already: for when there is time before it is sent."""
+    return cast(Event, _Written(event))
 
 
 def encode_json(obj: Any) -> bytes:
@@ -32,13 +37,13 @@ def encode_json(obj: Any) -> bytes:
     return _utf8(_text(obj))
 
 
-def encode_sse(events: Sequence[Json]) -> bytes:
+def encode_sse(events: Sequence[Event]) -> bytes:
     """Responses events as one block of server-sent events, each ``event: <type>`` and ``data: <json>``."""
     return _utf8("".join([f"event: {event['type']}\ndata: {_text(event)}\n\n" for event in events]))
 
 
 def _text(obj: Any) -> str:
-    if type(obj) is Written:
+    if type(obj) is _Written:
         return obj.text
     try:
         return encode(obj)

@@ -24,6 +24,7 @@ from ..service.client import Client
 from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
+from ..types import LocalRecord
 from ..upstream.client import CancelToken
 from .access import Access
 
@@ -159,7 +160,7 @@ class BaseHandler(RequestHandler):
         transport: str,
         *,
         request_id: Optional[str] = None,
-        local: Optional[MutableMapping[str, Any]] = None,
+        local: Optional[MutableMapping[str, LocalRecord]] = None,
         interrupt: Optional[CancelToken] = None,
     ) -> Client:
         """The client of this request, as the service sees it."""

@@ -5,7 +5,9 @@ They are there even with ``store: false``, and go with the connection.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, MutableMapping, Optional, Tuple
+from typing import Dict, Iterator, MutableMapping, Optional, Tuple
+
+from ..types import LocalRecord
 
 KEPT_PER_CHANNEL = 2  # the one before the last allows for a retry
 KEPT = 64
@@ -15,9 +17,9 @@ class LocalResponses:
     """The records of one connection, oldest first, each with the channel that added it."""
 
     def __init__(self) -> None:
-        self.records: Dict[str, Tuple[Optional[str], Any]] = {}
+        self.records: Dict[str, Tuple[Optional[str], LocalRecord]] = {}
 
-    def add(self, channel: Optional[str], key: str, record: Any) -> None:
+    def add(self, channel: Optional[str], key: str, record: LocalRecord) -> None:
         """Remember ``record`` and forget the oldest ones, of this channel and of the connection."""
         self.records.pop(key, None)
         self.records[key] = (channel, record)
@@ -26,7 +28,7 @@ class LocalResponses:
             self.records.pop(old, None)
 
 
-class ChannelResponses(MutableMapping[str, Any]):
+class ChannelResponses(MutableMapping[str, LocalRecord]):
     """The view of one channel: it sees every record of the connection, and adds and drops only its own.
 
     A failed turn drops the response that it continued.  When that response belongs to another channel, the
@@ -37,10 +39,10 @@ class ChannelResponses(MutableMapping[str, Any]):
         self._local = local
         self._channel = channel
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> LocalRecord:
         return self._local.records[key][1]
 
-    def __setitem__(self, key: str, record: Any) -> None:
+    def __setitem__(self, key: str, record: LocalRecord) -> None:
         self._local.add(self._channel, key, record)
 
     def __delitem__(self, key: str) -> None:

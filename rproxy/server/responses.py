@@ -14,18 +14,18 @@ from ..convert.sse import encode_json
 from ..errors import ApiError, invalid
 from ..service.pagination import number
 from ..service.single_flight import DedupKey, dedup_key
-from ..types import Json
+from ..types import Event, Json
 from .http import HttpHandler
 from .sse import SSESink, send_events
 
 TRUE = ("true", "1")
 
 
-async def follow(batches: AsyncIterator[List[Json]], sink: SSESink) -> None:
+async def follow(batches: AsyncIterator[List[Event]], sink: SSESink) -> None:
     """Write batches of events as they come; an empty batch is a heartbeat."""
     async for batch in batches:
-        if batch and sink.response is None:
-            sink.begin({}, {})
+        if batch and not sink.begun:
+            sink.put_head({})
         blocked = sink.send(batch) if batch else sink.idle()
         if blocked is not None:
             await blocked
@@ -120,8 +120,8 @@ class CompactHandler(HttpHandler):
 
     async def compact(self) -> None:
         turn = self.state.service.compact(await self.body.parsed(), self.client("json"))
-        result = await self.run_turn(turn)
-        await self.put_json(result.response, result.headers)
+        compaction, headers = await self.run_turn(turn)
+        await self.put_json(compaction, headers)
 
     verbs = {"POST": compact}
 

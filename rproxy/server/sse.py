@@ -13,7 +13,7 @@ from tornado.web import Finish
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import DONE, encode_sse
 from ..errors import error_event
-from ..types import Json
+from ..types import Event, Response
 from .http import HttpHandler, StreamedBody
 from .writer import EventWriter
 
@@ -32,7 +32,7 @@ class SSESink(EventWriter):
         """True when the head of the response has been sent, or will be with the next event."""
         return self.response is not None or self.body.begun
 
-    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit to status 200; the head leaves with the first events."""
         if not self.begun:
             self.put_head(headers)
@@ -53,7 +53,7 @@ class SSESink(EventWriter):
         self._handler.set_header("X-Accel-Buffering", "no")
         self._handler.put_time()
 
-    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
         """Write whole events at once.
 
         :returns: what to wait for when the client does not keep up

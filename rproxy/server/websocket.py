@@ -35,7 +35,7 @@ from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..store.time_limit import limit_store_time
-from ..types import Json
+from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
@@ -101,11 +101,11 @@ class WebSocketSink(EventWriter):
         self._stream_id = stream_id
         self.interrupt = CancelToken()
 
-    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit to an answer with events.  Frames have no headers."""
         self.response = response
 
-    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
         """Write whole events at once.
 
         :returns: what to wait for when the client does not keep up
@@ -334,7 +334,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     # ---- Messages to the client
 
     def write_events(
-        self, events: Sequence[Json], stream_id: Optional[str] = None
+        self, events: Sequence[Mapping[str, Any]], stream_id: Optional[str] = None
     ) -> Optional[Awaitable[None]]:
         """Write events as frames, at once.
 

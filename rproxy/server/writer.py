@@ -16,7 +16,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from ..convert.status import TERMINAL_TYPES
 from ..errors import ApiError
-from ..types import Json
+from ..types import Event, Response, ResponseError
 
 
 class SocketWriter:
@@ -68,7 +68,7 @@ class EventWriter:
     """What every event sink remembers about its turn: whether it has begun, and how to end it if need be."""
 
     def __init__(self) -> None:
-        self.response: Optional[Json] = None
+        self.response: Optional[Response] = None
         self._next = 0
         self.ended = False  # the terminal event was sent
 
@@ -77,14 +77,15 @@ class EventWriter:
         """True between the first event and the terminal one."""
         return self.response is not None and not self.ended
 
-    def note(self, events: Sequence[Json]) -> None:
+    def note(self, events: Sequence[Event]) -> None:
         """Remember the position in the stream."""
         last = events[-1]
-        self._next = int(last.get("sequence_number", self._next)) + 1
-        self.ended = last.get("type") in TERMINAL_TYPES
+        self._next = last["sequence_number"] + 1
+        self.ended = last["type"] in TERMINAL_TYPES
 
-    def failed(self, error: ApiError) -> Json:
-        """The terminal event of a turn that this proxy itself cuts short."""
-        shown = {"code": error.stream_code, "message": error.failed_message()}
-        response = {**(self.response or {}), "status": "failed", "error": shown}
+    def failed(self, error: ApiError) -> Event:
+        """The terminal event of a turn that this proxy itself cuts short after it has begun."""
+        assert self.response is not None
+        shown: ResponseError = {"code": error.stream_code, "message": error.failed_message()}
+        response: Response = {**self.response, "status": "failed", "error": shown}
         return {"type": "response.failed", "sequence_number": self._next, "response": response}

@@ -23,7 +23,7 @@ from ..convert.request.rewrite import rewritten
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..providers.provider_errors import broken, provider_error, stream_error
-from ..types import Json
+from ..types import Event
 from ..upstream.client import CancelToken, StopReading, Upstream
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
@@ -53,7 +53,7 @@ class Attempt:
         provider: Provider,
         conversion: Conversion,
         new_converter: Callable[[], StreamConverter],
-        send: Callable[[Sequence[Json]], Optional[Awaitable[None]]],
+        send: Callable[[Sequence[Event]], Optional[Awaitable[None]]],
     ) -> None:
         self.provider = provider
         self.conversion = conversion
@@ -170,7 +170,7 @@ class Attempt:
         return error
 
     # ---- The end
-    def close(self) -> List[Json]:
+    def close(self) -> List[Event]:
         """:returns: the events of what the decoder still holds when the body has ended"""
         return self._fast_path.close()
 

@@ -27,7 +27,7 @@ from ..convert.status import ANSWERED, TERMINAL_EVENTS, TERMINAL_TYPES
 from ..errors import ApiError, StoreError, internal, unavailable
 from ..store.time_limit import limit_store_time
 from ..store.write_behind import WriteBehindStore
-from ..types import Json
+from ..types import Event, Response, ResponseError, ResponseRecord
 
 log = logging.getLogger("rproxy.background")
 
@@ -48,22 +48,22 @@ class Running:
 
     task: asyncio.Task[None]
 
-    def __init__(self, response: Json, record: Json) -> None:
+    def __init__(self, response: Response, record: ResponseRecord) -> None:
         self.record = record
         self.stopped: Optional[str] = None  # "cancel" or "delete": what somebody asked for
         self.ended = False
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening = opening(response)
-        self._events: List[Json] = []
+        self._events: List[Event] = []
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.response = self.queued = self._opening[0]["response"]
         self._add(self._opening[:2])
 
     # ---- What the turn reports
-    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Nothing to do: there is no client whose answer could begin."""
 
-    def send(self, events: Sequence[Json]) -> None:
+    def send(self, events: Sequence[Event]) -> None:
         """Add events, without the opening ones, which are there already."""
         self._add([event for event in events if event["sequence_number"] >= len(self._opening)])
 
@@ -72,11 +72,11 @@ class Running:
         self.response = self._opening[2]["response"]
         self._add(self._opening[2:])
 
-    def end(self, response: Json) -> None:
+    def end(self, response: Response) -> None:
         """The response has ended; a terminal event is added, unless the turn has sent one."""
         self.response = response
         if self._events[-1]["type"] not in TERMINAL_TYPES:
-            terminal_event = {
+            terminal_event: Event = {
                 "type": TERMINAL_EVENTS[response["status"]],
                 "sequence_number": self.last + 1,
                 "response": response,
@@ -88,9 +88,9 @@ class Running:
     @property
     def last(self) -> int:
         """The number of the latest event."""
-        return int(self._events[-1]["sequence_number"])
+        return self._events[-1]["sequence_number"]
 
-    def _add(self, events: List[Json]) -> None:
+    def _add(self, events: List[Event]) -> None:
         self._events += events
         if len(self._events) > MAX_EVENTS:
             half = MAX_EVENTS // 2
@@ -103,7 +103,7 @@ class Running:
         changed.set_result(None)
 
     # ---- What clients get
-    async def follow(self, after: int) -> AsyncIterator[List[Json]]:
+    async def follow(self, after: int) -> AsyncIterator[List[Event]]:
         """The events behind the one with the number ``after``, as they come, up to the last one."""
         while True:
             changed, batch = self._changed, self._since(after)
@@ -115,7 +115,7 @@ class Running:
             else:
                 await asyncio.wait({changed})  # unlike awaiting the future itself this never cancels it
 
-    def _since(self, after: int) -> List[Json]:
+    def _since(self, after: int) -> List[Event]:
         begin = len(self._events)
         while begin and self._events[begin - 1]["sequence_number"] > after:
             begin -= 1
@@ -140,10 +140,12 @@ class Background:
             return None
         return running
 
-    async def start(self, response: Json, record: Json, run: Callable[[Running], Awaitable[Json]]) -> Running:
+    async def start(
+        self, response: Response, record: ResponseRecord, run: Callable[[Running], Awaitable[Response]]
+    ) -> Running:
         """Store the response as queued, and run its turn.
 
-        :param record: as it will be stored, see :mod:`rproxy.service.history`
+        :param record: as it will be stored
         :param run: the turn
         :raises ApiError: 429 when too many run already
         """
@@ -199,7 +201,7 @@ class Background:
         return isinstance(until, (int, float)) and until > self._now()
 
     # ---- The life of one response
-    async def _run(self, running: Running, run: Callable[[Running], Awaitable[Json]]) -> None:
+    async def _run(self, running: Running, run: Callable[[Running], Awaitable[Response]]) -> None:
         watch = asyncio.ensure_future(self._watch(running))
         try:
             await self._queue(running)
@@ -219,7 +221,7 @@ class Background:
 
     async def _queue(self, running: Running) -> None:
         """Store it as queued, and let the client know before the turn begins."""
-        record = {**running.record, "response": running.response}
+        record: ResponseRecord = {**running.record, "response": running.response}
         await self._report(running)
         warning = await self._store.keep(running.response["id"], record)
         if warning:
@@ -233,7 +235,11 @@ class Background:
         try:
             # A response with an answer was stored by its turn.
             if running.response["status"] not in ANSWERED and running.stopped != "delete":
-                record = {**running.record, "response": running.response, "last": running.last}
+                record: ResponseRecord = {
+                    **running.record,
+                    "response": running.response,
+                    "last": running.last,
+                }
                 await self._store.keep(response_id, record)
             for suffix in ("-alive", "-stop"):
                 await self._store.delete(response_id + suffix)
@@ -265,7 +271,7 @@ class Background:
         running.task.cancel()
 
 
-def _stopped(running: Running) -> Json:
+def _stopped(running: Running) -> Response:
     """The response after its task was cancelled: on request, or because the process ends."""
     if running.stopped:
         return {**running.response, "status": "cancelled"}
@@ -273,11 +279,11 @@ def _stopped(running: Running) -> Json:
     return _failed(running, unavailable(text))
 
 
-def _failed(running: Running, error: ApiError) -> Json:
-    fields = {
+def _failed(running: Running, error: ApiError) -> Response:
+    shown: ResponseError = {
         "code": error.stream_code,
         "message": error.failed_message(),
         "type": error.type,
         "param": error.param,
     }
-    return {**running.response, "status": "failed", "error": fields}
+    return {**running.response, "status": "failed", "error": shown}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Awaitable, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Sequence
 
 from ..config.schema import Key
-from ..types import Json
+from ..types import Event, LocalRecord, Response
 from ..upstream.client import CancelToken
 
 
@@ -23,7 +23,7 @@ class Client:
     transport: str  # json, sse, ws
     request_id: str
     headers: Mapping[str, str]
-    local: Optional[MutableMapping[str, Json]] = None
+    local: Optional[MutableMapping[str, LocalRecord]] = None
     interrupt: Optional[CancelToken] = None
 
     @property
@@ -35,14 +35,14 @@ class Client:
 class EventSink(Protocol):
     """Where the events of a turn go."""
 
-    def begin(self, response: Json, headers: Mapping[str, str]) -> None:
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit: the answer is a stream of events.
 
         :param response: the Response object as far as it is known
         :param headers: for the head of the answer, if that is HTTP
         """
 
-    def send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
+    def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
         """Write whole events in one go.
 
         :returns: something to wait for when the client does not keep up
@@ -52,5 +52,5 @@ class EventSink(Protocol):
 class TurnResult(NamedTuple):
     """The final Response object, and headers for the head of an answer that is JSON."""
 
-    response: Json
+    response: Response
     headers: Mapping[str, str]

@@ -10,12 +10,12 @@ from typing import Callable, List
 
 from ..convert.ids import Ids
 from ..convert.request.content import parts_of
-from ..types import Json
+from ..types import AnyItem, Compaction, Item, Json, Response
 
 TAKEN = ("model", "instructions", "previous_response_id", "prompt_cache_key")
 
 
-def compaction_request(body: Json, items: List[Json]) -> Json:
+def compaction_request(body: Json, items: List[AnyItem]) -> Json:
     """The create request that compacts.
 
     :param items: the input of ``body``
@@ -24,14 +24,14 @@ def compaction_request(body: Json, items: List[Json]) -> Json:
     return {**taken, "input": items + [{"type": "compaction_trigger"}], "store": False}
 
 
-def compaction_object(items: List[Json], response: Json, stem: Callable[[], str]) -> Json:
+def compaction_object(items: List[AnyItem], response: Response, stem: Callable[[], str]) -> Compaction:
     """The ``response.compaction`` object.
 
     :param items: the input that was compacted; the user's messages stay in the output
     :param response: what :func:`compaction_request` has brought
     :param stem: makes 32 hex digits for the id of a message
     """
-    messages = [
+    messages: List[Item] = [
         {
             "id": Ids(stem())("msg"),
             "type": "message",

@@ -1,9 +1,9 @@
 """Conversations: items under a name of their own, which turns continue and add to.
 
-A conversation is one record in the store, ``{"conversation", "items", "owner"}``, under its id.  Every change
-is one atomic update, so that neither requests nor processes that share a store overwrite each other's
-changes, and what one of them adds stands together.  Items are kept in their complete form
-(:mod:`rproxy.service.pagination`), oldest first.
+A conversation is one :class:`~rproxy.types.ConversationRecord` in the store.  Every change is one atomic
+update, so that neither requests nor processes that share a store overwrite each other's changes, and what one
+of them adds stands together.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
+oldest first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Callable, List, Mapping, Optional
 from ..convert.ids import CONVERSATION, is_conversation_id
 from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
-from ..types import Json
+from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
 from .pagination import listed, page
 from .records import owned_conversation, store_errors
 
@@ -35,26 +35,29 @@ class Conversations:
 
     # ---- The endpoints
     # They raise ApiError: 404 for what does not exist, 400 for a wrong request, 503 when the store fails.
-    async def create(self, request: Json, owner: str) -> Json:
+    async def create(self, request: Json, owner: str) -> Conversation:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)
-        conversation: Json = {
+        conversation: Conversation = {
             "id": CONVERSATION + self._stem(),
             "object": "conversation",
             "created_at": int(self._now()),
             "metadata": request.get("metadata") or {},
         }
-        record = {"conversation": conversation, "items": self._new(request), "owner": owner}
+        record: ConversationRecord = {
+            "conversation": conversation,
+            "items": self._new(request),
+            "owner": owner,
+        }
         with store_errors():
             await self._store.put(conversation["id"], record)
         return conversation
 
-    async def retrieve(self, name: str, owner: str) -> Json:
+    async def retrieve(self, name: str, owner: str) -> Conversation:
         """GET /conversations/{id}"""
-        found: Json = (await self._record(name, owner))["conversation"]
-        return found
+        return (await self._record(name, owner))["conversation"]
 
-    async def update(self, name: str, request: Json, owner: str) -> Json:
+    async def update(self, name: str, request: Json, owner: str) -> Conversation:
         """POST /conversations/{id}: the metadata, as a whole."""
         if not isinstance(request.get("metadata"), dict):
             raise invalid(
@@ -69,21 +72,20 @@ class Conversations:
                 "conversation": {**record["conversation"], "metadata": request["metadata"]},
             },
         )
-        found: Json = changed["conversation"]
-        return found
+        return changed["conversation"]
 
-    async def delete(self, name: str, owner: str) -> Json:
+    async def delete(self, name: str, owner: str) -> Deleted:
         """DELETE /conversations/{id}"""
         await self._record(name, owner)
         with store_errors():
             await self._store.delete(name)
         return {"id": name, "object": "conversation.deleted", "deleted": True}
 
-    async def items(self, name: str, query: Mapping[str, str], owner: str) -> Json:
+    async def items(self, name: str, query: Mapping[str, str], owner: str) -> ItemPage:
         """GET /conversations/{id}/items: a page of them."""
         return page((await self._record(name, owner))["items"], query)
 
-    async def add(self, name: str, request: Json, owner: str) -> Json:
+    async def add(self, name: str, request: Json, owner: str) -> ItemPage:
         """POST /conversations/{id}/items
 
         :returns: the list of the new items
@@ -94,39 +96,36 @@ class Conversations:
         await self._change(name, owner, lambda record: _with_items(record, new))
         return page(new, {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
 
-    async def item(self, name: str, item_id: str, owner: str) -> Json:
+    async def item(self, name: str, item_id: str, owner: str) -> Item:
         """GET /conversations/{id}/items/{item}"""
         for item in (await self._record(name, owner))["items"]:
             if item["id"] == item_id:
-                found: Json = item
-                return found
+                return item
         raise _no_item(name, item_id)
 
-    async def delete_item(self, name: str, item_id: str, owner: str) -> Json:
+    async def delete_item(self, name: str, item_id: str, owner: str) -> Conversation:
         """DELETE /conversations/{id}/items/{item}
 
         :returns: the conversation
         """
 
-        def without(record: Json) -> Json:
+        def without(record: ConversationRecord) -> ConversationRecord:
             left = [item for item in record["items"] if item["id"] != item_id]
             if len(left) == len(record["items"]):
                 raise _no_item(name, item_id)
             return {**record, "items": left}
 
-        found: Json = (await self._change(name, owner, without))["conversation"]
-        return found
+        return (await self._change(name, owner, without))["conversation"]
 
     # ---- For turns
-    async def past(self, name: str, owner: str) -> List[Json]:
+    async def past(self, name: str, owner: str) -> List[Item]:
         """All items of a conversation.
 
         :raises ApiError: 404, 503
         """
-        items: List[Json] = (await self._record(name, owner))["items"]
-        return items
+        return (await self._record(name, owner))["items"]
 
-    async def past_or_nothing(self, name: str, owner: str) -> List[Json]:
+    async def past_or_nothing(self, name: str, owner: str) -> List[Item]:
         """All items of a conversation; none if it was deleted.
 
         :raises ApiError: 503
@@ -135,28 +134,32 @@ class Conversations:
             record = owned_conversation(await self._store.get(name), owner)
         return record["items"] if record is not None else []
 
-    async def append(self, name: str, items: List[Json]) -> Optional[str]:
-        """Add the input and the output of a turn, which has read this conversation.
+    async def append(self, name: str, items: List[Item], owner: str) -> Optional[str]:
+        """Add the input and the output of a turn.
 
         :returns: a warning when that failed, or is not done yet
         """
-        warning = await self._store.keep_changed(name, lambda record: _with_items(record, items))
+        warning = await self._store.keep_changed(
+            name, lambda record: _with_items(_checked(record, name, owner), items)
+        )
         return f"not added to the conversation: {warning}" if warning else None
 
     # ---- Records
-    async def _record(self, name: str, owner: str) -> Json:
+    async def _record(self, name: str, owner: str) -> ConversationRecord:
         with store_errors():
             record = await self._store.get(name) if is_conversation_id(name) else None
         return _checked(record, name, owner)
 
-    async def _change(self, name: str, owner: str, change: Callable[[Json], Json]) -> Json:
+    async def _change(
+        self, name: str, owner: str, change: Callable[[ConversationRecord], ConversationRecord]
+    ) -> ConversationRecord:
         if not is_conversation_id(name):
             raise _no_conversation(name)
         with store_errors():
             changed = await self._store.update(name, lambda record: change(_checked(record, name, owner)))
         return _checked(changed, name, owner)
 
-    def _new(self, request: Json) -> List[Json]:
+    def _new(self, request: Json) -> List[Item]:
         items = request.get("items") or []
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
@@ -169,7 +172,7 @@ class Conversations:
         return listed(items, self._stem())
 
 
-def _checked(record: Optional[Json], name: str, owner: str) -> Json:
+def _checked(record: Optional[AnyRecord], name: str, owner: str) -> ConversationRecord:
     """The record, if it is a conversation of this owner.
 
     :raises ApiError: 404
@@ -180,7 +183,7 @@ def _checked(record: Optional[Json], name: str, owner: str) -> Json:
     return checked
 
 
-def _with_items(record: Json, new: List[Json]) -> Json:
+def _with_items(record: ConversationRecord, new: List[Item]) -> ConversationRecord:
     return {**record, "items": record["items"] + new}
 
 

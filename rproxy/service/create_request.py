@@ -9,7 +9,7 @@ from ..config.schema import Model
 from ..convert.events.response import response_object
 from ..convert.ids import Ids
 from ..errors import invalid
-from ..types import Json
+from ..types import AnyItem, Json, Response, ResponseRecord
 
 
 @dataclass
@@ -20,7 +20,7 @@ class ConversationContext:
     may leave out.
     """
 
-    items: List[Json] = field(default_factory=list)
+    items: List[AnyItem] = field(default_factory=list)
     inherited: Json = field(default_factory=dict)
 
 
@@ -34,7 +34,7 @@ class CreateRequest(NamedTuple):
     body: Json
     model: Model
     context: ConversationContext
-    items: List[Json]
+    items: List[AnyItem]
     ids: Ids
     conversation: Optional[str]
     created_at: int
@@ -46,15 +46,15 @@ class CreateRequest(NamedTuple):
             (self.body.get("prompt_cache_options") or {}).get("prewarm")
         )
 
-    def response(self) -> Json:
+    def response(self) -> Response:
         """The Response object before anything is in it."""
         response = response_object(self.body, id=self.ids.response, created_at=self.created_at)
         if self.conversation is not None:
             response = {**response, "conversation": {"id": self.conversation}}
         return response
 
-    def record(self, owner: str, response: Json) -> Json:
-        """What is stored of a response to this request; see :mod:`rproxy.service.history`."""
+    def record(self, owner: str, response: Response) -> ResponseRecord:
+        """What is stored of a response to this request."""
         return {
             "response": response,
             "input": self.items,

@@ -19,7 +19,7 @@ from typing import Dict, Mapping, NamedTuple, Sequence
 from ..convert.profile import Profile
 from ..convert.request.files import pdf_files, with_texts
 from ..errors import ApiError, invalid
-from ..types import Json
+from ..types import AnyItem
 
 TIMEOUT = 20.0  # seconds for all files of a request, waiting for a free process included
 WORKERS = 2  # processes at a time
@@ -40,7 +40,7 @@ class FileTexts:
         self._texts: OrderedDict[bytes, str] = OrderedDict()  # the last used at the end
         self._size = 0  # characters in them
 
-    async def readable(self, items: Sequence[Json], profile: Profile) -> Sequence[Json]:
+    async def readable(self, items: Sequence[AnyItem], profile: Profile) -> Sequence[AnyItem]:
         """``items`` as ``profile`` needs them: with the texts of the PDF files, if it takes no files.
 
         :raises ApiError: 400, when a file cannot be read
@@ -50,7 +50,7 @@ class FileTexts:
         texts = await self._read(items)
         return with_texts(items, texts) if texts else items
 
-    async def _read(self, items: Sequence[Json]) -> Mapping[str, str]:
+    async def _read(self, items: Sequence[AnyItem]) -> Mapping[str, str]:
         """The texts of all PDF files, by their ``file_data``; "" for a file without text."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout

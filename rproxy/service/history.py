@@ -1,9 +1,9 @@
 """What came before a request: the items of earlier responses.
 
-A response is kept as a record ``{"response", "input", "previous", "conversation", "last", "owner"}``
-(``last``: the number of its last event).  Its history is the chain of ``previous``, or what stood before it
-in its conversation.  A WebSocket keeps the last responses of its own in ``client.local`` with the whole
-history beside them (``items``), whether or not they are stored, and they end with the connection.
+A response is kept as a :class:`~rproxy.types.ResponseRecord`.  Its history is the chain of ``previous``, or
+what stood before it in its conversation.  A WebSocket keeps the last responses of its own in ``client.local``
+with the whole history beside them (``items``), whether or not they are stored, and they end with the
+connection.
 
 Item references need no index: our items carry the hex digits of their response's id (see
 :mod:`rproxy.convert.ids`).
@@ -11,13 +11,13 @@ Item references need no index: our items carry the hex digits of their response'
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, cast
 
 from ..convert.ids import RESPONSE, item_stem, response_stem
 from ..convert.status import RUNNING
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
-from ..types import Json
+from ..types import AnyItem, Item, LocalRecord, Response, ResponseRecord
 from .background import Background
 from .client import Client
 from .conversations import Conversations
@@ -53,7 +53,7 @@ class History:
         :raises ApiError: 400 previous_response_not_found, 404, 503
         """
         if conversation is not None:
-            return ConversationContext(await self._conversations.past(conversation, client.owner))
+            return ConversationContext([*await self._conversations.past(conversation, client.owner)])
         previous = body.get("previous_response_id")
         if previous is None:
             return ConversationContext()
@@ -62,7 +62,7 @@ class History:
             return ConversationContext(record["items"], record["inherited"])
         return ConversationContext(await self._chain(previous, client.owner))
 
-    async def _chain(self, response_id: str, owner: str) -> List[Json]:
+    async def _chain(self, response_id: str, owner: str) -> List[AnyItem]:
         records = await self._records(response_id, owner)
         if records[-1]["response"]["status"] in RUNNING and await self._alive(response_id):
             raise invalid(
@@ -71,17 +71,18 @@ class History:
                 "previous_response_id",
                 "response_not_completed",
             )
-        before = await self._before(records[0])
-        return before + [
-            item for record in records for item in record["input"] + record["response"]["output"]
-        ]
+        history: List[AnyItem] = [*await self._before(records[0])]
+        for record in records:
+            history += record["input"]
+            history += record["response"]["output"]
+        return history
 
-    async def _records(self, response_id: str, owner: str) -> List[Json]:
+    async def _records(self, response_id: str, owner: str) -> List[ResponseRecord]:
         """The record of a response and those it continues, the oldest first.
 
         :raises ApiError: 400 when one is missing
         """
-        records: List[Json] = []
+        records: List[ResponseRecord] = []
         link: Optional[str] = response_id
         while link is not None:
             record = await self.stored(link, owner)
@@ -91,20 +92,17 @@ class History:
             link = record.get("previous")
         return records[::-1]
 
-    async def _before(self, record: Json) -> List[Json]:
+    async def _before(self, record: ResponseRecord) -> List[Item]:
         """The items of the conversation before the input of this response; nothing is known when it was
         deleted.
         """
-        name, own = (
-            record.get("conversation"),
-            {item.get("id") for item in record["input"] + record["response"]["output"]},
-        )
+        name = record.get("conversation")
         items = await self._conversations.past_or_nothing(name, record["owner"]) if name else []
+        own = {item.get("id") for item in [*record["input"], *record["response"]["output"]]}
         first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
-        found: List[Json] = items[:first]
-        return found
+        return items[:first]
 
-    async def seen(self, response_id: str, owner: str) -> List[Json]:
+    async def seen(self, response_id: str, owner: str) -> List[Item]:
         """The input of a response with everything before it, as :func:`rproxy.service.pagination.listed`
         items, the oldest first.
         """
@@ -122,7 +120,7 @@ class History:
             )
         return items
 
-    async def stored(self, response_id: str, owner: str) -> Optional[Json]:
+    async def stored(self, response_id: str, owner: str) -> Optional[ResponseRecord]:
         """The record of a stored response; None when there is none, or another owner has it.
 
         :raises ApiError: 503 when the store fails; with a 404 the client would give the response up
@@ -135,32 +133,28 @@ class History:
         with store_errors():
             return await self._background.alive(response_id)
 
-    async def resolved(self, items: List[Json], past: ConversationContext, owner: str) -> List[Json]:
+    async def resolved(self, items: List[AnyItem], past: ConversationContext, owner: str) -> List[AnyItem]:
         """The items, with every ``item_reference`` replaced by the item that it names.
 
         :raises ApiError: 404 for an unknown one, 503
         """
         return [await self._referenced(item, past, owner) if is_reference(item) else item for item in items]
 
-    async def _referenced(self, item: Json, past: ConversationContext, owner: str) -> Json:
+    async def _referenced(self, item: AnyItem, past: ConversationContext, owner: str) -> AnyItem:
         wanted = item.get("id")
         for candidate in past.items:
             if candidate.get("id") == wanted:
                 return candidate
         stem = item_stem(wanted)
         record = await self.stored(RESPONSE + stem, owner) if stem else None
-        for candidate in (
-            listed(record["input"], _stem_of(record)) + record["response"]["output"]
-            if record is not None
-            else ()
-        ):
-            if candidate.get("id") == wanted:
-                found: Json = candidate
-                return found
+        if record is not None:
+            for candidate in listed(record["input"], _stem_of(record)) + record["response"]["output"]:
+                if candidate.get("id") == wanted:
+                    return candidate
         raise not_found("Item with id", str(wanted), "input", NO_ITEM_HINT)
 
     # ---- What is kept
-    async def keep(self, request: CreateRequest, client: Client, response: Json, last: int) -> List[str]:
+    async def keep(self, request: CreateRequest, client: Client, response: Response, last: int) -> List[str]:
         """Remember a response that has ended, as far as the client wants that.
 
         :param last: the number of its last event
@@ -172,42 +166,43 @@ class History:
             return []
         warnings: List[str] = []
         if request.body.get("store", True):
-            record = {**request.record(client.owner, response), "last": last}
+            record: ResponseRecord = {**request.record(client.owner, response), "last": last}
             warning = await self._store.keep(response["id"], record)
             warnings += [f"response {warning}"] if warning else []
         if request.conversation is not None:
-            items = request.items + response["output"]
-            warning = await self._conversations.append(request.conversation, items)
+            complete = cast(List[Item], request.items)  # they are listed() when they belong to a conversation
+            items = complete + response["output"]
+            warning = await self._conversations.append(request.conversation, items, client.owner)
             warnings += [warning] if warning else []
         return warnings
 
     async def keep_unfinished(
-        self, request: CreateRequest, client: Client, response: Json, last: int
+        self, request: CreateRequest, client: Client, response: Response, last: int
     ) -> None:
         """Store a response that did not come to its end, if the client wants its responses stored.
 
         :param last: the number of the last event that was sent
         """
         if request.body.get("store", True):
-            record = {**request.record(client.owner, response), "last": last}
+            record: ResponseRecord = {**request.record(client.owner, response), "last": last}
             await self._store.keep(response["id"], record)
 
 
-def _local_record(request: CreateRequest, response: Json) -> Json:
+def _local_record(request: CreateRequest, response: Response) -> LocalRecord:
     """A response for continuations on its own connection."""
     body, context = request.body, request.context
     kept = {key: body[key] for key in KEPT_BY_WARM_UP if key in body} if body.get("generate") is False else {}
     return {
-        "items": context.items + request.items + response["output"],
+        "items": [*context.items, *request.items, *response["output"]],
         "inherited": {**context.inherited, **kept},
     }
 
 
-def _stem_of(record: Json) -> str:
+def _stem_of(record: ResponseRecord) -> str:
     return response_stem(record["response"]["id"])
 
 
-def is_reference(item: Json) -> bool:
+def is_reference(item: AnyItem) -> bool:
     """An ``item_reference``; the SDKs may leave its type out."""
     return (
         item.get("type") == "item_reference"

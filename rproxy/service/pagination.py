@@ -9,11 +9,11 @@ look (:mod:`rproxy.convert.ids`).
 from __future__ import annotations
 
 import re
-from typing import List, Mapping, Sequence
+from typing import List, Mapping, Sequence, cast
 
 from ..convert.ids import input_item_id
 from ..errors import invalid
-from ..types import Json
+from ..types import AnyItem, Item, ItemPage, Json
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -38,7 +38,7 @@ PART_DEFAULTS: Mapping[str, Json] = {
 }
 
 
-def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
+def listed(items: Sequence[AnyItem], stem: str, first: int = 0) -> List[Item]:
     """The items in their complete form.
 
     :param stem: 32 hex digits for the ids that are missing
@@ -47,7 +47,7 @@ def listed(items: Sequence[Json], stem: str, first: int = 0) -> List[Json]:
     return [_complete(item, stem, number) for number, item in enumerate(items, first)]
 
 
-def _complete(item: Json, stem: str, number: int) -> Json:
+def _complete(item: AnyItem, stem: str, number: int) -> Item:
     kind = item.get("type") or "message"
     full: Json = {
         **DEFAULTS.get(kind, {}),
@@ -65,7 +65,7 @@ def _complete(item: Json, stem: str, number: int) -> Json:
             value = [{"type": text, "text": value}]
         if isinstance(value, list):
             full[key] = [_part(part, text) if isinstance(part, dict) else part for part in value]
-    return full
+    return cast(Item, full)
 
 
 def _part(part: Json, text: str) -> Json:
@@ -77,7 +77,7 @@ def _part(part: Json, text: str) -> Json:
     }
 
 
-def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+def page(items: Sequence[Item], query: Mapping[str, str]) -> ItemPage:
     """A ``list`` object with the part of ``items`` (oldest first) that the query asks for.
 
     :param query: ``limit`` (1 to 100, default 20), ``order`` (``asc``, or ``desc``, the default), ``after``

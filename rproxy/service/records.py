@@ -1,18 +1,17 @@
-"""What the records in the store look like, what counts as one, and what clients learn of a store that fails.
+"""What counts as a record, and what clients learn of a store that fails.
 
-A response is ``{"response", "input", "previous", "conversation", "last", "owner"}`` (:mod:`.history`), a
-conversation ``{"conversation", "items", "owner"}`` (:mod:`.conversations`).  The store is shared with other
-programs and versions, so a record is looked at before it is used; what is not whole counts as missing.
+The store is shared with other programs and versions, so what it has (:data:`~rproxy.types.AnyRecord`) is
+looked at before it is used; what is not whole counts as missing.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, cast
 
 from ..errors import StoreError, unavailable
-from ..types import Json
+from ..types import AnyRecord, ConversationRecord, ResponseRecord
 
 log = logging.getLogger("rproxy.store")
 
@@ -29,7 +28,7 @@ def store_errors() -> Iterator[None]:
         raise unavailable(STORE_FAILS) from error
 
 
-def owned_response(record: Optional[Json], owner: str) -> Optional[Json]:
+def owned_response(record: Optional[AnyRecord], owner: str) -> Optional[ResponseRecord]:
     """The record, if it is a response of this owner."""
     if record is None or "response" not in record or record.get("owner") != owner:
         return None
@@ -45,10 +44,10 @@ def owned_response(record: Optional[Json], owner: str) -> Optional[Json]:
     if not whole:
         _warn(response)
         return None
-    return record
+    return cast(ResponseRecord, record)
 
 
-def owned_conversation(record: Optional[Json], owner: str) -> Optional[Json]:
+def owned_conversation(record: Optional[AnyRecord], owner: str) -> Optional[ConversationRecord]:
     """The record, if it is a conversation of this owner."""
     if record is None or "items" not in record or record.get("owner") != owner:
         return None
@@ -61,7 +60,7 @@ def owned_conversation(record: Optional[Json], owner: str) -> Optional[Json]:
     if not whole:
         _warn(conversation)
         return None
-    return record
+    return cast(ConversationRecord, record)
 
 
 def _is_list_of_items(value: Any) -> bool:

@@ -10,14 +10,14 @@ from ..convert.status import RUNNING
 from ..errors import ApiError, StoreError, not_found
 from ..store.time_limit import limit_store_time
 from ..store.write_behind import WriteBehindStore
-from ..types import Json
+from ..types import AnyRecord, Deleted, Event, ItemPage, Response, ResponseError, ResponseRecord
 from .background import Background, Running
 from .history import History
 from .pagination import page
 from .records import owned_response, store_errors
 
 POLL_INTERVAL = 1.0  # seconds between two reads of a response that another process works on
-LOST = {
+LOST: ResponseError = {
     "code": "server_error",
     "message": "The process that worked on this response has died. Send the request again.",
 }
@@ -33,18 +33,17 @@ class ResponseRetrieval:
         self._history = history
         self._background = background
 
-    async def retrieve(self, response_id: str, owner: str) -> Json:
+    async def retrieve(self, response_id: str, owner: str) -> Response:
         """GET /responses/{id}"""
         job = await self._job(response_id, owner)
-        found: Json = job.response if job is not None else (await self._seen(response_id, owner))["response"]
-        return found
+        return job.response if job is not None else (await self._seen(response_id, owner))["response"]
 
-    async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> Json:
+    async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> ItemPage:
         """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
         await self._record(response_id, owner)
         return page(await self._history.seen(response_id, owner), query)
 
-    async def delete(self, response_id: str, owner: str) -> Json:
+    async def delete(self, response_id: str, owner: str) -> Deleted:
         """DELETE /responses/{id}: a running one is stopped first."""
         response = await self.retrieve(response_id, owner)
         here = await self._background.stop(response_id, owner, "delete")
@@ -54,7 +53,7 @@ class ResponseRetrieval:
             await self._store.delete(response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
-    async def cancel(self, response_id: str, owner: str) -> Json:
+    async def cancel(self, response_id: str, owner: str) -> Response:
         """POST /responses/{id}/cancel; a response that has ended stays as it is.
 
         :raises ApiError: 400 if it never ran in the background
@@ -73,10 +72,14 @@ class ResponseRetrieval:
             return await self.retrieve(response_id, owner)
         await self._background.ask_to_stop(response_id, "cancel")
         with store_errors():
-            changed = await self._store.update(response_id, _cancelled)
-        return changed["response"] if changed is not None else {**response, "status": "cancelled"}
+            changed = await self._store.update(
+                response_id, lambda record: _cancelled(_checked(record, response_id, owner))
+            )
+        if changed is None:
+            return {**response, "status": "cancelled"}
+        return _checked(changed, response_id, owner)["response"]
 
-    async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Json]]:
+    async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Event]]:
         """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running
         response as they come.
         """
@@ -101,7 +104,7 @@ class ResponseRetrieval:
         if rest:
             yield rest
 
-    async def _seen(self, response_id: str, owner: str) -> Json:
+    async def _seen(self, response_id: str, owner: str) -> ResponseRecord:
         """The record, with the present state of the response."""
         record = await self._record(response_id, owner)
         return {**record, "response": await self._present(record["response"])}
@@ -119,15 +122,12 @@ class ResponseRetrieval:
                 pass
         return job
 
-    async def _record(self, response_id: str, owner: str) -> Json:
+    async def _record(self, response_id: str, owner: str) -> ResponseRecord:
         with store_errors():
             record = await self._store.get(response_id)
-        checked = owned_response(record, owner)
-        if checked is None:
-            raise not_found("Response with id", response_id, "response_id")
-        return checked
+        return _checked(record, response_id, owner)
 
-    async def _present(self, response: Json) -> Json:
+    async def _present(self, response: Response) -> Response:
         """The stored state. A response is stored as queued until it ends, and no job waits for long: while
         its process lives it is in progress, and failed when that has died.
         """
@@ -142,7 +142,18 @@ class ResponseRetrieval:
         )
 
 
-def _cancelled(record: Json) -> Json:
+def _checked(record: Optional[AnyRecord], response_id: str, owner: str) -> ResponseRecord:
+    """The record, if it is a response of this owner.
+
+    :raises ApiError: 404
+    """
+    checked = owned_response(record, owner)
+    if checked is None:
+        raise not_found("Response with id", response_id, "response_id")
+    return checked
+
+
+def _cancelled(record: ResponseRecord) -> ResponseRecord:
     response = record["response"]
     return (
         {**record, "response": {**response, "status": "cancelled"}}

@@ -14,7 +14,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Callable, Optional, Set
+from typing import Any, Callable, Mapping, Optional, Set, Tuple
 
 from ..config.schema import Config, Provider
 from ..convert.events.converter import StreamConverter
@@ -26,7 +26,7 @@ from ..convert.request.validate import check_request, without_nulls
 from ..errors import ApiError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
-from ..types import Json
+from ..types import Compaction, Json, Response
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -127,14 +127,17 @@ class Service:
         )
         return {"object": "response.input_tokens", "input_tokens": estimate(conversion.body)}
 
-    async def compact(self, body: Json, client: Client) -> TurnResult:
-        """POST /responses/compact; see :mod:`rproxy.service.compact`."""
+    async def compact(self, body: Json, client: Client) -> Tuple[Compaction, Mapping[str, str]]:
+        """POST /responses/compact; see :mod:`rproxy.service.compact`.
+
+        :returns: the answer, and headers for it
+        """
         body = without_nulls(body)
         check_request(body)
         need_input(body)
         items = input_items(body)
         response, headers = await self.create(compaction_request(body, items), client, None)
-        return TurnResult(compaction_object(items, response, self._stem), headers)
+        return compaction_object(items, response, self._stem), headers
 
     async def close(self) -> None:
         """Give the store what it has not got yet."""
@@ -172,7 +175,7 @@ class Service:
         away = replace(client, transport="background", local=None, interrupt=None)
         response = request.response()
 
-        async def run(running: Running) -> Json:
+        async def run(running: Running) -> Response:
             return (await self._run(request, away, running, first=1)).response
 
         return await self._background.start(response, request.record(client.owner, response), run)
@@ -192,7 +195,7 @@ class Service:
         items = await self._history.resolved(input_items(body), context, client.owner)
         items = without_repeats(context.items, items)
         if conversation is not None:
-            items = listed(items, ids.stem)
+            items = [*listed(items, ids.stem)]
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         if not request.warms_up:
             need_input(body, "conversation")
@@ -228,7 +231,7 @@ class Service:
         """:param first: the number of the first event"""
         started = time.monotonic()
         turn = Turn(self._deps, TurnPlan(self._deps, request, client, first), client, sink)
-        end: Json = {"status": "cancelled"}
+        end: Mapping[str, Any] = {"status": "cancelled"}
         try:
             result = await turn.run()
             end = result.response

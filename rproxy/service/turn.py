@@ -22,10 +22,10 @@ from typing import Awaitable, List, Mapping, Optional, Sequence
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion
-from ..convert.sse import Written
+from ..convert.sse import written
 from ..errors import ApiError, error_event
 from ..providers.provider_errors import Refusal
-from ..types import Json
+from ..types import Event
 from .attempt import Attempt
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
@@ -64,7 +64,7 @@ class Turn:
         self._sink = sink
         self._converter: Optional[StreamConverter] = None  # the latest
         self._begun = False
-        self._held: List[Json] = []  # the first events, until there is something to show
+        self._held: List[Event] = []  # the first events, until there is something to show
         self._interval = server.heartbeat_interval or float("inf")
         self._started = self._last_sent = time.monotonic()
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -174,7 +174,7 @@ class Turn:
         if not self._begun:
             self._held = converter.start()
             if self._sink is not None:
-                self._held = list(map(Written, self._held))
+                self._held = list(map(written, self._held))
         return converter
 
     def _fail(self, error: ApiError) -> TurnResult:
@@ -196,7 +196,7 @@ class Turn:
         return self._result()
 
     # ---- Writing
-    def _send(self, events: Sequence[Json]) -> Optional[Awaitable[None]]:
+    def _send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
         """Write the events of one read; the first ones take the opening events along."""
         if self._sink is None:
             return None

@@ -1,8 +1,8 @@
 """Where finished responses are kept for ``previous_response_id``: in memory, in an sqlite file, or in Redis.
 
-A record is a JSON object under an id.  All stores keep it as encoded JSON, so what is read is a copy, its
-size is known, and a record means the same in each store.  A store is a :class:`Store` with five methods for
-encoded records; everything else is the same for all and stands here.
+A record (:data:`~rproxy.types.Record`) is a JSON object under an id.  All stores keep it as encoded JSON, so
+what is read is a copy, its size is known, and a record means the same in each store.  A store is a
+:class:`Store` with five methods for encoded records; everything else is the same for all and stands here.
 
 **Failures.**  A store that cannot do its work within its time (:mod:`.time_limit`) raises
 :class:`~rproxy.errors.StoreError`.  What is stored but is no record, because it is damaged or was written by
@@ -22,13 +22,13 @@ from typing import Awaitable, Callable, Iterator, Optional, TypeVar
 from ..convert.json_steps import encode_steps, parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ConfigError, StoreError
-from ..types import Json
+from ..types import AnyRecord, Record
 from .time_limit import within_limit
 
 log = logging.getLogger("rproxy.store")
 
 T = TypeVar("T")
-Change = Callable[[Json], Json]
+Change = Callable[[AnyRecord], Record]
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 TRIES = 100  # of an update, while other processes write the same record
 LARGE = 1 << 16  # bytes; a larger record is decoded in slices
@@ -47,7 +47,7 @@ class Store:
     instant = False
     """Does no method ever wait for anything?"""
 
-    async def get(self, record_id: str) -> Optional[Json]:
+    async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record.
 
         :returns: a copy of it, or None
@@ -55,7 +55,7 @@ class Store:
         blob = await self._limited(self._read(record_id)) if valid_id(record_id) else None
         return None if blob is None else await _decoded(record_id, blob)
 
-    async def put(self, record_id: str, record: Json) -> None:
+    async def put(self, record_id: str, record: Record) -> None:
         """Keep a record, in place of an earlier one.
 
         When this returns, :meth:`get` finds it, with sqlite even after a ``kill -9``.
@@ -65,7 +65,7 @@ class Store:
         blob = await encode_cooperatively(record_id, record)
         await self._limited(self._write(record_id, blob))
 
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+    async def update(self, record_id: str, change: Change) -> Optional[Record]:
         """Replace a record by what ``change`` makes of it; nobody writes it in between.
 
         :param change: a plain function; it is called again when somebody did.  What it raises leaves the
@@ -76,10 +76,10 @@ class Store:
             return None
         for _ in range(TRIES):
             old = await self._limited(self._read(record_id))
-            record = None if old is None else await _decoded(record_id, old)
-            if old is None or record is None:
+            stored = None if old is None else await _decoded(record_id, old)
+            if old is None or stored is None:
                 return None
-            record = change(record)
+            record = change(stored)
             blob = await encode_cooperatively(record_id, record)
             if await self._limited(self._swap(record_id, old, blob)):
                 return record
@@ -125,7 +125,7 @@ def valid_id(record_id: str) -> bool:
     return ID.match(record_id) is not None
 
 
-def encode(record_id: str, record: Json) -> bytes:
+def encode(record_id: str, record: Record) -> bytes:
     """The stored form of a record.
 
     :raises StoreError: the id is not one, or the record is no JSON
@@ -134,7 +134,7 @@ def encode(record_id: str, record: Json) -> bytes:
         return _json(record)
 
 
-async def encode_cooperatively(record_id: str, record: Json) -> bytes:
+async def encode_cooperatively(record_id: str, record: Record) -> bytes:
     """:func:`encode` in slices that let other work run."""
     with _refusing(record_id):
         return await run_cooperatively(encode_steps(record, _json))
@@ -154,7 +154,7 @@ def _refusing(record_id: str) -> Iterator[None]:
         raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
 
 
-async def _decoded(record_id: str, blob: bytes) -> Optional[Json]:
+async def _decoded(record_id: str, blob: bytes) -> Optional[AnyRecord]:
     """The record of a stored form, decoded in slices; None, with a warning, if it is damaged."""
     try:
         text = blob.decode("utf-8", "surrogatepass")

@@ -22,7 +22,7 @@ from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set
 
 from ..convert.json_steps import MANY
 from ..errors import StoreError
-from ..types import Json
+from ..types import AnyRecord, Record
 from . import Change, Store
 from .time_limit import WRITE_LIMIT, done_within_limit, limit_store_time, within_limit
 
@@ -35,7 +35,7 @@ CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 class _Work:
     """One piece of work in a line; ``record``: what it writes, if that is known already."""
 
-    def __init__(self, record: Optional[Json]) -> None:
+    def __init__(self, record: Optional[Record]) -> None:
         self.record = record
 
 
@@ -56,7 +56,7 @@ class WriteBehindStore:
         self._tasks: Set[asyncio.Task[None]] = set()
 
     # ---- What a client asked for
-    async def get(self, record_id: str) -> Optional[Json]:
+    async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record; see :meth:`rproxy.store.Store.get`."""
         line = self._lines.get(record_id)
         if line is None:
@@ -66,12 +66,12 @@ class WriteBehindStore:
         async with self._in_line(record_id):
             return await self._store.get(record_id)
 
-    async def put(self, record_id: str, record: Json) -> None:
+    async def put(self, record_id: str, record: Record) -> None:
         """Keep a record; see :meth:`rproxy.store.Store.put`."""
         async with self._in_line(record_id, record):
             await self._store.put(record_id, record)
 
-    async def update(self, record_id: str, change: Change) -> Optional[Json]:
+    async def update(self, record_id: str, change: Change) -> Optional[Record]:
         """Change a record; see :meth:`rproxy.store.Store.update`."""
         async with self._in_line(record_id):
             return await self._store.update(record_id, change)
@@ -82,12 +82,12 @@ class WriteBehindStore:
             return await self._store.delete(record_id)
 
     # ---- What a turn leaves behind
-    async def keep(self, record_id: str, record: Json) -> Optional[str]:
+    async def keep(self, record_id: str, record: Record) -> Optional[str]:
         """Store a record; never raises.
 
         :returns: a warning, when the write has failed or is not done yet
         """
-        if self._store.instant and record_id not in self._lines and len(record.get("input", ())) <= MANY:
+        if self._store.instant and record_id not in self._lines and _is_small(record):
             try:
                 await self._store.put(record_id, record)
             except Exception as error:
@@ -123,7 +123,7 @@ class WriteBehindStore:
         failure = task.exception()
         return None if failure is None else _not_stored(failure)
 
-    async def _write(self, record_id: str, record: Json) -> None:
+    async def _write(self, record_id: str, record: Record) -> None:
         limit_store_time(WRITE_LIMIT)
         await self.put(record_id, record)
 
@@ -134,7 +134,7 @@ class WriteBehindStore:
 
     # ---- Order
     @asynccontextmanager
-    async def _in_line(self, record_id: str, record: Optional[Json] = None) -> AsyncIterator[None]:
+    async def _in_line(self, record_id: str, record: Optional[Record] = None) -> AsyncIterator[None]:
         """Inside, nothing else in this process works on the record.
 
         :param record: what is going to be written
@@ -156,6 +156,10 @@ class WriteBehindStore:
             line.work.remove(work)
             if not line.work:
                 del self._lines[record_id]
+
+
+def _is_small(record: AnyRecord) -> bool:
+    return len(record.get("input", ())) <= MANY
 
 
 def _too_slow() -> StoreError:

@@ -8,9 +8,9 @@ it, also after a restart.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
-from ...types import Delta, Json
+from ...types import AnyItem, Delta, Event, Item, Response
 from ..sealed import CHECKSUM
 from ..tools.table import ToolTable
 from .converter import StreamConverter
@@ -25,12 +25,12 @@ PROMPT = (
 )
 
 
-def is_trigger(items: Sequence[Mapping[str, Any]]) -> bool:
+def is_trigger(items: Sequence[AnyItem]) -> bool:
     """Does the input ask for a compaction?"""
     return bool(items) and items[-1].get("type") == "compaction_trigger"
 
 
-def prompt_item() -> Json:
+def prompt_item() -> AnyItem:
     """The request for a summary, as the last item of the history."""
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}
 
@@ -41,7 +41,7 @@ class CompactionConverter(StreamConverter):
     :param note: what to add to the summary: what of the conversation its writer has not seen
     """
 
-    def __init__(self, response: Json, tools: ToolTable, *, note: str = "", **options: Any) -> None:
+    def __init__(self, response: Response, tools: ToolTable, *, note: str = "", **options: Any) -> None:
         super().__init__(response, tools, **options)
         self._note = note
         self._summary: List[str] = []
@@ -59,11 +59,11 @@ class CompactionConverter(StreamConverter):
             return Failure("server_error", "The model wrote no summary of the conversation. Try again.")
         return failure
 
-    def finish(self) -> List[Json]:
+    def finish(self) -> List[Event]:
         summary = "".join(self._summary).strip() + (f"\n\n{self._note}" if self._note else "")
         seal = self._seal or partial(CHECKSUM.seal, "compaction")
         blob = seal({"text": summary})
-        item: Json = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
+        item: Item = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}
         at = self._builder.add(item)
         self._builder.finish(at, item)
         return self._end(COMPLETED)

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Callable, Deque, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
 
-from ...types import CallPiece, Delta, Json
+from ...types import CallPiece, Delta, Event, Json, Response, ResponseError
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Answer
@@ -28,7 +28,7 @@ from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
 from .code_fence import CodeFenceFilter
-from .items import TEXT_KINDS, CallItem, EventBuilder, Item, OpaqueItem, TextItem, TextKind
+from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind
 from .response import usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
 
@@ -63,7 +63,7 @@ class StreamConverter:
 
     def __init__(
         self,
-        response: Json,
+        response: Response,
         tools: ToolTable,
         *,
         ids: Callable[[str], str],
@@ -87,7 +87,7 @@ class StreamConverter:
         self._strip_fences = strip_fences
         self._cached = cached
         self._builder = EventBuilder(ids, sequence)
-        self._queue: Deque[Item] = deque()
+        self._queue: Deque[GrowingItem] = deque()
         self._calls: Dict[int, CallItem] = {}
         self._thoughts: List[TextItem] = []  # the reasoning items
         self._details_seen = self._details_sealed = 0
@@ -102,7 +102,7 @@ class StreamConverter:
         self._phases = phases
 
     @classmethod
-    def empty(cls, response: Json, *, now: Callable[[], int]) -> StreamConverter:
+    def empty(cls, response: Response, *, now: Callable[[], int]) -> StreamConverter:
         """The converter of an answer that is complete and empty: nobody was asked.
 
         Ready for ``start()`` and ``finish()``.
@@ -170,17 +170,17 @@ class StreamConverter:
         self._builder.sequence += 1
         return self._builder.sequence - 1
 
-    def start(self) -> List[Json]:
+    def start(self) -> List[Event]:
         self._builder.emit("response.created", {}, response=self.response)
         return self.heartbeat()
 
-    def heartbeat(self) -> List[Json]:
+    def heartbeat(self) -> List[Event]:
         """An event without content, for a client that would give up on a silent stream."""
         if not self._ended:
             self._builder.emit("response.in_progress", {}, response=self.response)
         return self._builder.take()
 
-    def feed(self, chunk: Json) -> List[Json]:
+    def feed(self, chunk: Json) -> List[Event]:
         if not self._ended:
             self._apply(self.reader.read(chunk))
         return self._builder.take()
@@ -199,7 +199,7 @@ class StreamConverter:
             nameless_call=any(isinstance(item, CallItem) and not item.name for item in self._queue),
         )
 
-    def finish(self) -> List[Json]:
+    def finish(self) -> List[Event]:
         """Close what is open and end the response: ``response.completed`` or ``response.incomplete``.
 
         What :meth:`failure` calls a failure becomes ``response.failed``.
@@ -220,7 +220,7 @@ class StreamConverter:
 
     def fail(
         self, code: str, message: str, *, type: str = "server_error", param: Optional[str] = None
-    ) -> List[Json]:
+    ) -> List[Event]:
         """``response.failed``.  What is open stays open, and is not part of the output.
 
         :param code: what clients branch on, e.g. ``rate_limit_exceeded``, ``context_length_exceeded``,
@@ -231,7 +231,7 @@ class StreamConverter:
         self._drain()
         return self._end(FAILED, error={"code": code, "message": message, "type": type, "param": param})
 
-    def interrupt(self) -> List[Json]:
+    def interrupt(self) -> List[Event]:
         """``response.incomplete`` with the reason ``interrupted``: the user wants to say something.
 
         Only finished items are part of the output.  Codex first gets an event that accepts its
@@ -246,17 +246,20 @@ class StreamConverter:
             self._builder.emit("response.output_item.interrupted", whose, **at)
         return self._end(INTERRUPTED)
 
-    def unfinished_response(self) -> Json:
+    def unfinished_response(self) -> Response:
         """The response as far as it came, with the item that was announced but not finished.
 
         For the store, when the answer broke off (after :meth:`fail`) or its client left.
         """
         self._drain()
-        partial = self._queue[0].partial() if self._queue else None
-        response = {**self.response, "output": [*self._builder.done, *([partial] if partial else [])]}
+        partial: Any = self._queue[0].partial() if self._queue else None
+        response: Response = {
+            **self.response,
+            "output": [*self._builder.done, *([partial] if partial else [])],
+        }
         if not self._ended:
-            # No reason: the SDKs know none for this.
-            response.update(status="incomplete", usage=usage_object(self.reader.usage, self._cached))
+            response["status"] = "incomplete"  # without a reason: the SDKs know none for this
+            response["usage"] = usage_object(self.reader.usage, self._cached)
         return response
 
     # ---- Deltas to items
@@ -322,7 +325,7 @@ class StreamConverter:
         if isinstance(live, TextItem):
             live.annotate()
 
-    def _append(self, item: Item) -> None:
+    def _append(self, item: GrowingItem) -> None:
         self._queue.append(item)
         if len(self._queue) == 1:
             item.start()
@@ -372,7 +375,7 @@ class StreamConverter:
             self._drained = True
             self._apply(self.reader.end())
 
-    def _end(self, ending: TerminalStatus, *, error: Optional[Json] = None) -> List[Json]:
+    def _end(self, ending: TerminalStatus, *, error: Optional[ResponseError] = None) -> List[Event]:
         self._ended = True
         status, reason = ending
         usage = self.reader.usage

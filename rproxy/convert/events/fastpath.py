@@ -19,13 +19,13 @@ import json
 import re
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
 
-from ...types import Json
+from ...types import Event, Json
 from ..answer.decoder import ChunkDecoder
 from ..sse import encode_json
 from .converter import StreamConverter
 from .items import TEXT_KINDS
 
-Events = Sequence[Json]
+Events = Sequence[Event]
 
 MAX_CANDIDATES = 8  # templates of an answer that may be made without being worthwhile
 WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
@@ -40,7 +40,7 @@ _STRING = rb"(?!\0|\Z)" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*"
 _STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")  # separated by NUL
 
 
-class DeltaBatch(Sequence[Json]):
+class DeltaBatch(Sequence[Event]):
     """Delta events that differ only in their number and text; a sequence like any other list of events.
 
     :param form: what they have in common
@@ -81,14 +81,14 @@ class DeltaBatch(Sequence[Json]):
         return len(self._texts)
 
     @overload
-    def __getitem__(self, index: int) -> Json: ...
+    def __getitem__(self, index: int) -> Event: ...
     @overload
-    def __getitem__(self, index: slice) -> List[Json]: ...
+    def __getitem__(self, index: slice) -> List[Event]: ...
 
-    def __getitem__(self, index: Union[int, slice]) -> Union[Json, List[Json]]:
+    def __getitem__(self, index: Union[int, slice]) -> Union[Event, List[Event]]:
         return list(self)[index]
 
-    def __iter__(self) -> Iterator[Json]:
+    def __iter__(self) -> Iterator[Event]:
         return map(json.loads, self.payloads())
 
 
@@ -158,7 +158,7 @@ class FastPath:
         self._converter = converter
         self._decoder = ChunkDecoder()
         self._template: Optional[Template] = None
-        self._candidate: Optional[Tuple[bytes, Json, Json]] = None  # arguments of template_of
+        self._candidate: Optional[Tuple[bytes, Json, Event]] = None  # arguments of template_of
         self._candidates_left = MAX_CANDIDATES
         self._unsynced: List[bytes] = []  # texts in the present template that the converter has not seen
         self._served = 0  # texts in it that the converter got afterwards
@@ -204,7 +204,7 @@ class FastPath:
             candidate, self._candidate = self._candidate, None
             self._template = template_of(*candidate)
 
-    def close(self) -> List[Json]:
+    def close(self) -> List[Event]:
         """The body has ended.
 
         :returns: the events of what still waited for more bytes
@@ -252,9 +252,9 @@ class FastPath:
 
     def _convert(self, data: bytes) -> List[Events]:
         """The plain path itself; the last event may become a candidate."""
-        events: List[Json] = []
+        events: List[Event] = []
         chunk: Json = {}
-        new: List[Json] = []
+        new: List[Event] = []
         for chunk in self._decoder.feed(data):
             new = self._converter.feed(chunk)
             events += new
@@ -270,7 +270,7 @@ class FastPath:
         return [events] if events else []
 
 
-def template_of(data: bytes, chunk: Json, event: Json) -> Optional[Template]:
+def template_of(data: bytes, chunk: Json, event: Event) -> Optional[Template]:
     """The template of the last event in ``data``.
 
     :param chunk: what it says
@@ -316,7 +316,7 @@ def _with_text(chunk: Json, key: str, text: str) -> Json:
     return {**chunk, "choices": [{**choice, "delta": {**choice["delta"], key: text}}]}
 
 
-def _form(event: Json) -> EventForm:
+def _form(event: Event) -> EventForm:
     whole = encode_json({**event, "sequence_number": _MARK, "delta": _MARK})
     head, middle, end = whole.split(b'"%b"' % _MARK.encode())
     parts = Parts(head, middle + b'"', b'"' + end)

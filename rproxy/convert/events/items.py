@@ -14,9 +14,9 @@ Texts are collected in lists and joined once, when the item closes.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union, cast
 
-from ...types import CallPiece, Json
+from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
 from ..tools.kind import ArgumentsReader, Offer
 from ..tools.table import ToolTable
@@ -106,19 +106,19 @@ class EventBuilder:
     def __init__(self, ids: Callable[[str], str], sequence: int = 0) -> None:
         self.ids = ids
         self.sequence = sequence  # of the next event
-        self.done: List[Json] = []  # finished items; the events hold the same objects
+        self.done: List[Item] = []  # finished items; the events hold the same objects
         self.added = 0  # how many items were announced
         self.open: Json = {}  # the keys that all events of the unfinished item repeat; empty: there is none
         self.logprobs: List[Json] = []  # for the next piece of text
         self.annotations: List[Json] = []  # for the live message, or the next one
-        self._events: List[Json] = []
+        self._events: List[Any] = []  # each is an Event
         self._call_ids: Set[str] = set()
 
     def emit(self, type_: str, at: Json, **fields: Any) -> None:
         self._events.append({"type": type_, "sequence_number": self.sequence, **at, **fields})
         self.sequence += 1
 
-    def add(self, item: Json) -> Json:
+    def add(self, item: AnyItem) -> Json:
         """Announce an item.
 
         :returns: the keys that all its further events repeat
@@ -129,9 +129,9 @@ class EventBuilder:
         self.open = at
         return at
 
-    def finish(self, at: Json, item: Json) -> None:
+    def finish(self, at: Json, item: AnyItem) -> None:
         self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
-        self.done.append(item)
+        self.done.append(cast(Item, item))
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
@@ -142,7 +142,7 @@ class EventBuilder:
         self._call_ids.add(call_id)
         return call_id
 
-    def take(self) -> List[Json]:
+    def take(self) -> List[Event]:
         """The events since the last time."""
         events, self._events = self._events, []
         return events
@@ -402,4 +402,4 @@ class OpaqueItem:
         return None
 
 
-Item = Union[TextItem, CallItem, OpaqueItem]
+GrowingItem = Union[TextItem, CallItem, OpaqueItem]

@@ -7,20 +7,21 @@ had more deltas; :func:`tail` handles this for a client that lost its connection
 
 from __future__ import annotations
 
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Mapping, Optional, Sequence
 
-from ...types import Json
+from ...types import AnyItem, Event, Json, Response
 from ..status import TERMINAL_EVENTS
 from ..tools.kind import Offer, ToolKind
 from ..tools.kinds import CALL_KINDS
 from .items import TEXT_KINDS
 
+AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
 _PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
 
 
-def opening(response: Json) -> List[Json]:
+def opening(response: Response) -> List[Event]:
     """The events before the first item; a background response is queued first."""
-    early = {
+    early: Response = {
         **response,
         "status": "in_progress",
         "output": [],
@@ -36,7 +37,7 @@ def opening(response: Json) -> List[Json]:
                 {"type": "response.in_progress", "response": early},
             ]
         )
-    queued = {**early, "status": "queued"}
+    queued: Response = {**early, "status": "queued"}
     return _numbered(
         [
             {"type": "response.created", "response": queued},
@@ -46,16 +47,16 @@ def opening(response: Json) -> List[Json]:
     )
 
 
-def events(response: Json) -> List[Json]:
+def events(response: Response) -> List[Event]:
     """All events of a response that has ended, numbered from 0."""
-    found = opening(response)
+    found: List[AnyEvent] = [*opening(response)]
     for index, item in enumerate(response["output"]):
         found += _item(index, item)
     found.append({"type": TERMINAL_EVENTS[response["status"]], "response": response})
     return _numbered(found)
 
 
-def tail(response: Json, after: int, last: Optional[int]) -> List[Json]:
+def tail(response: Response, after: int, last: Optional[int]) -> List[Event]:
     """The events after the one with the number ``after`` (-1: all of them).
 
     :param last: the number of the last event of the first stream, None if it is not known.  If it is not the
@@ -68,8 +69,8 @@ def tail(response: Json, after: int, last: Optional[int]) -> List[Json]:
     return [{**found[-1], "sequence_number": last}] if after < last else []
 
 
-def _numbered(unnumbered: List[Json]) -> List[Json]:
-    return [
+def _numbered(unnumbered: Sequence[AnyEvent]) -> List[Event]:
+    numbered: List[Any] = [
         {
             "type": event["type"],
             "sequence_number": number,
@@ -77,9 +78,10 @@ def _numbered(unnumbered: List[Json]) -> List[Json]:
         }
         for number, event in enumerate(unnumbered)
     ]
+    return numbered
 
 
-def _item(index: int, item: Json) -> Iterator[Json]:
+def _item(index: int, item: AnyItem) -> Iterator[Json]:
     at = {"item_id": item["id"], "output_index": index}
     kind = CALL_KINDS.get(item["type"])
     announced = _announced(item) if kind is None else _announced_call(item, kind)
@@ -95,7 +97,7 @@ def _item(index: int, item: Json) -> Iterator[Json]:
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _announced(item: Json) -> Json:
+def _announced(item: AnyItem) -> Json:
     announced = {key: [] if key in ("content", "summary") else value for key, value in item.items()}
     if "status" in item:
         announced["status"] = "in_progress"
@@ -105,7 +107,7 @@ def _announced(item: Json) -> Json:
     return announced
 
 
-def _announced_call(item: Json, kind: ToolKind) -> Json:
+def _announced_call(item: AnyItem, kind: ToolKind) -> Json:
     """A call as its kind announces it."""
     offer = Offer(
         "", kind, item.get("name", ""), item.get("namespace"), encrypted="encrypted_function_args" in item

@@ -8,9 +8,9 @@ request.  A missing field and a null field mean the same.
 from __future__ import annotations
 
 import copy
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple, cast
 
-from ...types import Json, Usage
+from ...types import Json, Response, Usage
 
 Path = Tuple[str, ...]
 
@@ -44,7 +44,7 @@ _FUNCTION = {"description": None, "parameters": None, "strict": True}
 _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "strict": False}
 
 
-def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Json:
+def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> Response:
     """The Response object of a turn that has just begun: status ``in_progress``, no output.
 
     :param request: the body of ``POST /v1/responses`` (or of a ``response.create`` frame) after
@@ -72,7 +72,7 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
     response["tools"] = [
         _filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]
     ]
-    return response
+    return cast(Response, response)
 
 
 def _reasoning(reasoning: Json) -> Json:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
-from ...types import Json
+from ...types import AnyItem, Json
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Profile
@@ -100,7 +100,7 @@ class Conversion:
         )
 
 
-def input_items(request: Mapping[str, Any]) -> List[Json]:
+def input_items(request: Mapping[str, Any]) -> List[AnyItem]:
     """The request's own input as items; a string is one message of the user."""
     given = request.get("input", [])
     if not isinstance(given, str):
@@ -110,7 +110,7 @@ def input_items(request: Mapping[str, Any]) -> List[Json]:
 
 def to_chat_request(
     request: Mapping[str, Any],
-    items: Sequence[Json],
+    items: Sequence[AnyItem],
     profile: Profile,
     *,
     downstream_model: str,
@@ -141,7 +141,7 @@ def to_chat_request(
 
 def _converted(
     request: Mapping[str, Any],
-    items: Sequence[Json],
+    items: Sequence[AnyItem],
     profile: Profile,
     downstream_model: str,
     allow: Optional[Sequence[str]],
@@ -218,7 +218,7 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
     return options
 
 
-def _updated(request: Mapping[str, Any], items: Sequence[Json]) -> Mapping[str, Any]:
+def _updated(request: Mapping[str, Any], items: Sequence[AnyItem]) -> Mapping[str, Any]:
     """The request after the ``configuration_update`` items of its input, which change effort and format."""
     for item in items:
         if item.get("type") == "configuration_update":
@@ -334,7 +334,7 @@ def _forced(
     return instead, reasoning, plea
 
 
-def _with_plea(items: Sequence[Json], plea: str) -> Sequence[Json]:
+def _with_plea(items: Sequence[AnyItem], plea: str) -> Sequence[AnyItem]:
     """The history with ``plea`` where models heed it most: in the user's message if that is the last item,
     else at the very end.
     """

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, List, Mapping, Sequence, Tuple
 
-from ...types import Json
+from ...types import AnyItem
 
 _PDF = re.compile(r"(?:data:[^,]{0,200},)?\s*JVBERi[0-3]")  # "%PDF-" in base64
 
 
-def pdf_files(items: Sequence[Json]) -> Iterator[Tuple[str, str]]:
+def pdf_files(items: Sequence[AnyItem]) -> Iterator[Tuple[str, str]]:
     """(file name, ``file_data``) of each PDF file in messages and in the results of tools."""
     for item in items:
         for part in _parts(item):
@@ -22,12 +22,12 @@ def pdf_files(items: Sequence[Json]) -> Iterator[Tuple[str, str]]:
                 yield str(part.get("filename") or "file"), part["file_data"]
 
 
-def with_texts(items: Sequence[Json], texts: Mapping[str, str]) -> List[Json]:
+def with_texts(items: Sequence[AnyItem], texts: Mapping[str, str]) -> List[AnyItem]:
     """The items with a ``text`` in each ``input_file`` part whose ``file_data`` is a key of ``texts``."""
     return [_with_texts(item, texts) if any(map(_is_pdf, _parts(item))) else item for item in items]
 
 
-def _parts(item: Json) -> Iterator[Any]:
+def _parts(item: AnyItem) -> Iterator[Any]:
     for value in (item.get("content"), item.get("output")):
         parts = (
             value.get("content") if isinstance(value, dict) else value
@@ -43,7 +43,7 @@ def _is_pdf(part: Any) -> bool:
     return isinstance(data, str) and _PDF.match(data) is not None
 
 
-def _with_texts(item: Json, texts: Mapping[str, str]) -> Json:
+def _with_texts(item: AnyItem, texts: Mapping[str, str]) -> AnyItem:
     copy = dict(item)
     for key in ("content", "output"):
         value = item.get(key)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Sequence, Tuple
 
-from ...types import Json
+from ...types import AnyItem
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 
 
-def is_call(item: Json) -> bool:
+def is_call(item: AnyItem) -> bool:
     """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
     item_type = str(item.get("type"))
     return item_type in CALL_KINDS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
 
 
-def is_output(item: Json) -> bool:
+def is_output(item: AnyItem) -> bool:
     """Is the item the output of a call?"""
     item_type = str(item.get("type"))
     return (
@@ -30,7 +30,7 @@ def is_output(item: Json) -> bool:
     )
 
 
-def with_call_ids(items: Sequence[Json]) -> List[Json]:
+def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
     """The items, each call and each output with a ``call_id``.
 
     A call without one goes by its own id (``local_shell_call`` of old clients), else by its number among such
@@ -39,7 +39,7 @@ def with_call_ids(items: Sequence[Json]) -> List[Json]:
     """
     if all(_call_id(item) for item in items if is_call(item) or is_output(item)):
         return list(items)
-    paired: List[Json] = []
+    paired: List[AnyItem] = []
     runs: List[
         List[str]
     ] = []  # the open calls; calls with nothing but assistant items between them form a run
@@ -72,7 +72,7 @@ def with_call_ids(items: Sequence[Json]) -> List[Json]:
     return paired
 
 
-def without_repeats(history: Iterable[Json], new_items: Sequence[Json]) -> List[Json]:
+def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> List[AnyItem]:
     """``new_items`` without the calls and outputs that ``history`` already holds.
 
     A call is a repetition when the last call of its id has the same name and arguments; an output when that
@@ -90,7 +90,7 @@ def without_repeats(history: Iterable[Json], new_items: Sequence[Json]) -> List[
             calls[call_id], outputs[call_id] = _meaning(item), []
         elif is_output(item):
             outputs.setdefault(call_id, []).append(item.get("output"))
-    kept: List[Json] = []
+    kept: List[AnyItem] = []
     for item in new_items:
         call_id = _call_id(item)
         if is_call(item) and calls.get(call_id) == _meaning(item):
@@ -101,11 +101,11 @@ def without_repeats(history: Iterable[Json], new_items: Sequence[Json]) -> List[
     return kept
 
 
-def _call_id(item: Json) -> str:
+def _call_id(item: AnyItem) -> str:
     call_id = item.get("call_id")
     return call_id if isinstance(call_id, str) else ""
 
 
-def _meaning(item: Json) -> Tuple[object, ...]:
+def _meaning(item: AnyItem) -> Tuple[object, ...]:
     """What a call asks for, without its ids and its status."""
     return tuple(item.get(key) for key in ("type", "namespace", "name", "arguments", "input", "action"))

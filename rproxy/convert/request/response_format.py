@@ -11,7 +11,7 @@ import json
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
-from ...types import Json
+from ...types import AnyItem, Json
 from ..profile import Profile
 from .content import invalid
 from .schema import repaired
@@ -20,7 +20,7 @@ PLEA = "Answer with one JSON object and nothing else: no Markdown fence, no comm
 
 
 def response_format(
-    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
+    request: Mapping[str, Any], items: Sequence[AnyItem], profile: Profile
 ) -> Tuple[Optional[Json], str]:
     """What a request for JSON becomes.
 
@@ -68,7 +68,7 @@ def _schema(form: Json, profile: Profile) -> Tuple[Optional[Json], str]:
 
 
 def _object(
-    request: Mapping[str, Any], items: Sequence[Json], profile: Profile
+    request: Mapping[str, Any], items: Sequence[AnyItem], profile: Profile
 ) -> Tuple[Optional[Json], str]:
     if "json_object" in profile.response_format:
         return _weaker(profile), "" if _mentions_json(request, items) else PLEA
@@ -82,7 +82,7 @@ def _weaker(profile: Profile) -> Optional[Json]:
     return {"type": "json_object"} if "json_object" in profile.response_format else None
 
 
-def _mentions_json(request: Mapping[str, Any], items: Sequence[Json]) -> bool:
+def _mentions_json(request: Mapping[str, Any], items: Sequence[AnyItem]) -> bool:
     """Does the beginning of the conversation mention JSON?  If nobody does, OpenAI and DeepSeek refuse
     json_object.
 

@@ -20,7 +20,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
 
-from ...types import Json
+from ...types import AnyItem, Json
 from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
 from ..sealed import CHECKSUM, Sealer
@@ -63,7 +63,7 @@ class ResponsesConversion(Conversion):
 
 def to_responses_request(
     request: Mapping[str, Any],
-    items: Sequence[Json],
+    items: Sequence[AnyItem],
     profile: Profile,
     *,
     downstream_model: str,
@@ -152,7 +152,7 @@ def _effort(thinking: Thinking) -> Thinking:
 
 
 # ---- Tools
-def _customs(request: Mapping[str, Any], items: Sequence[Json], allow: Sequence[str]) -> Dict[str, Json]:
+def _customs(request: Mapping[str, Any], items: Sequence[AnyItem], allow: Sequence[str]) -> Dict[str, Json]:
     """The custom tools that pass unchanged, by name."""
     lists = [request.get("tools"), *(item.get("tools") for item in items if item.get("type") in TOOL_ITEMS)]
     tools = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Callable, List, NamedTuple, Sequence, Set, Tuple
 
-from ...types import Json
+from ...types import AnyItem
 from .pairing import is_call, is_output, with_call_ids
 
 LEFT_OUT = "[output left out: the history was too long to be summarised whole]"
@@ -21,11 +21,11 @@ SHARES = (0.75, 0.55, 0.4, 0.28, 0.18, 0.1)  # of the history's size that each f
 class Shortened(NamedTuple):
     """``note`` is a sentence for the summary: what its writer has not seen."""
 
-    items: List[Json]
+    items: List[AnyItem]
     note: str
 
 
-def shortened(items: Sequence[Json], share: float) -> Shortened:
+def shortened(items: Sequence[AnyItem], share: float) -> Shortened:
     """The history with at most about ``share`` of its size, as JSON has it."""
     kept = with_call_ids(items)
     sizes = [_size(item) for item in kept]
@@ -45,10 +45,10 @@ def shortened(items: Sequence[Json], share: float) -> Shortened:
 
 
 def _without_oldest(
-    items: List[Json], may_go: Callable[[Json], bool], dropped: int, excess: int
-) -> Tuple[List[Json], int, int]:
+    items: List[AnyItem], may_go: Callable[[AnyItem], bool], dropped: int, excess: int
+) -> Tuple[List[AnyItem], int, int]:
     gone: Set[str] = set()  # ids of dropped calls: their outputs go as well
-    kept: List[Json] = []
+    kept: List[AnyItem] = []
     for item in items[:-1]:
         orphan = is_output(item) and item["call_id"] in gone
         if orphan or excess > 0 and may_go(item) and not is_output(item):
@@ -61,15 +61,15 @@ def _without_oldest(
     return [*kept, items[-1]], dropped, excess
 
 
-def _is_the_models(item: Json) -> bool:
+def _is_the_models(item: AnyItem) -> bool:
     return is_call(item) or item.get("type") == "reasoning" or item.get("role") == "assistant"
 
 
-def _is_the_users(item: Json) -> bool:
+def _is_the_users(item: AnyItem) -> bool:
     return item.get("role") == "user" or item.get("type") == "agent_message"
 
 
-def _size(item: Json) -> int:
+def _size(item: AnyItem) -> int:
     return len(json.dumps(item, ensure_ascii=False))
 
 

@@ -21,7 +21,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError
-from ...types import Json
+from ...types import AnyItem, Json
 from ..ids import output_stem
 from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, loads
@@ -37,7 +37,7 @@ NO_OUTPUT = "(no output)"
 SUMMARY = "Summary of the conversation so far:\n\n"
 
 
-def stem(item: Json) -> Optional[str]:
+def stem(item: AnyItem) -> Optional[str]:
     """The 32 hex digits that the ids of all items of one response of ours share; None for any other item."""
     return output_stem(item.get("id"))
 
@@ -78,7 +78,7 @@ class AssistantTurn:
         self.phase: Optional[str] = None  # commentary or final_answer, of its last message that has one
         self.calls: List[ToolCall] = []
 
-    def takes(self, item: Json) -> bool:
+    def takes(self, item: AnyItem) -> bool:
         """Does the item belong to this turn?"""
         item_stem = stem(item)
         if item_stem and self.stem:
@@ -87,7 +87,7 @@ class AssistantTurn:
             return not self.texts and not self.calls
         return bool(self.calls) or not self.texts or is_call(item)
 
-    def add(self, item: Json, item_type: str, sealer: Sealer, warnings: List[str]) -> None:
+    def add(self, item: AnyItem, item_type: str, sealer: Sealer, warnings: List[str]) -> None:
         """Append reasoning or text."""
         if item_type == "reasoning":
             text, details = _reasoning(item, sealer, warnings)
@@ -118,7 +118,7 @@ Entry = Union[AssistantTurn, PlainMessage]
 
 
 def fold_items(
-    items: Iterable[Json], tools: ToolTable, *, resends: bool, sealer: Sealer, warnings: List[str]
+    items: Iterable[AnyItem], tools: ToolTable, *, resends: bool, sealer: Sealer, warnings: List[str]
 ) -> List[Entry]:
     """The turns and messages of a history, in the order in which they are sent.
 
@@ -136,7 +136,7 @@ def fold_items(
     ]
 
 
-def _entries(items: List[Json], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
+def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
     items = with_call_ids(items)
     entries: List[Entry] = []
     matcher = _OutputMatcher(items)
@@ -225,7 +225,7 @@ def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -
 class _OutputMatcher:
     """Brings calls and outputs together, in whatever order they come."""
 
-    def __init__(self, items: Sequence[Json]) -> None:
+    def __init__(self, items: Sequence[AnyItem]) -> None:
         # The last call of each id: some providers number the calls of every answer alike.
         self._calls: Dict[str, ToolCall] = {}
         self._stems: Dict[str, Optional[str]] = {}  # of those calls
@@ -247,7 +247,7 @@ class _OutputMatcher:
         self._to_come[call.id] -= 1
         call.outputs = self._early.pop(call.id, [])
 
-    def match(self, item: Json, item_type: str) -> bool:
+    def match(self, item: AnyItem, item_type: str) -> bool:
         """Attach an output to its call.
 
         :returns: False if there is no such call
@@ -265,7 +265,7 @@ class _OutputMatcher:
 
 
 # ---- One item
-def _type(item: Json) -> str:
+def _type(item: AnyItem) -> str:
     item_type = item.get("type")
     if item_type is None and "role" in item:
         return "message"
@@ -274,14 +274,14 @@ def _type(item: Json) -> str:
     return item_type
 
 
-def _role(item: Json) -> str:
+def _role(item: AnyItem) -> str:
     role = item.get("role")
     if role not in ROLES:
         raise invalid(f"A message's role must be one of {', '.join(ROLES)}, not {str(role)[:40]!r}.")
     return str(role)
 
 
-def _is_answer(item: Json, item_type: str) -> bool:
+def _is_answer(item: AnyItem, item_type: str) -> bool:
     """Is the item part of an answer of the model?"""
     return (
         item_type == "reasoning"
@@ -294,16 +294,16 @@ def _is_answer(item: Json, item_type: str) -> bool:
 class _UnknownKind(ToolKind):
     """Calls of unknown kinds, kept as calls of a function of that name, so that nothing is lost."""
 
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         return str(item.get("type"))
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         return json.dumps(
             {k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")},
             ensure_ascii=False,
         )
 
-    def output(self, item: Json) -> Any:
+    def output(self, item: AnyItem) -> Any:
         output = item.get("output")
         if isinstance(output, (str, list)) or isinstance(output, dict) and is_part(output):
             return output
@@ -313,7 +313,7 @@ class _UnknownKind(ToolKind):
 _UNKNOWN = _UnknownKind()
 
 
-def _tool_call(item: Json, tools: ToolTable, warnings: List[str]) -> ToolCall:
+def _tool_call(item: AnyItem, tools: ToolTable, warnings: List[str]) -> ToolCall:
     kind = CALL_KINDS.get(item["type"], _UNKNOWN)
     name, arguments = tools.chat_name(kind, item), kind.call_arguments(item)
     sound = _sound_arguments(arguments)
@@ -331,7 +331,7 @@ def _sound_arguments(arguments: str) -> str:
     return json.dumps({"_raw": arguments}, ensure_ascii=False)
 
 
-def _plain_message(item: Json, item_type: str) -> PlainMessage:
+def _plain_message(item: AnyItem, item_type: str) -> PlainMessage:
     """A message, or what one agent of Codex says to another: that is the user's voice to the model."""
     parts = parts_of(item.get("content"), "content of a message")
     if item_type == "message":
@@ -341,13 +341,13 @@ def _plain_message(item: Json, item_type: str) -> PlainMessage:
     return PlainMessage("user", [{"type": "input_text", "text": text}, *others])
 
 
-def _user_text(item: Json, otherwise: str) -> str:
+def _user_text(item: AnyItem, otherwise: str) -> str:
     if item.get("role") != "user" and item.get("type") != "agent_message":
         return otherwise
     return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
 
 
-def _reasoning(item: Json, sealer: Sealer, warnings: List[str]) -> Tuple[str, List[Json]]:
+def _reasoning(item: AnyItem, sealer: Sealer, warnings: List[str]) -> Tuple[str, List[Json]]:
     """The thinking in a reasoning item, best source first: our sealed copy, the raw text, the summary."""
     blob = item.get("encrypted_content")
     opened = sealer.open(blob)
@@ -363,7 +363,7 @@ def _reasoning(item: Json, sealer: Sealer, warnings: List[str]) -> Tuple[str, Li
     return "\n".join(text_of(part) for part in summary), []
 
 
-def _orphan(item: Json, item_type: str) -> PlainMessage:
+def _orphan(item: AnyItem, item_type: str) -> PlainMessage:
     """An output without its call, as text of the user: a provider would refuse the tool message."""
     call_id = item.get("call_id")
     whose = f"the call {call_id}, which is missing" if call_id else "a call that is missing"
@@ -373,7 +373,7 @@ def _orphan(item: Json, item_type: str) -> PlainMessage:
     return message
 
 
-def _compaction(item: Json, sealer: Sealer) -> PlainMessage:
+def _compaction(item: AnyItem, sealer: Sealer) -> PlainMessage:
     """The summary in a compaction item.
 
     :raises ApiError: 400: without it the model would go on as if nothing had been said before
@@ -392,7 +392,7 @@ def _compaction(item: Json, sealer: Sealer) -> PlainMessage:
 
 
 # ---- Questions about a history
-def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -> List[CallKey]:
+def call_keys(items: Iterable[AnyItem], output: Iterable[AnyItem], tools: ToolTable) -> List[CallKey]:
     """The keys of the calls in ``output``, as later requests ask for them.
 
     :param items: the history before ``output``
@@ -404,7 +404,7 @@ def call_keys(items: Iterable[Json], output: Iterable[Json], tools: ToolTable) -
     return [CallKey(call.id, call.name, call.arguments, asked) for call in calls]
 
 
-def check_orphans(history: Iterable[Json], new_items: Sequence[Json]) -> None:
+def check_orphans(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> None:
     """Refuse a request that does nothing but answer calls nobody made.
 
     An orphan inside a longer history is repaired (clients compact and roll back).  When it is all that the

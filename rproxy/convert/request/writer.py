@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, List, Optional, Sequence, Tuple
 
-from ...types import Json, Thought
+from ...types import AnyItem, Json, Thought
 from ..profile import Profile
 from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
@@ -21,7 +21,7 @@ ATTACHED = "Attached from the tool result:"
 
 
 def to_messages(
-    items: Sequence[Json],
+    items: Sequence[AnyItem],
     tools: ToolTable,
     profile: Profile,
     *,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...types import Json
+from ...types import AnyItem, Json
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -37,14 +37,14 @@ class ApplyPatch(ToolKind):
     def describe(self, offer: Offer, item: Json) -> None:
         item["operation"] = {}
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         return dict(item, status="completed", operation=loads_object(whole))
 
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         return "apply_patch"
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         return json.dumps(item.get("operation") or {}, ensure_ascii=False)
 
-    def output(self, item: Json) -> Any:
+    def output(self, item: AnyItem) -> Any:
         return f"{item.get('status') or 'completed'}\n{item.get('output') or ''}"

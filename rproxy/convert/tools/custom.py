@@ -12,7 +12,7 @@ import json
 import re
 from typing import List, Optional, Tuple
 
-from ...types import Json
+from ...types import AnyItem, Json
 from .kind import ArgumentsReader, Offer, ToolKind, described, loads
 
 _KEYS = ("input", "patch", "code", "content")  # what models call the text, the right name first
@@ -53,7 +53,7 @@ class Custom(ToolKind):
     def reader(self, offer: Offer) -> ArgumentsReader:
         return InputReader()
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         return json.dumps({"input": item.get("input") or ""}, ensure_ascii=False)
 
 

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
 
-from ...types import Json
+from ...types import AnyItem, Json
 
 MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
@@ -97,7 +97,7 @@ class Offer:
     def reader(self) -> ArgumentsReader:
         return self.kind.reader(self)
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         """The completed item.
 
         :param whole: what the reader made of the arguments
@@ -149,16 +149,16 @@ class ToolKind:
     def reader(self, offer: Offer) -> ArgumentsReader:
         return ArgumentsReader()
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         return dict(item, status="completed", **{self.text_field: whole})
 
     # ---- History: items to tool calls and tool messages
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         """The bare name of the tool that an earlier call item called."""
         name = item.get("name")
         return name if isinstance(name, str) else ""
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         """The arguments of an earlier call, as the model wrote them."""
         value = item.get("arguments")
         return (
@@ -167,7 +167,7 @@ class ToolKind:
             else json.dumps({} if value is None else value, ensure_ascii=False)
         )
 
-    def output(self, item: Json) -> Any:
+    def output(self, item: AnyItem) -> Any:
         """The result of an earlier call: a string, or a list of content parts."""
         return item.get("output")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ...types import Json
+from ...types import AnyItem, Json
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -42,17 +42,17 @@ class LocalShell(ToolKind):
     def describe(self, offer: Offer, item: Json) -> None:
         item["action"] = {"type": "exec", "command": [], "env": {}}
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         return dict(
             item,
             status="completed",
             action=dict({"type": "exec", "command": [], "env": {}}, **loads_object(whole)),
         )
 
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         return "local_shell"
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         action = item.get("action")
         return json.dumps(
             {k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ...types import Json
+from ...types import AnyItem, Json
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -39,19 +39,19 @@ class Shell(ToolKind):
     def describe(self, offer: Offer, item: Json) -> None:
         item["action"] = {"commands": [], "timeout_ms": None, "max_output_length": None}
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         return dict(item, status="completed", action=dict(item["action"], **loads_object(whole)))
 
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         return "shell"
 
-    def call_arguments(self, item: Json) -> str:
+    def call_arguments(self, item: AnyItem) -> str:
         action = item.get("action")
         return json.dumps(
             {k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {},
             ensure_ascii=False,
         )
 
-    def output(self, item: Json) -> Any:
+    def output(self, item: AnyItem) -> Any:
         output = item.get("output")
         return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)

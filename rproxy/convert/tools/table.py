@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError
-from ...types import Json
+from ...types import AnyItem, Json
 from ..profile import Profile
 from ..request.schema import repaired
 from .kind import MAX_NAME, Offer, ToolKind, flat_form, flatten, hashed, marks_encrypted, plain
@@ -39,7 +39,7 @@ class ToolTable:
     def build(
         cls,
         request: Mapping[str, Any],
-        items: Iterable[Json],
+        items: Iterable[AnyItem],
         profile: Profile,
         allow: Optional[Sequence[str]] = None,
     ) -> ToolTable:
@@ -162,7 +162,7 @@ class ToolTable:
         names = [offer.chat_name for offer in self._offers.values() if offer.name == name]
         return names[0] if len(names) == 1 else ""
 
-    def chat_name(self, kind: ToolKind, item: Json) -> str:
+    def chat_name(self, kind: ToolKind, item: AnyItem) -> str:
         """The function name of an earlier call in the history."""
         name, namespace = kind.call_name(item), plain(item.get("namespace"))
         return self._names.get((namespace, name)) or flatten(namespace, name)
@@ -175,7 +175,7 @@ def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
 
 
-def _all_tools(request: Mapping[str, Any], items: Iterable[Json]) -> Iterator[Json]:
+def _all_tools(request: Mapping[str, Any], items: Iterable[AnyItem]) -> Iterator[Json]:
     lists: List[Any] = [request.get("tools")] + [
         item.get("tools") for item in items if item.get("type") in TOOL_ITEMS
     ]

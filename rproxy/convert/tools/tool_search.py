@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Iterator, Tuple
 
-from ...types import Json
+from ...types import AnyItem, Json
 from ..request.schema import function_schema
 from .kind import Offer, ToolKind, described, flatten, loads_object, plain
 
@@ -33,13 +33,13 @@ class ToolSearch(ToolKind):
     def describe(self, offer: Offer, item: Json) -> None:
         item.update(execution="client", arguments={})
 
-    def finish(self, item: Json, whole: str) -> Json:
+    def finish(self, item: AnyItem, whole: str) -> Json:
         return dict(item, status="completed", arguments=loads_object(whole))
 
-    def call_name(self, item: Json) -> str:
+    def call_name(self, item: AnyItem) -> str:
         return "tool_search"
 
-    def output(self, item: Json) -> Any:
+    def output(self, item: AnyItem) -> Any:
         """The names under which the tools that were found can be called; their definitions stand in the
         request's tools.
         """
@@ -47,7 +47,7 @@ class ToolSearch(ToolKind):
         return json.dumps({"tools": [flatten(space, name) for space, name in found if isinstance(name, str)]})
 
 
-def _found(item: Json) -> Iterator[Tuple[Any, Json]]:
+def _found(item: AnyItem) -> Iterator[Tuple[Any, Json]]:
     """(namespace, tool) for each tool of a result."""
     entries = item.get("tools")
     for entry in entries if isinstance(entries, list) else ():
