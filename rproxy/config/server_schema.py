@@ -80,6 +80,12 @@ class Server:
     )
     connect_timeout: float = key(c.seconds(), 10.0, "seconds for connecting to a provider")
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds for the beginning of a provider's answer")
+    idle_timeout: float = key(
+        c.seconds(), 75.0, "seconds that an HTTP connection is kept when no request is under way"
+    )
+    write_timeout: float = key(
+        c.seconds(), 120.0, "seconds after which a client that reads nothing of its answer is given up"
+    )
     heartbeat_interval: float = key(
         c.seconds(zero=True), 15.0, "send an event after so many seconds without one; 0: never"
     )
@@ -101,6 +107,9 @@ class Server:
     )
     max_body_size: int = key(c.size, 128 << 20, "largest request")
     max_message_size: int = key(c.size, 128 << 20, "largest WebSocket message")
+    max_connections: Optional[int] = key(
+        c.whole(1), None, "clients that may be connected; default: by the limit on open files (ulimit -n)"
+    )
     max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
     allowed_origins: Tuple[str, ...] = key(
         c.list_of(c.text, "a list of origins"), (), 'other sites whose pages may use rproxy; "*": all'

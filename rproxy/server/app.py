@@ -7,7 +7,6 @@ import contextlib
 import re
 from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence
 
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
@@ -21,12 +20,14 @@ from ..upstream.client import Upstream
 from .access import Access
 from .base import AppState
 from .chat import ChatHandler
+from .connections import ClientServer, ClientStream, Limits
 from .conversations import (
     ConversationHandler,
     ConversationItemHandler,
     ConversationItemsHandler,
     ConversationsHandler,
 )
+from .descriptors import limit, max_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
 from .listen import Listener, check_exposure, open_listeners
@@ -41,10 +42,9 @@ from .responses import (
 )
 from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
-from .tornado_patches import apply_patches, server_class
+from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
 
-HEADER_TIMEOUT = 300.0  # seconds a connection may stay idle between requests
 HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
 
 ROUTES = (
@@ -92,6 +92,9 @@ class App(Application):
     """Routes as Tornado does, but ``//`` in a path is one slash: a base URL may end with one."""
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        stream = getattr(request.connection, "stream", None)
+        if isinstance(stream, ClientStream):
+            stream.awaiting = None  # the request has come
         if "//" in request.path:
             request.path = SLASHES.sub("/", request.path)
         return super().find_handler(request, **kwargs)
@@ -121,13 +124,14 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
     )
 
 
-def make_server(config: Config, app: Application) -> HTTPServer:
+def make_server(config: Config, app: Application) -> ClientServer:
     """The HTTP server for ``app``, with the limits of the configuration."""
     server = config.server
-    return server_class()(
+    connections = server.max_connections or max_connections(limit())
+    return ClientServer(
         app,
+        limits=Limits(connections, idle=server.idle_timeout, write=server.write_timeout),
         max_buffer_size=max(server.max_body_size, server.max_message_size) + HEADROOM,
-        idle_connection_timeout=HEADER_TIMEOUT,
     )
 
 
@@ -235,5 +239,6 @@ async def serve(
     :raises ConfigError: the address is unsafe or cannot be used
     """
     check_exposure(config, insecure)
+    raise_limit()
     async with open_service(config) as service:
         await run(config, service, reuse_port=reuse_port, ready=ready)

@@ -32,6 +32,11 @@ class SSESink(EventWriter):
         """True when the head of the response has been sent, or will be with the next event."""
         return self.response is not None or self.body.begun
 
+    @property
+    def blocked(self) -> bool:
+        """Is output still waiting for the client?"""
+        return self._handler.stream.writing()
+
     def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit to status 200; the head leaves with the first events."""
         if not self.begun:
@@ -39,7 +44,9 @@ class SSESink(EventWriter):
         self.response = response
 
     def idle(self) -> Optional[Awaitable[None]]:
-        """Send a comment, so that no intermediary takes the connection for dead."""
+        """Send a comment, so that no intermediary takes the connection for dead, unless output is waiting."""
+        if self.blocked:
+            return None
         if not self.begun:
             self.put_head({})
         return self.body.write(b": wait\n\n")

@@ -5,14 +5,14 @@ switched off by name, see :mod:`rproxy.server.speedups`.
 
 * ``dates``: :func:`format_timestamp_cached` replaces ``tornado.httputil.format_timestamp``.
 * ``unmask``: :func:`unmask` replaces ``tornado.websocket._websocket_mask`` where Tornado has no C module.
-* ``nodelay``: :class:`NoDelayServer` replaces ``tornado.httpserver.HTTPServer``.
+* ``nodelay``: :class:`NoDelayServer` leaves Nagle's algorithm off.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Type
+from typing import Any
 
 import tornado.websocket
 from tornado import httputil
@@ -29,11 +29,6 @@ def apply_patches() -> None:
         setattr(httputil, "format_timestamp", format_timestamp_cached)  # noqa: B010 -- mypy would object
     if enabled("unmask") and not has_c_module():
         setattr(tornado.websocket, "_websocket_mask", unmask)  # noqa: B010
-
-
-def server_class() -> Type[HTTPServer]:
-    """The class of the HTTP server."""
-    return NoDelayServer if enabled("nodelay") else HTTPServer
 
 
 def has_c_module() -> bool:
@@ -77,6 +72,7 @@ class NoDelayServer(HTTPServer):
     """
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        stream.set_nodelay(True)
-        stream.set_nodelay = lambda value: None  # type: ignore[method-assign]
+        if enabled("nodelay"):
+            stream.set_nodelay(True)
+            stream.set_nodelay = lambda value: None  # type: ignore[method-assign]
         super().handle_stream(stream, address)

@@ -101,6 +101,11 @@ class WebSocketSink(EventWriter):
         self._stream_id = stream_id
         self.interrupt = CancelToken()
 
+    @property
+    def blocked(self) -> bool:
+        """Is output still waiting for the client?"""
+        return self._session.blocked
+
     def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit to an answer with events.  Frames have no headers."""
         self.response = response
@@ -332,6 +337,11 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             channel.sink = None
 
     # ---- Messages to the client
+
+    @property
+    def blocked(self) -> bool:
+        """Is output still waiting for the client?"""
+        return self._writer is not None and self._writer.blocked
 
     def write_events(
         self, events: Sequence[Mapping[str, Any]], stream_id: Optional[str] = None

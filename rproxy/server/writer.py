@@ -25,6 +25,11 @@ class SocketWriter:
     def __init__(self, stream: IOStream) -> None:
         self._stream = stream
 
+    @property
+    def blocked(self) -> bool:
+        """Is output still waiting for the client?"""
+        return self._stream.writing()
+
     def send(self, data: bytes) -> Optional[Awaitable[None]]:
         """Send all of ``data``; this never fails.
 

@@ -47,6 +47,7 @@ class Running:
     """
 
     task: asyncio.Task[None]
+    blocked = False  # nobody has to keep up
 
     def __init__(self, response: Response, record: ResponseRecord) -> None:
         self.record = record

@@ -35,6 +35,10 @@ class Client:
 class EventSink(Protocol):
     """Where the events of a turn go."""
 
+    @property
+    def blocked(self) -> bool:
+        """Is output still waiting for a client that does not keep up?  Then heartbeats would only pile up."""
+
     def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Commit: the answer is a stream of events.
 

@@ -221,6 +221,8 @@ class Turn:
         converter = self._attempt.converter if self._attempt is not None else self._converter
         if converter is None:
             due = time.monotonic() + BEFORE_CONVERSION
+        elif self._sink is not None and self._sink.blocked:
+            due = time.monotonic() + self._interval
         elif time.monotonic() >= due - 0.01:
             self._send(converter.heartbeat() if self._begun else [])
             due = self._last_sent + self._interval

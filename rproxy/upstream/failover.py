@@ -32,7 +32,7 @@ PER_SUCCESS, PER_SECOND = 0.2, 0.1  # ... and what is added to them afterwards
 
 @dataclass
 class _Health:
-    pause: float = 0.0  # seconds, after the last failure
+    failures: int = 0
     until: float = 0.0  # not before this time
     probing: bool = False
 
@@ -94,9 +94,10 @@ class Failover:
     def failed(self, provider: Provider, error: ApiError) -> None:
         """The endpoint failed in a way that another one might not."""
         health = self._health.setdefault(_key(provider), _Health())
-        pause = health.pause = min(health.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2**health.failures, LONGEST_PAUSE)
         if error.stream_code in ("insufficient_quota", "invalid_api_key"):
             pause = QUOTA_PAUSE
+        health.failures += 1
         health.until = self._now() + max(pause, error.retry_after or 0.0)
         health.probing = False
 

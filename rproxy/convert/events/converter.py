@@ -29,7 +29,7 @@ from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
 from .code_fence import CodeFenceFilter
 from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind
-from .response import usage_object
+from .response import heartbeat_object, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
@@ -172,12 +172,13 @@ class StreamConverter:
 
     def start(self) -> List[Event]:
         self._builder.emit("response.created", {}, response=self.response)
-        return self.heartbeat()
+        self._builder.emit("response.in_progress", {}, response=self.response)
+        return self._builder.take()
 
     def heartbeat(self) -> List[Event]:
         """An event without content, for a client that would give up on a silent stream."""
         if not self._ended:
-            self._builder.emit("response.in_progress", {}, response=self.response)
+            self._builder.emit("response.in_progress", {}, response=heartbeat_object(self.response))
         return self._builder.take()
 
     def feed(self, chunk: Json) -> List[Event]:

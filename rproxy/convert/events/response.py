@@ -40,6 +40,17 @@ _ECHO: Tuple[Tuple[str, Any], ...] = (
     ("user", None),
     ("metadata", {}),
 )
+# What a heartbeat says of the fields that may be large, each in its valid form.
+_LEFT_OUT: Json = {
+    "instructions": None,
+    "tools": [],
+    "tool_choice": "auto",
+    "text": {"format": {"type": "text"}},
+    "metadata": {},
+    "user": None,
+    "safety_identifier": None,
+    "prompt_cache_key": None,
+}
 _FUNCTION = {"description": None, "parameters": None, "strict": True}
 _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "strict": False}
 
@@ -73,6 +84,13 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
         _filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]
     ]
     return cast(Response, response)
+
+
+def heartbeat_object(response: Response) -> Response:
+    """``response`` without the fields that may be large: clients want a sign of life, and have read them in
+    the first events.  It is still a valid Response object.
+    """
+    return cast(Response, {**response, **_LEFT_OUT})
 
 
 def _reasoning(reasoning: Json) -> Json:

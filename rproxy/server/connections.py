@@ -1,0 +1,274 @@
+"""The connections of clients: how many there may be, and how long each may keep the server waiting.
+
+**Accepting** stops while there are ``server.max_connections``, and for a second when the system has no file
+descriptor left; new connections wait in the kernel's queue meanwhile.  While they wait, connections that have
+been idle longest make room for them.
+
+**Time limits** are kept by one sweep over all connections, a few times within the shortest limit, because a
+timer for each would cost every request.  The sweep looks at what a connection is waiting for:
+
+* the client reads nothing of what is queued for it (``server.write_timeout``); a WebSocket, too
+* a request has begun, but its headers are not whole (``HEADER_TIMEOUT``)
+* no request is under way (``server.idle_timeout``); a WebSocket is not concerned, it may be idle for minutes
+
+Closing the connection is all that is done about it: the handler is told as if the client had left, and what
+nobody else follows is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import sys
+import time
+from collections import deque
+from importlib import import_module
+from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+
+from .tornado_patches import NoDelayServer
+
+log = logging.getLogger("rproxy.connections")
+
+HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
+SWEEP_INTERVAL = 1.0  # seconds
+PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
+RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
+RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
+WARN_INTERVAL = 60.0  # seconds between two warnings of a kind
+ACCEPTS = 128  # connections accepted before other work of the event loop
+# What accept() reports of a connection that has gone already; anything else concerns the system.
+GONE = frozenset(
+    getattr(errno, name, 0)
+    for name in (
+        *("ECONNABORTED", "ECONNRESET", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EPERM", "ETIMEDOUT"),
+    )
+)
+
+
+class Limits(NamedTuple):
+    """``connections``: how many there may be.  Times are in seconds."""
+
+    connections: int
+    idle: float
+    write: float
+    header: float = HEADER_TIMEOUT
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two sweeps."""
+        return min(SWEEP_INTERVAL, self.idle / 4, self.write / 4, self.header / 4)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """How many bytes the system still holds for the other side; 0 where it does not tell.
+
+    It takes a megabyte or more before a socket can be written again, which is minutes for a slow client.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        fcntl, termios = import_module("fcntl"), import_module("termios")
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
+
+
+class ClientStream(IOStream):
+    """The socket of one client.
+
+    ``awaiting`` is the HTTP connection whose request has not come; None while a request is under way, and for
+    a WebSocket.
+
+    :param on_close: called when the socket is closed
+    """
+
+    def __init__(self, sock: socket.socket, on_close: Callable[[ClientStream], None], **options: Any) -> None:
+        super().__init__(sock, **options)
+        self.awaiting: Optional[HTTP1Connection] = None
+        self._on_closed = on_close
+        self._written = 0  # bytes that were queued and have left
+        self._seen: object = None  # what it waited for at the last sweep
+        self._since = 0.0  # monotonic time of the sweep that saw it first
+
+    def write_to_fd(self, data: memoryview) -> int:
+        sent = super().write_to_fd(data)
+        self._written += sent
+        return sent
+
+    def close_fd(self) -> None:
+        super().close_fd()
+        self.awaiting = self._seen = None  # which know this stream: so all go without the garbage collector
+        self._on_closed(self)
+
+    @property
+    def idle(self) -> bool:
+        """Is no request under way, and nothing left of the last one?"""
+        return self.awaiting is not None and not self._read_buffer and not self.writing()
+
+    def waits(self, now: float, limits: Limits) -> Tuple[float, float]:
+        """How long this connection has been waiting for the same thing, and how long it may; for the sweep.
+
+        Nothing is noted between two sweeps: another request, or bytes that have left, are another state.
+        """
+        state: object
+        if self.writing():
+            state, limit = (self._written, unacknowledged(self.socket)), limits.write
+        elif self.awaiting is None:
+            state, limit = None, float("inf")
+        else:
+            begun = len(self._read_buffer) > 0
+            state, limit = (begun, self.awaiting), limits.header if begun else limits.idle
+        if state != self._seen:
+            self._seen, self._since = state, now
+        return now - self._since, limit
+
+
+class ClientServer(NoDelayServer):
+    """An HTTP server that keeps :class:`Limits`."""
+
+    def initialize(self, *args: Any, limits: Limits, **kwargs: Any) -> None:  # type: ignore[override]
+        super().initialize(*args, **kwargs)
+        self.conn_params.header_timeout = None  # the sweep does this
+        self.limits = limits
+        self.streams: Set[ClientStream] = set()
+        self._listening: List[socket.socket] = []
+        self._accepting = False
+        self._paused_until = 0.0  # no file descriptor was left
+        self._spare: Deque[ClientStream] = deque()  # idle at the last sweep, the longest first
+        self._sweeper: Optional[asyncio.TimerHandle] = None
+        self._warned: Dict[str, float] = {}
+
+    # ---- Accepting
+
+    def add_sockets(self, sockets: Any) -> None:
+        self._accept_more(False)
+        self._listening += sockets
+        self._accept_more(True)
+
+    def stop(self) -> None:
+        self._accept_more(False)
+        for sock in self._listening:
+            sock.close()
+        self._listening = []
+
+    def _accept_more(self, wanted: bool) -> None:
+        """Watch the listening sockets, or let new connections wait."""
+        if wanted is self._accepting:
+            return
+        self._accepting = wanted
+        loop = IOLoop.current()
+        for sock in self._listening:
+            if wanted:
+                loop.add_handler(sock, self._accept, IOLoop.READ)
+            else:
+                loop.remove_handler(sock)
+        if not wanted:
+            self._schedule()
+
+    def _accept(self, sock: socket.socket, events: int) -> None:
+        for _ in range(ACCEPTS):
+            if len(self.streams) >= self.limits.connections and not self._make_room():
+                count = self.limits.connections
+                self._warn("full", f"{count} connections are open (server.max_connections): new ones wait")
+                self._accept_more(False)
+                return
+            try:
+                connection, address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                self._pause(error)
+                return
+            self._begin(connection, address)
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        stream = ClientStream(
+            connection,
+            self._closed,
+            max_buffer_size=self.max_buffer_size,
+            read_chunk_size=self.read_chunk_size,
+        )
+        self.streams.add(stream)
+        self._schedule()
+        self.handle_stream(stream, address)
+
+    def _pause(self, error: OSError) -> None:
+        self._warn(
+            "paused",
+            f"cannot accept connections for a moment: {error.strerror}. If this is about open files, raise "
+            "their limit (ulimit -n, LimitNOFILE in systemd), or lower server.max_connections",
+        )
+        self._paused_until = time.monotonic() + PAUSE
+        self._accept_more(False)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest, if there is one."""
+        while self._spare:
+            stream = self._spare.popleft()
+            if stream in self.streams and stream.idle:
+                stream.close()
+                return True
+        return False
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Warn, but of one kind once a minute at most."""
+        now = time.monotonic()
+        if kind not in self._warned or now >= self._warned[kind] + WARN_INTERVAL:
+            self._warned[kind] = now
+            log.warning("%s", text)
+
+    # ---- The life of a connection
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        assert isinstance(request_conn, HTTP1Connection)
+        stream = request_conn.stream
+        if isinstance(stream, ClientStream) and not stream.closed():
+            stream.awaiting = request_conn
+        return super().start_request(server_conn, request_conn)
+
+    def _closed(self, stream: ClientStream) -> None:
+        self.streams.discard(stream)
+        if self._listening and not self._paused_until:
+            self._accept_more(True)
+
+    # ---- Time limits
+
+    def _schedule(self) -> None:
+        """See to it that there is a sweep, and soon when new connections wait."""
+        soon = bool(self._listening) and not self._accepting
+        if self._sweeper is not None:
+            if not soon:
+                return
+            self._sweeper.cancel()
+        interval = min(self.limits.interval, RECLAIM_INTERVAL) if soon else self.limits.interval
+        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close the connections that have waited for too long, and accept new ones if that is possible."""
+        self._sweeper = None
+        now = time.monotonic()
+        idle: List[Tuple[float, ClientStream]] = []
+        crowded = len(self.streams) >= self.limits.connections
+        for stream in list(self.streams):
+            waited, limit = stream.waits(now, self.limits)
+            if waited >= limit:
+                if stream.writing():
+                    log.info("a client has read nothing for %g s; its connection is closed", waited)
+                stream.close()
+            elif crowded and waited >= RECLAIM_AFTER and stream.idle:
+                idle.append((waited, stream))
+        idle.sort(key=lambda one: -one[0])
+        self._spare = deque(stream for _, stream in idle)
+        if self._listening and now >= self._paused_until:
+            self._paused_until = 0.0
+            self._accept_more(bool(self._spare) or len(self.streams) < self.limits.connections)
+        if self.streams or self._listening and not self._accepting:
+            self._schedule()

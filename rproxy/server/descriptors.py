@@ -1,0 +1,45 @@
+"""File descriptors: how many the system allows, and how many connections of clients that is enough for.
+
+Every turn needs two of them, one for its client and one for its provider.  Some are kept for everything else:
+the store, the log, name resolution, connections to providers that are being opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import import_module
+from typing import Optional
+
+RESERVE = 32
+FEWEST = 4  # connections
+ENOUGH = 1 << 16  # descriptors; a higher limit is no use to one process
+
+
+def raise_limit() -> None:
+    """Raise the soft limit of this process to what the hard one allows, up to ``ENOUGH``.
+
+    The usual soft limit of 1024 is there for programs that use ``select()``.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
+        resource = import_module("resource")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def limit() -> Optional[int]:
+    """How many file descriptors this process may have; None if there is no limit."""
+    with contextlib.suppress(ImportError, OSError):
+        resource = import_module("resource")
+        soft = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        return None if soft == resource.RLIM_INFINITY else soft
+    return None
+
+
+def max_connections(descriptors: Optional[int]) -> int:
+    """How many clients may be connected, by default.
+
+    :param descriptors: see :func:`limit`
+    """
+    return max(FEWEST, ((ENOUGH if descriptors is None else descriptors) - RESERVE) // 2)

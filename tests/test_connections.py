@@ -1,0 +1,376 @@
+"""The limits on connections of clients: how many, how long without a request, with half of one, and with an
+answer that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, AsyncIterator, Callable, List, Mapping
+
+import pytest
+from edge import Edge, Raw, edge
+from openai.types.responses import Response
+from rawserver import standstill, until
+from scripted import CONFIG, KEY, ScriptedProvider, free_port, say
+from wsclient import create, masked, open_raw
+
+from rproxy.convert.events.converter import StreamConverter
+from rproxy.server import connections
+from rproxy.server.connections import ClientServer
+from rproxy.server.descriptors import FEWEST, RESERVE, max_connections
+from rproxy.service.turn import Turn
+
+DEAF: List[socket.socket] = []  # the clients of :func:`deaf`
+HEALTH = ("GET /health HTTP/1.1", "Host: localhost")
+
+
+def server_of(e: Edge) -> ClientServer:
+    assert isinstance(e.server, ClientServer)
+    return e.server
+
+
+@contextlib.asynccontextmanager
+async def limited(header: float = 600.0, **server: Any) -> AsyncIterator[Edge]:
+    """A server that waits for headers for ``header`` seconds."""
+    async with edge(**server) as e:
+        server_of(e).limits = server_of(e).limits._replace(header=header)
+        try:
+            yield e
+        finally:
+            while DEAF:
+                DEAF.pop().close()
+
+
+async def healthy(raw: Raw) -> bool:
+    raw.send(*HEALTH)
+    return (await raw.answer())[0] == 200
+
+
+# ---- Without a request
+
+
+async def test_a_connection_without_a_request_ends_and_one_with_a_request_does_not() -> None:
+    async with limited(idle_timeout=0.2) as e:
+        new, kept, busy, ws = await e.raw(), await e.raw(), await e.raw(), await e.ws()
+        assert await healthy(kept)
+        busy.send(
+            "POST /responses HTTP/1.1", "Host: localhost", "Content-Length: 30", body=b'{"model": "m", '
+        )
+        assert await new.rest() == b"" and await kept.rest() == b""
+        busy.writer.write(b'"input":"gate"}')
+        await until(lambda: e.provider.running)
+        assert len(server_of(e).streams) == 2
+        await swept(e, 3)
+        e.provider.gate.set()
+        assert (await busy.answer())[0] == 200
+        assert await busy.rest() == b""  # it has become idle
+        ws.write_message('{"type": "response.steer"}')
+        assert "steer" in str(await ws.read_message())
+
+
+async def swept(e: Edge, times: int) -> None:
+    """Wait until the server has looked at its connections so often."""
+    for _ in range(times):
+        before = server_of(e)._sweeper
+        await until(lambda before=before: server_of(e)._sweeper not in (None, before))
+
+
+async def test_each_request_gives_a_connection_its_whole_time_again() -> None:
+    async with limited(idle_timeout=0.4) as e:
+        raw = await e.raw()
+        for _ in range(8):  # 0.8 s in all
+            assert await healthy(raw)
+            await swept(e, 1)
+        assert await raw.rest() == b""
+
+
+# ---- Half of the headers
+
+HALF = b"GET /health HTTP/1.1\r\nHost: local"
+WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", WHOLE], ids=["new", "kept"])
+@pytest.mark.parametrize("drip", [False, True])
+async def test_unfinished_headers_end_a_connection(before: bytes, drip: bool) -> None:
+    async with limited(header=0.3) as e:
+        raw, other = await e.raw(), await e.raw()
+        raw.writer.write(before + HALF)  # in one segment, so that they are read together
+        if before:
+            assert (await raw.answer())[0] == 200
+        while drip and not raw.reader.at_eof():
+            with contextlib.suppress(ConnectionError):
+                raw.writer.write(b"l")
+            await asyncio.sleep(0.02)
+        assert await raw.rest() == b""
+        assert await healthy(other)
+
+
+async def test_headers_that_come_slowly_are_read() -> None:
+    async with limited() as e:
+        raw = await e.raw()
+        for byte in WHOLE:
+            raw.writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await raw.answer())[0] == 200
+
+
+# ---- How many
+
+
+async def test_idle_connections_make_room_and_busy_ones_do_not(
+    expect_log: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect_log("4 connections are open")
+    monkeypatch.setattr(connections, "RECLAIM_INTERVAL", 0.05)
+    monkeypatch.setattr(connections, "RECLAIM_AFTER", 0.1)
+    async with limited(max_connections=4) as e:
+        busy = [await e.raw() for _ in range(3)]
+        for raw in busy:
+            raw.send(
+                "POST /responses HTTP/1.1", "Host: localhost", "Content-Length: 30", body=b'{"model": "m", '
+            )
+            raw.writer.write(b'"input":"gate"}')
+        await until(lambda: e.provider.running == 3)
+        idle = [await e.raw() for _ in range(10)]
+        assert await healthy(await e.raw())
+        assert len(server_of(e).streams) <= 4
+        assert [await raw.rest() for raw in idle] == [b""] * 10
+        e.provider.gate.set()
+        assert [(await raw.answer())[0] for raw in busy] == [200] * 3
+
+
+async def test_a_request_waits_while_all_connections_are_busy(expect_log: Callable[..., Any]) -> None:
+    expect_log("1 connections are open")
+    async with limited(max_connections=1) as e:
+        busy, waiting = await e.raw(), await e.raw()
+        busy.send(
+            "POST /responses HTTP/1.1",
+            "Host: localhost",
+            "Content-Length: 30",
+            body=b'{"model": "m", "input":"gate"}',
+        )
+        await until(lambda: e.provider.running)
+        answer = asyncio.ensure_future(healthy(waiting))
+        await swept(e, 3)
+        assert not answer.done() and len(server_of(e).streams) == 1
+        busy.cut()
+        assert await answer
+
+
+def test_the_default_leaves_a_descriptor_for_each_provider() -> None:
+    assert max_connections(100) == (100 - RESERVE) // 2
+    assert max_connections(10) == FEWEST
+    assert max_connections(None) > 10_000
+
+
+# ---- No file descriptor left
+
+
+async def test_without_descriptors_the_server_waits_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., Any], log_guard: Any
+) -> None:
+    expect_log("cannot accept connections for a moment: Too many open files")
+    monkeypatch.setattr(connections, "PAUSE", 0.3)
+    async with limited() as e:
+        raws = [await e.raw() for _ in range(2)]
+        assert await healthy(raws[0])
+        fds: List[int] = []
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 3, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fds.append(os.dup(0))
+            os.close(fds.pop())
+            client = socket.socket()
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(("127.0.0.1", e.port))
+            await until(lambda: log_guard.records)
+            await until(lambda: not server_of(e)._paused_until)
+            await until(lambda: server_of(e)._paused_until)  # once more, without a word
+            assert await healthy(raws[1])  # who is connected notices nothing
+        finally:
+            for fd in fds:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await asyncio.get_running_loop().sock_recv(client, 100)
+        assert answer.startswith(b"HTTP/1.1 200")
+        client.close()
+        assert len(log_guard.records) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Path) -> None:
+    provider, port, log = ScriptedProvider(), free_port(), tmp_path / "log"
+    provider.turns += [[say("hello")]] * 2
+    config = tmp_path / "c.yaml"
+    config.write_text(CONFIG.format(port=port, base_url=provider.base_url, server=""))
+    command = f'ulimit -n 100; exec {sys.executable} -m rproxy serve --config "{config}"'
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_shell(
+            command, stdout=file, stderr=file, env={**os.environ, "SCRIPTED_KEY": KEY}
+        )
+    idle: List[socket.socket] = []
+    try:
+        await until(lambda: b"http://" in log.read_bytes())
+        used = cpu_time(process.pid)
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(180)]
+        started = time.monotonic()
+        for stream in (False, True):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            body = json.dumps({"model": "gpt-5.5", "input": "x", "stream": stream}).encode()
+            head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+            answer = await asyncio.wait_for(reader.read(), 60)
+            assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer
+            writer.close()
+        assert cpu_time(process.pid) - used < 0.5 * (time.monotonic() - started) + 0.3
+        assert len(log.read_bytes()) < 10_000
+    finally:
+        for sock in idle:
+            sock.close()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        await provider.close()
+
+
+def cpu_time(pid: int) -> float:
+    """The seconds of CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- A client that does not read
+
+
+async def deaf(
+    e: Edge, path: str = "/responses", headers: Mapping[str, str] = {}, **fields: Any
+) -> socket.socket:
+    """A client that asks and never reads."""
+    body = json.dumps({"model": "m", "input": "flood", **fields}).encode()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", e.port))
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    await asyncio.get_running_loop().sock_sendall(sock, head + body)
+    DEAF.append(sock)
+    return sock
+
+
+async def deaf_ws(e: Edge, word: str) -> socket.socket:
+    """The same over a WebSocket."""
+    raw = await open_raw(e)
+    sock: socket.socket = raw.writer.get_extra_info("socket")
+    raw.reader._limit = 1  # type: ignore[attr-defined]  # the client's own library stops reading, too
+    raw.writer.write(masked(create(word)))
+    return sock
+
+
+@pytest.mark.parametrize("kind", ["sse", "json", "ws", "chat"])
+async def test_a_client_that_does_not_read_is_given_up_and_so_is_its_turn(kind: str) -> None:
+    async with limited(write_timeout=0.4) as e:
+        if kind == "ws":
+            await deaf_ws(e, "flood")
+        elif kind == "chat":
+            await deaf(e, "/chat/completions", messages=[{"role": "user", "content": "flood"}], stream=True)
+        elif kind == "sse":
+            await deaf(e, stream=True)
+        else:
+            await deaf(e, input="hello", instructions="x" * (16 << 20))
+        await until(lambda: e.provider.requests)
+        await until(lambda: not server_of(e).streams)
+        await until(lambda: e.provider.cancelled == (kind != "json"))
+        await until(lambda: not e.state.turns)
+
+
+async def test_a_client_that_reads_slowly_is_not_given_up() -> None:
+    async with limited(write_timeout=0.4) as e:
+        sock = await deaf(e, stream=True)
+        looking = asyncio.ensure_future(swept(e, 12))  # 1.2 s
+        while not looking.done():
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(1 << 18)
+            await asyncio.sleep(0.01)
+        assert len(server_of(e).streams) == 1 and e.provider.running
+        sock.close()
+
+
+async def test_others_still_get_the_turn_of_a_client_that_is_given_up() -> None:
+    async with limited(write_timeout=0.4) as e:
+        key = {"Idempotency-Key": "k"}
+        asked = {"input": "count 20000", "stream": True}
+        await deaf(e, headers=key, **asked)
+        await until(lambda: e.provider.running)
+        answer = await e.fetch("/responses", {"model": "m", **asked}, headers=key, request_timeout=60)
+        assert b"19999" in answer.body and b"response.completed" in answer.body
+        assert len(e.provider.requests) == 1 and not e.provider.cancelled
+
+
+async def test_a_background_response_goes_on_without_its_reader() -> None:
+    async with limited(write_timeout=0.4) as e:
+        await deaf(e, input="count 20000", stream=True, background=True)
+        await until(lambda: e.provider.running)
+        await until(lambda: not server_of(e).streams)
+        await until(lambda: not e.provider.running)
+        assert not e.provider.cancelled and e.provider.sent == 20000
+
+
+@pytest.mark.parametrize("ws", [False, True])
+async def test_heartbeats_do_not_pile_up(ws: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: List[int] = []
+    beats: List[int] = []
+    look, heartbeat = Turn._beat, StreamConverter.heartbeat
+    monkeypatch.setattr(Turn, "_beat", lambda self: looks.append(1) or look(self))
+    monkeypatch.setattr(StreamConverter, "heartbeat", lambda self: beats.append(1) or heartbeat(self))
+    async with limited(heartbeat_interval=0.02) as e:
+        await (deaf_ws(e, "flood") if ws else deaf(e, stream=True))
+        await until(lambda: e.provider.sent > 3)
+        await standstill(lambda: e.provider.sent)
+        (stream,) = server_of(e).streams
+        assert stream.writing()
+        beats.clear()
+        looks.clear()
+        await until(lambda: len(looks) > 5)
+        assert not beats
+        stream.close()
+
+
+async def test_a_heartbeat_does_not_repeat_the_request() -> None:
+    async with limited(heartbeat_interval=0.02) as e:
+        raw = await e.raw()
+        fields = {
+            "instructions": "x" * 100_000,
+            "text": {
+                "format": {"type": "json_schema", "name": "n", "schema": {"description": "x" * 100_000}}
+            },
+            "tools": [{"type": "function", "name": "f", "description": "x" * 100_000, "parameters": {}}],
+            "metadata": {"a": "x" * 500},
+        }
+        body = json.dumps({"model": "m", "input": "begin", "stream": True, **fields}).encode()
+        raw.send("POST /responses HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", body=body)
+        events: List[Any] = []
+        while [event["type"] for event in events].count("response.in_progress") < 4:
+            line = await raw.reader.readline()
+            if line.startswith(b"data: "):
+                events.append(json.loads(line[6:]))
+        first, *beats = [event["response"] for event in events if event["type"] == "response.in_progress"]
+        assert first["instructions"] == fields["instructions"] and len(first["tools"]) == 1
+        assert all(len(json.dumps(beat)) < 2000 and beat.keys() == first.keys() for beat in beats)
+        assert all(Response.model_validate(beat) for beat in beats)
+        raw.cut()
