@@ -1,8 +1,12 @@
 """Logging to stderr as text or JSON, and the masker that keeps secrets out of logs and messages.
 
 A turn's log line is built from the table ``TURN_FIELDS``, so nothing else of a request can get into it, and
-bodies are not logged at any level.  Every finished line, tracebacks included, goes through :func:`clean`, as
-does every text from outside that becomes part of an error message.
+bodies are not logged at any level.  Every text from outside that becomes part of an error message goes
+through :func:`clean`.
+
+Every text in a line of the log, tracebacks included, is masked, then cut to ``MAX_TEXT`` characters, then
+:func:`printable`: whatever a client or a provider sends, it can neither begin a line of its own nor change
+how a terminal shows the others.
 
 The levels are those of the configuration: ``trace`` shows the debug output of rproxy, Tornado and asyncio,
 ``debug`` only that of rproxy.
@@ -15,7 +19,9 @@ import logging
 import re
 import sys
 import time
+from functools import lru_cache
 from typing import Any, Callable, Mapping, Optional, Sequence, TextIO, Tuple
+from urllib.parse import quote, quote_plus
 
 from .types import Json
 
@@ -50,33 +56,60 @@ _KEYS = re.compile(
 # Without one of these there is nothing to find, and looking for them takes a fraction of the time.
 _MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LONG, SHORT = 12, 4  # characters; a short secret is masked as a word only, a shorter one is a dummy
+LONG, SHORT = 8, 4  # characters; a short secret is masked as a word only, a shorter one is a dummy
 
 
 def mask(text: str, secrets: Sequence[str] = ()) -> str:
     """``text`` with ``***`` in place of ``secrets`` and of all that looks like an API key or a password.
 
-    Works on plain text and on JSON text; everything else stays as it is.
+    Works on plain text, on JSON text and on URLs; everything else stays as it is.
 
     :param secrets: known secrets of any form; those below ``SHORT`` characters are left alone, for a dummy
         such as "x" occurs everywhere
     """
-    for secret in secrets:
-        for form in {secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/")}:
-            if len(secret) >= LONG:
-                text = text.replace(form, MASK)
-            elif len(secret) >= SHORT:
-                text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])", MASK, text)
+    for form, as_word in _forms(tuple(secrets)):
+        if form in text:
+            pattern = re.escape(form)
+            text = re.sub(
+                rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if as_word else pattern, lambda match: MASK, text
+            )
     lowered = text.lower()
     if not any(mark in lowered for mark in _MARKS):
         return text
     return _KEYS.sub(lambda match: f"{match[1] or match[2] or match[3]}{MASK}", text)
 
 
+@lru_cache(maxsize=256)  # few: the secrets of a configuration and of each of its providers
+def _forms(secrets: Tuple[str, ...]) -> Sequence[Tuple[str, bool]]:
+    """How texts may spell the secrets, the longest form first, and whether it counts as a word only."""
+    forms = {}
+    for secret in secrets:
+        if len(secret) >= SHORT:
+            spelled = (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"), *_quoted(secret))
+            forms.update(dict.fromkeys(spelled, len(secret) < LONG))
+    return sorted(forms.items(), key=lambda item: -len(item[0]))
+
+
+def _quoted(secret: str) -> Sequence[str]:
+    plain = secret.encode("utf-8", "replace")
+    return quote(plain), quote(plain, safe=""), quote_plus(plain)
+
+
 def clean(text: str, secrets: Sequence[str] = ()) -> str:
     """``text`` that can be shown: masked (:func:`mask`), without control characters and lone surrogates."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _CONTROL.sub(" ", mask(text, secrets)).strip()
+
+
+def printable(text: str) -> str:
+    """``text`` with JSON's escape in place of every character that does not show as itself.
+
+    These are control characters, line ends included, formatting characters such as those that turn the
+    direction of writing, unassigned ones, and all separators but the blank.
+    """
+    if text.isprintable():
+        return text
+    return "".join([char if char.isprintable() else json.dumps(char)[1:-1] for char in text])
 
 
 def without_login(url: str) -> str:
@@ -127,11 +160,15 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
 def turn_fields(fields: Mapping[str, Any]) -> Json:
     """The known fields that have a value, in the order of the table, and the cache hit ratio (0 to 1).
 
-    Numbers are tokens, bytes and milliseconds; ``warnings`` is a sequence of short texts without any prompt.
+    Numbers are tokens, bytes and milliseconds; ``warnings`` is a sequence of short texts without any prompt,
+    of which ``MAX_WARNINGS`` are shown.
     """
     known = dict(fields)
     if fields.get("input_tokens") and fields.get("cached_tokens") is not None:
         known["cache_hit"] = round(fields["cached_tokens"] / fields["input_tokens"], 3)
+    warnings = list(fields.get("warnings") or ())
+    if len(warnings) > MAX_WARNINGS:
+        known["warnings"] = [*warnings[:MAX_WARNINGS], f"and {len(warnings) - MAX_WARNINGS} more"]
     return {key: known[key] for key in TURN_FIELDS if known.get(key) not in (None, "", [], ())}
 
 
@@ -151,20 +188,39 @@ def log_turn(fields: Mapping[str, Any]) -> None:
 
 
 # ---- Formats and setup
+MAX_TEXT = 8192  # characters of one text in a line, before they are escaped
+MAX_ENTRY = 400  # ... of a text in a list
+MAX_WARNINGS = 20  # in the line of a turn
+
+
+def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
+    """A text of a line: masked and cut, without lone surrogates."""
+    # Cut twice: masking a text of megabytes takes long, and a secret must not be cut into an unknown one.
+    text = text[: 8 * MAX_TEXT].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = mask(text, secrets).strip()
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
 class TextFormatter(logging.Formatter):
-    """``2026-11-22 09:00:00 INFO message``; the loggers of other programs are named."""
+    """``2026-11-22 09:00:00 INFO message``; the loggers of other programs are named.
+
+    A message is one line.  The lines of a traceback are indented, so that none can pass for a line of the
+    log.
+    """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(source)s%(message)s", "%Y-%m-%d %H:%M:%S")
+        super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        record.source = "" if record.name.startswith("rproxy") else record.name + ": "
-        return clean(super().format(record), self._secrets)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        # Further lines are indented, so that no text from outside can pass for a line of the log.
-        return super().formatMessage(record).replace("\n", "\n    ")
+        source = "" if record.name.startswith("rproxy") else record.name + ": "
+        text = _shown(source + record.getMessage(), self._secrets)
+        lines = [f"{self.formatTime(record, self.datefmt)} {record.levelname:7} {text}"]
+        # record.exc_text is the work of another formatter, which masks nothing
+        more = [self.formatException(record.exc_info)] if record.exc_info else []
+        more += [record.stack_info] if record.stack_info else []
+        lines += ["    " + line for text in more for line in _shown(text, self._secrets).split("\n")]
+        return "\n".join(map(printable, lines))
 
 
 class JsonFormatter(logging.Formatter):
@@ -181,7 +237,15 @@ class JsonFormatter(logging.Formatter):
         line.update(turn if turn is not None else {"message": record.getMessage()})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return clean(json.dumps(line, ensure_ascii=False, default=str), self._secrets)
+        text = json.dumps({key: self._value(value) for key, value in line.items()}, ensure_ascii=False)
+        return printable(text)
+
+    def _value(self, value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, (list, tuple)):
+            return [_shown(str(entry), self._secrets, MAX_ENTRY) for entry in value]
+        return _shown(str(value), self._secrets)
 
 
 def setup(

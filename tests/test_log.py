@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import unicodedata
 from typing import Any, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from secrets_shown import CASES, SECRETS
 
 from rproxy import log
@@ -88,16 +92,74 @@ def test_secrets_in_the_log(text: str, shown: str, expect_log: Any) -> None:
     message, turn, failed = map(json.loads, as_json.getvalue().splitlines())
     assert message["message"] == shown and turn["warnings"] == [shown] and shown in failed["exception"]
     lines = as_text.getvalue()
-    assert shown.replace("\n", "\n    ") in lines and f"ValueError: {shown}" in lines
+    assert shown.replace("\n", "\\n") in lines
+    assert "ValueError: " + shown.replace("\n", "\n    ") in lines
     assert json.dumps(shown) in lines or f"warnings={shown}" in lines
 
 
-@pytest.mark.parametrize("formatter", [log.TextFormatter(), log.JsonFormatter()])
-def test_control_characters_and_lines_from_outside(formatter: logging.Formatter) -> None:
-    text = "a\x1b[2Jb\r\ud800\n2026-11-22 09:00:00 INFO turn status=completed"
-    line = formatter.format(logging.LogRecord("rproxy", logging.INFO, "x.py", 1, "%s", (text,), None))
-    first, *rest = line.encode().decode().splitlines()
-    assert "\x1b" not in first and all(more.startswith("    ") for more in rest)
+FORMATTERS = pytest.mark.parametrize("formatter", [log.TextFormatter(), log.JsonFormatter()])
+HIDDEN = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] in "CZ" and code != 32]
+FORMATTING = [char for char in HIDDEN if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")]
+NASTY = st.text(st.sampled_from(FORMATTING) | st.sampled_from(HIDDEN) | st.characters(), max_size=20)
+
+
+def record(text: str, exc_info: Any = None) -> logging.LogRecord:
+    return logging.LogRecord("rproxy", logging.INFO, "x.py", 1, "%s", (text,), exc_info)
+
+
+def check_plain(line: str) -> None:
+    assert not [char for char in line if not char.isprintable()]
+    line.encode()
+
+
+@FORMATTERS
+@given(NASTY)
+def test_no_hidden_character_reaches_a_line(formatter: logging.Formatter, text: str) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError:
+        first, *rest = formatter.format(record(text, sys.exc_info())).split("\n")
+    check_plain(first)
+    for line in rest:
+        check_plain(line)
+        assert line.startswith("    ")  # cannot pass for a line of the log
+    turn = {"request_id": text, "model": text, "error": text, "warnings": [text, "more"]}
+    message = record(log.turn_line(log.turn_fields(turn)))
+    message.turn = log.turn_fields(turn)
+    check_plain(formatter.format(message))
+
+
+@FORMATTERS
+def test_every_formatting_character_is_escaped(formatter: logging.Formatter) -> None:
+    for begin in range(0, len(FORMATTING), 100):
+        check_plain(formatter.format(record("".join(FORMATTING[begin : begin + 100]))))
+
+
+def test_escapes_can_be_read_back() -> None:
+    text = "a\x1b[2Jb\u2028c\u202ed\x85e\U000e0001f\ng\th"
+    line = log.JsonFormatter().format(record(text))
+    assert json.loads(line)["message"] == text
+    assert (
+        log.TextFormatter()
+        .format(record(text))
+        .endswith(r"a\u001b[2Jb\u2028c\u202ed\u0085e\udb40\udc01f\ng\th")
+    )
+
+
+@FORMATTERS
+def test_lines_are_bounded(formatter: logging.Formatter) -> None:
+    secret = "q7-secret-of-somebody"
+    for size in (log.MAX_TEXT - 5, 8 * log.MAX_TEXT - 5, 3_000_000):
+        formatter._secrets = [secret]  # type: ignore[attr-defined]
+        try:
+            raise ValueError("x" * size + secret)
+        except ValueError:
+            line = formatter.format(record("x" * size + secret, sys.exc_info()))
+        assert len(line) < 5 * log.MAX_TEXT and "q7-" not in line
+    turn = log.turn_fields({"warnings": ["w" * 100_000] * 1000, "model": "m" * 1_000_000})
+    message = record(log.turn_line(turn))
+    message.turn = turn
+    assert len(formatter.format(message)) < 5 * log.MAX_TEXT
 
 
 def lines(level: str, log_format: str = "text") -> str:

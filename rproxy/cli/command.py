@@ -14,7 +14,7 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tupl
 from ..config.addresses import ListenAddress
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
-from ..log import clean
+from ..log import clean, printable
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
 NO_FILE = "no configuration file: keys from the environment"
@@ -86,7 +86,8 @@ def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:
 
 def complain(text: object) -> None:
     """Write ``text`` to stderr, with secrets masked."""
-    print("rproxy: " + clean(str(text)), file=sys.stderr)
+    lines = clean(str(text)).split("\n")
+    print("rproxy: " + "\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def warn(texts: Sequence[str]) -> None:
