@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Dict, Mapping, Optional, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 from .types import ErrorBody, ErrorObject, Event, Json
 
@@ -108,6 +108,17 @@ class ApiError(RproxyError):
     def headers(self) -> Dict[str, str]:
         """``Retry-After`` in whole seconds, at least 1, if a delay is known."""
         return {} if self.retry_after is None else {"Retry-After": str(whole_seconds(self.retry_after))}
+
+    def apply(self, mask: Callable[[str], str]) -> ApiError:
+        """Change what a client reads of it.
+
+        :param mask: gives a text without secrets
+        :returns: this error
+        """
+        self.message = mask(self.message)
+        self.param = self.param and mask(self.param)
+        self.code = self.code and mask(self.code)
+        return self
 
     def failed_message(self) -> str:
         """The message for ``response.failed``: Codex reads the delay of a rate limit from its text."""

@@ -590,10 +590,26 @@ def test_the_secrets_of_a_provider() -> None:
     provider = Provider(
         base_url="x",
         api_key="key-of-acme",
-        headers={"X-Title": "rproxy", "Cf-Access-Token": "Token tok-of-acme", "X-Empty-Key": " "},
-        query={"api-version": "2026", "subscription-key": "sub-of-acme"},
+        headers={
+            "X-Title": "Title of rproxy",
+            "Cf-Access-Token": "Token tok-of-acme",
+            "X-Empty-Key": " ",
+            "X-Tenant": "tenant-of-acme",
+            "X-Short": "eu",
+        },
+        query={"api-version": "2026-11-22", "subscription-key": "sub-of-acme"},
+        http_proxy="http://user:pw%40acme@proxy:3128",
     )
-    assert provider.secrets == ("key-of-acme", "tok-of-acme", "sub-of-acme")
+    assert provider.secrets == (
+        "key-of-acme",
+        "Token tok-of-acme",
+        "tok-of-acme",
+        "tenant-of-acme",
+        "sub-of-acme",
+        "pw%40acme",
+        "pw@acme",
+        "dXNlcjpwd0BhY21l",
+    )
 
 
 def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Sequence
 
 from .. import __version__, log
-from ..config.addresses import ListenAddress, parse_listen_address
+from ..config.addresses import ListenAddress, parse_listen_address, proxy_secrets
 from ..config.schema import Config
 from ..errors import ConfigError
 from ..server.app import serve
@@ -94,7 +94,8 @@ def _listen_address(text: str) -> ListenAddress:
 async def serve_config(config: Config, source: str, args: argparse.Namespace, environ: Environ) -> None:
     """Serve until a signal comes; the banner is printed when the port is open."""
     config = with_options(config, args, environ)
-    log.setup(config.server.log_level, config.server.log_format, secrets=config.secrets)
+    secrets = (*config.secrets, *proxy_secrets(environ))
+    log.setup(config.server.log_level, config.server.log_format, secrets=secrets)
     warn(config.warnings)
 
     def ready(listeners: Sequence[Listener]) -> None:

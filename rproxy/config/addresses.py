@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
 from functools import lru_cache
-from typing import NamedTuple, Tuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Mapping, NamedTuple, Tuple
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from ..log import LONG
 from . import checks as c
 from .checks import Place
 
@@ -173,6 +175,34 @@ def proxy(place: Place) -> str:
     if not re.fullmatch(r"http://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):\d{1,5}/?", value):
         raise place.error("must be http://HOST:PORT (or http://USER:PASSWORD@HOST:PORT)")
     return value
+
+
+PROXY_VARIABLES = ("https_proxy", "http_proxy", "all_proxy")  # also in upper case
+
+
+def basic_credentials(username: str, password: str) -> str:
+    """User name and password as basic authentication sends them (RFC 7617)."""
+    return base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+
+
+def url_secrets(url: str) -> Tuple[str, ...]:
+    """The credentials in the URL of a proxy or a store, in the forms in which others may repeat them."""
+    try:
+        parts = urlsplit(url if "://" in url else "http://" + url)
+        given = (parts.username or "", parts.password or "")
+    except ValueError:
+        return ()
+    username, password = map(unquote, given)
+    options = dict(parse_qsl(parts.query))
+    names = [name for name in (given[0], username, options.get("username", "")) if len(name) >= LONG]
+    basic = basic_credentials(username, password) if any(given) else ""
+    return tuple(filter(None, (given[1], password, options.get("password"), basic, *names)))
+
+
+def proxy_secrets(environ: Mapping[str, str]) -> Tuple[str, ...]:
+    """The credentials of the proxies that the environment names."""
+    names = [form for name in PROXY_VARIABLES for form in (name, name.upper())]
+    return tuple(secret for name in names for secret in url_secrets(environ.get(name, "")))
 
 
 def server_name(url: str) -> str:

@@ -13,14 +13,26 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from ..convert.profile import FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
+from ..log import LONG
 from ..providers.profiles import default_wire, row_name, row_of_host
 from . import addresses
 from . import checks as c
+from .addresses import url_secrets
 from .checks import REQUIRED, Place, key, secret
 from .rewrite_rules import rewrite_rules
 
-# Names of headers and query parameters whose values are secret.
+# Headers and query parameters whose values anybody may see.
+_PUBLIC = frozenset(
+    (
+        "accept", "accept-language", "api-version", "cache-control", "connection", "content-type",
+        "copilot-integration-id", "editor-plugin-version", "editor-version", "http-referer", "openai-intent",
+        "origin", "referer", "user-agent", "x-initiator", "x-title", "anthropic-version", "anthropic-beta",
+        "openai-beta",
+    )
+)  # fmt: skip
+# Names whose values are secret, however short, and wherever they come from.
 _CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
+_DUMMIES = ("lm-studio", "not-needed", "no-key-needed", "dummy-key")  # keys for servers without keys
 
 
 def _profile_name(place: Place) -> str:
@@ -92,12 +104,32 @@ class Provider:
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain: the key, and credentials in headers and the query."""
-        named = {**self.headers, **self.query}
-        extra = [
-            value.split()[-1] for name, value in named.items() if value.strip() and _CREDENTIAL.search(name)
-        ]
-        return tuple(filter(None, (self.api_key, *extra)))
+        """What no message and no log may contain: the key, the values of headers and of the query unless
+        they are public, and the credentials of the proxy.
+        """
+        profile = self.profile
+        named = {
+            name: value
+            for name, value in {**profile.headers, **profile.query}.items()
+            if _CREDENTIAL.search(name)
+        }
+        named.update({**self.headers, **self.query})
+        values = [form for name, value in named.items() for form in _secret_forms(name, value)]
+        found = filter(None, (self.api_key, *values, *url_secrets(self.http_proxy or "")))
+        return tuple(secret for secret in dict.fromkeys(found) if secret not in (self.name, *_DUMMIES))
+
+
+def _secret_forms(name: str, value: str) -> List[str]:
+    """What must not be shown of a header or a query parameter: its value, and the parts that can stand for
+    it, such as a token without its scheme and the values of cookies.
+    """
+    if name.lower() in _PUBLIC or not value.strip():
+        return []
+    forms, least = [value.strip(), value.rsplit(maxsplit=1)[-1]], LONG
+    if _CREDENTIAL.search(name):
+        forms += [part for part in re.split(r"[\s;,=&]+", value) if len(part) >= LONG]
+        least = 0
+    return [form for form in forms if len(form) >= least]
 
 
 def _provider(place: Place) -> Provider:

@@ -15,6 +15,7 @@ from ..convert.profile import EFFORTS, MODALITIES
 from ..convert.request.rewrite import Rule
 from ..providers.profiles import choose_profile
 from . import checks as c
+from .addresses import url_secrets
 from .checks import REQUIRED, Place, key
 from .keys import Key
 from .provider_schema import Provider, read_overrides, read_providers
@@ -131,14 +132,16 @@ class Config:
     path: Optional[str] = None
     warnings: Tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What the log must not contain: the keys of clients, of providers and of rproxy itself."""
-        own = (self.server.seal_key,) if self.server.seal_key else ()
+        """What no message and no log may contain: the keys of clients, of providers and of rproxy itself, and
+        all other credentials.
+        """
         return (
             *(k.value for k in self.server.auth.keys if k.value),
-            *own,
-            *(s for m in self.models for p in m.providers for s in p.secrets),
+            *filter(None, [self.server.seal_key]),
+            *url_secrets(self.store.url or ""),
+            *(s for m in self.models for p in m.resolved(m.model).providers for s in p.secrets),
         )
 
     @cached_property

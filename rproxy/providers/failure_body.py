@@ -18,6 +18,7 @@ from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, h
 from .failures import REFUSED, ErrorFacts, Finding, classify
 
 MAX_DEPTH = 6  # of objects inside objects
+MAX_PARAM = 200  # characters
 
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
 TEXT_KEYS = (
@@ -178,8 +179,9 @@ def _gather_codes(raw: Dict[str, Any], facts: ErrorFacts) -> None:
     word = raw.get("code") or raw.get("error_code")
     if facts.code is None and isinstance(word, str) and WORD.match(word):
         facts.code = word
-    if facts.param is None and isinstance(raw.get("param"), str) and raw["param"]:
-        facts.param = raw["param"][:200]
+    param = raw.get("param")
+    if facts.param is None and isinstance(param, str) and 0 < len(param) <= MAX_PARAM:
+        facts.param = param  # a longer one is no path of a field
 
 
 def _gather_delays(raw: Dict[str, Any], facts: ErrorFacts) -> None:

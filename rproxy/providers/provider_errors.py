@@ -181,7 +181,7 @@ def message(finding: Finding, name: str, base_url: str = "", secrets: Sequence[s
         name=name[:200],
         base_url=f" ({without_login(base_url)[:200]})" if base_url else "",
         version="" if re.search(r"/v\d", base_url) else ": it may need /v1 at its end",
-        location=without_login(finding.location)[:400] or "an unnamed place",
+        location=clean(without_login(finding.location), secrets)[:400] or "an unnamed place",
     )
     tail = clean(hint, secrets)
     room = MAX_MESSAGE - len(head) - len(tail) - 2

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from http.client import responses as REASONS
 from typing import Any, ClassVar, Dict, Mapping, MutableMapping, Optional, Protocol, Set
 
@@ -20,6 +20,7 @@ from tornado.web import Finish, HTTPError, RequestHandler
 from ..config.schema import Config, Key
 from ..convert.sse import encode_json
 from ..errors import ApiError, internal
+from ..log import mask
 from ..service.client import Client
 from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
@@ -186,7 +187,8 @@ class BaseHandler(RequestHandler):
         return {"x-models-etag": self.state.service.catalog.of(self.key).etag, "x-reasoning-included": "true"}
 
     def for_client(self, error: ApiError) -> ApiError:
-        """The error in the form that serves this client best (``server.errors``)."""
+        """The error without secrets, in the form that serves this client best (``server.errors``)."""
+        error.apply(partial(mask, secrets=self.state.config.secrets))
         return for_codex(error) if uses_codex_form(self.state.config.server.errors, self.codex) else error
 
     def as_api_error(self, error: BaseException) -> ApiError:

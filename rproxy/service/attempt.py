@@ -22,6 +22,7 @@ from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
+from ..log import mask
 from ..providers.provider_errors import broken, provider_error, stream_error
 from ..types import Event
 from ..upstream.client import CancelToken, StopReading, Upstream
@@ -42,6 +43,7 @@ class Attempt:
     :param conversion: the request in the provider's terms
     :param new_converter: makes the converter of the answer
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
+    :param secrets: what must not be shown of the provider's errors and of the head of its answer
 
     ``headers`` are for the head of the client's answer.  Sizes are in bytes.
     """
@@ -54,6 +56,7 @@ class Attempt:
         conversion: Conversion,
         new_converter: Callable[[], StreamConverter],
         send: Callable[[Sequence[Event]], Optional[Awaitable[None]]],
+        secrets: Sequence[str],
     ) -> None:
         self.provider = provider
         self.conversion = conversion
@@ -63,6 +66,7 @@ class Attempt:
         self._new_converter = new_converter
         self._prepared = False
         self._send = send
+        self._secrets = secrets
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
         self._grace: Optional[asyncio.TimerHandle] = None
 
@@ -111,7 +115,7 @@ class Attempt:
                 provider.name,
                 provider.base_url,
                 time.time(),
-                provider.secrets,
+                self._secrets,
             )
 
     async def _encoded(self, stream: bool) -> bytes:
@@ -129,7 +133,7 @@ class Attempt:
 
     # ---- The answer
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        self.headers = answer_headers(self.provider, headers)
+        self.headers = answer_headers(self.provider, headers, self._secrets)
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Take what was read at once.
@@ -184,7 +188,7 @@ class Attempt:
         failure = converter.failure(self._fast_path.done)
         if failure is not None:
             if failure.raw is not None:
-                raise stream_error(failure.raw, name, self.provider.base_url, self.provider.secrets)
+                raise stream_error(failure.raw, name, self.provider.base_url, self._secrets)
             if failure.code != "server_error":
                 raise ApiError(400, f"{name}: {failure.message}", code=failure.code)
             raise broken(name, failure.message)
@@ -209,15 +213,16 @@ class Attempt:
             )
 
 
-def answer_headers(provider: Provider, headers: Mapping[str, str]) -> Dict[str, str]:
+def answer_headers(provider: Provider, headers: Mapping[str, str], secrets: Sequence[str]) -> Dict[str, str]:
     """What a client may want of the head of a provider's answer, and nothing else.
 
+    :param secrets: see :func:`rproxy.log.mask`
     :returns: who answered, the provider's id of the request, and its rate limits
     """
     wanted = {PROVIDER_HEADER: provider.name}
     for name, value in headers.items():
         if name.lower().startswith(RATE_LIMITS):
-            wanted[name.lower()] = value
+            wanted[mask(name.lower(), secrets)] = mask(value, secrets)
         elif name.lower() in REQUEST_IDS:
-            wanted[UPSTREAM_ID_HEADER] = value
+            wanted[UPSTREAM_ID_HEADER] = mask(value, secrets)
     return wanted

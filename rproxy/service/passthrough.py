@@ -25,6 +25,7 @@ from ..upstream.failover import Failover
 from .attempt import answer_headers
 from .catalog import Catalog
 from .client import Client
+from .error_frames import ErrorFrames
 from .quota import Quotas
 from .retry import RetryLoop
 
@@ -48,7 +49,10 @@ class Answer(Protocol):
 class Passthrough:
     """``POST /chat/completions``"""
 
-    def __init__(self, catalog: Catalog, quotas: Quotas, upstream: Upstream, failover: Failover) -> None:
+    def __init__(
+        self, catalog: Catalog, quotas: Quotas, upstream: Upstream, failover: Failover, secrets: Sequence[str]
+    ) -> None:
+        self._secrets = secrets
         self._catalog = catalog
         self._quotas = quotas
         self._upstream = upstream
@@ -73,7 +77,7 @@ class Passthrough:
         if "input" in request and "messages" not in request:
             check_request(without_nulls(request))
         self._quotas.begin_turn(client.key)
-        relayed = _Relayed(self._upstream, model, name, request, client, answer)
+        relayed = _Relayed(self._upstream, model, name, request, client, answer, self._secrets)
         await RetryLoop(self._failover).run(relayed)
 
 
@@ -98,7 +102,14 @@ class _Relayed:
     """
 
     def __init__(
-        self, upstream: Upstream, model: Model, name: str, request: Json, client: Client, answer: Answer
+        self,
+        upstream: Upstream,
+        model: Model,
+        name: str,
+        request: Json,
+        client: Client,
+        answer: Answer,
+        secrets: Sequence[str],
     ) -> None:
         self.providers = model.providers
         self.visible = False
@@ -109,7 +120,9 @@ class _Relayed:
         self._body = b""
         self._client = client
         self._answer = answer
+        self._secrets = secrets
         self._read = 0  # bytes of the answer
+        self._frames = ErrorFrames(secrets)
 
     def conversation_key(self) -> str:
         return self._name
@@ -123,6 +136,7 @@ class _Relayed:
         :raises ApiError: it did not answer, or not to the end
         """
         started, status, self._read = time.monotonic(), "cancelled", 0
+        self._frames = ErrorFrames(self._secrets)
         chat = as_chat_request(self._request, provider.profile, self._model.downstream_model)
         self._body = await run_cooperatively(encode_steps(chat))
         try:
@@ -132,6 +146,9 @@ class _Relayed:
             status = "completed" if 200 <= result.status < 300 else str(result.status)
             if status != "completed":
                 self._refuse(provider, result)
+            written = self._answer.data(self._frames.close())
+            if written is not None:
+                await written
         except ApiError as error:
             status = str(error.status)
             raise
@@ -155,16 +172,21 @@ class _Relayed:
     ) -> None:
         """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
         self.visible = True
-        more = {name.lower(): value for name, value in headers.items() if name.lower() in kept}
-        content_type = headers.get("Content-Type", "application/json")
-        self._answer.head(status, {"content-type": content_type, **answer_headers(provider, headers), **more})
+        more = {
+            name.lower(): mask(value, self._secrets)
+            for name, value in headers.items()
+            if name.lower() in kept
+        }
+        content_type = mask(headers.get("Content-Type", "application/json"), self._secrets)
+        known = answer_headers(provider, headers, self._secrets)
+        self._answer.head(status, {"content-type": content_type, **known, **more})
 
     def _data(self, piece: bytes) -> Optional[Awaitable[None]]:
         self._read += len(piece)
-        return self._answer.data(piece)
+        return self._answer.data(self._frames.feed(piece))
 
     def _refuse(self, provider: Provider, result: Result) -> None:
         """Pass on the provider's own words, with secrets masked."""
         self._head(provider, result.status, result.headers, ERROR_HEADERS)
-        masked = mask(result.body.decode("utf-8", "surrogateescape"), provider.secrets)
+        masked = mask(result.body.decode("utf-8", "surrogateescape"), self._secrets)
         self._answer.data(masked.encode("utf-8", "surrogateescape"))

@@ -88,7 +88,7 @@ class Service:
         self._background = Background(self._store, now)
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
-        self.passthrough = Passthrough(self.catalog, self._quotas, upstream, failover)
+        self.passthrough = Passthrough(self.catalog, self._quotas, upstream, failover, config.secrets)
         self._file_texts = FileTexts()
         self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
         self._field_warnings = FieldWarnings()

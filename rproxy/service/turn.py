@@ -24,6 +24,7 @@ from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion
 from ..convert.sse import written
 from ..errors import ApiError, error_event
+from ..log import mask
 from ..providers.provider_errors import Refusal
 from ..types import Event
 from .attempt import Attempt
@@ -141,7 +142,11 @@ class Turn:
         fitted, conversion = self._prepared
         self.stats.warnings, self.stats.left_out = conversion.warnings, conversion.left_out
         attempt = self._attempt = Attempt(
-            fitted, conversion, partial(self._new_converter, conversion), self._send
+            fitted,
+            conversion,
+            partial(self._new_converter, conversion),
+            self._send,
+            self._deps.config.secrets,
         )
         interrupt = self._client.interrupt
         try:
@@ -182,6 +187,7 @@ class Turn:
 
         :raises ApiError: ``error``, in all other cases
         """
+        error.apply(partial(mask, secrets=self._deps.config.secrets))
         shown = for_codex(error) if self._codex else error
         in_stream = self._begun or self._codex and shown.stream_code in TOLD_IN_STREAM
         converter = self._attempt.converter if self._attempt is not None else self._converter

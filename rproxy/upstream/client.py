@@ -16,6 +16,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
 
 from .. import __version__
+from ..config.addresses import proxy_secrets
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
@@ -105,7 +106,7 @@ class Upstream:
             del body  # it may be a long history, and the fetch lets go of it when the response begins
             response = await future
         except (TransportError, ConfigError) as error:
-            raise _api_error(error, provider) from error
+            raise self._api_error(error, provider) from error
         return Result(response.code, response.headers, response.body)
 
     async def preconnect(self, provider: Provider) -> None:
@@ -116,11 +117,18 @@ class Upstream:
         try:
             await self._client.preconnect(self._prepared(provider, "/chat/completions"))
         except (TransportError, ConfigError) as error:
-            raise _api_error(error, provider) from error
+            raise self._api_error(error, provider) from error
 
     def close(self) -> None:
         """Close all connections; what still runs fails."""
         self._client.close()
+
+    def _api_error(self, error: Exception, provider: Provider) -> ApiError:
+        secrets = (*provider.secrets, *proxy_secrets(self._environ))
+        result = connect_error(error, provider.name, provider.base_url, secrets)
+        response = getattr(error, "response", None)
+        result.got_head = response is not None and 200 <= response.code < 300
+        return result
 
     def _prepared(self, provider: Provider, path: str) -> PreparedRequest:
         return self._requests.get(provider, path, self._prepare)
@@ -162,10 +170,3 @@ def request_headers(provider: Provider) -> HTTPHeaders:
     for more in (provider.profile.headers, provider.headers):
         headers.update(more)
     return headers
-
-
-def _api_error(error: Exception, provider: Provider) -> ApiError:
-    result = connect_error(error, provider.name, provider.base_url, provider.secrets)
-    response = getattr(error, "response", None)
-    result.got_head = response is not None and 200 <= response.code < 300
-    return result

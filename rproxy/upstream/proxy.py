@@ -9,12 +9,11 @@ ignored where a CGI gateway could have set it from a ``Proxy:`` request header (
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from typing import Mapping, NamedTuple, Optional, Union
 from urllib.parse import unquote, urlsplit
 
-from ..config.addresses import is_loopback
+from ..config.addresses import basic_credentials, is_loopback
 from ..errors import ConfigError
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -42,7 +41,7 @@ class Proxy(NamedTuple):
 
 def basic_auth(username: str, password: str) -> str:
     """The value of an Authorization header for basic authentication (RFC 7617)."""
-    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+    return "Basic " + basic_credentials(username, password)
 
 
 def find_proxy(url: str, environ: Mapping[str, str], explicit: Optional[str] = None) -> Optional[Proxy]:
