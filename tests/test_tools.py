@@ -373,6 +373,11 @@ CHOICES: Dict[str, Tuple[Any, Any]] = {
     "a namespace of several": ({"type": "namespace", "name": "mcp__demo"}, None),
     "a namespace that is no name": ({"type": "function", "name": "ls", "namespace": ["x"]}, named("ls")),
     "a hosted tool": ({"type": "web_search"}, None),
+    "an empty object": ({}, None),
+}
+IGNORED = {
+    "a hosted tool": ["tool_choice web_search ignored"],
+    "an empty object": ["an empty tool_choice ignored"],
 }
 
 
@@ -381,7 +386,7 @@ def test_tool_choice(title: str) -> None:
     choice, chat_choice = CHOICES[title]
     tools = table(*CALLED, PATCH, SEARCH, choice=choice)
     assert tools.chat_tool_choice == chat_choice
-    assert tools.warnings == (["tool_choice web_search ignored"] if title == "a hosted tool" else [])
+    assert tools.warnings == IGNORED.get(title, [])
     assert len(tools.chat_tools) == 7
 
 

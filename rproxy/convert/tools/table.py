@@ -121,6 +121,9 @@ class ToolTable:
 
         :raises ApiError: 400, for a tool that is not among the request's tools
         """
+        if not choice:
+            self.warnings.append("an empty tool_choice ignored")
+            return []
         choice = flat_form(choice)
         tool_type = str(choice.get("type"))
         kind = TOOL_KINDS.get(tool_type)
