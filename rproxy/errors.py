@@ -54,8 +54,7 @@ class StoreError(RproxyError):
 class ApiError(RproxyError):
     """A failure as a client of the Responses API sees it.
 
-    ``got_head``: a 2xx answer of the provider had begun.  ``answer_headers``: for the head of the HTTP
-    answer; set by a turn that reached a provider.
+    ``answer_headers``: for the head of the HTTP answer; set by a turn that reached a provider.
 
     :param status: the HTTP status
     :param message: for people
@@ -67,7 +66,6 @@ class ApiError(RproxyError):
     :param retryable: rproxy itself may try again while the client has received nothing
     """
 
-    got_head = False
     answer_headers: Mapping[str, str] = {}
 
     def __init__(

@@ -116,8 +116,8 @@ CASES: Dict[str, Case] = {
     "speaks something else": Case(plays(b"SSH-2.0-OpenSSH_9.6\r\n", then=hangs), 502, "not HTTP"),
     "brotli": Case(plays(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n\x0b\x02"), 502, "br"),
     # half an answer
-    "hangs": Case(plays(HALF, then=hangs), 504, "fell silent", "Half", SILENCE),
-    "hangs before the body": Case(plays(SSE, then=hangs), 504, "fell silent", seconds=SILENCE),
+    "hangs": Case(plays(HALF, then=hangs), 504, "stalled", "Half", SILENCE),
+    "hangs before the body": Case(plays(SSE, then=hangs), 504, "stalled", seconds=SILENCE),
     "cuts": Case(plays(HALF), 502, "truncated", "Half"),
     "cuts a chunk": Case(
         plays(CHUNKED + chunk(delta(content="Half")) + b"ff\r\ndata"), 502, "closed in the middle", "Half"

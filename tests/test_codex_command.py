@@ -408,7 +408,7 @@ EXEC = ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-san
 
 
 async def rproxy_codex(home: Path, *argv: str) -> Tuple[int, List[Json], str]:
-    """:returns: exit status, Codex' finished items, stderr"""
+    """:returns: exit status, Codex's finished items, stderr"""
     environ = dict(os.environ, CODEX_BIN=REAL, PATH="%s:/usr/bin:/bin" % (home / "bin"))
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -136,7 +136,7 @@ async def test_other_statuses_come_back_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "sent,status,got_head,words",
+    "sent,status,begun,words",
     [
         (b"", 502, False, "cut"),
         (CHUNKED, 502, True, "broke off"),
@@ -144,7 +144,7 @@ async def test_other_statuses_come_back_whole() -> None:
         (b"nonsense\r\n", 502, False, "not HTTP/1.1"),
     ],
 )
-async def test_broken_answers(sent: bytes, status: int, got_head: bool, words: str) -> None:
+async def test_broken_answers(sent: bytes, status: int, begun: bool, words: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(sent, pause=0.01)
@@ -153,8 +153,8 @@ async def test_broken_answers(sent: bytes, status: int, got_head: bool, words: s
         with pytest.raises(ApiError, match=words) as caught:
             await Turn().run(upstream, provider)
         error = caught.value
-        assert (error.status, error.got_head, error.retryable) == (status, got_head, True)
-        assert "acme" in error.message and ("127.0.0.1" in error.message) is not got_head
+        assert (error.status, error.retryable) == (status, True)
+        assert "acme" in error.message and ("127.0.0.1" in error.message) is not begun
 
 
 async def test_silence_is_504() -> None:
@@ -164,9 +164,9 @@ async def test_silence_is_504() -> None:
         await peer.wait_gone()
 
     async with running(script, idle_timeout=0.1) as (upstream, provider, _):
-        with pytest.raises(ApiError, match="0.1 s") as caught:
+        with pytest.raises(ApiError, match="stalled before it was complete.*0.1 s") as caught:
             await Turn().run(upstream, provider)
-        assert (caught.value.status, caught.value.got_head) == (504, True)
+        assert caught.value.status == 504
 
 
 async def test_no_connection() -> None:
@@ -174,7 +174,7 @@ async def test_no_connection() -> None:
     for call in (Turn().run(upstream, ACME), upstream.preconnect(ACME)):
         with pytest.raises(ApiError, match="acme.*127.0.0.1:1.*refused") as caught:
             await call
-        assert (caught.value.status, caught.value.got_head) == (502, False)
+        assert caught.value.status == 502
     with pytest.raises(ApiError, match="cannot be sent .the URL or a header holds a line break") as caught:
         await Turn().run(upstream, replace(ACME, api_key="sk-secret\n"))
     assert "sk-secret" not in caught.value.message

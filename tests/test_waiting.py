@@ -333,7 +333,7 @@ async def _noticed(provider: ScriptedProvider) -> None:
 async def test_codex_hears_which_catalog_is_served_and_that_reasoning_is_counted(
     transport: Transport,
 ) -> None:
-    editor = {"originator": "my_editor", "x-codex-window-id": "0190a1b2:0"}  # which runs Codex' app server
+    editor = {"originator": "my_editor", "x-codex-window-id": "0190a1b2:0"}  # which runs Codex's app server
     for codex in (CODEX, editor):
         async with lab([say("a")], [say("b")]) as (provider, base_url):
             told = await transport.ask(base_url, {"input": "hi"}, **codex)

@@ -112,7 +112,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--print",
         action="store_true",
-        help="show Codex' settings for a running rproxy serve, and start nothing",
+        help="show Codex's settings for a running rproxy serve, and start nothing",
     )
     what.add_argument(
         "--write",

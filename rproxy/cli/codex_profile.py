@@ -1,6 +1,6 @@
 """The settings with which Codex uses rproxy, as arguments or as a profile in ``~/.codex``.
 
-A profile is a file of settings beside Codex' own (``NAME.config.toml``, chosen with ``codex --profile
+A profile is a file of settings beside Codex's own (``NAME.config.toml``, chosen with ``codex --profile
 NAME``), so that no file of the user has to be edited.  Ours begins with ``MARK``: only such a file is ever
 overwritten or removed, any other is kept aside.
 """
@@ -26,7 +26,7 @@ class CodexError(RproxyError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Codex' settings. ``env_key`` None: rproxy asks for no key."""
+    """Codex's settings. ``env_key`` None: rproxy asks for no key."""
 
     base_url: str
     model: str
@@ -39,7 +39,7 @@ class Settings:
         return f"{self.env_key}=YOUR_KEY " if self.env_key else ""
 
     def table(self) -> Dict[str, Any]:
-        """As Codex' configuration file names them."""
+        """As Codex's configuration file names them."""
         provider: Dict[str, Any] = {
             "name": "rproxy",
             "base_url": self.base_url,
@@ -48,7 +48,7 @@ class Settings:
         }
         if self.env_key:
             provider["env_key"] = self.env_key
-        # Codex' web search runs at OpenAI; here nobody would answer its calls.
+        # Codex's web search runs at OpenAI; here nobody would answer its calls.
         return {
             "model": self.model,
             "model_provider": "rproxy",
@@ -84,7 +84,7 @@ def _toml(value: Any) -> str:
 
 
 class Profile(NamedTuple):
-    """The files of one profile in Codex' home."""
+    """The files of one profile in Codex's home."""
 
     toml: Path
     catalog: Path

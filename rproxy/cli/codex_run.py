@@ -108,7 +108,7 @@ def first_model(entries: Sequence[Json]) -> str:
 async def run_embedded(config: Config, codex: Installed, call: Call, environ: Environ) -> int:
     """Start rproxy on a free port, and Codex on it.
 
-    :returns: Codex' exit status
+    :returns: Codex's exit status
     """
     key = secrets.token_urlsafe(24)
     server = replace(
@@ -130,7 +130,7 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
 async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) -> int:
     """Start Codex on the rproxy that runs at ``base_url``.
 
-    :returns: Codex' exit status
+    :returns: Codex's exit status
     """
     entries = fetched_entries(base_url, environ)
     model = call.model or first_model(entries)
@@ -155,7 +155,7 @@ def catalog_file(codex: Installed, entries: Sequence[Json], environ: Environ) ->
 
 
 def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) -> str:
-    """A catalog of the entries, with Codex' own prompt if it shows that."""
+    """A catalog of the entries, with Codex's own prompt if it shows that."""
     bundled = codex.bundled(environ)
     if not bundled:
         complain(

@@ -20,7 +20,7 @@ OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
 NO_FILE = "no configuration file: keys from the environment"
 Environ = Mapping[str, str]
 
-# What --demo answers for: Codex' own model names, and every other one.
+# What --demo answers for: Codex's own model names, and every other one.
 DEMO_CONFIG = """\
 models:
   - model: gpt-5.5

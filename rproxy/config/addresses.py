@@ -126,8 +126,8 @@ def _listen_address(place: Place) -> ListenAddress:
 def socket_mode(place: Place) -> int:
     """The mode of a Unix socket: octal digits.
 
-    YAML reads 0660 as the number 432, and 660 as 660.  Both mean the same here, for the owner must be able to
-    read and write, and such modes look different in the two forms.
+    YAML reads 0660 as the number 432, and 660 as 660.  Both mean the same here, because the owner must be
+    able to read and write, and such modes look different in the two forms.
     """
     digits = f"{place.value:o}" if type(place.value) is int and place.value <= 0o777 else str(place.value)
     if isinstance(place.value, bool) or not re.fullmatch("(0o?)?[67][0-7]{2}", digits):

@@ -87,7 +87,7 @@ class Server:
         c.seconds(), 120.0, "seconds after which a client that reads nothing of its answer is given up"
     )
     heartbeat_interval: float = key(
-        c.seconds(zero=True), 15.0, "send an event after so many seconds without one; 0: never"
+        c.seconds(zero=True), 15.0, "send an event after this many seconds without one; 0: never"
     )
     log_level: str = key(c.one_of(*LEVELS), "info", "trace, debug, info, warn or error")
     log_format: str = key(c.one_of("text", "json"), "text", "text or json (one object per line)")
@@ -124,7 +124,7 @@ class Server:
         c.seconds(zero=True), 30.0, "seconds that running turns may go on when rproxy stops"
     )
     websocket_max_age: float = key(
-        c.seconds(), 3600.0, "a WebSocket older than so many seconds accepts no further turns"
+        c.seconds(), 3600.0, "a WebSocket older than this many seconds accepts no further turns"
     )
     seal_key: str = secret(
         c.seal_key,
@@ -167,7 +167,7 @@ class Store:
     url: Optional[str] = secret(c.reference, None, "redis: redis://HOST:PORT/DB, or $VAR")
     max_responses: int = key(c.whole(1), 10_000, "the oldest responses go when there are more")
     max_bytes: int = key(c.size, 256 << 20, "... or when they take more bytes")
-    ttl: float = key(c.seconds(), 86_400.0, "... or after so many seconds")
+    ttl: float = key(c.seconds(), 86_400.0, "... or after this many seconds")
 
 
 @dataclass(frozen=True)

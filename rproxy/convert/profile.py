@@ -55,7 +55,7 @@ class Thinking:
     tools.
     """
 
-    default: Optional[bool] = None  # does it think when nothing is said? None: not known
+    default: Optional[bool] = None  # does it think when the request does not say? None: not known
     enable: Mapping[str, Any] = field(default_factory=dict)
     disable: Optional[Mapping[str, Any]] = field(default_factory=dict)
     effort: Optional[str] = None

@@ -146,7 +146,7 @@ def _end_of_dict(text: str, start: int) -> int:
 
 
 def _unpacked(text: str) -> Tuple[str, List[Any]]:
-    """The text without the JSON that stands in it, and that JSON."""
+    """The text without the JSON in it, and that JSON."""
     packed: List[Any] = []
     decoder, start = json.JSONDecoder(), 0
     for _ in range(20):

@@ -67,7 +67,7 @@ def diagnose(
 
 
 def _reading(complaint: Complaint, text: str, sent: Sent) -> Reading:
-    """The complaint, with the path that stands in its words where it names none besides them."""
+    """The complaint; when it has no path of its own, with the one in its words."""
     return Reading(complaint._replace(path=complaint.path or _path_in(text, sent)), text)
 
 
@@ -95,7 +95,7 @@ _PATH = re.compile(
 
 
 def _path_in(text: str, sent: Sent) -> Tuple[str, ...]:
-    """The first path into the request that stands in a text: ``messages.1``, ``tools[0].function.name``."""
+    """The first path into the request in a text: ``messages.1``, ``tools[0].function.name``."""
     for match in _PATH.finditer(text):
         steps = tuple(re.findall(r"[\w$]+", match[1]))
         while steps and steps[0] in ("body", "request"):

@@ -7,7 +7,7 @@ say), ``extends`` (another row), ``models`` (glob on the downstream model -> mor
 case does not matter), ``responses`` (fields that are different with ``wire: responses``). ``thinking``
 replaces what it extends as a whole, everything else is merged field by field.
 
-Where a rule comes from stands beside it: *docs* is the vendor's documentation, *error* an answer that users
+The source of each rule is beside it: *docs* is the vendor's documentation, *error* an answer that users
 report, *adapter* what the vendor's own client or several independent adapters do, *guess* none of these.  A
 key that is not named here needs no rule: reading answers is tolerant everywhere.  Never name keys
 ``on``/``off``/``yes``/``no``: YAML reads them as booleans.

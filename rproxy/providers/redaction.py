@@ -101,7 +101,7 @@ class Redaction:
 
 
 def _spellings(content: str) -> List[str]:
-    """As it is, and as it stands inside JSON."""
+    """As it is, and as JSON spells it."""
     escaped = [json.dumps(content, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
     return list(dict.fromkeys([content, *escaped]))
 
@@ -109,7 +109,7 @@ def _spellings(content: str) -> List[str]:
 def _runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
     """The runs of RUN characters that texts and contents share.
 
-    Contents may be long, so they are walked in steps of BLOCK; only around a block that stands in a text its
+    Contents may be long, so they are walked in steps of BLOCK; only around a block that occurs in a text its
     neighbours are looked at.
     """
     grams = {text[i : i + RUN] for text in texts for i in range(len(text) - RUN + 1)}

@@ -101,7 +101,7 @@ class Reading:
 
     @cached_property
     def _split(self) -> Tuple[str, Tuple[str, ...]]:
-        """What stands before the first turning point that allows something, and what the turning points
+        """The text before the first turning point that allows something, and what the turning points
         allow.
         """
         blamed, allowed = self.text, []

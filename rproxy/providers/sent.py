@@ -47,7 +47,7 @@ class Sent:
 
     # ---- Thinking
     def value(self, dotted: str) -> Any:
-        """What stands under a dotted key of the request."""
+        """The value at a dotted key of the request."""
         found: Any = self.body
         for key in dotted.split("."):
             found = found.get(key) if isinstance(found, dict) else None

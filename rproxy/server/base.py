@@ -149,7 +149,7 @@ class BaseHandler(RequestHandler):
     def codex(self) -> bool:
         """True when the client identifies itself as Codex, by its originator or by a header of its own.
 
-        An editor that runs Codex' app server names itself as the originator.
+        An editor that runs Codex's app server names itself as the originator.
         """
         headers = self.request.headers
         if headers.get("originator", "").lower().startswith("codex"):

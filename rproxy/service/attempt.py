@@ -206,7 +206,7 @@ class Attempt:
                 502,
                 f"{name}: the provider gave an empty answer. Try again, or rephrase the request.",
                 type="server_error",
-                code="server_error" if mistake else "empty_answer",  # which is asked for once more
+                code="server_error" if mistake else "empty_answer",  # which is tried once more
                 # rproxy has tried again already; Codex should not do so six times more
                 stream_code="invalid_prompt",
                 retryable=mistake,

@@ -45,7 +45,7 @@ DEFAULT_EFFORTS = (
     "max",
 )  # the first that there is; never "none": that must be chosen
 DEFAULT_WINDOW = 128_000  # tokens
-# What stands in a bundled entry and is true at OpenAI only; a key that an entry does not have is not added.
+# What a bundled entry has that is true at OpenAI only; a key that an entry does not have is not added.
 NOT_HERE: Mapping[str, Any] = {
     "upgrade": None,
     "availability_nux": None,
@@ -155,7 +155,7 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
 
 
 def _efforts(model: Model) -> List[str]:
-    """The levels a user may choose: the configured ones, else those that the provider tells apart, and off
+    """The levels a user may choose: the configured ones, else those that the provider distinguishes, and off
     where that is possible.
     """
     if model.efforts:
@@ -189,8 +189,8 @@ def _instructions(path: Optional[str]) -> str:
 def with_prompt_of(entries: Sequence[Json], bundled: Sequence[Json]) -> List[Json]:
     """The entries with the prompt of the installed Codex: each is laid over a copy of a bundled one.
 
-    :param bundled: the models of ``codex debug models --bundled``; one with Codex' classic tools is taken, if
-        there is one.  Prompts that the configuration names stay.
+    :param bundled: the models of ``codex debug models --bundled``; one with Codex's classic tools is taken,
+        if there is one.  Prompts that the configuration names stay.
     """
     template = next((m for m in bundled if not m.get("use_responses_lite")), bundled[0])
     reset = {key: value for key, value in NOT_HERE.items() if key in template}

@@ -28,7 +28,7 @@ CODEX_PAUSES: Mapping[int, float] = {429: RATE_LIMIT_PAUSE, 503: BUSY_PAUSE}
 
 
 def uses_codex_form(style: str, codex: bool) -> bool:
-    """Whether a client gets its errors in Codex' form.
+    """Whether a client gets its errors in Codex's form.
 
     :param style: ``server.errors``
     :param codex: the client is Codex

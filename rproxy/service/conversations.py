@@ -2,7 +2,7 @@
 
 A conversation is one :class:`~rproxy.types.ConversationRecord` in the store.  Every change is one atomic
 update, so that neither requests nor processes that share a store overwrite each other's changes, and what one
-of them adds stands together.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
+of them adds is contiguous.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
 oldest first.
 """
 

@@ -1,7 +1,7 @@
 """What came before a request: the items of earlier responses.
 
 A response is kept as a :class:`~rproxy.types.ResponseRecord`.  Its history is the chain of ``previous``, or
-what stood before it in its conversation.  A WebSocket keeps the last responses of its own in ``client.local``
+what came before it in its conversation.  A WebSocket keeps the last responses of its own in ``client.local``
 with the whole history beside them (``items``), whether or not they are stored, and they end with the
 connection.
 
@@ -158,7 +158,7 @@ class History:
         """Remember a response that has ended, as far as the client wants that.
 
         :param last: the number of its last event
-        :returns: warnings, for the answer is worth more than its record
+        :returns: warnings instead of errors, because the answer is worth more than its record
         """
         if client.local is not None:
             client.local[response["id"]] = _local_record(request, response)

@@ -61,8 +61,8 @@ class Passthrough:
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
         """Pass one request on.
 
-        :raises ApiError: the request is wrong, its key may not, no provider has answered, or, with
-            ``got_head``, the answer broke off
+        :raises ApiError: the request is wrong, its key may not, no provider has answered, or the answer broke
+            off
         """
         name = request.get("model")
         if not isinstance(name, str) or not name:

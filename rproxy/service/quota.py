@@ -1,9 +1,9 @@
 """What each key has used, and whether that is too much: turns within a minute, tokens within a day.
 
 The minute slides, the day is that of UTC.  A turn that begins counts, and its tokens count when it has ended;
-so turns that run side by side may together go beyond the tokens of a day.  Keys are told apart by their name
-and owner, whatever their limits: the counters stay right when a new configuration changes those.  They know
-of this process only.
+so turns that run side by side may together go beyond the tokens of a day.  Keys are distinguished by their
+name and owner, whatever their limits: the counters stay right when a new configuration changes those.  They
+know of this process only.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
 # Seconds, for all the pauses together that providers ask for; beyond that, the client gets the error instead.
 LONGEST_PAUSE = 10.0
-# Codes of bad luck: the model wrote a call that its server could not parse; it said nothing at all, to Codex.
+# Codes of bad luck: the model wrote a call that its server could not parse; Codex would get an empty answer.
 ONCE = ("tool_use_failed", "empty_answer")
 MAX_CURES = 2  # requests in another form within one turn
 

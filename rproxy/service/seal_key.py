@@ -1,9 +1,9 @@
 """Where the seal key comes from: the configuration, or a place that outlives the process and is made once.
 
 It must be the same for all processes that share a store, and after a restart, or what clients hold could not
-be read any more.  So it lies beside an sqlite file, in Redis, or, for the memory store, in the user's state
-folder.  The scheme is kept with it: processes with and without the package ``cryptography`` must not seal
-differently.
+be read any more.  So it is kept beside an sqlite file, in Redis, or, for the memory store, in the user's
+state folder.  The scheme is kept with it: processes with and without the package ``cryptography`` must not
+seal differently.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
 from .stats import FieldWarnings, log_end
 from .token_estimate import estimate
-from .turn import TOLD_IN_STREAM, Turn
+from .turn import SENT_IN_STREAM, Turn
 
 log = logging.getLogger("rproxy.service")
 
@@ -169,7 +169,7 @@ class Service:
         :raises ApiError: what is wrong with the request
         """
         if body.get("store") is False:
-            raise invalid("background: true needs store: true, for the answer is fetched later.", "store")
+            raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
         self._quotas.begin_turn(client.key)
         away = replace(client, transport="background", local=None, interrupt=None)
@@ -216,7 +216,7 @@ class Service:
         except ApiError as error:
             shown = for_codex(error)
             in_form = uses_codex_form(self.config.server.errors, client.codex)
-            if sink is None or not in_form or shown.stream_code not in TOLD_IN_STREAM:
+            if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
                 raise
             log.info("%s refused: %d %s", client.request_id, error.status, error.code)
         converter = StreamConverter.empty(request.response(), now=self._seconds)

@@ -6,10 +6,10 @@ the business of :class:`~rproxy.service.client.EventSink`; without one (JSON mod
 object counts.
 
 **Nothing is promised early.**  ``sink.begin`` waits for the first event that shows something, so that
-whatever fails before can still be an HTTP error, or be tried again in silence.  Only when the provider keeps
-silent, the client gets its first events without substance, after at most ``COMMIT_AFTER`` seconds, and then a
-heartbeat whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream without
-events, and comments do not count as such.
+whatever fails before can still be an HTTP error, or be tried again in silence.  Only while the provider is
+silent does the client get its first events, without content, after at most ``COMMIT_AFTER`` seconds, and
+then a heartbeat whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream
+without events, and comments do not count as such.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its
 # text; in a stream, six times.
-TOLD_IN_STREAM = ("server_error", "rate_limit_exceeded")
+SENT_IN_STREAM = ("server_error", "rate_limit_exceeded")
 
 
 class Turn:
@@ -189,7 +189,7 @@ class Turn:
         """
         error.apply(partial(mask, secrets=self._deps.config.secrets))
         shown = for_codex(error) if self._codex else error
-        in_stream = self._begun or self._codex and shown.stream_code in TOLD_IN_STREAM
+        in_stream = self._begun or self._codex and shown.stream_code in SENT_IN_STREAM
         converter = self._attempt.converter if self._attempt is not None else self._converter
         if self._sink is None or converter is None or not in_stream:
             error.answer_headers = self._headers

@@ -2,7 +2,7 @@
 
 A record (:data:`~rproxy.types.Record`) is a JSON object under an id.  All stores keep it as encoded JSON, so
 what is read is a copy, its size is known, and a record means the same in each store.  A store is a
-:class:`Store` with five methods for encoded records; everything else is the same for all and stands here.
+:class:`Store` with five methods for encoded records; everything else is the same for all, and here.
 
 **Failures.**  A store that cannot do its work within its time (:mod:`.time_limit`) raises
 :class:`~rproxy.errors.StoreError`.  What is stored but is no record, because it is damaged or was written by
@@ -188,8 +188,8 @@ def open_store(
     :param max_responses: the oldest records go when there are more; Redis has limits of its own
     :param max_bytes: the same for the size of all records
     :param ttl: seconds that a record is kept
-    :param now: the clock that tells the age of a record, in seconds: for sqlite since the epoch (default: the
-        system's time), for memory since any time (default: a clock that is never set)
+    :param now: the clock that measures the age of a record, in seconds: for sqlite since the epoch (default:
+        the system's time), for memory since any time (default: a clock that is never set)
     :raises ConfigError: the kind is unknown, a package is missing, or the file or the URL cannot be used
     """
     if kind == "memory":

@@ -7,9 +7,9 @@ processes do not block each other, and a committed write survives a ``kill -9`` 
 holds the version of the schema; a file of a newer rproxy is refused.
 
 Reads do not see records that are too old; these and the records over the limits are deleted every
-``SWEEP_INTERVAL`` seconds while there are writes.  Ages are told by the system's time, the only one that
-processes share and that outlives them.  When it is set back, records would be from the future, and outlive
-all others: the sweep gives them the present time.
+``SWEEP_INTERVAL`` seconds while there are writes.  Ages are measured with the system's time, the only one
+that processes share and that outlives them.  When it is set back, records would be from the future, and
+outlive all others: the sweep gives them the present time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A store whose writes do not delay the turn, and whose work on one record has an order.
 
-**Order.**  All work on the same record that is under way in this process stands in one line (:class:`_Line`),
-so writes happen in the order in which they were asked for, changes do not get in each other's way, and who
-reads a record finds what was written before.
+**Order.**  All work on the same record that is under way in this process goes through one line
+(:class:`_Line`), so writes happen in the order in which they were asked for, changes do not get in each
+other's way, and who reads a record finds what was written before.
 
 **What a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``) succeeds within
 the time limit, or raises :class:`~rproxy.errors.StoreError` and is given up.

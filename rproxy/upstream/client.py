@@ -93,8 +93,7 @@ class Upstream:
             chat() raises whatever else it raises.
         :param stop: ends the request early, in every state.  The result is what has arrived, with the status
             599 if that is nothing
-        :raises ApiError: 502 or 504, there is no complete response; ``got_head`` says whether a 2xx response
-            had begun
+        :raises ApiError: 502 or 504, there is no complete response
         """
         try:
             future = self._client.fetch(
@@ -125,10 +124,7 @@ class Upstream:
 
     def _api_error(self, error: Exception, provider: Provider) -> ApiError:
         secrets = (*provider.secrets, *proxy_secrets(self._environ))
-        result = connect_error(error, provider.name, provider.base_url, secrets)
-        response = getattr(error, "response", None)
-        result.got_head = response is not None and 200 <= response.code < 300
-        return result
+        return connect_error(error, provider.name, provider.base_url, secrets)
 
     def _prepared(self, provider: Provider, path: str) -> PreparedRequest:
         return self._requests.get(provider, path, self._prepare)

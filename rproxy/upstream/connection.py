@@ -114,7 +114,7 @@ class Connection:
         self._write()
 
     def close(self) -> None:
-        """Close the socket now, in any state; the receiver is not told.  A second call has no effect."""
+        """Close the socket now, in any state; the receiver is not notified.  A second call has no effect."""
         if self.state is State.CLOSED:
             return
         self._release()

@@ -22,7 +22,7 @@ from ..types import Json
 if TYPE_CHECKING:  # imported elsewhere when needed: its patterns take a while to compile
     from ..providers.diagnosis import Diagnosis
 
-log = logging.getLogger("rproxy.repairs")
+log = logging.getLogger("rproxy.overrides")
 
 LIFETIME = 86_400.0  # seconds
 GROWING = {"drop", "schema", "response_schema"}  # lists in a profile to which a cure adds

@@ -59,7 +59,7 @@ def connect_error(
     detail = clean(str(cause), secrets).rstrip(".")
     detail = f" ({detail})" if detail else ""
     if getattr(exc, "response", None) is not None:
-        how = "fell silent" if reason.kind == "timeout" else "broke off"
+        how = "stalled" if reason.kind == "timeout" else "broke off"
         message = f"{provider}: the answer {how} before it was complete{detail}. Try again."
     else:
         where = without_login(base_url) or "its base_url"

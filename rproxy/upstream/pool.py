@@ -60,7 +60,7 @@ class ConnectionPool:
         except ConnectTimeout as error:
             raise TransportError("timeout", str(error), real_error=error) from None
         except OSError as error:
-            # with a proxy, the text has to tell which of the two could not be reached
+            # with a proxy, the text must say which of the two could not be reached
             raise TransportError(
                 "connect", f"cannot connect to {route}: {error}", real_error=None if route.proxy else error
             ) from error

@@ -28,7 +28,7 @@ WISHES: Tuple[Tuple[str, str, str], ...] = (
 PROPERTIES: Tuple[Tuple[str, str], ...] = ((r"dir|path|cwd", "."), (r"unit", "celsius"))
 # Words in a tool's description, and the form in which it takes a command (a JSON string).
 LANGUAGES: Tuple[Tuple[str, str], ...] = (
-    (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),  # Codex' code mode
+    (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),  # Codex's code mode
 )
 SUM = re.compile(r"(-?\d+)\s*([-+*×])\s*(-?\d+)")
 SUMS: Dict[str, Callable[[int, int], int]] = {

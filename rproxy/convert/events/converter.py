@@ -3,7 +3,7 @@
 The items of a response wait in a queue, in the order of their first appearance.  Only the first item of the
 queue is *live*: what arrives for it is sent at once; what arrives for the others is held.  Text belongs to
 the last item of the queue if that is of the same kind, and opens a new item otherwise, so text that continues
-after a call is an item of its own.  An item may close as soon as another one stands behind it.  A call must
+after a call is an item of its own.  An item may close as soon as another one follows it.  A call must
 have complete arguments as well, because providers interleave the fragments of parallel calls, and clients
 lose the arguments when items interleave.
 
@@ -343,7 +343,7 @@ class StreamConverter:
     def _set_phase(self, otherwise: Optional[str]) -> bool:
         """Give the first item its phase, if it is a message.
 
-        :param otherwise: the phase when nothing but reasoning stands behind it
+        :param otherwise: the phase when nothing but reasoning follows it
         :returns: False if its phase is not known yet
         """
         first = self._queue[0]

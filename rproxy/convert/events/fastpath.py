@@ -1,7 +1,7 @@
 """The fast path for the common delta: one more piece of the text that is being written.
 
 In a stream nearly all events differ in one string only.  So the first one takes the plain path (decoder,
-reader, converter), and what stands around its string is kept as a template, on the provider's side and on
+reader, converter), and what surrounds its string is kept as a template, on the provider's side and on
 ours.  As long as the next bytes match the template, the string is copied from one into the other in its JSON
 spelling; nothing is parsed and nothing is built.
 
@@ -93,7 +93,7 @@ class DeltaBatch(Sequence[Event]):
 
 
 class Parts(NamedTuple):
-    """What stands before the number, between number and text, and after the text."""
+    """The text before the number, between number and text, and after the text."""
 
     head: bytes
     middle: bytes

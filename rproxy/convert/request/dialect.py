@@ -1,7 +1,7 @@
 """The dialects of chat messages: where reasoning is written, how calls are numbered, what chat templates
 demand.
 
-Each rule is chosen by a field of the profile; its source stands beside it.
+Each rule is chosen by a field of the profile; its source is beside it.
 """
 
 from __future__ import annotations

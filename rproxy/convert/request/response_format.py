@@ -1,7 +1,7 @@
 """``text.format`` to ``response_format``, in the strongest form that the provider takes, or else in words.
 
 A provider may know ``json_schema`` and not ``json_object`` (LM Studio), or the other way round (DeepSeek), or
-neither.  A schema that it cannot be asked for stands in the prompt; JSON without a schema becomes the schema
+neither.  A schema that it cannot be asked for goes into the prompt; JSON without a schema becomes the schema
 of any object where only schemas are known.
 """
 

@@ -2,7 +2,7 @@
 
 In every case the root becomes one object (a root of alternatives is loosened to one that admits each of
 them), keywords with meaningless values go (``type: null``, an empty ``enum``, a reference to nowhere), and so
-do Codex' ``encrypted`` marks.  Other repairs (:data:`REPAIRS`, :func:`without_keywords`) are made where a
+do Codex's ``encrypted`` marks.  Other repairs (:data:`REPAIRS`, :func:`without_keywords`) are made where a
 profile asks for them.  Functions return new objects; the client's own are never changed.
 """
 

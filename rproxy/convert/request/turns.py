@@ -3,11 +3,11 @@
 A history of items is flat: reasoning, text, calls and outputs follow one another, and clients interleave,
 repeat and drop some of them.  Chat wants turns: one assistant message with its reasoning, text and calls,
 directly followed by one tool message for each call.  :func:`fold_items` makes an :class:`AssistantTurn` of
-the items of one answer and attaches each output to its call, wherever it stood; :mod:`.writer` makes messages
+the items of one answer and attaches each output to its call, wherever it was; :mod:`.writer` makes messages
 of the turns.
 
 Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`),
-wherever they stand.  Without our ids, they do when nothing but assistant items stands between them and no
+wherever they are.  Without our ids, they do when nothing but assistant items is between them and no
 reasoning begins anew.
 
 The rules come from the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat
@@ -212,7 +212,7 @@ def _move_to_end(entries: List[Entry], index: Optional[int]) -> None:
 def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -> bool:
     """Is this what was left of an answer of ours when its request was repeated?
 
-    It stands at the end when the request is repeated, and before the complete answer from then on.  Leaving
+    It is at the end when the request is repeated, and before the complete answer from then on.  Leaving
     it out both times keeps the prefix stable, and some providers refuse an assistant message at the end.
     """
     if turn.calls or isinstance(following, PlainMessage):
@@ -229,7 +229,7 @@ class _OutputMatcher:
         # The last call of each id: some providers number the calls of every answer alike.
         self._calls: Dict[str, ToolCall] = {}
         self._stems: Dict[str, Optional[str]] = {}  # of those calls
-        self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
+        self._early: Dict[str, List[Any]] = {}  # outputs whose call comes later
         self._to_come = Counter(str(item["call_id"]) for item in items if is_call(item))
 
     def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
@@ -376,7 +376,7 @@ def _orphan(item: AnyItem, item_type: str) -> PlainMessage:
 def _compaction(item: AnyItem, sealer: Sealer) -> PlainMessage:
     """The summary in a compaction item.
 
-    :raises ApiError: 400: without it the model would go on as if nothing had been said before
+    :raises ApiError: 400: without it the model would go on as if the conversation began after it
     """
     opened = sealer.open(item.get("encrypted_content"))
     if opened.kind != "compaction":

@@ -1,5 +1,5 @@
-"""``custom``: freeform tools (Codex' ``apply_patch`` and ``exec``); their input is raw text, perhaps bound by
-a grammar.
+"""``custom``: freeform tools (Codex's ``apply_patch`` and ``exec``); their input is raw text, which a grammar
+may restrict.
 
 A function takes JSON, so the text travels as ``{"input": "..."}``.  The grammar, which nobody can enforce
 here, becomes part of the description.  On the way back the text is unwrapped while it streams, and leniently,

@@ -19,7 +19,7 @@ from ...types import AnyItem, Json
 MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
-PLAIN_NAMESPACE = "functions"  # Codex' name for "no namespace"
+PLAIN_NAMESPACE = "functions"  # Codex's name for "no namespace"
 
 
 def plain(namespace: Any) -> Optional[str]:
@@ -40,7 +40,7 @@ def flat_form(tool: Json) -> Json:
 
 
 def marks_encrypted(tool: Json) -> bool:
-    """Is one of the tool's parameters marked ``"encrypted": true``, as in Codex' messages between agents?"""
+    """Is one of the tool's parameters marked ``"encrypted": true``, as in Codex's messages between agents?"""
     schema = tool.get("parameters")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     return isinstance(properties, dict) and any(

@@ -1,4 +1,4 @@
-"""``namespace``: a named group of tools (an MCP server, Codex' sub-agents), flattened to ``namespace__name``.
+"""``namespace``: a named group of tools (an MCP server, sub-agents), flattened to ``namespace__name``.
 
 The members are tools of other kinds, and come back as those kinds, with the bare name and the namespace
 beside it.

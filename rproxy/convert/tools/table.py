@@ -1,7 +1,7 @@
 """The tools of one request: what the model is offered, and what its calls stand for.
 
 There is one table per turn, ``chat name -> Offer``, of all the tools: those of the request's ``tools``, and
-in the history those of ``additional_tools`` items (Codex' Responses Lite) and ``tool_search_output`` items.
+in the history those of ``additional_tools`` items (Codex's Responses Lite) and ``tool_search_output`` items.
 They are in the order of their appearance, so later turns only append, and the provider's prompt cache stays
 valid.
 """

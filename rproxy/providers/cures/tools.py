@@ -119,7 +119,7 @@ def _blames_keyword(reading: Reading, word: str) -> bool:
 
 
 def _places(sent: Sent, readings: Sequence[Reading]) -> List[str]:
-    """Where the schema stands that a refusal is about."""
+    """Where the schema is that a refusal is about."""
     heads = {reading.path[0] for reading in readings if reading.path}
     about_format = says(readings, r"response format|response schema|text format|structured output")
     about_tools = says(readings, r"\btools?\b|function|parameters")
