@@ -39,6 +39,7 @@ setup(
             "pytest-xdist",
             "hypothesis",
             "openai",
+            "prometheus_client",
             "pypdf",
             "redis>=5",
             "cryptography",

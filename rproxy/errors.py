@@ -55,6 +55,8 @@ class ApiError(RproxyError):
     """A failure as a client of the Responses API sees it.
 
     ``answer_headers``: for the head of the HTTP answer; set by a turn that reached a provider.
+    ``no_answer``: why there was no HTTP answer: ``connect``, ``timeout`` or ``reset``.  ``reason``: the
+    message without what the request contains, for the log.  ``reported``: the log has a line about it.
 
     :param status: the HTTP status
     :param message: for people
@@ -66,6 +68,9 @@ class ApiError(RproxyError):
     :param retryable: rproxy itself may try again while the client has received nothing
     """
 
+    no_answer = ""
+    reason: Optional[str] = None
+    reported = False
     answer_headers: Mapping[str, str] = {}
 
     def __init__(

@@ -1,12 +1,14 @@
 """Logging to stderr as text or JSON, and the masker that keeps secrets out of logs and messages.
 
-A turn's log line is built from the table ``TURN_FIELDS``, so nothing else of a request can get into it, and
-bodies are not logged at any level.  Every text from outside that becomes part of an error message goes
-through :func:`clean`.
+The lines of turns are made in :mod:`rproxy.telemetry.records`; bodies are not logged at any level.  Every
+text from outside that becomes part of an error message goes through :func:`clean`.
 
 Every text in a line of the log, tracebacks included, is masked, then cut to ``MAX_TEXT`` characters, then
 :func:`printable`: whatever a client or a provider sends, it can neither begin a line of its own nor change
 how a terminal shows the others.
+
+When systemd reads stderr (``$JOURNAL_STREAM``), lines begin with a priority (``<6>``; sd-daemon(3)) in place
+of the time, which the journal has already.
 
 The levels are those of the configuration: ``trace`` shows the debug output of rproxy, Tornado and asyncio,
 ``debug`` only that of rproxy.
@@ -16,11 +18,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
 from functools import lru_cache
-from typing import Any, Callable, Mapping, Optional, Sequence, TextIO, Tuple
+from typing import Any, Mapping, Optional, Sequence, TextIO, Tuple
 from urllib.parse import quote, quote_plus
 
 from .types import Json
@@ -34,7 +37,14 @@ LEVELS: Mapping[str, Tuple[int, int]] = {
     "warning": (logging.WARNING, logging.WARNING),
     "error": (logging.ERROR, logging.ERROR),
 }
-turns = logging.getLogger("rproxy.turn")
+# level of a record, from here up -> syslog's priority
+PRIORITIES: Sequence[Tuple[int, int]] = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (logging.NOTSET, 7),
+)
 
 
 # ---- Secrets
@@ -117,80 +127,9 @@ def without_login(url: str) -> str:
     return re.sub(r"^([\w+.\-]*://)[^/@\s]*@", r"\1", url)
 
 
-# ---- The line of a turn
-_PLAIN = re.compile(r"[^\s\"=]+\Z")
-
-
-def _number(value: Any) -> str:
-    return f"{int(value)}"
-
-
-def _text(value: Any) -> str:
-    text = str(value)
-    return text if _PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _list(value: Any) -> str:
-    return _text("; ".join(value))
-
-
-# The fields of a line in their order -> how each is written. Nothing else ever gets into a line.
-TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "request_id": _text,
-    "model": _text,
-    "downstream_model": _text,
-    "provider": _text,
-    "transport": _text,  # json, sse, ws or chat (passthrough)
-    "status": _text,  # completed, incomplete, failed, cancelled, or the HTTP status of a refusal
-    "error": _text,  # the code, not the text
-    "request_bytes": _number,  # sent to the provider
-    "answer_bytes": _number,  # read from the provider
-    "input_tokens": _number,
-    "cached_tokens": _number,
-    "output_tokens": _number,
-    "reasoning_tokens": _number,
-    "cache_hit": lambda value: f"{100 * value:.0f}%",  # share of the input tokens; computed here
-    "first_event_ms": _number,
-    "total_ms": _number,
-    "retries": _number,
-    "warnings": _list,
-}
-
-
-def turn_fields(fields: Mapping[str, Any]) -> Json:
-    """The known fields that have a value, in the order of the table, and the cache hit ratio (0 to 1).
-
-    Numbers are tokens, bytes and milliseconds; ``warnings`` is a sequence of short texts without any prompt,
-    of which ``MAX_WARNINGS`` are shown.
-    """
-    known = dict(fields)
-    if fields.get("input_tokens") and fields.get("cached_tokens") is not None:
-        known["cache_hit"] = round(fields["cached_tokens"] / fields["input_tokens"], 3)
-    warnings = list(fields.get("warnings") or ())
-    if len(warnings) > MAX_WARNINGS:
-        known["warnings"] = [*warnings[:MAX_WARNINGS], f"and {len(warnings) - MAX_WARNINGS} more"]
-    return {key: known[key] for key in TURN_FIELDS if known.get(key) not in (None, "", [], ())}
-
-
-def turn_line(fields: Mapping[str, Any]) -> str:
-    """The log line of a turn: ``key=value`` pairs.
-
-    :param fields: what :func:`turn_fields` returns
-    """
-    return "turn " + " ".join([f"{key}={TURN_FIELDS[key](value)}" for key, value in fields.items()])
-
-
-def log_turn(fields: Mapping[str, Any]) -> None:
-    """Write the one line of a finished turn; in JSON format its fields are keys of their own."""
-    if turns.isEnabledFor(logging.INFO):
-        known = turn_fields(fields)
-        turns.info("%s", turn_line(known), extra={"turn": known})
-
-
 # ---- Formats and setup
 MAX_TEXT = 8192  # characters of one text in a line, before they are escaped
 MAX_ENTRY = 400  # ... of a text in a list
-MAX_WARNINGS = 20  # in the line of a turn
 
 
 def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
@@ -202,29 +141,47 @@ def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22 09:00:00 INFO message``; the loggers of other programs are named.
+    """``2026-11-22 09:00:00+0100 INFO message``; the loggers of other programs are named.
 
     A message is one line.  The lines of a traceback are indented, so that none can pass for a line of the
     log.
     """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
-        super().__init__(datefmt="%Y-%m-%d %H:%M:%S")
+        super().__init__(datefmt="%Y-%m-%d %H:%M:%S%z")
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
         source = "" if record.name.startswith("rproxy") else record.name + ": "
         text = _shown(source + record.getMessage(), self._secrets)
-        lines = [f"{self.formatTime(record, self.datefmt)} {record.levelname:7} {text}"]
+        lines = [self.heading(record) + text]
         # record.exc_text is the work of another formatter, which masks nothing
         more = [self.formatException(record.exc_info)] if record.exc_info else []
         more += [record.stack_info] if record.stack_info else []
         lines += ["    " + line for text in more for line in _shown(text, self._secrets).split("\n")]
         return "\n".join(map(printable, lines))
 
+    def heading(self, record: logging.LogRecord) -> str:
+        """The beginning of the first line."""
+        return f"{self.formatTime(record, self.datefmt)} {record.levelname:7} "
+
+
+class JournalFormatter(TextFormatter):
+    """``<6>message`` for systemd's journal, which adds the time itself; each line has its priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(value for level, value in PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
+
+    def heading(self, record: logging.LogRecord) -> str:
+        return ""
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message; a turn's fields instead of its message."""
+    """One JSON object a line: time (UTC), level, logger, message.
+
+    A record of :mod:`rproxy.telemetry` has its fields in place of the message.
+    """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         super().__init__()
@@ -233,8 +190,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: Json = {"time": stamp, "level": record.levelname.lower(), "logger": record.name}
-        turn = getattr(record, "turn", None)
-        line.update(turn if turn is not None else {"message": record.getMessage()})
+        fields = getattr(record, "fields", None)
+        line.update(fields if fields is not None else {"message": record.getMessage()})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps({key: self._value(value) for key, value in line.items()}, ensure_ascii=False)
@@ -264,9 +221,11 @@ def setup(
     """
     ours, others = LEVELS[level]
     long = [secret for secret in secrets if len(secret) >= LONG]
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    stream = stream if stream is not None else sys.stderr
+    handler = logging.StreamHandler(stream)
     handler.set_name("rproxy")
-    handler.setFormatter(JsonFormatter(long) if log_format == "json" else TextFormatter(long))
+    text_format = JournalFormatter if is_journal(stream) else TextFormatter
+    handler.setFormatter(JsonFormatter(long) if log_format == "json" else text_format(long))
     root = logging.getLogger()
     for old in [h for h in root.handlers if h.get_name() == "rproxy"]:
         root.removeHandler(old)
@@ -275,3 +234,12 @@ def setup(
     logging.getLogger("rproxy").setLevel(ours)
     # Neither format shows them, and records are cheaper without.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Does systemd's journal read this stream?  ``$JOURNAL_STREAM`` names its device and inode."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

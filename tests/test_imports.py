@@ -20,6 +20,7 @@ LAYERS: List[Set[str]] = [
     {"providers"},
     {"config", "store"},
     {"upstream"},
+    {"telemetry"},
     {"service"},
     {"server"},
     {"cli"},

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
 import sys
 import unicodedata
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -16,25 +19,10 @@ from secrets_shown import CASES, SECRETS
 
 from rproxy import log
 from rproxy.providers.provider_errors import provider_error
+from rproxy.telemetry.records import TURN_FIELDS, TurnRecord, line, turn_fields
 from rproxy.upstream.os_errors import connect_error
 
-TURN = {
-    "model": "gpt-5.5",
-    "downstream_model": "deepseek-v4-pro",
-    "provider": "deepseek",
-    "transport": "sse",
-    "status": "completed",
-    "input_tokens": 2000,
-    "cached_tokens": 1500,
-    "output_tokens": 20,
-    "reasoning_tokens": 7,
-    "first_event_ms": 12.6,
-    "total_ms": 300,
-    "retries": 0,
-    "warnings": ["dropped tool web_search", "no logprobs"],
-    "prompt": "secret words",
-    "request_id": "",
-}
+FIELDS = {"status": "completed", "cached_tokens": 1500}
 
 
 @pytest.fixture(autouse=True)
@@ -45,23 +33,6 @@ def restored() -> Iterator[None]:
     root.setLevel(before[0])
     ours.setLevel(before[1])
     root.handlers[:] = before[2]
-
-
-def test_turn_line() -> None:
-    assert log.turn_line(log.turn_fields(TURN)) == (
-        "turn model=gpt-5.5 downstream_model=deepseek-v4-pro provider=deepseek transport=sse "
-        "status=completed input_tokens=2000 cached_tokens=1500 output_tokens=20 reasoning_tokens=7 "
-        "cache_hit=75% first_event_ms=12 total_ms=300 retries=0 "
-        'warnings="dropped tool web_search; no logprobs"'
-    )
-
-
-def test_only_known_fields_get_into_the_line() -> None:
-    assert "secret" not in log.turn_line(log.turn_fields(TURN))
-    assert (
-        log.turn_line(log.turn_fields({"status": "failed", "model": 'a\nb="c"'}))
-        == 'turn model="a\\nb=\\"c\\"" status=failed'
-    )
 
 
 @pytest.mark.parametrize("text, shown", CASES)
@@ -84,7 +55,7 @@ def test_secrets_in_the_log(text: str, shown: str, expect_log: Any) -> None:
     for log_format, stream in (("text", as_text), ("json", as_json)):
         log.setup("info", log_format, stream, SECRETS)
         logging.getLogger("rproxy").warning("%s", text)
-        log.log_turn({"warnings": [text]})
+        logging.getLogger("rproxy").warning("turn", extra={"fields": {"warnings": [text]}})
         try:
             raise ValueError(text)
         except ValueError:
@@ -94,7 +65,6 @@ def test_secrets_in_the_log(text: str, shown: str, expect_log: Any) -> None:
     lines = as_text.getvalue()
     assert shown.replace("\n", "\\n") in lines
     assert "ValueError: " + shown.replace("\n", "\n    ") in lines
-    assert json.dumps(shown) in lines or f"warnings={shown}" in lines
 
 
 FORMATTERS = pytest.mark.parametrize("formatter", [log.TextFormatter(), log.JsonFormatter()])
@@ -105,6 +75,15 @@ NASTY = st.text(st.sampled_from(FORMATTING) | st.sampled_from(HIDDEN) | st.chara
 
 def record(text: str, exc_info: Any = None) -> logging.LogRecord:
     return logging.LogRecord("rproxy", logging.INFO, "x.py", 1, "%s", (text,), exc_info)
+
+
+def turn(**fields: Any) -> logging.LogRecord:
+    """The line of a turn."""
+    names = ("request_id", "key", "remote", "model", "downstream_model", "provider", "transport", "status")
+    known = turn_fields(TurnRecord(**{**dict.fromkeys(names, ""), **fields}))
+    message = record(line("turn", known, TURN_FIELDS))
+    message.fields = known
+    return message
 
 
 def check_plain(line: str) -> None:
@@ -120,13 +99,10 @@ def test_no_hidden_character_reaches_a_line(formatter: logging.Formatter, text: 
     except ValueError:
         first, *rest = formatter.format(record(text, sys.exc_info())).split("\n")
     check_plain(first)
-    for line in rest:
-        check_plain(line)
-        assert line.startswith("    ")  # cannot pass for a line of the log
-    turn = {"request_id": text, "model": text, "error": text, "warnings": [text, "more"]}
-    message = record(log.turn_line(log.turn_fields(turn)))
-    message.turn = log.turn_fields(turn)
-    check_plain(formatter.format(message))
+    for more in rest:
+        check_plain(more)
+        assert more.startswith("    ")  # cannot pass for a line of the log
+    check_plain(formatter.format(turn(request_id=text, model=text, error=text, warnings=[text, "more"])))
 
 
 @FORMATTERS
@@ -156,9 +132,7 @@ def test_lines_are_bounded(formatter: logging.Formatter) -> None:
         except ValueError:
             line = formatter.format(record("x" * size + secret, sys.exc_info()))
         assert len(line) < 5 * log.MAX_TEXT and "q7-" not in line
-    turn = log.turn_fields({"warnings": ["w" * 100_000] * 1000, "model": "m" * 1_000_000})
-    message = record(log.turn_line(turn))
-    message.turn = turn
+    message = turn(warnings=["w" * 100_000] * 1000, model="m" * 1_000_000)
     assert len(formatter.format(message)) < 5 * log.MAX_TEXT
 
 
@@ -189,18 +163,13 @@ def test_json_format(expect_log: Any) -> None:
     expect_log("failed")
     stream = io.StringIO()
     log.setup("info", "json", stream)
-    log.log_turn(TURN)
+    logging.getLogger("rproxy.turn").info("turn", extra={"fields": FIELDS})
     try:
         raise ValueError("sk-0123456789")
     except ValueError:
         logging.getLogger("rproxy").exception("failed")
     turn, error = (json.loads(line) for line in stream.getvalue().splitlines())
-    assert (
-        turn["cached_tokens"] == 1500
-        and turn["cache_hit"] == 0.75
-        and turn["level"] == "info"
-        and "prompt" not in turn
-    )
+    assert turn.items() >= FIELDS.items() and turn["level"] == "info" and "message" not in turn
     assert error["message"] == "failed" and "ValueError: sk-***" in error["exception"]
 
 
@@ -208,5 +177,28 @@ def test_setup_again_replaces_the_handler() -> None:
     first, second = io.StringIO(), io.StringIO()
     log.setup("info", "text", first)
     log.setup("info", "text", second)
-    log.log_turn({"status": "completed"})
-    assert not first.getvalue() and "turn status=completed" in second.getvalue()
+    logging.getLogger("rproxy").info("once")
+    assert not first.getvalue() and second.getvalue().count("once") == 1
+
+
+def test_times_have_a_zone() -> None:
+    stream = io.StringIO()
+    log.setup("info", "text", stream)
+    logging.getLogger("rproxy").info("hello")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} INFO    hello\n", stream.getvalue())
+
+
+def test_under_systemd_lines_have_priorities_and_no_time(
+    tmp_path: Path, monkeypatch: Any, expect_log: Any
+) -> None:
+    expect_log("two")
+    with open(tmp_path / "stderr", "w+", encoding="utf-8") as stream:
+        status = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        log.setup("debug", "text", stream)
+        for level, text in ((logging.DEBUG, "x"), (logging.INFO, "one"), (logging.ERROR, "two\nlines")):
+            logging.getLogger("rproxy").log(level, text)
+        stream.seek(0)
+        assert stream.read() == "<7>x\n<6>one\n<3>two\\nlines\n"
+        monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+        assert not log.is_journal(stream)

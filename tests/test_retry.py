@@ -149,6 +149,9 @@ class Played:
         if ending is not None:
             raise ending
 
+    async def reason(self, error: ApiError) -> str:
+        return error.message
+
     async def cure(self, refusal: Refusal) -> bool:
         self._cures -= 1
         return self._cures >= 0

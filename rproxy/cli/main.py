@@ -8,7 +8,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from .. import __version__
 from ..errors import ConfigError, RproxyError
-from . import check, codex, profiles, serve
+from . import check, codex, profiles, serve, usage
 from .command import BAD_CONFIG, FAILED, INTERRUPTED, Command, complain
 
 COMMANDS: Mapping[str, Command] = {
@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, Command] = {
     "codex": codex.COMMAND,
     "check": check.COMMAND,
     "profiles": profiles.COMMAND,
+    "usage": usage.COMMAND,
 }
 
 

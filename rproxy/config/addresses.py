@@ -86,6 +86,20 @@ def _socket_path(path: str) -> str:
     return path
 
 
+def network(place: Place) -> str:
+    """An address, a CIDR block, or ``unix`` for the peers of a Unix socket."""
+    text = c.text(place).strip()
+    if text != "unix":
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise place.error(
+                f"{text!r} is no address; write for example 127.0.0.1, 10.0.0.0/8, or unix for those who "
+                "connect through a Unix socket"
+            ) from None
+    return text
+
+
 @lru_cache(maxsize=16)  # few, because clients choose the names
 def is_loopback(host: str) -> bool:
     """Is this a name or an address of this machine only?"""

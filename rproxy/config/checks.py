@@ -151,6 +151,16 @@ def boolean(place: Place) -> bool:
     return place.value
 
 
+def amount(place: Place) -> float:
+    """A number that is not negative, such as a price."""
+    value = place.value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise place.expected("a number")
+    if not 0 <= value < math.inf:
+        raise place.error("must be a number that is not negative")
+    return float(value)
+
+
 def whole(minimum: int) -> Check[int]:
     """A whole number."""
 

@@ -34,6 +34,27 @@ def _prompt_file(place: Place) -> str:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a million tokens of a model cost."""
+
+    input: float = key(c.amount, REQUIRED, "a million tokens of input")
+    output: float = key(c.amount, REQUIRED, "a million tokens of output, thinking included")
+    cached: Optional[float] = key(
+        c.amount, None, "a million tokens of input from the provider's cache; default: as input"
+    )
+    currency: str = key(c.text, "USD", "the same for all models")
+
+    def cost(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> float:
+        """What a turn costs.
+
+        :param input_tokens: with the cached ones
+        """
+        cached = self.input if self.cached is None else self.cached
+        fresh = input_tokens - cached_tokens
+        return (fresh * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True)
 class Model:
     """What clients ask for, and who answers.
 
@@ -66,6 +87,7 @@ class Model:
         c.list_of(c.one_of(*EFFORTS)), (), "the reasoning efforts to choose from; default: the profile's"
     )
     instructions_file: Optional[str] = key(_prompt_file, None, "Codex's base prompt; default: rproxy's own")
+    price: Optional[Price] = key(c.section(Price), None, "what a million tokens cost, for usage and metrics")
     override: Mapping[str, Any] = key(read_overrides, {}, "profile fields for this model")
     rewrite: Tuple[Rule, ...] = key(
         rewrite_rules, (), "changes to the request for this model, after those of the provider"
@@ -115,6 +137,16 @@ def _models(place: Place) -> Tuple[Model, ...]:
                 f"the model {model.model!r} is in line {line} already; for several providers, give one model "
             )
             raise place.step(i).step("model").error(text + "a list under 'provider'")
+    currencies = {model.price.currency: i for i, model in reversed(list(enumerate(models))) if model.price}
+    for other, i in list(currencies.items())[:-1]:
+        raise (
+            place.step(i)
+            .step("price")
+            .error(
+                f"this price is in {other}, but that of an earlier model is in {list(currencies)[-1]}; "
+                "use one currency for all"
+            )
+        )
     return models
 
 
@@ -128,7 +160,7 @@ class Config:
     models: Tuple[Model, ...] = key(_models, REQUIRED, "the models, at least one")
     server: Server = key(read_server, Server(), "the side of the clients")
     store: Store = key(read_store, Store(), "where responses are kept for previous_response_id")
-    usage: Usage = key(c.section(Usage), Usage(), "how tokens are reported to the client")
+    usage: Usage = key(c.section(Usage), Usage(), "how tokens are reported and written down")
     path: Optional[str] = None
     warnings: Tuple[str, ...] = ()
 

@@ -51,6 +51,13 @@ def read_store(place: Place) -> Store:
     return store
 
 
+def read_metrics(place: Place) -> str:
+    """``auto``, ``on`` or ``off``, which YAML reads as true and false."""
+    if isinstance(place.value, bool):
+        return "on" if place.value else "off"
+    return c.one_of("auto", "on", "off")(place)
+
+
 @dataclass(frozen=True)
 class Auth:
     """Who may use rproxy."""
@@ -114,6 +121,16 @@ class Server:
     allowed_origins: Tuple[str, ...] = key(
         c.list_of(c.text, "a list of origins"), (), 'other sites whose pages may use rproxy; "*": all'
     )
+    trusted_proxies: Tuple[str, ...] = key(
+        c.list_of(addresses.network, "a list of addresses"),
+        (),
+        'reverse proxies whose X-Forwarded-For is believed: addresses, CIDR blocks, "unix"',
+    )
+    metrics: str = key(
+        read_metrics,
+        "auto",
+        "GET /metrics: auto (for this machine, and with a key), on (for everybody) or off",
+    )
     retries: int = key(c.whole(0), 2, "further attempts while the client has received nothing")
     drain_delay: float = key(
         c.seconds(zero=True),
@@ -172,10 +189,14 @@ class Store:
 
 @dataclass(frozen=True)
 class Usage:
-    """How tokens are reported to the client."""
+    """How tokens are reported, and where they are written down."""
 
     cached_tokens: str = key(
         c.one_of("hit", "sum"),
         "hit",
         "hit: tokens from the cache; sum: hits and misses, as in responses-proxy",
     )
+    path: Optional[str] = key(
+        c.file_path, None, "an sqlite file that gets a row for each turn, for rproxy usage; default: none"
+    )
+    keep_days: int = key(c.whole(1), 400, "days that its rows are kept")

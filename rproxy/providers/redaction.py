@@ -87,13 +87,11 @@ class Redaction:
     def __init__(self, texts: Sequence[str], contents: Sequence[str], words: Container[str]) -> None:
         forms = list(dict.fromkeys(form for content in contents for form in _spellings(content)))
         self._whole = [form for form in forms if len(form) < RUN and form.lower() not in words]
-        self._runs = _runs(texts, (form for form in forms if len(form) >= RUN))
+        self._runs = shared_runs(texts, (form for form in forms if len(form) >= RUN))
 
     def cut(self, text: str) -> str:
         """``text``, one of those that were announced, without what it quotes."""
-        covered = {i + k for i in range(len(text)) if text[i : i + RUN] in self._runs for k in range(RUN)}
-        if covered:
-            text = re.sub("\0+", CUT, "".join("\0" if i in covered else c for i, c in enumerate(text)))
+        text = without_runs(text, self._runs)
         for form in self._whole:
             if form in text:
                 text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT, text)
@@ -106,7 +104,15 @@ def _spellings(content: str) -> List[str]:
     return list(dict.fromkeys([content, *escaped]))
 
 
-def _runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
+def without_runs(text: str, runs: Set[str]) -> str:
+    """``text`` with ``…`` in place of these runs of ``RUN`` characters, and of longer ones made of them."""
+    covered = {i + k for i in range(len(text)) if text[i : i + RUN] in runs for k in range(RUN)}
+    if not covered:
+        return text
+    return re.sub("\0+", CUT, "".join("\0" if i in covered else c for i, c in enumerate(text)))
+
+
+def shared_runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
     """The runs of RUN characters that texts and contents share.
 
     Contents may be long, so they are walked in steps of BLOCK; only around a block that occurs in a text its

@@ -29,7 +29,7 @@ from ..errors import forbidden, unauthorized
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
 
 
-def _hostname(netloc: str) -> str:
+def hostname(netloc: str) -> str:
     try:
         return urlsplit("//" + netloc).hostname or ""
     except ValueError:
@@ -57,7 +57,7 @@ class Access:
             self._keys = [(bytes.fromhex(key.digest), key) for key in keys]
         self._now = now
         self._origins: FrozenSet[str] = frozenset(origin.lower().rstrip("/") for origin in origins)
-        names = [_hostname(origin.rpartition("//")[2]) for origin in self._origins]
+        names = [hostname(origin.rpartition("//")[2]) for origin in self._origins]
         names += [address.host.lower() for address in addresses]
         self._hosts = frozenset(name for name in names if name)
         self._guard_host = self._keys is None and "*" not in self._origins
@@ -101,7 +101,7 @@ class Access:
         return (
             "*" in self._origins
             or origin in self._origins
-            or _hostname(origin.rpartition("//")[2]) in self._origins
+            or hostname(origin.rpartition("//")[2]) in self._origins
         )
 
     def check_origin(self, origin: Optional[str], host: str) -> None:
@@ -114,7 +114,7 @@ class Access:
         if origin is None:
             return
         netloc = origin.lower().rpartition("//")[2]
-        if netloc == host.lower() or is_loopback(_hostname(netloc)) or self.listed(origin):
+        if netloc == host.lower() or is_loopback(hostname(netloc)) or self.listed(origin):
             return
         raise forbidden(
             f"Web pages from {origin!r} may not use this proxy. "
@@ -128,7 +128,7 @@ class Access:
         :param sockname: gives our end of the connection, as ``socket.getsockname`` does
         :raises ApiError: 403
         """
-        name = _hostname(host.lower())
+        name = hostname(host.lower())
         if not host or not self._guard_host or is_loopback(name) or name in self._hosts:
             return
         if self._came_in_locally(sockname()):

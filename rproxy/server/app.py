@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import Any, AsyncIterator, Callable, Dict, Optional, Sequence
+import time
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Optional, Sequence
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
 from ..config.addresses import ListenAddress
-from ..config.schema import Config
+from ..config.schema import Config, Usage
 from ..service.seal_key import load_seal_key
 from ..service.service import Service
 from ..store import open_store
+from ..telemetry.telemetry import Telemetry
 from ..upstream.client import Upstream
 from .access import Access
 from .base import AppState
@@ -31,7 +33,9 @@ from .descriptors import limit, max_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
 from .listen import Listener, check_exposure, open_listeners
+from .metrics import MetricsHandler
 from .models import ModelHandler, ModelsHandler
+from .remote import TrustedProxies
 from .responses import (
     CancelHandler,
     CompactHandler,
@@ -44,6 +48,9 @@ from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
 from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
+
+if TYPE_CHECKING:
+    from ..telemetry.ledger import Ledger
 
 HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
 
@@ -63,6 +70,7 @@ ROUTES = (
     (r"(?:/v1)?/models/(.+)", ModelHandler),
     (r"(?:/v1)?/health/?", HealthHandler),
     (r"(?:/v1)?/ready/?", ReadyHandler),
+    (r"/metrics/?", MetricsHandler),
 )
 SLASHES = re.compile("//+")
 
@@ -113,7 +121,7 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
     return App(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
-        state=AppState(config, service, access),
+        state=AppState(config, service, access, TrustedProxies(server.trusted_proxies)),
         log_function=lambda handler: None,  # the service logs each turn, the handlers log refusals
         cross_origin_protection=False,  # Access does it, on every version of Tornado
         websocket_max_message_size=server.max_message_size,
@@ -155,13 +163,29 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         first_byte_timeout=server.first_byte_timeout,
         idle_timeout=server.request_timeout,
     )
-    service = Service(config, upstream, store, seal_key=await load_seal_key(config, store))
+    telemetry = Telemetry(open_ledger(config.usage))
+    service = Service(
+        config, upstream, store, telemetry=telemetry, seal_key=await load_seal_key(config, store)
+    )
     try:
         yield service
     finally:
         await service.close()
         upstream.close()
         await store.close()
+        await telemetry.close()
+
+
+def open_ledger(usage: Usage) -> Optional[Ledger]:
+    """The usage ledger, if one is configured.
+
+    :raises ConfigError: its file cannot be used
+    """
+    if usage.path is None:
+        return None
+    from ..telemetry.ledger import DAY, Ledger  # sqlite3 is loaded only where it is used
+
+    return Ledger(usage.path, usage.keep_days * DAY, time.time)
 
 
 @contextlib.asynccontextmanager
@@ -179,6 +203,7 @@ async def serving(
         state: AppState = app.settings["state"]
         http = make_server(config, app)
         http.add_sockets([one.socket for one in listeners])
+        state.lag.start()
         try:
             yield listeners
         except BaseException:
@@ -189,6 +214,7 @@ async def serving(
             http.stop()
             opened.close()  # a Unix socket's file makes room for the next process before the drain
             await drain(state, hurry)
+            state.lag.stop()
             await http.close_all_connections()
 
 

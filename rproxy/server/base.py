@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.client import responses as REASONS
-from typing import Any, ClassVar, Dict, Mapping, MutableMapping, Optional, Protocol, Set
+from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Set
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
@@ -25,9 +25,13 @@ from ..service.client import Client
 from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
-from ..types import LocalRecord
+from ..telemetry.lag import LoopLag
+from ..telemetry.reason import reason_of
+from ..telemetry.records import RefusalRecord
+from ..types import Json, LocalRecord
 from ..upstream.client import CancelToken
 from .access import Access
+from .remote import UNIX, TrustedProxies
 
 log = logging.getLogger("rproxy.http")
 
@@ -53,11 +57,20 @@ class AppState:
     config: Config
     service: Service
     access: Access
+    proxies: TrustedProxies
     stopping: bool = False  # the process will end; no longer ready
     draining: bool = False  # and it takes no new turns
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
+    lag: LoopLag = field(default_factory=LoopLag)
+    reports: Set[asyncio.Task[None]] = field(default_factory=set)
+
+    def report(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which writes a line to the log, while the client gets its answer."""
+        task = asyncio.ensure_future(work)
+        self.reports.add(task)
+        task.add_done_callback(self.reports.discard)
 
     def track(self, outer: asyncio.Task[Any], turn: asyncio.Task[Any]) -> None:
         """Count ``turn`` as running until ``outer`` is done."""
@@ -80,6 +93,21 @@ class BaseHandler(RequestHandler):
 
     def initialize(self) -> None:
         self.state = self.settings["state"]
+
+    @cached_property
+    def peer(self) -> str:
+        """The address of the other end of the connection; ``unix`` for a Unix socket, "" if it is closed."""
+        connection: Any = self.request.connection
+        try:
+            name = connection.stream.socket.getpeername()
+        except (AttributeError, OSError):
+            return ""
+        return name[0].partition("%")[0] if isinstance(name, tuple) else UNIX
+
+    @cached_property
+    def remote(self) -> str:
+        """The client's address, also behind reverse proxies that are trusted."""
+        return self.state.proxies.client(self.peer, self.request.headers.get_list("X-Forwarded-For"))
 
     @cached_property
     def request_id(self) -> str:
@@ -171,6 +199,7 @@ class BaseHandler(RequestHandler):
             transport=transport,
             request_id=request_id or self.request_id,
             headers=self.request.headers,
+            remote=self.remote,
             local=local,
             interrupt=interrupt,
         )
@@ -215,10 +244,37 @@ class BaseHandler(RequestHandler):
         self.finish(self.put_error(self.as_api_error(error)))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        method, path = self.request.method, self.request.path[:200]
         if isinstance(value, (ApiError, HTTPError)):
-            error = self.as_api_error(value)
-            code = error.code or error.type  # not the message: a provider may quote the prompt in it
-            log.info("%s %s %s: %d %s", self.request_id, method, path, error.status, code)
+            if not getattr(value, "reported", False):
+                self.log_refusal(self.as_api_error(value), self.request.method or "", self.read_body)
         else:
+            method, path = self.request.method, self.request.path[:200]
             log.error("%s %s %s failed", self.request_id, method, path, exc_info=(typ, value, tb))
+
+    @property
+    def read_body(self) -> Json:
+        """The body of the request as far as it has been read; only for :meth:`log_refusal`."""
+        return {}
+
+    def log_refusal(self, error: ApiError, method: str, body: Json) -> None:
+        """Report a request that never became a turn.
+
+        :param method: of HTTP, or ``WS`` for a message on a WebSocket
+        :param body: what the error message may quote
+        """
+        # In a task, because a large body takes its time; nobody waits for the line.
+        self.state.report(self._log_refusal(error, method, body))
+
+    async def _log_refusal(self, error: ApiError, method: str, body: Json) -> None:
+        self.state.service.telemetry.refused(
+            RefusalRecord(
+                request_id=self.request_id,
+                key=self.key.name if self.key is not None else "",
+                remote=self.remote,
+                method=method,
+                path=self.request.path[:200],
+                status=error.status,
+                error=error.code or error.type,
+                reason=await reason_of(error, body),
+            )
+        )

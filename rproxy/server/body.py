@@ -170,6 +170,8 @@ class BodyReader:
     :param length: the header Content-Length
     :param encoding: the header Content-Encoding
     :raises ApiError: the header shows that the body cannot be read: 413 for its length, 415 for its encoding
+
+    ``value`` is the body once it has been parsed.
     """
 
     def __init__(self, limit: int, length: Optional[str] = None, encoding: str = "") -> None:
@@ -177,6 +179,7 @@ class BodyReader:
         self._encoding = encoding.strip().lower()
         self._pieces: List[bytes] = []
         self._size = 0
+        self.value: Json = {}
         if length is not None and length.isdigit() and int(length) > limit:
             raise _over(limit)
         if self._encoding not in IDENTITY and self._encoding not in DECODERS:
@@ -216,7 +219,8 @@ class BodyReader:
 
         :raises ApiError: 400 or 413, see :func:`decompress` and :func:`parse_object`
         """
-        return parse_object(self._plain())
+        self.value = parse_object(self._plain())
+        return self.value
 
     async def parsed(self) -> Json:
         """:meth:`json` that lets other tasks run in between when the body is large."""
@@ -227,8 +231,10 @@ class BodyReader:
             data = self._plain()
         if len(data) > LARGE:
             with suppress(UnicodeDecodeError):
-                return await parse_large(data.decode("utf-8-sig"))
-        return parse_object(data)
+                self.value = await parse_large(data.decode("utf-8-sig"))
+                return self.value
+        self.value = parse_object(data)
+        return self.value
 
     def _plain(self) -> bytes:
         data = b"".join(self._pieces)

@@ -25,6 +25,7 @@ from tornado.web import Finish, stream_request_body
 from ..convert.sse import encode_json
 from ..errors import ApiError, not_found, unavailable
 from ..store.time_limit import limit_store_time
+from ..types import Json
 from .base import STOPPING, BaseHandler
 from .body import BodyReader
 from .writer import SocketWriter, drained
@@ -201,6 +202,11 @@ class HttpHandler(BaseHandler):
         reader = self._body_policy.reader
         assert reader is not None
         return reader
+
+    @property
+    def read_body(self) -> Json:
+        reader = self._body_policy.reader
+        return reader.value if reader is not None else {}
 
     def query(self) -> Dict[str, str]:
         """The query parameters of the URL; the last value wins when a name is repeated."""

@@ -83,6 +83,8 @@ async def drain(state: AppState, hurry: asyncio.Event) -> None:
         await asyncio.wait(set(state.turns), timeout=LAST_WORDS)
     if state.sessions:  # their clients answer the close frame with one of their own
         await asyncio.wait({session.closed for session in state.sessions}, timeout=LAST_WORDS)
+    if state.reports:
+        await asyncio.wait(set(state.reports), timeout=LAST_WORDS)
 
 
 async def _turns_ended(state: AppState, hurry: asyncio.Event, seconds: float) -> None:

@@ -123,12 +123,12 @@ class WebSocketSink(EventWriter):
             return None
         return self._session.write_events(events, self._stream_id)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception, request: Json) -> None:
         """End the turn with its terminal event if it has begun, else with an error frame."""
         if self.open:
             self.send([self.failed(self._session.as_api_error(error))])
         elif self.response is None:
-            self._session.write_error_event(error, self._stream_id)
+            self._session.write_error_event(error, self._stream_id, request)
 
 
 class Channel:
@@ -326,13 +326,13 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             )
             await self.state.service.create(request, client, sink)
         except asyncio.CancelledError:
-            sink.fail(unavailable(STOPPING))
+            sink.fail(unavailable(STOPPING), request)
             raise
         except ApiError as error:
-            sink.fail(error)
+            sink.fail(error, request)
         except Exception as error:
             log.error("%s failed", request_id, exc_info=True)
-            sink.fail(error)
+            sink.fail(error, request)
         finally:
             channel.sink = None
 
@@ -357,13 +357,17 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         payloads = events.payloads() if type(events) is DeltaBatch else map(encode_json, events)
         return self._writer.send(b"".join(map(frame, payloads)))
 
-    def write_error_event(self, error: Exception, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
+    def write_error_event(
+        self, error: Exception, stream_id: Optional[str], request: Optional[Json] = None
+    ) -> Optional[Awaitable[None]]:
         """Write an ``error`` frame; the connection stays open.
 
+        :param request: the message that it answers, as far as it could be read
         :returns: what to wait for when the client does not keep up
         """
         shown = self.as_api_error(error)
-        log.info("%s WebSocket error: %d %s", self.request_id, shown.status, shown.code or shown.type)
+        if not getattr(error, "reported", False):
+            self.log_refusal(shown, "WS", request or {})
         return self.write_events([ws_error(shown, stream_id)])
 
     # ---- The end

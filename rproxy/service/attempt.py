@@ -24,6 +24,7 @@ from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..log import mask
 from ..providers.provider_errors import broken, provider_error, stream_error
+from ..telemetry.records import AttemptRecord
 from ..types import Event
 from ..upstream.client import CancelToken, StopReading, Upstream
 
@@ -45,7 +46,8 @@ class Attempt:
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
 
-    ``headers`` are for the head of the client's answer.  Sizes are in bytes.
+    ``status`` is that of the provider's answer, None before there is one.  ``headers`` are for the head of
+    the client's answer.  Sizes are in bytes.
     """
 
     _fast_path: FastPath  # from :meth:`_prepare` on
@@ -60,6 +62,9 @@ class Attempt:
     ) -> None:
         self.provider = provider
         self.conversion = conversion
+        self.status: Optional[int] = None
+        self._no_answer = ""
+        self._started = time.monotonic()
         self.headers: Mapping[str, str] = {PROVIDER_HEADER: provider.name}
         self.request_bytes = 0
         self.answer_bytes = 0
@@ -84,7 +89,8 @@ class Attempt:
         """
         try:
             await self._exchange(upstream, stream, interrupt)
-        except ApiError:
+        except ApiError as error:
+            self._no_answer = error.no_answer
             over = self._stop.cancelled or self.converter.finish_seen or self._fast_path.done
             if not over:  # else it does not matter how the connection ended
                 raise
@@ -131,8 +137,20 @@ class Attempt:
             self._fast_path = FastPath(self._new_converter())
             self._prepared = True
 
+    def record(self, request_id: str) -> AttemptRecord:
+        """What there is to report, now that :meth:`run` has ended."""
+        return AttemptRecord(
+            request_id=request_id,
+            provider=self.provider.name,
+            status=self._no_answer if self.status is None else str(self.status),
+            request_bytes=self.request_bytes,
+            answer_bytes=self.answer_bytes,
+            total_ms=round((time.monotonic() - self._started) * 1000, 3),
+        )
+
     # ---- The answer
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
         self.headers = answer_headers(self.provider, headers, self._secrets)
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:

@@ -14,8 +14,8 @@ from ..upstream.client import CancelToken
 class Client:
     """Who asks, and how.
 
-    ``key`` is None when there is no auth.  ``local`` holds the responses of a WebSocket connection.
-    ``interrupt`` is cancelled when the user wants to say something.
+    ``key`` is None when there is no auth.  ``remote`` is the client's address.  ``local`` holds the responses
+    of a WebSocket connection.  ``interrupt`` is cancelled when the user wants to say something.
     """
 
     key: Optional[Key]
@@ -23,8 +23,14 @@ class Client:
     transport: str  # json, sse, ws
     request_id: str
     headers: Mapping[str, str]
+    remote: str = ""
     local: Optional[MutableMapping[str, LocalRecord]] = None
     interrupt: Optional[CancelToken] = None
+
+    @property
+    def key_name(self) -> str:
+        """The name of the key, "" without one."""
+        return self.key.name if self.key is not None else ""
 
     @property
     def owner(self) -> str:

@@ -53,6 +53,10 @@ class CreateRequest(NamedTuple):
             response = {**response, "conversation": {"id": self.conversation}}
         return response
 
+    def whole_body(self) -> Json:
+        """The body with its history."""
+        return {**self.body, "input": self.context.items + self.items}
+
     def record(self, owner: str, response: Response) -> ResponseRecord:
         """What is stored of a response to this request."""
         return {

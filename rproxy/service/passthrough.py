@@ -7,7 +7,9 @@ passes, too.  A provider that cannot be reached is replaced by the next one.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 
@@ -17,8 +19,11 @@ from ..convert.request.mixed import as_chat_request
 from ..convert.request.validate import check_request, without_nulls
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid
-from ..log import log_turn, mask
-from ..providers.provider_errors import Refusal
+from ..log import mask
+from ..providers.provider_errors import Refusal, provider_error
+from ..telemetry.reason import reason_of
+from ..telemetry.records import AttemptRecord, TurnRecord
+from ..telemetry.telemetry import Telemetry
 from ..types import Json
 from ..upstream.client import Result, Upstream
 from ..upstream.failover import Failover
@@ -28,6 +33,7 @@ from .client import Client
 from .error_frames import ErrorFrames
 from .quota import Quotas
 from .retry import RetryLoop
+from .usage_reader import UsageReader
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 OTHER_MODELS = ("models", "fallbacks")  # fields in which OpenRouter and LiteLLM take models to fall back to
@@ -50,13 +56,20 @@ class Passthrough:
     """``POST /chat/completions``"""
 
     def __init__(
-        self, catalog: Catalog, quotas: Quotas, upstream: Upstream, failover: Failover, secrets: Sequence[str]
+        self,
+        catalog: Catalog,
+        quotas: Quotas,
+        upstream: Upstream,
+        failover: Failover,
+        telemetry: Telemetry,
+        secrets: Sequence[str],
     ) -> None:
         self._secrets = secrets
         self._catalog = catalog
         self._quotas = quotas
         self._upstream = upstream
         self._failover = failover
+        self._telemetry = telemetry
 
     async def chat(self, request: Json, client: Client, answer: Answer) -> None:
         """Pass one request on.
@@ -77,8 +90,18 @@ class Passthrough:
         if "input" in request and "messages" not in request:
             check_request(without_nulls(request))
         self._quotas.begin_turn(client.key)
-        relayed = _Relayed(self._upstream, model, name, request, client, answer, self._secrets)
-        await RetryLoop(self._failover).run(relayed)
+        relayed = _Relayed(
+            self._upstream, self._telemetry, model, name, request, client, answer, self._secrets
+        )
+        try:
+            await RetryLoop(self._failover).run(relayed)
+            relayed.status = "completed" if relayed.error is None else "failed"
+        except ApiError as error:
+            relayed.status, relayed.error, error.reported = "failed", error, True
+            raise
+        finally:
+            record = await relayed.report()
+            self._quotas.add_tokens(client.key, record.total_tokens)
 
 
 def _check_other_models(request: Json) -> None:
@@ -98,12 +121,13 @@ def _check_other_models(request: Json) -> None:
 class _Relayed:
     """One request on its way through the providers (:class:`~rproxy.service.retry.Retryable`).
 
-    ``visible``: the head of the answer has gone out.
+    ``visible``: the head of the answer has gone out.  ``error``: why it failed.
     """
 
     def __init__(
         self,
         upstream: Upstream,
+        telemetry: Telemetry,
         model: Model,
         name: str,
         request: Json,
@@ -113,16 +137,24 @@ class _Relayed:
     ) -> None:
         self.providers = model.providers
         self.visible = False
+        self.status = "cancelled"
+        self.error: Optional[ApiError] = None
         self._upstream = upstream
+        self._telemetry = telemetry
         self._model = model
         self._name = name
         self._request = request
-        self._body = b""
         self._client = client
         self._answer = answer
         self._secrets = secrets
-        self._read = 0  # bytes of the answer
         self._frames = ErrorFrames(secrets)
+        self._started = time.monotonic()
+        self._first_data: Optional[float] = None
+        self._attempts = 0
+        self._provider = ""  # of the last attempt, as are these:
+        self._upstream_status: Optional[int] = None
+        self._request_bytes = 0
+        self._usage = UsageReader()
 
     def conversation_key(self) -> str:
         return self._name
@@ -130,41 +162,43 @@ class _Relayed:
     async def cure(self, refusal: Refusal) -> bool:
         return False  # the client's request is its own business
 
+    async def reason(self, error: ApiError) -> str:
+        return await reason_of(error, self._request)
+
     async def attempt(self, provider: Provider) -> None:
         """Ask one provider.
 
         :raises ApiError: it did not answer, or not to the end
         """
-        started, status, self._read = time.monotonic(), "cancelled", 0
+        self._attempts += 1
+        self._provider, self._upstream_status, self._usage = provider.name, None, UsageReader()
         self._frames = ErrorFrames(self._secrets)
         chat = as_chat_request(self._request, provider.profile, self._model.downstream_model)
-        self._body = await run_cooperatively(encode_steps(chat))
+        body = await run_cooperatively(encode_steps(chat))
+        self._request_bytes = len(body)
+        started, no_answer = time.monotonic(), ""
         try:
             result = await self._upstream.chat(
-                provider, self._body, on_head=partial(self._head, provider), on_data=self._data
+                provider, body, on_head=partial(self._head, provider), on_data=self._data
             )
-            status = "completed" if 200 <= result.status < 300 else str(result.status)
-            if status != "completed":
+            if not 200 <= result.status < 300:
                 self._refuse(provider, result)
             written = self._answer.data(self._frames.close())
             if written is not None:
                 await written
         except ApiError as error:
-            status = str(error.status)
+            no_answer = error.no_answer
             raise
         finally:
-            log_turn(
-                {
-                    "model": self._name,
-                    "downstream_model": self._model.downstream_model,
-                    "provider": provider.name,
-                    "transport": "chat",
-                    "status": status,
-                    "request_id": self._client.request_id,
-                    "request_bytes": len(self._body),
-                    "answer_bytes": self._read,
-                    "total_ms": round((time.monotonic() - started) * 1000),
-                }
+            self._telemetry.attempt_ended(
+                AttemptRecord(
+                    request_id=self._client.request_id,
+                    provider=provider.name,
+                    status=no_answer if self._upstream_status is None else str(self._upstream_status),
+                    request_bytes=self._request_bytes,
+                    answer_bytes=self._usage.size,
+                    total_ms=_milliseconds(started),
+                )
             )
 
     def _head(
@@ -172,6 +206,7 @@ class _Relayed:
     ) -> None:
         """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
         self.visible = True
+        self._upstream_status = status
         more = {
             name.lower(): mask(value, self._secrets)
             for name, value in headers.items()
@@ -182,7 +217,9 @@ class _Relayed:
         self._answer.head(status, {"content-type": content_type, **known, **more})
 
     def _data(self, piece: bytes) -> Optional[Awaitable[None]]:
-        self._read += len(piece)
+        if self._first_data is None:
+            self._first_data = _milliseconds(self._started)
+        self._usage.feed(piece)
         return self._answer.data(self._frames.feed(piece))
 
     def _refuse(self, provider: Provider, result: Result) -> None:
@@ -190,3 +227,45 @@ class _Relayed:
         self._head(provider, result.status, result.headers, ERROR_HEADERS)
         masked = mask(result.body.decode("utf-8", "surrogateescape"), self._secrets)
         self._answer.data(masked.encode("utf-8", "surrogateescape"))
+        self.error = provider_error(
+            result.status,
+            result.headers,
+            result.body,
+            provider.name,
+            provider.base_url,
+            time.time(),
+            provider.secrets,
+        )
+
+    async def report(self) -> TurnRecord:
+        """Report the request, now that it has ended."""
+        error, reason = self.error, ""
+        if error is not None:
+            with suppress(asyncio.CancelledError):  # the client has left, or the process ends
+                reason = await self.reason(error)
+        record = TurnRecord(
+            request_id=self._client.request_id,
+            key=self._client.key_name,
+            remote=self._client.remote,
+            model=self._name,
+            downstream_model=self._model.downstream_model,
+            provider=self._provider,
+            transport="chat",
+            status=self.status,
+            error="" if error is None else error.code or error.stream_code,
+            upstream_status=self._upstream_status,
+            reason=reason,
+            request_bytes=self._request_bytes,
+            answer_bytes=self._usage.size,
+            **self._usage.fields(),
+            first_event_ms=self._first_data,
+            total_ms=_milliseconds(self._started),
+            attempts=self._attempts,
+            route=self._model.model,
+        )
+        self._telemetry.turn_ended(record, self._model.price)
+        return record
+
+
+def _milliseconds(since: float) -> float:
+    return round((time.monotonic() - since) * 1000, 3)

@@ -19,7 +19,10 @@ from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
+from ..errors import ApiError
 from ..providers.forms import has_form
+from ..telemetry.reason import reason_of
+from ..telemetry.telemetry import Telemetry
 from ..types import Json, Thought
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
@@ -49,6 +52,7 @@ class TurnDeps:
     file_texts: FileTexts
     history: History
     sealers: Sealers
+    telemetry: Telemetry
     now: Callable[[], float]
 
 
@@ -73,6 +77,10 @@ class TurnPlan:
         self._whole = self._items
         self._note = ""  # what a shortened compaction leaves out
         self._shares = iter(SHARES if self._compacts else ())
+
+    async def reason(self, error: ApiError) -> str:
+        """Why an attempt failed, for the log."""
+        return await reason_of(error, self._request.whole_body())
 
     def conversation_key(self) -> str:
         """What the turns of one conversation have in common: the key that the client gives it, else how it

@@ -12,6 +12,7 @@ Nothing is tried again once the client has seen a part of the answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import NamedTuple, Optional, Protocol, Sequence, Tuple
 
@@ -19,6 +20,8 @@ from ..config.schema import Provider
 from ..errors import ApiError
 from ..providers.provider_errors import Refusal
 from ..upstream.failover import Failover
+
+log = logging.getLogger("rproxy.failover")
 
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
@@ -48,6 +51,9 @@ class Retryable(Protocol):
 
         :raises ApiError: there was no complete answer
         """
+
+    async def reason(self, error: ApiError) -> str:
+        """Why an attempt failed, without anything of the request's content."""
 
     async def cure(self, refusal: Refusal) -> bool:
         """Find another form for the request that the last attempt's provider has refused.
@@ -147,14 +153,18 @@ class RetryLoop:
             await request.attempt(provider)
         except ApiError as error:
             if error.elsewhere:
-                self._failover.failed(provider, error)
+                pause = self._failover.failed(provider, error)
+                if pause:
+                    reason = await request.reason(error)
+                    log.warning("provider %s cools down for %.0f s: %s", provider.name, pause, reason)
             else:
                 self._failover.released(provider)
             raise
         except BaseException:
             self._failover.released(provider)
             raise
-        self._failover.succeeded(provider)
+        if self._failover.succeeded(provider):
+            log.info("provider %s answers again", provider.name)
 
     async def _go_on(self, request: Retryable, error: ApiError) -> Optional[float]:
         """:returns: seconds to wait before the next attempt; None: ``error`` is final"""

@@ -14,7 +14,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Callable, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..config.schema import Config, Provider
 from ..convert.events.converter import StreamConverter
@@ -23,9 +23,13 @@ from ..convert.request.chat import input_items, to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
-from ..errors import ApiError, invalid
+from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
+from ..telemetry.exposition import Metric, gauge, gauges
+from ..telemetry.reason import reason_of
+from ..telemetry.records import TurnRecord
+from ..telemetry.telemetry import Telemetry
 from ..types import Compaction, Json, Response
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
@@ -48,7 +52,7 @@ from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
-from .stats import FieldWarnings, log_end
+from .stats import FieldWarnings, TurnStats, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
 
@@ -70,6 +74,7 @@ class Service:
         upstream: Upstream,
         store: Store,
         *,
+        telemetry: Optional[Telemetry] = None,
         seal_key: Optional[SealKey] = None,
         quotas: Optional[Quotas] = None,
         stem: Callable[[], str] = lambda: secrets.token_hex(16),
@@ -80,15 +85,18 @@ class Service:
         self._store = WriteBehindStore(store)
         self._stem = stem
         self._now = now
+        self.telemetry = telemetry or Telemetry()
         self.catalog = Catalog(config)
         self._quotas = quotas or Quotas(now)
-        failover = Failover(time.monotonic)
+        failover = self._failover = Failover(time.monotonic)
         self._readiness = Readiness(store, failover)
         self.conversations = Conversations(self._store, stem, now)
         self._background = Background(self._store, now)
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
-        self.passthrough = Passthrough(self.catalog, self._quotas, upstream, failover, config.secrets)
+        self.passthrough = Passthrough(
+            self.catalog, self._quotas, upstream, failover, self.telemetry, config.secrets
+        )
         self._file_texts = FileTexts()
         self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
         self._field_warnings = FieldWarnings()
@@ -101,6 +109,7 @@ class Service:
             file_texts=self._file_texts,
             history=self._history,
             sealers=self._sealers,
+            telemetry=self.telemetry,
             now=now,
         )
         self._connecting: Set[asyncio.Task[None]] = set()
@@ -109,6 +118,29 @@ class Service:
     async def obstacle(self) -> Optional[str]:
         """Why new turns would fail; see :meth:`rproxy.service.readiness.Readiness.obstacle`."""
         return await self._readiness.obstacle(self.config.models)
+
+    async def gauges(self) -> List[Metric]:
+        """What there is now of providers, connections and stored responses."""
+        providers = [provider for model in self.config.models for provider in model.providers]
+        up: Dict[Tuple[str, ...], float] = {}
+        for provider in providers:  # an endpoint that is up makes its name up
+            up[(provider.name,)] = max(
+                up.get((provider.name,), 0.0), float(not self._failover.cools_down(provider))
+            )
+        found = [
+            gauges("rproxy_provider_up", "Whether a provider is asked; 0: it cools down.", ("provider",), up),
+            gauges(
+                "rproxy_upstream_connections",
+                "Open connections to providers.",
+                ("provider", "state"),
+                self._upstream.connections(providers),
+            ),
+        ]
+        with suppress(StoreError):
+            items, size = await self._store.size()
+            found.append(gauge("rproxy_store_items", "Records in the store.", items))
+            found.append(gauge("rproxy_store_bytes", "Bytes of the records in the store.", size))
+        return found
 
     async def input_tokens(self, body: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate; see :mod:`rproxy.service.token_estimate`."""
@@ -231,18 +263,28 @@ class Service:
         """:param first: the number of the first event"""
         started = time.monotonic()
         turn = Turn(self._deps, TurnPlan(self._deps, request, client, first), client, sink)
-        end: Mapping[str, Any] = {"status": "cancelled"}
+        response: Mapping[str, Any] = {"status": "cancelled"}
         try:
             result = await turn.run()
-            end = result.response
+            response = result.response
             return result
         except ApiError as error:
-            end = {"status": "failed", "error": {"code": error.code or error.stream_code}}
+            error.reported = True
+            response = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
         finally:
+            warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
             seconds = time.monotonic() - started
-            self._quotas.add_tokens(client.key, (end.get("usage") or {}).get("total_tokens", 0))
-            log_end(request, client, turn.stats, end, seconds, self._field_warnings)
+            record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
+            self._quotas.add_tokens(client.key, record.total_tokens)
+            await self._report(record, request, turn.stats)
+
+    async def _report(self, record: TurnRecord, request: CreateRequest, stats: TurnStats) -> None:
+        """Report a turn that has ended; if it failed, with the reason."""
+        if stats.error is not None:
+            with suppress(asyncio.CancelledError):  # then the client has left, or the process ends
+                record = replace(record, reason=await reason_of(stats.error, request.whole_body()))
+        self.telemetry.turn_ended(record, request.model.price)
 
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:

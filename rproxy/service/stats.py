@@ -1,34 +1,42 @@
-"""What is reported of a turn when it has ended."""
+"""What a turn counts, and the record that becomes of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import List, Mapping, Optional, Set, Tuple
+from typing import Any, List, Mapping, Optional, Set, Tuple
 
-from ..log import log_turn
+from ..convert.events.converter import StreamConverter
+from ..convert.events.response import usage_object
+from ..errors import ApiError
+from ..telemetry.records import TurnRecord
 from ..types import Json
 from .client import Client
 from .create_request import CreateRequest
+from .token_estimate import estimate_output
 
 MOST_GIVEN = 1000  # models may have any name
+FILTERED = "The provider's content filter stopped the answer."
 
 
 @dataclass
 class TurnStats:
     """What a turn counts; the turn alone writes it.
 
-    ``provider`` and ``request_bytes`` are those of the last attempt, ``answer_bytes`` the sum of all;
-    ``first_event`` is in seconds after the start; ``left_out`` names the client's optional fields that the
-    provider did not get.
+    ``provider``, ``upstream_status`` and ``request_bytes`` are those of the last attempt, ``answer_bytes``
+    the sum of all; ``first_event`` is in seconds after the start; ``left_out`` names the client's optional
+    fields that the provider did not get; ``error`` is why the turn failed.
     """
 
     provider: str = ""
+    upstream_status: Optional[int] = None
+    attempts: int = 0
     retries: int = 0
     request_bytes: int = 0
     answer_bytes: int = 0
     first_event: Optional[float] = None
     warnings: List[str] = field(default_factory=list)
     left_out: List[str] = field(default_factory=list)
+    error: Optional[ApiError] = None
 
 
 class FieldWarnings:
@@ -50,43 +58,62 @@ class FieldWarnings:
         return [f"{name} left out: the provider does not know it" for _, _, name in new]
 
 
-def log_end(
+def turn_record(
     request: CreateRequest,
     client: Client,
     stats: TurnStats,
-    response: Mapping[str, object],
+    response: Mapping[str, Any],
+    converter: Optional[StreamConverter],
     seconds: float,
-    field_warnings: FieldWarnings,
-) -> None:
-    """Write the log line of a turn.
+    warnings: List[str],
+) -> TurnRecord:
+    """The record of a turn that has ended, without the reason of a failure.
 
     :param response: the Response object, or as much of it as there is: at least ``status``
+    :param converter: of the last attempt
     :param seconds: how long the turn took
     """
-    usage = _object(response, "usage")
-    log_turn(
-        {
-            "model": request.body["model"],
-            "downstream_model": request.model.downstream_model,
-            "provider": stats.provider,
-            "transport": client.transport,
-            "status": response["status"],
-            "error": _object(response, "error").get("code"),
-            "request_id": client.request_id,
-            "request_bytes": stats.request_bytes,
-            "answer_bytes": stats.answer_bytes,
-            "input_tokens": usage.get("input_tokens"),
-            "cached_tokens": _object(usage, "input_tokens_details").get("cached_tokens"),
-            "output_tokens": usage.get("output_tokens"),
-            "reasoning_tokens": _object(usage, "output_tokens_details").get("reasoning_tokens"),
-            "first_event_ms": None if stats.first_event is None else round(stats.first_event * 1000),
-            "total_ms": round(seconds * 1000),
-            "retries": stats.retries,
-            "warnings": stats.warnings + field_warnings.of(stats, request.model.downstream_model),
-        }
+    filtered = (response.get("incomplete_details") or {}).get("reason") == "content_filter"
+    error = (response.get("error") or {}).get("code") or ""
+    return TurnRecord(
+        request_id=client.request_id,
+        key=client.key_name,
+        remote=client.remote,
+        model=request.body["model"],
+        downstream_model=request.model.downstream_model,
+        provider=stats.provider,
+        transport=client.transport,
+        status=response["status"],
+        error="content_filter" if filtered else error,
+        upstream_status=stats.upstream_status,
+        reason=FILTERED if filtered else "",
+        request_bytes=stats.request_bytes,
+        answer_bytes=stats.answer_bytes,
+        **(_tokens(converter) if converter is not None else {}),
+        first_event_ms=None if stats.first_event is None else round(stats.first_event * 1000, 3),
+        total_ms=round(seconds * 1000, 3),
+        attempts=stats.attempts,
+        retries=stats.retries,
+        warnings=stats.warnings + warnings,
+        route=request.model.model,
     )
 
 
-def _object(holder: Mapping[str, object], key: str) -> Json:
-    value = holder.get(key)
-    return value if isinstance(value, dict) else {}
+def _tokens(converter: StreamConverter) -> Json:
+    """The tokens that a provider has counted so far, or an estimate of those of its answer."""
+    raw = converter.reader.usage
+    if raw is not None:
+        return usage_fields(raw)
+    output = converter.unfinished_response()["output"]
+    return {"output_tokens": estimate_output(output), "usage": "estimated"} if output else {}
+
+
+def usage_fields(raw: Json) -> Json:
+    """A provider's ``usage`` as fields of a :class:`TurnRecord`."""
+    usage = usage_object(raw)
+    return {
+        "input_tokens": usage["input_tokens"],
+        "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
+        "output_tokens": usage["output_tokens"],
+        "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
+    }

@@ -9,6 +9,7 @@ the exact figure is in the ``usage`` of an answer.
 from __future__ import annotations
 
 import json
+from typing import Any, List, Mapping, Sequence
 
 from ..types import Json
 
@@ -16,6 +17,7 @@ ASCII_PER_TOKEN = 4.0
 LATIN_PER_TOKEN = 2.5  # accented letters, Greek, Cyrillic: up to U+07FF
 OTHER_PER_TOKEN = 1.5
 MESSAGE = 4  # for the markers around one message
+WRITTEN = ("text", "refusal", "arguments", "input")  # the keys of output items with what a model has written
 MEDIA = 1000  # an image, a file or a sound, whatever its size
 
 
@@ -25,6 +27,21 @@ def estimate(chat: Json) -> int:
     for key in ("tools", "response_format"):
         if key in chat:
             total += _text(json.dumps(chat[key], ensure_ascii=False))
+    return max(1, round(total))
+
+
+def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
+    """The tokens of output items: everything that a model has written."""
+    total = 0.0
+    todo: List[Sequence[Any]] = [output]
+    while todo:
+        for value in todo.pop():
+            if isinstance(value, dict):
+                total += sum(
+                    _text(text) for key, text in value.items() if key in WRITTEN and type(text) is str
+                )
+                todo += [inner for inner in value.values() if isinstance(inner, list)]
+                todo += [[inner] for inner in value.values() if isinstance(inner, dict)]
     return max(1, round(total))
 
 

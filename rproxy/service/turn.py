@@ -63,7 +63,7 @@ class Turn:
         self.stats = TurnStats()
         # ---- What the client gets
         self._sink = sink
-        self._converter: Optional[StreamConverter] = None  # the latest
+        self.converter: Optional[StreamConverter] = None  # the latest
         self._begun = False
         self._held: List[Event] = []  # the first events, until there is something to show
         self._interval = server.heartbeat_interval or float("inf")
@@ -82,6 +82,7 @@ class Turn:
             await self._run_to_the_end()
             return self._result()
         except ApiError as error:
+            self.stats.error = error
             failed = self._fail(error)
             await self._keep_unfinished()
             return failed
@@ -116,8 +117,8 @@ class Turn:
             await self._plan.keep_unfinished(self._attempt.converter)
 
     def _result(self) -> TurnResult:
-        assert self._converter is not None
-        return TurnResult(self._converter.response, self._headers)
+        assert self.converter is not None
+        return TurnResult(self.converter.response, self._headers)
 
     @property
     def _headers(self) -> Mapping[str, str]:
@@ -130,7 +131,7 @@ class Turn:
 
     @property
     def visible(self) -> bool:
-        return self._converter is not None and self._converter.visible
+        return self.converter is not None and self.converter.visible
 
     def conversation_key(self) -> str:
         return self._plan.conversation_key()
@@ -141,6 +142,7 @@ class Turn:
         self._asked, self._prepared = provider, await self._form.prepared(provider)
         fitted, conversion = self._prepared
         self.stats.warnings, self.stats.left_out = conversion.warnings, conversion.left_out
+        self.stats.attempts += 1
         attempt = self._attempt = Attempt(
             fitted,
             conversion,
@@ -152,7 +154,9 @@ class Turn:
         try:
             await attempt.run(self._deps.upstream, stream=self._sink is not None, interrupt=interrupt)
         finally:
+            self._deps.telemetry.attempt_ended(attempt.record(self._client.request_id))
             self.stats.provider, self.stats.request_bytes = provider.name, attempt.request_bytes
+            self.stats.upstream_status = attempt.status
             self.stats.answer_bytes += attempt.answer_bytes
         converter = attempt.converter
         if interrupt is not None and interrupt.cancelled:
@@ -167,6 +171,9 @@ class Turn:
         self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
         self._send(last_events)
 
+    async def reason(self, error: ApiError) -> str:
+        return await self._plan.reason(error)
+
     async def cure(self, refusal: Refusal) -> bool:
         """Find out from a refusal how this provider wants its requests."""
         if self._attempt is None or self._prepared is None or self._asked is None:
@@ -174,8 +181,8 @@ class Turn:
         return await self._form.change(self._asked, refusal, self._prepared, self._sink is not None)
 
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
-        sequence = self._converter.sequence if self._converter is not None and self._begun else 0
-        converter = self._converter = self._plan.converter(conversion, sequence)
+        sequence = self.converter.sequence if self.converter is not None and self._begun else 0
+        converter = self.converter = self._plan.converter(conversion, sequence)
         if not self._begun:
             self._held = converter.start()
             if self._sink is not None:
@@ -190,7 +197,7 @@ class Turn:
         error.apply(partial(mask, secrets=self._deps.config.secrets))
         shown = for_codex(error) if self._codex else error
         in_stream = self._begun or self._codex and shown.stream_code in SENT_IN_STREAM
-        converter = self._attempt.converter if self._attempt is not None else self._converter
+        converter = self._attempt.converter if self._attempt is not None else self.converter
         if self._sink is None or converter is None or not in_stream:
             error.answer_headers = self._headers
             raise error
@@ -209,10 +216,10 @@ class Turn:
         if not self._begun:
             if not (events or self._held):
                 return None
-            assert self._converter is not None
+            assert self.converter is not None
             self._begun = True
             self.stats.first_event = time.monotonic() - self._started
-            self._sink.begin(self._converter.response, self._headers)
+            self._sink.begin(self.converter.response, self._headers)
             events, self._held = [*self._held, *events], []
         self._last_sent = time.monotonic()
         return self._sink.send(events)
@@ -224,7 +231,7 @@ class Turn:
     def _beat(self) -> None:
         """Was nothing sent for a while? Then say that the turn is alive."""
         due = self._last_sent + self._interval if self._begun else 0.0
-        converter = self._attempt.converter if self._attempt is not None else self._converter
+        converter = self._attempt.converter if self._attempt is not None else self.converter
         if converter is None:
             due = time.monotonic() + BEFORE_CONVERSION
         elif self._sink is not None and self._sink.blocked:

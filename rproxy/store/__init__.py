@@ -17,7 +17,7 @@ import logging
 import re
 import time
 from contextlib import contextmanager
-from typing import Awaitable, Callable, Iterator, Optional, TypeVar
+from typing import Awaitable, Callable, Iterator, Optional, Tuple, TypeVar
 
 from ..convert.json_steps import encode_steps, parse_steps
 from ..cooperative import run_cooperatively
@@ -92,6 +92,10 @@ class Store:
         """
         return valid_id(record_id) and await self._limited(self._delete(record_id))
 
+    async def size(self) -> Tuple[int, int]:
+        """How many records there are, and how many bytes they take; with Redis, all that the server has."""
+        return await self._limited(self._size())
+
     async def close(self) -> None:
         """Free files, threads and connections; no other method may be called afterwards."""
         raise NotImplementedError
@@ -111,6 +115,9 @@ class Store:
         raise NotImplementedError
 
     async def _delete(self, record_id: str) -> bool:
+        raise NotImplementedError
+
+    async def _size(self) -> Tuple[int, int]:
         raise NotImplementedError
 
     async def _limited(self, work: Awaitable[T]) -> T:

@@ -8,7 +8,7 @@ ends only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from ..errors import StoreError
 from . import Store
@@ -49,6 +49,10 @@ class MemoryStore(Store):
     async def _delete(self, record_id: str) -> bool:
         self._drop_old()
         return self._drop(record_id)
+
+    async def _size(self) -> Tuple[int, int]:
+        self._drop_old()
+        return len(self._blobs), self._bytes
 
     async def close(self) -> None:
         self._blobs.clear()

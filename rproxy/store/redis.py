@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from ..errors import ConfigError, StoreError
 from ..log import without_login
@@ -84,6 +84,10 @@ class RedisStore(Store):
 
     async def _delete(self, record_id: str) -> bool:
         return bool(await self._ask(self._writes, "DEL", PREFIX + record_id))
+
+    async def _size(self) -> Tuple[int, int]:
+        memory = await self._ask(self._reads, "INFO", "memory")
+        return int(await self._ask(self._reads, "DBSIZE")), int(memory["used_memory"])
 
     async def _ask(self, client: Any, *command: Any, again: bool = True) -> Any:
         """:param again: may the command be sent twice?"""

@@ -15,7 +15,7 @@ outlive all others: the sweep gives them the present time.
 from __future__ import annotations
 
 import sqlite3
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from ..errors import ConfigError, StoreError
 from . import Store, log
@@ -82,6 +82,11 @@ class SqliteStore(Store):
                 > 0
             )
         )
+
+    async def _size(self) -> Tuple[int, int]:
+        query = "SELECT count(*), coalesce(sum(size), 0) FROM responses WHERE stored > ?"
+        row = await self._reader.run(lambda db: db.execute(query, (self._oldest(),)).fetchone())
+        return int(row[0]), int(row[1])
 
     async def _sweep_if_due(self) -> None:
         if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set
+from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set, Tuple
 
 from ..convert.json_steps import MANY
 from ..errors import StoreError
@@ -131,6 +131,10 @@ class WriteBehindStore:
         limit_store_time(WRITE_LIMIT)
         if await self.update(record_id, change) is None:
             raise StoreError(f"{record_id} does not exist any more")
+
+    async def size(self) -> Tuple[int, int]:
+        """See :meth:`rproxy.store.Store.size`."""
+        return await self._store.size()
 
     # ---- Order
     @asynccontextmanager

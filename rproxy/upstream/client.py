@@ -9,7 +9,8 @@ no response, that is an ApiError.  The caller ends a request early by cancelling
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, Mapping, NamedTuple, Optional
+from contextlib import suppress
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -21,6 +22,7 @@ from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
 from ..upstream.os_errors import connect_error
+from .connect import Route
 from .http_client import PooledHTTPClient
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest
@@ -118,13 +120,34 @@ class Upstream:
         except (TransportError, ConfigError) as error:
             raise self._api_error(error, provider) from error
 
+    def connections(self, providers: Iterable[Provider]) -> Dict[Tuple[str, str], float]:
+        """How many connections there are: (name of the provider, ``busy`` or ``idle``) -> number.
+
+        The connections that several providers share are those of the first.
+        """
+        found: Dict[Tuple[str, str], float] = {}
+        seen: List[Route] = []
+        for provider in providers:
+            with suppress(ConfigError):
+                route = self._prepared(provider, "/chat/completions").route
+                if route not in seen:
+                    seen.append(route)
+                    busy, idle = self._client.pool.count(route)
+                    found[provider.name, "busy"] = found.get((provider.name, "busy"), 0) + busy
+                    found[provider.name, "idle"] = found.get((provider.name, "idle"), 0) + idle
+        return found
+
     def close(self) -> None:
         """Close all connections; what still runs fails."""
         self._client.close()
 
     def _api_error(self, error: Exception, provider: Provider) -> ApiError:
         secrets = (*provider.secrets, *proxy_secrets(self._environ))
-        return connect_error(error, provider.name, provider.base_url, secrets)
+        result = connect_error(error, provider.name, provider.base_url, secrets)
+        kind = getattr(error, "kind", "connect")
+        answered = getattr(error, "response", None) is not None
+        result.no_answer = "" if answered else kind if kind in ("connect", "timeout") else "reset"
+        return result
 
     def _prepared(self, provider: Provider, path: str) -> PreparedRequest:
         return self._requests.get(provider, path, self._prepare)

@@ -87,19 +87,26 @@ class Failover:
         health = self._health.get(_key(provider))
         return health is not None and (health.probing or self._now() < health.until)
 
-    def succeeded(self, provider: Provider) -> None:
-        self._health.pop(_key(provider), None)
+    def succeeded(self, provider: Provider) -> bool:
+        """:returns: whether this ends a cool-down"""
         self._earn(PER_SUCCESS)
+        return self._health.pop(_key(provider), None) is not None
 
-    def failed(self, provider: Provider, error: ApiError) -> None:
-        """The endpoint failed in a way that another one might not."""
+    def failed(self, provider: Provider, error: ApiError) -> float:
+        """The endpoint failed in a way that another one might not.
+
+        :returns: the seconds of the cool-down that begins; 0 if it goes on
+        """
         health = self._health.setdefault(_key(provider), _Health())
+        cooling = self._now() < health.until
         pause = min(FIRST_PAUSE * 2**health.failures, LONGEST_PAUSE)
         if error.stream_code in ("insufficient_quota", "invalid_api_key"):
             pause = QUOTA_PAUSE
         health.failures += 1
-        health.until = self._now() + max(pause, error.retry_after or 0.0)
+        pause = max(pause, error.retry_after or 0.0)
+        health.until = self._now() + pause
         health.probing = False
+        return 0.0 if cooling else pause
 
     def released(self, provider: Provider) -> None:
         """An attempt ended without saying anything about the endpoint, because it was cancelled or wrong."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
-from typing import Deque, Dict, Optional
+from typing import Deque, Dict, Optional, Tuple
 
 from .connect import ConnectTimeout, Route, dial
 from .connection import Connection, State
@@ -39,6 +39,11 @@ class ConnectionPool:
     def __repr__(self) -> str:
         idle = len(self._idle_since)
         return f"<{type(self).__name__}: {len(self._routes) - idle} busy, {idle} idle>"
+
+    def count(self, route: Route) -> Tuple[int, int]:
+        """How many connections of this route are busy, and how many are idle."""
+        idle = len(self._idle.get(route, ()))
+        return sum(one == route for one in self._routes.values()) - idle, idle
 
     def take(self, route: Route) -> Optional[Connection]:
         """An idle connection of this route, which is not in the pool any more, or None."""

@@ -1,0 +1,50 @@
+"""The tokens of a chat answer that passes by as bytes.
+
+``usage`` stands at the end of an answer, in its last chunk or as the last field of its JSON, so the last
+bytes are all that is kept.  Clients that stream get it only when they ask for it; then the output is
+estimated, a token for each chunk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from ..convert.answer.fields import counts_tokens
+from ..types import Json
+from .stats import usage_fields
+from .token_estimate import ASCII_PER_TOKEN
+
+TAIL = 1 << 14  # bytes
+_USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
+
+
+class UsageReader:
+    """Reads along; ``size`` is the number of bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._chunks = 0
+        self._tail = b""
+
+    def feed(self, piece: bytes) -> None:
+        self.size += len(piece)
+        self._chunks += piece.count(b"data:")
+        self._tail = (self._tail + piece)[-TAIL:] if len(piece) < TAIL else piece[-TAIL:]
+
+    def fields(self) -> Json:
+        """The tokens as fields of a :class:`~rproxy.telemetry.records.TurnRecord`."""
+        tail = self._tail.decode("utf-8", "replace")
+        for match in reversed(list(_USAGE.finditer(tail))):
+            try:
+                usage, _ = json.JSONDecoder().raw_decode(tail, match.end())
+            except ValueError:
+                continue
+            if counts_tokens(usage):
+                return usage_fields(usage)
+        if not self.size:
+            return {}
+        return {
+            "output_tokens": self._chunks or round(self.size / ASCII_PER_TOKEN) or 1,
+            "usage": "estimated",
+        }

@@ -1,0 +1,76 @@
+"""Where the records go: the log, the metrics, and the ledger if there is one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Optional
+
+from ..config.schema import Price
+from .metrics import Metrics
+from .records import (
+    ATTEMPT_FIELDS,
+    REFUSAL_FIELDS,
+    TURN_FIELDS,
+    AttemptRecord,
+    RefusalRecord,
+    TurnRecord,
+    line,
+    plain_fields,
+    turn_fields,
+)
+
+if TYPE_CHECKING:
+    from .ledger import Ledger  # loaded only where it is used, as it loads sqlite3
+
+turns = logging.getLogger("rproxy.turn")
+attempts = logging.getLogger("rproxy.attempt")
+refusals = logging.getLogger("rproxy.refusal")
+
+
+class Telemetry:
+    """What one process reports.
+
+    :param ledger: None: none is kept
+    """
+
+    def __init__(self, ledger: Optional[Ledger] = None) -> None:
+        self.metrics = Metrics()
+        self._ledger = ledger
+
+    def turn_ended(self, record: TurnRecord, price: Optional[Price] = None) -> None:
+        """Report a turn.
+
+        :param price: that of its model
+        """
+        level = logging.WARNING if record.worrying else logging.INFO
+        if turns.isEnabledFor(level):
+            known = turn_fields(record)
+            turns.log(level, "%s", line("turn", known, TURN_FIELDS), extra={"fields": known})
+        cost = None if price is None else _cost(price, record)
+        currency = price.currency if price is not None else ""
+        self.metrics.turn_ended(record, cost, currency)
+        if self._ledger is not None:
+            self._ledger.add(record, cost, currency)
+
+    def attempt_ended(self, record: AttemptRecord) -> None:
+        """Report one request to a provider."""
+        if record.status:
+            self.metrics.attempt_ended(record.provider, record.status)
+        if attempts.isEnabledFor(logging.DEBUG):
+            known = plain_fields(record)
+            attempts.debug("%s", line("attempt", known, ATTEMPT_FIELDS), extra={"fields": known})
+
+    def refused(self, record: RefusalRecord) -> None:
+        """Report a request that was refused before its turn."""
+        self.metrics.refused(record.status)
+        if refusals.isEnabledFor(logging.INFO):
+            known = plain_fields(record)
+            refusals.info("%s", line("refused", known, REFUSAL_FIELDS), extra={"fields": known})
+
+    async def close(self) -> None:
+        if self._ledger is not None:
+            await self._ledger.close()
+
+
+def _cost(price: Price, record: TurnRecord) -> float:
+    return price.cost(record.input_tokens or 0, record.cached_tokens or 0, record.output_tokens or 0)
