@@ -213,6 +213,19 @@ def test_a_text_that_contradicts_itself_is_not_said_twice() -> None:
     assert texts(read(delta("abc"), done(0, said("xyz")), last(said("xyz"))).output) == [("message", "abc")]
 
 
+@pytest.mark.parametrize(
+    "whole",
+    [said("Hi"), {"type": "function_call", "id": "m1", "call_id": "c", "name": "ls", "arguments": "{}"}],
+)
+def test_an_item_whose_beginning_has_a_damaged_type_is_what_its_end_says(whole: Json) -> None:
+    begun = {**whole, "type": whole["type"][:-1] + "\ufffd"}
+    heard = [delta("H")] if whole["type"] == "message" else []
+    for events in ([added(0, begun), *heard, done(0, whole)], [added(0, begun), *heard, last(whole)]):
+        (item,) = read(*events, last(whole)).output
+        assert item["type"] == whole["type"]
+        assert item.get("content", whole.get("content")) == whole.get("content")
+
+
 def test_late_news_of_a_finished_item_are_ignored() -> None:
     assert texts(read(done(0, said("a")), delta("a"), done(0, said("ab")), last(said("ab"))).output) == [
         ("message", "a")

@@ -17,7 +17,7 @@ from rproxy.config.schema import Provider
 from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
 from rproxy.providers.provider_errors import provider_error
-from rproxy.upstream.failover import FIRST_PAUSE, QUOTA_PAUSE, Failover
+from rproxy.upstream.failover import FIRST_PAUSE, LONGEST_PAUSE, QUOTA_PAUSE, Failover
 
 BROKEN = provider_error(503, {}, b"busy", "x")
 POOR = provider_error(402, {}, b'{"error":{"message":"Insufficient Balance"}}', "x")
@@ -71,6 +71,16 @@ def test_a_failure_sends_a_provider_to_the_end_and_one_probe_brings_it_back() ->
     assert names(failover.order(providers, "")) == "ab"
     failover.succeeded(providers[0])
     assert names(failover.order(providers, "")) == names(failover.order(providers, "")) == "ab"
+
+
+def test_a_provider_that_is_down_for_days_rests_no_longer_than_the_longest_pause() -> None:
+    clock, down, other = Clock(), provider("a"), provider("b")
+    failover = Failover(clock)
+    for _ in range(2000):
+        failover.failed(down, BROKEN)
+    assert names(failover.order([down, other], "")) == "ba"
+    clock.now = LONGEST_PAUSE
+    assert names(failover.order([down, other], "")) == "ab"
 
 
 def test_a_probe_without_a_verdict_does_not_block_the_next_one() -> None:

@@ -32,7 +32,7 @@ PER_SUCCESS, PER_SECOND = 0.2, 0.1  # ... and what is added to them afterwards
 
 @dataclass
 class _Health:
-    failures: int = 0
+    pause: float = 0.0  # seconds, after the last failure
     until: float = 0.0  # not before this time
     probing: bool = False
 
@@ -99,10 +99,9 @@ class Failover:
         """
         health = self._health.setdefault(_key(provider), _Health())
         cooling = self._now() < health.until
-        pause = min(FIRST_PAUSE * 2**health.failures, LONGEST_PAUSE)
+        pause = health.pause = min(health.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
         if error.stream_code in ("insufficient_quota", "invalid_api_key"):
             pause = QUOTA_PAUSE
-        health.failures += 1
         pause = max(pause, error.retry_after or 0.0)
         health.until = self._now() + pause
         health.probing = False
