@@ -47,6 +47,18 @@ class ConfigError(RproxyError):
     """The configuration cannot be used; the text says where, why, and what to do."""
 
 
+class AddressInUse(ConfigError):
+    """An address of the configuration is taken; another attempt may succeed later."""
+
+
+class Unreachable(RproxyError):
+    """A provider, or a running rproxy, does not answer."""
+
+
+class KeyRefused(RproxyError):
+    """A provider, or a running rproxy, does not take the key."""
+
+
 class StoreError(RproxyError):
     """A response store could not do its work; the turn goes on with a warning."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import platform
 import re
 import signal
 import socket
@@ -16,11 +18,15 @@ from pathlib import Path
 from typing import Any, AsyncIterator, List, Tuple
 
 import pytest
+import tornado
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy import __version__
+from rproxy.cli.exit_status import MEANINGS
 from rproxy.cli.main import COMMANDS, main
 from rproxy.config.load import parse_config
+from rproxy.errors import AddressInUse, ConfigError, KeyRefused, StoreError, Unreachable
+from rproxy.log import mask
 from rproxy.providers.profiles import choose_profile, list_profiles
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,9 +65,34 @@ def config_file(tmp_path: Path, text: str = GOOD) -> str:
 
 
 def test_version(capsys: Any) -> None:
+    for option in ("--version", "-V"):
+        with pytest.raises(SystemExit) as stop:
+            main([option])
+        lines = capsys.readouterr().out.splitlines()
+        assert stop.value.code == 0 and lines[0] == f"rproxy {__version__}"
+        assert f"Python {platform.python_version()}, Tornado {tornado.version}," in lines[1]
+        assert re.search(r"redis \(redis \d.*seal \(cryptography \d", lines[2])
+        assert lines[3].startswith("installed as: ")
+
+
+def test_help_is_a_command(capsys: Any) -> None:
+    shown = []
+    for argv in (["help"], ["--help"], ["help", "serve"], ["serve", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != shown[2] == shown[3]
     with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0 and capsys.readouterr().out == f"rproxy {__version__}\n"
+        main(["help", "dance"])
+    assert stop.value.code == 2
+
+
+def test_no_command_prints_the_commands(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and all(f"    {name} " in err for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -166,7 +197,7 @@ def test_level_from_the_environment(monkeypatch: Any, capsys: Any) -> None:
     assert "$RPROXY_LOG_LEVEL is 'loud'; use one of trace," in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_78_and_says_what_to_do() -> None:
+def test_a_port_in_use_is_69_and_says_what_to_do() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -174,11 +205,53 @@ def test_a_port_in_use_is_78_and_says_what_to_do() -> None:
         argv = [sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", address]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (
-        done.returncode == 78
+        done.returncode == 69
         and "another program uses this port" in done.stderr
         and "--listen" in done.stderr
         and not done.stdout
     )
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (AddressInUse("taken"), 69),
+        (Unreachable("away"), 69),
+        (KeyRefused("no"), 77),
+        (ConfigError("wrong"), 78),
+        (StoreError("broken"), 1),
+        (PermissionError("x"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_error_has_an_exit_status(
+    error: BaseException, status: int, monkeypatch: Any, capsys: Any
+) -> None:
+    def fail(args: Any, environ: Any) -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "check", COMMANDS["check"]._replace(run=fail))
+    assert main(["check"]) == status in MEANINGS
+    assert capsys.readouterr().err == ("" if status == 130 else f"rproxy: {error}\n")
+
+
+# ---- key
+
+
+def test_a_key_is_made_and_works(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    for name in ("ann", "Ann Müller", "null", 'a "b"'):
+        assert main(["key", name]) == 0
+        out, err = capsys.readouterr()
+        key, line = out.splitlines()
+        assert key not in err and mask(key) == "sk-***" and line.startswith("- {name: ")
+        text = f"server:\n  auth:\n    keys:\n    {line}\n{GOOD}"
+        found = parse_config(text.encode(), "c.yaml", {"MY_KEY": "k"}).server.auth
+        assert found.enabled and found.keys[0].name == name
+        assert found.keys[0].digest == hashlib.sha256(key.encode()).hexdigest()
+    for wrong in ("", " ", "a\nb", "x" * 65):
+        with pytest.raises(SystemExit) as stop:
+            main(["key", wrong])
+        assert stop.value.code == 2
 
 
 # ---- serve

@@ -390,13 +390,13 @@ async def test_a_running_rproxy(home: Path, argv: Tuple[str, ...]) -> None:
 async def test_a_running_rproxy_with_keys(home: Path, monkeypatch: Any) -> None:
     auth = "server: {auth: {enabled: true, keys: [key-0123456789]}}\n"
     status, complaint = await on_running(home, "--url", "{url}", auth=auth)
-    assert status == 1 and "401" in complaint and "$RPROXY_API_KEY" in complaint
+    assert status == 77 and "401" in complaint and "$RPROXY_API_KEY" in complaint
     monkeypatch.setenv("RPROXY_API_KEY", "key-0123456789")
     assert await on_running(home, "--url", "{url}", auth=auth) == (0, "")
 
 
 def test_nothing_answers(home: Path, capsys: Any) -> None:
-    assert main(["codex", "--url", "http://127.0.0.1:9"]) == 1
+    assert main(["codex", "--url", "http://127.0.0.1:9"]) == 69
     assert "nothing answers at http://127.0.0.1:9/v1" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ import zipapp
 import zipfile
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -101,7 +101,8 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
     zipapp.create_archive(tree, single, compressed=True)
     python = (sys.executable, "-I", "-S")  # nothing but the file and the standard library
     alone: Dict[str, Any] = {"env": {"HOME": str(tmp_path)}, "cwd": tmp_path}
-    assert run(*python, single, "--version", **alone).stdout == f"rproxy {__version__}\n"
+    said = run(*python, single, "--version", **alone).stdout.splitlines()
+    assert said[0] == f"rproxy {__version__}" and said[-1] == f"installed as: pyz ({single})"
     done = run(*python, single, "check", **alone)
     assert done.returncode == 78 and "DEEPSEEK_API_KEY" in done.stderr
     read_data = f"sys.path.insert(0, {str(single)!r}); from rproxy.service.catalog import _instructions"
@@ -152,7 +153,7 @@ def test_the_licence_is_whole() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.name))
 def test_scripts_are_short_and_say_what_they_do(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "#!/bin/sh -e" and lines[1].startswith("# ") and len(lines) <= 20
+    assert lines[0] == "#!/bin/sh -e" and lines[1].startswith("# ") and len(lines) <= 35
     assert os.access(path, os.X_OK)
     assert run("sh", "-n", path).returncode == 0
 
@@ -167,3 +168,64 @@ def test_scripts_need_a_python_and_say_so(tmp_path: Path) -> None:
         (tools / name).symlink_to(str(shutil.which(name)))
     done = run(tmp_path / "scripts" / "install", "test", env={"PATH": str(tools)})
     assert done.returncode == 1 and "Python 3.9 or newer is needed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    [
+        ("python: No module named pip", "has no pip"),
+        ("ERROR: Could not install packages: [Errno 28] No space left on device", "the disk is full"),
+        ("ERROR: [Errno 13] Permission denied: 'x'", "may not write"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "PIP_CERT"),
+        ("connection broken by 'ProxyError('Cannot connect to proxy.', NewConn", "HTTPS_PROXY"),
+        (
+            "connection broken by 'NewConnectionError(': x\nERROR: No matching distribution",
+            "cannot be reached",
+        ),
+        ("ERROR: No matching distribution found for setuptools>=61", "no version of a package"),
+        ("ERROR: something else", "see above"),
+    ],
+)
+def test_install_names_the_reason_when_pip_cannot(said: str, reason: str, tmp_path: Path) -> None:
+    """With a venv whose pip fails in pip's own words (23.2 to 25)."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "install", tmp_path / "scripts")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n[ $1 = -c ] || {{ cat <<'EOF' >&2\n{said}\nEOF\nexit 1; }}\n")
+    python.chmod(0o755)
+    done = run(tmp_path / "scripts" / "install", "test")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and said.splitlines()[0] in done.stderr
+    assert last.startswith("scripts/install: pip could not install rproxy: ") and reason in last
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, 8)])
+def test_a_python_that_is_too_old_is_told_so_in_one_line(version: Tuple[int, int]) -> None:
+    """``__main__`` is the entry of the single file, too, and any Python can read it."""
+    path = ROOT / "rproxy" / "__main__.py"
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 4))
+    code = (
+        f"import runpy, sys; sys.version_info = {(*version, 0, 'final', 0)}; "
+        f"runpy.run_path({str(path)!r}, run_name='__main__')"
+    )
+    done = run(sys.executable, "-S", "-c", code)
+    wanted = f"rproxy needs Python 3.9 or newer; this is Python {version[0]}.{version[1]}"
+    assert (done.returncode, done.stderr.splitlines()) == (1, [wanted])
+
+
+def test_the_version_tells_how_rproxy_is_installed(wheel: Path, tmp_path: Path) -> None:
+    from rproxy.cli.version import EXTRAS
+
+    extras = {package: row[0] for row in EXTRAS.items() for package in row[1][:1]}
+    assert set(extras) == {re.split("[<>=]", package)[0] for package in optional_packages()}
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    ways = {"wheel": tmp_path / "site", "source tree": ROOT}
+    for way, folder in ways.items():
+        code = "import sys; from rproxy.cli.main import main; main(['--version'])"
+        said = run(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(folder)}, cwd=tmp_path)
+        lines = said.stdout.splitlines()
+        assert lines[0] == f"rproxy {__version__}", said.stderr
+        assert lines[1].startswith("Python 3.") and ", Tornado 6." in lines[1]
+        assert lines[-1] in (f"installed as: {way} ({folder})", f"installed as: editable ({folder})")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .command import NO_FILE, OK, Command, Environ, address_lines, model_lines, read_config, warn
+from .command import NO_FILE, Command, Environ, address_lines, model_lines, read_config, warn
+from .exit_status import OK
 
 EXPOSED = "server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"
 

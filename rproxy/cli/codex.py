@@ -13,7 +13,8 @@ from .. import log
 from . import codex_run
 from .codex_install import find_codex
 from .codex_profile import Profile
-from .command import OK, Command, Environ, demo_config, read_config, warn
+from .command import Command, Environ, demo_config, read_config, warn
+from .exit_status import OK
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Auth, Config, Key
+from ..errors import KeyRefused, Unreachable
 from ..server.app import embedded
 from ..service.catalog import codex_entry, models_body, with_prompt_of
 from ..types import Json
@@ -68,7 +69,9 @@ def entries_of(config: Config, wanted: Optional[str]) -> List[Json]:
 def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
     """The catalog entries of a running rproxy.
 
-    :raises CodexError: when nothing answers there, or something else
+    :raises Unreachable: nothing answers there
+    :raises KeyRefused: it does not take the key
+    :raises CodexError: something else answers
     """
     import urllib.error
     import urllib.request
@@ -84,11 +87,13 @@ def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
             entries = json.load(answer)["models"]
             return [{**entry, "base_instructions": entry["base_instructions"]} for entry in entries]
     except urllib.error.HTTPError as error:
-        hint = f"; put one of its keys into ${KEY_VARIABLE}" if error.code == 401 else ""
-        raise CodexError(f"{base_url}/models answers {error.code}{hint}") from None
+        text = f"{base_url}/models answers {error.code}"
+        if error.code == 401:
+            raise KeyRefused(f"{text}; put one of its keys into ${KEY_VARIABLE}") from None
+        raise CodexError(text) from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise CodexError(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve") from None
+        raise Unreachable(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve") from None
     except (ValueError, LookupError, TypeError):
         raise CodexError(f"{base_url} is not an rproxy: its /models lists no models for Codex") from None
 
@@ -249,7 +254,7 @@ def fetched_settings(
 ) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for the rproxy that runs at ``base_url``, and the entries of its catalog.
 
-    :raises CodexError: when it does not answer
+    :raises RproxyError: see :func:`fetched_entries`
     """
     entries = fetched_entries(base_url, environ)
     return Settings(

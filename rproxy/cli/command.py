@@ -1,8 +1,4 @@
-"""What the sub-commands share: their form, the exit statuses, and how they read the configuration.
-
-Exit statuses: 0 done, 1 failed, 2 wrong usage (by argparse), 78 the configuration cannot be used (EX_CONFIG),
-130 interrupted.
-"""
+"""What the sub-commands share: their form, and how they read the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
 from ..log import clean, printable
 
-OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 78, 130
 NO_FILE = "no configuration file: keys from the environment"
 Environ = Mapping[str, str]
 
@@ -34,7 +29,8 @@ models:
 class Command(NamedTuple):
     """A sub-command.
 
-    ``run`` gets the parsed arguments and the environment, and returns the exit status.
+    ``run`` gets the parsed arguments and the environment, and returns the exit status; see
+    :mod:`rproxy.cli.exit_status`.
     """
 
     about: str

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any, Mapping, Optional, Sequence
 
-from .. import __version__
-from ..errors import ConfigError, RproxyError
-from . import check, codex, profiles, serve, usage
-from .command import BAD_CONFIG, FAILED, INTERRUPTED, Command, complain
+from . import check, codex, key, profiles, serve, usage
+from .command import Command, Environ, complain
+from .exit_status import ERRORS, OK, USAGE, status_of
+from .version import version_text
+
+
+def show_help(args: argparse.Namespace, environ: Environ) -> int:
+    """:raises SystemExit: always, as argparse does"""
+    make_parser().parse_args([*([args.topic] if args.topic else []), "--help"])
+    return OK
+
+
+def add_topic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", nargs="?", metavar="COMMAND", help="the command; without it, all commands")
+
 
 COMMANDS: Mapping[str, Command] = {
     "serve": serve.COMMAND,
     "codex": codex.COMMAND,
     "check": check.COMMAND,
+    "key": key.COMMAND,
     "profiles": profiles.COMMAND,
     "usage": usage.COMMAND,
+    "help": Command("show how a command is used", "rproxy help serve", show_help, add_topic),
 }
+
+
+class ShowVersion(argparse.Action):
+    """``--version``; unlike argparse's own, it finds out what there is to say only when it is asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        print(version_text())
+        parser.exit(OK)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,13 +51,15 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="example: rproxy serve --demo",
         formatter_class=raw,
     )
-    parser.add_argument("--version", action="version", version=f"rproxy {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.add_argument(
+        "-V", "--version", action=ShowVersion, nargs=0, help="show the versions of rproxy and what it runs on"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
             help=command.about,
-            description=command.about.capitalize() + ".",
+            description=f"{command.about[0].upper()}{command.about[1:]}.",
             epilog="example: " + command.example,
             formatter_class=raw,
         )
@@ -56,15 +80,18 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command.
 
     :param argv: its arguments; those of the process if None
-    :returns: the exit status, see :mod:`rproxy.cli.command`
+    :returns: the exit status, see :mod:`rproxy.cli.exit_status`
     :raises SystemExit: for wrong usage, as argparse does
     """
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(USAGE)
     try:
         status: int = args.run(args, os.environ)
         return status
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (RproxyError, OSError) as error:
-        complain(error)
-        return BAD_CONFIG if isinstance(error, ConfigError) else FAILED
+    except ERRORS as error:
+        if not isinstance(error, KeyboardInterrupt):
+            complain(error)
+        return status_of(error)

@@ -6,7 +6,8 @@ import argparse
 
 from ..config.yaml_positions import dump
 from ..providers.profiles import profile_dict, profile_lines
-from .command import OK, Command, Environ
+from .command import Command, Environ
+from .exit_status import OK
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:

@@ -15,7 +15,6 @@ from ..server.app import serve
 from ..server.listen import Listener
 from .command import (
     NO_FILE,
-    OK,
     Command,
     Environ,
     address_lines,
@@ -25,6 +24,7 @@ from .command import (
     read_config,
     warn,
 )
+from .exit_status import OK
 
 LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
 BANNER = """\

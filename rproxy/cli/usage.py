@@ -12,7 +12,8 @@ from typing import List, Optional, Sequence
 from ..errors import ConfigError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
-from .command import FAILED, OK, Command, Environ, complain, read_config
+from .command import Command, Environ, complain, read_config
+from .exit_status import FAILED, OK
 
 DEFAULT_GROUPS = ("key", "model")
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥", "JPY": "¥"}

@@ -12,13 +12,13 @@ import errno
 import os
 import socket
 import stat
-from typing import Callable, Dict, Iterator, List, NamedTuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
 
 from tornado.netutil import bind_sockets
 
 from ..config.addresses import ListenAddress
 from ..config.schema import Config, Server
-from ..errors import ConfigError
+from ..errors import AddressInUse, ConfigError
 
 BACKLOG = 1024
 PRIVATE = 0o177  # umask
@@ -67,6 +67,7 @@ def open_listeners(server: Server, reuse_port: bool = False) -> Iterator[List[Li
     """Listen on the addresses of the configuration; all are closed at the end.
 
     :param reuse_port: share ports with other processes that do the same; the kernel assigns connections
+    :raises AddressInUse: an address is taken
     :raises ConfigError: an address cannot be used; the text says what to do
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
@@ -100,8 +101,13 @@ def listen_on_port(address: ListenAddress, reuse_port: bool = False) -> List[soc
             f"server.listen_addr: the host of {str(address)!r} cannot be resolved ({error.strerror})."
         ) from error
     except OSError as error:
-        reason = BIND_REASONS.get(error.errno or 0, error.strerror)
-        raise ConfigError(f"server.listen_addr: cannot listen on {address}: {reason}.") from error
+        raise _bind_error(str(address), error, BIND_REASONS) from error
+
+
+def _bind_error(address: str, error: OSError, reasons: Mapping[int, str]) -> ConfigError:
+    reason = reasons.get(error.errno or 0, error.strerror)
+    kind = AddressInUse if error.errno == errno.EADDRINUSE else ConfigError
+    return kind(f"server.listen_addr: cannot listen on {address}: {reason}.")
 
 
 # ---- Unix sockets
@@ -124,8 +130,7 @@ def listen_on_path(path: str, mode: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        reason = SOCKET_FILE_REASONS.get(error.errno or 0, error.strerror)
-        raise ConfigError(f"server.listen_addr: cannot listen on unix:{path}: {reason}.") from error
+        raise _bind_error(f"unix:{path}", error, SOCKET_FILE_REASONS) from error
     return sock
 
 

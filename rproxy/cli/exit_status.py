@@ -1,0 +1,45 @@
+"""The exit statuses of all commands, and the errors that lead to them.
+
+They are those of BSD's ``sysexits.h`` where it has one.  systemd can tell by them what a restart may cure
+(69) and what it cannot (77, 78).
+"""
+
+from __future__ import annotations
+
+from typing import Mapping, Tuple, Type
+
+from ..errors import AddressInUse, ConfigError, KeyRefused, RproxyError, Unreachable
+
+OK = 0
+FAILED = 1
+USAGE = 2  # argparse's own
+UNAVAILABLE = 69  # EX_UNAVAILABLE
+REFUSED = 77  # EX_NOPERM
+BAD_CONFIG = 78  # EX_CONFIG
+INTERRUPTED = 130  # 128 + SIGINT, as shells do
+
+MEANINGS: Mapping[int, str] = {
+    OK: "done",
+    FAILED: "failed",
+    USAGE: "wrong usage of the command line",
+    UNAVAILABLE: "an address is in use, or a provider cannot be reached",
+    REFUSED: "a key is refused",
+    BAD_CONFIG: "the configuration cannot be used",
+    INTERRUPTED: "interrupted",
+}
+# The first row that fits counts.
+_BY_ERROR: Tuple[Tuple[Type[BaseException], int], ...] = (
+    (AddressInUse, UNAVAILABLE),
+    (Unreachable, UNAVAILABLE),
+    (KeyRefused, REFUSED),
+    (ConfigError, BAD_CONFIG),
+    (RproxyError, FAILED),
+    (OSError, FAILED),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+ERRORS = tuple(kind for kind, _ in _BY_ERROR)  # all others are bugs
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status after an error, one of ``ERRORS``."""
+    return next(status for kind, status in _BY_ERROR if isinstance(error, kind))

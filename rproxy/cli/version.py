@@ -1,0 +1,76 @@
+"""``rproxy --version``: what runs here, for bug reports."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import zipimport
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Optional
+
+from .. import __version__
+
+DISTRIBUTION = "rproxy-responses"
+PACKAGE = Path(__file__).resolve().parent.parent
+# extra of setup.py -> its distribution and package
+EXTRAS = {
+    "redis": ("redis", "redis"),
+    "seal": ("cryptography", "cryptography"),
+    "zstd": ("zstandard", "zstandard"),
+    "pdf": ("pypdf", "pypdf"),
+}
+
+
+def version_text() -> str:
+    """The versions of rproxy, Python and the packages, and how rproxy is installed."""
+    extras = ", ".join(f"{extra} ({_extra(*names)})" for extra, names in EXTRAS.items())
+    return "\n".join(
+        (
+            f"rproxy {__version__}",
+            f"Python {platform.python_version()}, Tornado {_version('tornado', 'tornado')}, "
+            f"PyYAML {_version('PyYAML', 'yaml')}",
+            f"extras: {extras}",
+            f"installed as: {_how_installed()}",
+        )
+    )
+
+
+def _extra(distribution: str, package: str) -> str:
+    return f"{distribution} {_version(distribution, package)}" if find_spec(package) else "not installed"
+
+
+def _version(distribution: str, package: str) -> str:
+    """The version of what is installed, or of a loaded package that was only copied here."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        module = sys.modules.get(package)
+        return str(getattr(module, "__version__", None) or getattr(module, "version", "of unknown version"))
+
+
+def _how_installed() -> str:
+    if isinstance(globals().get("__loader__"), zipimport.zipimporter):
+        return f"pyz ({PACKAGE.parent})"
+    mine = _distribution()
+    if mine is None:
+        return f"source tree ({PACKAGE.parent})"
+    origin = json.loads(mine.read_text("direct_url.json") or "{}")
+    if (origin.get("dir_info") or {}).get("editable"):
+        return f"editable ({PACKAGE.parent})"
+    return f"wheel ({PACKAGE.parent})"
+
+
+def _distribution() -> Optional[metadata.Distribution]:
+    """The installed distribution, if it is the one that runs; a source tree has none, even beside its
+    egg-info.
+    """
+    for found in metadata.distributions(name=DISTRIBUTION):
+        if found.read_text("WHEEL") is None:
+            continue
+        editable = '"editable": true' in (found.read_text("direct_url.json") or "")
+        if editable or Path(str(found.locate_file("rproxy"))).resolve() == PACKAGE:
+            return found
+    return None
