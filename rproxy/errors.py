@@ -160,6 +160,11 @@ def invalid(message: str, param: Optional[str] = None, code: Optional[str] = Non
     return ApiError(400, message, param=param, code=code)
 
 
+def invalid_value(message: str, param: str = "input") -> ApiError:
+    """400: the field is there, but rproxy can do nothing with its value."""
+    return invalid(message, param, "invalid_value")
+
+
 def unauthorized(message: str) -> ApiError:
     """401: the client's own key is missing or unknown here."""
     return ApiError(401, message, code="invalid_api_key")

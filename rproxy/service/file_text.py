@@ -18,7 +18,7 @@ from typing import Dict, Mapping, NamedTuple, Sequence
 
 from ..convert.profile import Profile
 from ..convert.request.files import pdf_files, with_texts
-from ..errors import ApiError, invalid
+from ..errors import ApiError, invalid_value
 from ..types import AnyItem
 
 TIMEOUT = 20.0  # seconds for all files of a request, waiting for a free process included
@@ -130,9 +130,7 @@ def _environment() -> Dict[str, str]:
 
 
 def _refused(name: str, reason: str) -> ApiError:
-    return invalid(
+    return invalid_value(
         f"This model's provider takes no files, and rproxy cannot read {name[:200]}: {reason}. "
-        "Send its text as input_text.",
-        "input",
-        "invalid_value",
+        "Send its text as input_text."
     )

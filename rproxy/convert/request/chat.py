@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ...errors import ApiError
+from ...errors import invalid, invalid_value
 from ...types import AnyItem, Json
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Profile
 from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
-from .content import invalid, parts_of, text_of
+from .content import parts_of, text_of
 from .optional_fields import given_fields, left_out, sent_fields
 from .response_format import response_format
 from .writer import Recall, to_messages
@@ -136,7 +136,7 @@ def to_chat_request(
         )
         return _converted(_updated(request, items), items, profile, downstream_model, allow, messages)
     except RecursionError:
-        raise invalid("The request is nested too deeply.") from None
+        raise invalid_value("The request is nested too deeply.") from None
 
 
 def _converted(
@@ -160,12 +160,7 @@ def _converted(
         instructions="\n\n".join(filter(None, (_instructions(request), note))),
     )
     if not messages:
-        raise ApiError(
-            400,
-            "input is empty: there is nothing to answer.",
-            code="missing_required_parameter",
-            param="input",
-        )
+        raise invalid("input is empty: there is nothing to answer.", "input", "missing_required_parameter")
     given = given_fields(request)
     body: Json = {
         "model": downstream_model,

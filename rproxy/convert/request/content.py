@@ -15,7 +15,7 @@ import mimetypes
 import re
 from typing import Any, List, Optional, Tuple, Union
 
-from ...errors import ApiError
+from ...errors import invalid_value
 from ...types import Json
 from ..profile import Profile
 
@@ -64,10 +64,6 @@ IMAGE_PARTS = ("input_image", "image_url", "computer_screenshot", "image")
 DETAILS = {"original": "high"}  # Chat knows low, high and auto
 
 
-def invalid(message: str, param: str = "input") -> ApiError:
-    return ApiError(400, message, param=param, code="invalid_value")
-
-
 def parts_of(content: Any, where: str = "content") -> List[Json]:
     """The parts of a message or of a tool result.
 
@@ -78,7 +74,9 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
     if content is None:
         return []
     if not isinstance(content, list) or not all(isinstance(part, (dict, str)) for part in content):
-        raise invalid(f"{where} must be a string or a list of content parts, not {type(content).__name__}.")
+        raise invalid_value(
+            f"{where} must be a string or a list of content parts, not {type(content).__name__}."
+        )
     return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
 
 
@@ -171,7 +169,7 @@ class ContentWriter:
     def _image(self, part: Json) -> Json:
         url = _image_url(part)
         if url is None:
-            raise invalid(
+            raise invalid_value(
                 f"{part['type']} needs image_url (a data: URL or an address);"
                 " rproxy has no file store for file_id."
             )
@@ -185,7 +183,7 @@ class ContentWriter:
     def _file(self, part: Json) -> Json:
         data, name = part.get("file_data"), str(part.get("filename") or "file")
         if not isinstance(data, str) or not data:
-            raise invalid(
+            raise invalid_value(
                 "input_file needs file_data; rproxy has no file store for file_id and fetches no file_url."
             )
         head, _, encoded = data.rpartition(",")
@@ -198,7 +196,7 @@ class ContentWriter:
             return {"type": "text", "text": f"{name}:\n{_decoded(encoded, name).decode('utf-8', 'replace')}"}
         text = part.get("text")  # see with_texts in files.py
         if not isinstance(text, str) or not text:
-            raise invalid(
+            raise invalid_value(
                 f"This model's provider takes no files, and no text could be read from {name}"
                 f" ({mime or 'unknown type'}). Send its text as input_text."
             )
@@ -224,4 +222,4 @@ def _decoded(encoded: str, name: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=False)
     except (binascii.Error, ValueError):
-        raise invalid(f"file_data of {name} is not base64.") from None
+        raise invalid_value(f"file_data of {name} is not base64.") from None

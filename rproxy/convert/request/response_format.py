@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
-from ...errors import ApiError
+from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..profile import Profile
-from .content import invalid
 from .schema import repaired
 
 PLEA = "Answer with one JSON object and nothing else: no Markdown fence, no comment."
@@ -30,7 +29,7 @@ def response_format(
     """
     form = (request.get("text") or {}).get("format") or {}
     if not isinstance(form, dict):  # check_request cannot see what a configuration_update brings
-        raise invalid("text.format must be an object.", "text.format")
+        raise invalid_value("text.format must be an object.", "text.format")
     kind = form.get("type", "text")
     if kind == "json_schema" and form.get("schema") is None:
         # The schema is optional in Open Responses; the AI SDK's provider for it leaves it out.
@@ -41,7 +40,7 @@ def response_format(
         return _schema(form, profile)
     if kind == "json_object":
         return _object(request, items, profile)
-    raise invalid(
+    raise invalid_value(
         f"text.format.type must be text, json_object or json_schema, not {str(kind)[:40]!r}.",
         "text.format.type",
     )

@@ -95,8 +95,22 @@ def to_responses_request(
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
     # A digest, because blobs are not encrypted, and the provider's address is none of the client's business.
     origin = hashlib.sha256(origin.encode()).hexdigest()[:16]
-    body = dict(chat.body)
-    history = list(_items(body.pop("messages"), _Writer(profile, chat.tools, customs, origin)))
+    body = _body(chat, request, _Writer(profile, chat.tools, customs, origin))
+    return ResponsesConversion(
+        body,
+        chat.tools,
+        profile,
+        strip_fences=chat.strip_fences,
+        warnings=chat.warnings,
+        left_out=left_out(given_fields(request), {**body, **body.get("text", {})}),
+        origin=origin,
+    )
+
+
+def _body(chat: Conversion, request: Mapping[str, Any], writer: _Writer) -> Json:
+    """The body of a chat request in the fields of this API."""
+    body, customs = dict(chat.body), writer.customs
+    history = list(_items(body.pop("messages"), writer))
     if history[0].get("role") == "system" and len(history) > 1:
         body["instructions"] = history.pop(0)["content"]
     body.update(input=history, store=False, include=[SEALED])
@@ -112,17 +126,9 @@ def to_responses_request(
     _add_text(body, request.get("text") or {})
     _add_summary(body, request.get("reasoning") or {})
     body.update({key: request[key] for key in SAME if key in request})
-    for key in profile.drop:
+    for key in writer.profile.drop:
         drop_path(body, key)
-    return ResponsesConversion(
-        body,
-        chat.tools,
-        profile,
-        strip_fences=chat.strip_fences,
-        warnings=chat.warnings,
-        left_out=left_out(given_fields(request), {**body, **body.get("text", {})}),
-        origin=origin,
-    )
+    return body
 
 
 def _fitted(profile: Profile) -> Profile:

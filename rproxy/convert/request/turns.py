@@ -20,14 +20,14 @@ import json
 from collections import Counter
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from ...errors import ApiError
+from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..ids import output_stem
 from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, loads
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
-from .content import invalid, is_part, output_parts, parts_of, text_of
+from .content import is_part, output_parts, parts_of, text_of
 from .pairing import is_call, is_output, with_call_ids
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -270,14 +270,14 @@ def _type(item: AnyItem) -> str:
     if item_type is None and "role" in item:
         return "message"
     if not isinstance(item_type, str):
-        raise invalid("Every input item needs a type or a role.")
+        raise invalid_value("Every input item needs a type or a role.")
     return item_type
 
 
 def _role(item: AnyItem) -> str:
     role = item.get("role")
     if role not in ROLES:
-        raise invalid(f"A message's role must be one of {', '.join(ROLES)}, not {str(role)[:40]!r}.")
+        raise invalid_value(f"A message's role must be one of {', '.join(ROLES)}, not {str(role)[:40]!r}.")
     return str(role)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from ...errors import ApiError
+from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..profile import Profile
 from ..request.schema import repaired
@@ -138,11 +138,9 @@ class ToolTable:
         else:
             found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
         if not found:
-            raise ApiError(
-                400,
+            raise invalid_value(
                 f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the request's tools.",
-                code="invalid_value",
-                param="tool_choice",
+                "tool_choice",
             )
         return [("function", chat_name) for chat_name in found]
 
