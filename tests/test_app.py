@@ -98,7 +98,7 @@ async def running_app(settings: Config, service: Service) -> AsyncIterator[Runni
                 await one.task
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_an_idle_server_stops_at_once(number: int) -> None:
     before = signal.getsignal(number)
     async with running() as (one, _):
@@ -160,6 +160,23 @@ async def test_running_turns_may_end() -> None:
         await one.stopped()
         assert provider.cancelled == 0
         writer.close()
+
+
+async def test_hangups_do_not_hurry() -> None:
+    async with running() as (one, provider):
+        idle = await one.ws()
+        answer = asyncio.ensure_future(one.post("gate"))
+        await until(lambda: provider.running == 1)
+        one.signal(signal.SIGHUP)
+        assert await idle.read_message() is None and idle.close_code == 1012
+        for _ in range(3):
+            one.signal(signal.SIGHUP)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        provider.gate.set()
+        assert (await answer).body.endswith(b"data: [DONE]\n\n")
+        await one.stopped()
+        assert provider.cancelled == 0
 
 
 async def test_the_listener_stays_open_for_drain_delay() -> None:

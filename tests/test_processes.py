@@ -186,6 +186,24 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
             await nginx.wait()
 
 
+async def test_a_hangup_ends_a_process_cleanly_and_nohup_keeps_it(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
+    with contextlib.suppress(ProcessLookupError):  # running() stops it once more
+        async with running(tmp_path, provider.base_url) as proxy:
+            for _ in range(5):
+                proxy.process.send_signal(signal.SIGHUP)
+            assert await asyncio.wait_for(proxy.process.wait(), 10) == 0
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
+    try:
+        async with running(tmp_path, provider.base_url) as proxy:
+            proxy.process.send_signal(signal.SIGHUP)
+            for _ in range(5):
+                assert (await Api(proxy.base_url)("GET", "/models"))["object"] == "list"
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    await provider.close()
+
+
 async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("x" * 2000)] for _ in range(2000)]
@@ -237,10 +255,11 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
     await provider.close()
 
 
-async def test_a_background_response_whose_process_was_killed_fails_after_its_lease(tmp_path: Path) -> None:
-    provider, path = ScriptedProvider(), tmp_path / "r.db"
+async def test_a_background_response_whose_process_was_killed_fails_after_its_lease(
+    tmp_path: Path, store: str
+) -> None:
+    provider, config = ScriptedProvider(), CONFIG + store
     provider.turns += [[say("x"), gate(asyncio.Event())]]
-    config = CONFIG + f"store: {{{{kind: sqlite, path: '{path}'}}}}\n"
     with contextlib.suppress(ProcessLookupError):  # running() stops it once more
         async with running(tmp_path, provider.base_url, config=config) as proxy:
             made = await Api(proxy.base_url)("POST", "/responses", {**HI, "background": True})
@@ -250,15 +269,14 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
         assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))[
             "status"
         ] == "in_progress"  # who knows?
-    store = open_store("sqlite", str(path), max_responses=1000, max_bytes=1 << 28, ttl=3600.0)
+    text = config.format(port=0, base_url=provider.base_url, server="")
+    parsed = parse_config(text.encode(), "c.yaml", {"SCRIPTED_KEY": KEY})
+    kept = parsed.store
+    opened = open_store(kept.kind, kept.path, kept.url, max_responses=1000, max_bytes=1 << 28, ttl=3600.0)
     service = Service(
-        parse_config(
-            config.format(port=0, base_url=provider.base_url, server="").encode(),
-            "c.yaml",
-            {"SCRIPTED_KEY": KEY},
-        ),
+        parsed,
         Upstream(connect_timeout=1, first_byte_timeout=1, idle_timeout=1),
-        store,
+        opened,
         now=lambda: time.time() + LEASE,
     )
     lost = await service.retrieval.retrieve(made["id"], "")
@@ -269,7 +287,7 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
         "type"
     ] == "response.failed"
     await service.close()
-    await store.close()
+    await opened.close()
     await provider.close()
 
 

@@ -13,6 +13,7 @@ from ..config.schema import Config
 from ..errors import ConfigError
 from ..server.app import serve
 from ..server.listen import Listener
+from ..server.shutdown import survive_hangup
 from .command import (
     NO_FILE,
     Command,
@@ -114,6 +115,7 @@ async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
+    survive_hangup()
     if args.demo:
         asyncio.run(serve_demo_config(args, environ))
         return OK

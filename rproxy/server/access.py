@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from datetime import datetime, timezone
 from typing import Any, Callable, FrozenSet, List, Mapping, Optional, Sequence, Tuple
@@ -27,6 +28,15 @@ from ..config.schema import Key
 from ..errors import forbidden, unauthorized
 
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
+
+
+_SEPARATOR = re.compile(r"[\s,]+")  # Tornado joins repeated headers with commas; RFC 6454 has spaces
+
+
+def _netloc_of(origin: str) -> str:
+    """The host and port of an origin."""
+    _, found, netloc = origin.partition("//")
+    return netloc if found else origin
 
 
 def hostname(netloc: str) -> str:
@@ -99,27 +109,25 @@ class Access:
         """Whether the configuration lists this origin; such pages get CORS headers."""
         origin = origin.lower()
         return (
-            "*" in self._origins
-            or origin in self._origins
-            or hostname(origin.rpartition("//")[2]) in self._origins
+            "*" in self._origins or origin in self._origins or hostname(_netloc_of(origin)) in self._origins
         )
 
     def check_origin(self, origin: Optional[str], host: str) -> None:
         """Refuse a foreign web page.
 
-        :param origin: the header of that name, or None
+        :param origin: the header of that name, or None; of several, all must pass
         :param host: the Host header
         :raises ApiError: 403
         """
         if origin is None:
             return
-        netloc = origin.lower().rpartition("//")[2]
-        if netloc == host.lower() or is_loopback(hostname(netloc)) or self.listed(origin):
-            return
-        raise forbidden(
-            f"Web pages from {origin!r} may not use this proxy. "
-            "To allow them, add the origin to server.allowed_origins."
-        )
+        for one in _SEPARATOR.split(origin.strip()):
+            netloc = _netloc_of(one.lower())
+            if not (netloc == host.lower() or is_loopback(hostname(netloc)) or self.listed(one)):
+                raise forbidden(
+                    f"Web pages from {one[:200]!r} may not use this proxy. "
+                    "To allow them, add the origin to server.allowed_origins."
+                )
 
     def check_host(self, host: str, sockname: Callable[[], Any]) -> None:
         """Refuse a host name that is not the proxy's own; see the module's text.

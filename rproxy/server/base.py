@@ -119,6 +119,7 @@ class BaseHandler(RequestHandler):
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
+        self.set_header("X-Content-Type-Options", "nosniff")
         if state.draining and not self.public:
             self.set_header("Connection", "close")  # a reverse proxy must not reuse this connection
         origin = self.request.headers.get("Origin")

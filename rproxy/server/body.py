@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import zlib
 from contextlib import suppress
 from importlib import import_module
@@ -29,6 +30,8 @@ from ..types import Json
 PIECE = 1 << 20
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
 LARGE_COMPRESSED = 1 << 16  # bytes; a larger compressed body is decompressed in a thread
+# The value that Tornado can read; it joins repeated headers with commas.
+CONTENT_LENGTH = re.compile(r"([0-9]{1,18})(?:,[ \t]*\1)*")
 IDENTITY = ("", "identity")
 JSON_NAMES = {
     list: "an array",
@@ -180,7 +183,8 @@ class BodyReader:
         self._pieces: List[bytes] = []
         self._size = 0
         self.value: Json = {}
-        if length is not None and length.isdigit() and int(length) > limit:
+        found = CONTENT_LENGTH.fullmatch(length) if length is not None else None
+        if found and int(found[1]) > limit:
             raise _over(limit)
         if self._encoding not in IDENTITY and self._encoding not in DECODERS:
             known = ", ".join(sorted(DECODERS))

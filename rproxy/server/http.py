@@ -23,11 +23,11 @@ from tornado.iostream import IOStream
 from tornado.web import Finish, stream_request_body
 
 from ..convert.sse import encode_json
-from ..errors import ApiError, not_found, unavailable
+from ..errors import ApiError, invalid, not_found, unavailable
 from ..store.time_limit import limit_store_time
 from ..types import Json
 from .base import STOPPING, BaseHandler
-from .body import BodyReader
+from .body import CONTENT_LENGTH, BodyReader
 from .writer import SocketWriter, drained
 
 ROUTES_HINT = "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
@@ -129,6 +129,9 @@ class HttpHandler(BaseHandler):
     def prepare(self) -> None:
         self.connection.set_max_body_size(UNLIMITED)
         headers = self.request.headers
+        if not CONTENT_LENGTH.fullmatch(headers.get("Content-Length", "0")):
+            self.refuse_length()
+            return
         try:
             if self.request.method == "OPTIONS" and headers.get("Origin"):
                 return  # a CORS preflight carries no key
@@ -151,6 +154,16 @@ class HttpHandler(BaseHandler):
                 f"{self.request.path[:200]} does not support {self.request.method}; it supports {allowed}.",
                 code="method_not_allowed",
             )
+
+    def refuse_length(self) -> None:
+        """Send a 400 and close the connection: nobody can say where the next request begins."""
+        error = invalid(
+            "The header Content-Length must be one whole number of bytes. Send the length of the body, or "
+            "'Transfer-Encoding: chunked'."
+        )
+        self.log_exception(type(error), error, None)
+        self.set_header("Connection", "close")
+        self.finish(self.put_error(self.for_client(error)))
 
     def refuse(self, error: ApiError) -> None:
         """Send the error response before the body has arrived; see the module's text."""

@@ -24,12 +24,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import struct
 from collections import deque
 from typing import Any, Awaitable, Callable, Deque, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 from tornado.iostream import IOStream
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.sse import encode_json
@@ -39,6 +38,7 @@ from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
+from .frames import StrictProtocol, frame
 from .local_responses import ChannelResponses, LocalResponses
 from .writer import EventWriter, SocketWriter
 
@@ -72,16 +72,6 @@ NO_STEERING = (
 QUEUE_FULL = (
     "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue."
 )
-
-
-def frame(data: bytes) -> bytes:
-    """One unmasked text frame (RFC 6455, 5.2)."""
-    size = len(data)
-    if size < 126:
-        return bytes((0x81, size)) + data
-    if size < 65536:
-        return struct.pack("!BBH", 0x81, 126, size) + data
-    return struct.pack("!BBQ", 0x81, 127, size) + data
 
 
 class CloseReason(NamedTuple):
@@ -181,6 +171,12 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         limit = self.state.config.server.max_message_size
         self.set_header("x-codex-websocket-max-message-bytes", str(limit))
         await super().get(*args, **kwargs)
+
+    def get_websocket_protocol(self) -> Optional[WebSocketProtocol]:
+        lenient = super().get_websocket_protocol()
+        if not isinstance(lenient, WebSocketProtocol13):
+            return None
+        return StrictProtocol(self, False, lenient.params)
 
     def check_origin(self, origin: str) -> bool:
         return True  # admit() has checked it
