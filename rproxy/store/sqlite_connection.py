@@ -9,7 +9,7 @@ file was locked has not happened.
 another one in its place.  The connection would go on with the file that has no name any more, and everything
 in it would be lost with the process.  So the names are looked up before each piece of work, and after each
 write once more; if they lead elsewhere, the file that is there is opened, or made, with a warning, and a
-write is done again.
+write is done again.  A new ``-wal`` file can only be opened when everybody has let go of the old one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, Optional, Tuple, TypeVar
+from typing import Callable, List, Optional, Tuple, TypeVar
 
 from ..errors import ConfigError, StoreError
 
@@ -46,12 +46,13 @@ PRAGMA user_version = {VERSION};
 class SqliteFile:
     """The file of a store, which all its connections share.
 
-    ``identity``: which file is open, see :meth:`found`.
+    ``identity``: which file is open, see :meth:`found`.  ``connections``: those of this process.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.identity: Optional[Identity] = None
+        self.connections: List[SqliteConnection] = []
         self._opening = threading.Lock()
 
     def found(self) -> Optional[Identity]:
@@ -103,8 +104,8 @@ class SqliteFile:
         identity = self.found()
         if self.identity not in (None, identity):
             log.warning(
-                "store.path: %s was deleted or replaced while it was in use. What was stored in it is lost; "
-                "the file that is there now is used",
+                "store.path: %s was deleted or replaced while it was in use. What was stored in it may be "
+                "lost; the file that is there now is used",
                 self.path,
             )
         self.identity = identity
@@ -125,6 +126,7 @@ class SqliteConnection:
             self._thread.shutdown()
             raise
         self._identity = file.identity
+        file.connections.append(self)
 
     async def run(self, work: Work[T]) -> T:
         """Have the thread do some work; an error leaves no transaction open.
@@ -138,7 +140,8 @@ class SqliteConnection:
                 try:
                     return await loop.run_in_executor(self._thread, self._do, work)
                 except (sqlite3.Error, OSError, ConfigError, RuntimeError) as error:
-                    if not is_locked(error):  # RuntimeError: the thread has ended
+                    # RuntimeError: the thread has ended
+                    if not (is_locked(error) or self._db is None and "I/O" in str(error)):
                         raise StoreError(f"sqlite store {self._file.path}: {error}") from error
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
@@ -165,11 +168,23 @@ class SqliteConnection:
                 return result
 
     def _connected(self) -> sqlite3.Connection:
-        if self._db is None or self._file.found() != self._identity:
-            self._close()
+        if self._let_go():
+            for other in self._file.connections:
+                other._thread.submit(other._let_go)
+        if self._db is None:
             self._db = self._file.open(0.0)
             self._identity = self._file.identity
         return self._db
+
+    def _let_go(self) -> bool:
+        """Close the file, if it is not the one with the name.
+
+        :returns: whether it was open
+        """
+        if self._db is None or self._file.found() == self._identity:
+            return False
+        self._close()
+        return True
 
     def _close(self) -> None:
         if self._db is not None:

@@ -2,8 +2,8 @@
 
 A request may ask the store many times: for each link of a chain, or for its history and later to keep its
 answer.  With a limit for each of these, their delays would add up.  So :func:`limit_store_time` gives a
-request one limit, and :func:`within_limit` takes from it what is spent.  Only waiting for the store is
-counted, not the work with what it gave.
+request one :class:`StoreTime`, from which all its waits for the store are taken.  Only waiting for the store
+is counted, neither the work with what it gave nor a busy event loop.
 """
 
 from __future__ import annotations
@@ -23,14 +23,64 @@ WRITE_LIMIT = 10.0  # seconds that the writes get for which no request waits any
 QUICK = 0.02  # seconds
 
 
-class _Limit:
-    """What is left of the time."""
+class StoreTime:
+    """The time that one request, or one write for which no request waits, may wait for the store.
 
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
+    :param limit: seconds
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._spent = 0.0
+        self._waits = 0  # under way
+        self._since = 0.0  # when the first of them began
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far."""
+        current = time.monotonic() - self._since if self._waits else 0.0
+        return self._spent + (current if current > QUICK else 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds that remain."""
+        return max(0.0, self._limit - self.spent)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, the time runs."""
+        if not self._waits:
+            self._since = time.monotonic()
+        self._waits += 1
+        try:
+            yield
+        finally:
+            spent = self.spent
+            self._waits -= 1
+            if not self._waits:
+                self._spent = spent
+
+    async def acquire(self, lock: asyncio.Lock, others: Callable[[], float]) -> bool:
+        """Wait for a lock, as long as those who have it before do not wait for the store too long.
+
+        :param others: the seconds that they have waited so far
+        :returns: whether the lock was acquired
+        """
+        task, before = asyncio.ensure_future(lock.acquire()), others()
+        try:
+            while not task.done() and others() - before < self.left:
+                await asyncio.wait({task}, timeout=self.left - (others() - before))
+        except asyncio.CancelledError:
+            if task.done():
+                lock.release()
+            raise
+        finally:
+            self._spent += others() - before
+            task.cancel()
+        return task.done()
 
 
-_current: ContextVar[Optional[_Limit]] = ContextVar("rproxy_store_time", default=None)
+_current: ContextVar[Optional[StoreTime]] = ContextVar("rproxy_store_time", default=None)
 
 
 def limit_store_time(seconds: Optional[float] = None) -> None:
@@ -40,7 +90,22 @@ def limit_store_time(seconds: Optional[float] = None) -> None:
 
     :param seconds: None: ``PATIENCE``
     """
-    _current.set(_Limit(PATIENCE if seconds is None else seconds))
+    _current.set(StoreTime(PATIENCE if seconds is None else seconds))
+
+
+def store_time() -> StoreTime:
+    """The time of whoever calls."""
+    return _current.get() or StoreTime(PATIENCE)
+
+
+@contextmanager
+def using(spending: StoreTime) -> Iterator[None]:
+    """All waits inside are taken from this time."""
+    token = _current.set(spending)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
@@ -48,10 +113,11 @@ async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
 
     :param error: makes what is raised then
     """
-    limit = _current.get() or _Limit(PATIENCE)
-    with _spending(limit):
+    spending = store_time()
+    left = spending.left
+    with spending.waiting():
         try:
-            return await asyncio.wait_for(work, limit.left)
+            return await asyncio.wait_for(work, left)
         except asyncio.TimeoutError:
             raise error() from None
 
@@ -61,18 +127,8 @@ async def done_within_limit(task: asyncio.Task[T]) -> bool:
 
     :returns: whether it has ended
     """
-    limit = _current.get() or _Limit(PATIENCE)
-    with _spending(limit):
-        await asyncio.wait({task}, timeout=limit.left)
+    spending = store_time()
+    left = spending.left
+    with spending.waiting():
+        await asyncio.wait({task}, timeout=left)
     return task.done()
-
-
-@contextmanager
-def _spending(limit: _Limit) -> Iterator[None]:
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        spent = time.monotonic() - began
-        if spent > QUICK:
-            limit.left = max(0.0, limit.left - spent)

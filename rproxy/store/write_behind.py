@@ -24,7 +24,7 @@ from ..convert.json_steps import MANY
 from ..errors import StoreError
 from ..types import AnyRecord, Record
 from . import Change, Store
-from .time_limit import WRITE_LIMIT, done_within_limit, limit_store_time, within_limit
+from .time_limit import WRITE_LIMIT, StoreTime, done_within_limit, limit_store_time, store_time, using
 
 log = logging.getLogger("rproxy.store")
 
@@ -40,11 +40,36 @@ class _Work:
 
 
 class _Line:
-    """The work on one record that is under way or waits; ``lock`` lets one after the other work."""
+    """The work on one record that is under way or waits; one after the other works."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
         self.work: List[_Work] = []
+        self._lock = asyncio.Lock()
+        self._head: Optional[StoreTime] = None  # of who works
+        self._waited = 0.0  # seconds that the store has kept the former ones waiting, less the head's before
+
+    @asynccontextmanager
+    async def turn(self, limited: bool) -> AsyncIterator[None]:
+        """Wait for the turn; inside, nobody else has it.
+
+        :param limited: give up when the store keeps those before waiting too long
+        """
+        mine = store_time()
+        if limited and self._lock.locked():
+            if not await mine.acquire(self._lock, self._store_waits):
+                raise StoreError("the store is slow: earlier work on the same record has not ended in time")
+        else:
+            await self._lock.acquire()
+        self._head, self._waited = mine, self._waited - mine.spent
+        try:
+            with using(mine):
+                yield
+        finally:
+            self._head, self._waited = None, self._waited + mine.spent
+            self._lock.release()
+
+    def _store_waits(self) -> float:
+        return self._waited + (self._head.spent if self._head is not None else 0.0)
 
 
 class WriteBehindStore:
@@ -148,14 +173,8 @@ class WriteBehindStore:
         work = _Work(record)
         line.work.append(work)
         try:
-            if self._store.instant or not line.lock.locked():
-                await line.lock.acquire()
-            else:
-                await within_limit(line.lock.acquire(), _too_slow)
-            try:
+            async with line.turn(limited=not self._store.instant):
                 yield
-            finally:
-                line.lock.release()
         finally:
             line.work.remove(work)
             if not line.work:
@@ -164,10 +183,6 @@ class WriteBehindStore:
 
 def _is_small(record: AnyRecord) -> bool:
     return len(record.get("input", ())) <= MANY
-
-
-def _too_slow() -> StoreError:
-    return StoreError("the store is slow: earlier work on the same record has not ended in time")
 
 
 def _not_stored(error: BaseException) -> str:
