@@ -123,7 +123,7 @@ class Writer:
     async def _add(self, name: str, block: List[str]) -> None:
         new = [{**message(text), "id": f"msg_{text}"} for text in block]
         if self._turns:
-            assert await self._talks.append(name, new) is None
+            assert await self._talks.append(name, new, "") is None
         else:
             assert texts((await self._talks.add(name, {"items": new}, ""))["data"]) == block
         self.blocks.append(block)

@@ -150,12 +150,14 @@ async def test_what_a_turn_leaves_is_written_when_the_lock_goes(
         async def turn(number: int) -> None:
             assert await store.keep(f"resp_{number}", {"n": number}) == "not stored yet: the store is slow"
             items = [{"id": f"{number}-{place}"} for place in "ab"]
-            assert "not added to the conversation: not stored yet" in str(await talks.append(talk, items))
+            assert "not added to the conversation: not stored yet" in str(await talks.append(talk, items, ""))
 
-        alone = await seconds(request(lambda: turn(0)))
-        assert await seconds(
-            asyncio.gather(*(request(lambda n=n: turn(n)) for n in range(1, 20)))  # type: ignore[misc]
-        ) < 4 * max(alone, SHORT)
+        async def turns(*numbers: int) -> None:
+            works = [request(lambda n=n: turn(n)) for n in numbers]  # type: ignore[misc]
+            assert await asyncio.gather(*works) == [None for _ in numbers]
+
+        alone = await seconds(turns(0))
+        assert await seconds(turns(*range(1, 20))) < 4 * max(alone, SHORT)
         assert await store.get("resp_7") == {"n": 7}  # as if it were stored
         failed = await request(lambda: talks.items(talk, {}, ""))
         assert isinstance(failed, ApiError) and failed.status == 503  # not the items of before
@@ -484,7 +486,7 @@ async def test_what_redis_evicts_is_missing() -> None:
                 with pytest.raises(ApiError) as missing:
                     await work
                 assert missing.value.status == 404
-            assert "does not exist any more" in str(await talks.append(talk, [{"id": "x"}]))
+            assert "does not exist any more" in str(await talks.append(talk, [{"id": "x"}], ""))
 
 
 async def test_a_redis_without_room_is_an_error_of_the_store() -> None:
