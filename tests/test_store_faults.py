@@ -16,6 +16,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, List, Opti
 import pytest
 from redis_server import Line, RedisServer, redis_server
 
+import rproxy.store.redis  # noqa: F401  which copies PATIENCE, before a test changes it
 from rproxy.errors import ApiError, StoreError
 from rproxy.service.conversations import Conversations
 from rproxy.store import Store, open_store, time_limit
