@@ -12,7 +12,15 @@ from rproxy.config.provider_cache import MAX_ENTRIES
 from rproxy.config.schema import Provider
 from rproxy.providers.cures.ladder import Cure
 from rproxy.providers.diagnosis import Diagnosis
-from rproxy.upstream.learned_overrides import LIFETIME, MAX_LEARNED, MAX_OWNERS, MAX_PARTS, LearnedOverrides
+from rproxy.upstream.learned_overrides import (
+    LIFETIME,
+    MAX_LEARNED,
+    MAX_MODELS,
+    MAX_OVERRIDE,
+    MAX_OWNERS,
+    MAX_PARTS,
+    LearnedOverrides,
+)
 
 P = Provider(base_url="http://p:1", name="p")
 
@@ -118,3 +126,8 @@ def test_what_is_remembered_is_bounded(expect_log: Any) -> None:
     for n in range(MAX_OWNERS):
         memory.keep(str(n), P, "m", [parts("a")])
     assert memory.refused("me", P, "m") == frozenset() and memory.refused("0", P, "m") == {"a"}
+    for n in range(MAX_MODELS):
+        memory.keep("me", P, f"model-{n}", [form(drop=["seed"])])
+    assert not memory.learned(P, "m") and memory.learned(P, "model-0")
+    memory.keep("me", P, "long", [form(drop=["x" * MAX_OVERRIDE])])
+    assert not memory.learned(P, "long")

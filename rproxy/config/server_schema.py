@@ -118,6 +118,11 @@ class Server:
         c.whole(1), None, "clients that may be connected; default: by the limit on open files (ulimit -n)"
     )
     max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
+    max_pending_bytes: int = key(
+        c.size, 64 << 20, "bytes that may wait on one WebSocket; four times as many in all"
+    )
+    max_turns: int = key(c.whole(0), 0, "turns that may run at the same time; 0: no limit")
+    max_turns_per_key: int = key(c.whole(0), 0, "... of one key; 0: no limit")
     allowed_origins: Tuple[str, ...] = key(
         c.list_of(c.text, "a list of origins"), (), 'other sites whose pages may use rproxy; "*": all'
     )

@@ -27,6 +27,7 @@ from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Key
 from ..errors import forbidden, unauthorized
 
+LONGEST_HOST = 270  # characters; no name and address, with a port, is longer
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
 
 
@@ -40,6 +41,8 @@ def _netloc_of(origin: str) -> str:
 
 
 def hostname(netloc: str) -> str:
+    if len(netloc) > LONGEST_HOST:
+        return ""
     try:
         return urlsplit("//" + netloc).hostname or ""
     except ValueError:

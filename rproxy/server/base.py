@@ -31,6 +31,7 @@ from ..telemetry.records import RefusalRecord
 from ..types import Json, LocalRecord
 from ..upstream.client import CancelToken
 from .access import Access
+from .pending import CONNECTIONS, ByteBudget
 from .remote import UNIX, TrustedProxies
 
 log = logging.getLogger("rproxy.http")
@@ -51,7 +52,8 @@ class AppState:
     """What the handlers of one server share.
 
     ``turns`` maps a running task to the task that the shutdown cancels after the grace period: usually the
-    same one, or None when the turn is over and only the last bytes are being written.
+    same one, or None when the turn is over and only the last bytes are being written.  ``pending``: the bytes
+    of WebSocket messages that wait.
     """
 
     config: Config
@@ -63,8 +65,12 @@ class AppState:
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
+    pending: ByteBudget = field(init=False)
     lag: LoopLag = field(default_factory=LoopLag)
     reports: Set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.pending = ByteBudget(CONNECTIONS * self.config.server.max_pending_bytes)
 
     def report(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, which writes a line to the log, while the client gets its answer."""

@@ -1,31 +1,53 @@
 """The responses that a WebSocket connection remembers for ``previous_response_id``.
 
-They are there even with ``store: false``, and go with the connection.
+They are there even with ``store: false``, and go with the connection.  What the input of warm-ups takes from
+the budget of the connection (:mod:`.pending`) is given back when no response is left that contains it.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, MutableMapping, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, MutableMapping, NamedTuple, Optional
 
 from ..types import LocalRecord
+from .pending import Charge
 
 KEPT_PER_CHANNEL = 2  # the one before the last allows for a retry
 KEPT = 64
 
 
+class _Kept(NamedTuple):
+    """``channel`` added it; ``charges`` are for the warm-ups that it continues."""
+
+    channel: Optional[str]
+    record: LocalRecord
+    charges: FrozenSet[Charge]
+
+
 class LocalResponses:
-    """The records of one connection, oldest first, each with the channel that added it."""
+    """The records of one connection, oldest first."""
 
     def __init__(self) -> None:
-        self.records: Dict[str, Tuple[Optional[str], LocalRecord]] = {}
+        self.records: Dict[str, _Kept] = {}
+        self._charges: FrozenSet[Charge] = frozenset()
 
-    def add(self, channel: Optional[str], key: str, record: LocalRecord) -> None:
-        """Remember ``record`` and forget the oldest ones, of this channel and of the connection."""
+    def add(self, key: str, kept: _Kept) -> None:
+        """Remember a record and forget the oldest ones, of its channel and of the connection."""
         self.records.pop(key, None)
-        self.records[key] = (channel, record)
-        mine = [old for old, (name, _) in self.records.items() if name == channel]
+        self.records[key] = kept
+        mine = [old for old, other in self.records.items() if other.channel == kept.channel]
         for old in mine[:-KEPT_PER_CHANNEL] + list(self.records)[:-KEPT]:
             self.records.pop(old, None)
+        self.settle(kept.charges)
+
+    def settle(self, charges: FrozenSet[Charge] = frozenset()) -> None:
+        """Release what no record holds any more.
+
+        :param charges: that are new
+        """
+        held = frozenset().union(*(kept.charges for kept in self.records.values()))
+        for charge in (self._charges | charges) - held:
+            charge.release()
+        self._charges = held
 
 
 class ChannelResponses(MutableMapping[str, LocalRecord]):
@@ -38,15 +60,30 @@ class ChannelResponses(MutableMapping[str, LocalRecord]):
     def __init__(self, local: LocalResponses, channel: Optional[str]) -> None:
         self._local = local
         self._channel = channel
+        self._charges: FrozenSet[Charge] = frozenset()
+
+    def begin(self, previous: object, charge: Optional[Charge]) -> None:
+        """A turn begins, whose record will be added if it succeeds.
+
+        :param previous: its ``previous_response_id``
+        :param charge: of a warm-up
+        """
+        kept = self._local.records.get(str(previous))
+        self._charges = (kept.charges if kept is not None else frozenset()) | ({charge} if charge else set())
+
+    def end(self) -> None:
+        """The turn has ended."""
+        self._local.settle(self._charges)
+        self._charges = frozenset()
 
     def __getitem__(self, key: str) -> LocalRecord:
-        return self._local.records[key][1]
+        return self._local.records[key].record
 
     def __setitem__(self, key: str, record: LocalRecord) -> None:
-        self._local.add(self._channel, key, record)
+        self._local.add(key, _Kept(self._channel, record, self._charges))
 
     def __delitem__(self, key: str) -> None:
-        if self._local.records[key][0] == self._channel:
+        if self._local.records[key].channel == self._channel:
             del self._local.records[key]
 
     def __iter__(self) -> Iterator[str]:

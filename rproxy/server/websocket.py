@@ -40,6 +40,7 @@ from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
 from .frames import StrictProtocol, frame
 from .local_responses import ChannelResponses, LocalResponses
+from .pending import ByteBudget, Waiting, size_of
 from .writer import EventWriter, SocketWriter
 
 log = logging.getLogger("rproxy.websocket")
@@ -126,7 +127,7 @@ class Channel:
 
     def __init__(self, name: Optional[str], local: LocalResponses) -> None:
         self.name = name
-        self.queue: Deque[Json] = deque()
+        self.queue: Deque[Waiting] = deque()
         self.responses = ChannelResponses(local, name)
         self.task: Optional[asyncio.Task[None]] = None
         self.sink: Optional[WebSocketSink] = None  # of the running turn
@@ -150,6 +151,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._channels: Dict[Optional[str], Channel] = {}
         self._local = LocalResponses()
+        self._pending = ByteBudget(self.state.config.server.max_pending_bytes, self.state.pending)
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._writer: Optional[SocketWriter] = None
         self._close_reason: Optional[CloseReason] = None  # set: no new turns, close after the last one
@@ -193,7 +195,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
         if isinstance(message, str) and len(message) > LARGE:
             return self.on_large_message(message)
-        return self.dispatch(lambda: read_message(message))
+        return self.dispatch(lambda: read_message(message), size_of(message))
 
     async def on_large_message(self, message: str) -> None:
         try:
@@ -201,14 +203,15 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         except ApiError as error:
             blocked = self.write_error_event(error, None)
         else:
-            blocked = self.dispatch(lambda: request)
+            blocked = self.dispatch(lambda: request, size_of(message))
         if blocked is not None:
             await blocked
 
-    def dispatch(self, read: Callable[[], Json]) -> Optional[Awaitable[None]]:
+    def dispatch(self, read: Callable[[], Json], size: int) -> Optional[Awaitable[None]]:
         """Act on one message; an error becomes an error frame.
 
         :param read: gives the message, or raises ApiError
+        :param size: of the message in bytes
         :returns: what to wait for when the client does not keep up
         """
         stream_id = None
@@ -225,7 +228,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
                     f"it supports {', '.join(ACTIONS)}.",
                     param="type",
                 )
-            return action(self, request, stream_id)
+            return action(self, request, stream_id, size)
         except ApiError as error:
             return self.write_error_event(error, stream_id)
         except Exception as error:
@@ -234,7 +237,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             self.close(INTERNAL_ERROR, "internal error")
         return None
 
-    def create(self, request: Json, stream_id: Optional[str]) -> None:
+    def create(self, request: Json, stream_id: Optional[str], size: int) -> None:
         """``response.create``: queue a turn.
 
         :raises ApiError: the connection is about to close, or there is no room for another request
@@ -246,10 +249,18 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             raise ApiError(
                 429, QUEUE_FULL, type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0
             )
-        channel.queue.append({key: value for key, value in request.items() if key not in NOT_FOR_TURNS})
+        waiting = Waiting({name: request[name] for name in request if name not in NOT_FOR_TURNS}, None)
+        if waiting.warms_up or not self.starts_at_once(channel):
+            waiting = waiting._replace(charge=self._pending.take(size))
+        channel.queue.append(waiting)
         if channel.task is None:
             channel.task = asyncio.ensure_future(self.run_channel(channel))
             self.state.track(channel.task, channel.task)
+
+    def starts_at_once(self, channel: Channel) -> bool:
+        """Would the next request of a channel not have to wait?"""
+        busy = sum(one.sink is not None or len(one.queue) > 0 for one in self._channels.values())
+        return channel.sink is None and not channel.queue and busy < MAX_RUNNING
 
     def waiting(self) -> int:
         """How many requests are waiting, without those that start as soon as their channel's task runs."""
@@ -269,7 +280,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             self._channels[stream_id] = Channel(stream_id, self._local)
         return self._channels[stream_id]
 
-    def interrupt(self, request: Json, stream_id: Optional[str]) -> None:
+    def interrupt(self, request: Json, stream_id: Optional[str], size: int) -> None:
         """``response.interrupt`` and ``response.cancel``: end a running response early, with what it has.
 
         A response that is not running is no error: the message may have crossed the end of the turn.
@@ -282,7 +293,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             if sink.response.get("id") == wanted if wanted is not None else channel.name == stream_id:
                 sink.interrupt.cancel()
 
-    def steer(self, request: Json, stream_id: Optional[str]) -> Optional[Awaitable[None]]:
+    def steer(self, request: Json, stream_id: Optional[str], size: int) -> Optional[Awaitable[None]]:
         """``response.steer``: refused, because Chat Completions takes no input while it answers."""
         error = {
             "type": "invalid_request_error",
@@ -310,8 +321,10 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             channel.task = None
             self.close_if_idle()
 
-    async def run_turn(self, channel: Channel, request: Json) -> None:
+    async def run_turn(self, channel: Channel, waiting: Waiting) -> None:
         """One response: its events, or one error frame."""
+        request = waiting.request
+        channel.responses.begin(request.get("previous_response_id"), waiting.start())
         limit_store_time()
         request_id = new_request_id()
         sink = channel.sink = WebSocketSink(self, channel.name)
@@ -331,6 +344,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             sink.fail(error, request)
         finally:
             channel.sink = None
+            channel.responses.end()
 
     # ---- Messages to the client
 
@@ -388,7 +402,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self._close_reason = close_reason
         for channel in self._channels.values():
             while channel.queue:
-                channel.queue.pop()
+                channel.queue.pop().drop()
                 self.write_error_event(close_reason.error, channel.name)
         self.close_if_idle()
 
@@ -402,17 +416,19 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     def on_close(self) -> None:
         self.state.sessions.discard(self)
+        self._pending.close()
         if not self.closed.done():
             self.closed.set_result(None)
         if self._age_timer is not None:
             self._age_timer.cancel()
         for channel in self._channels.values():
-            channel.queue.clear()
+            while channel.queue:
+                channel.queue.pop().drop()
             if channel.task is not None:
                 channel.task.cancel()
 
 
-Action = Callable[[ResponsesSocket, Json, Optional[str]], Optional[Awaitable[None]]]
+Action = Callable[[ResponsesSocket, Json, Optional[str], int], Optional[Awaitable[None]]]
 
 ACTIONS: Dict[str, Action] = {
     "response.create": ResponsesSocket.create,

@@ -142,15 +142,21 @@ class Background:
         return running
 
     async def start(
-        self, response: Response, record: ResponseRecord, run: Callable[[Running], Awaitable[Response]]
+        self,
+        response: Response,
+        record: ResponseRecord,
+        run: Callable[[Running], Awaitable[Response]],
+        ended: Callable[[], None],
     ) -> Running:
         """Store the response as queued, and run its turn.
 
         :param record: as it will be stored
         :param run: the turn
+        :param ended: called once, when it has ended, or cannot begin
         :raises ApiError: 429 when too many run already
         """
         if sum(not running.ended for running in self._responses.values()) >= MAX_RUNNING:
+            ended()
             raise ApiError(
                 429,
                 f"{MAX_RUNNING} responses are running in the background already. "
@@ -163,6 +169,7 @@ class Background:
         self._responses[response["id"]] = running
         # A task of its own, so that a client that leaves right now does not stop it.
         running.task = asyncio.ensure_future(self._run(running, run))
+        running.task.add_done_callback(lambda _: ended())
         await asyncio.wait({running.task, running.stored}, return_when=asyncio.FIRST_COMPLETED)
         return running
 

@@ -21,7 +21,7 @@ from ..config.routes import Routes
 from ..config.schema import Config, Key, Model
 from ..convert.profile import EFFORTS
 from ..convert.tools.table import DEFAULT_ALLOW
-from ..errors import model_not_found
+from ..errors import invalid, model_not_found
 from ..types import Json
 
 CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
@@ -45,6 +45,7 @@ DEFAULT_EFFORTS = (
     "max",
 )  # the first that there is; never "none": that must be chosen
 DEFAULT_WINDOW = 128_000  # tokens
+LONGEST_NAME = 256  # characters of a model's name: clients choose them, and several caches keep them
 # What a bundled entry has that is true at OpenAI only; a key that an entry does not have is not added.
 NOT_HERE: Mapping[str, Any] = {
     "upgrade": None,
@@ -97,8 +98,15 @@ class View:
     def find(self, name: str) -> Model:
         """The model that answers for ``name``; see :mod:`rproxy.config.routes`.
 
-        :raises ApiError: 404, none does
+        :raises ApiError: 404, none does; 400, the name is longer than ``LONGEST_NAME``
         """
+        if len(name) > LONGEST_NAME:
+            raise invalid(
+                f"model has {len(name)} characters, but the name of a model has at most {LONGEST_NAME}. "
+                "GET /v1/models lists the names.",
+                "model",
+                "string_above_max_length",
+            )
         model = self._routes.find(name)
         if model is None:
             raise model_not_found(name, self._names)

@@ -33,6 +33,7 @@ from .client import Client
 from .error_frames import ErrorFrames
 from .quota import Quotas
 from .retry import RetryLoop
+from .running_turns import RunningTurns
 from .usage_reader import UsageReader
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -58,6 +59,7 @@ class Passthrough:
     def __init__(
         self,
         catalog: Catalog,
+        running: RunningTurns,
         quotas: Quotas,
         upstream: Upstream,
         failover: Failover,
@@ -66,6 +68,7 @@ class Passthrough:
     ) -> None:
         self._secrets = secrets
         self._catalog = catalog
+        self._running = running
         self._quotas = quotas
         self._upstream = upstream
         self._failover = failover
@@ -89,7 +92,7 @@ class Passthrough:
             _check_other_models(request)
         if "input" in request and "messages" not in request:
             check_request(without_nulls(request))
-        self._quotas.begin_turn(client.key)
+        end = self._running.begin(client.key)
         relayed = _Relayed(
             self._upstream, self._telemetry, model, name, request, client, answer, self._secrets
         )
@@ -100,6 +103,7 @@ class Passthrough:
             relayed.status, relayed.error, error.reported = "failed", error, True
             raise
         finally:
+            end()
             record = await relayed.report()
             self._quotas.add_tokens(client.key, record.total_tokens)
 

@@ -50,6 +50,7 @@ from .quota import Quotas
 from .readiness import Readiness
 from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
+from .running_turns import RunningTurns
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
 from .stats import FieldWarnings, TurnStats, turn_record
@@ -88,6 +89,7 @@ class Service:
         self.telemetry = telemetry or Telemetry()
         self.catalog = Catalog(config)
         self._quotas = quotas or Quotas(now)
+        self._running = RunningTurns(config.server, self._quotas)
         failover = self._failover = Failover(time.monotonic)
         self._readiness = Readiness(store, failover)
         self.conversations = Conversations(self._store, stem, now)
@@ -95,7 +97,7 @@ class Service:
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self.passthrough = Passthrough(
-            self.catalog, self._quotas, upstream, failover, self.telemetry, config.secrets
+            self.catalog, self._running, self._quotas, upstream, failover, self.telemetry, config.secrets
         )
         self._file_texts = FileTexts()
         self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
@@ -189,7 +191,14 @@ class Service:
             request = await self._read(body, client)
             if request.warms_up:
                 return await self._warm_up(request, client, sink)
-            return self._refused(request, client, sink) or await self._run(request, client, sink)
+            try:
+                end = self._running.begin(client.key)
+            except ApiError as error:
+                return self._refused(error, request, client, sink)
+            try:
+                return await self._run(request, client, sink)
+            finally:
+                end()
         except ApiError:
             if client.local is not None:  # a chain that failed cannot be continued
                 client.local.pop(str(body.get("previous_response_id")), None)
@@ -203,14 +212,15 @@ class Service:
         if body.get("store") is False:
             raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
-        self._quotas.begin_turn(client.key)
+        end = self._running.begin(client.key)
         away = replace(client, transport="background", local=None, interrupt=None)
         response = request.response()
 
         async def run(running: Running) -> Response:
             return (await self._run(request, away, running, first=1)).response
 
-        return await self._background.start(response, request.record(client.owner, response), run)
+        record = request.record(client.owner, response)
+        return await self._background.start(response, record, run, end)
 
     async def _read(self, body: Json, client: Client) -> CreateRequest:
         """Check a create request and find what it refers to.
@@ -235,22 +245,17 @@ class Service:
         return request
 
     def _refused(
-        self, request: CreateRequest, client: Client, sink: Optional[EventSink]
-    ) -> Optional[TurnResult]:
-        """Count a turn of the client's key.
+        self, error: ApiError, request: CreateRequest, client: Client, sink: Optional[EventSink]
+    ) -> TurnResult:
+        """A turn that has to wait: for Codex a response that says so, else an HTTP error.
 
-        :returns: a response that says that it has to wait, where that is better for Codex than an HTTP error
-        :raises ApiError: 429, it has reached a limit
+        :raises ApiError: ``error``
         """
-        try:
-            self._quotas.begin_turn(client.key)
-            return None
-        except ApiError as error:
-            shown = for_codex(error)
-            in_form = uses_codex_form(self.config.server.errors, client.codex)
-            if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
-                raise
-            log.info("%s refused: %d %s", client.request_id, error.status, error.code)
+        shown = for_codex(error)
+        in_form = uses_codex_form(self.config.server.errors, client.codex)
+        if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
+            raise error
+        log.info("%s refused: %d %s", client.request_id, error.status, error.code)
         converter = StreamConverter.empty(request.response(), now=self._seconds)
         sink.begin(converter.response, {})
         events = converter.start()

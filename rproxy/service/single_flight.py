@@ -10,6 +10,7 @@ on purpose. Turns that have ended are not remembered.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
@@ -30,7 +31,8 @@ def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str])
     named, count = headers.get("Idempotency-Key", ""), headers.get("X-Stainless-Retry-Count")
     if not named and count is None:
         return None
-    return DedupKey(f"{owner} {digest()} {named}", bool(named) or count != "0")
+    key = hashlib.sha256(f"{owner} {digest()} {named}".encode("utf-8", "replace")).hexdigest()
+    return DedupKey(key, bool(named) or count != "0")
 
 
 @dataclass

@@ -29,6 +29,8 @@ GROWING = {"drop", "schema", "response_schema"}  # lists in a profile to which a
 MAX_OWNERS = 1024  # clients with parts of their content that a provider has refused
 MAX_PARTS = 256  # such parts of one client
 MAX_LEARNED = 64  # cures for one provider and model
+MAX_MODELS = 1024  # of providers, for which there are cures; clients may choose the names
+MAX_OVERRIDE = 2000  # characters of a cure as JSON: it may have names that a client has chosen
 
 Key = Tuple[str, str, str, str]  # name, address, API, downstream model
 
@@ -55,7 +57,7 @@ class LearnedOverrides:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._learned: Dict[Key, List[Learned]] = {}
+        self._learned: OrderedDict[Key, List[Learned]] = OrderedDict()
         # (owner, provider) -> fingerprint -> when it expires
         self._refused: OrderedDict[Tuple[str, Key], Dict[str, float]] = OrderedDict()
         self._applied: ProviderCache[Provider] = ProviderCache()
@@ -102,11 +104,14 @@ class LearnedOverrides:
                     model,
                     subject,
                 )
-            if cure.override:
+            if cure.override and len(json.dumps(cure.override)) <= MAX_OVERRIDE:
                 learned = self._learned.setdefault(key, [])
                 learned[:] = [known for known in learned if known.override != cure.override]
                 learned.append(Learned(subject, form, cure.override, expires))
                 del learned[:-MAX_LEARNED]
+                self._learned.move_to_end(key)
+                while len(self._learned) > MAX_MODELS:
+                    self._learned.popitem(last=False)
                 self._applied.clear()
                 log.warning(
                     "%s refused a request for %s (%s); such requests are sent in another form for a day. To "

@@ -1,0 +1,105 @@
+"""How many bytes of WebSocket messages wait in memory (``server.max_pending_bytes``).
+
+Two kinds of messages are kept after they have arrived: those whose turn has to wait for another one, and
+warm-ups, whose input is remembered for the turns that continue it.  Both count against a budget of their
+connection, and that against one of the process, which is :data:`CONNECTIONS` times as large.  A turn that
+starts at once does not count: its connection may always have one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Union
+
+from ..errors import ApiError
+from ..types import Json
+
+CONNECTIONS = 4  # with full budgets fill that of the process
+PAUSE = 1.0  # seconds after which the client may try again
+
+
+class ByteBudget:
+    """So many bytes may be used.
+
+    :param limit: in bytes
+    :param parent: a budget from which these bytes are taken as well
+    """
+
+    def __init__(self, limit: int, parent: Optional[ByteBudget] = None) -> None:
+        self.limit = limit
+        self.used = 0
+        self._parent = parent
+
+    def take(self, size: int) -> Charge:
+        """Use bytes until :meth:`Charge.release`.
+
+        :raises ApiError: 429, there are not so many left
+        """
+        if not self._has(size):
+            raise ApiError(
+                429,
+                f"This message of {size} bytes would have to wait, and too many bytes are waiting already. "
+                "Wait for a response to finish, or raise server.max_pending_bytes.",
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                retry_after=PAUSE,
+            )
+        self._add(size)
+        return Charge(self, size)
+
+    def close(self) -> None:
+        """Give everything back to the parent."""
+        if self._parent is not None:
+            self._parent._add(-self.used)
+            self._parent = None
+
+    def _has(self, size: int) -> bool:
+        return self.used + size <= self.limit and (self._parent is None or self._parent._has(size))
+
+    def _add(self, size: int) -> None:
+        self.used += size
+        if self._parent is not None:
+            self._parent._add(size)
+
+
+class Charge:
+    """Bytes that were taken from a budget."""
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+
+    def release(self) -> None:
+        """Give them back; once is enough."""
+        size, self.size = self.size, 0
+        self._budget._add(-size)
+
+
+class Waiting(NamedTuple):
+    """A request in a queue. ``charge``: for the bytes that it holds."""
+
+    request: Json
+    charge: Optional[Charge] = None
+
+    @property
+    def warms_up(self) -> bool:
+        """Will its input be remembered, without a turn?"""
+        return self.request.get("generate") is False
+
+    def start(self) -> Optional[Charge]:
+        """It waits no longer.
+
+        :returns: the charge of a warm-up, which goes on
+        """
+        if not self.warms_up:
+            self.drop()
+        return self.charge if self.warms_up else None
+
+    def drop(self) -> None:
+        """Give its bytes back."""
+        if self.charge is not None:
+            self.charge.release()
+
+
+def size_of(message: Union[str, bytes]) -> int:
+    """The bytes of a message as it was sent."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())

@@ -1,0 +1,62 @@
+"""How many turns run at the same time: in all (``server.max_turns``) and of one key
+(``server.max_turns_per_key``).
+
+Background turns and turns over WebSocket count as all others do; warm-ups do not, since no provider is asked,
+nor do requests that join a turn that runs already.  Without auth all clients are one key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Callable, Optional
+from typing import Counter as CounterOf
+
+from ..config.schema import Key, Server
+from ..errors import ApiError
+from .quota import Quotas
+
+PAUSE = 2.0  # seconds after which a client may try again
+
+
+class RunningTurns:
+    """The turns of one process.
+
+    :param server: has the limits; 0 stands for none
+    :param quotas: what keys may use within some time
+    """
+
+    def __init__(self, server: Server, quotas: Quotas) -> None:
+        self._server = server
+        self._quotas = quotas
+        self._running: CounterOf[str] = Counter()
+
+    def begin(self, key: Optional[Key]) -> Callable[[], None]:
+        """Count a turn.
+
+        :param key: the client's; None: there is no auth
+        :returns: to be called once, when the turn has ended
+        :raises ApiError: 429, as many run as may, or the key has used up its quota; the turn does not count
+        """
+        owner = key.owner if key is not None else ""
+        server, running = self._server, self._running
+        for limit, count, whose, name in (
+            (server.max_turns, sum(running.values()), "This proxy", "max_turns"),
+            (server.max_turns_per_key, running[owner], "Your API key", "max_turns_per_key"),
+        ):
+            if 0 < limit <= count:
+                raise ApiError(
+                    429,
+                    f"{whose} has {count} turns running, as many as it may (server.{name}). "
+                    "Try again when one of them has ended.",
+                    type="rate_limit_error",
+                    code="rate_limit_exceeded",
+                    retry_after=PAUSE,
+                )
+        self._quotas.begin_turn(key)
+        running[owner] += 1
+        return lambda: self._end(owner)
+
+    def _end(self, owner: str) -> None:
+        self._running[owner] -= 1
+        if not self._running[owner]:
+            del self._running[owner]

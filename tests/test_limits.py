@@ -1,0 +1,238 @@
+"""Limits of what clients may keep in memory and may run at the same time: waiting bytes, turns, names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Dict, List
+
+import pytest
+from edge import Edge, edge, error_of
+from rawserver import until
+from wsclient import begin, hear, refusal, say, turn
+
+from rproxy.config.schema import Key
+from rproxy.errors import ApiError
+from rproxy.server.pending import CONNECTIONS, ByteBudget
+
+Json = Dict[str, Any]
+MIB = 1 << 20
+LIMIT = "max_pending_bytes"
+
+
+# ---- Bytes that wait
+def warm(ws: Any, size: int, **fields: Any) -> Any:
+    return turn(ws, "w" * size, generate=False, **fields)
+
+
+async def test_warm_ups_are_bounded_in_bytes() -> None:
+    async with edge(max_pending_bytes=4 * MIB) as e:
+        ws = await e.ws()
+        ends = [(await warm(ws, MIB, stream_id=f"c{n}", store=False))[-1] for n in range(6)]
+        assert [end["type"] for end in ends] == ["response.completed"] * 3 + ["error"] * 3
+        assert LIMIT in refusal(ends[-1], 429, "rate_limit_exceeded") and ends[-1]["headers"] == {
+            "retry-after": "1"
+        }
+        assert e.state.pending.used <= 4 * MIB
+        # the connection stays: turns go on, also those that continue a warm-up
+        again = await turn(ws, stream_id="c0", previous_response_id=ends[0]["response"]["id"], store=False)
+        assert again[-1]["type"] == "response.completed"
+        assert len(e.provider.requests[-1]["messages"][0]["content"]) == MIB
+        assert (await turn(ws, "hello " + "x" * 6 * MIB))[-1]["type"] == "response.completed"
+        # what a channel forgets does not count any more
+        for _ in range(2):
+            assert (await turn(ws, stream_id="c0"))[-1]["type"] == "response.completed"
+        assert (await warm(ws, MIB, stream_id="c0"))[-1]["type"] == "response.completed"
+        ws.close()
+        await until(lambda: e.state.pending.used == 0)
+
+
+async def test_a_warm_up_that_fails_does_not_count() -> None:
+    async with edge(max_pending_bytes=4 * MIB) as e:
+        ws = await e.ws()
+        for _ in range(6):
+            refusal((await warm(ws, MIB, model="unknown"))[-1], 404)
+        assert e.state.pending.used == 0
+
+
+async def test_a_chain_of_warm_ups_counts_as_a_whole() -> None:
+    """The last one holds the input of all."""
+    async with edge(max_pending_bytes=4 * MIB) as e:
+        ws, fields, kinds = await e.ws(), {}, []  # type: ignore[var-annotated]
+        for _ in range(5):
+            end = (await warm(ws, MIB, store=False, **fields))[-1]
+            kinds.append(end["type"])
+            if end["type"] != "error":
+                fields = {"previous_response_id": end["response"]["id"]}
+        assert kinds == ["response.completed"] * 3 + ["error"] * 2
+
+
+async def test_turns_that_wait_are_bounded_in_bytes() -> None:
+    async with edge(max_pending_bytes=4 * MIB) as e:
+        ws = await e.ws()
+        await begin(ws, "gate " + "x" * 6 * MIB)  # starts at once, and does not count
+        assert e.state.pending.used == 0
+        for _ in range(5):
+            say(ws, "hello " + "x" * MIB)
+        for _ in range(2):
+            assert LIMIT in refusal(await hear(ws), 429, "rate_limit_exceeded")
+        assert 3 * MIB < e.state.pending.used <= 4 * MIB
+        e.provider.gate.set()
+        done = 0
+        while done < 4:
+            done += (await hear(ws))["type"] == "response.completed"
+        assert e.state.pending.used == 0
+        assert (await turn(ws))[-1]["type"] == "response.completed"
+
+
+async def test_connections_share_four_times_as_much() -> None:
+    async with edge(max_pending_bytes=2 * MIB) as e:
+        sockets = [await e.ws() for _ in range(7)]
+        kinds = [(await warm(ws, 3 * MIB // 2, store=False))[-1]["type"] for ws in sockets]
+        assert kinds == ["response.completed"] * 5 + ["error"] * 2
+        sockets[0].close()
+        await until(lambda: e.state.pending.used < 7 * MIB)
+        assert (await warm(sockets[6], 3 * MIB // 2))[-1]["type"] == "response.completed"
+
+
+async def test_a_connection_that_leaves_gives_all_back() -> None:
+    async with edge(max_pending_bytes=4 * MIB) as e:
+        ws = await e.ws()
+        await begin(ws, "begin")
+        for _ in range(3):
+            say(ws, "hello " + "x" * MIB)
+        await warm(ws, 1000, stream_id="other")
+        await until(lambda: e.state.pending.used > 3 * MIB)
+        ws.close()
+        await until(lambda: e.state.pending.used == 0)
+
+
+def test_a_budget_gives_back_once() -> None:
+    parent = ByteBudget(10)
+    budget = ByteBudget(8, parent)
+    charge = budget.take(6)
+    with pytest.raises(ApiError):
+        budget.take(3)
+    with pytest.raises(ApiError):
+        ByteBudget(8, parent).take(5)
+    charge.release()
+    charge.release()
+    assert budget.used == parent.used == 0 and CONNECTIONS == 4
+    kept = budget.take(8)
+    budget.close()
+    kept.release()
+    assert parent.used == 0
+
+
+# ---- Turns at the same time
+BODY: Json = {"model": "m", "input": "gate"}
+CHAT: Json = {"model": "m", "messages": [{"role": "user", "content": "gate"}]}
+FORMS = {
+    "json": ("/responses", BODY),
+    "sse": ("/responses", {**BODY, "stream": True}),
+    "background": ("/responses", {**BODY, "background": True}),
+    "chat": ("/chat/completions", {**CHAT, "stream": True}),
+}
+
+
+def post(e: Edge, form: str, key: str = "") -> asyncio.Future[Any]:
+    path, body = FORMS[form]
+    return asyncio.ensure_future(
+        e.fetch(path, body, headers={"Authorization": "Bearer " + key} if key else {})
+    )
+
+
+async def refused(e: Edge, form: str, name: str, key: str = "") -> None:
+    answer = await post(e, form, key)
+    error = error_of(answer)
+    assert answer.code == 429 and error["code"] == "rate_limit_exceeded" and name in error["message"]
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_turns_are_bounded_in_every_form(form: str) -> None:
+    async with edge(max_turns=2) as e:
+        ws = await e.ws()
+        running = [post(e, form), post(e, "json")]
+        await until(lambda: e.provider.running == 2)
+        for other in FORMS:
+            await refused(e, other, "server.max_turns")
+        assert "max_turns" in refusal((await turn(ws))[-1], 429, "rate_limit_exceeded")
+        assert (await warm(ws, 10))[-1]["type"] == "response.completed"  # asks nobody
+        e.provider.gate.set()
+        assert [(await answer).code for answer in running] == [200, 200]
+        await until(lambda: e.provider.running == 0)
+        for _ in range(3):
+            assert (await turn(ws))[-1]["type"] == "response.completed"
+        assert len(e.provider.requests) == 5
+
+
+async def test_turns_over_websocket_count() -> None:
+    async with edge(max_turns=1) as e:
+        ws = await e.ws()
+        await begin(ws, "begin")
+        await refused(e, "json", "server.max_turns")
+        ws.close()
+        await until(lambda: e.provider.running == 0)
+        e.provider.gate.set()
+        assert (await post(e, "json")).code == 200
+
+
+async def test_turns_of_one_key_are_bounded() -> None:
+    keys = [Key(name=name, value=f"{name}-0123456789abcdef") for name in ("one", "two")]
+    async with edge(max_turns_per_key=1, max_turns=3, keys=keys) as e:
+        one, two = (key.value for key in keys)
+        running = [post(e, "sse", one)]
+        await until(lambda: e.provider.running == 1)
+        await refused(e, "json", "server.max_turns_per_key", one)
+        running.append(post(e, "background", two))
+        await until(lambda: e.provider.running == 2)
+        await refused(e, "chat", "server.max_turns_per_key", two)
+        e.provider.gate.set()
+        assert [(await answer).code for answer in running] == [200, 200]
+        await until(lambda: e.provider.running == 0)
+        assert (await post(e, "json", one)).code == (await post(e, "json", two)).code == 200
+
+
+async def test_codex_is_told_in_the_stream() -> None:
+    async with edge(max_turns=1) as e:
+        ws = await e.ws(headers={"originator": "codex_cli_rs"})
+        running = post(e, "json")
+        await until(lambda: e.provider.running == 1)
+        end = (await turn(ws))[-1]
+        assert end["type"] == "response.failed" and end["response"]["error"]["code"] == "rate_limit_exceeded"
+        assert "try again in" in end["response"]["error"]["message"]
+        e.provider.gate.set()
+        assert (await running).code == 200
+
+
+async def test_requests_that_share_a_turn_count_once() -> None:
+    async with edge(max_turns=1) as e:
+        headers = {"Idempotency-Key": "k"}
+        both = [asyncio.ensure_future(e.fetch("/responses", BODY, headers=headers)) for _ in range(2)]
+        await until(lambda: e.provider.running == 1 and len(e.state.turns) == 2)
+        e.provider.gate.set()
+        assert [(await answer).code for answer in both] == [200, 200]
+
+
+# ---- Names
+@pytest.mark.parametrize(
+    "path", ["/responses", "/chat/completions", "/responses/input_tokens", "/responses/compact"]
+)
+async def test_names_of_models_have_a_limit(path: str) -> None:
+    async with edge() as e:
+        for size, status in ((256, 404), (257, 400), (1_000_000, 400)):
+            answer = await e.fetch(path, {"model": "x" * size, "input": "hi", "messages": []})
+            error = error_of(answer)
+            assert answer.code == status and error["param"] == "model" and len(error["message"]) < 600
+            if status == 400:
+                assert "256" in error["message"]
+
+
+async def test_there_is_no_limit_on_turns_by_default() -> None:
+    async with edge() as e:
+        running: List[Any] = [post(e, "json") for _ in range(40)]
+        await until(lambda: e.provider.running == 40)
+        e.provider.gate.set()
+        assert {(await answer).code for answer in running} == {200}
+        assert json.loads((await running[0]).body)["status"] == "completed"
