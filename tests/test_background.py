@@ -34,7 +34,9 @@ def store() -> WriteBehindStore:
 
 
 async def start(responses: Background, number: int, run: Run) -> Running:
-    return await responses.start(response(number), {"owner": "", "response": response(number)}, run)
+    return await responses.start(
+        response(number), {"owner": "", "response": response(number)}, run, lambda: None
+    )
 
 
 async def endless(running: Running) -> Json:
