@@ -84,7 +84,7 @@ async def running_app(settings: Config, service: Service) -> AsyncIterator[Runni
         one.url = listeners[0].address.url()
         opened.set()
 
-    one.task = asyncio.ensure_future(app.run(settings, service, ready=ready))
+    one.task = asyncio.ensure_future(app.run(settings, service, load=lambda: settings, ready=ready))
     await asyncio.wait_for(opened.wait(), 5)
     try:
         yield one
@@ -160,23 +160,6 @@ async def test_running_turns_may_end() -> None:
         await one.stopped()
         assert provider.cancelled == 0
         writer.close()
-
-
-async def test_hangups_do_not_hurry() -> None:
-    async with running() as (one, provider):
-        idle = await one.ws()
-        answer = asyncio.ensure_future(one.post("gate"))
-        await until(lambda: provider.running == 1)
-        one.signal(signal.SIGHUP)
-        assert await idle.read_message() is None and idle.close_code == 1012
-        for _ in range(3):
-            one.signal(signal.SIGHUP)
-            for _ in range(20):
-                await asyncio.sleep(0)
-        provider.gate.set()
-        assert (await answer).body.endswith(b"data: [DONE]\n\n")
-        await one.stopped()
-        assert provider.cancelled == 0
 
 
 async def test_the_listener_stays_open_for_drain_delay() -> None:

@@ -186,24 +186,6 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
             await nginx.wait()
 
 
-async def test_a_hangup_ends_a_process_cleanly_and_nohup_keeps_it(tmp_path: Path) -> None:
-    provider = ScriptedProvider()
-    with contextlib.suppress(ProcessLookupError):  # running() stops it once more
-        async with running(tmp_path, provider.base_url) as proxy:
-            for _ in range(5):
-                proxy.process.send_signal(signal.SIGHUP)
-            assert await asyncio.wait_for(proxy.process.wait(), 10) == 0
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
-    try:
-        async with running(tmp_path, provider.base_url) as proxy:
-            proxy.process.send_signal(signal.SIGHUP)
-            for _ in range(5):
-                assert (await Api(proxy.base_url)("GET", "/models"))["object"] == "list"
-    finally:
-        signal.signal(signal.SIGHUP, former)
-    await provider.close()
-
-
 async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("x" * 2000)] for _ in range(2000)]

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Mapping, Optional, Sequence
 
-from . import check, codex, key, profiles, serve, usage
+from . import check, codex, key, profiles, reload, serve, usage
 from .command import Command, Environ, complain
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Command] = {
     "key": key.COMMAND,
     "profiles": profiles.COMMAND,
     "usage": usage.COMMAND,
+    "reload": reload.COMMAND,
     "help": Command("show how a command is used", "rproxy help serve", show_help, add_topic),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from dataclasses import replace
-from typing import Sequence
+from typing import Callable, Sequence
 
 from .. import __version__, log
 from ..config.addresses import ListenAddress, parse_listen_address, proxy_secrets
@@ -13,7 +13,7 @@ from ..config.schema import Config
 from ..errors import ConfigError
 from ..server.app import serve
 from ..server.listen import Listener
-from ..server.shutdown import survive_hangup
+from ..server.reload import survive_hangup
 from .command import (
     NO_FILE,
     Command,
@@ -92,9 +92,18 @@ def _listen_address(text: str) -> ListenAddress:
         raise ConfigError(f"--listen: {text!r} {error}") from None
 
 
-async def serve_config(config: Config, source: str, args: argparse.Namespace, environ: Environ) -> None:
-    """Serve until a signal comes; the banner is printed when the port is open."""
-    config = with_options(config, args, environ)
+async def serve_config(
+    read: Callable[[], Config], source: str, args: argparse.Namespace, environ: Environ
+) -> None:
+    """Serve until a signal comes; the banner is printed when the port is open.
+
+    :param read: reads the configuration, now and for each reload
+    """
+
+    def load() -> Config:
+        return with_options(read(), args, environ)
+
+    config = load()
     secrets = (*config.secrets, *proxy_secrets(environ))
     log.setup(config.server.log_level, config.server.log_format, secrets=secrets)
     warn(config.warnings)
@@ -102,7 +111,7 @@ async def serve_config(config: Config, source: str, args: argparse.Namespace, en
     def ready(listeners: Sequence[Listener]) -> None:
         print(banner(config, [one.address for one in listeners], source), flush=True)
 
-    await serve(config, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
+    await serve(config, load=load, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
 
 
 async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
@@ -110,8 +119,8 @@ async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
     from .demo.server import serve_demo  # loaded for the demo only
 
     with serve_demo() as url:
-        config = demo_config(url, args.config, environ)
-        await serve_config(config, "the demo provider: a script, no key needed", args, environ)
+        source = "the demo provider: a script, no key needed"
+        await serve_config(lambda: demo_config(url, args.config, environ), source, args, environ)
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
@@ -122,7 +131,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     config, note = read_config(args, environ)
     if note:
         complain(note)
-    asyncio.run(serve_config(config, config.path or NO_FILE, args, environ))
+    source = config.path or NO_FILE
+    asyncio.run(serve_config(lambda: read_config(args, environ)[0], source, args, environ))
     return OK
 
 

@@ -145,6 +145,9 @@ class Server:
     drain_timeout: float = key(
         c.seconds(zero=True), 30.0, "seconds that running turns may go on when rproxy stops"
     )
+    pid_file: Optional[str] = key(
+        c.file_path, None, "a file with the process' number; default: in $XDG_RUNTIME_DIR/rproxy"
+    )
     websocket_max_age: float = key(
         c.seconds(), 3600.0, "a WebSocket older than this many seconds accepts no further turns"
     )

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, NamedTuple, Optional, Sequence
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
@@ -19,7 +19,6 @@ from ..service.service import Service
 from ..store import open_store
 from ..telemetry.telemetry import Telemetry
 from ..upstream.client import Upstream
-from .access import Access
 from .base import AppState
 from .chat import ChatHandler
 from .connections import ClientServer, ClientStream, Limits
@@ -35,7 +34,8 @@ from .http import NotFoundHandler, has_body
 from .listen import Listener, check_exposure, open_listeners
 from .metrics import MetricsHandler
 from .models import ModelHandler, ModelsHandler
-from .remote import TrustedProxies
+from .pid_file import pid_file
+from .reload import Reload, hangup_signal
 from .responses import (
     CancelHandler,
     CompactHandler,
@@ -115,16 +115,13 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
     ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share.
     """
     apply_patches()
-    server = config.server
-    keys = server.auth.keys if server.auth.enabled else None
-    access = Access(keys, server.allowed_origins, addresses)
     return App(
         [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
-        state=AppState(config, service, access, TrustedProxies(server.trusted_proxies)),
+        state=AppState(config, service, addresses),
         log_function=lambda handler: None,  # the service logs each turn, the handlers log refusals
         cross_origin_protection=False,  # Access does it, on every version of Tornado
-        websocket_max_message_size=server.max_message_size,
+        websocket_max_message_size=config.server.max_message_size,
         websocket_ping_interval=PING_INTERVAL,
         # A healthy client answers late while it uploads a large message: pings keep the path open, and only
         # TCP decides that a peer is dead.
@@ -134,13 +131,19 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
 
 def make_server(config: Config, app: Application) -> ClientServer:
     """The HTTP server for ``app``, with the limits of the configuration."""
+    return ClientServer(app, limits=limits_of(config), max_buffer_size=buffer_size(config))
+
+
+def limits_of(config: Config) -> Limits:
+    """The limits of connections."""
     server = config.server
     connections = server.max_connections or max_connections(limit())
-    return ClientServer(
-        app,
-        limits=Limits(connections, idle=server.idle_timeout, write=server.write_timeout),
-        max_buffer_size=max(server.max_body_size, server.max_message_size) + HEADROOM,
-    )
+    return Limits(connections, idle=server.idle_timeout, write=server.write_timeout)
+
+
+def buffer_size(config: Config) -> int:
+    """How much of a connection may be buffered, in bytes."""
+    return max(config.server.max_body_size, config.server.max_message_size) + HEADROOM
 
 
 # ---- Its life
@@ -188,11 +191,27 @@ def open_ledger(usage: Usage) -> Optional[Ledger]:
     return Ledger(usage.path, usage.keep_days * DAY, time.time)
 
 
+class Serving(NamedTuple):
+    """A server that answers."""
+
+    listeners: Sequence[Listener]
+    app: Application
+    http: ClientServer
+
+    def configure(self, config: Config) -> None:
+        """Change the limits that Tornado keeps; see :class:`rproxy.server.reload.Reload`.
+
+        :raises ConfigError: a listener cannot do what the configuration wants
+        """
+        self.app.settings["websocket_max_message_size"] = config.server.max_message_size
+        self.http.limits, self.http.max_buffer_size = limits_of(config), buffer_size(config)
+
+
 @contextlib.asynccontextmanager
 async def serving(
     config: Config, service: Service, hurry: asyncio.Event, *, reuse_port: bool = False
-) -> AsyncIterator[Sequence[Listener]]:
-    """Answer requests while the context lasts, then drain.  Gives the listeners.
+) -> AsyncIterator[Serving]:
+    """Answer requests while the context lasts, then drain.
 
     :param hurry: when it is set, running turns get no time to finish
     :raises ConfigError: an address cannot be used
@@ -205,7 +224,7 @@ async def serving(
         http.add_sockets([one.socket for one in listeners])
         state.lag.start()
         try:
-            yield listeners
+            yield Serving(listeners, app, http)
         except BaseException:
             hurry.set()
             raise
@@ -226,39 +245,44 @@ async def embedded(config: Config) -> AsyncIterator[str]:
     """
     hurry = asyncio.Event()
     hurry.set()
-    async with open_service(config) as service, serving(config, service, hurry) as listeners:
-        yield listeners[0].address.url()
+    async with open_service(config) as service, serving(config, service, hurry) as running:
+        yield running.listeners[0].address.url()
 
 
 async def run(
     config: Config,
     service: Service,
     *,
+    load: Callable[[], Config],
     reuse_port: bool = False,
     ready: Optional[Callable[[Sequence[Listener]], None]] = None,
 ) -> None:
     """Serve until a signal; returns after a clean shutdown.
 
+    :param load: reads the configuration again
     :param ready: called with the listeners once they are open
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     with stop_signals(lambda: hurry.set() if stop.is_set() else stop.set()):
-        async with serving(config, service, hurry, reuse_port=reuse_port) as listeners:
-            with settled_gc():
+        async with serving(config, service, hurry, reuse_port=reuse_port) as running:
+            reload = Reload(running.app.settings["state"], load, running.configure)
+            with hangup_signal(reload, stop.set), pid_file(config.server.pid_file), settled_gc():
                 if ready is not None:
-                    ready(listeners)
+                    ready(running.listeners)
                 await stop.wait()
 
 
 async def serve(
     config: Config,
     *,
+    load: Optional[Callable[[], Config]] = None,
     insecure: bool = False,
     reuse_port: bool = False,
     ready: Optional[Callable[[Sequence[Listener]], None]] = None,
 ) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
+    :param load: reads the configuration again, for a reload; None: it stays as it is
     :param insecure: listen beyond loopback even without authentication
     :param reuse_port: share the port with other processes
     :param ready: called with the listeners once they are open
@@ -266,5 +290,11 @@ async def serve(
     """
     check_exposure(config, insecure)
     raise_limit()
+
+    def load_checked() -> Config:
+        found = load() if load is not None else config
+        check_exposure(found, insecure)
+        return found
+
     async with open_service(config) as service:
-        await run(config, service, reuse_port=reuse_port, ready=ready)
+        await run(config, service, load=load_checked, reuse_port=reuse_port, ready=ready)

@@ -11,13 +11,14 @@ import secrets
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.client import responses as REASONS
-from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Set
+from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from ..config.schema import Config, Key
+from ..config.addresses import ListenAddress
+from ..config.schema import Config, Key, Server
 from ..convert.sse import encode_json
 from ..errors import ApiError, internal
 from ..log import mask
@@ -51,15 +52,16 @@ class Session(Protocol):
 class AppState:
     """What the handlers of one server share.
 
-    ``turns`` maps a running task to the task that the shutdown cancels after the grace period: usually the
-    same one, or None when the turn is over and only the last bytes are being written.  ``pending``: the bytes
-    of WebSocket messages that wait.
+    ``addresses``: those that the server is reached at.  ``turns`` maps a running task to the task that the
+    shutdown cancels after the grace period: usually the same one, or None when the turn is over and only the
+    last bytes are being written.  ``pending``: the bytes of WebSocket messages that wait.
     """
 
     config: Config
     service: Service
-    access: Access
-    proxies: TrustedProxies
+    addresses: Sequence[ListenAddress]
+    access: Access = field(init=False)
+    proxies: TrustedProxies = field(init=False)
     stopping: bool = False  # the process will end; no longer ready
     draining: bool = False  # and it takes no new turns
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
@@ -71,6 +73,19 @@ class AppState:
 
     def __post_init__(self) -> None:
         self.pending = ByteBudget(CONNECTIONS * self.config.server.max_pending_bytes)
+        self._admit_by(self.config.server)
+
+    def configure(self, config: Config) -> None:
+        """Use ``config`` for all that begins from now on."""
+        self.config = config
+        self.service.configure(config)
+        self.pending.limit = CONNECTIONS * config.server.max_pending_bytes
+        self._admit_by(config.server)
+
+    def _admit_by(self, server: Server) -> None:
+        keys = server.auth.keys if server.auth.enabled else None
+        self.access = Access(keys, server.allowed_origins, self.addresses)
+        self.proxies = TrustedProxies(server.trusted_proxies)
 
     def report(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, which writes a line to the log, while the client gets its answer."""

@@ -5,7 +5,7 @@ so that balancers which poll ``/ready`` send nothing more.  Then it stops accept
 WebSockets are closed with 1012 ("restart"), new requests on open connections are refused by closing them, and
 running turns have ``server.drain_timeout`` seconds to finish.  Whatever still runs then is cancelled, which
 ends every stream with ``response.failed`` and every WebSocket with 1012.  A second signal skips the waiting;
-a third one reaches Python's own handlers.  SIGHUP begins a shutdown, too, and never does more than that.
+a third one reaches Python's own handlers.
 """
 
 from __future__ import annotations
@@ -14,26 +14,19 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator
 
 from .base import AppState
 
 log = logging.getLogger("rproxy.app")
 
-HANGUP: Optional[signal.Signals] = getattr(signal, "SIGHUP", None)  # not on every system
 LAST_WORDS = 2.0  # seconds for terminal events and close frames after the grace period
 
 
 @contextlib.contextmanager
 def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on the event loop for the first two of SIGTERM and SIGINT, and for a first SIGHUP.
-
-    Terminals send more than one SIGHUP, so another one does not hurry.  What ignores it (``nohup``) still
-    does.
-    """
+    """Call ``stop`` on the event loop for the first two of SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
-    hangup = HANGUP if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN else None
-    former_hangup = signal.getsignal(hangup) if hangup is not None else None
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     count = 0
 
@@ -48,32 +41,14 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
             restore()
         loop.call_soon_threadsafe(stop)
 
-    def hung_up(number: int, frame: object) -> None:
-        nonlocal count
-        if count == 0:
-            count = 1
-            loop.call_soon_threadsafe(stop)
-
     for number in former:
         signal.signal(number, received)
-    if hangup is not None:
-        signal.signal(hangup, hung_up)
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that left is an error of its socket only
     try:
         yield
     finally:
         restore()
-        if hangup is not None:
-            signal.signal(hangup, former_hangup)
-
-
-def survive_hangup() -> None:
-    """Let SIGHUP do nothing unless a server is running: before and after, it would end the process abruptly,
-    perhaps while the store still gets its last records.
-    """
-    if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_DFL:
-        signal.signal(HANGUP, lambda number, frame: None)
 
 
 async def stop_being_ready(state: AppState, hurry: asyncio.Event) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import pkgutil
 from dataclasses import replace
-from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config.routes import Routes
@@ -180,12 +179,8 @@ def _efforts(model: Model) -> List[str]:
     return sorted(levels.values(), key=EFFORTS.index)
 
 
-@cache
 def _instructions(path: Optional[str]) -> str:
-    """The base prompt in a file of the configuration, else our own.
-
-    Read once: a running server does not change its mind.
-    """
+    """The base prompt in a file of the configuration, else our own."""
     if path is not None:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

@@ -21,12 +21,12 @@ PAUSE = 2.0  # seconds after which a client may try again
 class RunningTurns:
     """The turns of one process.
 
-    :param server: has the limits; 0 stands for none
+    :param server: has the limits, which may change while turns run; 0 stands for none
     :param quotas: what keys may use within some time
     """
 
     def __init__(self, server: Server, quotas: Quotas) -> None:
-        self._server = server
+        self.limits = server
         self._quotas = quotas
         self._running: CounterOf[str] = Counter()
 
@@ -38,7 +38,7 @@ class RunningTurns:
         :raises ApiError: 429, as many run as may, or the key has used up its quota; the turn does not count
         """
         owner = key.owner if key is not None else ""
-        server, running = self._server, self._running
+        server, running = self.limits, self._running
         for limit, count, whose, name in (
             (server.max_turns, sum(running.values()), "This proxy", "max_turns"),
             (server.max_turns_per_key, running[owner], "Your API key", "max_turns_per_key"),

@@ -81,40 +81,64 @@ class Service:
         stem: Callable[[], str] = lambda: secrets.token_hex(16),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.config = config
         self._upstream = upstream
         self._store = WriteBehindStore(store)
         self._stem = stem
         self._now = now
         self.telemetry = telemetry or Telemetry()
-        self.catalog = Catalog(config)
         self._quotas = quotas or Quotas(now)
         self._running = RunningTurns(config.server, self._quotas)
-        failover = self._failover = Failover(time.monotonic)
-        self._readiness = Readiness(store, failover)
+        self._failover = Failover(time.monotonic)
+        self._readiness = Readiness(store, self._failover)
         self.conversations = Conversations(self._store, stem, now)
         self._background = Background(self._store, now)
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
-        self.passthrough = Passthrough(
-            self.catalog, self._running, self._quotas, upstream, failover, self.telemetry, config.secrets
-        )
         self._file_texts = FileTexts()
-        self._sealers = Sealers(seal_key or new_seal_key(), config.server.accept_unsealed)
+        self._seal_key = seal_key or new_seal_key()
         self._field_warnings = FieldWarnings()
+        self._overrides = LearnedOverrides(time.monotonic)
+        self._reasoning = ReasoningCache()
+        self._connecting: Set[asyncio.Task[None]] = set()
+        self._begin_with(config)
+
+    def configure(self, config: Config) -> None:
+        """Use ``config`` for all that begins from now on; running turns keep what they began with."""
+        server = config.server
+        self._upstream.configure(
+            connect_timeout=server.connect_timeout,
+            first_byte_timeout=server.first_byte_timeout,
+            idle_timeout=server.request_timeout,
+        )
+        self._overrides.clear()
+        self._begin_with(config)
+
+    def _begin_with(self, config: Config) -> None:
+        self.config = config
+        self._running.limits = config.server
+        self.catalog = Catalog(config)
+        self._sealers = Sealers(self._seal_key, config.server.accept_unsealed)
+        self.passthrough = Passthrough(
+            self.catalog,
+            self._running,
+            self._quotas,
+            self._upstream,
+            self._failover,
+            self.telemetry,
+            config.secrets,
+        )
         self._deps = TurnDeps(
             config=config,
-            upstream=upstream,
-            failover=failover,
-            overrides=LearnedOverrides(time.monotonic),
-            reasoning=ReasoningCache(),
+            upstream=self._upstream,
+            failover=self._failover,
+            overrides=self._overrides,
+            reasoning=self._reasoning,
             file_texts=self._file_texts,
             history=self._history,
             sealers=self._sealers,
             telemetry=self.telemetry,
-            now=now,
+            now=self._now,
         )
-        self._connecting: Set[asyncio.Task[None]] = set()
 
     # ---- The small endpoints
     async def obstacle(self) -> Optional[str]:

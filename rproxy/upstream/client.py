@@ -70,6 +70,12 @@ class Upstream:
             force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout
         )
 
+    def configure(self, *, connect_timeout: float, first_byte_timeout: float, idle_timeout: float) -> None:
+        """Change the limits of requests that begin from now on, and read certificates again."""
+        self._connect_timeout = connect_timeout
+        self._client.first_byte_timeout, self._client.idle_timeout = first_byte_timeout, idle_timeout
+        self._requests.clear()
+
     def __repr__(self) -> str:
         return f"<Upstream: {self._client!r}>"
 

@@ -62,6 +62,12 @@ class LearnedOverrides:
         self._refused: OrderedDict[Tuple[str, Key], Dict[str, float]] = OrderedDict()
         self._applied: ProviderCache[Provider] = ProviderCache()
 
+    def clear(self) -> None:
+        """Forget everything: providers may be other ones now, or behave otherwise."""
+        self._learned.clear()
+        self._refused.clear()
+        self._applied.clear()
+
     def learned(self, provider: Provider, model: str) -> Sequence[Learned]:
         """The cures of form that hold for a provider's model."""
         key = _key(provider, model)
