@@ -98,7 +98,7 @@ async def running_app(settings: Config, service: Service) -> AsyncIterator[Runni
                 await one.task
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_server_stops_at_once(number: int) -> None:
     before = signal.getsignal(number)
     async with running() as (one, _):
