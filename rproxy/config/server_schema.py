@@ -87,6 +87,9 @@ class Server:
     )
     connect_timeout: float = key(c.seconds(), 10.0, "seconds for connecting to a provider")
     first_byte_timeout: float = key(c.seconds(), 600.0, "seconds for the beginning of a provider's answer")
+    content_timeout: float = key(
+        c.seconds(zero=True), 600.0, "longest time without content in a provider's answer; 0: no limit"
+    )
     idle_timeout: float = key(
         c.seconds(), 75.0, "seconds that an HTTP connection is kept when no request is under way"
     )

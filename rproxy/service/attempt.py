@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
@@ -23,10 +23,11 @@ from ..convert.request.rewrite import rewritten
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..log import mask
-from ..providers.provider_errors import broken, provider_error, stream_error
+from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
 from ..telemetry.records import AttemptRecord
 from ..types import Event
 from ..upstream.client import CancelToken, StopReading, Upstream
+from .content_watch import ContentWatch
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
 PROVIDER_HEADER = "x-rproxy-provider"  # which one answered
@@ -45,6 +46,7 @@ class Attempt:
     :param new_converter: makes the converter of the answer
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
+    :param content_timeout: seconds that the answer may go on without content, 0 for no limit
 
     ``status`` is that of the provider's answer, None before there is one.  ``headers`` are for the head of
     the client's answer.  Sizes are in bytes.
@@ -59,6 +61,7 @@ class Attempt:
         new_converter: Callable[[], StreamConverter],
         send: Callable[[Sequence[Event]], Optional[Awaitable[None]]],
         secrets: Sequence[str],
+        content_timeout: float = 0.0,
     ) -> None:
         self.provider = provider
         self.conversion = conversion
@@ -74,6 +77,8 @@ class Attempt:
         self._secrets = secrets
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
         self._grace: Optional[asyncio.TimerHandle] = None
+        self._content_timeout = content_timeout
+        self._watch: Optional[ContentWatch] = None
 
     @property
     def converter(self) -> StreamConverter:
@@ -97,6 +102,10 @@ class Attempt:
         finally:
             if self._grace is not None:
                 self._grace.cancel()
+            if self._watch is not None:
+                self._watch.stop()
+        if self._watch is not None and self._watch.expired:
+            raise self._without_content()
 
     async def _exchange(self, upstream: Upstream, stream: bool, interrupt: Optional[CancelToken]) -> None:
         exchange = upstream.chat(
@@ -152,6 +161,11 @@ class Attempt:
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self.headers = answer_headers(self.provider, headers, self._secrets)
+        if self._content_timeout and 200 <= status < 300:
+            self._watch = ContentWatch(self._content_timeout, self._seen, self._stop.cancel)
+
+    def _seen(self) -> Tuple[int, int]:
+        return self.converter.content, self.answer_bytes
 
     def data(self, data: bytes) -> Optional[Awaitable[None]]:
         """Take what was read at once.
@@ -189,6 +203,15 @@ class Attempt:
         limit = f"the answer has more than {MAX_ANSWER >> 20} MiB and still goes on."
         error = broken(self.provider.name, limit)
         error.retryable = False
+        return error
+
+    def _without_content(self) -> ApiError:
+        error = of_kind(
+            "timeout",
+            f"{self.provider.name}: the answer had no content for {self._content_timeout:g} s, only signs of "
+            "life. Try again. If the model needs that long, raise server.content_timeout.",
+        )
+        error.retryable = False  # another attempt could take as long; another provider is asked
         return error
 
     # ---- The end

@@ -149,6 +149,7 @@ class Turn:
             partial(self._new_converter, conversion),
             self._send,
             self._deps.config.secrets,
+            self._deps.config.server.content_timeout,
         )
         interrupt = self._client.interrupt
         try:

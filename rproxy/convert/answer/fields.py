@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ...types import Json, TextKind
 
+# Events of a provider with the Responses API that come before there is any content, and may be repeated.
+_OPENING = ("response.created", "response.queued", "response.in_progress")
 # What a finish_reason means; any other word is a normal end.  The words of OpenAI, DeepSeek, Zhipu, Moonshot,
 # Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.
 _FINISH = {
@@ -82,6 +84,29 @@ def _not_zero(value: Any) -> bool:
     if type(value) is str:
         return value[:1].isdigit() and value.strip("0. ") != ""
     return type(value) in (int, float) and value != 0
+
+
+def is_keep_alive(chunk: Json) -> bool:
+    """Is a chunk that made no deltas only a sign of life: nothing of the answer, not even usage?
+
+    It may still have held something that a later chunk completes.
+    """
+    type_ = chunk.get("type")
+    if type(type_) is str and type_.startswith("response."):
+        return type_ in _OPENING
+    choices = chunk.get("choices")
+    return not counts_tokens(chunk.get("usage")) and not any(
+        map(_says, choices if type(choices) is list else [choices])
+    )
+
+
+def _says(choice: Any) -> bool:
+    """Has a choice anything but labels?"""
+    if type(choice) is not dict:
+        return False
+    delta = choice.get("delta")
+    parts = {**choice, "delta": None, **(delta if type(delta) is dict else {})}
+    return any(value for name, value in parts.items() if name not in ("index", "role"))
 
 
 def text_of(value: Any, depth: int = _MAX_DEPTH) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequenc
 
 from ...types import CallPiece, Delta, Event, Json, Response, ResponseError
 from ..answer.chat import ChunkReader
+from ..answer.fields import is_keep_alive
 from ..answer.reader import AnswerReader
 from ..profile import Answer
 from ..status import TERMINAL_EVENTS
@@ -91,6 +92,7 @@ class StreamConverter:
         self._calls: Dict[int, CallItem] = {}
         self._thoughts: List[TextItem] = []  # the reasoning items
         self._details_seen = self._details_sealed = 0
+        self._keep_alives = 0
         self._drained = self._ended = False
         self._reasoning = TEXT_KINDS[reasoning]
         self._text_kinds: Dict[str, TextKind] = {
@@ -115,6 +117,11 @@ class StreamConverter:
     def visible(self) -> bool:
         """Has the client seen a part of the answer?  Then asking again would not go unnoticed."""
         return self._builder.added > 0
+
+    @property
+    def content(self) -> int:
+        """How many chunks have said something; it stands still while the provider shows signs of life."""
+        return self.reader.chunks - self._keep_alives
 
     @property
     def is_empty(self) -> bool:
@@ -183,7 +190,10 @@ class StreamConverter:
 
     def feed(self, chunk: Json) -> List[Event]:
         if not self._ended:
-            self._apply(self.reader.read(chunk))
+            deltas = self.reader.read(chunk)
+            if not deltas and is_keep_alive(chunk):
+                self._keep_alives += 1
+            self._apply(deltas)
         return self._builder.take()
 
     def failure(self, done: bool) -> Optional[Failure]:
