@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
-from edge import Edge, config, edge, error_of
+from edge import Edge, edge, error_of
+from rawserver import until
 from tornado.httpclient import HTTPResponse
 from tornado.httputil import HTTPHeaders
 
@@ -19,6 +20,7 @@ from rproxy.errors import ApiError, ConfigError
 from rproxy.server.access import Access
 from rproxy.service.catalog import Catalog
 from rproxy.service.quota import Quotas
+from rproxy.telemetry.records import TurnRecord
 
 Json = Dict[str, Any]
 SECRET = "sk-anns-key-0123456789"
@@ -192,6 +194,14 @@ def refusal(quotas: Quotas, key: Key) -> ApiError:
     return caught.value
 
 
+def used(given: Optional[int], taken: Optional[int], upstream_status: Optional[int] = 200) -> TurnRecord:
+    """The record of a turn with these tokens of input and output."""
+    return TurnRecord(
+        "req_1", "ann", "", "m", "m", "lab", "sse", "completed", upstream_status=upstream_status,
+        input_tokens=given, output_tokens=taken,
+    )  # fmt: skip
+
+
 def test_the_minute_slides() -> None:
     now = Now()
     quotas, key = Quotas(now), Key("ann", "k", turns_per_minute=2)
@@ -215,9 +225,9 @@ def test_the_day_is_that_of_utc() -> None:
     now = Now()
     quotas, key = Quotas(now), Key("ann", "k", tokens_per_day=100)
     quotas.begin_turn(key)
-    quotas.add_tokens(key, 99)
+    quotas.end_turn(key, used(60, 39), {})
     quotas.begin_turn(key)
-    quotas.add_tokens(key, 1)
+    quotas.end_turn(key, used(1, 0), {})
     error = refusal(quotas, key)
     assert "'ann'" in error.message and "100 tokens a day" in error.message
     assert error.message.endswith("It resets at 2026-12-01 00:00 UTC.")
@@ -231,13 +241,29 @@ def test_the_day_is_that_of_utc() -> None:
 def test_counters_go_by_name_and_owner_and_survive_other_limits() -> None:
     quotas = Quotas(Now())
     key, wider = Key("ann", "k", tokens_per_day=10), Key("ann", "k", tokens_per_day=20)
-    quotas.add_tokens(key, 15)
+    quotas.end_turn(key, used(10, 5), {})
     refusal(quotas, key)
     quotas.begin_turn(wider)
     quotas.begin_turn(Key("bob", "k", tokens_per_day=10))
     quotas.begin_turn(Key("ann", "another", tokens_per_day=10))
     quotas.begin_turn(None)
-    quotas.add_tokens(None, 5)
+    quotas.end_turn(None, used(5, 5), {})
+
+
+def test_input_that_no_provider_has_counted_is_estimated() -> None:
+    sent = {"messages": [{"role": "user", "content": "word " * 100}]}
+    for record, body, limit in (
+        (used(None, None), sent, 100),  # the client has left before the first token
+        (used(None, 7), sent, 100),
+        (used(None, 7), {"input": "word " * 100}, 100),  # a request of another form
+        (used(3, 97), sent, 100),
+    ):
+        quotas, key = Quotas(Now()), Key("ann", "k", tokens_per_day=limit)
+        quotas.end_turn(key, record, body)
+        refusal(quotas, key)
+    for record in (used(None, None, None), used(None, None, 429), used(1, 98)):
+        quotas.end_turn(Key("bob", "k"), record, sent)
+        quotas.begin_turn(Key("bob", "k", tokens_per_day=100))
 
 
 # ---- The server
@@ -353,6 +379,44 @@ async def test_every_turn_counts(path: str, body: Json) -> None:
         assert (await post(e, "/v1/responses/input_tokens", HELLO)).code == 200
 
 
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/v1/responses", HELLO),
+        ("/v1/responses", {**HELLO, "stream": True}),
+        ("/v1/responses/compact", HELLO),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions", {**CHAT, "stream": True}),
+    ],
+)
+async def test_the_tokens_of_every_turn_count(path: str, body: Json) -> None:
+    async with edge(**limited(tokens_per_day=1)) as e:
+        assert (await post(e, "/v1/responses", {**HELLO, "generate": False})).code == 200
+        assert (await post(e, path, body)).code == 200
+        for other in (path, "/v1/responses", "/v1/chat/completions"):
+            refused = await post(e, other, CHAT if "chat" in other else HELLO)
+            assert refused.code == 429 and refused.headers["x-should-retry"] == "false"
+            assert "tokens_per_day" in error_of(refused)["message"]
+        assert (await post(e, "/v1/responses", {**HELLO, "generate": False})).code == 200
+        assert len(e.provider.requests) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+async def test_a_client_that_leaves_has_used_tokens(path: str) -> None:
+    messages = {"messages": [{"role": "user", "content": "begin"}]}
+    body = json.dumps({"model": "m", "stream": True, **(messages if "chat" in path else {"input": "begin"})})
+    async with edge(**limited(tokens_per_day=1)) as e:
+        client = await e.raw()
+        client.send(
+            f"POST {path} HTTP/1.1", "Host: x", "Authorization: Bearer k", f"Content-Length: {len(body)}",
+            body=body.encode(),
+        )  # fmt: skip
+        assert (await client.head())[0] == 200
+        client.cut()
+        await until(lambda: not e.state.turns)
+        assert (await post(e, "/v1/responses", HELLO)).code == 429
+
+
 async def test_what_is_refused_for_another_reason_does_not_count() -> None:
     async with edge(**limited(turns_per_minute=1)) as e:
         for wrong in ({"model": "m"}, {**HELLO, "model": "none"}, {**HELLO, "input": 5}):
@@ -361,20 +425,27 @@ async def test_what_is_refused_for_another_reason_does_not_count() -> None:
         assert (await post(e, "/v1/responses", HELLO)).code == 200
 
 
-async def test_codex_waits_for_a_minute_and_stops_for_a_day() -> None:
-    """Codex loses the text of an HTTP 429, and waits as long as Retry-After says, even for hours."""
-    async with edge(**limited(turns_per_minute=1, tokens_per_day=5)) as e:
+async def test_codex_waits_for_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Codex loses the text of an HTTP 429; in a stream it shows the text, waits, and tries again."""
+    caplog.set_level("INFO", "rproxy.refusal")
+    async with edge(**limited(turns_per_minute=1)) as e:
         assert (await post(e, "/v1/responses", HELLO)).code == 200
         told = await post(e, "/v1/responses", {**HELLO, "stream": True}, **CODEX)
         assert told.code == 200 and b'"code":"rate_limit_exceeded"' in told.body
         assert b"turns_per_minute). Please try again in " in told.body and b"response.created" in told.body
-        e.state.service._quotas.add_tokens(e.state.config.server.auth.keys[0], 5)
-        refused = await post(e, "/v1/responses", {**HELLO, "stream": True}, **CODEX)
-        assert refused.code == 400 and error_of(refused)["code"] == "invalid_prompt"
-        assert "tokens_per_day" in error_of(refused)["message"] and "Retry-After" not in refused.headers
-        plain = await post(e, "/v1/responses", HELLO)
-        assert plain.code == 429 and plain.headers["x-should-retry"] == "false"
+        assert len(e.provider.requests) == 1
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "key=ann" in line and "status=429" in line and "turns_per_minute" in line
 
 
-def test_edge_config_is_ours() -> None:
-    assert [key.name for key in config(keys=["a", Key("ann", "b")]).server.auth.keys] == ["key1", "ann"]
+async def test_codex_does_not_wait_for_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    """Codex would wait in silence for as long as Retry-After says."""
+    caplog.set_level("INFO", "rproxy.refusal")
+    async with edge(**limited(tokens_per_day=1)) as e:
+        assert (await post(e, "/v1/responses", HELLO)).code == 200
+        for stream in (False, True):
+            refused = await post(e, "/v1/responses", {**HELLO, "stream": stream}, **CODEX)
+            assert refused.code == 400 and error_of(refused)["code"] == "invalid_prompt"
+            assert "tokens_per_day" in error_of(refused)["message"] and "Retry-After" not in refused.headers
+        await until(lambda: len(caplog.records) == 2)
+    assert all("status=429" in record.getMessage() for record in caplog.records)

@@ -268,7 +268,8 @@ class BaseHandler(RequestHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, (ApiError, HTTPError)):
             if not getattr(value, "reported", False):
-                self.log_refusal(self.as_api_error(value), self.request.method or "", self.read_body)
+                error = value if isinstance(value, ApiError) else self.as_api_error(value)
+                self.log_refusal(error, self.request.method or "", self.read_body)
         else:
             method, path = self.request.method, self.request.path[:200]
             log.error("%s %s %s failed", self.request_id, method, path, exc_info=(typ, value, tb))
@@ -279,7 +280,7 @@ class BaseHandler(RequestHandler):
         return {}
 
     def log_refusal(self, error: ApiError, method: str, body: Json) -> None:
-        """Report a request that never became a turn.
+        """Report a request that never became a turn, with its own status rather than the one for Codex.
 
         :param method: of HTTP, or ``WS`` for a message on a WebSocket
         :param body: what the error message may quote

@@ -377,7 +377,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         """
         shown = self.as_api_error(error)
         if not getattr(error, "reported", False):
-            self.log_refusal(shown, "WS", request or {})
+            self.log_refusal(error if isinstance(error, ApiError) else shown, "WS", request or {})
         return self.write_events([ws_error(shown, stream_id)])
 
     # ---- The end

@@ -105,7 +105,7 @@ class Passthrough:
         finally:
             end()
             record = await relayed.report()
-            self._quotas.add_tokens(client.key, record.total_tokens)
+            self._quotas.end_turn(client.key, record, request)
 
 
 def _check_other_models(request: Json) -> None:

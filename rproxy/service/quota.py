@@ -15,6 +15,9 @@ from typing import Callable, Deque, Dict, Optional, Tuple
 
 from ..config.schema import Key
 from ..errors import ApiError, whole_seconds
+from ..telemetry.records import TurnRecord
+from ..types import Json
+from .token_estimate import estimate_any
 
 MINUTE = 60.0  # seconds
 DAY = 86_400  # seconds
@@ -56,10 +59,17 @@ class Quotas:
                 raise _over_the_minute(key, used.begun[-key.turns_per_minute] + MINUTE - now)
             used.begun.append(now)
 
-    def add_tokens(self, key: Optional[Key], tokens: int) -> None:
-        """Count the tokens of a turn that has ended."""
-        if key is not None:
-            self._used_by(key).tokens += tokens
+    def end_turn(self, key: Optional[Key], record: TurnRecord, sent: Json) -> None:
+        """Count the tokens of a turn that has ended.
+
+        :param sent: the request; where the provider began to answer and has not counted its tokens, an
+            estimate counts, or nobody would see what a client takes that leaves before the end
+        """
+        if key is None:
+            return
+        answered = record.upstream_status is not None and 200 <= record.upstream_status < 300
+        unseen = estimate_any(sent) if answered and record.input_tokens is None else 0
+        self._used_by(key).tokens += record.total_tokens + unseen
 
     def _used_by(self, key: Key) -> _Used:
         used = self._used.setdefault((key.name, key.owner), _Used())

@@ -9,7 +9,6 @@ needs from outside comes in as an argument.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from contextlib import suppress
@@ -28,7 +27,7 @@ from ..store import Store
 from ..store.write_behind import WriteBehindStore
 from ..telemetry.exposition import Metric, gauge, gauges
 from ..telemetry.reason import reason_of
-from ..telemetry.records import TurnRecord
+from ..telemetry.records import RefusalRecord, TurnRecord
 from ..telemetry.telemetry import Telemetry
 from ..types import Compaction, Json, Response
 from ..upstream.client import Upstream
@@ -56,8 +55,6 @@ from .sealer import Sealers, SealKey
 from .stats import FieldWarnings, TurnStats, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
-
-log = logging.getLogger("rproxy.service")
 
 
 class Service:
@@ -279,7 +276,18 @@ class Service:
         in_form = uses_codex_form(self.config.server.errors, client.codex)
         if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
             raise error
-        log.info("%s refused: %d %s", client.request_id, error.status, error.code)
+        self.telemetry.refused(
+            RefusalRecord(
+                request_id=client.request_id,
+                key=client.key_name,
+                remote=client.remote,
+                method="WS" if client.transport == "ws" else "POST",
+                path="",
+                status=error.status,
+                error=str(error.code),
+                reason=error.message,
+            )
+        )
         converter = StreamConverter.empty(request.response(), now=self._seconds)
         sink.begin(converter.response, {})
         events = converter.start()
@@ -305,7 +313,7 @@ class Service:
             warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
             seconds = time.monotonic() - started
             record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
-            self._quotas.add_tokens(client.key, record.total_tokens)
+            self._quotas.end_turn(client.key, record, turn.sent)
             await self._report(record, request, turn.stats)
 
     async def _report(self, record: TurnRecord, request: CreateRequest, stats: TurnStats) -> None:

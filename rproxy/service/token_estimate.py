@@ -30,6 +30,14 @@ def estimate(chat: Json) -> int:
     return max(1, round(total))
 
 
+def estimate_any(request: Json) -> int:
+    """:func:`estimate` of a request of any form, which nobody need have checked."""
+    try:
+        return estimate(request)
+    except (LookupError, TypeError, AttributeError):
+        return max(1, round(len(json.dumps(request)) / ASCII_PER_TOKEN))
+
+
 def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
     """The tokens of output items: everything that a model has written."""
     total = 0.0

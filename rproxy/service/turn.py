@@ -26,7 +26,7 @@ from ..convert.sse import written
 from ..errors import ApiError, error_event
 from ..log import mask
 from ..providers.provider_errors import Refusal
-from ..types import Event
+from ..types import Event, Json
 from .attempt import Attempt
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
@@ -123,6 +123,11 @@ class Turn:
     @property
     def _headers(self) -> Mapping[str, str]:
         return self._attempt.headers if self._attempt is not None else {}
+
+    @property
+    def sent(self) -> Json:
+        """The body of the last attempt; empty before the first."""
+        return self._prepared.conversion.body if self._prepared is not None else {}
 
     # ---- Attempts (Retryable)
     @property
