@@ -468,3 +468,20 @@ async def test_the_catalog_alone_is_enough_for_a_turn(tmp_path: Path) -> None:
     assert {"exec_command", "apply_patch", "tool_search"} <= set(
         offered(asked)
     ) and "web_search" not in offered(asked)
+
+
+@pytest.mark.parametrize("ws", [False, True])
+async def test_a_day_without_tokens_is_told_at_once(tmp_path: Path, ws: bool) -> None:
+    """Codex shows the sentence, and neither waits for midnight nor asks again."""
+    provider = ScriptedProvider()
+    provider.turns += [[say("One.")], [say("Two.")]]
+    auth = "  auth: {keys: [{name: ann, key: any, tokens_per_day: 1}]}\n"
+    try:
+        async with running(tmp_path, provider.base_url, auth) as rproxy:
+            assert (await codex(tmp_path, rproxy.base_url, "one", ws=ws)).said == ["One."]
+            refused = await codex(tmp_path, rproxy.base_url, "two", ws=ws)
+            assert refused.code == 1 and "'ann' has reached its limit of 1 tokens a day" in refused.errors
+            assert len(provider.requests) == 1
+            assert rproxy.log.read_text().count("tokens_per_day") == 1
+    finally:
+        await provider.close()

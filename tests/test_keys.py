@@ -448,4 +448,8 @@ async def test_codex_does_not_wait_for_a_day(caplog: pytest.LogCaptureFixture) -
             assert refused.code == 400 and error_of(refused)["code"] == "invalid_prompt"
             assert "tokens_per_day" in error_of(refused)["message"] and "Retry-After" not in refused.headers
         await until(lambda: len(caplog.records) == 2)
+        ws = await e.ws(headers=bearer(**CODEX))
+        await ws.write_message(json.dumps({"type": "response.create", **HELLO}))
+        assert (await last_event(ws))["status"] == 400
+        await until(lambda: len(caplog.records) == 3)
     assert all("status=429" in record.getMessage() for record in caplog.records)
