@@ -30,9 +30,16 @@ The modules without ``test_`` in their names are shared:
 ``histories``       random and recorded histories, and all profiles; ``anything`` has JSON of any shape
 ``chat_rules``      what providers enforce in a chat request, written without a look at the converter
 ``provider_cases``  recorded answers of providers (``fixtures/``); ``refusal_cases``: their refusals
+``hostile``         a provider that fails at any byte, and clients that tell how a turn ended;
+                    ``observed``: rproxy as a process whose sockets, tasks and memory are counted.  For
+                    ``scripts/faults``, ``scripts/fuzz`` and ``scripts/soak``
+``redis_server``    a Redis of a test's own
 ``secrets_shown``   secrets in texts from outside, and what may be shown of them
 ``pdf_maker``       small PDF files; ``mcp_demo``: a server with a tool for Codex
 ==================  ===================================================================================
+
+The folders are programs: ``bench``, ``newest``, ``real_servers``, ``fuzz``, ``faults``, ``soak`` and
+``mutants`` belong to the scripts of those names.
 
 Rules: no mocks of our own code; ids, clocks and the environment are arguments.  No fixed sleeps: wait for the
 condition, with :func:`rawserver.until`.  Limits on time are for CPU time, or so wide that a busy machine

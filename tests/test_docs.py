@@ -78,7 +78,7 @@ PAGES = [
     *(Page(f"docs/{path.name}", read(f"docs/{path.name}")) for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 DOCS = {page.path: page for page in PAGES}
-LINKED = [*PAGES, *(Page(path, read(path)) for path in ("scripts/README.md", "CHANGELOG.md"))]
+LINKED = [*PAGES, *(Page(path, read(path)) for path in ("scripts/README.md", "CHANGELOG.md", "SECURITY.md"))]
 ALL = "\n".join(page.text for page in PAGES)
 EXAMPLE = read("etc/config.yaml")
 SETUP = read("setup.py")
@@ -104,7 +104,12 @@ def code(cell: str) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    [*DOCS, "scripts/README.md", *(f"etc/{p.name}" for p in (ROOT / "etc").iterdir() if p.suffix != ".json")],
+    [
+        *DOCS,
+        "scripts/README.md",
+        "SECURITY.md",
+        *(f"etc/{p.name}" for p in (ROOT / "etc").iterdir() if p.suffix != ".json"),
+    ],
 )
 def test_lines_fit_a_terminal(path: str) -> None:
     wide = [f"{n}: {line}" for n, line in enumerate(read(path).splitlines(), 1) if len(line) > WIDTH]
@@ -217,7 +222,17 @@ def test_scripts_are_documented_and_exist() -> None:
     scripts = {path.name for path in (ROOT / "scripts").iterdir() if path.suffix != ".md"}
     listed = re.findall(r"^- `(\w+)`", read("scripts/README.md"), re.M)
     assert set(listed) == scripts
-    assert "`scripts/`: " + ", ".join(f"`{name}`" for name in listed) in README.text
+    assert "`scripts/`: " + ", ".join(f"`{name}`" for name in listed) in " ".join(README.text.split())
+
+
+def test_the_tests_that_security_names_exist() -> None:
+    text = read("SECURITY.md")
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", text)
+    assert named and len(named) == text.count("::")
+    for module, test in named:
+        assert re.search(rf"^(?:async )?def {test}\(", read(f"tests/{module}.py"), re.M), f"{module}::{test}"
+    threats = re.findall(r"^- .*(?:\n  .*)*", text.partition("## Threats")[2].partition("## What")[0], re.M)
+    assert threats and not [threat for threat in threats if "`test_" not in threat]
 
 
 def test_extras_are_documented_and_exist() -> None:

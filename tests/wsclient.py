@@ -69,16 +69,19 @@ def refusal(event: Any, status: int, code: Optional[str] = None) -> str:
 
 
 # ---- On a bare socket
+HANDSHAKE = (
+    "GET /v1/responses HTTP/1.1",
+    "Host: localhost",
+    "Upgrade: websocket",
+    "Connection: keep-alive, Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
 async def open_raw(e: Edge) -> Raw:
     raw = await e.raw()
-    raw.send(
-        "GET /v1/responses HTTP/1.1",
-        "Host: localhost",
-        "Upgrade: websocket",
-        "Connection: keep-alive, Upgrade",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version: 13",
-    )
+    raw.send(*HANDSHAKE)
     status, headers = await raw.head()
     assert status == 101 and headers["x-request-id"] and "sec-websocket-extensions" not in headers
     return raw
