@@ -74,8 +74,8 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
 
     Works on plain text, on JSON text and on URLs; everything else stays as it is.
 
-    :param secrets: known secrets of any form; those below ``SHORT`` characters are left alone, for a dummy
-        such as "x" occurs everywhere
+    :param secrets: known secrets of any form; those below ``SHORT`` characters are left alone, because
+        a dummy such as "x" occurs everywhere
     """
     for form, as_word in _forms(tuple(secrets)):
         if form in text:
@@ -216,7 +216,7 @@ def setup(
     :param level: a key of ``LEVELS``
     :param log_format: ``text`` or ``json``
     :param stream: stderr if None
-    :param secrets: texts to mask; short ones are ignored, for a dummy key such as "ollama" is a common word
+    :param secrets: texts to mask; short ones are ignored, because a dummy key may be a common word ("ollama")
     :raises KeyError: for an unknown level
     """
     ours, others = LEVELS[level]

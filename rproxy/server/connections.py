@@ -11,7 +11,7 @@ timer for each would cost every request.  The sweep looks at what a connection i
 * a request has begun, but its headers are not whole (``HEADER_TIMEOUT``)
 * no request is under way (``server.idle_timeout``); a WebSocket is not concerned, it may be idle for minutes
 
-Closing the connection is all that is done about it: the handler is told as if the client had left, and what
+Closing the connection is all that is done about it: to the handler it is as if the client had left, and what
 nobody else follows is cancelled.
 """
 

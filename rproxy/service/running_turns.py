@@ -21,7 +21,7 @@ PAUSE = 2.0  # seconds after which a client may try again
 class RunningTurns:
     """The turns of one process.
 
-    :param server: has the limits, which may change while turns run; 0 stands for none
+    :param server: has the limits, which may change while turns run; 0: none
     :param quotas: what keys may use within some time
     """
 

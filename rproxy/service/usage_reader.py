@@ -1,6 +1,6 @@
 """The tokens of a chat answer that passes by as bytes.
 
-``usage`` stands at the end of an answer, in its last chunk or as the last field of its JSON, so the last
+``usage`` is at the end of an answer, in its last chunk or as the last field of its JSON, so the last
 bytes are all that is kept.  Clients that stream get it only when they ask for it; then the output is
 estimated, a token for each chunk.
 """

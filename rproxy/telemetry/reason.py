@@ -1,7 +1,7 @@
 """Why something failed, in words that may go into a log.
 
 A provider may quote the request that it refuses, and our own messages quote the value that is wrong.  So that
-no prompt gets into a log, every run of ``RUN`` or more characters that also stands in the request is cut out,
+no prompt gets into a log, every run of ``RUN`` or more characters that also occurs in the request is cut out,
 whether the message quotes it decoded or as JSON.
 """
 

@@ -13,7 +13,7 @@
 * A ``streaming_callback`` may return an awaitable (with every Tornado): nothing is read until it is done.  It
   may raise :class:`StopReading`.  ``fetch`` raises whatever else a callback raises.
 * ``proxy_host`` and its relatives work.  So do Unix sockets: ``http+unix://%2Fpath%2Fof%2Fsocket/path``.
-* Redirects are never followed, for they would carry the key away.
+* Redirects are never followed, because they would carry the key away.
 * Everything that goes wrong is a :class:`TransportError`.
 
 Requests of one kind can be prepared once, see :mod:`.request`.

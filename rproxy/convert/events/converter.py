@@ -120,7 +120,7 @@ class StreamConverter:
 
     @property
     def content(self) -> int:
-        """How many chunks have said something; it stands still while the provider shows signs of life."""
+        """How many chunks had content; keep-alives do not count."""
         return self.reader.chunks - self._keep_alives
 
     @property
