@@ -1,0 +1,184 @@
+"""``scripts/stalls``: attack a proxy, and measure how long others wait.
+
+Prints a line for each attack: the longest time that a request for ``/health`` took meanwhile and the 99th
+percentile, in milliseconds; what the attack got; how long it took; and the most memory of the process in MiB.
+The exit status is 1 when a percentile is above the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import attacks
+import probe
+import provider
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 120.0  # seconds for one attack
+HEALING = "{heal_tool_text: true, think_tags: true}"
+CONFIG = """
+server:
+  listen_addr: 127.0.0.1:{port}
+  retries: 0
+models:
+  - {{model: "chat.*", provider: {{base_url: "{url}", profile: generic, override: {{modalities: [text]}}}}}}
+  - {{model: "heal.*", provider: {{base_url: "{url}", override: {{answer: {healing}}}}}}}
+  - {{model: "kimi.*", provider: {{base_url: "{url}", profile: moonshot}}}}
+  - {{model: "wire.*", provider: {{base_url: "{url}", wire: responses}}}}
+"""
+
+
+class Outcome(NamedTuple):
+    stalls: probe.Stalls
+    answer: str
+    seconds: float
+    peak: int  # MiB
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def proxy(url: str) -> Iterator[tuple[int, int]]:
+    """A running proxy: its process id and its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.yaml")
+        path.write_text(CONFIG.format(port=port, url=url, healing=HEALING))
+        argv = [sys.executable, "-m", "rproxy", "serve", "--config", str(path)]
+        environ = {**os.environ, "XDG_STATE_HOME": folder}
+        with Path(folder, "log").open("w+") as log:
+            process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environ)
+            try:
+                _wait(process, port, Path(folder, "log"))
+                yield process.pid, port
+            finally:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                log.seek(0)
+                for line in re.findall(r"(?m)^.*(?:Traceback|Error\b).*$", log.read())[:20]:
+                    print(line)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    for _ in range(400):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        if process.poll() is not None:
+            raise SystemExit("rproxy did not start: " + log.read_text())
+        time.sleep(0.05)
+    raise SystemExit("rproxy does not listen")
+
+
+def run(name: str, attack: attacks.Attack, pid: int, port: int, health: probe.Probe) -> Outcome:
+    body = attack.body()
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is that of this attack
+    health.stalls()
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+        try:
+            answer = (_message if attack.ws else _post)(client, attack, body)
+        except OSError as error:
+            answer = str(error)
+    seconds = time.monotonic() - started
+    time.sleep(max(0.3 - seconds, 0.02))
+    status = Path(f"/proc/{pid}/status").read_text()
+    peak = int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) >> 10
+    return Outcome(health.stalls(), answer, seconds, peak)
+
+
+def _post(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
+    """:returns: the status and the beginning of the body, or the type of the last event"""
+    head = f"POST {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\n{attack.headers}Content-Length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body)
+    first = last = b""
+    while True:
+        piece = client.recv(1 << 20)
+        if not piece:
+            break
+        first, last = (first or piece)[:4000], (last + piece)[-4000:]
+    status = first[9:12].decode()
+    ends = re.findall(rb"event: response\.(completed|failed|incomplete)", last) or re.findall(
+        rb'"status":"(completed|failed|incomplete)"', first + last
+    )
+    if ends:
+        return f"{status} {ends[-1].decode()}"
+    said = re.findall(rb'"message":"([^"]{0,60})', last)
+    return f"{status} {said[0].decode(errors='replace') if said else ''}"
+
+
+def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
+    """Send one WebSocket message.
+
+    :returns: the type of the event that ended it
+    """
+    key = base64.b64encode(os.urandom(16)).decode()
+    head = f"GET {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    client.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
+    client.recv(65536)
+    client.sendall(struct.pack("!BBQL", 0x81, 0xFF, len(body), 0) + body)  # masked with zeros
+    last = b""
+    while True:
+        piece = client.recv(1 << 20)
+        last = last[-4000:] + piece
+        end = re.search(rb'"type":"(?:response\.)?(completed|failed|incomplete|error)"', last)
+        if end is not None or not piece:
+            return end[1].decode() if end is not None else "closed"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/stalls", description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", help="attacks, or how their names begin; default: all")
+    parser.add_argument("--limit", type=float, default=50.0, help="milliseconds (default: %(default)g)")
+    parser.add_argument("--list", action="store_true", help="print the names")
+    options = parser.parse_args()
+    chosen = {
+        name: attack
+        for name, attack in attacks.attacks().items()
+        if not options.names or name.startswith(tuple(options.names))
+    }
+    if options.list:
+        print("\n".join(chosen))
+        return 0
+    process, port = provider.start()
+    over = []
+    print(f"{'attack':24} {'worst':>8} {'p99':>8} {'seconds':>8} {'MiB':>6}  answer")
+    with proxy(f"http://127.0.0.1:{port}/v1") as (pid, own):
+        health = probe.Probe(own)
+        for name, attack in chosen.items():
+            stalls, answer, seconds, peak = run(name, attack, pid, own, health)
+            print(
+                f"{name:24} {stalls.worst:8.0f} {stalls.p99:8.0f} {seconds:8.1f} {peak:6}  {answer}",
+                flush=True,
+            )
+            over += [name] if stalls.p99 > options.limit else []
+        health.stop()
+    process.terminate()
+    print(
+        f"{len(over)} of {len(chosen)} attacks keep others waiting: {' '.join(over)}"
+        if over
+        else "none is over the limit"
+    )
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

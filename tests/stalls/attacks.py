@@ -1,0 +1,389 @@
+"""The attacks: requests that are made to keep the proxy busy, and requests for such answers.
+
+A model's name is that of a configured glob (``chat.*``: nothing special; ``heal.*``: tool calls are taken out
+of the text; ``wire.*``: the provider speaks the Responses API; ``kimi.*``: schemas are repaired) and, behind
+the dot, that of the answer in :mod:`provider`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import sys
+import zlib
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from pdf_maker import make_pdf, pdf_message
+from provider import ANSWERS
+
+CREATE = "/v1/responses"
+TOOLS = [
+    {
+        "type": "function",
+        "name": "f",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+    },
+    {
+        "type": "function",
+        "name": "n",
+        "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
+    },
+]
+
+
+class Attack(NamedTuple):
+    """``body`` makes the request's body; ``headers`` stand before it; ``ws``: it is a WebSocket message."""
+
+    path: str
+    body: Callable[[], bytes]
+    headers: str = ""
+    ws: bool = False
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def ask(model: str = "chat.hi", path: str = CREATE, ws: bool = False, **fields: Any) -> Attack:
+    """Ask with fields whose values are made when the attack begins, if they are functions."""
+
+    def body() -> bytes:
+        made = {name: value() if callable(value) else value for name, value in fields.items()}
+        return _json(
+            {
+                "model": model,
+                "type": "response.create",
+                **({"input": "x"} if "messages" not in made else {}),
+                **made,
+            }
+        )
+
+    return Attack(path, body, ws=ws)
+
+
+def answered(model: str, **fields: Any) -> Attack:
+    return ask(model, tools=TOOLS, stream=True, **fields)
+
+
+def text(role: str, content: Any) -> Dict[str, Any]:
+    return {"type": "message", "role": role, "content": content}
+
+
+# ---- Tools
+def any_of_refs(count: int) -> List[Any]:
+    """A root of alternatives that all refer to one large definition."""
+    large = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(count)}}
+    schema = {"$defs": {"a": large}, "anyOf": [{"$ref": "#/$defs/a"}] * count}
+    return [{"type": "function", "name": "f", "parameters": schema}]
+
+
+def fanned_refs(count: int) -> List[Any]:
+    """Definitions that refer to the next one several times."""
+    defs = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 8} for n in range(count)}
+    schema = {
+        "type": "object",
+        "$defs": defs,
+        "properties": {f"p{n}": {"$ref": "#/$defs/d0"} for n in range(count)},
+    }
+    return [{"type": "function", "name": "f", "parameters": schema}]
+
+
+def long_refs(count: int) -> List[Any]:
+    """References with many steps."""
+    ref = {"$ref": "#/" + "a/" * count}
+    schema = {"type": "object", "properties": {f"p{n}": ref for n in range(count // 4)}}
+    return [{"type": "function", "name": "f", "parameters": schema}]
+
+
+def many_tools(count: int) -> List[Any]:
+    return [
+        {"type": "function", "name": f"f{n}", "parameters": {"type": "object", "properties": {}}}
+        for n in range(count)
+    ]
+
+
+def wide_schema(count: int) -> List[Any]:
+    properties = {f"p{n}": {"type": "string", "enum": ["a"]} for n in range(count)}
+    return [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": properties}}]
+
+
+# ---- Items
+def messages(count: int) -> List[Any]:
+    return [text("user", "x")] * count
+
+
+def pairs(count: int, same: bool = False) -> List[Any]:
+    found: List[Any] = []
+    for number in range(count):
+        call_id = "c" if same else f"c{number}"
+        found.append({"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"})
+        found.append({"type": "function_call_output", "call_id": call_id, "output": str(number)})
+    return found
+
+
+def calls_first(count: int) -> List[Any]:
+    items = pairs(count)
+    return items[::2] + items[1::2]
+
+
+def interleaved(count: int) -> List[Any]:
+    """Messages of the user between calls and their outputs."""
+    items = pairs(count)
+    return [*items[::2], *[text("user", "x")] * count, *items[1::2]]
+
+
+# ---- Bodies
+def compressed(encoding: str, data: bytes) -> bytes:
+    if encoding == "gzip":
+        return gzip.compress(data, 6)
+    import zstandard
+
+    return bytes(zstandard.ZstdCompressor().compress(data))
+
+
+def packed(encoding: str, inside: bytes) -> Attack:
+    head = b'{"model":"chat.hi","input":"'
+    return Attack(
+        CREATE, lambda: compressed(encoding, head + inside + b'"}'), f"Content-Encoding: {encoding}\r\n"
+    )
+
+
+def raw(body: Callable[[], bytes], path: str = CREATE) -> Attack:
+    return Attack(path, body)
+
+
+def pdf_in_text(size: int) -> List[Any]:
+    return pdf_message("a.pdf", make_pdf(b"BT " + b"(x) Tj 1 0 0 1 0 0 Tm " * (size // 23) + b"ET"))
+
+
+def deflated_pdfs(count: int) -> List[Any]:
+    return [
+        part
+        for number in range(count)
+        for part in pdf_message(
+            "a.pdf", make_pdf(b"BT %d Tf " % number + b"(x) Tj " * 1_000_000, deflated=True)
+        )
+    ]
+
+
+def pdf_bomb() -> List[Any]:
+    stream = base64.b85encode(zlib.compress(b" " * (200 << 20)))
+    return pdf_message("a.pdf", make_pdf(stream) + make_pdf(b" " * (64 << 20), deflated=True))
+
+
+MB = 1 << 20
+BIG = 120 * MB
+REQUESTS: Dict[str, Attack] = {
+    # ---- The body
+    "body-text": ask(input=lambda: "x" * BIG),
+    "body-text-wide": ask(input=lambda: "é" * (BIG // 2)),
+    "body-escapes": raw(lambda: b'{"model":"chat.hi","input":"%b"}' % (b"\\n" * (BIG // 2))),
+    "body-unicode-escapes": raw(lambda: b'{"model":"chat.hi","input":"%b"}' % (b"\\u00e9" * (BIG // 6))),
+    "body-messages": ask(input=lambda: messages(2_000_000)),
+    "body-one-part": ask(input=lambda: [text("user", [{"type": "input_text", "text": "x" * BIG}])]),
+    "body-image": ask(
+        input=lambda: [
+            text("user", [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * BIG}])
+        ]
+    ),
+    "body-parts": ask(input=lambda: [text("user", [{"type": "input_text", "text": "x"}] * 2_000_000)]),
+    "body-brackets": raw(
+        lambda: (
+            b'{"model":"chat.hi","input":[{"type":"message","role":"user","content":[%b[]]}]}'
+            % (b"[]," * (10 * MB))
+        )
+    ),
+    "body-brackets-field": raw(
+        lambda: b'{"model":"chat.hi","input":"x","metadata":{"a":[%b[]]}}' % (b"[]," * (10 * MB))
+    ),
+    "body-deep": raw(lambda: b'{"model":"chat.hi","input":%b' % (b"[" * (30 * MB))),
+    "body-keys": raw(
+        lambda: b'{"model":"chat.hi",%b"input":"x"}' % b"".join(b'"k%d":0,' % n for n in range(2_000_000))
+    ),
+    "body-keys-inside": raw(
+        lambda: (
+            b'{"model":"chat.hi","input":"x","prompt_cache_options":{%b"a":0}}'
+            % b"".join(b'"k%d":0,' % n for n in range(2_000_000))
+        )
+    ),
+    "body-number": raw(lambda: b'{"model":"chat.hi","input":"x","temperature":%b}' % (b"1" * (30 * MB))),
+    "body-damaged": raw(lambda: b'{"model":"chat.hi","input":[%b' % (b'{"type":"message"},' * 4_000_000)),
+    "body-no-object": raw(lambda: b"[%b1]" % (b"1," * (30 * MB))),
+    "body-blanks": raw(lambda: b" " * BIG + b'{"model":"chat.hi","input":"x"}'),
+    "body-not-utf8": raw(lambda: b'{"model":"chat.hi","input":"%b\xff"}' % (b"x" * BIG)),
+    "gzip": packed("gzip", b"x" * (120 * MB)),
+    "gzip-escapes": packed("gzip", b"\\n" * (60 * MB)),
+    "gzip-over": packed("gzip", b"x" * (600 * MB)),
+    "zstd": packed("zstd", b"x" * (120 * MB)),
+    "zstd-over": packed("zstd", b"x" * (600 * MB)),
+    # ---- Items, parts, calls
+    "items-brackets-output": raw(
+        lambda: (
+            b'{"model":"chat.hi","input":[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":[%b[]]}]}'
+            % (b"[]," * (10 * MB))
+        )
+    ),
+    "items-pairs": ask(input=lambda: pairs(50_000)),
+    "items-same-call": ask(input=lambda: pairs(50_000, same=True)),
+    "items-same-output": ask(
+        input=lambda: [
+            pairs(1)[0],
+            *({"type": "function_call_output", "call_id": "c0", "output": str(n)} for n in range(50_000)),
+        ]
+    ),
+    "items-calls-first": ask(input=lambda: calls_first(50_000)),
+    "items-interleaved": ask(input=lambda: interleaved(20_000)),
+    "items-references": ask(
+        input=lambda: [{"type": "item_reference", "id": f"msg_{n:032x}_{n}"} for n in range(20_000)]
+    ),
+    "items-updates": ask(
+        input=lambda: [{"type": "configuration_update", "reasoning": {f"k{n}": 1}} for n in range(20_000)]
+    ),
+    "items-reasoning": ask(
+        input=lambda: [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]} for n in range(50_000)
+        ]
+    ),
+    "items-unknown": ask(input=lambda: [{"type": f"odd{n}"} for n in range(100_000)]),
+    "items-arguments": ask(
+        input=lambda: [
+            {
+                "type": "function_call",
+                "call_id": "c",
+                "name": "f",
+                "arguments": "[" + "[]," * (3 * MB) + "[]]",
+            }
+        ]
+    ),
+    "items-one-item": ask(input=lambda: [text("assistant", "x" * (20 * MB)), *messages(3)]),
+    "items-wire": ask("wire.hi", input=lambda: pairs(50_000)),
+    "items-wire-messages": ask("wire.hi", input=lambda: messages(1_000_000)),
+    "input-tokens": ask(path=CREATE + "/input_tokens", input=lambda: messages(100_000)),
+    "input-tokens-text": ask(path=CREATE + "/input_tokens", input=lambda: "é" * (20 * MB)),
+    "input-tokens-pairs": ask(path=CREATE + "/input_tokens", input=lambda: pairs(100_000)),
+    "input-tokens-tools": ask(path=CREATE + "/input_tokens", tools=lambda: wide_schema(100_000)),
+    "compact": ask(path=CREATE + "/compact", input=lambda: messages(300_000)),
+    "compact-text": ask(path=CREATE + "/compact", input=lambda: "x" * (60 * MB)),
+    "conversation-items": raw(
+        lambda: _json({"items": [text("user", "x" * (2 * MB))] * 20}), "/v1/conversations"
+    ),
+    "conversation-parts": raw(
+        lambda: _json({"items": [text("user", [{"type": "input_text", "text": "x"}] * 500_000)]}),
+        "/v1/conversations",
+    ),
+    "conversation-metadata": raw(
+        lambda: b'{"metadata":{%b"a":"x"}}' % b"".join(b'"k%d":"x",' % n for n in range(1_000_000)),
+        "/v1/conversations",
+    ),
+    "chat": raw(
+        lambda: b'{"model":"chat.hi","messages":[{"role":"user","content":"%b"}]}' % (b"x" * BIG),
+        "/v1/chat/completions",
+    ),
+    "chat-messages": raw(
+        lambda: b'{"model":"chat.hi","messages":[%b{}]}' % (b'{"role":"user","content":"x"},' * 1_000_000),
+        "/v1/chat/completions",
+    ),
+    "chat-parts": raw(
+        lambda: (
+            b'{"model":"chat.hi","messages":[{"role":"user","content":[%b{}]}]}'
+            % (b'{"type":"text","text":"x"},' * 1_000_000)
+        ),
+        "/v1/chat/completions",
+    ),
+    "websocket": ask(ws=True, input=lambda: "x" * (60 * MB)),
+    "websocket-brackets": Attack(
+        CREATE,
+        lambda: (
+            b'{"type":"response.create","model":"chat.hi","input":[{"type":"message","role":"user","content":[%b[]]}]}'
+            % (b"[]," * (10 * MB))
+        ),
+        ws=True,
+    ),
+    "websocket-items": ask(ws=True, input=lambda: messages(1_000_000)),
+    # ---- Tools and schemas
+    "schema-any-of": ask(tools=lambda: any_of_refs(1800)),
+    "schema-fanned": ask(tools=lambda: fanned_refs(300)),
+    "schema-fanned-kimi": ask("kimi.hi", tools=lambda: fanned_refs(300)),
+    "schema-any-of-kimi": ask("kimi.hi", tools=lambda: any_of_refs(1800)),
+    "schema-long-refs": ask(tools=lambda: long_refs(2000)),
+    "schema-wide": ask(tools=lambda: wide_schema(300_000)),
+    "schema-format": ask(
+        text=lambda: {
+            "format": {"type": "json_schema", "name": "f", "schema": any_of_refs(1800)[0]["parameters"]}
+        }
+    ),
+    "schema-format-wide": ask(
+        text=lambda: {
+            "format": {"type": "json_schema", "name": "f", "schema": wide_schema(300_000)[0]["parameters"]}
+        }
+    ),
+    "tools-many": ask(tools=lambda: many_tools(60_000)),
+    "tools-hosted": ask(tools=lambda: [{"type": "web_search", "n": n} for n in range(60_000)]),
+    "tools-allowed": ask(
+        tools=lambda: many_tools(5_000),
+        tool_choice=lambda: {
+            "type": "allowed_tools",
+            "tools": [{"type": "function", "name": f"f{n}"} for n in range(5_000)],
+        },
+    ),
+    "tools-namespaces": ask(
+        tools=lambda: [{"type": "namespace", "name": f"n{n}", "tools": many_tools(10)} for n in range(6_000)]
+    ),
+    "tools-of-items": ask(
+        input=lambda: [{"type": "additional_tools", "tools": many_tools(6_000)}, *messages(2)]
+    ),
+    "metadata": raw(
+        lambda: (
+            b'{"model":"chat.hi","input":"x","metadata":{%b"a":"x"}}'
+            % b"".join(b'"k%d":"x",' % n for n in range(1_000_000))
+        )
+    ),
+    "include": ask(include=lambda: ["x"] * 1_000_000),
+    "stop": ask(stop=lambda: ["x"] * 1_000_000),
+    "instructions": ask(instructions=lambda: [text("user", "x")] * 300_000),
+    # ---- Files
+    "pdf": ask(input=lambda: pdf_in_text(41_000)),
+    "pdf-deflated": ask(input=lambda: deflated_pdfs(8)),
+    "pdf-bomb": ask(input=pdf_bomb),
+    "text-file": ask(
+        input=lambda: [
+            text(
+                "user",
+                [
+                    {
+                        "type": "input_file",
+                        "filename": "a.txt",
+                        "file_data": "data:text/plain;base64," + "QUFB" * (8 * MB),
+                    }
+                ],
+            )
+        ]
+    ),
+    # ---- A refusal that is diagnosed
+    "refusal": ask(
+        "chat.refusal", tools=TOOLS, input=lambda: [text("user", "allowed messages content " * 20)] * 5_000
+    ),
+}
+
+
+def attacks() -> Dict[str, Attack]:
+    """All attacks, by name."""
+    found = dict(REQUESTS)
+    for name in ANSWERS:
+        models = ["heal"] if name.startswith("leaked") else ["chat"]
+        if name in ("items", "function-calls", "response-30mb", "response-text-100mb"):
+            models = ["wire"]
+        for model in models:
+            found[f"answer-{name}"] = answered(f"{model}.{name}")
+    found["answer-json"] = ask("chat.whole-30mb")
+    found["answer-json-calls"] = ask("chat.whole-calls", tools=TOOLS)
+    found["answer-json-text"] = ask("chat.text-100mb")
+    found["answer-chat"] = ask(
+        "chat.whole-30mb", path="/v1/chat/completions", messages=[{"role": "user", "content": "x"}]
+    )
+    found["answer-websocket"] = answered("chat.delta-30mb", ws=True)
+    found["answer-refused"] = ask("chat.refusal", tools=TOOLS)
+    return found
