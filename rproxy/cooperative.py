@@ -1,18 +1,24 @@
 """Long work on the event loop, in slices that are short enough for all other clients.
 
-Threads would not help: the C functions that read and write JSON hold the interpreter's lock until they are
-done.
+A thread does not help where a C function holds the interpreter's lock until it is done, as those do that read
+and write JSON.  Long work in Python goes to one of a few threads (:func:`in_thread`): the interpreter changes
+between them and the event loop every few milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Generator, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Generator, List, TypeVar
 
 T = TypeVar("T")
 
 SLICE = 0.005  # seconds
+LARGE = 1 << 20  # bytes that are copied in a thread
+THREADS = 2  # at a time; each one more makes the event loop wait longer for its turn
+
+_threads = ThreadPoolExecutor(THREADS, "rproxy")
 
 
 async def run_cooperatively(steps: Generator[None, None, T]) -> T:
@@ -31,3 +37,23 @@ async def run_cooperatively(steps: Generator[None, None, T]) -> T:
         if time.monotonic() - began > SLICE:
             await asyncio.sleep(0)
             began = time.monotonic()
+
+
+async def collect(steps: Callable[[List[bytes]], Generator[None, None, None]]) -> bytes:
+    """Run a generator that appends pieces to a list, as :func:`run_cooperatively` does.
+
+    :param steps: makes the generator for a list
+    :returns: all pieces, joined
+    """
+    pieces: List[bytes] = []
+    await run_cooperatively(steps(pieces))
+    if len(pieces) == 1:
+        return pieces[0]
+    if sum(map(len, pieces)) <= LARGE:
+        return b"".join(pieces)
+    return await in_thread(lambda: b"".join(pieces))  # which lets go of the interpreter's lock
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Call a function that takes long."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import sys
@@ -22,7 +23,7 @@ def read(data: bytes, encoding: str = "", step: int = 0, limit: int = LIMIT) -> 
     reader = BodyReader(limit, str(len(data)), encoding)
     for at in range(0, len(data), step or max(1, len(data))):
         reader.feed(data[at : at + (step or len(data))])
-    return reader.json()
+    return asyncio.run(reader.parsed())
 
 
 @pytest.mark.parametrize("step", [0, 1, 7])

@@ -15,9 +15,12 @@ from anything import json_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.json_steps import MANY, encode_steps, parse_steps
+from rproxy.convert import json_reader, json_steps
+from rproxy.convert.json_reader import NotAnObject, TooManyValues, parse_steps
+from rproxy.convert.json_steps import MANY, is_large, write_steps
 from rproxy.convert.sse import encode_json
-from rproxy.cooperative import run_cooperatively
+from rproxy.cooperative import LARGE as LARGE_COPY
+from rproxy.cooperative import collect
 from rproxy.errors import ApiError
 from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
 from rproxy.store import encode, encode_cooperatively
@@ -39,6 +42,20 @@ OBJECTS = st.dictionaries(TEXT, VALUES | MANY_VALUES, max_size=4)
 
 def refuse(word: str) -> Any:
     raise ValueError(word)
+
+
+@pytest.fixture(autouse=True, params=["short steps", "long steps"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "short steps":
+        monkeypatch.setattr(json_reader, "WINDOW", 64)
+        monkeypatch.setattr(json_reader, "APART", 2)
+        monkeypatch.setattr(json_steps, "STEP", 20)
+
+
+def written(value: Any) -> bytes:
+    pieces: List[bytes] = []
+    at_once(write_steps(value, pieces))
+    return b"".join(pieces)
 
 
 def at_once(steps: Generator[None, None, T]) -> T:
@@ -70,7 +87,7 @@ def test_lists_with_nothing_in_them() -> None:
 
 @given(OBJECTS)
 def test_writing_gives_what_encode_json_gives(value: Json) -> None:
-    assert at_once(encode_steps(value)) == encode_json(value)
+    assert written(value) == encode_json(value)
 
 
 @given(st.text(alphabet='{}[]",:1a \\\n', max_size=12))
@@ -136,7 +153,7 @@ async def test_others_get_their_turn_meanwhile() -> None:
     began = time.monotonic()
     waits: List[float] = [
         await longest_wait(reader.parsed()),
-        await longest_wait(run_cooperatively(encode_steps(request))),
+        await longest_wait(collect(lambda pieces: write_steps(request, pieces))),
     ]
     assert max(waits) < max(0.02, (time.monotonic() - began) / 3)  # a slow machine is slow
 
@@ -146,3 +163,149 @@ async def test_a_large_body_that_is_not_utf8() -> None:
     reader.feed(b'{"model": "' + b"x" * LARGE + b'\xff"}')
     with pytest.raises(ApiError, match="not UTF-8"):
         await reader.parsed()
+
+
+# ---- Steps
+TEXTS = st.text(alphabet='é"\\\n😀\ud83da{[,', max_size=150)
+DEEP = st.recursive(
+    TEXTS | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=30) | st.dictionaries(TEXTS, inner, max_size=5),
+    max_leaves=60,
+)
+
+
+@given(st.dictionaries(TEXTS, DEEP, max_size=4), st.sampled_from([None, 2]), st.booleans(), st.integers(1, 9))
+def test_pieces_and_texts_of_any_length_give_the_same(
+    value: Json, indent: Any, ascii_only: bool, size: int
+) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    assert at_once(parse_steps(" \n" * size + text + " " * 90, refuse)) == json.loads(text)
+    assert written(value) == encode_json(value)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert at_once(parse_steps([b"\xef\xbb\xbf", *pieces], refuse)) == json.loads(text)
+
+
+@given(st.dictionaries(TEXTS, DEEP, min_size=1, max_size=3), st.data())
+def test_damage_is_described_as_json_describes_it(value: Json, data: st.DataObject) -> None:
+    text = json.dumps(value)
+    at = data.draw(st.integers(1, len(text)))
+    text = (
+        text[:at] + data.draw(st.sampled_from('{}[]",:x\\1 \n')) + text[at + data.draw(st.integers(0, 1)) :]
+    )
+    try:
+        expected = json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        expected = error
+    try:
+        found = at_once(parse_steps(text, refuse))
+    except ValueError as error:
+        assert isinstance(expected, ValueError)
+        assert str(error).split(":")[0] == str(expected).split(":")[0] or "Extra data" in str(error)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "[" + "[]," * 50_000 + "[]]",
+        "[" * 50_000,
+        '"' + "\\n" * 50_000 + '"',
+        "{" + '"a":[{}],' * 10_000 + '"b":0}',
+        "[" + '"x,",' * 10_000 + "0]",
+        "[" + "1," * 50_000 + "1]",
+        "1" * 40,
+        '"' + "é" * 50_000 + '"',
+    ],
+    ids=["lists", "depth", "escapes", "keys", "commas", "numbers", "digits", "wide"],
+)
+def test_no_step_is_long(inside: str) -> None:
+    """Work is counted in characters: of what json gets to read at a time."""
+    lengths: List[int] = []
+
+    def counting(text: str, idx: int = 0) -> Any:
+        lengths.append(len(text) - idx)
+        return decoder(text, idx)
+
+    count, text = 0, '{"a":' + inside + "}"
+    reader = json_reader._Reader(json_reader._windows(text), refuse, bounded=False)
+    decoder, reader._decoder.raw_decode = reader._decoder.raw_decode, counting  # type: ignore[method-assign]
+    try:
+        for _ in reader.read():
+            count += 1
+    except RecursionError:
+        assert inside.startswith("[[[")
+        return
+    assert count >= len(text) // (2 * json_reader.WINDOW) - 1
+    assert max(lengths) <= 3 * json_reader.WINDOW
+
+
+def test_what_is_read_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
+    monkeypatch.setattr(json_reader, "MAX_VALUES", 300)
+    for inside in ("[" + "[]," * 99 + "1]", "[" + "1," * 299 + "1]", '{"x":[' + "{}," * 98 + "1]}"):
+        text = '{"a":' + inside + "}"
+        with pytest.raises(TooManyValues):
+            at_once(parse_steps(text, refuse, bounded=True))
+        assert at_once(parse_steps(text, refuse)) == json.loads(text)
+    for inside in ("[" + "[]," * 97 + "1]", "[" + "1," * 296 + "1]"):
+        assert at_once(parse_steps('{"a":' + inside + "}", refuse, bounded=True))
+
+
+async def test_a_request_with_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
+    with pytest.raises(ApiError, match="more than .* objects and arrays"):
+        await parse_large('{"a":[' + "[]," * 100 + "1]}")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[" * 1000 + "1", "must be a JSON object, not an array"),
+        ('"' + "x" * 100, "must be a JSON object, not a string"),
+        (" " * 100, "is empty"),
+        ("7" + " " * 100, "must be a JSON object"),
+        ('{"a":' + "[" * 100_000, "nested too deeply"),
+        ('{"a":' + '[ "' + "x" * 20 + '",' * 1, "not valid JSON"),
+        ('{"a":1.' + "1" * 100_000, "not valid JSON"),
+        ('{"a":"\\uxyza' + "b" * 100, "not valid JSON: Invalid"),
+        ('{"a":"' + "b" * 100, "not valid JSON: Unterminated string"),
+        ('{"a":"' + "b" * 100 + "\n" + '"}', "not valid JSON: Invalid control character"),
+    ],
+)
+async def test_what_is_wrong_with_a_large_body(text: str, message: str) -> None:
+    with pytest.raises(ApiError, match=message):
+        await parse_large(text)
+    with pytest.raises(ApiError, match=message):
+        await parse_large([text.encode()])
+
+
+async def test_where_a_large_body_is_not_utf8() -> None:
+    with pytest.raises(ApiError, match="invalid byte at offset 106"):
+        await parse_large([b'{"a":"' + b"x" * 99, b"y\xff"])
+    with pytest.raises(ApiError, match="invalid byte at offset 6"):
+        await parse_large([b'{"a":"\xc3', b'"}'])
+
+
+def test_an_object_is_what_is_read() -> None:
+    with pytest.raises(NotAnObject):
+        at_once(parse_steps("", refuse))
+    assert at_once(parse_steps("{" + " " * 40 + "}", refuse)) == {}
+    assert at_once(parse_steps('{"a":[' + " " * 40 + "]}", refuse)) == {"a": []}
+
+
+def test_what_is_large() -> None:
+    limit = json_steps.STEP
+    assert is_large("x" * limit) and is_large([0] * limit) and is_large({str(n): n for n in range(limit)})
+    assert is_large({"x" * limit: 1}) and is_large([[["x" * limit]]])
+    assert not is_large(["x", {"a": 1}]) or limit < 100
+
+
+async def test_large_pieces_are_joined_in_a_thread() -> None:
+    text = "x" * LARGE_COPY
+    body = await collect(lambda pieces: write_steps({"a": text}, pieces))
+    assert body == encode_json({"a": text})

@@ -1,91 +1,89 @@
-"""JSON of large requests in steps, between which the event loop can do other work
-(:mod:`rproxy.cooperative`).
+"""Writes large JSON in steps, between which the event loop can do other work (:mod:`rproxy.cooperative`).
 
-Each function is a generator that yields after each item of the long list that makes a request large, and
-returns the result.  A single string is still one step: a millisecond or two for an image of a megabyte.
+Each function is a generator that yields after a bounded amount of work.  What is small is written by
+:mod:`json` in one go; only what has more than a step's worth of text and entries is taken apart, wherever it
+stands.  :mod:`.json_reader` is the way back.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any, Callable, Generator, List, Mapping, Tuple
+from typing import Any, Callable, Generator, List
 
-from ..types import Json
 from .sse import encode_json
 
 MANY = 20  # a list with more items is worth several steps
-_mark = re.compile(r"[ \t\n\r]*(.)[ \t\n\r]*").match
+STEP = 1 << 15  # characters that are written in one step
+ENTRY = 16  # characters that an entry counts for beside its text
+
+Encode = Callable[[Any], bytes]
+Steps = Generator[None, None, None]
 
 
-def encode_steps(
-    value: Mapping[str, Any], encode: Callable[[Any], bytes] = encode_json
-) -> Generator[None, None, bytes]:
-    """``encode(value)`` of an object, byte for byte.
+def is_large(value: Any) -> bool:
+    """Would writing this value take more than a step?  Looks at no more than a step's worth of it."""
+    room, found = STEP, [value]
+    for inner in found:
+        kind = type(inner)
+        if kind is str:
+            room -= len(inner)
+        elif kind is dict:
+            room -= ENTRY * len(inner)
+            if room > 0:
+                found += inner.values()
+                room -= sum(map(len, inner))
+        elif kind is list:
+            room -= ENTRY * len(inner)
+            if room > 0:
+                found += inner
+        if room <= 0:
+            return True
+    return False
+
+
+def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -> Steps:
+    """Append ``encode(value)`` to a list, in pieces.
 
     :param encode: writes any value as JSON without blanks
     """
-    if not any(type(inner) is list and len(inner) > MANY for inner in value.values()):
-        return encode(value)
-    pieces: List[bytes] = []
-    for key, inner in value.items():
-        pieces.append(b"%b%b:" % (b"," if pieces else b"", encode(key)))
-        if type(inner) is not list or not inner:
-            pieces.append(encode(inner))
-        else:
-            for number, item in enumerate(inner):
-                pieces += (b"," if number else b"[", encode(item))
-                yield
-            pieces.append(b"]")
-        yield
-    return b"{%b}" % b"".join(pieces)
-
-
-def parse_steps(text: str, parse_constant: Callable[[str], Any]) -> Generator[None, None, Json]:
-    """``json.loads`` of an object.
-
-    :raises ValueError: the text is not an object; ``json.loads`` can say why
-    """
-    decoder = json.JSONDecoder(parse_constant=parse_constant)
-    result: Json = {}
-    at, more = _next(text, 0, "{")
-    while more:
-        key, at = decoder.raw_decode(text, at)
-        if type(key) is not str:
-            raise ValueError
-        at, _ = _next(text, at, ":")
-        if text[at : at + 1] == "[":
-            result[key], at = yield from _list_steps(text, at, decoder)
-        else:
-            result[key], at = decoder.raw_decode(text, at)
+    if not is_large(value):
+        pieces.append(encode(value))
+    elif type(value) is str:
+        yield from _write_text(value, pieces, encode)
+    elif type(value) is list:
+        yield from _write_list(value, pieces, encode)
+    else:
+        for number, (key, inner) in enumerate(value.items()):
+            pieces.append(b"%b%b:" % (b"," if number else b"{", encode(str(key))))
+            yield from write_steps(inner, pieces, encode)
             yield
-        at, more = _next(text, at, ",}")
-        if not more and text[at:]:
-            raise ValueError
-    return result
+        pieces.append(b"}")
 
 
-def _list_steps(
-    text: str, at: int, decoder: json.JSONDecoder
-) -> Generator[None, None, Tuple[List[Any], int]]:
-    items: List[Any] = []
-    at, more = _next(text, at, "[")
-    if text[at : at + 1] == "]":
-        return items, at + 1
-    while more:
-        item, at = decoder.raw_decode(text, at)
-        items.append(item)
+def _write_list(values: List[Any], pieces: List[bytes], encode: Encode) -> Steps:
+    before = b"["
+    for begin in range(0, len(values), MANY):
+        some = values[begin : begin + MANY]
+        if not is_large(some):
+            pieces += (before, encode(some)[1:-1])
+            before = b","
+            yield
+            continue
+        for inner in some:
+            pieces.append(before)
+            before = b","
+            yield from write_steps(inner, pieces, encode)
+            yield
+    pieces.append(b"]")
+
+
+def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:
+    pieces.append(b'"')
+    at = 0
+    while at < len(text):
+        end = at + STEP
+        if "\ud800" <= text[end - 1 : end] <= "\udbff":
+            end += 1  # the other half of a surrogate pair belongs to it
+        pieces.append(encode(text[at:end])[1:-1])
+        at = end
         yield
-        at, more = _next(text, at, ",]")
-    return items, at
-
-
-def _next(text: str, at: int, marks: str) -> Tuple[int, bool]:
-    """Read one of these marks.
-
-    :returns: where the next token begins, and whether it was the first of the marks
-    """
-    match = _mark(text, at)
-    if match is None or match[1] not in marks:
-        raise ValueError
-    return match.end(), match[1] == marks[0]
+    pieces.append(b'"')

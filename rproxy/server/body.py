@@ -5,31 +5,31 @@ all (size, encoding), counts the bytes while they arrive, and at the end decompr
 limit applies to the bytes as sent and again to the decompressed bytes, so that a small compressed body cannot
 become a large one in memory.
 
-Decompression is a table of generators, one for each ``Content-Encoding``.  Each yields pieces of at most a
-mebibyte, and the caller stops as soon as the limit is exceeded.  zstd is there because Codex uses it when it
-is logged in with ChatGPT.  It needs Python 3.14 or the optional package ``zstandard``; without them the error
-tells the user how to switch the compression off.
+Decompression is a table of generators, one for each ``Content-Encoding``.  Each yields pieces of at most
+``PIECE`` bytes, and the caller stops as soon as the limit is exceeded.  A large body is decompressed, decoded
+and parsed piece by piece, in steps between which other requests get their turn.  zstd is there because Codex
+uses it when it is logged in with ChatGPT.  It needs Python 3.14 or the optional package ``zstandard``, and
+without them the error tells the user how to switch the compression off.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
 import zlib
-from contextlib import suppress
 from importlib import import_module
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from itertools import chain
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
 
-from ..convert.json_steps import parse_steps
+from ..convert.json_reader import MAX_CONTAINERS, MAX_VALUES, NotAnObject, TooManyValues, parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, too_large
 from ..types import Json
 
-PIECE = 1 << 20
+PIECE = 1 << 17  # bytes
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
-LARGE_COMPRESSED = 1 << 16  # bytes; a larger compressed body is decompressed in a thread
+MAX_EMPTY = 100  # parts of a compressed body without content, one after the other
 # The value that Tornado can read; it joins repeated headers with commas.
 CONTENT_LENGTH = re.compile(r"([0-9]{1,18})(?:,[ \t]*\1)*")
 IDENTITY = ("", "identity")
@@ -41,6 +41,7 @@ JSON_NAMES = {
     float: "a number",
     type(None): "null",
 }
+FIRST = {"[": list, '"': str, "t": bool, "f": bool, "n": type(None)}  # others begin numbers
 
 
 def _over(limit: int, what: str = "request body") -> ApiError:
@@ -51,15 +52,26 @@ def _over(limit: int, what: str = "request body") -> ApiError:
 
 
 def _gunzip(data: bytes) -> Iterator[bytes]:
-    while data:  # a gzip body may have several members, one after the other
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof:
-            piece = member.decompress(data, PIECE)
-            data = member.unconsumed_tail
-            if not piece and not data and not member.eof:
-                raise ValueError("it is truncated")
-            yield piece
-        data = member.unused_data
+    member, left, empty = zlib.decompressobj(wbits=31), memoryview(data), 0
+    part = b""
+    while left or part:
+        if not part:  # a part at a time: what a step leaves of its input is copied
+            part, left = bytes(left[:PIECE]), left[PIECE:]
+        piece = member.decompress(part, PIECE)
+        part = member.unconsumed_tail
+        if member.eof:
+            part = member.unused_data
+            if part or left:  # a gzip body may have several members, one after the other
+                member = zlib.decompressobj(wbits=31)
+        empty = 0 if piece else empty + 1
+        if empty > MAX_EMPTY:
+            raise ValueError("it has too many empty parts")
+        yield piece
+    while not member.eof:
+        piece = member.decompress(b"", PIECE)
+        if not piece and not member.eof:
+            raise ValueError("it is truncated")
+        yield piece
 
 
 def _unzstd_stdlib(data: bytes) -> Iterator[bytes]:
@@ -111,29 +123,43 @@ DECODERS: Dict[str, Callable[[bytes], Iterator[bytes]]] = {
 }
 
 
-def decompress(data: bytes, encoding: str, limit: int) -> bytes:
-    """The plain bytes of ``data``.
+def decompressed(data: bytes, encoding: str, limit: int) -> Iterator[bytes]:
+    """The plain bytes of ``data``, in pieces.
 
     :param encoding: a key of ``DECODERS``
     :raises ApiError: 400 when ``data`` is damaged, 413 when the plain bytes are more than ``limit``
     """
-    pieces: List[bytes] = []
     size = 0
     try:
         for piece in DECODERS[encoding](data):
             size += len(piece)
             if size > limit:
                 raise _over(limit, "decompressed request body")
-            pieces.append(piece)
-    except ApiError:
+            yield piece
+    except (ApiError, GeneratorExit):
         raise
     except Exception as error:  # each library has exceptions of its own
         raise invalid(f"The request body is not valid {encoding}: {error}.") from None
-    return b"".join(pieces)
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _empty(what: str) -> ApiError:
+    return invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
+
+
+def _not_utf8(what: str, error: UnicodeDecodeError) -> ApiError:
+    return invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.")
+
+
+def _too_deep(what: str) -> ApiError:
+    return invalid(f"The {what} is nested too deeply.")
+
+
+def _no_json(what: str, error: ValueError) -> ApiError:
+    return invalid(f"The {what} is not valid JSON: {error}.")
 
 
 def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
@@ -145,25 +171,43 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         if not text.strip():
-            raise invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
+            raise _empty(what)
         value = json.loads(text, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.") from None
+        raise _not_utf8(what, error) from None
     except RecursionError:
-        raise invalid(f"The {what} is nested too deeply.") from None
+        raise _too_deep(what) from None
     except ValueError as error:
-        raise invalid(f"The {what} is not valid JSON: {error}.") from None
+        raise _no_json(what, error) from None
     if not isinstance(value, dict):
         raise invalid(f"The {what} must be a JSON object, not {JSON_NAMES[type(value)]}.")
     return value
 
 
-async def parse_large(text: str, what: str = "request body") -> Json:
-    """:func:`parse_object` that lets other tasks run in between."""
+async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request body") -> Json:
+    """:func:`parse_object` that lets other tasks run in between.
+
+    :param data: a text, or the pieces of one
+    :raises ApiError: 400, also for more objects, arrays or other values than a request may have
+    """
     try:
-        return await run_cooperatively(parse_steps(text, _no_constant))
-    except (ValueError, RecursionError):
-        return parse_object(text, what)  # for its error message
+        return await run_cooperatively(parse_steps(data, _no_constant, bounded=True))
+    except TooManyValues:
+        raise invalid(
+            f"The {what} has more than {MAX_CONTAINERS} objects and arrays, or {MAX_VALUES} values, "
+            "the limits of this proxy. Send less at a time."
+        ) from None
+    except NotAnObject as error:
+        if not error.first:
+            raise _empty(what) from None
+        name = JSON_NAMES[FIRST.get(error.first, int)]
+        raise invalid(f"The {what} must be a JSON object, not {name}.") from None
+    except UnicodeDecodeError as error:
+        raise _not_utf8(what, error) from None
+    except RecursionError:
+        raise _too_deep(what) from None
+    except ValueError as error:
+        raise _no_json(what, error) from None
 
 
 class BodyReader:
@@ -218,31 +262,25 @@ class BodyReader:
             digest.update(piece)
         return digest.hexdigest()
 
-    def json(self) -> Json:
-        """The whole body as a JSON object.
-
-        :raises ApiError: 400 or 413, see :func:`decompress` and :func:`parse_object`
-        """
-        self.value = parse_object(self._plain())
-        return self.value
-
     async def parsed(self) -> Json:
-        """:meth:`json` that lets other tasks run in between when the body is large."""
-        if self._encoding not in IDENTITY and self._size > LARGE_COMPRESSED:
-            # The libraries release the interpreter lock.
-            data = await asyncio.get_running_loop().run_in_executor(None, self._plain)
-        else:
-            data = self._plain()
-        if len(data) > LARGE:
-            with suppress(UnicodeDecodeError):
-                self.value = await parse_large(data.decode("utf-8-sig"))
+        """The whole body as a JSON object; other tasks run in between when it is large.
+
+        :raises ApiError: 400 or 413, see :func:`decompressed` and :func:`parse_object`
+        """
+        pieces, size = self._plain(), 0
+        first: List[bytes] = []
+        for piece in pieces:
+            first.append(piece)
+            size += len(piece)
+            if size > LARGE:
+                self.value = await parse_large(chain(first, pieces))
                 return self.value
-        self.value = parse_object(data)
+        self.value = parse_object(b"".join(first))
         return self.value
 
-    def _plain(self) -> bytes:
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        return (
-            decompress(data, self._encoding, self._limit) if self._encoding not in IDENTITY and data else data
-        )
+    def _plain(self) -> Iterator[bytes]:
+        """The pieces of the body.  It gives them up."""
+        pieces, self._pieces = self._pieces, []
+        if self._encoding not in IDENTITY and pieces:
+            return decompressed(b"".join(pieces), self._encoding, self._limit)
+        return iter(pieces)

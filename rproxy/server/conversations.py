@@ -12,16 +12,16 @@ class _Handler(HttpHandler):
     def conversations(self) -> Conversations:
         return self.state.service.conversations
 
-    def body_json(self) -> Json:
+    async def body_json(self) -> Json:
         """The request body as JSON; an empty body counts as an empty object."""
-        return self.body.json() if self.body.size else {}
+        return await self.body.parsed() if self.body.size else {}
 
 
 class ConversationsHandler(_Handler):
     """``/conversations``"""
 
     async def create(self) -> None:
-        await self.put_json(await self.conversations.create(self.body_json(), self.owner))
+        await self.put_json(await self.conversations.create(await self.body_json(), self.owner))
 
     verbs = {"POST": create}
 
@@ -33,7 +33,7 @@ class ConversationHandler(_Handler):
         await self.put_json(await self.conversations.retrieve(name, self.owner))
 
     async def update(self, name: str) -> None:
-        await self.put_json(await self.conversations.update(name, self.body_json(), self.owner))
+        await self.put_json(await self.conversations.update(name, await self.body_json(), self.owner))
 
     async def remove(self, name: str) -> None:
         await self.put_json(await self.conversations.delete(name, self.owner))
@@ -48,7 +48,7 @@ class ConversationItemsHandler(_Handler):
         await self.put_json(await self.conversations.items(name, self.query(), self.owner))
 
     async def add(self, name: str) -> None:
-        await self.put_json(await self.conversations.add(name, self.body_json(), self.owner))
+        await self.put_json(await self.conversations.add(name, await self.body_json(), self.owner))
 
     verbs = {"GET": list_items, "HEAD": list_items, "POST": add}
 

@@ -21,8 +21,8 @@ class HealthHandler(HttpHandler):
 
     public = True
 
-    def report(self) -> None:
-        self.put_json({"status": "ok"})
+    async def report(self) -> None:
+        await self.put_json({"status": "ok"})
 
     verbs = {"GET": report, "HEAD": report}
 

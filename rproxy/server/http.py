@@ -22,7 +22,8 @@ from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Mapping,
 from tornado.iostream import IOStream
 from tornado.web import Finish, stream_request_body
 
-from ..convert.sse import encode_json
+from ..convert.json_steps import write_steps
+from ..cooperative import collect
 from ..errors import ApiError, invalid, not_found, unavailable
 from ..store.time_limit import limit_store_time
 from ..types import Json
@@ -246,16 +247,16 @@ class HttpHandler(BaseHandler):
             self._turn = None
             self.state.turns[task] = None
 
-    def put_json(self, value: Any, headers: Mapping[str, str] = {}) -> Awaitable[None]:
-        """Finish with ``value``.
+    async def put_json(self, value: Any, headers: Mapping[str, str] = {}) -> None:
+        """Finish with ``value``, and wait until the client has it.
 
         :param headers: added to the response
-        :returns: what to wait for until the client has it
         """
+        body = await collect(lambda pieces: write_steps(value, pieces))
         self.put_time()
         for name, header in {**self.codex_headers, **headers}.items():
             self.set_header(name, header)
-        return drained(self.finish(encode_json(value)))
+        await drained(self.finish(body))
 
     def put_time(self) -> None:
         """Set ``openai-processing-ms``: the milliseconds that the request has taken so far."""

@@ -9,10 +9,10 @@ from .http import HttpHandler
 class ModelsHandler(HttpHandler):
     """``/models``: one body for OpenAI clients and for Codex"""
 
-    def list_models(self) -> None:
+    async def list_models(self) -> None:
         view = self.state.service.catalog.of(self.key)
         self.set_header("ETag", view.etag)
-        self.put_json(view.body)
+        await self.put_json(view.body)
 
     verbs = {"GET": list_models, "HEAD": list_models}
 
@@ -20,10 +20,10 @@ class ModelsHandler(HttpHandler):
 class ModelHandler(HttpHandler):
     """``/models/{id}``"""
 
-    def retrieve(self, name: str) -> None:
+    async def retrieve(self, name: str) -> None:
         models = {model["id"]: model for model in self.state.service.catalog.of(self.key).body["data"]}
         if name not in models:
             raise model_not_found(name, list(models))
-        self.put_json(models[name])
+        await self.put_json(models[name])
 
     verbs = {"GET": retrieve, "HEAD": retrieve}

@@ -17,10 +17,10 @@ from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence,
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import DeltaBatch, FastPath
-from ..convert.json_steps import encode_steps
+from ..convert.json_steps import write_steps
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import run_cooperatively
+from ..cooperative import collect
 from ..errors import ApiError
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
@@ -135,7 +135,7 @@ class Attempt:
 
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
-        body = await run_cooperatively(encode_steps(request))
+        body = await collect(lambda pieces: write_steps(request, pieces))
         self.request_bytes = len(body)
         return body
 

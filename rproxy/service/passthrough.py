@@ -14,10 +14,10 @@ from functools import partial
 from typing import Awaitable, Mapping, Optional, Protocol, Sequence
 
 from ..config.schema import Model, Provider
-from ..convert.json_steps import encode_steps
+from ..convert.json_steps import write_steps
 from ..convert.request.mixed import as_chat_request
 from ..convert.request.validate import check_request, without_nulls
-from ..cooperative import run_cooperatively
+from ..cooperative import collect
 from ..errors import ApiError, invalid
 from ..log import mask
 from ..providers.provider_errors import Refusal, provider_error
@@ -178,7 +178,7 @@ class _Relayed:
         self._provider, self._upstream_status, self._usage = provider.name, None, UsageReader()
         self._frames = ErrorFrames(self._secrets)
         chat = as_chat_request(self._request, provider.profile, self._model.downstream_model)
-        body = await run_cooperatively(encode_steps(chat))
+        body = await collect(lambda pieces: write_steps(chat, pieces))
         self._request_bytes = len(body)
         started, no_answer = time.monotonic(), ""
         try:

@@ -6,19 +6,20 @@ conversation reads in a provider's terms, what makes events of the answer, and w
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Callable, List, Optional
 
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
 from ..convert.events.converter import StreamConverter
+from ..convert.json_steps import is_large
 from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
+from ..cooperative import in_thread
 from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
@@ -129,10 +130,16 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        if len(self._items) <= LONG_HISTORY:
+        if self._is_short:
             return convert()
-        # A thread lets other turns run every few milliseconds.
-        return await asyncio.get_running_loop().run_in_executor(None, convert)
+        return await in_thread(convert)
+
+    @cached_property
+    def _is_short(self) -> bool:
+        """Is the request converted so fast that nobody needs to be let in between?"""
+        return len(self._items) <= LONG_HISTORY and not (
+            is_large(self._items) or is_large(self._request.body.get("tools"))
+        )
 
     def has_form(self, form: str, cure: Json) -> bool:
         """Does a cure change this request?

@@ -19,8 +19,9 @@ import time
 from contextlib import contextmanager
 from typing import Awaitable, Callable, Iterator, Optional, Tuple, TypeVar
 
-from ..convert.json_steps import encode_steps, parse_steps
-from ..cooperative import run_cooperatively
+from ..convert.json_reader import parse_steps
+from ..convert.json_steps import write_steps
+from ..cooperative import collect, run_cooperatively
 from ..errors import ConfigError, StoreError
 from ..types import AnyRecord, Record
 from .time_limit import within_limit
@@ -144,7 +145,7 @@ def encode(record_id: str, record: Record) -> bytes:
 async def encode_cooperatively(record_id: str, record: Record) -> bytes:
     """:func:`encode` in slices that let other work run."""
     with _refusing(record_id):
-        return await run_cooperatively(encode_steps(record, _json))
+        return await collect(lambda pieces: write_steps(record, pieces, _json))
 
 
 def _json(value: object) -> bytes:

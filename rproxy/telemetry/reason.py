@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Generator, Iterator, List, Set
 
-from ..convert.json_steps import encode_steps
+from ..convert.json_steps import write_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..log import mask
@@ -42,8 +42,9 @@ def reason_steps(message: str, request: Json) -> Generator[None, None, str]:
     message = mask(message[:MOST_READ])
     if len(message) >= RUN:
         runs: Set[str] = set()
-        encoded = yield from encode_steps(request)
-        for text in _windows(encoded.decode("utf-8", "replace")):
+        pieces: List[bytes] = []
+        yield from write_steps(request, pieces)
+        for text in _overlapping(pieces):
             runs |= shared_runs([message], [text])
             yield
         for texts in _batches(_spellings(request)):
@@ -58,6 +59,17 @@ def _windows(text: str) -> Iterator[str]:
     """Pieces of a long text that overlap, so that none cuts a run in two."""
     for start in range(0, max(len(text) - RUN, 0) + 1, WINDOW):
         yield text[start : start + WINDOW + RUN]
+
+
+def _overlapping(pieces: List[bytes]) -> Iterator[str]:
+    """Windows of a text in pieces."""
+    text = ""
+    for piece in pieces:
+        text += piece.decode("utf-8", "replace")
+        if len(text) > WINDOW:
+            yield text
+            text = text[-RUN:]
+    yield text
 
 
 def _batches(texts: Iterator[str]) -> Iterator[List[str]]:

@@ -8,6 +8,7 @@ are drawn from the data, so that the data alone reproduces a failure.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from functools import cache, partial
@@ -29,7 +30,7 @@ from rproxy.config.load import parse_config
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.answer.responses import EventReader
-from rproxy.convert.json_steps import parse_steps
+from rproxy.convert.json_reader import parse_steps
 from rproxy.convert.profile import Answer, Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.request.responses import to_responses_request
@@ -200,7 +201,7 @@ def body(data: bytes) -> None:
         reader = BodyReader(1 << 20, None, encoding)
         try:
             reader.feed(data)
-            reader.json()
+            asyncio.run(reader.parsed())
         except ApiError as error:
             known(error)
 

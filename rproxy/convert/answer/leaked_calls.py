@@ -22,6 +22,7 @@ Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None
 
 _FENCE = "```"
 _MAX_BLOCK = 1 << 20  # characters of a call
+PIECE = 1024  # characters that are read at once: each line copies the rest of its piece
 _MAX_BLANK = 64  # characters of white space that are held, since a call may follow
 
 
@@ -70,22 +71,46 @@ def _functions(inside: str, tools: Mapping[str, Json]) -> Found:
 def _dsml(inside: str, tools: Mapping[str, Json]) -> Found:
     """``<｜DSML｜invoke name="...">`` with its parameters, at least once."""
     calls: List[Tuple[str, Json]] = []
-    for match in _all(_INVOKE, inside) or ():
-        arguments = _parameters(_DSML, match["inside"], tools.get(match["name"], {}), _declared_json)
+    for match, body in _INVOKE.all(inside) or ():
+        arguments = _parameters(_DSML, body, tools.get(match["name"], {}), _declared_json)
         if arguments is None:
             return None
         calls.append((match["name"], arguments))
     return calls or None
 
 
-_INVOKE = re.compile(r'<｜DSML｜invoke name="(?P<name>[^"\n]+)">(?P<inside>.*?)</｜DSML｜invoke>', re.S)
-_DSML = re.compile(
-    r'<｜DSML｜parameter name="(?P<key>[^"\n]+)"(?: string="(?P<string>true|false)")?>'
-    r"(?P<value>.*?)</｜DSML｜parameter>",
-    re.S,
+class Tag(NamedTuple):
+    """An opening tag, and the closing tag that the next such text is."""
+
+    opens: re.Pattern[str]
+    closes: str
+
+    def all(self, text: str) -> Optional[List[Tuple[re.Match[str], str]]]:
+        """The tags that make up a text, each with what is inside; None if there is anything but white space
+        between them.
+
+        Reads each character once, whatever the text.
+        """
+        found: List[Tuple[re.Match[str], str]] = []
+        at = _BLANKS.match(text, 0).end()  # type: ignore[union-attr]
+        while at < len(text):
+            match = self.opens.match(text, at)
+            end = text.find(self.closes, match.end()) if match is not None else -1
+            if match is None or end < 0:
+                return None
+            found.append((match, text[match.end() : end]))
+            at = _BLANKS.match(text, end + len(self.closes)).end()  # type: ignore[union-attr]
+        return found
+
+
+_BLANKS = re.compile(r"\s*")
+_INVOKE = Tag(re.compile(r'<｜DSML｜invoke name="(?P<name>[^"\n]+)">'), "</｜DSML｜invoke>")
+_DSML = Tag(
+    re.compile(r'<｜DSML｜parameter name="(?P<key>[^"\n]+)"(?: string="(?P<string>true|false)")?>'),
+    "</｜DSML｜parameter>",
 )
 _ENDS = re.compile(r"\A\n|\n\Z")
-_QWEN = re.compile(r"<parameter=(?P<key>[^>\n]+)>(?P<value>.*?)</parameter>", re.S)
+_QWEN = Tag(re.compile(r"<parameter=(?P<key>[^>\n]+)>"), "</parameter>")
 
 NOTATIONS: Tuple[Notation, ...] = (
     Notation("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", _dsml),
@@ -99,27 +124,21 @@ def _declared_json(parameter: re.Match[str]) -> Optional[bool]:
     return None if parameter["string"] is None else parameter["string"] == "false"
 
 
-def _all(pattern: re.Pattern[str], text: str) -> Optional[List[re.Match[str]]]:
-    """The matches that make up a text; None if there is anything but white space between them."""
-    matches = list(pattern.finditer(text))
-    return None if pattern.sub("", text).strip() else matches
-
-
 def _parameters(
-    pattern: re.Pattern[str], text: str, schema: Json, is_json: Callable[[re.Match[str]], Optional[bool]]
+    tag: Tag, text: str, schema: Json, is_json: Callable[[re.Match[str]], Optional[bool]]
 ) -> Optional[Json]:
     """The arguments that are written as tags.
 
     :param is_json: whether a value is JSON and not plain text; None: the tool's schema decides
     """
     arguments: Json = {}
-    matches = _all(pattern, text)
-    if matches is None:
+    found = tag.all(text)
+    if found is None:
         return None
-    for match in matches:
+    for match, value in found:
         if match["key"] in arguments:
             return None
-        value, declared = match["value"], is_json(match)
+        declared = is_json(match)
         if declared is None:
             value, declared = _ENDS.sub("", value), _wants_json(schema, match["key"])
         try:
@@ -166,6 +185,11 @@ class LeakedCallFilter:
     def feed(self, text: str) -> List[Piece]:
         """The pieces that are certain now."""
         out: List[Piece] = []
+        for begin in range(0, len(text), PIECE):
+            self._feed(text[begin : begin + PIECE], out)
+        return out
+
+    def _feed(self, text: str, out: List[Piece]) -> None:
         text, self._held = self._held + text, ""
         while text:
             text = (
@@ -173,7 +197,6 @@ class LeakedCallFilter:
                 if self._notation is None
                 else self._inside(self._notation, text, out)
             )
-        return out
 
     def close(self) -> List[Piece]:
         """What was held back: nothing follows, or something other than text."""

@@ -14,7 +14,8 @@ travels in Chat Completions as well.  Nothing here raises, whatever an event is.
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
@@ -230,14 +231,15 @@ class EventReader:
         type.
         """
         by_id = [self._by_id.get(item["id"]) if type(item.get("id")) is str else None for item in output]
-        free = [item for item in self._items if item not in by_id]
+        taken = {known.number for known in by_id if known is not None}
+        free: Dict[str, Deque[_Item]] = {}  # by type
+        for item in self._items:
+            if item.number not in taken:
+                free.setdefault(item.type, deque()).append(item)
         found = []
         for given, known in zip(output, by_id):
-            type_ = str(given.get("type"))
-            item = known or next((one for one in free if one.type == type_), None)
-            if item in free:
-                free.remove(item)
-            found.append(item or self._new(type_))
+            others = free.get(str(given.get("type")))
+            found.append(known or (others.popleft() if others else self._new(str(given.get("type")))))
         return found
 
     # ---- What is new about it?

@@ -30,6 +30,7 @@ class Fragment(NamedTuple):
 
 
 _NO_ID = ("null", "None", "none")  # written by templates that have no id
+MAX_NAME = 1000  # characters of a name; more in further pieces is garbage
 _LEGACY = "function_call"  # the one call of the deprecated field, as an index
 
 
@@ -189,7 +190,7 @@ class CallReader:
 
         Some providers send it in pieces, some a longer one each time, some the same again and again.
         """
-        if not name or name == call.name or (call.name and call.parts):
+        if not name or name == call.name or (call.name and call.parts) or len(call.name) > MAX_NAME:
             return None
         call.name = name if name.startswith(call.name) else call.name + name
         return call.name

@@ -215,14 +215,13 @@ def _options(request: Mapping[str, Any], profile: Profile) -> Json:
 
 def _updated(request: Mapping[str, Any], items: Sequence[AnyItem]) -> Mapping[str, Any]:
     """The request after the ``configuration_update`` items of its input, which change effort and format."""
+    updates: Dict[str, Json] = {}
     for item in items:
         if item.get("type") == "configuration_update":
-            update = {key: item[key] for key in ("reasoning", "text") if isinstance(item.get(key), dict)}
-            request = {
-                **request,
-                **{key: {**(request.get(key) or {}), **value} for key, value in update.items()},
-            }
-    return request
+            for key in ("reasoning", "text"):
+                if isinstance(item.get(key), dict):
+                    updates.setdefault(key, dict(request.get(key) or {})).update(item[key])
+    return {**request, **updates}
 
 
 def _instructions(request: Mapping[str, Any]) -> str:

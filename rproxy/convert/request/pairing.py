@@ -8,7 +8,9 @@ answers the oldest open call before it.  Others send a whole turn again together
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Sequence, Tuple
+import json
+from collections import deque
+from typing import Deque, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ...types import AnyItem
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
@@ -40,10 +42,7 @@ def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
     if all(_call_id(item) for item in items if is_call(item) or is_output(item)):
         return list(items)
     paired: List[AnyItem] = []
-    runs: List[
-        List[str]
-    ] = []  # the open calls; calls with nothing but assistant items between them form a run
-    in_run = False
+    calls = _OpenCalls()
     nameless = 0
     for item in items:
         call_id = _call_id(item)
@@ -53,23 +52,56 @@ def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
                 if not call_id:
                     call_id, nameless = f"call_{nameless}", nameless + 1
                 item = {**item, "call_id": call_id}
-            if not in_run:
-                runs.append([])
-                in_run = True
-            runs[-1].append(call_id)
+            calls.add(call_id)
         elif is_output(item):
-            open_run = next((run for run in reversed(runs) if run), None)
-            if not call_id and open_run:
-                call_id = open_run[0]
+            oldest = calls.oldest()
+            if not call_id and oldest is not None:
+                call_id = oldest
                 item = {**item, "call_id": call_id}
-            for run in runs:
-                if call_id in run:
-                    run.remove(call_id)
-            in_run = False
+            calls.close(call_id)
         elif item.get("type") != "reasoning" and item.get("role") != "assistant":
-            in_run = False
+            calls.end_run()
         paired.append(item)
     return paired
+
+
+class _OpenCalls:
+    """The calls without an output so far; those with nothing but assistant items between them form a run."""
+
+    def __init__(self) -> None:
+        self._runs: List[Dict[int, str]] = []  # the number of a call -> its id
+        self._numbers: Dict[str, Dict[int, Deque[int]]] = {}  # id -> place of a run -> numbers
+        self._in_run = False
+        self._count = 0
+
+    def add(self, call_id: str) -> None:
+        if not self._in_run:
+            self._runs.append({})
+            self._in_run = True
+        self._count += 1
+        self._runs[-1][self._count] = call_id
+        places = self._numbers.setdefault(call_id, {})
+        places.setdefault(len(self._runs) - 1, deque()).append(self._count)
+
+    def oldest(self) -> Optional[str]:
+        """The first open call of the last run that has one."""
+        while self._runs and not self._runs[-1]:
+            self._runs.pop()
+        return next(iter(self._runs[-1].values())) if self._runs else None
+
+    def close(self, call_id: str) -> None:
+        """An output has come: for the first call of that id in each run."""
+        self.end_run()
+        left: Dict[int, Deque[int]] = {}
+        for place, numbers in self._numbers.pop(call_id, {}).items():
+            del self._runs[place][numbers.popleft()]
+            if numbers:
+                left[place] = numbers
+        if left:
+            self._numbers[call_id] = left
+
+    def end_run(self) -> None:
+        self._in_run = False
 
 
 def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> List[AnyItem]:
@@ -83,20 +115,24 @@ def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) ->
     :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``
     """
     calls: Dict[str, Tuple[object, ...]] = {}
-    outputs: Dict[str, List[object]] = {}
+    outputs: Dict[str, List[AnyItem]] = {}
     for item in history:
         call_id = _call_id(item)
         if is_call(item):
             calls[call_id], outputs[call_id] = _meaning(item), []
         elif is_output(item):
-            outputs.setdefault(call_id, []).append(item.get("output"))
+            outputs.setdefault(call_id, []).append(item)
+    known: Dict[str, Set[str]] = {}
     kept: List[AnyItem] = []
     for item in new_items:
         call_id = _call_id(item)
         if is_call(item) and calls.get(call_id) == _meaning(item):
             continue
-        if is_output(item) and item.get("output") in outputs.get(call_id, []):
-            continue
+        if is_output(item) and call_id in outputs:
+            if call_id not in known:
+                known[call_id] = set(map(_output, outputs[call_id]))
+            if _output(item) in known[call_id]:
+                continue
         kept.append(item)
     return kept
 
@@ -104,6 +140,10 @@ def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) ->
 def _call_id(item: AnyItem) -> str:
     call_id = item.get("call_id")
     return call_id if isinstance(call_id, str) else ""
+
+
+def _output(item: AnyItem) -> str:
+    return json.dumps(item.get("output"), sort_keys=True)
 
 
 def _meaning(item: AnyItem) -> Tuple[object, ...]:

@@ -13,6 +13,9 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
 from ...types import Json
 
 MAX_INLINED = 200  # references in one schema, which may fan out or be circular
+GROWTH = 8  # times its own size: how far a schema may grow where its references are followed
+SMALL = 200  # keywords, properties and entries: any schema may grow by so many
+ANY_OBJECT: Json = {"type": "object"}  # where there is no room
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 # The keywords that hold other schemas.
@@ -52,13 +55,14 @@ def function_schema(schema: Any) -> Json:
     :param schema: whatever the client sent
     """
     root = _sound(schema, schema) if isinstance(schema, dict) else {}
-    for _ in range(MAX_INLINED):  # a root that only refers to somewhere
-        if "$ref" not in root:
-            break
-        root = _dereferenced(root, root)
-    if any(word in root for word in ALTERNATIVES):
-        root = _loosened(root)
-        root = _sound(root, root)  # something may have referred to an alternative
+    if "$ref" in root or any(word in root for word in ALTERNATIVES):
+        room, followed = _Room(root), set()
+        while "$ref" in root and root["$ref"] not in followed:  # a root that only refers to somewhere
+            followed.add(root["$ref"])
+            root = _dereferenced(root, root, room)
+        if any(word in root for word in ALTERNATIVES):
+            root = _loosened(root, room)
+            root = _sound(root, root)  # something may have referred to an alternative
     if root.get("type") == "object" or "properties" in root:
         return {**root, "type": "object", "properties": root.get("properties", {})}
     return {
@@ -66,6 +70,32 @@ def function_schema(schema: Any) -> Json:
         "properties": {},
         **({"description": root["description"]} if "description" in root else {}),
     }
+
+
+class _Room:
+    """How much a schema may still grow: many references to one large definition make it large."""
+
+    def __init__(self, schema: Json) -> None:
+        self._left = SMALL + GROWTH * _size(schema)
+
+    def take(self, schema: Json) -> bool:
+        """Make room for a copy of a schema.
+
+        :returns: False when there is none: any object will do in its place
+        """
+        if self._left > 0:
+            self._left -= _size(schema)
+        return self._left > 0
+
+
+def _size(schema: Any) -> int:
+    """The keywords, properties and entries in a schema."""
+    size, found = 0, [schema]
+    for value in found:
+        size += 1
+        if isinstance(value, (dict, list)):
+            found += value.values() if isinstance(value, dict) else value
+    return size
 
 
 def _sound(schema: Json, root: Json) -> Json:
@@ -109,20 +139,22 @@ def _lookup(schema: Json, ref: Any) -> Any:
     return value
 
 
-def _dereferenced(root: Json, schema: Json) -> Json:
-    """``schema`` with what its reference points to; its own keywords win."""
+def _dereferenced(root: Json, schema: Json, room: _Room) -> Json:
+    """``schema`` with what its reference points to, if there is room for that; its own keywords win."""
     target = _lookup(root, schema["$ref"])
     rest = {k: v for k, v in schema.items() if k != "$ref"}
-    return {**_sound(target, root), **rest} if isinstance(target, dict) and target is not schema else rest
+    if not isinstance(target, dict) or target is schema:
+        return rest
+    return {**(_sound(target, root) if room.take(target) else ANY_OBJECT), **rest}
 
 
-def _loosened(schema: Json) -> Json:
+def _loosened(schema: Json, room: _Room) -> Json:
     """One object that admits every alternative: with all properties, requiring what all of them require."""
     properties = dict(schema.get("properties", {}))
     required = set(schema.get("required", ()))
     for word in ALTERNATIVES:
         variants = [
-            _dereferenced(schema, v) if "$ref" in v else v
+            _dereferenced(schema, v, room) if "$ref" in v else v
             for v in schema.get(word, ())
             if isinstance(v, dict)
         ]
@@ -154,7 +186,7 @@ def _inline_refs(schema: Json) -> Json:
     """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs,
     any object will do.
     """
-    left = MAX_INLINED
+    left, room = MAX_INLINED, _Room(schema)
 
     def walk(value: Any, within: FrozenSet[str]) -> Any:
         nonlocal left
@@ -163,9 +195,9 @@ def _inline_refs(schema: Json) -> Json:
         ref = value.get("$ref")
         if ref is not None:
             if ref in within or left == 0:
-                return {"type": "object"}
+                return ANY_OBJECT
             left -= 1
-            return walk(_dereferenced(schema, value), within | {ref})
+            return walk(_dereferenced(schema, value, room), within | {ref})
         return _mapped(
             {k: v for k, v in value.items() if k not in DEFINITIONS}, lambda key, v: walk(v, within)
         )

@@ -17,7 +17,6 @@ templates).
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError, invalid_value
@@ -28,6 +27,7 @@ from ..tools.kind import ToolKind, loads
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
 from .content import is_part, output_parts, parts_of, text_of
+from .matching import OutputMatcher, ToolCall
 from .pairing import is_call, is_output, with_call_ids
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -54,20 +54,10 @@ class CallKey(NamedTuple):
     asked: str  # the user's last text before the answer
 
 
-class ToolCall:
-    """A call of the history, with all the outputs that answer it."""
-
-    __slots__ = ("id", "name", "arguments", "outputs")
-
-    def __init__(self, call_id: str, name: str, arguments: str) -> None:
-        self.id, self.name, self.arguments = call_id, name, arguments
-        self.outputs: List[Any] = []
-
-
 class AssistantTurn:
     """One answer of the model, which becomes one assistant message and its tool messages."""
 
-    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "phase", "calls")
+    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "phase", "calls", "call_ids")
 
     def __init__(self, item_stem: Optional[str], asked: str) -> None:
         self.stem = item_stem
@@ -77,6 +67,7 @@ class AssistantTurn:
         self.texts: List[str] = []
         self.phase: Optional[str] = None  # commentary or final_answer, of its last message that has one
         self.calls: List[ToolCall] = []
+        self.call_ids: Set[str] = set()
 
     def takes(self, item: AnyItem) -> bool:
         """Does the item belong to this turn?"""
@@ -138,12 +129,11 @@ def fold_items(
 
 def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
     items = with_call_ids(items)
-    entries: List[Entry] = []
-    matcher = _OutputMatcher(items)
+    entries = _Entries()
+    matcher = OutputMatcher(items)
     ours: Dict[str, AssistantTurn] = {}  # by stem
     seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
     turn: Optional[AssistantTurn] = None  # the one that is open
-    cut_in_on: Optional[int] = None  # see _cut_in_on
     asked = ""
     for item in items:
         item_type = _type(item)
@@ -152,8 +142,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
             call = _tool_call(item, tools, warnings) if is_call(item) else None
             if item_stem and item["id"] in seen or call is not None and matcher.repeats(call, item_stem):
                 continue
-            _move_to_end(entries, cut_in_on)
-            cut_in_on = None
+            entries.reorder()
             turn = ours.get(item_stem or "", turn)
             if turn is None or not turn.takes(item):
                 turn = AssistantTurn(item_stem, asked)
@@ -164,49 +153,68 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
                 seen.add(item["id"])
             if call is None:
                 turn.add(item, item_type, sealer, warnings)
-            elif all(known.id != call.id for known in turn.calls):  # otherwise the client repeats itself
+            elif call.id not in turn.call_ids:  # otherwise the client repeats itself
+                turn.call_ids.add(call.id)
                 turn.calls.append(call)
                 matcher.add(call, item_stem)
         elif is_output(item):
-            if matcher.match(item, item_type):
-                cut_in_on = _cut_in_on(entries, str(item["call_id"]), cut_in_on)
+            if matcher.match(item, OUTPUT_KINDS.get(item_type, _UNKNOWN).output(item)):
+                entries.answered(str(item["call_id"]))
             else:
                 entries.append(_orphan(item, item_type))
             turn = None
         elif item_type in ("message", "agent_message"):
             entries.append(_plain_message(item, item_type))
-            turn, cut_in_on, asked = None, None, _user_text(item, asked)
+            entries.keep_order()
+            turn, asked = None, _user_text(item, asked)
         elif item_type == "compaction":
             entries.append(_compaction(item, sealer))
-            turn, cut_in_on = None, None
+            entries.keep_order()
+            turn = None
         elif item_type not in CONTROL_ITEMS:
             warnings.append(f"input item {item_type} left out")
-    _move_to_end(entries, cut_in_on)
+    entries.reorder()
     return entries
 
 
-def _cut_in_on(entries: List[Entry], call_id: str, known: Optional[int]) -> Optional[int]:
-    """The index of the turn whose call was just answered, if only messages of the user stand behind it.
+class _Entries(List[Entry]):
+    """The entries in their order.
 
-    The outputs are attached to the turn, so such a message would come last, and the model would answer the
-    user instead of the outputs, often with the same call again (agents that repeat their question with every
-    request).  When nothing else follows the outputs, the turn moves behind the message.
+    A message of the user may have cut in on a turn: it stands between a call and its output.  The outputs are
+    attached to the turn, so the message would come last, and the model would answer the user instead of the
+    outputs, often with the same call again (agents that repeat their question with every request).  When
+    nothing else follows the outputs, the turn moves behind the message.
     """
-    index = len(entries) - 1
-    while index >= 0:
-        entry = entries[index]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_turn: Optional[int] = None  # if only messages of the user stand behind it
+        self._to_move: Optional[int] = None  # the turn that moves if nothing else follows
+
+    def append(self, entry: Entry) -> None:
         if isinstance(entry, AssistantTurn):
-            interrupted = index < len(entries) - 1 and any(call.id == call_id for call in entry.calls)
-            return index if interrupted else known
-        if entry.role != "user":
-            break
-        index -= 1
-    return known
+            self._last_turn = len(self)
+        elif entry.role != "user":
+            self._last_turn = None
+        super().append(entry)
 
+    def answered(self, call_id: str) -> None:
+        """The output of a call has come."""
+        last = self._last_turn
+        if last is not None and last < len(self) - 1:
+            turn = self[last]
+            if isinstance(turn, AssistantTurn) and call_id in turn.call_ids:
+                self._to_move = last
 
-def _move_to_end(entries: List[Entry], index: Optional[int]) -> None:
-    if index is not None:
-        entries.append(entries.pop(index))
+    def keep_order(self) -> None:
+        """Something else follows."""
+        self._to_move = None
+
+    def reorder(self) -> None:
+        """Move a turn behind the message that cut in on it."""
+        if self._to_move is not None:
+            self.append(self.pop(self._to_move))
+            self._to_move = None
 
 
 def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -> bool:
@@ -220,48 +228,6 @@ def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -
     if following is None and not turn.texts:
         return True
     return resends and turn.stem is not None and (following is None or following.stem is not None)
-
-
-class _OutputMatcher:
-    """Brings calls and outputs together, in whatever order they come."""
-
-    def __init__(self, items: Sequence[AnyItem]) -> None:
-        # The last call of each id: some providers number the calls of every answer alike.
-        self._calls: Dict[str, ToolCall] = {}
-        self._stems: Dict[str, Optional[str]] = {}  # of those calls
-        self._early: Dict[str, List[Any]] = {}  # outputs whose call comes later
-        self._to_come = Counter(str(item["call_id"]) for item in items if is_call(item))
-
-    def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
-        """Is this a call that waits for its output already, sent once more by the client?"""
-        known = self._calls.get(call.id)
-        if known is None or known.outputs or (known.name, known.arguments) != (call.name, call.arguments):
-            return False
-        if item_stem is not None and self._stems[call.id] not in (None, item_stem):
-            return False  # two answers of ours: the provider numbers the calls of every answer alike
-        self._to_come[call.id] -= 1
-        return True
-
-    def add(self, call: ToolCall, item_stem: Optional[str]) -> None:
-        self._calls[call.id], self._stems[call.id] = call, item_stem
-        self._to_come[call.id] -= 1
-        call.outputs = self._early.pop(call.id, [])
-
-    def match(self, item: AnyItem, item_type: str) -> bool:
-        """Attach an output to its call.
-
-        :returns: False if there is no such call
-        """
-        call_id, output = str(item.get("call_id")), OUTPUT_KINDS.get(item_type, _UNKNOWN).output(item)
-        if call_id in self._calls:
-            outputs = self._calls[call_id].outputs
-        elif self._to_come[call_id]:
-            outputs = self._early.setdefault(call_id, [])
-        else:
-            return False
-        if output not in outputs:  # otherwise the client repeats itself
-            outputs.append(output)
-        return True
 
 
 # ---- One item

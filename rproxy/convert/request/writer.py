@@ -10,7 +10,8 @@ from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
 from .content import Content, ContentWriter, output_parts
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
-from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, ToolCall, fold_items
+from .matching import ToolCall
+from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, fold_items
 
 # Finds what is still known about the turn that made a call.
 Recall = Callable[[CallKey], Optional[Thought]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Tuple
 
 from ...types import Json
-from ..request.schema import function_schema, has_numbers
+from ..request.schema import function_schema
 from .kind import ArgumentsReader, Offer, ToolKind, described
 
 
@@ -39,7 +39,7 @@ class Function(ToolKind):
             item["encrypted_function_args"] = []
 
     def reader(self, offer: Offer) -> ArgumentsReader:
-        return IntegralReader() if has_numbers(offer.schema) else ArgumentsReader()
+        return IntegralReader() if offer.has_numbers else ArgumentsReader()
 
 
 class IntegralReader(ArgumentsReader):

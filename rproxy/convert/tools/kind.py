@@ -12,9 +12,11 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, List, Optional, Tuple
 
 from ...types import AnyItem, Json
+from ..request.schema import has_numbers
 
 MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
@@ -89,6 +91,11 @@ class Offer:
     namespace: Optional[str] = None
     schema: Optional[Json] = None
     encrypted: bool = False  # the client marks parameters that OpenAI would encrypt
+
+    @cached_property
+    def has_numbers(self) -> bool:
+        """Is there a number anywhere in the arguments?"""
+        return has_numbers(self.schema)
 
     def item(self, item_id: str, call_id: str) -> Json:
         """The item as ``response.output_item.added`` announces it."""

@@ -11,6 +11,8 @@ from typing import List, Optional, Tuple
 from ...types import Json
 from .kind import ToolKind, described, flat_form
 
+MAX_REPEATED = 1 << 20  # characters that a description may take in all members together
+
 
 class Namespace(ToolKind):
     types = ("namespace",)
@@ -18,11 +20,10 @@ class Namespace(ToolKind):
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
         name, about = self.tool_name(tool), described(tool)
         tools = tool.get("tools")
-        return (
-            [(name, _introduced(flat_form(member), about)) for member in tools if isinstance(member, dict)]
-            if isinstance(tools, list)
-            else []
-        )
+        if not isinstance(tools, list) or not tools:
+            return []
+        about = about[: MAX_REPEATED // len(tools)]
+        return [(name, _introduced(flat_form(member), about)) for member in tools if isinstance(member, dict)]
 
 
 def _introduced(member: Json, about: str) -> Json:

@@ -8,7 +8,8 @@ valid.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+import json
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
@@ -18,6 +19,7 @@ from .kind import MAX_NAME, Offer, ToolKind, flat_form, flatten, hashed, marks_e
 from .kinds import FUNCTION, TOOL_KINDS
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
+CHOICE_KEYS = ("type", "name", "namespace")  # what an entry of tool_choice is told apart by
 TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that define tools
 
 
@@ -34,6 +36,10 @@ class ToolTable:
         self.warnings: List[str] = []
         self._offers: Dict[str, Offer] = {}  # by chat name
         self._names: Dict[Tuple[Optional[str], str], str] = {}  # (namespace, name) -> chat name
+        self._by_name: Dict[str, List[str]] = {}  # bare name -> chat names
+        self._by_namespace: Dict[Optional[str], List[str]] = {}  # namespace -> chat names
+        self._hosted: Set[str] = set()  # hosted tools as JSON
+        self._types: Set[str] = set()  # of all chat_tools
 
     @classmethod
     def build(
@@ -63,10 +69,12 @@ class ToolTable:
         if tool_type not in allow:
             self.warnings.append(f"tool {tool_type[:40]} dropped (not in tool_type_allowlist)")
         elif kind is None:
-            if tool not in self.chat_tools:
-                self.chat_tools.append(
-                    tool
-                )  # a hosted tool that the provider has, according to the configuration
+            # A hosted tool that the provider has, according to the configuration.
+            text = json.dumps(tool, sort_keys=True)
+            if text not in self._hosted:
+                self._hosted.add(text)
+                self._types.add(tool_type)
+                self.chat_tools.append(tool)
         else:
             for namespace, member in kind.members(tool):
                 of = kind if member is tool else TOOL_KINDS.get(str(member.get("type")))
@@ -93,6 +101,8 @@ class ToolTable:
         if chat_name in self._offers:
             chat_name = hashed(f"{namespace} {name}")
         self._names[namespace, name] = chat_name
+        self._by_name.setdefault(name, []).append(chat_name)
+        self._by_namespace.setdefault(namespace, []).append(chat_name)
         self._offers[chat_name] = Offer(
             chat_name, kind, name, namespace, function["parameters"], marks_encrypted(tool)
         )
@@ -103,7 +113,8 @@ class ToolTable:
         if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
             tools = choice.get("tools")
             allowed = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-            keys = [key for tool in allowed for key in self._chosen(tool)]
+            once = {tuple(str(tool.get(key)) for key in CHOICE_KEYS): tool for tool in allowed}
+            keys = {key for tool in once.values() for key in self._chosen(tool)}
             self.chat_tools = [tool for tool in self.chat_tools if _chat_key(tool) in keys]
             choice = choice.get("mode") or "auto"
         elif isinstance(choice, dict):
@@ -128,7 +139,7 @@ class ToolTable:
         tool_type = str(choice.get("type"))
         kind = TOOL_KINDS.get(tool_type)
         if kind is None:  # a hosted tool
-            if all(tool["type"] != tool_type for tool in self.chat_tools):
+            if tool_type not in self._types:
                 self.warnings.append(f"tool_choice {tool_type[:40]} ignored")
             return [(tool_type, None)]
         name = kind.tool_name(dict(choice, execution="client"))
@@ -136,7 +147,7 @@ class ToolTable:
             chat_name = self._names.get((plain(choice.get("namespace")), name)) or self._unique(name)
             found = [chat_name] if chat_name else []
         else:
-            found = [offer.chat_name for offer in self._offers.values() if offer.namespace == plain(name)]
+            found = self._by_namespace.get(plain(name), [])
         if not found:
             raise invalid_value(
                 f"tool_choice names the tool {name[:MAX_NAME]!r}, which is not among the request's tools.",
@@ -160,7 +171,7 @@ class ToolTable:
         return Offer(chat_name, FUNCTION, chat_name)
 
     def _unique(self, name: str) -> str:
-        names = [offer.chat_name for offer in self._offers.values() if offer.name == name]
+        names = self._by_name.get(name, ())
         return names[0] if len(names) == 1 else ""
 
     def chat_name(self, kind: ToolKind, item: AnyItem) -> str:

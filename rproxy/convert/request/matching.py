@@ -1,0 +1,79 @@
+"""Brings the calls of a history and their outputs together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+from ...types import AnyItem
+from .pairing import is_call
+
+
+class ToolCall:
+    """A call of the history, with all the outputs that answer it."""
+
+    __slots__ = ("id", "name", "arguments", "outputs")
+
+    def __init__(self, call_id: str, name: str, arguments: str) -> None:
+        self.id, self.name, self.arguments = call_id, name, arguments
+        self.outputs: List[Any] = []
+
+
+class OutputMatcher:
+    """Brings calls and outputs together, in whatever order they come."""
+
+    def __init__(self, items: Sequence[AnyItem]) -> None:
+        # The last call of each id: some providers number the calls of every answer alike.
+        self._calls: Dict[str, ToolCall] = {}
+        self._stems: Dict[str, Optional[str]] = {}  # of those calls
+        self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
+        self._texts: Dict[int, Set[str]] = {}  # of the outputs in a list that has several, by its identity
+        self._to_come = Counter(str(item["call_id"]) for item in items if is_call(item))
+
+    def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
+        """Is this a call that waits for its output already, sent once more by the client?"""
+        known = self._calls.get(call.id)
+        if known is None or known.outputs or (known.name, known.arguments) != (call.name, call.arguments):
+            return False
+        if item_stem is not None and self._stems[call.id] not in (None, item_stem):
+            return False  # two answers of ours: the provider numbers the calls of every answer alike
+        self._to_come[call.id] -= 1
+        return True
+
+    def add(self, call: ToolCall, item_stem: Optional[str]) -> None:
+        self._calls[call.id], self._stems[call.id] = call, item_stem
+        self._to_come[call.id] -= 1
+        call.outputs = self._early.pop(call.id, [])
+
+    def match(self, item: AnyItem, output: Any) -> bool:
+        """Attach an output to its call.
+
+        :param item: an output item
+        :param output: what it says
+        :returns: False if there is no such call
+        """
+        call_id = str(item.get("call_id"))
+        if call_id in self._calls:
+            outputs = self._calls[call_id].outputs
+        elif self._to_come[call_id]:
+            outputs = self._early.setdefault(call_id, [])
+        else:
+            return False
+        if self._is_new(output, outputs):  # otherwise the client repeats itself
+            outputs.append(output)
+        return True
+
+    def _is_new(self, output: Any, outputs: List[Any]) -> bool:
+        if not outputs:
+            return True
+        known = self._texts.setdefault(id(outputs), set())
+        if not known:
+            known.update(map(_as_text, outputs))
+        before = len(known)
+        known.add(_as_text(output))
+        return len(known) > before
+
+
+def _as_text(output: Any) -> str:
+    return json.dumps(output, sort_keys=True)
