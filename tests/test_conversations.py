@@ -186,3 +186,21 @@ async def test_nothing_is_lost_when_many_add_at_once(tmp_path: Path) -> None:
         )
         items = (await other("GET", path + "?limit=100"))["data"]
         assert sorted(item["content"][0]["text"] for item in items) == sorted(2 * [f"{n}" for n in range(20)])
+
+
+@pytest.mark.parametrize("kind", [["message"], {"a": 1}, 5, True])
+async def test_a_type_that_is_no_text(tmp_path: Path, kind: Any) -> None:
+    """No turn could use such an item, so that it would spoil the conversation; a part is left to the turn."""
+    wrong = {"type": kind, "role": "user", "content": "Hi"}
+    message = {"type": "message", "role": "user", "content": [{"type": kind, "text": "Hi"}]}
+    async with site(tmp_path) as (_, api, _p):
+        assert (await api("POST", "/conversations", {"items": [wrong]}, expect=400))["param"] == "items"
+        made = await api("POST", "/conversations", {"items": [message]})
+        path = f"/conversations/{made['id']}/items"
+        assert (await api("POST", path, {"items": [wrong]}, expect=400))["param"] == "items"
+        (item,) = (await api("GET", path))["data"]
+        assert item["content"] == [{"type": kind, "text": "Hi"}]
+        body = {"model": MODEL, "input": [wrong], "background": True}
+        failed = await api.until((await api("POST", "/responses", body))["id"], "failed")
+        (item,) = (await api("GET", f"/responses/{failed['id']}/input_items"))["data"]
+        assert item["type"] == kind

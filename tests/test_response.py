@@ -97,6 +97,16 @@ def test_the_request_is_repeated(name: str) -> None:
     assert response({"model": "m", name: ECHOED[name]})[name] == ECHOED[name]
 
 
+def test_tools_are_repeated_in_the_form_of_this_api() -> None:
+    function = {"name": "f", "parameters": {}}
+    whole = {"type": "function", "description": None, "strict": True, **function}
+    for given_tool in (function, {"type": "function", "function": function}, {"type": None, **function}):
+        assert response({"model": "m", "tools": [given_tool, {"type": "web_search"}]})["tools"] == [
+            whole,
+            {"type": "web_search"},
+        ]
+
+
 def test_what_is_not_repeated() -> None:
     assert set(
         response(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Callable, List, Mapping, Optional
 
 from ..convert.ids import CONVERSATION, is_conversation_id
+from ..convert.request.turns import type_of
 from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
@@ -167,6 +168,8 @@ class Conversations:
             raise invalid(
                 f"items may have at most {MAX_NEW_ITEMS} elements at a time, not {len(items)}.", "items"
             )
+        if any(type_of(item) is None for item in items):
+            raise invalid("Every item needs a type or a role.", "items")
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
         return listed(items, self._stem())

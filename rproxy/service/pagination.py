@@ -48,14 +48,14 @@ def listed(items: Sequence[AnyItem], stem: str, first: int = 0) -> List[Item]:
 
 
 def _complete(item: AnyItem, stem: str, number: int) -> Item:
-    kind = item.get("type") or "message"
+    kind = item.get("type") or "message"  # perhaps not even text, in a request that failed
     full: Json = {
-        **DEFAULTS.get(kind, {}),
+        **DEFAULTS.get(str(kind), {}),
         **{key: value for key, value in item.items() if value is not None},
         "type": kind,
     }
     if not isinstance(full.get("id"), str) or not full["id"]:
-        full["id"] = input_item_id(PREFIXES.get(kind, "item"), stem, number)
+        full["id"] = input_item_id(PREFIXES.get(str(kind), "item"), stem, number)
     if kind not in WITHOUT_STATUS:
         full.setdefault("status", "completed")
     text = "output_text" if full.get("role") == "assistant" else "input_text"
@@ -69,9 +69,9 @@ def _complete(item: AnyItem, stem: str, number: int) -> Item:
 
 
 def _part(part: Json, text: str) -> Json:
-    kind = text if part.get("type") == "text" else part.get("type", text)
+    kind = text if part.get("type") == "text" else part.get("type", text)  # perhaps not even text
     return {
-        **PART_DEFAULTS.get(kind, {}),
+        **PART_DEFAULTS.get(str(kind), {}),
         **{key: value for key, value in part.items() if value is not None},
         "type": kind,
     }

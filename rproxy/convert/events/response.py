@@ -11,6 +11,7 @@ import copy
 from typing import Any, Mapping, Optional, Tuple, cast
 
 from ...types import Json, Response, Usage
+from ..tools.kind import flat_form
 
 Path = Tuple[str, ...]
 
@@ -80,9 +81,8 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
         response[name] = copy.copy(default) if value is None else value
     response["reasoning"] = _reasoning(response["reasoning"])
     response["text"] = _text(response["text"])
-    response["tools"] = [
-        _filled(tool, _FUNCTION) if tool.get("type") == "function" else tool for tool in response["tools"]
-    ]
+    tools = map(flat_form, response["tools"])
+    response["tools"] = [_filled(tool, _FUNCTION) if tool["type"] == "function" else tool for tool in tools]
     return cast(Response, response)
 
 

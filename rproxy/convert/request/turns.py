@@ -231,11 +231,17 @@ def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -
 
 
 # ---- One item
-def _type(item: AnyItem) -> str:
+def type_of(item: AnyItem) -> Optional[str]:
+    """The type of an item, which a message may leave out; None for something that is no item."""
     item_type = item.get("type")
     if item_type is None and "role" in item:
         return "message"
-    if not isinstance(item_type, str):
+    return item_type if isinstance(item_type, str) else None
+
+
+def _type(item: AnyItem) -> str:
+    item_type = type_of(item)
+    if item_type is None:
         raise invalid_value("Every input item needs a type or a role.")
     return item_type
 
