@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from dataclasses import replace
 from typing import Callable, Sequence
 
@@ -48,12 +49,16 @@ NO_CODEX = "needs a TCP address: --listen 127.0.0.1:3000"
 AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
-def banner(config: Config, addresses: Sequence[ListenAddress], source: str) -> str:
+def banner(config: Config, addresses: Sequence[ListenAddress], source: str, terminal: bool) -> str:
     """What is printed when the server listens: what can be done with it.
 
     :param addresses: those that it listens on
     :param source: where the configuration comes from
+    :param terminal: somebody reads it now; else it goes into a log, and is one line
     """
+    if not terminal:
+        urls = ", ".join(one.url() + ("" if one.path else "/v1") for one in addresses)
+        return f"rproxy {__version__} on {urls}    ({source}; models: {len(config.models)})"
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     first = next((one for one in addresses if not one.path), addresses[0])
     url, auth = first.url() + "/v1", config.server.auth.enabled
@@ -109,7 +114,8 @@ async def serve_config(
     warn(config.warnings)
 
     def ready(listeners: Sequence[Listener]) -> None:
-        print(banner(config, [one.address for one in listeners], source), flush=True)
+        addresses = [one.address for one in listeners]
+        print(banner(config, addresses, source, sys.stdout.isatty()), flush=True)
 
     await serve(config, load=load, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import time
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, NamedTuple, Optional, Sequence
@@ -14,10 +15,12 @@ from tornado.web import Application
 
 from ..config.addresses import ListenAddress
 from ..config.schema import Config, Usage
+from ..service.quota import DAY, Quotas
 from ..service.seal_key import load_seal_key
 from ..service.service import Service
 from ..store import open_store
 from ..telemetry.telemetry import Telemetry
+from ..telemetry.usage import tokens_by_key
 from ..upstream.client import Upstream
 from .base import AppState
 from .chat import ChatHandler
@@ -48,6 +51,8 @@ from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
 from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
+
+log = logging.getLogger("rproxy.app")
 
 if TYPE_CHECKING:
     from ..telemetry.ledger import Ledger
@@ -168,7 +173,12 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
     )
     telemetry = Telemetry(open_ledger(config.usage))
     service = Service(
-        config, upstream, store, telemetry=telemetry, seal_key=await load_seal_key(config, store)
+        config,
+        upstream,
+        store,
+        telemetry=telemetry,
+        seal_key=await load_seal_key(config, store),
+        quotas=quotas_of_today(config),
     )
     try:
         yield service
@@ -179,6 +189,20 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         await telemetry.close()
 
 
+def quotas_of_today(config: Config) -> Quotas:
+    """What keys may use; what they have used today is in the ledger, if there is one."""
+    quotas, keys = Quotas(time.time), config.server.auth.keys
+    if config.usage.path is not None and any(key.tokens_per_day is not None for key in keys):
+        now = time.time()
+        try:
+            quotas.restore(keys, tokens_by_key(config.usage.path, now - now % DAY))
+        except OSError as error:
+            log.warning(
+                "cannot read the usage ledger %s: %s; tokens_per_day starts at 0", config.usage.path, error
+            )
+    return quotas
+
+
 def open_ledger(usage: Usage) -> Optional[Ledger]:
     """The usage ledger, if one is configured.
 
@@ -186,7 +210,7 @@ def open_ledger(usage: Usage) -> Optional[Ledger]:
     """
     if usage.path is None:
         return None
-    from ..telemetry.ledger import DAY, Ledger  # sqlite3 is loaded only where it is used
+    from ..telemetry.ledger import Ledger  # sqlite3 is loaded only where it is used
 
     return Ledger(usage.path, usage.keep_days * DAY, time.time)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from http.client import responses as REASONS
 from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set
@@ -127,7 +127,9 @@ class BaseHandler(RequestHandler):
 
     @cached_property
     def remote(self) -> str:
-        """The client's address, also behind reverse proxies that are trusted."""
+        """The client's address, also behind reverse proxies that are trusted; to be asked for first while the
+        connection is open.
+        """
         return self.state.proxies.client(self.peer, self.request.headers.get_list("X-Forwarded-For"))
 
     @cached_property
@@ -285,19 +287,19 @@ class BaseHandler(RequestHandler):
         :param method: of HTTP, or ``WS`` for a message on a WebSocket
         :param body: what the error message may quote
         """
-        # In a task, because a large body takes its time; nobody waits for the line.
-        self.state.report(self._log_refusal(error, method, body))
-
-    async def _log_refusal(self, error: ApiError, method: str, body: Json) -> None:
-        self.state.service.telemetry.refused(
-            RefusalRecord(
-                request_id=self.request_id,
-                key=self.key.name if self.key is not None else "",
-                remote=self.remote,
-                method=method,
-                path=self.request.path[:200],
-                status=error.status,
-                error=error.code or error.type,
-                reason=await reason_of(error, body),
-            )
+        record = RefusalRecord(
+            request_id=self.request_id,
+            key=self.key.name if self.key is not None else "",
+            remote=self.remote,
+            method=method,
+            path=self.request.path[:200],
+            status=error.status,
+            error=error.code or error.type,
+            reason="",
         )
+        # In a task, because a large body takes its time; nobody waits for the line.
+        self.state.report(self._log_refusal(record, error, body))
+
+    async def _log_refusal(self, record: RefusalRecord, error: ApiError, body: Json) -> None:
+        reason = await reason_of(error, body)
+        self.state.service.telemetry.refused(replace(record, reason=reason))

@@ -29,6 +29,8 @@ class TrustedProxies:
         :param peer: the other end of the connection
         :param forwarded: the values of X-Forwarded-For, in the order of the headers
         """
+        if not forwarded or not (self._networks or self._unix):
+            return peer
         entries = [entry.strip() for value in forwarded for entry in value.split(",")]
         client = peer
         while entries and self._trusts(client):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Callable, Deque, Dict, Optional, Tuple
+from typing import Callable, Deque, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Key
 from ..errors import ApiError, whole_seconds
@@ -58,6 +58,14 @@ class Quotas:
             if len(used.begun) >= key.turns_per_minute:
                 raise _over_the_minute(key, used.begun[-key.turns_per_minute] + MINUTE - now)
             used.begun.append(now)
+
+    def restore(self, keys: Sequence[Key], tokens: Mapping[str, int]) -> None:
+        """Take over what an earlier process has counted today.
+
+        :param tokens: by name of the key
+        """
+        for key in keys:
+            self._used_by(key).tokens += tokens.get(key.name, 0)
 
     def end_turn(self, key: Optional[Key], record: TurnRecord, sent: Json) -> None:
         """Count the tokens of a turn that has ended.

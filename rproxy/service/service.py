@@ -27,7 +27,7 @@ from ..store import Store
 from ..store.write_behind import WriteBehindStore
 from ..telemetry.exposition import Metric, gauge, gauges
 from ..telemetry.reason import reason_of
-from ..telemetry.records import RefusalRecord, TurnRecord
+from ..telemetry.records import RefusalRecord
 from ..telemetry.telemetry import Telemetry
 from ..types import Compaction, Json, Response
 from ..upstream.client import Upstream
@@ -52,7 +52,7 @@ from .retrieval import ResponseRetrieval
 from .running_turns import RunningTurns
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
-from .stats import FieldWarnings, TurnStats, turn_record
+from .stats import FieldWarnings, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
 
@@ -300,27 +300,34 @@ class Service:
         """:param first: the number of the first event"""
         started = time.monotonic()
         turn = Turn(self._deps, TurnPlan(self._deps, request, client, first), client, sink)
-        response: Mapping[str, Any] = {"status": "cancelled"}
+        response: Mapping[str, Any] = {"status": "failed", "error": {"code": "server_error"}}
         try:
             result = await turn.run()
             response = result.response
             return result
+        except asyncio.CancelledError:
+            response = {"status": "cancelled"}
+            raise
         except ApiError as error:
-            error.reported = True
+            # If nobody was asked, the request was wrong, which the edge reports, unless its client is gone.
+            error.reported = turn.stats.attempts > 0 or client.transport == "background"
             response = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
         finally:
-            warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
-            seconds = time.monotonic() - started
-            record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
-            self._quotas.end_turn(client.key, record, turn.sent)
-            await self._report(record, request, turn.stats)
+            if turn.stats.error is None or turn.stats.error.reported or turn.stats.attempts:
+                await self._report(request, client, turn, response, time.monotonic() - started)
 
-    async def _report(self, record: TurnRecord, request: CreateRequest, stats: TurnStats) -> None:
+    async def _report(
+        self, request: CreateRequest, client: Client, turn: Turn, response: Mapping[str, Any], seconds: float
+    ) -> None:
         """Report a turn that has ended; if it failed, with the reason."""
-        if stats.error is not None:
+        warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
+        record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
+        self._quotas.end_turn(client.key, record, turn.sent)
+        if turn.stats.error is not None:
             with suppress(asyncio.CancelledError):  # then the client has left, or the process ends
-                record = replace(record, reason=await reason_of(stats.error, request.whole_body()))
+                reason = await reason_of(turn.stats.error, request.whole_body())
+                record = replace(record, reason=reason)
         self.telemetry.turn_ended(record, request.model.price)
 
     # ---- A warm-up
