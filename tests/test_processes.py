@@ -23,6 +23,7 @@ from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, ga
 
 from rproxy.config.load import parse_config
 from rproxy.service.background import LEASE
+from rproxy.service.client import Client
 from rproxy.service.service import Service
 from rproxy.store import open_store
 from rproxy.upstream.client import Upstream
@@ -248,9 +249,9 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
             proxy.process.kill()
             await proxy.process.wait()
     async with running(tmp_path, provider.base_url, config=config) as proxy:
-        assert (await Api(proxy.base_url)("GET", "/responses/" + made["id"]))[
-            "status"
-        ] == "in_progress"  # who knows?
+        api, more = Api(proxy.base_url), {**HI, "previous_response_id": made["id"]}
+        assert (await api("GET", "/responses/" + made["id"]))["status"] == "in_progress"  # who knows?
+        assert (await api("POST", "/responses", more, expect=400))["code"] == "response_not_completed"
     text = config.format(port=0, base_url=provider.base_url, server="")
     parsed = parse_config(text.encode(), "c.yaml", {"SCRIPTED_KEY": KEY})
     kept = parsed.store
@@ -268,6 +269,11 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
     assert [batch async for batch in service.retrieval.events(made["id"], -1, "")][-1][-1][
         "type"
     ] == "response.failed"
+    assert await service.retrieval.cancel(made["id"], "") == lost
+    provider.turns += [[say("again")]]  # it can be continued like any other that has failed
+    again, _ = await service.create(more, Client(None, False, "json", "req_1", {}), None)
+    assert again["status"] == "completed" and len(provider.requests[-1]["messages"]) == 2
+    assert (await service.retrieval.delete(made["id"], ""))["deleted"]
     await service.close()
     await opened.close()
     await provider.close()

@@ -374,19 +374,22 @@ async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
         await until(lambda: provider.gone == 2)
 
 
-async def test_a_background_response_keeps_the_time_of_its_request() -> None:
+@pytest.mark.parametrize("step", [1, -1000])
+async def test_a_background_response_keeps_the_time_of_its_request(step: int) -> None:
     provider = ScriptedProvider()
     config = parse_config(
         CONFIG.format(port=0, base_url=provider.base_url, server="").encode(), "c", {"SCRIPTED_KEY": KEY}
     )
     upstream, store = Upstream(), MemoryStore(1000, 1 << 28, 3600.0, time.time)
     service = Service(
-        config, upstream, store, now=count(1790000000).__next__
-    )  # whenever it looks, time has passed
+        config, upstream, store, now=count(1790000000, step).__next__
+    )  # whenever it looks, time has passed, or the clock was set back
     running = await service.background({**HI, "background": True}, Client(None, False, "json", "req_1", {}))
     await running.task
     assert running.response["status"] == "completed"
-    assert running.response["created_at"] == running.queued["created_at"] < running.response["completed_at"]
+    created, completed = running.response["created_at"], running.response["completed_at"]
+    assert created == running.queued["created_at"]
+    assert created < completed if step > 0 else created == completed
     await service.close()
     upstream.close()
     await provider.close()

@@ -181,7 +181,8 @@ class TurnPlan:
         )
 
     def _seconds(self) -> int:
-        return int(self._deps.now())
+        """The time, but never before the response was created, even when the clock was set back since."""
+        return max(int(self._deps.now()), self._request.created_at)
 
     def _reasoning_form(self) -> str:
         """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want

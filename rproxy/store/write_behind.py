@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set, Tuple
 
 from ..convert.json_steps import MANY
@@ -32,11 +33,15 @@ MAX_PENDING = 1000  # writes under way; further ones are refused
 CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 
 
+@dataclass(frozen=True, eq=False)
 class _Work:
-    """One piece of work in a line; ``record``: what it writes, if that is known already."""
+    """One piece of work in a line.
 
-    def __init__(self, record: Optional[Record]) -> None:
-        self.record = record
+    ``behind``: a turn left it behind.  ``record``: what it writes, if that is known already.
+    """
+
+    behind: bool = False
+    record: Optional[Record] = None
 
 
 class _Line:
@@ -84,16 +89,17 @@ class WriteBehindStore:
     async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record; see :meth:`rproxy.store.Store.get`."""
         line = self._lines.get(record_id)
-        if line is None:
+        left = [work for work in line.work if work.behind] if line is not None else []
+        if not left:  # what clients have asked for may as well happen after this
             return await self._store.get(record_id)
-        if line.work[-1].record is not None:
-            return line.work[-1].record
+        if left[-1].record is not None:
+            return left[-1].record
         async with self._in_line(record_id):
             return await self._store.get(record_id)
 
     async def put(self, record_id: str, record: Record) -> None:
         """Keep a record; see :meth:`rproxy.store.Store.put`."""
-        async with self._in_line(record_id, record):
+        async with self._in_line(record_id):
             await self._store.put(record_id, record)
 
     async def update(self, record_id: str, change: Change) -> Optional[Record]:
@@ -150,12 +156,14 @@ class WriteBehindStore:
 
     async def _write(self, record_id: str, record: Record) -> None:
         limit_store_time(WRITE_LIMIT)
-        await self.put(record_id, record)
+        async with self._in_line(record_id, _Work(behind=True, record=record)):
+            await self._store.put(record_id, record)
 
     async def _change(self, record_id: str, change: Change) -> None:
         limit_store_time(WRITE_LIMIT)
-        if await self.update(record_id, change) is None:
-            raise StoreError(f"{record_id} does not exist any more")
+        async with self._in_line(record_id, _Work(behind=True)):
+            if await self._store.update(record_id, change) is None:
+                raise StoreError(f"{record_id} does not exist any more")
 
     async def size(self) -> Tuple[int, int]:
         """See :meth:`rproxy.store.Store.size`."""
@@ -163,14 +171,12 @@ class WriteBehindStore:
 
     # ---- Order
     @asynccontextmanager
-    async def _in_line(self, record_id: str, record: Optional[Record] = None) -> AsyncIterator[None]:
+    async def _in_line(self, record_id: str, work: Optional[_Work] = None) -> AsyncIterator[None]:
         """Inside, nothing else in this process works on the record.
 
-        :param record: what is going to be written
         :raises StoreError: the work before takes too long
         """
-        line = self._lines.setdefault(record_id, _Line())
-        work = _Work(record)
+        line, work = self._lines.setdefault(record_id, _Line()), work or _Work()
         line.work.append(work)
         try:
             async with line.turn(limited=not self._store.instant):
