@@ -13,13 +13,14 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, List, Mapping
+from typing import Any, AsyncIterator, Callable, List, Mapping, NamedTuple
 
 import pytest
+from api import Api
 from edge import Edge, Raw, edge
 from openai.types.responses import Response
 from rawserver import standstill, until
-from scripted import CONFIG, KEY, ScriptedProvider, free_port, say
+from scripted import CONFIG, KEY, ScriptedProvider, free_port, say, sleep
 from wsclient import create, masked, open_raw
 
 from rproxy.convert.events.converter import StreamConverter
@@ -30,6 +31,9 @@ from rproxy.service.turn import Turn
 
 DEAF: List[socket.socket] = []  # the clients of :func:`deaf`
 HEALTH = ("GET /health HTTP/1.1", "Host: localhost")
+
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 def server_of(e: Edge) -> ClientServer:
@@ -212,39 +216,82 @@ async def test_without_descriptors_the_server_waits_and_says_so_once(
         assert len(log_guard.records) == 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Path) -> None:
-    provider, port, log = ScriptedProvider(), free_port(), tmp_path / "log"
-    provider.turns += [[say("hello")]] * 2
-    config = tmp_path / "c.yaml"
-    config.write_text(CONFIG.format(port=port, base_url=provider.base_url, server=""))
+@contextlib.asynccontextmanager
+async def few_descriptors(folder: Path, provider: ScriptedProvider) -> AsyncIterator[Few]:
+    """``rproxy serve`` with an sqlite store, under ``ulimit -n 100``."""
+    port, log, config = free_port(), folder / "log", folder / "c.yaml"
+    store = f"store: {{{{kind: sqlite, path: '{folder / 'r.db'}'}}}}\n"
+    config.write_text((CONFIG + store).format(port=port, base_url=provider.base_url, server=""))
     command = f'ulimit -n 100; exec {sys.executable} -m rproxy serve --config "{config}"'
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_shell(
             command, stdout=file, stderr=file, env={**os.environ, "SCRIPTED_KEY": KEY}
         )
-    idle: List[socket.socket] = []
     try:
         await until(lambda: b"http://" in log.read_bytes())
-        used = cpu_time(process.pid)
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(180)]
-        started = time.monotonic()
-        for stream in (False, True):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            body = json.dumps({"model": "gpt-5.5", "input": "x", "stream": stream}).encode()
-            head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-            writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-            answer = await asyncio.wait_for(reader.read(), 60)
-            assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer
-            writer.close()
-        assert cpu_time(process.pid) - used < 0.5 * (time.monotonic() - started) + 0.3
-        assert len(log.read_bytes()) < 10_000
+        yield Few(process.pid, port, log)
     finally:
-        for sock in idle:
-            sock.close()
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
         await provider.close()
+
+
+class Few(NamedTuple):
+    """A process with few file descriptors."""
+
+    pid: int
+    port: int
+    log: Path
+
+    async def ask(self, stream: bool) -> bytes:
+        """One turn on a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        body = json.dumps({"model": "gpt-5.5", "input": "x", "stream": stream}).encode()
+        head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        answer = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        return answer
+
+
+@on_linux
+async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[say("hello")]] * 2
+    async with few_descriptors(tmp_path, provider) as few:
+        used, started = cpu_time(few.pid), time.monotonic()
+        with contextlib.ExitStack() as idle:
+            for _ in range(180):
+                idle.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", few.port))))
+            for stream in (False, True):
+                answer = await few.ask(stream)
+                assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer
+        assert cpu_time(few.pid) - used < 0.5 * (time.monotonic() - started) + 0.3
+        assert len(few.log.read_bytes()) < 10_000
+
+
+@on_linux
+async def test_more_turns_than_descriptors_are_all_answered(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[sleep(0.2), say("hello")]] * 150
+    async with few_descriptors(tmp_path, provider) as few:
+        answers = await asyncio.gather(*(few.ask(stream=bool(n % 2)) for n in range(150)))
+        assert {answer.split(b"\r\n", 1)[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+        assert all(b"hello" in answer and b"response.failed" not in answer for answer in answers)
+        assert b"ERROR" not in few.log.read_bytes()
+
+
+@on_linux
+async def test_background_turns_beyond_the_descriptors_wait_for_one(tmp_path: Path) -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[sleep(1.0), say("hello")]] * 121
+    async with few_descriptors(tmp_path, provider) as few:
+        api = Api(f"http://127.0.0.1:{few.port}/v1")
+        asked = {"model": "gpt-5.5", "input": "x", "background": True}
+        made = await asyncio.gather(*(api("POST", "/responses", asked) for _ in range(120)))
+        ended = [await api.until(one["id"], "completed", "failed", seconds=60) for one in made]
+        assert {one["status"] for one in ended} == {"completed"}
+        assert (await few.ask(stream=False)).startswith(b"HTTP/1.1 200")
 
 
 def cpu_time(pid: int) -> float:

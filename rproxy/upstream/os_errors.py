@@ -28,6 +28,7 @@ class Reason(NamedTuple):
 
 _TIMEOUTS = (asyncio.TimeoutError, TimeoutError, socket.timeout)  # one type from Python 3.11 on
 _CUT = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 # The first that fits.  TLS, DNS and timeout errors are OSErrors, too, and a TLS error can be a ValueError.
@@ -39,6 +40,7 @@ REASONS: Sequence[Reason] = (
     Reason((ConnectionRefusedError,), "gateway", "the connection was refused"),
     Reason(_CUT, "gateway", "the connection was cut"),
     Reason((OSError,), "gateway", "the host cannot be reached", numbers=_NO_ROUTE),
+    Reason((OSError,), "overload", "rproxy has no file descriptor left", numbers=OUT_OF_DESCRIPTORS),
     Reason((ValueError,), "gateway", "the request cannot be sent"),
     Reason((Exception,), "gateway", "the connection failed"),
 )
@@ -52,7 +54,7 @@ def connect_error(
     :param exc: a TransportError, or the exception that would be behind it
     :param provider: its name
     :param secrets: what must not be in the message
-    :returns: 502, or 504 for a timeout
+    :returns: 502, 504 for a timeout, or 503 when rproxy itself has no room
     """
     cause = getattr(exc, "real_error", None) or exc
     reason = next(r for r in REASONS if _fits(r, cause))
@@ -61,6 +63,11 @@ def connect_error(
     if getattr(exc, "response", None) is not None:
         how = "stalled" if reason.kind == "timeout" else "broke off"
         message = f"{provider}: the answer {how} before it was complete{detail}. Try again."
+    elif reason.kind == "overload":
+        message = (
+            f"{provider}: {reason.text} for a connection{detail}. Try again later. If this happens often, "
+            "raise the limit on open files (ulimit -n), or lower server.max_connections."
+        )
     else:
         where = without_login(base_url) or "its base_url"
         message = (

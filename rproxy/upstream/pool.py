@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import socket
 import time
 from typing import Deque, Dict, Optional, Tuple
 
 from .connect import ConnectTimeout, Route, dial
 from .connection import Connection, State
+from .os_errors import OUT_OF_DESCRIPTORS
 from .transport import TransportError
 
 IDLE_TTL = 45.0  # seconds; providers and load balancers close idle connections after 60 or more
 MAX_IDLE = 32  # connections kept per route
+NEXT_LOOK = 0.1  # seconds between two attempts to get a file descriptor
 
 
 class ConnectionPool:
@@ -61,7 +64,7 @@ class ConnectionPool:
         :raises TransportError: it cannot be opened
         """
         try:
-            sock = await dial(route, connect_timeout)
+            sock = await self._dial(route, connect_timeout)
         except ConnectTimeout as error:
             raise TransportError("timeout", str(error), real_error=error) from None
         except OSError as error:
@@ -75,6 +78,22 @@ class ConnectionPool:
             connection.close()
             raise TransportError("connect", "the HTTP client is closed")
         return connection
+
+    async def _dial(self, route: Route, timeout: float) -> socket.socket:
+        """A new socket.  Without a file descriptor for it, the connection that has been idle longest gives up
+        its own; if there is none, wait for one, but no longer than ``timeout``.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return await dial(route, timeout)
+            except OSError as error:
+                if error.errno not in OUT_OF_DESCRIPTORS or time.monotonic() >= end:
+                    raise
+            if self._idle_since:
+                next(iter(self._idle_since)).close()
+            else:
+                await asyncio.sleep(NEXT_LOOK)
 
     async def preconnect(self, route: Route, connect_timeout: float) -> None:
         """Make sure that an idle connection is waiting.
