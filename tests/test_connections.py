@@ -221,7 +221,8 @@ async def few_descriptors(folder: Path, provider: ScriptedProvider) -> AsyncIter
     """``rproxy serve`` with an sqlite store, under ``ulimit -n 100``."""
     port, log, config = free_port(), folder / "log", folder / "c.yaml"
     store = f"store: {{{{kind: sqlite, path: '{folder / 'r.db'}'}}}}\n"
-    config.write_text((CONFIG + store).format(port=port, base_url=provider.base_url, server=""))
+    server = "  retries: 0\n"
+    config.write_text((CONFIG + store).format(port=port, base_url=provider.base_url, server=server))
     command = f'ulimit -n 100; exec {sys.executable} -m rproxy serve --config "{config}"'
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_shell(
