@@ -206,6 +206,8 @@ def make_certificate(folder: Path) -> Tuple[Path, Path]:
             "/CN=rproxy test",
             "-addext",
             "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",  # rustls accepts no other from a server
         ],
         check=True,
         capture_output=True,

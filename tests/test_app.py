@@ -81,7 +81,7 @@ async def running_app(settings: Config, service: Service) -> AsyncIterator[Runni
     opened = asyncio.Event()
 
     def ready(listeners: Sequence[Listener]) -> None:
-        one.url = listeners[0].address.url()
+        one.url = listeners[0].address.url(False)
         opened.set()
 
     one.task = asyncio.ensure_future(app.run(settings, service, load=lambda: settings, ready=ready))
@@ -276,7 +276,7 @@ async def serving(provider: str) -> AsyncIterator[Running]:
     opened: asyncio.Future[Sequence[Listener]] = asyncio.get_running_loop().create_future()
     settings = parse_config((CONFIG % provider).encode(), "test", {})
     one.task = asyncio.ensure_future(app.serve(settings, ready=opened.set_result))
-    one.url = (await asyncio.wait_for(opened, 5))[0].address.url()
+    one.url = (await asyncio.wait_for(opened, 5))[0].address.url(False)
     try:
         yield one
     finally:

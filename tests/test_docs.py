@@ -28,6 +28,7 @@ from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, Store, Usage
+from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
 from rproxy.providers.profiles import ZERO_CONFIG
 from rproxy.server.app import ROUTES
@@ -330,6 +331,7 @@ def test_toml_snippets_load(page: Page) -> None:
 SECTIONS: Dict[str, Any] = {
     "Keys": Config,
     "server": Server,
+    "server.tls": Tls,
     "server.auth": Auth,
     "server.auth.keys": Key,
     "models": Model,

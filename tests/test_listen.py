@@ -102,7 +102,7 @@ def test_one_open_address_among_local_ones_needs_keys() -> None:
 )  # Tornado does not close a socket that cannot be bound
 def test_a_taken_port_and_other_trouble() -> None:
     with open_listeners(server("127.0.0.1:0")) as (one,):
-        assert one.address.url() == f"http://127.0.0.1:{one.socket.getsockname()[1]}"
+        assert one.address.url(False) == f"http://127.0.0.1:{one.socket.getsockname()[1]}"
         for address, why in (
             (str(one.address), "another program uses this port.*--listen"),
             ("192.0.2.1:0", "no such address"),
@@ -117,7 +117,7 @@ def test_a_taken_port_and_other_trouble() -> None:
 def test_ipv6() -> None:
     try:
         with open_listeners(server("[::1]:0")) as (one,):
-            assert one.address.url() == f"http://[::1]:{one.socket.getsockname()[1]}"
+            assert one.address.url(False) == f"http://[::1]:{one.socket.getsockname()[1]}"
     except ConfigError:
         pytest.skip("no IPv6 here")
 

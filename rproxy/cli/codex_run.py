@@ -117,7 +117,10 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
     """
     key = secrets.token_urlsafe(24)
     server = replace(
-        config.server, listen_addr=(ListenAddress("127.0.0.1"),), auth=Auth(True, (Key("codex", key),))
+        config.server,
+        listen_addr=(ListenAddress("127.0.0.1"),),
+        tls=None,
+        auth=Auth(True, (Key("codex", key),)),
     )
     entries = entries_of(config, call.model)
     model = call.model or first_model(entries)
@@ -242,7 +245,7 @@ def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[S
     if address is None:
         raise CodexError("Codex needs a TCP address in server.listen_addr; it cannot use a Unix socket")
     return Settings(
-        address.url() + "/v1",
+        address.url(config.server.tls is not None) + "/v1",
         call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if config.server.auth.enabled else None,

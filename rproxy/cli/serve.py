@@ -61,9 +61,9 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
         return f"rproxy {__version__} on {urls}    ({source}; models: {len(config.models)})"
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     first = next((one for one in addresses if not one.path), addresses[0])
-    url, auth = first.url() + "/v1", config.server.auth.enabled
+    url, auth = first.url(config.server.tls is not None) + "/v1", config.server.auth.enabled
     if first.path:
-        codex, url, target = NO_CODEX, first.url(), f"--unix-socket {first.path} http://localhost/v1"
+        codex, url, target = NO_CODEX, str(first), f"--unix-socket {first.path} http://localhost/v1"
     else:
         codex, target = (CODEX_WITH_KEY if auth else CODEX).format(url=url), url
     return BANNER.format(

@@ -39,12 +39,12 @@ class ListenAddress(NamedTuple):
         """Does it stand for all interfaces of a machine?"""
         return not self.path and self.host in ("", "0.0.0.0", "::")
 
-    def url(self) -> str:
+    def url(self, tls: bool) -> str:
         """The base URL, as a client on this machine would write it; of a Unix socket, its address."""
         if self.path:
             return str(self)
         local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{self._replace(host=local)}"
+        return f"{'https' if tls else 'http'}://{self._replace(host=local)}"
 
     def __str__(self) -> str:
         if self.path:

@@ -11,6 +11,7 @@ from . import checks as c
 from .addresses import ListenAddress
 from .checks import Place, key, secret
 from .keys import Key, read_keys
+from .tls import Tls, read_tls
 
 # What Codex loses when tool_type_allowlist does not name a type of tools.
 _LOST = {
@@ -81,6 +82,7 @@ class Server:
         (ListenAddress("127.0.0.1", 3000),),
         "HOST:PORT, unix:PATH, or a list; beyond this machine only with auth (or --insecure)",
     )
+    tls: Optional[Tls] = key(read_tls, None, "the certificate; with it, TCP addresses speak HTTPS")
     socket_mode: int = key(addresses.socket_mode, 0o600, "the mode of Unix sockets")
     request_timeout: float = key(
         c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte restarts it"

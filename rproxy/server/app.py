@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, NamedTuple, Optional, Sequence
 
@@ -14,7 +15,7 @@ from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
 from ..config.addresses import ListenAddress
-from ..config.schema import Config, Usage
+from ..config.schema import Config, Server, Usage
 from ..service.quota import DAY, Quotas
 from ..service.seal_key import load_seal_key
 from ..service.service import Service
@@ -136,7 +137,16 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
 
 def make_server(config: Config, app: Application) -> ClientServer:
     """The HTTP server for ``app``, with the limits of the configuration."""
-    return ClientServer(app, limits=limits_of(config), max_buffer_size=buffer_size(config))
+    tls = tls_context(config.server)
+    return ClientServer(app, limits=limits_of(config), tls=tls, max_buffer_size=buffer_size(config))
+
+
+def tls_context(server: Server) -> Optional[ssl.SSLContext]:
+    """The certificate for new connections, if there is one.
+
+    :raises ConfigError: it cannot be used
+    """
+    return server.tls.context() if server.tls is not None else None
 
 
 def limits_of(config: Config) -> Limits:
@@ -223,10 +233,12 @@ class Serving(NamedTuple):
     http: ClientServer
 
     def configure(self, config: Config) -> None:
-        """Change the limits that Tornado keeps; see :class:`rproxy.server.reload.Reload`.
+        """Load the certificate again, and change the limits that Tornado keeps; see
+        :class:`rproxy.server.reload.Reload`.  Open connections stay as they are.
 
-        :raises ConfigError: a listener cannot do what the configuration wants
+        :raises ConfigError: the certificate cannot be used
         """
+        self.http.tls = tls_context(config.server)
         self.app.settings["websocket_max_message_size"] = config.server.max_message_size
         self.http.limits, self.http.max_buffer_size = limits_of(config), buffer_size(config)
 
@@ -270,7 +282,7 @@ async def embedded(config: Config) -> AsyncIterator[str]:
     hurry = asyncio.Event()
     hurry.set()
     async with open_service(config) as service, serving(config, service, hurry) as running:
-        yield running.listeners[0].address.url()
+        yield running.listeners[0].address.url(config.server.tls is not None)
 
 
 async def run(

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 import sys
 import time
 from collections import deque
@@ -31,12 +32,13 @@ from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Set, 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream
 
 from .tornado_patches import NoDelayServer
 
 log = logging.getLogger("rproxy.connections")
 
+UNIX = getattr(socket, "AF_UNIX", None)
 HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
@@ -129,11 +131,21 @@ class ClientStream(IOStream):
         return now - self._since, limit
 
 
-class ClientServer(NoDelayServer):
-    """An HTTP server that keeps :class:`Limits`."""
+class TlsStream(ClientStream, SSLIOStream):
+    """The socket of a client that speaks TLS."""
 
-    def initialize(self, *args: Any, limits: Limits, **kwargs: Any) -> None:  # type: ignore[override]
+
+class ClientServer(NoDelayServer):
+    """An HTTP server that keeps :class:`Limits`.
+
+    ``tls``: what new TCP connections use.  Unix sockets never leave the machine, and speak HTTP.
+    """
+
+    def initialize(  # type: ignore[override]
+        self, *args: Any, limits: Limits, tls: Optional[ssl.SSLContext] = None, **kwargs: Any
+    ) -> None:
         super().initialize(*args, **kwargs)
+        self.tls = tls
         self.conn_params.header_timeout = None  # the sweep does this
         self.limits = limits
         self.streams: Set[ClientStream] = set()
@@ -190,7 +202,15 @@ class ClientServer(NoDelayServer):
             self._begin(connection, address)
 
     def _begin(self, connection: socket.socket, address: Any) -> None:
-        stream = ClientStream(
+        kind, tls = ClientStream, self.tls
+        if tls is not None and connection.family != UNIX:
+            try:
+                connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                connection.close()  # the client has left already
+                return
+            kind = TlsStream
+        stream = kind(
             connection,
             self._closed,
             max_buffer_size=self.max_buffer_size,
