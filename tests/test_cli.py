@@ -370,10 +370,13 @@ async def test_the_banner_says_what_is_open_to_other_machines(tmp_path: Path) ->
 def test_the_banner_is_one_line_without_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "r.sock"
     command = [sys.executable, "-m", "rproxy", "serve", "--demo", "--listen", f"unix:{path}"]
+    command += ["--listen", "0.0.0.0:0", "--insecure"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         banner = process.stdout.readline()  # no terminal: one line
-        assert re.fullmatch(rf"rproxy \S+ on unix:{path}    \(the demo provider: .*; models: 3\)\n", banner)
+        url = r"http://127\.0\.0\.1:(\d+)/v1 = 0\.0\.0\.0:\1 \(open to other machines, WITHOUT a key\)"
+        source = r"\(the demo provider: .*; models: 3\)"
+        assert re.fullmatch(rf"rproxy \S+ on unix:{path}, {url}    {source}\n", banner)
         process.terminate()
     assert process.returncode == 0 and not path.exists()
 

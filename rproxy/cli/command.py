@@ -76,8 +76,13 @@ def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:
     """Where the server listens, for people; none for a single address that only this machine can reach."""
     if len(addresses) == 1 and addresses[0].is_local:
         return []
+    return ["Listens on " + ", ".join(f"{one}{exposure(one, auth)}" for one in addresses)]
+
+
+def exposure(address: ListenAddress, auth: bool) -> str:
+    """A note for an address that other machines can reach; for others, nothing."""
     note = f" (open to other machines, {'with' if auth else 'WITHOUT'} a key)"
-    return ["Listens on " + ", ".join(f"{one}{'' if one.is_local else note}" for one in addresses)]
+    return "" if address.is_local else note
 
 
 def complain(text: object) -> None:

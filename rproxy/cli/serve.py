@@ -22,6 +22,7 @@ from .command import (
     address_lines,
     complain,
     demo_config,
+    exposure,
     model_lines,
     read_config,
     warn,
@@ -56,12 +57,13 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
     :param source: where the configuration comes from
     :param terminal: somebody reads it now; else it goes into a log, and is one line
     """
+    tls, auth = config.server.tls is not None, config.server.auth.enabled
     if not terminal:
-        urls = ", ".join(one.url() + ("" if one.path else "/v1") for one in addresses)
+        urls = ", ".join(one_line(address, tls, auth) for address in addresses)
         return f"rproxy {__version__} on {urls}    ({source}; models: {len(config.models)})"
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     first = next((one for one in addresses if not one.path), addresses[0])
-    url, auth = first.url(config.server.tls is not None) + "/v1", config.server.auth.enabled
+    url = first.url(tls) + "/v1"
     if first.path:
         codex, url, target = NO_CODEX, str(first), f"--unix-socket {first.path} http://localhost/v1"
     else:
@@ -76,6 +78,12 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
         target=target,
         auth=AUTH_HEADER if auth else "",
     )
+
+
+def one_line(address: ListenAddress, tls: bool, auth: bool) -> str:
+    """An address as its URL; one that other machines can reach also as it is."""
+    url = address.url(tls) + ("" if address.path else "/v1")
+    return url if address.is_local else f"{url} = {address}{exposure(address, auth)}"
 
 
 def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
