@@ -188,10 +188,10 @@ async def test_each_local_address_asks_for_a_name_of_its_own(tmp_path: Path) -> 
     hurry.set()
     async with (
         played(listen_addr=texts) as (settings, service, _),
-        serving(settings, service, hurry) as listeners,
+        serving(settings, service, hurry) as running,
     ):
         statuses = {}
-        for one in listeners:
+        for one in running.listeners:
             for host in ("localhost", "evil.example.com"):
                 raw = await connected(one.address)
                 raw.send("GET /v1/models HTTP/1.1", f"Host: {host}")
