@@ -155,11 +155,12 @@ class _Reader:
 
     def _error(self, context: str) -> ValueError:
         """What ``json.loads`` says of the text after ``context``."""
+        found = json.JSONDecodeError("Invalid JSON", "", len(context))
         try:
             json.loads(context + self._text[self._at : self._at + WINDOW])
         except json.JSONDecodeError as error:
-            return self._placed(error, len(context) - self._at)
-        raise AssertionError("this was no error")
+            found = error
+        return self._placed(found, len(context) - self._at)
 
     def _placed(self, error: json.JSONDecodeError, shift: int = 0) -> ValueError:
         """The error with its place in the whole text.

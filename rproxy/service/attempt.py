@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Awaitable, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
@@ -20,7 +20,7 @@ from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import write_steps
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import collect
+from ..cooperative import SLICE, collect
 from ..errors import ApiError
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
@@ -182,6 +182,8 @@ class Attempt:
             written = self._send(
                 batches[0] if len(batches) == 1 else [event for events in batches for event in events]
             )
+        if self._fast_path.pending:
+            return self._work_off(written)
         self._fast_path.learn()
         converter = self._fast_path.converter
         if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
@@ -191,6 +193,24 @@ class Attempt:
         if self.answer_bytes > MAX_ANSWER:
             raise self._too_large()
         return written
+
+    async def _work_off(self, written: Optional[Awaitable[None]] = None) -> None:
+        """Convert what is too large to be converted at once, in slices; nothing is read meanwhile."""
+        if written is not None:
+            await written
+        began = time.monotonic()
+        for events in self._fast_path.later():
+            blocked = self._send(events) if events else None
+            if blocked is not None:
+                await blocked
+            if time.monotonic() - began > SLICE:
+                await asyncio.sleep(0)
+                began = time.monotonic()
+        converter = self._fast_path.converter
+        if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
+            self._stop.cancel()
+        elif converter.finish_seen:
+            self._wait_for_more()
 
     def _wait_for_more(self) -> None:
         if self._grace is not None:
@@ -215,9 +235,12 @@ class Attempt:
         return error
 
     # ---- The end
-    def close(self) -> List[Event]:
-        """:returns: the events of what the decoder still holds when the body has ended"""
-        return self._fast_path.close()
+    async def close(self) -> None:
+        """The body has ended: convert what the decoder still holds."""
+        rest = self._fast_path.close()
+        if rest:
+            self._send(rest)
+        await self._work_off()
 
     def check(self, *, codex: bool) -> None:
         """Judge the whole answer.

@@ -168,9 +168,7 @@ class Turn:
         if interrupt is not None and interrupt.cancelled:
             last_events = converter.interrupt()
         else:
-            rest = attempt.close()
-            if rest:
-                self._send(rest)
+            await attempt.close()
             attempt.check(codex=self._codex)
             self._form.confirm(provider)
             last_events = converter.finish()

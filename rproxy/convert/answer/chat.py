@@ -13,7 +13,7 @@ is.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 from ...types import Delta, Json, TextKind
 from ..profile import Answer
@@ -30,8 +30,9 @@ from .fields import (
 )
 from .leaked_calls import LeakedCallFilter, Piece
 from .reasoning_details import ReasoningDetails
+from .split import split
 from .think_tags import ThinkTagFilter
-from .tool_calls import CallReader
+from .tool_calls import MAX_CALLS, CallReader
 
 # The first that is not empty counts.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -107,6 +108,9 @@ class ChunkReader:
                     self._choice(choice, chunk, out)
             if not self._begun:
                 self._begun = bool(out or self._received["text"])
+            if self._calls.too_many:
+                message = f"The answer has more than {MAX_CALLS} tool calls."
+                self.error = {"message": message, "type": "protocol"}
         if "x_groq" in chunk and type(chunk["x_groq"]) is dict:
             self._count(chunk["x_groq"].get("usage"))
         if chunk.get("usage"):
@@ -114,6 +118,9 @@ class ChunkReader:
         if "citations" in chunk or "search_results" in chunk:
             self._cited.update(sources_of(chunk))
         return out
+
+    def parts(self, chunk: Json) -> Iterator[Json]:
+        return iter([chunk]) if self._snapshots else split(chunk, self._begun)
 
     def end(self) -> List[Delta]:
         out: List[Delta] = []

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, List, Optional, Union
+from typing import Any, Dict, Generator, List, Optional, Union
 
 from ...types import Json
 from ..json_end import JsonEnd
+from ..json_reader import parse_steps
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
@@ -29,6 +30,7 @@ _DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
 _DONE_SIZE = 19  # the most bytes that this matches
 _UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
 
+LARGE = 1 << 18  # bytes of a chunk that is left to be parsed in steps
 _STRIPPED = " \t\r\n\ufeff"
 _GARBAGE = object()
 # NaN and Infinity are not JSON, and must not leave again.
@@ -57,6 +59,21 @@ def _str(line: bytes) -> str:
 
 def _protocol_error(message: str) -> Json:
     return {"error": {"message": message, "type": "protocol"}}
+
+
+class Unparsed(Dict[str, Any]):
+    """A chunk that is too large to be parsed in one go; ``data`` is its JSON."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
+
+    def steps(self) -> Generator[None, None, Json]:
+        """The chunk; empty if it is no JSON.  Yields while there is more to do."""
+        try:
+            return (yield from parse_steps([self.data], lambda word: None))
+        except _UNREADABLE:
+            return {}
 
 
 class ChunkDecoder:
@@ -265,6 +282,9 @@ class ChunkDecoder:
 
         :returns: False if it is not
         """
+        if len(payload) > LARGE and payload.strip()[:1] == b"{" and payload.rstrip()[-1:] == b"}":
+            out.append(Unparsed(payload))
+            return True
         text = str(payload, "utf-8", "replace").strip(_STRIPPED)
         try:
             value, end = _decoder.raw_decode(text)

@@ -16,7 +16,7 @@ Three more come from providers that serve the Responses API themselves::
 
 from __future__ import annotations
 
-from typing import List, Optional, Protocol
+from typing import Iterator, List, Optional, Protocol
 
 from ...types import Delta, Json
 
@@ -46,6 +46,9 @@ class AnswerReader(Protocol):
 
     def read(self, chunk: Json) -> List[Delta]:
         """What is new in a chunk.  Raises nothing, whatever the chunk is."""
+
+    def parts(self, chunk: Json) -> Iterator[Json]:
+        """A large chunk as smaller ones that say the same, for :meth:`read`."""
 
     def end(self) -> List[Delta]:
         """What was held back, now that the provider has stopped.  A second call gives nothing more."""

@@ -24,6 +24,7 @@ from ..status import ANSWERED, TERMINAL_EVENTS
 from ..surrogates import mend, mend_piece
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
+from .split import split_event
 
 Place = Tuple[str, int]  # of a text in its item: its kind, and the number of its part
 
@@ -74,6 +75,7 @@ DELTA_KINDS: Dict[str, TextKind] = {
     "content": "reasoning",
     "summary": "reasoning",
 }
+MAX_ITEMS = 4096  # in an answer
 # Reason of an incomplete response -> finish reason.
 FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
@@ -131,6 +133,9 @@ class EventReader:
             elif not type_.startswith("response."):
                 self._fail(error_of(event))
         return self._take()
+
+    def parts(self, event: Json) -> Iterator[Json]:
+        return split_event(event)
 
     def end(self) -> List[Delta]:
         """What was held back, now that the provider has stopped.
@@ -222,6 +227,8 @@ class EventReader:
         return item
 
     def _new(self, type_: str) -> _Item:
+        if len(self._items) == MAX_ITEMS:
+            self._fail({"message": f"The answer has more than {MAX_ITEMS} items.", "type": "protocol"})
         item = _Item(type_, len(self._items))
         self._items.append(item)
         return item

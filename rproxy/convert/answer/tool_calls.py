@@ -30,6 +30,7 @@ class Fragment(NamedTuple):
 
 
 _NO_ID = ("null", "None", "none")  # written by templates that have no id
+MAX_CALLS = 1024  # in an answer; providers allow 128 at a time
 MAX_NAME = 1000  # characters of a name; more in further pieces is garbage
 _LEGACY = "function_call"  # the one call of the deprecated field, as an index
 
@@ -87,11 +88,18 @@ class CallReader:
         """Was there a call?"""
         return bool(self._calls)
 
+    @property
+    def too_many(self) -> bool:
+        """Has the answer more calls than it may?  Further ones are not read."""
+        return len(self._calls) > MAX_CALLS
+
     def read(self, fragments: Any, out: List[Delta]) -> None:
         """The ``tool_calls`` of a delta, or of a message when there were no calls before."""
         for place, fragment in enumerate(fragments if type(fragments) is list else [fragments]):
             if type(fragment) is dict:
                 self._read(fragment, _index(fragment.get("index")), place, out)
+                if self.too_many:
+                    return
 
     def read_legacy(self, function_call: Any, out: List[Delta]) -> None:
         """The deprecated ``function_call`` of a delta or message."""
@@ -110,6 +118,8 @@ class CallReader:
                 call = self._calls[place]
             if call is None:
                 self._update(self._new(None), whole, out, first=True)
+                if self.too_many:
+                    return
             else:
                 arguments = whole.arguments
                 more = len(arguments) > call.size and arguments.startswith(call.text())

@@ -17,10 +17,23 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, overload
+from collections import deque
+from typing import (
+    Any,
+    Deque,
+    Generator,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+    overload,
+)
 
 from ...types import Event, Json
-from ..answer.decoder import ChunkDecoder
+from ..answer.decoder import ChunkDecoder, Unparsed
 from ..sse import encode_json
 from .converter import StreamConverter
 from .items import TEXT_KINDS
@@ -29,6 +42,7 @@ Events = Sequence[Event]
 
 MAX_CANDIDATES = 8  # templates of an answer that may be made without being worthwhile
 WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
+MAX_UNSYNCED = 1 << 17  # bytes that bypass the converter before it gets their text
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
 _DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
@@ -161,8 +175,10 @@ class FastPath:
         self._candidate: Optional[Tuple[bytes, Json, Event]] = None  # arguments of template_of
         self._candidates_left = MAX_CANDIDATES
         self._unsynced: List[bytes] = []  # texts in the present template that the converter has not seen
+        self._unsynced_bytes = 0
         self._served = 0  # texts in it that the converter got afterwards
         self._held = b""  # the beginning of an event
+        self._later: Deque[Json] = deque()  # chunks from a large one on
 
     @property
     def converter(self) -> StreamConverter:
@@ -193,6 +209,9 @@ class FastPath:
             return self._leave(template, data)
         batch = DeltaBatch(template.form, texts, self._converter.advance(len(texts)))
         self._unsynced += texts
+        self._unsynced_bytes += end
+        if self._unsynced_bytes > MAX_UNSYNCED:
+            self._sync()
         return [batch] if end == len(data) else [batch, *self._leave(template, data[end:])]
 
     def learn(self) -> None:
@@ -212,13 +231,32 @@ class FastPath:
         held, self._held = self._held, b""
         events = [event for batch in self._plain(held) for event in batch]
         for chunk in self._decoder.close():
-            events += self._converter.feed(chunk)
+            if type(chunk) is Unparsed or self._later:
+                self._later.append(chunk)
+            else:
+                events += self._converter.feed(chunk)
         return events
+
+    @property
+    def pending(self) -> bool:
+        """Is something left for :meth:`later`?  It comes before everything that is fed after it."""
+        return bool(self._later)
+
+    def later(self) -> Iterator[List[Event]]:
+        """The events of what is too large to be converted at once; an empty list is a step without any."""
+        while self._later:
+            chunk = self._later.popleft()
+            if type(chunk) is Unparsed:
+                chunk = yield from _in_steps(chunk)
+                for part in self._converter.reader.parts(chunk):
+                    yield self._converter.feed(part)
+            else:
+                yield self._converter.feed(chunk)
 
     def _sync(self) -> None:
         """Give the converter the text that bypassed it."""
         if self._unsynced and self._template is not None:
-            texts, self._unsynced = self._unsynced, []
+            texts, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
             self._served += len(texts)
             self._converter.feed(self._template.chunk(b"".join(texts)))
             self._converter.advance(-1)  # this event and this chunk were counted before
@@ -256,18 +294,32 @@ class FastPath:
         chunk: Json = {}
         new: List[Event] = []
         for chunk in self._decoder.feed(data):
+            if type(chunk) is Unparsed or self._later:
+                self._later.append(chunk)
+                continue
             new = self._converter.feed(chunk)
             events += new
         if (
             new
             and new[-1]["type"] in _DELTA_EVENTS
             and self._candidates_left
-            and not self._decoder.done
+            and not (self._decoder.done or self._later)
             and self._converter.transparent
         ):
             self._candidates_left -= 1
             self._candidate = data, chunk, new[-1]
         return [events] if events else []
+
+
+def _in_steps(chunk: Unparsed) -> Generator[List[Event], None, Json]:
+    steps = chunk.steps()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Json = end.value
+            return found
+        yield []
 
 
 def template_of(data: bytes, chunk: Json, event: Event) -> Optional[Template]:

@@ -1,0 +1,81 @@
+"""A large chunk of a chat answer as several small ones that mean the same.
+
+A provider may send a whole answer in one chunk.  What is made of it should not be one long step either: a
+text of megabytes becomes many deltas, and so do many tool calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, List
+
+from ...types import Json
+
+TEXT = 1 << 15  # characters of a piece
+CALLS = 16  # tool calls of a piece
+PARTS = 500  # content parts of a piece
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_TEXTS = (*_REASONING, "content", "refusal")  # in the order in which they are read
+
+
+def split(chunk: Json, begun: bool) -> Iterator[Json]:
+    """The chunks that say the same, in order; the chunk itself if it is of a form that must stay whole.
+
+    :param begun: something came before it, so that a whole message repeats it
+    """
+    choices = chunk.get("choices")
+    choice = choices[0] if type(choices) is list and len(choices) == 1 else None
+    if type(choice) is not dict or choice.get("logprobs") or chunk.get("error"):
+        yield chunk
+        return
+    source = "delta" if choice.get("delta") else "message"
+    fields = choice.get(source)
+    whole_message = source == "message" and begun or source == "delta" and "message" in choice
+    if type(fields) is not dict or whole_message or fields.get("reasoning_details"):
+        yield chunk
+        return
+    small = dict(fields)
+    deltas: List[Json] = []
+    reasoned = next((key for key in _REASONING if fields.get(key)), None)
+    for key in _TEXTS:
+        value = small.pop(key, None)
+        if value and (key not in _REASONING or key == reasoned):
+            deltas += ({key: piece} for piece in _pieces(value))
+    calls = small.pop("tool_calls", None)
+    later = {key: choice[key] for key in ("finish_reason", "usage") if key in choice}
+    rest = {key: value for key, value in choice.items() if key not in later and key != source}
+    head = {key: value for key, value in chunk.items() if key not in ("usage", "x_groq")}
+    for delta in deltas:
+        yield {"choices": [{"delta": delta}]}
+    if small or rest:
+        yield {**head, "choices": [{**rest, "delta": small}]}
+    for some in _pieces(calls, CALLS) if _are_told_apart(calls) else [calls] if calls else []:
+        yield {"choices": [{"delta": {"tool_calls": some}}]}
+    over = {key: value for key, value in chunk.items() if key != "choices"}
+    yield {**over, "choices": [{**later, "delta": {}}]}
+
+
+def split_event(event: Json) -> Iterator[Json]:
+    """An event of the Responses API as several, if it is a large delta."""
+    delta = event.get("delta")
+    if type(delta) is not str or not str(event.get("type")).endswith(".delta"):
+        yield event
+        return
+    for piece in _pieces(delta):
+        yield {**event, "delta": piece}
+
+
+def _are_told_apart(calls: Any) -> bool:
+    """Are these calls that do not depend on their place in one list?"""
+    return type(calls) is list and all(
+        type(call) is dict and (type(call.get("index")) is int or bool(call.get("id"))) for call in calls
+    )
+
+
+def _pieces(value: Any, size: int = PARTS) -> Iterator[Any]:
+    """The pieces of a text, or of a list."""
+    if type(value) is not str and type(value) is not list:
+        yield value
+        return
+    size = TEXT if type(value) is str else size
+    for begin in range(0, len(value), size):
+        yield value[begin : begin + size]

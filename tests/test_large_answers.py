@@ -1,0 +1,198 @@
+"""Large chunks of an answer are converted in steps, with the same outcome, and there is an end to what an
+answer may hold.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from grammar import check_stream
+from hypothesis import given
+from hypothesis import strategies as st
+from stream_tools import call, converter, delta, drive, end, text, think
+
+from rproxy.convert.answer import decoder, split, tool_calls
+from rproxy.convert.answer.chat import ChunkReader
+from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
+from rproxy.convert.events import fastpath
+from rproxy.convert.events.fastpath import FastPath
+from rproxy.convert.profile import Answer
+
+Json = Dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "TEXT", 5)
+    monkeypatch.setattr(split, "CALLS", 2)
+    monkeypatch.setattr(split, "PARTS", 3)
+    monkeypatch.setattr(decoder, "LARGE", 150)
+
+
+LONG = "some words of text "
+CALLS = [
+    {"index": n, "id": f"c{n}", "function": {"name": "f", "arguments": '{"a": "%s"}' % LONG}}
+    for n in range(5)
+]
+PARTS = [{"type": kind, "text": LONG} for kind in ("text", "thinking", "text", "text")]
+FIELDS: Dict[str, List[Any]] = {
+    "role": ["assistant"],
+    "content": ["", LONG, LONG * 9, PARTS, {"text": LONG}],
+    "reasoning_content": ["", LONG * 2],
+    "reasoning": [LONG * 2],
+    "reasoning_details": [[{"type": "reasoning.text", "text": LONG, "index": 0}]],
+    "refusal": [LONG],
+    "tool_calls": [CALLS, CALLS[:1], [{"function": CALLS[0]["function"]}] * 3, "x"],
+    "images": [[{"image_url": {"url": "https://x"}}]],
+    "annotations": [[{"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}]],
+}
+DELTAS = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(values) for name, values in FIELDS.items()}
+)
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> Json:
+    choice: Json = {"index": 0, draw(st.sampled_from(["delta", "message"])): draw(DELTAS)}
+    if draw(st.booleans()):
+        choice["finish_reason"] = draw(st.sampled_from([None, "stop", "tool_calls", "length"]))
+    if draw(st.integers(0, 9)) == 0:
+        choice["logprobs"] = {"content": []}
+    chunk: Json = {"object": "chat.completion.chunk", "choices": [choice]}
+    if draw(st.booleans()):
+        chunk["usage"] = USAGE
+    if draw(st.integers(0, 9)) == 0:
+        chunk["choices"] = draw(st.sampled_from([[], None, [choice, choice], ["x"], {"delta": None}]))
+    return chunk
+
+
+def outcome(stream: List[Json]) -> Json:
+    check_stream(stream)
+    response: Json = stream[-1]["response"]
+    return response
+
+
+def fed(chunk_list: List[Json], answer: Answer) -> Iterator[bytes]:
+    for chunk in chunk_list:
+        yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+@given(st.lists(chunks(), max_size=4), st.booleans())
+def test_the_parts_say_the_same(some: List[Json], cumulative: bool) -> None:
+    answer = Answer(cumulative=cumulative)
+    whole = converter(answer=answer)
+    in_parts = FastPath(converter(answer=answer))
+    events = in_parts.converter.start()
+    for data in fed(some, answer):
+        events += [event for batch in in_parts.feed(data) for event in batch]
+        for batch in in_parts.later():
+            events += batch
+        assert not in_parts.pending
+    events += in_parts.close()
+    events += [event for batch in in_parts.later() for event in batch]
+    events += in_parts.converter.finish()
+    assert outcome(events) == outcome(drive(whole, some))
+
+
+def test_a_large_delta_becomes_small_ones() -> None:
+    stream = FastPath(converter())
+    assert stream.feed(b"data: " + json.dumps(text("x" * 1000)).encode() + b"\n\n") == [] and stream.pending
+    events = [event for batch in stream.later() for event in batch]
+    deltas = [event["delta"] for event in events if event["type"].endswith(".delta")]
+    assert "".join(deltas) == "x" * 1000 and max(map(len, deltas)) == split.TEXT
+
+
+def test_what_follows_a_large_chunk_waits_for_it() -> None:
+    stream = FastPath(converter())
+    large, small = (b"data: " + json.dumps(text(said)).encode() for said in ("x" * 1000, "y"))
+    assert stream.feed(large + b"\n\n" + small + b"\n\n" + small) == []
+    assert stream.close() == []
+    said = [event["delta"] for batch in stream.later() for event in batch if event["type"].endswith(".delta")]
+    assert "".join(said) == "x" * 1000 + "yy"
+
+
+def test_a_large_line_that_is_no_json_is_skipped() -> None:
+    stream = FastPath(converter())
+    stream.feed(b"data: {" + b"x" * 1000 + b"}\n\n")
+    assert [event for batch in stream.later() for event in batch] == []
+    assert stream.feed(b"data: " + json.dumps(text("y")).encode() + b"\n\n")
+
+
+def test_a_large_delta_of_the_responses_api_becomes_small_ones() -> None:
+    reader = EventReader()
+    event = {"type": "response.output_text.delta", "item_id": "m", "delta": "x" * 23}
+    assert [part["delta"] for part in reader.parts(event)] == ["xxxxx"] * 4 + ["xxx"]
+    assert list(reader.parts({"type": "response.completed"})) == [{"type": "response.completed"}]
+
+
+def test_the_converter_gets_the_text_of_the_fast_path_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a long answer would come to it all at once, in the end."""
+    monkeypatch.setattr(fastpath, "MAX_UNSYNCED", 1000)
+    stream = FastPath(converter())
+    piece, lengths, read = b"data: " + json.dumps(text("words")).encode() + b"\n\n", [], ChunkReader.read
+
+    def reading(self: ChunkReader, chunk: Json) -> Any:
+        lengths.append(len(json.dumps(chunk)))
+        return read(self, chunk)
+
+    monkeypatch.setattr(ChunkReader, "read", reading)
+    for _ in range(500):
+        stream.feed(piece)
+    assert max(lengths) < 1500 and len(lengths) < 100
+    assert stream.converter.feed(end()) == [] and "words" * 500 in str(stream.converter.finish()[-1])
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one delta", "one by one"])
+def test_an_answer_with_too_many_calls_fails(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_calls, "MAX_CALLS", 30)
+    fragments = [{"index": n, "id": f"c{n}", "function": {"name": "f", "arguments": "{}"}} for n in range(50)]
+    for count, status in ((30, "completed"), (31, "failed"), (50, "failed")):
+        some = fragments[:count]
+        sent = [delta(tool_calls=some)] if at_once else [delta(tool_calls=[one]) for one in some]
+        response = outcome(drive(converter(), [*sent, end("tool_calls")]))
+        assert response["status"] == status and len(response["output"]) <= 31
+    message = {"choices": [{"message": {"content": "x", "tool_calls": fragments}, "finish_reason": "stop"}]}
+    stream = converter()
+    assert outcome(drive(stream, [text("x"), message]))["status"] == "failed"
+    assert stream.reader.error is not None and "more than 1024 tool calls" in stream.reader.error["message"]
+
+
+def test_a_million_calls_cost_what_the_first_thousand_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, made = converter(), []
+    monkeypatch.setattr(tool_calls.CallReader, "_new", _counting(made))
+    for number in range(1_000_000):
+        stream.feed(call(number, "{}", id=f"c{number}", name="f"))
+        if stream.reader.error is not None:
+            break
+    assert len(made) == tool_calls.MAX_CALLS + 1 and number == tool_calls.MAX_CALLS
+
+
+def _counting(made: List[int]) -> Any:
+    new = tool_calls.CallReader._new
+
+    def counting(self: Any, index: Any) -> Any:
+        made.append(index)
+        return new(self, index)
+
+    return counting
+
+
+def test_an_answer_with_too_many_items_fails() -> None:
+    reader = EventReader()
+    for number in range(MAX_ITEMS + 1):
+        assert reader.error is None
+        item = {"type": "message", "id": f"m{number}", "content": []}
+        reader.read({"type": "response.output_item.added", "item": item})
+    assert reader.error is not None and reader.over
+
+
+def test_thinking_is_not_told_twice() -> None:
+    chunk = think(LONG * 20)
+    chunk["choices"][0]["delta"]["reasoning"] = LONG * 20
+    stream = FastPath(converter())
+    stream.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    said = [event.get("delta", "") for batch in stream.later() for event in batch]
+    assert "".join(said) == LONG * 20
