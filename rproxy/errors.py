@@ -46,6 +46,23 @@ class RproxyError(Exception):
 class ConfigError(RproxyError):
     """The configuration cannot be used; the text says where, why, and what to do."""
 
+    @property
+    def each(self) -> Sequence[ConfigError]:
+        """The errors that it consists of."""
+        return (self,)
+
+
+class ConfigErrors(ConfigError):
+    """Several errors of one file, in its order."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self._each = tuple(errors)
+
+    @property
+    def each(self) -> Sequence[ConfigError]:
+        return self._each
+
 
 class AddressInUse(ConfigError):
     """An address of the configuration is taken; another attempt may succeed later."""

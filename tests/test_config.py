@@ -336,7 +336,40 @@ REFUSALS = [case.split("\n", 1) for case in re.split("(?m)^#### ", REFUSED.read_
 
 @pytest.mark.parametrize("message, text", REFUSALS, ids=[message[:60] for message, _ in REFUSALS])
 def test_refusals(message: str, text: str) -> None:
-    assert refusal(text, EMPTY=" ") == "config.yaml:" + message
+    assert refusal(text, EMPTY=" ").splitlines()[0] == "config.yaml:" + message
+
+
+def test_all_errors_of_a_file_are_told_at_once() -> None:
+    text = """\
+server:
+  listen_adr: x
+  retries: -1
+  auth: {enabled: true, keys: [$NO_KEY, {name: a}]}
+store: {kind: disk, ttl: soon}
+models:
+  - model: m
+    provider: {base_url: "ftp://h", api_key: $NO_KEY, api_keys: [k]}
+  - {model: m, provider: {base_ulr: "http://h:1", api_key_file: /nowhere/key}}
+  - {modle: n}
+"""
+    said = [line.replace("config.yaml:", "") for line in refusal(text).splitlines()]
+    assert [" ".join(line.split(" ", 2)[:2]) for line in said] == [
+        "2:3: server:",
+        "3:12: server.retries:",
+        "4:32: server.auth.keys[0]:",
+        "4:41: server.auth.keys[1]:",
+        "5:15: store.kind:",
+        "5:26: store.ttl:",
+        "8:26: models[0].provider.base_url:",
+        "8:46: models[0].provider.api_key:",
+        "8:55: models[0].provider:",
+        "9:27: models[1].provider:",
+        "9:65: models[1].provider.api_key_file:",
+        "10:6: models[2]:",
+        "10:5: models[2]:",
+        "9:13: models[1].model:",
+    ]
+    assert "did you mean 'base_url'" in said[9] and "'provider' is missing" in said[12]
 
 
 @pytest.mark.parametrize(

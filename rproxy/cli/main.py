@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any, Mapping, Optional, Sequence
 
+from ..errors import ConfigError
 from . import check, codex, key, profiles, reload, serve, usage
 from .command import Command, Environ, complain
 from .exit_status import ERRORS, OK, USAGE, status_of
@@ -94,5 +95,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return status
     except ERRORS as error:
         if not isinstance(error, KeyboardInterrupt):
-            complain(error)
+            for one in error.each if isinstance(error, ConfigError) else (error,):
+                complain(one)
         return status_of(error)

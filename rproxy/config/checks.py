@@ -3,6 +3,7 @@
 A section of the file is a dataclass, and each of its fields is a row: ``key(type, default, doc)``.  A type is
 a function from a :class:`Place` (a value and where it is in the file) to the checked value; it raises the
 ConfigError that the place makes.  Fields that are not declared with :func:`key` are not keys of the file.
+Errors are collected (:class:`Mistakes`), so that one run tells all of them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import dataclasses
 import math
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..convert.profile import suggestion
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigErrors
 from .yaml_positions import Document, Path
 
 T = TypeVar("T")
@@ -64,6 +66,29 @@ class Place(NamedTuple):
         return self.error(f"must be {what}, not {kind}{hint}")
 
 
+class Mistakes:
+    """Collects the errors of the parts of a value."""
+
+    def __init__(self) -> None:
+        self._found: List[ConfigError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """A context in which one part is read; what follows does not know it if that fails."""
+        try:
+            yield
+        except ConfigError as error:
+            self._found += error.each
+
+    def check(self) -> None:
+        """Call it before the parts are used.
+
+        :raises ConfigError: there were errors
+        """
+        if self._found:
+            raise self._found[0] if len(self._found) == 1 else ConfigErrors(self._found)
+
+
 Check = Callable[[Place], T]
 
 
@@ -99,16 +124,21 @@ def values_of(section: type, place: Place) -> Dict[str, Any]:
     """The checked values of a mapping, by field name, without keys that are absent or null."""
     if not isinstance(place.value, dict):
         raise place.expected("a mapping")
-    known = keys_of(section)
+    known, mistakes = keys_of(section), Mistakes()
     values: Dict[str, Any] = {}
     for name, value in place.value.items():  # in the order of the file, so that the topmost error comes first
-        if name not in known:
-            raise place.step(name).error(f"unknown key {name!r}{_hint(name, known)}", key=True)
-        if value is not None:
-            values[known[name].name] = known[name].metadata["check"](place.step(name))
+        with mistakes.collected():
+            if name not in known:
+                raise place.step(name).error(f"unknown key {name!r}{_hint(name, known)}", key=True)
+            if value is not None:
+                values[known[name].name] = known[name].metadata["check"](place.step(name))
+    unknown = [name for name in place.value if name not in known]
     for name, f in known.items():
-        if f.metadata["required"] and f.name not in values:
-            raise place.error(f"{name!r} is missing: {f.metadata['doc']}")
+        with mistakes.collected():
+            misspelt = any(suggestion(other, [name]) for other in unknown)  # which has been said above
+            if f.metadata["required"] and place.value.get(name) is None and not misspelt:
+                raise place.error(f"{name!r} is missing: {f.metadata['doc']}")
+    mistakes.check()
     return values
 
 
@@ -131,7 +161,12 @@ def list_of(item: Check[T], what: str = "a list", at_least: int = 0) -> Check[Tu
             raise place.expected(what)
         if len(place.value) < at_least:
             raise place.error(f"must have at least {at_least} entr{'y' if at_least == 1 else 'ies'}")
-        return tuple(item(place.step(i)) for i in range(len(place.value)))
+        mistakes, items = Mistakes(), []
+        for i in range(len(place.value)):
+            with mistakes.collected():
+                items.append(item(place.step(i)))
+        mistakes.check()
+        return tuple(items)
 
     return check
 

@@ -73,7 +73,7 @@ class Provider:
         (),
         "several keys instead of api_key; they share the turns",
     )
-    api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
+    api_key_file: Optional[str] = key(c.existing_file, None, "a file with the key, instead of api_key")
     profile_name: Optional[str] = key(
         _profile_name, None, "the kind of provider; default: by address, then by model name", name="profile"
     )
@@ -133,14 +133,14 @@ def _secret_forms(name: str, value: str) -> List[str]:
 
 
 def _provider(place: Place) -> Provider:
-    values = c.values_of(Provider, place)
-    named = [name for name in ("api_key", "api_keys", "api_key_file") if name in values]
-    if len(named) > 1:
-        raise place.step(named[1]).error(f"{named[0]!r} is set as well; keep one of them", key=True)
+    mistakes = c.Mistakes()
+    with mistakes.collected():
+        values = c.values_of(Provider, place)
+    with mistakes.collected():
+        _check_combination(place)
+    mistakes.check()
     if "api_key_file" in values:
         values["api_key"] = _key_from(place.step("api_key_file"))
-    if "client_key" in values and "client_cert" not in values:
-        raise place.step("client_key").error("'client_key' needs 'client_cert'", key=True)
     parts = urlsplit(values["base_url"])
     values["base_url"] = urlunsplit(parts._replace(query=""))
     values["query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **values.get("query", {})}
@@ -149,6 +149,17 @@ def _provider(place: Place) -> Provider:
     if parts.scheme == "http" and "api_key" in values and addresses.is_public(parts.hostname or ""):
         place.step("base_url").warn("the key travels unencrypted; use https://")
     return Provider(**values)
+
+
+def _check_combination(place: Place) -> None:
+    """:raises ConfigError: keys that exclude or need each other"""
+    entries = place.value if isinstance(place.value, dict) else {}
+    given = [name for name, value in entries.items() if value is not None]
+    named = [name for name in ("api_key", "api_keys", "api_key_file") if name in given]
+    if len(named) > 1:
+        raise place.step(named[1]).error(f"{named[0]!r} is set as well; keep one of them", key=True)
+    if "client_key" in given and "client_cert" not in given:
+        raise place.step("client_key").error("'client_key' needs 'client_cert'", key=True)
 
 
 def _key_from(place: Place) -> str:

@@ -128,15 +128,19 @@ def _model(place: Place) -> Model:
 
 
 def _models(place: Place) -> Tuple[Model, ...]:
-    models = c.list_of(_model, "a list of models", at_least=1)(place)
-    for i, model in enumerate(models):
-        first = [m.model for m in models].index(model.model)
-        if first != i:
-            line = place.document.place(place.path + (first, "model"))[0]
-            text = (
-                f"the model {model.model!r} is in line {line} already; for several providers, give one model "
-            )
-            raise place.step(i).step("model").error(text + "a list under 'provider'")
+    mistakes = c.Mistakes()
+    models: Tuple[Model, ...] = ()
+    with mistakes.collected():
+        models = c.list_of(_model, "a list of models", at_least=1)(place)
+    entries = place.value if isinstance(place.value, list) else []
+    names = [entry.get("model") if isinstance(entry, dict) else None for entry in entries]
+    for i, name in enumerate(names):
+        if name is not None and names.index(name) != i:
+            line = place.document.place((*place.path, names.index(name), "model"))[0]
+            text = f"the model {name!r} is in line {line} already; for several providers, give one model "
+            with mistakes.collected():
+                raise place.step(i).step("model").error(text + "a list under 'provider'")
+    mistakes.check()
     currencies = {model.price.currency: i for i, model in reversed(list(enumerate(models))) if model.price}
     for other, i in list(currencies.items())[:-1]:
         raise (
