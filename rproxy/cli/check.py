@@ -1,9 +1,12 @@
-"""``rproxy check``: is the configuration right, and where do its models lead?"""
+"""``rproxy check``: is the configuration right, would a server start, and where do its models lead?"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 
+from ..errors import ConfigErrors
+from . import live, preflight
 from .command import NO_FILE, Command, Environ, address_lines, model_lines, read_config, warn
 from .exit_status import OK
 
@@ -12,11 +15,27 @@ EXPOSED = "server.listen_addr: open to other machines without auth; serve refuse
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     config, note = read_config(args, environ)
+    errors = asyncio.run(preflight.errors_of(config, environ))
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
     print(f"{config.path or NO_FILE}: good")
     addresses = address_lines(config.server.listen_addr, config.server.auth.enabled)
     print("\n".join([*addresses, *model_lines(config)]))
-    warn([*config.warnings, *([EXPOSED] if config.server.is_open else []), *([note] if note else [])])
-    return OK
+    warn([*config.warnings, *preflight.warnings_of(config)])
+    warn([*([EXPOSED] if config.server.is_open else []), *([note] if note else [])])
+    if not args.live:
+        return OK
+    answers = asyncio.run(live.ask_all(config, environ))
+    print("\n".join(["Providers:", *live.lines(answers)]))
+    return live.exit_status(answers)
 
 
-COMMAND = Command("check a configuration and show its models", "rproxy check --config config.yaml", run)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--live", action="store_true", help="also ask every provider for its models, with the key"
+    )
+
+
+COMMAND = Command(
+    "check a configuration and show its models", "rproxy check --config config.yaml", run, add_options
+)

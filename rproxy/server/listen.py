@@ -104,6 +104,50 @@ def listen_on_port(address: ListenAddress, reuse_port: bool = False) -> List[soc
         raise _bind_error(str(address), error, BIND_REASONS) from error
 
 
+def check_address(address: ListenAddress) -> None:
+    """Could a server listen here now?  Nothing is left behind.
+
+    :raises AddressInUse: another program does
+    :raises ConfigError: it could not
+    """
+    folder = os.path.dirname(address.path) or "."
+    try:
+        if not address.path:
+            return _bind_and_close(address)
+        _is_stale(address.path)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, folder)
+    except OSError as error:
+        reasons = SOCKET_FILE_REASONS if address.path else BIND_REASONS
+        raise _bind_error(str(address), error, reasons) from error
+
+
+def _bind_and_close(address: ListenAddress) -> None:
+    """Bind as Tornado's ``bind_sockets`` does, which leaves a socket open when it fails."""
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, where in found:
+        with contextlib.ExitStack() as opened:
+            try:
+                probe = opened.enter_context(socket.socket(family, kind, protocol))
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                continue  # this machine has no IPv6
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(where)
+            except OSError as error:
+                if (error.errno, address.host) != (errno.EADDRNOTAVAIL, "localhost"):
+                    raise
+
+
 def _bind_error(address: str, error: OSError, reasons: Mapping[int, str]) -> ConfigError:
     reason = reasons.get(error.errno or 0, error.strerror)
     kind = AddressInUse if error.errno == errno.EADDRINUSE else ConfigError
@@ -139,10 +183,19 @@ def _remove_stale(path: str) -> None:
 
     :raises OSError: somebody does, or the file is something else
     """
+    if _is_stale(path):
+        os.unlink(path)
+
+
+def _is_stale(path: str) -> bool:
+    """Is there a socket file that nobody listens on?
+
+    :raises OSError: somebody does, or the file is something else
+    """
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except FileNotFoundError:
-        return
+        return False
     if not is_socket:
         raise FileExistsError(errno.EEXIST, path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -150,7 +203,7 @@ def _remove_stale(path: str) -> None:
         result = probe.connect_ex(path)
     if result != errno.ECONNREFUSED:
         raise OSError(errno.EADDRINUSE, path)
-    os.unlink(path)
+    return True
 
 
 def _remover(path: str) -> Callable[[], None]:

@@ -38,7 +38,9 @@ _STANDARD_HEADERS = {
 
 
 class Result(NamedTuple):
-    """How the provider responded.  ``body`` is empty if ``status`` is 2xx, and at most 1 MiB otherwise."""
+    """How the provider responded.  ``body`` is empty if the body of a 2xx response was streamed, and at most
+    1 MiB if ``status`` is not 2xx.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -116,6 +118,27 @@ class Upstream:
             raise self._api_error(error, provider) from error
         return Result(response.code, response.headers, response.body)
 
+    async def get(self, provider: Provider, path: str) -> Result:
+        """GET the provider's ``path``; ``body`` is the whole one, whatever the status.
+
+        :raises ApiError: 502 or 504, there is no complete response
+        """
+        try:
+            response = await self._client.fetch(self._prepare(provider, path, "GET"), raise_error=False)
+        except (TransportError, ConfigError) as error:
+            raise self._api_error(error, provider) from error
+        return Result(response.code, response.headers, response.body)
+
+    def check(self, provider: Provider) -> None:
+        """Make all that is needed for a request, such as the TLS context from its files.
+
+        :raises ApiError: that is not possible
+        """
+        try:
+            self._prepared(provider, "/chat/completions")
+        except (TransportError, ConfigError) as error:
+            raise self._api_error(error, provider) from error
+
     async def preconnect(self, provider: Provider) -> None:
         """Open a connection unless one is idle, so that the next chat() saves the time for it.
 
@@ -158,11 +181,11 @@ class Upstream:
     def _prepared(self, provider: Provider, path: str) -> PreparedRequest:
         return self._requests.get(provider, path, self._prepare)
 
-    def _prepare(self, provider: Provider, path: str) -> PreparedRequest:
+    def _prepare(self, provider: Provider, path: str, method: str = "POST") -> PreparedRequest:
         url = endpoint(provider, path)
         request = HTTPRequest(
             url,
-            method="POST",
+            method=method,
             headers=request_headers(provider),
             connect_timeout=self._connect_timeout,
             decompress_response=False,

@@ -1,0 +1,96 @@
+"""``rproxy check --live``: does every provider answer, and does it take the key?
+
+Each is asked for its models.  One that has no such list answers all the same, and that is what counts; some
+give the list to everybody, whatever the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import List, NamedTuple, Sequence
+
+from ..config.schema import Config, Provider
+from ..errors import ApiError
+from ..providers.provider_errors import provider_error
+from ..upstream.client import Result, Upstream
+from .command import Environ
+from .exit_status import OK, REFUSED, UNAVAILABLE
+from .preflight import distinct_providers
+
+PATIENCE = 20.0  # seconds
+NO_LIST = (400, 404, 405, 501)  # there is no list of models
+BUSY = (402, 429)  # the key is known
+
+
+class Answer(NamedTuple):
+    """What a provider said.  ``status``: an exit status."""
+
+    provider: Provider
+    status: int
+    text: str
+
+
+async def ask_all(config: Config, environ: Environ) -> List[Answer]:
+    """Ask all providers at the same time."""
+    server = config.server
+    upstream = Upstream(
+        connect_timeout=server.connect_timeout,
+        first_byte_timeout=PATIENCE,
+        idle_timeout=PATIENCE,
+        environ=environ,
+    )
+    try:
+        providers = distinct_providers(config)
+        return list(await asyncio.gather(*(_ask(upstream, provider) for provider in providers)))
+    finally:
+        upstream.close()
+
+
+async def _ask(upstream: Upstream, provider: Provider) -> Answer:
+    started = time.monotonic()
+    try:
+        status, text = judge(provider, await upstream.get(provider, "/models"))
+    except ApiError as error:
+        status, text = UNAVAILABLE, error.message
+    return Answer(provider, status, f"{round((time.monotonic() - started) * 1000)} ms, {text}")
+
+
+def judge(provider: Provider, result: Result) -> tuple[int, str]:
+    """The exit status for an answer, and what there is to say."""
+    if 200 <= result.status < 300:
+        return OK, _models(result.body)
+    if result.status in NO_LIST:
+        return OK, f"answers (HTTP {result.status} to GET /models)"
+    error = provider_error(
+        result.status, result.headers, result.body, provider.name, provider.base_url, secrets=provider.secrets
+    )
+    if result.status in (401, 403):
+        return REFUSED, error.message
+    return OK if result.status in BUSY else UNAVAILABLE, error.message
+
+
+def _models(body: bytes) -> str:
+    try:
+        data = json.loads(body)
+        return f"{len(data['data'] if isinstance(data, dict) else data)} models"
+    except (ValueError, LookupError, TypeError):
+        return "answers, but not with a list of models"
+
+
+def lines(answers: Sequence[Answer]) -> List[str]:
+    """One line for each provider: ✓ or ✗, or words where the terminal has no such characters."""
+    marks = {True: "✓", False: "✗"}
+    try:
+        "✓✗".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        marks = {True: "ok    ", False: "FAILED"}
+    width = max(len(answer.provider.name) for answer in answers)
+    return [f"  {marks[one.status == OK]} {one.provider.name:{width}}  {one.text}" for one in answers]
+
+
+def exit_status(answers: Sequence[Answer]) -> int:
+    """That of the worst answer: a key that is refused will not get better by itself."""
+    return max((answer.status for answer in answers), default=OK)
