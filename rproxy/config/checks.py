@@ -85,8 +85,9 @@ class Mistakes:
 
         :raises ConfigError: there were errors
         """
-        if self._found:
-            raise self._found[0] if len(self._found) == 1 else ConfigErrors(self._found)
+        found = list({str(error): error for error in self._found}.values())
+        if found:
+            raise found[0] if len(found) == 1 else ConfigErrors(found)
 
 
 Check = Callable[[Place], T]

@@ -73,7 +73,7 @@ class Provider:
         (),
         "several keys instead of api_key; they share the turns",
     )
-    api_key_file: Optional[str] = key(c.existing_file, None, "a file with the key, instead of api_key")
+    api_key_file: Optional[str] = key(c.file_path, None, "a file with the key, instead of api_key")
     profile_name: Optional[str] = key(
         _profile_name, None, "the kind of provider; default: by address, then by model name", name="profile"
     )
@@ -133,14 +133,15 @@ def _secret_forms(name: str, value: str) -> List[str]:
 
 
 def _provider(place: Place) -> Provider:
-    mistakes = c.Mistakes()
+    mistakes, file_key = c.Mistakes(), {}
     with mistakes.collected():
         values = c.values_of(Provider, place)
     with mistakes.collected():
         _check_combination(place)
+        if isinstance(place.value, dict) and place.value.get("api_key_file") is not None:
+            file_key = {"api_key": _key_from(place.step("api_key_file"))}
     mistakes.check()
-    if "api_key_file" in values:
-        values["api_key"] = _key_from(place.step("api_key_file"))
+    values.update(file_key)
     parts = urlsplit(values["base_url"])
     values["base_url"] = urlunsplit(parts._replace(query=""))
     values["query"] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **values.get("query", {})}
