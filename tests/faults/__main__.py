@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import ssl
 import sys
 import tempfile
@@ -34,7 +35,7 @@ import providers  # noqa: E402
 from observed import Observed, observed  # noqa: E402
 from rawserver import RawServer, make_certificate, until  # noqa: E402
 
-SILENCE = 1.5  # seconds that rproxy bears
+SILENCE = 3.0  # seconds that rproxy bears; a busy machine needs some to answer at all
 MEMORY = 24.0  # MiB that a part may leave behind; the allocator's own habits are about half of it
 SHOWN = 10  # of the turns that went wrong
 Job = Callable[[], Awaitable[str]]
@@ -67,7 +68,7 @@ class Sweep:
                     counts[await job()] += 1
                 except hostile.Wrong as error:
                     counts["WRONG"] += 1
-                    self.wrong.append(f"{part.name}, {name}: {error}")
+                    self.tell(f"{part.name}, {name}: {error}")
 
         await asyncio.gather(*(work() for _ in range(part.parallel)))
         self.turns += len(part.jobs)
@@ -75,7 +76,13 @@ class Sweep:
         seconds = time.monotonic() - began
         print(f"{part.name}: {len(part.jobs)} in {seconds:.0f} s: {told}", flush=True)
         await self.leave()
-        self.wrong += [f"{part.name}: {text}" for text in await self.rproxy.settled(before, MEMORY)]
+        for text in await self.rproxy.settled(before, MEMORY):
+            self.tell(f"{part.name}: {text}")
+
+    def tell(self, text: str) -> None:
+        self.wrong.append(text)
+        if len(self.wrong) <= SHOWN:
+            print("WRONG " + text, flush=True)
 
     async def leave(self) -> None:
         """Close the connections that both sides keep for the next turn."""
@@ -104,7 +111,7 @@ def parts_of(step: int, port: int, tls: bool) -> Iterable[Part]:
         yield Part(f"client: {name}", found, parallel)
 
 
-async def play(step: int, tls: bool, folder: Path) -> int:
+async def play(step: int, tls: bool, only: str, folder: Path) -> int:
     """:returns: 1 when something went wrong"""
     context, cert = None, ""
     if tls:
@@ -122,14 +129,14 @@ async def play(step: int, tls: bool, folder: Path) -> int:
             sweep.turns, first = 0, await rproxy.facts()
             print(f"before: {first}\n", flush=True)
             for part in parts_of(step, rproxy.port, tls):
-                await sweep.run(part)
-            sweep.wrong += await rproxy.settled(first, MEMORY)
+                if re.search(only, part.name):
+                    await sweep.run(part)
+            for text in await rproxy.settled(first, MEMORY):
+                sweep.tell(text)
             print(f"\nafter:  {await rproxy.facts()}")
             if b'"ok"' not in await hostile.exchange(rproxy.port, clients.HEALTH):
-                sweep.wrong.append("GET /health does not answer ok")
+                sweep.tell("GET /health does not answer ok")
     print(f"{sweep.turns} turns, {len(sweep.wrong)} problems")
-    for text in sweep.wrong[:SHOWN]:
-        print("WRONG " + text)
     return 1 if sweep.wrong else 0
 
 
@@ -140,10 +147,13 @@ def main() -> int:
     parser.add_argument(
         "--step", type=int, default=1, help="only every so many bytes (default: 1, every byte)"
     )
+    parser.add_argument(
+        "--only", default="", help="a regular expression for the parts, such as provider: cut"
+    )
     parser.add_argument("--no-tls", action="store_true", help="plain sockets only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rproxy-faults-") as folder:
-        return asyncio.run(play(args.step, not args.no_tls, Path(folder)))
+        return asyncio.run(play(args.step, not args.no_tls, args.only, Path(folder)))
 
 
 if __name__ == "__main__":
