@@ -13,6 +13,7 @@ import http.client
 import io
 import json
 import random
+import zlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from grammar import check_response, check_sse, check_stream
@@ -74,6 +75,12 @@ def forms() -> Dict[str, Form]:
     whole = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
     document = json.dumps(whole).encode()
     packed = gzip.compress(document, mtime=0)
+    gzip_head = ok % b"application/json" + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(
+        packed
+    )
+    unpacked = next(
+        size for size in range(len(packed)) if zlib.decompressobj(31).decompress(packed[:size]) == document
+    )
     plain = CHUNKED[:-2] + b"Content-Type: text/event-stream\r\n\r\n"
     return {
         "sized": _form(stream + b"Content-Length: %d\r\n\r\n" % len(text), text, HELLO, b'"stop"'),
@@ -83,12 +90,7 @@ def forms() -> Dict[str, Form]:
         "json": _form(
             ok % b"application/json" + b"Content-Length: %d\r\n\r\n" % len(document), document, HELLO, b"}"
         ),
-        "gzip": _form(
-            ok % b"application/json" + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed),
-            packed,
-            HELLO,
-            packed[-12:-8],  # the end of the compressed text; checksum and size follow
-        ),
+        "gzip": Form(gzip_head + packed, len(gzip_head) + unpacked, HELLO),
     }
 
 

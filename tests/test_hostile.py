@@ -94,7 +94,7 @@ async def test_a_process_tells_what_it_holds(tmp_path: Path) -> None:
     running = observed(tmp_path, "http://127.0.0.1:1", hostile.silence(5), hostile.CONFIG)
     async with provider.running(), running as rproxy:
         before = await rproxy.facts()
-        assert before.tasks == 1 and before.sockets >= 1 and 10 < before.rss <= before.peak
+        assert before.tasks >= 1 and before.sockets >= 1 and 10 < before.rss <= before.peak
         reader, writer = await asyncio.open_connection("127.0.0.1", rproxy.port)
         try:
             grown = await rproxy.settled(before, 100.0, seconds=0.5)
