@@ -139,6 +139,12 @@ def test_literal_keys_of_clients_count_and_their_digests_do_not(tmp_path: Path, 
         assert ("chmod o-r" in capsys.readouterr().err) == warned
 
 
+def test_an_expired_key_is_a_warning(tmp_path: Path, capsys: Any) -> None:
+    keys = "[{name: old, key: $KEY, expires: 2020-01-01}]"
+    assert check(tmp_path, f"server: {{listen_addr: '127.0.0.1:0', auth: {{keys: {keys}}}}}\n{GOOD}") == 0
+    assert "the key of 'old' has expired" in capsys.readouterr().err
+
+
 # ---- --live
 REFUSAL = {"error": {"message": "Incorrect API key provided: sk-0123456789abcdef"}}
 

@@ -122,6 +122,19 @@ def test_keys_switch_auth_on_unless_it_is_off() -> None:
     assert not enabled and warnings[0].startswith("c.yaml:3:30: server.auth.enabled: is false")
 
 
+def test_a_model_that_no_key_can_find_is_a_warning() -> None:
+    assert parse("[{name: ann, key: k, models: [m, fast, 'g*']}]").warnings == (
+        "c.yaml: server.auth.keys: 'ann' may use 'fast', but no model of that name is configured",
+        "c.yaml: server.auth.keys: 'ann' may use 'g*', but no model of that name is configured",
+    )
+    assert (
+        parse(
+            "[{name: ann, key: k, models: [x]}]", '[{model: "*", provider: {base_url: "http://h"}}]'
+        ).warnings
+        == ()
+    )
+
+
 # ---- Which models they see
 MODELS = """[{model: smart, provider: {base_url: "http://h:1"}}, {model: fast, provider: {base_url: "http://h:1"}},
     {model: "deepseek-*", provider: {base_url: "http://h:1"}}]"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 
 from ..errors import ConfigErrors
 from . import live, preflight
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     print(f"{config.path or NO_FILE}: good")
     addresses = address_lines(config.server.listen_addr, config.server.auth.enabled)
     print("\n".join([*addresses, *model_lines(config)]))
-    warn([*config.warnings, *preflight.warnings_of(config)])
+    warn([*config.warnings, *preflight.warnings_of(config, time.time())])
     warn([*([EXPOSED] if config.server.is_open else []), *([note] if note else [])])
     if not args.live:
         return OK

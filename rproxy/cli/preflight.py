@@ -44,8 +44,15 @@ async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigEr
     return found
 
 
-def warnings_of(config: Config) -> Iterator[str]:
-    """What may be right: an address in use by this very server, a key that others can read."""
+def warnings_of(config: Config, now: float) -> Iterator[str]:
+    """What may be right: an address in use by this very server, a key that others can read or that has
+    expired.
+
+    :param now: seconds since the epoch
+    """
+    for key in config.server.auth.keys:
+        if key.expires is not None and key.expires <= now:
+            yield f"server.auth.keys: the key of {key.name!r} has expired"
     yield from (str(error) for error in _address_errors(config) if isinstance(error, AddressInUse))
     path = config.path
     if path is None or os.name != "posix" or not os.stat(path).st_mode & stat.S_IROTH:

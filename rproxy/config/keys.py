@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..providers.profiles import glob_matches
 from . import checks as c
@@ -123,3 +123,16 @@ def read_keys(place: Place) -> Tuple[Key, ...]:
         if digests[one.digest] == i:
             kept.append(one)
     return tuple(kept)
+
+
+def useless_globs(keys: Sequence[Key], models: Sequence[str]) -> Iterator[str]:
+    """Sentences about the names of models in keys that fit no configured one.
+
+    :param models: the configured names; beside a glob, every name may have a sense
+    """
+    if any("*" in model for model in models):
+        return
+    for key in keys:
+        for glob in key.models:
+            if not any(glob_matches(glob, model) for model in models):
+                yield f"{key.name!r} may use {glob!r}, but no model of that name is configured"

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigError
 from ..providers.profiles import ZERO_CONFIG, Known, default_wire
 from . import checks as c
 from .checks import Place
+from .keys import useless_globs
 from .schema import Config, Model, Provider
 from .yaml_positions import load
 
@@ -77,7 +79,12 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
     warnings: List[str] = []
     document = load(content, path)
     values = c.values_of(Config, Place(document, (), document.data, environ, warnings))
-    return Config(**values, path=path, warnings=tuple(warnings))
+    config = Config(**values)
+    warnings += [
+        f"{path}: server.auth.keys: {text}"
+        for text in useless_globs(config.server.auth.keys, [model.model for model in config.models])
+    ]
+    return replace(config, path=path, warnings=tuple(warnings))
 
 
 def default_config(environ: Mapping[str, str]) -> Config:
