@@ -26,7 +26,7 @@ from wsclient import create, masked, open_raw
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.server import connections
 from rproxy.server.connections import ClientServer
-from rproxy.server.descriptors import FEWEST, RESERVE, max_connections
+from rproxy.server.descriptors import FEWEST, RESERVE, max_connections, max_provider_connections
 from rproxy.service.turn import Turn
 
 DEAF: List[socket.socket] = []  # the clients of :func:`deaf`
@@ -174,6 +174,9 @@ def test_the_default_leaves_a_descriptor_for_each_provider() -> None:
     assert max_connections(100) == (100 - RESERVE) // 2
     assert max_connections(10) == FEWEST
     assert max_connections(None) > 10_000
+    assert max_connections(100) + max_provider_connections(100, max_connections(100)) + RESERVE == 100
+    assert max_provider_connections(100, 90) == (100 - RESERVE) // 2
+    assert max_provider_connections(10, 4) == FEWEST
 
 
 # ---- No file descriptor left

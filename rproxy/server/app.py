@@ -32,7 +32,7 @@ from .conversations import (
     ConversationItemsHandler,
     ConversationsHandler,
 )
-from .descriptors import limit, max_connections, raise_limit
+from .descriptors import limit, max_connections, max_provider_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
 from .listen import Listener, check_exposure, open_listeners
@@ -176,7 +176,9 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         max_bytes=kept.max_bytes,
         ttl=kept.ttl,
     )
+    clients = server.max_connections or max_connections(limit())
     upstream = Upstream(
+        max_open=max_provider_connections(limit(), clients),
         connect_timeout=server.connect_timeout,
         first_byte_timeout=server.first_byte_timeout,
         idle_timeout=server.request_timeout,

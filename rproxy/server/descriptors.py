@@ -43,3 +43,13 @@ def max_connections(descriptors: Optional[int]) -> int:
     :param descriptors: see :func:`limit`
     """
     return max(FEWEST, ((ENOUGH if descriptors is None else descriptors) - RESERVE) // 2)
+
+
+def max_provider_connections(descriptors: Optional[int], clients: int) -> int:
+    """How many connections to providers may be open: what the clients and the reserve leave.
+
+    :param descriptors: see :func:`limit`
+    :param clients: how many of them may be connected
+    """
+    room = (ENOUGH if descriptors is None else descriptors) - RESERVE
+    return max(FEWEST, room - clients, room // 2)

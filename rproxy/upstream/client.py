@@ -24,6 +24,7 @@ from ..errors import ApiError, ConfigError
 from ..upstream.os_errors import connect_error
 from .connect import Route
 from .http_client import PooledHTTPClient
+from .pool import UNLIMITED
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest
 from .transport import CancelToken, OnData, StopReading, TransportError
@@ -56,6 +57,7 @@ class Upstream:
         connect_timeout: float = 10.0,
         first_byte_timeout: float = 600.0,
         idle_timeout: float = 300.0,
+        max_open: int = UNLIMITED,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Set up; nothing is connected yet.
@@ -63,13 +65,17 @@ class Upstream:
         :param connect_timeout: seconds for name resolution, TCP, a proxy's tunnel and TLS together
         :param first_byte_timeout: seconds of silence before the response begins; any byte restarts them
         :param idle_timeout: seconds of silence within the response; any byte restarts them
+        :param max_open: connections to all providers together; a request beyond waits for ``connect_timeout``
         :param environ: where HTTPS_PROXY and its relatives are looked up
         """
         self._connect_timeout = connect_timeout
         self._environ = environ
         self._requests: ProviderCache[PreparedRequest] = ProviderCache()
         self._client = PooledHTTPClient(
-            force_instance=True, first_byte_timeout=first_byte_timeout, idle_timeout=idle_timeout
+            force_instance=True,
+            first_byte_timeout=first_byte_timeout,
+            idle_timeout=idle_timeout,
+            max_open=max_open,
         )
 
     def configure(self, *, connect_timeout: float, first_byte_timeout: float, idle_timeout: float) -> None:

@@ -32,7 +32,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 
 from .connection import Connection
 from .parser import Head, ResponseParser
-from .pool import IDLE_TTL, MAX_IDLE, ConnectionPool
+from .pool import IDLE_TTL, MAX_IDLE, UNLIMITED, ConnectionPool
 from .request import PreparedRequest, TLSContexts
 from .response import ResponseReader
 from .transport import OnData, TransportError
@@ -48,6 +48,7 @@ class PooledHTTPClient(AsyncHTTPClient):
         idle_timeout: float = 300.0,
         max_idle: int = MAX_IDLE,
         idle_ttl: float = IDLE_TTL,
+        max_open: int = UNLIMITED,
     ) -> None:
         """Set up, as Tornado does it in place of ``__init__``.
 
@@ -56,10 +57,11 @@ class PooledHTTPClient(AsyncHTTPClient):
         :param idle_timeout: seconds of silence within the body, 0: no limit
         :param max_idle: idle connections kept per route
         :param idle_ttl: seconds that an idle connection is kept
+        :param max_open: connections to all hosts together
         """
         super().initialize(defaults={"request_timeout": 0.0, **(defaults or {})})
         self.first_byte_timeout, self.idle_timeout = first_byte_timeout, idle_timeout
-        self.pool = ConnectionPool(max_idle, idle_ttl)
+        self.pool = ConnectionPool(max_idle, idle_ttl, max_open)
         self._contexts = TLSContexts()
         self._fetches: Set[_Fetch] = set()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import socket
 import time
 from typing import Deque, Dict, Optional, Tuple
@@ -21,7 +22,8 @@ from .transport import TransportError
 
 IDLE_TTL = 45.0  # seconds; providers and load balancers close idle connections after 60 or more
 MAX_IDLE = 32  # connections kept per route
-NEXT_LOOK = 0.1  # seconds between two attempts to get a file descriptor
+UNLIMITED = 1 << 30
+NEXT_LOOK = 0.1  # seconds between two attempts to find room
 
 
 class ConnectionPool:
@@ -29,10 +31,14 @@ class ConnectionPool:
 
     :param max_idle: idle connections kept per route
     :param idle_ttl: seconds that an idle connection is kept
+    :param max_open: connections to all providers together
     """
 
-    def __init__(self, max_idle: int = MAX_IDLE, idle_ttl: float = IDLE_TTL) -> None:
-        self._max_idle, self._idle_ttl = max_idle, idle_ttl
+    def __init__(
+        self, max_idle: int = MAX_IDLE, idle_ttl: float = IDLE_TTL, max_open: int = UNLIMITED
+    ) -> None:
+        self._max_idle, self._idle_ttl, self._max_open = max_idle, idle_ttl, max_open
+        self._dialing = 0  # connections that are being opened
         self._routes: Dict[Connection, Route] = {}  # of every open connection
         self._idle: Dict[Route, Deque[Connection]] = {}
         self._idle_since: Dict[Connection, float] = {}  # monotonic time
@@ -80,18 +86,26 @@ class ConnectionPool:
         return connection
 
     async def _dial(self, route: Route, timeout: float) -> socket.socket:
-        """A new socket.  Without a file descriptor for it, the connection that has been idle longest gives up
-        its own; if there is none, wait for one, but no longer than ``timeout``.
+        """A new socket.  When there are too many, or no file descriptor is left, the connection that has been
+        idle longest makes room; if there is none, wait for one to end, but no longer than ``timeout``.
         """
         end = time.monotonic() + timeout
         while True:
-            try:
-                return await dial(route, timeout)
-            except OSError as error:
-                if error.errno not in OUT_OF_DESCRIPTORS or time.monotonic() >= end:
-                    raise
+            error = OSError(errno.EMFILE, f"{self._max_open} connections to providers are open")
+            if len(self._routes) + self._dialing < self._max_open:
+                self._dialing += 1
+                try:
+                    return await dial(route, timeout)
+                except OSError as failure:
+                    if failure.errno not in OUT_OF_DESCRIPTORS:
+                        raise
+                    error = failure
+                finally:
+                    self._dialing -= 1
             if self._idle_since:
                 next(iter(self._idle_since)).close()
+            elif time.monotonic() >= end:
+                raise error
             else:
                 await asyncio.sleep(NEXT_LOOK)
 
