@@ -84,7 +84,10 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
                 rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if as_word else pattern, lambda match: MASK, text
             )
     lowered = text.lower()
-    if not any(mark in lowered for mark in _MARKS):
+    for mark in _MARKS:  # not any(), which costs a call for each mark and text
+        if mark in lowered:
+            break
+    else:
         return text
     return _KEYS.sub(lambda match: f"{match[1] or match[2] or match[3]}{MASK}", text)
 

@@ -197,7 +197,7 @@ class BaseHandler(RequestHandler):
         """Whose stored responses this request may read; "" when authentication is off."""
         return self.key.owner if self.key is not None else ""
 
-    @property
+    @cached_property
     def codex(self) -> bool:
         """True when the client identifies itself as Codex, by its originator or by a header of its own.
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, List, Mapping, Optional, Set, Tuple
 
 from ..convert.events.converter import StreamConverter
-from ..convert.events.response import usage_object
 from ..errors import ApiError
 from ..telemetry.records import TurnRecord
-from ..types import Json
+from ..types import Json, Usage
 from .client import Client
 from .create_request import CreateRequest
 from .token_estimate import estimate_output
@@ -101,16 +100,15 @@ def turn_record(
 
 def _tokens(converter: StreamConverter) -> Json:
     """The tokens that a provider has counted so far, or an estimate of those of its answer."""
-    raw = converter.reader.usage
-    if raw is not None:
-        return usage_fields(raw)
+    counted = converter.counted
+    if counted is not None:
+        return usage_fields(counted)
     output = converter.unfinished_response()["output"]
     return {"output_tokens": estimate_output(output), "usage": "estimated"} if output else {}
 
 
-def usage_fields(raw: Json) -> Json:
-    """A provider's ``usage`` as fields of a :class:`TurnRecord`."""
-    usage = usage_object(raw)
+def usage_fields(usage: Usage) -> Json:
+    """``usage`` as fields of a :class:`TurnRecord`."""
     return {
         "input_tokens": usage["input_tokens"],
         "cached_tokens": usage["input_tokens_details"]["cached_tokens"],

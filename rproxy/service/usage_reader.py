@@ -11,6 +11,7 @@ import json
 import re
 
 from ..convert.answer.fields import counts_tokens
+from ..convert.events.response import usage_object
 from ..types import Json
 from .stats import usage_fields
 from .token_estimate import ASCII_PER_TOKEN
@@ -41,7 +42,7 @@ class UsageReader:
             except ValueError:
                 continue
             if counts_tokens(usage):
-                return usage_fields(usage)
+                return usage_fields(usage_object(usage))
         if not self.size:
             return {}
         return {

@@ -20,7 +20,7 @@ from collections import deque
 from itertools import islice
 from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
 
-from ...types import CallPiece, Delta, Event, Json, Response, ResponseError
+from ...types import CallPiece, Delta, Event, Json, Response, ResponseError, Usage
 from ..answer.chat import ChunkReader
 from ..answer.fields import is_keep_alive
 from ..answer.reader import AnswerReader
@@ -145,6 +145,14 @@ class StreamConverter:
             for call in self._calls.values()
             if call.call_id and call.extra_content
         }
+
+    @property
+    def counted(self) -> Optional[Usage]:
+        """The tokens that the provider has counted so far, hits as ``cached_tokens``; None: it has not."""
+        if self.reader.usage is None:
+            return None
+        shown = self.response["usage"]
+        return shown if shown is not None and self._cached == "hit" else usage_object(self.reader.usage)
 
     @property
     def transparent(self) -> bool:

@@ -178,7 +178,8 @@ def _converted(
         body["tool_choice"] = choice
     thinking = _think(body, reasoning, profile, warnings)
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
-        drop_path(body, key)
+        if key in body or "." in key:
+            drop_path(body, key)
     if profile.user_field in body and "user" not in request:
         given.pop("safety_identifier", None)  # that is what it stands for
     return Conversion(
