@@ -284,6 +284,17 @@ async def test_nothing_is_written_to_a_lost_file(
         assert await store.get("resp_last") == {"n": 3}
 
 
+async def test_a_process_that_ends_leaves_the_others_their_file(tmp_path: Path) -> None:
+    """The last one to close the file removes its log of writes; who is not the last must see that."""
+    path, wal = tmp_path / "r.db", tmp_path / "r.db-wal"
+    async with opened("sqlite", str(path)) as store:
+        await store.put("resp_1", {"n": 1})
+        before = wal.stat().st_ino
+        store_of_another_process(path)
+        assert wal.exists() and wal.stat().st_ino == before
+        assert await store.get("resp_1") == {"n": 1} and await store.get("resp_other") == {"n": "other"}
+
+
 async def test_a_file_that_is_no_database_any_more(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     async with opened("sqlite", str(path)) as store:
@@ -513,12 +524,14 @@ class Clock:
 async def test_the_memory_store_does_not_notice_when_the_clock_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock)
     store = open_store("memory", **LIMITS)
     await store.put("resp_1", {"n": 1})
-    for jump in (10**8, -(10**8)):
-        monkeypatch.setattr(time, "time", lambda jump=jump: 1790000000.0 + jump)
+    for number, jump in enumerate((10**8, -2 * 10**8)):
+        clock.time += jump
         assert await store.get("resp_1") == {"n": 1}
-        await store.put(f"resp_{jump}".replace("-", "m"), {})
+        await store.put(f"jump_{number}", {})
     assert await store.get("resp_1") == {"n": 1}
 
 
