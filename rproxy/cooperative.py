@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Callable, Generator, List, TypeVar
 
 T = TypeVar("T")
 
 SLICE = 0.005  # seconds
-LARGE = 1 << 20  # bytes that are copied in a thread
 THREADS = 2  # at a time; each one more makes the event loop wait longer for its turn
 
 _threads = ThreadPoolExecutor(THREADS, "rproxy")
@@ -46,12 +46,19 @@ async def collect(steps: Callable[[List[bytes]], Generator[None, None, None]]) -
     :returns: all pieces, joined
     """
     pieces: List[bytes] = []
-    await run_cooperatively(steps(pieces))
-    if len(pieces) == 1:
+    joined = BytesIO()
+
+    def joining() -> Generator[None, None, None]:
+        for _ in steps(pieces):
+            joined.writelines(pieces)
+            pieces.clear()
+            yield
+
+    await run_cooperatively(joining())
+    if len(pieces) == 1 and not joined.tell():
         return pieces[0]
-    if sum(map(len, pieces)) <= LARGE:
-        return b"".join(pieces)
-    return await in_thread(lambda: b"".join(pieces))  # which lets go of the interpreter's lock
+    joined.writelines(pieces)
+    return joined.getvalue()  # no copy, so that what is large is in memory once
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ from wsclient import (
     types_until,
 )
 
-from rproxy.server.websocket import frame
+from rproxy.server.frames import frame
 
 
 # ---- Clients that leave, or misbehave

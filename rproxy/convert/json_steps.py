@@ -7,12 +7,14 @@ stands.  :mod:`.json_reader` is the way back.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, List
+from typing import Any, Callable, Generator, Iterator, List, Sequence
 
+from ..types import Event
 from .sse import encode_json
 
 MANY = 20  # a list with more items is worth several steps
 STEP = 1 << 15  # characters that are written in one step
+BLOCK = 1 << 16  # bytes
 ENTRY = 16  # characters that an entry counts for beside its text
 
 Encode = Callable[[Any], bytes]
@@ -87,3 +89,21 @@ def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:
         at = end
         yield
     pieces.append(b'"')
+
+
+def json_blocks(value: Any) -> Iterator[bytes]:
+    """``encode_json(value)`` in blocks that are worth a write, for what must not be in memory twice."""
+    pieces: List[bytes] = []
+    for _ in write_steps(value, pieces):
+        if sum(map(len, pieces)) >= BLOCK:
+            yield b"".join(pieces)
+            pieces.clear()
+    yield b"".join(pieces)
+
+
+def sse_blocks(events: Sequence[Event]) -> Iterator[bytes]:
+    """:func:`~rproxy.convert.sse.encode_sse` in blocks."""
+    for event in events:
+        yield f"event: {event['type']}\ndata: ".encode()
+        yield from json_blocks(event)
+        yield b"\n\n"

@@ -7,7 +7,7 @@ frame breaks the rules.  :class:`StrictProtocol` says why, in a close frame with
 from __future__ import annotations
 
 import struct
-from typing import Optional
+from typing import Iterable, Iterator, Optional
 
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
@@ -16,14 +16,31 @@ PROTOCOL_ERROR = 1002
 OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 
 
-def frame(data: bytes) -> bytes:
-    """One unmasked text frame (RFC 6455, 5.2)."""
+_FIN, _TEXT, _CONTINUATION = 0x80, 0x1, 0x0
+
+
+def frame(data: bytes, first: int = _FIN | _TEXT) -> bytes:
+    """One unmasked frame (5.2).
+
+    :param first: its first byte
+    """
     size = len(data)
     if size < 126:
-        return bytes((0x81, size)) + data
+        return bytes((first, size)) + data
     if size < 65536:
-        return struct.pack("!BBH", 0x81, 126, size) + data
-    return struct.pack("!BBQ", 0x81, 127, size) + data
+        return struct.pack("!BBH", first, 126, size) + data
+    return struct.pack("!BBQ", first, 127, size) + data
+
+
+def fragments(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The frames of one message."""
+    opcode, held = _TEXT, b""
+    for piece in pieces:
+        if held:
+            yield frame(held, opcode)
+            opcode = _CONTINUATION
+        held = piece
+    yield frame(held, _FIN | opcode)
 
 
 def fault(first: int, second: int) -> Optional[str]:

@@ -17,13 +17,13 @@ through :mod:`rproxy.server.writer`.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Mapping, Optional, TypeVar
+from itertools import chain
+from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Iterable, Mapping, Optional, TypeVar
 
 from tornado.iostream import IOStream
 from tornado.web import Finish, stream_request_body
 
-from ..convert.json_steps import write_steps
-from ..cooperative import collect
+from ..convert.json_steps import json_blocks
 from ..errors import ApiError, invalid, not_found, unavailable
 from ..store.time_limit import limit_store_time
 from ..types import Json
@@ -39,6 +39,7 @@ Method = Callable[..., Optional[Awaitable[None]]]
 BODY_TIMEOUT = 600.0  # seconds a request body may take to arrive; Tornado's own limit costs a task a request
 MAX_DISCARDED = 8 << 20  # bytes of an unwanted body that are read and thrown away
 DISCARD_TIMEOUT = 10.0  # seconds the body of a refused request may take to arrive
+LARGE_BODY = 1 << 20  # bytes of JSON; more is encoded while the client takes it
 UNLIMITED = 1 << 60  # Tornado's own limit closes the connection without a response; BodyReader counts instead
 
 
@@ -252,11 +253,19 @@ class HttpHandler(BaseHandler):
 
         :param headers: added to the response
         """
-        body = await collect(lambda pieces: write_steps(value, pieces))
         self.put_time()
         for name, header in {**self.codex_headers, **headers}.items():
             self.set_header(name, header)
-        await drained(self.finish(body))
+        blocks, first = json_blocks(value), b""
+        for block in blocks:
+            first += block
+            if len(first) > LARGE_BODY:  # too large to be in memory as a whole
+                body = StreamedBody(self)
+                await body.write_all(chain([first], blocks))
+                await body.finish()
+                return
+            await asyncio.sleep(0)
+        await drained(self.finish(first))
 
     def put_time(self) -> None:
         """Set ``openai-processing-ms``: the milliseconds that the request has taken so far."""
@@ -301,6 +310,11 @@ class StreamedBody:
         self._handler.write(data)
         written = self._handler.flush()
         return drained(written) if stream.writing() else None
+
+    async def write_all(self, pieces: Iterable[bytes]) -> None:
+        """Write pieces as the client takes them; other work runs in between."""
+        for piece in pieces:
+            await (self.write(piece) or asyncio.sleep(0))
 
     async def finish(self, data: bytes = b"") -> None:
         """Write the last piece and end the body."""

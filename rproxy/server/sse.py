@@ -6,11 +6,14 @@ turn ended.
 
 from __future__ import annotations
 
+import asyncio
+from itertools import chain
 from typing import Awaitable, Callable, Coroutine, Mapping, Optional, Sequence
 
 from tornado.web import Finish
 
 from ..convert.events.fastpath import DeltaBatch
+from ..convert.json_steps import sse_blocks
 from ..convert.sse import DONE, encode_sse
 from ..errors import error_event
 from ..types import Event, Response
@@ -73,6 +76,16 @@ class SSESink(EventWriter):
         self.note(events)
         self.done = self.ended
         return self.body.write(encode_sse(events) + (DONE if self.done else b""))
+
+    async def send_large(self, events: Sequence[Event]) -> None:
+        """Write events piece by piece, as the client takes them."""
+        self.note(events)
+        self.done = self.ended
+        try:
+            await self.body.write_all(chain(sse_blocks(events), [DONE] if self.done else []))
+        except asyncio.CancelledError:
+            self.body.abort()  # within an event
+            raise
 
 
 async def send_events(

@@ -31,6 +31,7 @@ from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from ..convert.events.fastpath import DeltaBatch
+from ..convert.json_steps import json_blocks
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..store.time_limit import limit_store_time
@@ -38,10 +39,11 @@ from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object
-from .frames import StrictProtocol, frame
+from .frame_writer import FrameWriter
+from .frames import StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
 from .pending import ByteBudget, Waiting, size_of
-from .writer import EventWriter, SocketWriter
+from .writer import EventWriter
 
 log = logging.getLogger("rproxy.websocket")
 
@@ -114,6 +116,11 @@ class WebSocketSink(EventWriter):
             return None
         return self._session.write_events(events, self._stream_id)
 
+    async def send_large(self, events: Sequence[Event]) -> None:
+        """Write events piece by piece, as the client takes them."""
+        self.note(events)
+        await self._session.write_large(events, self._stream_id)
+
     def fail(self, error: Exception, request: Json) -> None:
         """End the turn with its terminal event if it has begun, else with an error frame."""
         if self.open:
@@ -153,7 +160,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self._local = LocalResponses()
         self._pending = ByteBudget(self.state.config.server.max_pending_bytes, self.state.pending)
         self._slots = asyncio.Semaphore(MAX_RUNNING)
-        self._writer: Optional[SocketWriter] = None
+        self._writer: Optional[FrameWriter] = None
         self._close_reason: Optional[CloseReason] = None  # set: no new turns, close after the last one
         self._age_timer: Optional[asyncio.TimerHandle] = None
 
@@ -186,7 +193,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     def open(self, *args: str, **kwargs: str) -> None:
         assert self.ws_connection is not None and isinstance(self.ws_connection.stream, IOStream)
-        self._writer = SocketWriter(self.ws_connection.stream)
+        self._writer = FrameWriter(self.ws_connection.stream)
         max_age = self.state.config.server.websocket_max_age
         self._age_timer = asyncio.get_running_loop().call_later(max_age, self.expire)
         self.state.sessions.add(self)
@@ -366,7 +373,13 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         if stream_id is not None:
             events = [{**event, "stream_id": stream_id} for event in events]
         payloads = events.payloads() if type(events) is DeltaBatch else map(encode_json, events)
-        return self._writer.send(b"".join(map(frame, payloads)))
+        return self._writer.send(payloads)
+
+    async def write_large(self, events: Sequence[Mapping[str, Any]], stream_id: Optional[str]) -> None:
+        """Write events piece by piece, as the client takes them."""
+        if self._writer is not None:
+            more = {} if stream_id is None else {"stream_id": stream_id}
+            await self._writer.send_large(json_blocks({**event, **more}) for event in events)
 
     def write_error_event(
         self, error: Exception, stream_id: Optional[str], request: Optional[Json] = None

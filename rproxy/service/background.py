@@ -68,6 +68,9 @@ class Running:
         """Add events, without the opening ones, which are there already."""
         self._add([event for event in events if event["sequence_number"] >= len(self._opening)])
 
+    async def send_large(self, events: Sequence[Event]) -> None:
+        self.send(events)
+
     def in_progress(self) -> None:
         """The turn begins."""
         self.response = self._opening[2]["response"]

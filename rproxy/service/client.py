@@ -58,6 +58,12 @@ class EventSink(Protocol):
         :returns: something to wait for when the client does not keep up
         """
 
+    async def send_large(self, events: Sequence[Event]) -> None:
+        """Write events that are too large to be encoded as a whole: piece by piece, as the client takes them.
+
+        Nothing else may be sent before this returns.
+        """
+
 
 class TurnResult(NamedTuple):
     """The final Response object, and headers for the head of an answer that is JSON."""

@@ -36,6 +36,7 @@ from .retry import RetryLoop
 from .stats import TurnStats
 
 COMMIT_AFTER = 10.0  # seconds
+LARGE_ANSWER = 1 << 20  # bytes; the last events of a larger one are written piece by piece
 BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its
@@ -173,7 +174,7 @@ class Turn:
             self._form.confirm(provider)
             last_events = converter.finish()
         self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
-        self._send(last_events)
+        await self._send_last(last_events, attempt.answer_bytes)
 
     async def reason(self, error: ApiError) -> str:
         return await self._plan.reason(error)
@@ -227,6 +228,17 @@ class Turn:
             events, self._held = [*self._held, *events], []
         self._last_sent = time.monotonic()
         return self._sink.send(events)
+
+    async def _send_last(self, events: Sequence[Event], answer_bytes: int) -> None:
+        """Write events that have the whole text of the answer, some of them several times."""
+        if self._sink is None or answer_bytes <= LARGE_ANSWER:
+            self._send(events)
+            return
+        if not self._begun:
+            self._send([])
+        self._interval = float("inf")  # no heartbeat within an event
+        self._last_sent = time.monotonic()
+        await self._sink.send_large(events)
 
     def _arm(self, delay: float) -> None:
         if delay < float("inf"):

@@ -132,6 +132,7 @@ class ChunkReader:
             ]
             out.append(("annotations", sources))
         self._cited = {}
+        self._received = {"text": [], "reasoning": [], "refusal": []}  # frees the pieces
         return out
 
     def _count(self, usage: Any) -> None:

@@ -247,6 +247,7 @@ class TextItem:
         if rest:
             self._emit_text(rest)
         text = self.text
+        self._texts = [text] if text else []  # frees the pieces
         seal, self._seal = self._seal, None  # breaks a reference cycle with the converter
         more = seal(text) if seal is not None else {}
         if text:
