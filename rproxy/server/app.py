@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import ssl
 import time
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, NamedTuple, Optional, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
@@ -35,7 +37,7 @@ from .conversations import (
 from .descriptors import limit, max_connections, max_provider_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
-from .listen import Listener, check_exposure, open_listeners
+from .listen import Listener, check_exposure, listener_of, open_listeners
 from .metrics import MetricsHandler
 from .models import ModelHandler, ModelsHandler
 from .pid_file import pid_file
@@ -50,6 +52,7 @@ from .responses import (
 )
 from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
+from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
 
@@ -247,15 +250,21 @@ class Serving(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def serving(
-    config: Config, service: Service, hurry: asyncio.Event, *, reuse_port: bool = False
+    config: Config,
+    service: Service,
+    hurry: asyncio.Event,
+    *,
+    reuse_port: bool = False,
+    inherited: Sequence[Listener] = (),
 ) -> AsyncIterator[Serving]:
     """Answer requests while the context lasts, then drain.
 
     :param hurry: when it is set, running turns get no time to finish
+    :param inherited: listeners that are open already, instead of those of the configuration
     :raises ConfigError: an address cannot be used
     """
     with contextlib.ExitStack() as opened:
-        listeners = opened.enter_context(open_listeners(config.server, reuse_port))
+        listeners = opened.enter_context(open_listeners(config.server, reuse_port, inherited))
         app = make_app(config, service, [one.address for one in listeners])
         state: AppState = app.settings["state"]
         http = make_server(config, app)
@@ -293,21 +302,36 @@ async def run(
     *,
     load: Callable[[], Config],
     reuse_port: bool = False,
+    inherited: Sequence[Listener] = (),
     ready: Optional[Callable[[Sequence[Listener]], None]] = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> None:
     """Serve until a signal; returns after a clean shutdown.
 
     :param load: reads the configuration again
+    :param inherited: listeners that are open already, instead of those of the configuration
     :param ready: called with the listeners once they are open
+    :param environ: names the service manager, if there is one
     """
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    with stop_signals(lambda: hurry.set() if stop.is_set() else stop.set()):
-        async with serving(config, service, hurry, reuse_port=reuse_port) as running:
-            reload = Reload(running.app.settings["state"], load, running.configure)
-            with hangup_signal(reload, stop.set), pid_file(config.server.pid_file), settled_gc():
+    stop, hurry, manager = asyncio.Event(), asyncio.Event(), Notifier(environ)
+    listening = serving(config, service, hurry, reuse_port=reuse_port, inherited=inherited)
+    with stop_signals(lambda: hurry.set() if stop.is_set() else stop.set()), manager.watchdog():
+        async with listening as running:
+            state: AppState = running.app.settings["state"]
+            reload = Reload(state, load, running.configure)
+
+            def reload_and_tell() -> None:
+                manager.reloading()
+                reload()
+                manager.ready()
+
+            with hangup_signal(reload_and_tell, stop.set), pid_file(config.server.pid_file), settled_gc():
                 if ready is not None:
                     ready(running.listeners)
+                manager.ready()
                 await stop.wait()
+            server = state.config.server
+            manager.stopping(server.drain_delay + server.drain_timeout)
 
 
 async def serve(
@@ -326,13 +350,19 @@ async def serve(
     :param ready: called with the listeners once they are open
     :raises ConfigError: the address is unsafe or cannot be used
     """
-    check_exposure(config, insecure)
-    raise_limit()
+    inherited = [listener_of(sock) for sock in take_sockets(os.environ)]
 
-    def load_checked() -> Config:
-        found = load() if load is not None else config
+    def checked(found: Config) -> Config:
+        if inherited:
+            server = replace(found.server, listen_addr=tuple(one.address for one in inherited))
+            found = replace(found, server=server)
         check_exposure(found, insecure)
         return found
 
+    def load_checked() -> Config:
+        return checked(load() if load is not None else config)
+
+    config = checked(config)
+    raise_limit()
     async with open_service(config) as service:
-        await run(config, service, load=load_checked, reuse_port=reuse_port, ready=ready)
+        await run(config, service, load=load_checked, reuse_port=reuse_port, inherited=inherited, ready=ready)

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import stat
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 from tornado.netutil import bind_sockets
 
@@ -46,6 +46,15 @@ class Listener(NamedTuple):
     address: ListenAddress
 
 
+def listener_of(sock: socket.socket) -> Listener:
+    """A socket that somebody else has opened, with its address."""
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        return Listener(sock, ListenAddress(name[0], name[1]))
+    path = os.fsdecode(name)  # bytes for a socket without a file, whose name begins with a NUL
+    return Listener(sock, ListenAddress(path=path.replace("\0", "@", 1)))
+
+
 def check_exposure(config: Config, insecure: bool) -> None:
     """Refuse to offer the provider's key to a network.
 
@@ -63,9 +72,12 @@ def check_exposure(config: Config, insecure: bool) -> None:
 
 
 @contextlib.contextmanager
-def open_listeners(server: Server, reuse_port: bool = False) -> Iterator[List[Listener]]:
+def open_listeners(
+    server: Server, reuse_port: bool = False, inherited: Sequence[Listener] = ()
+) -> Iterator[List[Listener]]:
     """Listen on the addresses of the configuration; all are closed at the end.
 
+    :param inherited: listeners that are open already, to be used instead
     :param reuse_port: share ports with other processes that do the same; the kernel assigns connections
     :raises AddressInUse: an address is taken
     :raises ConfigError: an address cannot be used; the text says what to do
@@ -75,17 +87,19 @@ def open_listeners(server: Server, reuse_port: bool = False) -> Iterator[List[Li
             "--reuse-port: on this system processes cannot share a port; give each its own with --listen."
         )
     with contextlib.ExitStack() as cleanup:
-        listeners: List[Listener] = []
-        for address in server.listen_addr:
+        listeners = list(inherited)
+        for one in inherited:
+            cleanup.callback(one.socket.close)
+        for address in () if inherited else server.listen_addr:
             if address.path:
                 opened = [listen_on_path(address.path, server.socket_mode)]
                 cleanup.callback(_remover(address.path))
             else:
                 opened = listen_on_port(address, reuse_port)
-            for one in opened:
-                cleanup.callback(one.close)
-                port = 0 if address.path else one.getsockname()[1]
-                listeners.append(Listener(one, address._replace(port=port)))
+            for sock in opened:
+                cleanup.callback(sock.close)
+                port = 0 if address.path else sock.getsockname()[1]
+                listeners.append(Listener(sock, address._replace(port=port)))
         yield listeners
 
 
