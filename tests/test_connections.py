@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from api import Api
 from edge import Edge, Raw, edge
 from openai.types.responses import Response
-from rawserver import standstill, until
+from rawserver import OK, Peer, RawServer, standstill, until
 from scripted import CONFIG, KEY, ScriptedProvider, free_port, gate, say, sleep
 from wsclient import create, masked, open_raw
 
@@ -28,6 +29,8 @@ from rproxy.server import connections
 from rproxy.server.connections import ClientServer
 from rproxy.server.descriptors import FEWEST, RESERVE, max_connections, max_provider_connections
 from rproxy.service.turn import Turn
+from rproxy.upstream.http_client import PooledHTTPClient
+from rproxy.upstream.os_errors import connect_error
 
 DEAF: List[socket.socket] = []  # the clients of :func:`deaf`
 HEALTH = ("GET /health HTTP/1.1", "Host: localhost")
@@ -296,6 +299,23 @@ async def test_background_turns_beyond_the_descriptors_wait_for_one(tmp_path: Pa
         begun.set()
         ended = [await api.until(one["id"], "completed", "failed", seconds=60) for one in made]
         assert {one["status"] for one in ended} == {"completed"}
+
+
+async def test_an_idle_connection_to_a_provider_makes_room() -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(OK)
+
+    async with RawServer(script).running() as one, RawServer(script).running() as two:
+        client = PooledHTTPClient(force_instance=True, max_open=1)
+        for server in (one, two, one):
+            assert (await client.fetch(server.url)).code == 200
+        assert [len(server.peers) for server in (one, two)] == [2, 1]
+        client.close()
+        error = connect_error(OSError(errno.EMFILE, "Too many open files"), "lab", "http://x")
+        assert error.status == 503 and "lab: rproxy has no file descriptor left" in error.message
+        assert "ulimit -n" in error.message and error.retryable
 
 
 def cpu_time(pid: int) -> float:
