@@ -846,3 +846,10 @@ def test_long_answers_take_linear_time() -> None:
     grows = [{"type": "reasoning.text", "text": "word ", "index": 0}] * n
     fold = Fold().read(delta(reasoning_details=[piece]) for piece in grows).end()
     assert len(fold.reader.reasoning_details[0]["text"]) == 5 * n
+
+
+@pytest.mark.parametrize("mark", [{"object": "error"}, {"type": "error"}])
+def test_an_error_that_only_its_kind_tells(mark: Any) -> None:
+    reader = ChunkReader(Answer())
+    reader.read({**mark, "message": "overloaded", "choices": [{"index": 0, "delta": {}}]})
+    assert reader.error is not None and "overloaded" in json.dumps(reader.error)

@@ -93,3 +93,19 @@ def test_cache_writes_of_dashscope() -> None:
     ):
         usage = usage_object({"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": nested})
         assert usage["input_tokens_details"]["cache_write_tokens"] == 7
+
+
+def test_sources_of_each_kind_alone_and_those_that_are_none() -> None:
+    for beside in (
+        {"citations": ["https://a.example"]},
+        {"search_results": [{"url": "https://a.example"}, {"url": 7}, {"url": ""}, 5]},
+    ):
+        (cited,) = annotations(Turn({**text("Snow"), **beside}, end()))
+        assert cited["url"] == "https://a.example"
+
+
+def test_an_annotation_keeps_its_place_in_the_text() -> None:
+    place = {"start_index": 3, "end_index": 7}
+    own = {"type": "url_citation", "url_citation": {"url": "https://own.example", **place}}
+    (cited,) = annotations(Turn(text("Snow falls", annotations=[own]), end()))
+    assert (cited["start_index"], cited["end_index"]) == (3, 7)

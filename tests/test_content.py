@@ -11,7 +11,7 @@ import pytest
 from histories import PNG, image
 
 from rproxy.convert.profile import Profile
-from rproxy.convert.request.content import ContentWriter, parts_of, text_of
+from rproxy.convert.request.content import ContentWriter, _image_url, parts_of, text_of
 from rproxy.convert.request.files import pdf_files, with_texts
 from rproxy.errors import ApiError
 
@@ -238,3 +238,8 @@ def test_pdf_files_are_found_and_get_their_texts() -> None:
     assert filled[1:3] == items[1:3]
     assert filled[3]["output"] == {"content": [{**nameless, "text": "C"}], "isError": False}
     assert filled[4] == {**items[4], "content": [{**one, "text": "A"}]}
+
+
+def test_an_image_of_mcp_has_its_own_type() -> None:
+    part = {"type": "image", "data": "AA==", "mimeType": "image/jpeg"}
+    assert _image_url(part) == "data:image/jpeg;base64,AA=="

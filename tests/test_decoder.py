@@ -94,3 +94,9 @@ def test_the_end_of_a_value_does_not_depend_on_the_pieces(pieces: List[str]) -> 
 @given(changed_bodies(), st.lists(st.integers(1, 80), max_size=8))
 def test_the_fast_path_reads_changed_answers_as_the_decoder_does(body: bytes, sizes: List[int]) -> None:
     same(cut(body, sizes))
+
+
+def test_a_line_end_in_two_reads_is_one_line_end() -> None:
+    pieces = [b'data: {"a":\r', b"\ndata: 1}\r", b"\n\r", b'\ndata: {"b": 2}\r', b'data: {"c": 3}\r']
+    assert read(pieces) == read([b"".join(pieces)])
+    assert read(pieces)[0].count("{") == 3

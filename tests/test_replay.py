@@ -121,3 +121,10 @@ def test_a_part_without_text_has_no_delta() -> None:
     part = {**item["content"][0], "text": ""}
     replayed = events({**response, "output": [{**item, "content": [part]}]})
     assert "response.output_text.delta" not in [event["type"] for event in replayed]
+
+
+def test_the_first_event_of_another_stream_is_followed_by_its_end_alone() -> None:
+    response = Turn(text("Hi"), end()).final
+    (last,) = tail(response, 0, 99)
+    assert (last["type"], last["sequence_number"]) == ("response.completed", 99)
+    assert tail(response, -1, 99) == events(response)

@@ -619,3 +619,19 @@ def test_a_request_that_is_nested_beyond_recursion_is_a_400() -> None:
         convert({"tools": [{**TOOL, "parameters": {"type": "object", "properties": {"a": schema}}}]})
     while schema:
         schema = schema["items"]  # taken apart step by step: Python frees it recursively otherwise
+
+
+def test_a_chat_body_with_an_input_beside_its_messages_stays_one() -> None:
+    body = mixed({"messages": [{"role": "user", "content": "Hi"}], "input": "x"})
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert mixed({}) == {"model": "up"}
+
+
+def test_the_safety_identifier_that_became_the_user_is_not_left_out() -> None:
+    conversion = convert({"model": "m", "input": "Hi", "safety_identifier": "u1"})
+    assert conversion.body["user"] == "u1" and "safety_identifier" not in conversion.left_out
+
+
+def test_a_summary_alone_says_nothing_of_the_effort() -> None:
+    conversion = convert({"model": "m", "input": "Hi", "reasoning": {"summary": "auto"}}, PROFILES["openai"])
+    assert "reasoning_effort" not in conversion.body and conversion.warnings == []

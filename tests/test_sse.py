@@ -273,3 +273,12 @@ def test_the_encoder_is_the_standard_one_but_faster(value: Any) -> None:
 def test_all_json_goes_through_the_decoder_again(value: Any) -> None:
     data = encode_sse([{"type": "t", "value": value}])
     assert encode_sse(read(data)[0]) == data
+
+
+def test_values_that_are_nested_too_deeply_become_null() -> None:
+    value: Any = float("nan")
+    for _ in range(100_000):
+        value = [value]
+    assert encode_json(value).strip(b"[]") == b"null"
+    while value:  # freed one by one: the interpreter would do it by recursion
+        value = value[0] if isinstance(value, list) else None

@@ -777,3 +777,22 @@ def test_speed_is_linear() -> None:
     """A long answer in small pieces: the work must not grow with what came before."""
     events = drive(converter(), [text("a b ")] * 50000)
     assert len(events) == 50000 + 8
+
+
+def test_a_call_that_streamed_without_a_name_gets_it_at_the_end() -> None:
+    streamed = delta(tool_calls=[{"index": 0, "id": "c1", "function": {"arguments": "{}"}}])
+    closing = {
+        "role": "assistant",
+        "tool_calls": [{"id": "other", "function": {"name": "f", "arguments": "{}"}}],
+    }
+    chunk = {"choices": [{"index": 0, "message": closing, "finish_reason": "tool_calls"}]}
+    (item,) = Turn(streamed, chunk).output
+    assert (item["type"], item["name"], item["arguments"]) == ("function_call", "f", "{}")
+
+
+def test_an_answer_that_broke_off_has_the_usage_that_it_told() -> None:
+    stream = converter()
+    stream.start()
+    stream.feed({**text("Hi"), "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}})
+    response = stream.unfinished_response()
+    assert (response["status"], response["usage"]["input_tokens"]) == ("incomplete", 3)
