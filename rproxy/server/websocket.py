@@ -165,7 +165,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self._age_timer: Optional[asyncio.TimerHandle] = None
 
     # ---- The handshake
-
     def prepare(self) -> None:
         assert self.remote is not None  # asked for while the connection still has its socket
         self.admit()
@@ -199,7 +198,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         self.state.sessions.add(self)
 
     # ---- Messages from the client
-
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
         if isinstance(message, str) and len(message) > LARGE:
             return self.on_large_message(message)
@@ -314,7 +312,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         return self.write_events([event], stream_id)
 
     # ---- Turns
-
     async def run_channel(self, channel: Channel) -> None:
         """Answer what is in the channel's queue, in order."""
         try:
@@ -355,7 +352,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             channel.responses.end()
 
     # ---- Messages to the client
-
     @property
     def blocked(self) -> bool:
         """Is output still waiting for the client?"""
@@ -395,7 +391,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         return self.write_events([ws_error(shown, stream_id)])
 
     # ---- The end
-
     def expire(self) -> None:
         """Close because the connection has reached its maximum age."""
         minutes = round(self.state.config.server.websocket_max_age / 60)
