@@ -156,6 +156,11 @@ async def test_a_configuration_that_cannot_be_used_changes_nothing(tmp_path: Pat
         server.one.process.send_signal(signal.SIGHUP)
         await until(lambda: "No such file" in server.one.log.read_text())
         assert (await server.turn()).code == 200
+        before = len(server.answers())
+        server.path.write_text(server.text("  retires: 3\n  max_queue: 0\n"), encoding="utf-8")
+        server.one.process.send_signal(signal.SIGHUP)
+        await until(lambda: len(server.answers()) == before + 2)  # a line for each error
+        assert "retires" in server.answers()[-2] and "max_queue" in server.answers()[-1]
 
 
 async def test_what_needs_a_restart_is_named(tmp_path: Path) -> None:

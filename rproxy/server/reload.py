@@ -52,7 +52,8 @@ class Reload:
             config = found.config
             self._apply_server(config)
         except (ConfigError, OSError) as error:
-            log.error("the configuration is not reloaded, and the old one stays: %s", error)
+            for one in error.each if isinstance(error, ConfigError) else (error,):
+                log.error("the configuration is not reloaded, and the old one stays: %s", one)
             return
         self._state.configure(config)
         logs.setup(config.server.log_level, config.server.log_format, secrets=config.secrets)
