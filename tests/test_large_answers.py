@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import call, converter, delta, drive, end, text, think
 
+from rproxy.convert import json_steps
 from rproxy.convert.answer import decoder, split, tool_calls
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
@@ -28,6 +29,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "TEXT", 5)
     monkeypatch.setattr(split, "CALLS", 2)
     monkeypatch.setattr(split, "PARTS", 3)
+    monkeypatch.setattr(split, "CHOICES", 2)
+    monkeypatch.setattr(json_steps, "STEP", 120)
     monkeypatch.setattr(decoder, "LARGE", 150)
 
 
@@ -36,6 +39,7 @@ CALLS = [
     {"index": n, "id": f"c{n}", "function": {"name": "f", "arguments": '{"a": "%s"}' % LONG}}
     for n in range(5)
 ]
+LONG_CALL = {"index": 9, "id": "c9", "function": {"name": "f", "arguments": '{"a": "%s"}' % (LONG * 20)}}
 PARTS = [{"type": kind, "text": LONG} for kind in ("text", "thinking", "text", "text")]
 FIELDS: Dict[str, List[Any]] = {
     "role": ["assistant"],
@@ -44,7 +48,15 @@ FIELDS: Dict[str, List[Any]] = {
     "reasoning": [LONG * 2],
     "reasoning_details": [[{"type": "reasoning.text", "text": LONG, "index": 0}]],
     "refusal": [LONG],
-    "tool_calls": [CALLS, CALLS[:1], [{"function": CALLS[0]["function"]}] * 3, "x"],
+    "tool_calls": [
+        CALLS,
+        [LONG_CALL],
+        [*CALLS, LONG_CALL],
+        CALLS[:1],
+        [{**LONG_CALL, "function": {}}],
+        [{"function": CALLS[0]["function"]}] * 3,
+        "x",
+    ],
     "images": [[{"image_url": {"url": "https://x"}}]],
     "annotations": [[{"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}]],
 }
@@ -65,7 +77,9 @@ def chunks(draw: st.DrawFn) -> Json:
     if draw(st.booleans()):
         chunk["usage"] = USAGE
     if draw(st.integers(0, 9)) == 0:
-        chunk["choices"] = draw(st.sampled_from([[], None, [choice, choice], ["x"], {"delta": None}]))
+        chunk["choices"] = draw(
+            st.sampled_from([[], None, [choice, choice], [choice] * 5, ["x"], {"delta": None}])
+        )
     return chunk
 
 

@@ -7,7 +7,7 @@ stands.  :mod:`.json_reader` is the way back.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterator, List, Sequence
+from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
 from ..types import Event
 from .sse import encode_json
@@ -21,9 +21,12 @@ Encode = Callable[[Any], bytes]
 Steps = Generator[None, None, None]
 
 
-def is_large(value: Any) -> bool:
-    """Would writing this value take more than a step?  Looks at no more than a step's worth of it."""
-    room, found = STEP, [value]
+def is_large(value: Any, room: Optional[int] = None) -> bool:
+    """Is there more text and more entries than ``room``, by default what is written in one step?
+
+    Looks at no more than that.
+    """
+    room, found = STEP if room is None else room, [value]
     for inner in found:
         kind = type(inner)
         if kind is str:

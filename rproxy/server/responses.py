@@ -10,6 +10,7 @@ import asyncio
 from typing import AsyncIterator, List, Optional
 
 from ..convert.events.replay import events as replayed
+from ..convert.json_steps import is_large
 from ..convert.sse import encode_json
 from ..errors import ApiError, invalid
 from ..service.pagination import number
@@ -26,6 +27,9 @@ async def follow(batches: AsyncIterator[List[Event]], sink: SSESink) -> None:
     async for batch in batches:
         if batch and not sink.begun:
             sink.put_head({})
+        if is_large(batch):
+            await sink.send_large(batch)
+            continue
         blocked = sink.send(batch) if batch else sink.idle()
         if blocked is not None:
             await blocked

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Callable, List, Optional
+from functools import partial
+from typing import Callable, List, Optional, Sequence, TypeVar
 
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
@@ -24,7 +24,7 @@ from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
 from ..telemetry.telemetry import Telemetry
-from ..types import Json, Thought
+from ..types import AnyItem, Json, Thought
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -35,7 +35,10 @@ from .history import History
 from .reasoning_cache import ReasoningCache, Scope
 from .sealer import Sealers
 
+T = TypeVar("T")
+
 LONG_HISTORY = 500  # items; they are converted in 5 ms
+LARGE = 1 << 19  # characters, and entries of 16, that are converted in a few milliseconds
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,17 @@ class TurnDeps:
     sealers: Sealers
     telemetry: Telemetry
     now: Callable[[], float]
+
+
+async def converted(convert: Callable[[], T], items: Sequence[AnyItem], body: Json) -> T:
+    """Call a function that converts a request, in a thread if that would keep others waiting.
+
+    :param items: the history that it converts
+    :param body: the request
+    """
+    if len(items) <= LONG_HISTORY and not is_large([items, body.get("tools"), body.get("text")], LARGE):
+        return convert()
+    return await in_thread(convert)
 
 
 class TurnPlan:
@@ -130,16 +144,7 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        if self._is_short:
-            return convert()
-        return await in_thread(convert)
-
-    @cached_property
-    def _is_short(self) -> bool:
-        """Is the request converted so fast that nobody needs to be let in between?"""
-        return len(self._items) <= LONG_HISTORY and not (
-            is_large(self._items) or is_large(self._request.body.get("tools"))
-        )
+        return await converted(convert, self._items, self._request.body)
 
     def has_form(self, form: str, cure: Json) -> bool:
         """Does a cure change this request?

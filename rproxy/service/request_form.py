@@ -10,12 +10,15 @@ in its place.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..config.schema import Provider
+from ..convert.json_steps import is_large
 from ..convert.profile import Profile
 from ..convert.request.chat import Conversion
 from ..convert.request.omit import without_refused
+from ..cooperative import in_thread
 from ..errors import ApiError
 from ..providers.provider_errors import Refusal
 from ..types import Json
@@ -89,7 +92,8 @@ class RequestForm:
             trial.complaints, trial.body, trial.profile = refusal.complaints, body, sent.provider.profile
             trial.kept = len(trial.cures)
         while True:
-            found = diagnose(trial.complaints, trial.body, trial.profile, trial.tried)
+            look = partial(diagnose, trial.complaints, trial.body, trial.profile, trial.tried)
+            found = await in_thread(look) if is_large(trial.body) else look()
             if not found:
                 return False
             trial.tried.update((one.subject, one.cure.rung) for one in found)

@@ -44,7 +44,7 @@ from .file_text import FileTexts
 from .history import History
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import TurnDeps, TurnPlan
+from .plan import TurnDeps, TurnPlan, converted
 from .quota import Quotas
 from .readiness import Readiness
 from .reasoning_cache import ReasoningCache
@@ -172,15 +172,21 @@ class Service:
         )
         profile = request.model.providers[0].profile
         items = request.context.items + request.items
-        conversion = to_chat_request(
-            request.body,
-            await self._file_texts.readable(items, profile),
-            profile,
-            downstream_model=request.model.downstream_model,
-            allow=self.config.server.tool_type_allowlist,
-            sealer=self._sealers.of(client.owner),
-        )
-        return {"object": "response.input_tokens", "input_tokens": estimate(conversion.body)}
+        readable = await self._file_texts.readable(items, profile)
+
+        def count() -> int:
+            conversion = to_chat_request(
+                request.body,
+                readable,
+                profile,
+                downstream_model=request.model.downstream_model,
+                allow=self.config.server.tool_type_allowlist,
+                sealer=self._sealers.of(client.owner),
+            )
+            return estimate(conversion.body)
+
+        counted = await converted(count, items, request.body)
+        return {"object": "response.input_tokens", "input_tokens": counted}
 
     async def compact(self, body: Json, client: Client) -> Tuple[Compaction, Mapping[str, str]]:
         """POST /responses/compact; see :mod:`rproxy.service.compact`.

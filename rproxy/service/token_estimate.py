@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, List, Mapping, Sequence
 
+from ..convert.json_steps import write_steps
 from ..types import Json
 
 ASCII_PER_TOKEN = 4.0
@@ -18,6 +19,7 @@ LATIN_PER_TOKEN = 2.5  # accented letters, Greek, Cyrillic: up to U+07FF
 OTHER_PER_TOKEN = 1.5
 MESSAGE = 4  # for the markers around one message
 WRITTEN = ("text", "refusal", "arguments", "input")  # the keys of output items with what a model has written
+PIECE = 1 << 16  # characters that are counted at once
 MEDIA = 1000  # an image, a file or a sound, whatever its size
 
 
@@ -26,7 +28,7 @@ def estimate(chat: Json) -> int:
     total = sum(MESSAGE + _content(message) for message in chat["messages"])
     for key in ("tools", "response_format"):
         if key in chat:
-            total += _text(json.dumps(chat[key], ensure_ascii=False))
+            total += _json(chat[key])
     return max(1, round(total))
 
 
@@ -54,7 +56,7 @@ def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _content(message: Json) -> float:
-    total = _text(json.dumps(message["tool_calls"], ensure_ascii=False)) if message.get("tool_calls") else 0.0
+    total = _json(message["tool_calls"]) if message.get("tool_calls") else 0.0
     for key in ("content", "reasoning_content"):
         value = message.get(key)
         for part in value if isinstance(value, list) else [{"text": value}]:
@@ -62,7 +64,24 @@ def _content(message: Json) -> float:
     return total
 
 
+def _json(value: Any) -> float:
+    """The tokens of a value as JSON.  A large one is written in pieces, so that this can run in a thread."""
+    pieces: List[bytes] = []
+    for _ in write_steps(value, pieces):
+        pass
+    return sum(_text(piece.decode()) for piece in pieces)
+
+
 def _text(text: str) -> float:
-    plain = sum(1 for c in text if c < "\x80") if not text.isascii() else len(text)
-    latin = sum(1 for c in text if "\x80" <= c < "\u0800") if plain < len(text) else 0
-    return plain / ASCII_PER_TOKEN + latin / LATIN_PER_TOKEN + (len(text) - plain - latin) / OTHER_PER_TOKEN
+    return sum(_piece(text[at : at + PIECE]) for at in range(0, len(text), PIECE))
+
+
+def _piece(text: str) -> float:
+    if text.isascii():
+        return len(text) / ASCII_PER_TOKEN
+    # A character has 1 to 4 bytes in UTF-8, and 2 or 4 in UTF-16: this is much faster than to look at each.
+    size, plain = len(text), len(text.encode("ascii", "ignore"))
+    four = len(text.encode("utf-16-le", "surrogatepass")) // 2 - size
+    more = size - plain - four  # have two or three bytes
+    three = len(text.encode("utf-8", "surrogatepass")) - plain - 4 * four - 2 * more
+    return plain / ASCII_PER_TOKEN + (more - three) / LATIN_PER_TOKEN + (three + four) / OTHER_PER_TOKEN

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator, List, NamedTuple
 
 import attacks
 import probe
@@ -110,15 +110,15 @@ def _post(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
     head += f"Content-Type: application/json\r\n{attack.headers}Content-Length: {len(body)}\r\n\r\n"
     client.sendall(head.encode() + body)
     first = last = b""
+    ends: List[bytes] = []
     while True:
         piece = client.recv(1 << 20)
         if not piece:
             break
+        ends += re.findall(rb"event: response\.(completed|failed|incomplete)", last[-100:] + piece)
         first, last = (first or piece)[:4000], (last + piece)[-4000:]
     status = first[9:12].decode()
-    ends = re.findall(rb"event: response\.(completed|failed|incomplete)", last) or re.findall(
-        rb'"status":"(completed|failed|incomplete)"', first + last
-    )
+    ends = ends or re.findall(rb'"status":"(completed|failed|incomplete)"', first + last)
     if ends:
         return f"{status} {ends[-1].decode()}"
     said = re.findall(rb'"message":"([^"]{0,60})', last)

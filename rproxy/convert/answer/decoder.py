@@ -282,7 +282,7 @@ class ChunkDecoder:
 
         :returns: False if it is not
         """
-        if len(payload) > LARGE and payload.strip()[:1] == b"{" and payload.rstrip()[-1:] == b"}":
+        if len(payload) > LARGE and payload[:8].lstrip()[:1] == b"{" and payload[-8:].rstrip()[-1:] == b"}":
             out.append(Unparsed(payload))
             return True
         text = str(payload, "utf-8", "replace").strip(_STRIPPED)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, Iterator, List
 
 from ...types import Json
+from ..json_steps import is_large
 
 TEXT = 1 << 15  # characters of a piece
 CALLS = 16  # tool calls of a piece
+CHOICES = 100  # choices of a piece
 PARTS = 500  # content parts of a piece
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _TEXTS = (*_REASONING, "content", "refusal")  # in the order in which they are read
@@ -23,6 +25,11 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
     :param begun: something came before it, so that a whole message repeats it
     """
     choices = chunk.get("choices")
+    if type(choices) is list and len(choices) > CHOICES:
+        for some in _pieces(choices, CHOICES):
+            yield {"choices": some}
+        chunk = {**chunk, "choices": [{}]}
+        choices = []
     choice = choices[0] if type(choices) is list and len(choices) == 1 else None
     if type(choice) is not dict or choice.get("logprobs") or chunk.get("error"):
         yield chunk
@@ -48,8 +55,9 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
         yield {"choices": [{"delta": delta}]}
     if small or rest:
         yield {**head, "choices": [{**rest, "delta": small}]}
-    for some in _pieces(calls, CALLS) if _are_told_apart(calls) else [calls] if calls else []:
-        yield {"choices": [{"delta": {"tool_calls": some}}]}
+    for some in _lists(calls):
+        for fragments in _call_pieces(some):
+            yield {"choices": [{"delta": {"tool_calls": fragments}}]}
     over = {key: value for key, value in chunk.items() if key != "choices"}
     yield {**over, "choices": [{**later, "delta": {}}]}
 
@@ -64,11 +72,40 @@ def split_event(event: Json) -> Iterator[Json]:
         yield {**event, "delta": piece}
 
 
-def _are_told_apart(calls: Any) -> bool:
-    """Are these calls that do not depend on their place in one list?"""
-    return type(calls) is list and all(
-        type(call) is dict and (type(call.get("index")) is int or bool(call.get("id"))) for call in calls
-    )
+def _lists(calls: Any) -> Iterator[Any]:
+    """Tool calls in several lists, a long call alone; in one list if their places may tell them apart."""
+    if type(calls) is not list or not all(map(_has_place, calls)):
+        if calls:
+            yield calls
+        return
+    some: List[Any] = []
+    for call in calls:
+        if len(some) == CALLS or is_large(call):
+            yield from [some] if some else []
+            some = []
+        if is_large(call):
+            yield [call]
+        else:
+            some.append(call)
+    yield from [some] if some else []
+
+
+def _has_place(call: Any) -> bool:
+    return type(call) is dict and (type(call.get("index")) is int or bool(call.get("id")))
+
+
+def _call_pieces(calls: Any) -> Iterator[Any]:
+    """Tool calls as fragments whose arguments are not long."""
+    function = calls[0].get("function") if type(calls) is list and type(calls[0]) is dict else None
+    arguments = function.get("arguments") if type(function) is dict else None
+    if type(function) is not dict or type(arguments) is not str or len(calls) > 1:
+        yield calls
+        return
+    head, place = calls[0], {key: calls[0][key] for key in ("index", "id") if key in calls[0]}
+    for number, piece in enumerate(_pieces(arguments)):
+        yield [
+            {**(place if number else head), "function": {**({} if number else function), "arguments": piece}}
+        ]
 
 
 def _pieces(value: Any, size: int = PARTS) -> Iterator[Any]:
