@@ -86,6 +86,7 @@ class ApiError(RproxyError):
     ``answer_headers``: for the head of the HTTP answer; set by a turn that reached a provider.
     ``no_answer``: why there was no HTTP answer: ``connect``, ``timeout`` or ``reset``.  ``reason``: the
     message without what the request contains, for the log.  ``reported``: the log has a line about it.
+    ``ours``: it says nothing about the provider.
 
     :param status: the HTTP status
     :param message: for people
@@ -100,6 +101,7 @@ class ApiError(RproxyError):
     no_answer = ""
     reason: Optional[str] = None
     reported = False
+    ours = False
     answer_headers: Mapping[str, str] = {}
 
     def __init__(

@@ -5,6 +5,7 @@ too much.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from pathlib import Path
 from typing import List, Optional, Sequence
@@ -18,6 +19,7 @@ from rproxy.errors import ApiError
 from rproxy.providers.provider_errors import Refusal, provider_error
 from rproxy.service.retry import LONGEST_PAUSE, PAUSES, RetryLoop, RetryState, after_failure, may_cure
 from rproxy.upstream.failover import RESERVE, Failover
+from rproxy.upstream.os_errors import connect_error
 
 A, B = (Provider(base_url=f"http://{name}:1", name=name) for name in "ab")
 
@@ -165,6 +167,15 @@ async def test_the_loop_goes_through_providers_and_rounds() -> None:
     assert request.asked == ["a", "a", "b", "b", "a"]  # b is up again before the poor one
     assert loop.state.retries == 1 and loop.state.cures_left == 1
     assert [p.name for p in failover.order([A, B], "")] == ["a", "b"]
+
+
+async def test_a_lack_of_our_own_does_not_let_a_provider_cool_down() -> None:
+    failover = Failover(lambda: 0.0)
+    error = connect_error(OSError(errno.EMFILE, "Too many open files"), "a")
+    await RetryLoop(failover, retries=1).run(Played([A, B], error, None))
+    assert not failover.cools_down(A)
+    await RetryLoop(failover).run(Played([A, B], connect_error(ConnectionRefusedError(), "a"), None))
+    assert failover.cools_down(A)
 
 
 async def test_the_last_error_comes_out_and_the_budget_of_all_turns_bounds_the_rounds() -> None:

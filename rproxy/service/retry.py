@@ -152,7 +152,7 @@ class RetryLoop:
         try:
             await request.attempt(provider)
         except ApiError as error:
-            if error.elsewhere:
+            if error.elsewhere and not error.ours:
                 pause = self._failover.failed(provider, error)
                 if pause:
                     reason = await request.reason(error)

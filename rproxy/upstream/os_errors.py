@@ -76,6 +76,7 @@ def connect_error(
         )
     error = of_kind(reason.kind, message)
     error.retryable = reason.retryable
+    error.ours = reason.numbers is OUT_OF_DESCRIPTORS
     return error
 
 
