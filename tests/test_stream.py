@@ -9,8 +9,10 @@ import pytest
 from grammar import check_stream
 from stream_tools import COMPLETED, STEM, Turn, call, converter, delta, drive, end, text, texts, think
 
+from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.terminal import Failure
+from rproxy.convert.profile import Answer
 
 Json = Dict[str, Any]
 
@@ -796,3 +798,10 @@ def test_an_answer_that_broke_off_has_the_usage_that_it_told() -> None:
     stream.feed({**text("Hi"), "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}})
     response = stream.unfinished_response()
     assert (response["status"], response["usage"]["input_tokens"]) == ("incomplete", 3)
+
+
+def test_what_was_held_back_is_told_before_the_failure() -> None:
+    stream = converter(reader=ChunkReader(Answer(think_tags=True)))
+    events = stream.start() + stream.feed(text("<thi")) + stream.fail("server_error", "broken")
+    said = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(said) == "<thi" and events[-1]["type"] == "response.failed"
