@@ -187,6 +187,31 @@ async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
             await nginx.wait()
 
 
+async def test_a_signal_while_the_store_gets_its_last_records_is_no_abrupt_end(tmp_path: Path) -> None:
+    """The process has finished its turns, and closes its store, when the second SIGTERM comes."""
+    code = """
+import asyncio, os, signal, sys
+from rproxy.cli.main import main
+from rproxy.service.service import Service
+close = Service.close
+async def slow(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.05)
+    await close(self)
+    print("closed", flush=True)
+Service.close = slow
+sys.exit(main(["serve", "--demo", "--listen", "127.0.0.1:0"]))
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=str(ROOT), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    process.terminate()
+    rest, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0 and b"closed" in rest
+
+
 async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("x" * 2000)] for _ in range(2000)]

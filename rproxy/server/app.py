@@ -364,5 +364,16 @@ async def serve(
 
     config = checked(config)
     raise_limit()
-    async with open_service(config) as service:
-        await run(config, service, load=load_checked, reuse_port=reuse_port, inherited=inherited, ready=ready)
+    stopped = asyncio.Event()
+    # While the store opens, and while it gets its last records, a signal must not end the process abruptly.
+    with stop_signals(stopped.set):
+        async with open_service(config) as service:
+            if not stopped.is_set():
+                await run(
+                    config,
+                    service,
+                    load=load_checked,
+                    reuse_port=reuse_port,
+                    inherited=inherited,
+                    ready=ready,
+                )

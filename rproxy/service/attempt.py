@@ -102,9 +102,13 @@ class Attempt:
         finally:
             if self._grace is not None:
                 self._grace.cancel()
-            if self._watch is not None:
-                self._watch.stop()
-        if self._watch is not None and self._watch.expired:
+            watch, self._watch = (
+                self._watch,
+                None,
+            )  # which knows this attempt: so both go without the collector
+            if watch is not None:
+                watch.stop()
+        if watch is not None and watch.expired:
             raise self._without_content()
 
     async def _exchange(self, upstream: Upstream, stream: bool, interrupt: Optional[CancelToken]) -> None:
