@@ -293,8 +293,8 @@ async def test_where_a_large_body_is_not_utf8() -> None:
 def test_an_object_is_what_is_read() -> None:
     with pytest.raises(NotAnObject):
         at_once(parse_steps("", refuse))
-    assert at_once(parse_steps("{" + " " * 40 + "}", refuse)) == {}
-    assert at_once(parse_steps('{"a":[' + " " * 40 + "]}", refuse)) == {"a": []}
+    assert at_once(parse_steps("{" + " " * (3 * json_reader.WINDOW) + "}", refuse)) == {}
+    assert at_once(parse_steps('{"a":[' + " " * (3 * json_reader.WINDOW) + "]}", refuse)) == {"a": []}
 
 
 def test_what_is_large() -> None:
@@ -308,3 +308,19 @@ async def test_large_pieces_are_joined() -> None:
     text = "x" * (1 << 20)
     body = await collect(lambda pieces: write_steps({"a": text}, pieces))
     assert body == encode_json({"a": text})
+
+
+@pytest.mark.parametrize("before", range(18, 23))
+def test_halves_of_surrogate_pairs_stay_together(before: int) -> None:
+    value = {"a": "x" * before + "\ud83d\ude00" * 30}
+    assert written(value) == encode_json(value)
+    text = json.dumps(value)
+    assert at_once(parse_steps(text, refuse)) == json.loads(text)
+
+
+def test_blanks_between_the_windows() -> None:
+    blanks = " " * (3 * json_reader.WINDOW)
+    text = (
+        "{" + blanks + '"a"' + blanks + ":" + blanks + '["x"' + blanks + "," + blanks + "[]]" + blanks + "}"
+    )
+    assert at_once(parse_steps(text, refuse)) == {"a": ["x", []]}

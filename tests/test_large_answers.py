@@ -89,7 +89,7 @@ def outcome(stream: List[Json]) -> Json:
     return response
 
 
-def fed(chunk_list: List[Json], answer: Answer) -> Iterator[bytes]:
+def fed(chunk_list: List[Json]) -> Iterator[bytes]:
     for chunk in chunk_list:
         yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
@@ -100,7 +100,7 @@ def test_the_parts_say_the_same(some: List[Json], cumulative: bool) -> None:
     whole = converter(answer=answer)
     in_parts = FastPath(converter(answer=answer))
     events = in_parts.converter.start()
-    for data in fed(some, answer):
+    for data in fed(some):
         events += [event for batch in in_parts.feed(data) for event in batch]
         for batch in in_parts.later():
             events += batch
@@ -210,3 +210,40 @@ def test_thinking_is_not_told_twice() -> None:
     stream.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     said = [event.get("delta", "") for batch in stream.later() for event in batch]
     assert "".join(said) == LONG * 20
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_many_choices(count: int) -> None:
+    choices = [{"index": n, "delta": {"content": f"{n} "}} for n in range(count)]
+    chunk = {"choices": choices, "usage": USAGE, "padding": "x" * 200}
+    stream = FastPath(converter())
+    stream.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    said = [event.get("delta", "") for batch in stream.later() for event in batch]
+    assert "".join(said) == "".join(f"{n} " for n in range(count))
+    assert stream.converter.reader.usage == USAGE
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [CALLS[0], LONG_CALL, CALLS[1]],
+        [LONG_CALL],
+        [LONG_CALL, CALLS[0]],
+        CALLS,
+        [
+            {**LONG_CALL, "function": None},
+            {"id": "c1", "function": {"name": "f", "arguments": {"a": LONG * 20}}},
+        ],
+    ],
+)
+def test_calls_of_any_length(calls: List[Json]) -> None:
+    chunk = {
+        "choices": [{"delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}],
+        "padding": "x" * 200,
+    }
+    stream = FastPath(converter())
+    events = stream.converter.start() + [
+        event for data in fed([chunk]) for batch in [*stream.feed(data), *stream.later()] for event in batch
+    ]
+    events += stream.converter.finish()
+    assert outcome(events) == outcome(drive(converter(), [chunk]))
