@@ -94,7 +94,7 @@ async def test_an_answer_takes_at_most_three_times_its_size(tmp_path: Path, way:
         base = memory(pid, "VmRSS")
         size = await (read_messages(api) if way == "websocket" else read_all(api, way == "sse"))
         assert size > copies * SIZE
-        assert memory(pid, "VmHWM") - base < 3 * SIZE
+        assert memory(pid, "VmHWM") - base < 3 * SIZE + (4 << 20)  # and what any answer takes
 
 
 # ---- The same, whatever the size

@@ -73,7 +73,7 @@ async def test_every_bad_input_gets_its_error_and_the_log_tells_no_secret(
         await over_http(proxy.base_url)
         await over_websocket(proxy.base_url)
         provider.turns.clear()
-        provider.turns.append([error(400, f"Bad prompt: {SECRET}. Your key {KEY} is good.")])
+        provider.turns.append([error(400, f"Bad prompt: {GOOD['input']}. Your key {KEY} is good.")])
         api = Api(proxy.base_url, CLIENT_KEY)
         told = await api("POST", "/responses", GOOD, expect=400)
         assert (

@@ -138,7 +138,9 @@ async def running() -> AsyncIterator[Service]:
     """A server under :func:`rproxy.server.app.run`."""
     opened = asyncio.Event()
     async with played() as (settings, service, _):
-        task = asyncio.ensure_future(app.run(settings, service, ready=lambda url: opened.set()))
+        task = asyncio.ensure_future(
+            app.run(settings, service, load=lambda: settings, ready=lambda url: opened.set())
+        )
         await asyncio.wait_for(opened.wait(), 5)
         try:
             yield service

@@ -104,6 +104,13 @@ def test_no_run_of_the_request_gets_into_a_reason(
     assert len(shown) <= LONGEST
 
 
+def test_short_texts_are_cut_out_where_they_occur_as_a_whole() -> None:
+    request = {"model": "gpt-5.5", "input": [{"type": "message", "role": "user", "content": "tangerine"}]}
+    assert reason("gpt-5.5: bad message of the user: 'tangerine' (tangerines)", request) == (
+        "gpt-5.5: bad message of the user: '…' (tangerines)"
+    )
+
+
 def test_what_the_request_does_not_say_stays() -> None:
     request = {"input": [{"content": "the quick brown fox jumps over the lazy dog"}]}
     message = (

@@ -86,7 +86,7 @@ def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:
     at = 0
     while at < len(text):
         end = at + STEP
-        if "\ud800" <= text[end - 1 : end] <= "\udbff":
+        while "\ud800" <= text[end - 1 : end] <= "\udbff":
             end += 1  # the other half of a surrogate pair belongs to it
         pieces.append(encode(text[at:end])[1:-1])
         at = end

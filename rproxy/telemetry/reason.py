@@ -2,19 +2,21 @@
 
 A provider may quote the request that it refuses, and our own messages quote the value that is wrong.  So that
 no prompt gets into a log, every run of ``RUN`` or more characters that also occurs in the request is cut out,
-whether the message quotes it decoded or as JSON.
+whether the message quotes it decoded or as JSON.  Shorter texts of the request are cut out where they occur
+as a whole, but for the names that the API and the configuration give to things.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Generator, Iterator, List, Set
 
 from ..convert.json_steps import write_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..log import mask
-from ..providers.redaction import RUN, shared_runs, without_runs
+from ..providers.redaction import CUT, RUN, SHORTEST, STRUCTURE, shared_runs, without_runs
 from ..types import Json
 
 MOST_READ = 4000  # characters of a message
@@ -40,17 +42,21 @@ def reason_steps(message: str, request: Json) -> Generator[None, None, str]:
     :param request: the body of the client's request, with its history
     """
     message = mask(message[:MOST_READ])
+    runs: Set[str] = set()
+    quoted: Set[str] = set()
     if len(message) >= RUN:
-        runs: Set[str] = set()
         pieces: List[bytes] = []
         yield from write_steps(request, pieces)
         for text in _overlapping(pieces):
             runs |= shared_runs([message], [text])
             yield
-        for texts in _batches(_spellings(request)):
-            runs |= shared_runs([message], texts)
-            yield
-        message = without_runs(message, runs)
+    for texts in _batches(_texts(request)):
+        quoted.update(text for text in texts if SHORTEST <= len(text) < RUN and text in message)
+        runs |= shared_runs([message], [form for text in texts for form in _other_spellings(text)])
+        yield
+    message = without_runs(message, runs)
+    for text in sorted(quoted, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", CUT.strip(), message)
     message = " ".join(message.split())
     return message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
 
@@ -80,28 +86,31 @@ def _batches(texts: Iterator[str]) -> Iterator[List[str]]:
         for window in _windows(text):
             batch.append(window)
             size += len(window) + RUN
-        if size >= WINDOW:
-            yield batch
-            batch, size = [], 0
+            if size >= WINDOW:
+                yield batch
+                batch, size = [], 0
     yield batch
 
 
-def _spellings(value: Any) -> Iterator[str]:
-    """The texts of a request in the forms in which they do not stand in its JSON; "" between long stretches
-    of other values.
+def _other_spellings(text: str) -> List[str]:
+    """The forms of a text in which it does not occur in the JSON of the request."""
+    escaped = json.dumps(text)
+    return [text, escaped] if len(escaped) != len(text) + 2 and len(escaped) >= RUN else []
+
+
+def _texts(request: Json) -> Iterator[str]:
+    """The texts of a request, but for names; "" in place of other values, so that long stretches of them are
+    steps, too.
     """
-    todo = [value]
+    todo: List[Any] = [request]
     while todo:
         value = todo.pop()
         if isinstance(value, dict):
-            todo += value.keys()
-            todo += value.values()
+            for key, inner in value.items():
+                todo.append("" if key in STRUCTURE and isinstance(inner, str) and len(inner) < RUN else inner)
+                if len(key) >= RUN:
+                    todo.append(key)
         elif isinstance(value, list):
             todo += value
-        elif isinstance(value, str) and value:
-            escaped = json.dumps(value)
-            if len(escaped) != len(value) + 2 and len(escaped) >= RUN:
-                yield value
-                yield escaped
         else:
-            yield ""
+            yield value if isinstance(value, str) else ""
