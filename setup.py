@@ -32,6 +32,7 @@ setup(
         "seal": ["cryptography"],
         "zstd": ["zstandard"],
         "pdf": ["pypdf"],
+        "fast": ["orjson>=3.9", "uvloop>=0.18; sys_platform != 'win32' and implementation_name == 'cpython'"],
         "test": [
             "pytest<10",
             "pytest-tornasync",
@@ -44,6 +45,8 @@ setup(
             "redis>=5",
             "cryptography",
             "zstandard",
+            "orjson>=3.9",
+            "uvloop>=0.18; sys_platform != 'win32' and implementation_name == 'cpython'",
             "setuptools>=70.1",
         ],
         "check": ["ruff", "mypy", "types-PyYAML"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any, List, Sequence
 
 from hypothesis import strategies as st
@@ -40,3 +41,11 @@ def json_values(scalars: Sequence[Any], keys: Sequence[str], depth: int = 3) -> 
     texts = {json.dumps(container(chance.randint(1, depth))) for _ in range(SHAPES)}
     simplest_first: List[str] = sorted(texts, key=lambda text: (len(text), text))
     return st.sampled_from(scalars) | st.sampled_from(simplest_first).map(json.loads)
+
+
+_NUMBER = re.compile(rb"-?[0-9]+(?:[.][0-9]+)?(?:e[+-]?[0-9]+)?")
+
+
+def numbers_alike(data: bytes) -> bytes:
+    """JSON with its numbers spelled as Python spells floats: encoders differ in ``1e-05`` and ``0.00001``."""
+    return _NUMBER.sub(lambda number: repr(float(number[0])).encode(), data)

@@ -65,6 +65,8 @@ import hypothesis
 import pytest
 from tornado.ioloop import IOLoop
 
+from rproxy.server.speedups import event_loops
+
 # What rproxy keeps for good (its seal key) must not go to the state folder of whoever runs the tests.
 STATE = tempfile.TemporaryDirectory(prefix="rproxy-tests-")
 atexit.register(STATE.cleanup)
@@ -160,7 +162,7 @@ def io_loop(log_guard: LogGuard) -> Iterator[IOLoop]:
     It replaces the fixture of pytest-tornasync, whose ``make_current`` is deprecated and which forgets
     pending tasks.
     """
-    loop = asyncio.new_event_loop()
+    loop = event_loops().new_event_loop()
     asyncio.set_event_loop(loop)
     tornado_loop = IOLoop.current()
     yield tornado_loop

@@ -166,7 +166,8 @@ def then_silence(sent: bytes) -> Script:
 async def nothing_left() -> AsyncIterator[None]:
     """Fails when file descriptors or tasks are left that were not there before."""
     loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, len, "")  # what the loop itself opens late is open now
+    await loop.run_in_executor(None, len, "")  # what the loop itself opens late is open now, also for servers
+    (await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)).close()
     fds, tasks = open_fds(), len(asyncio.all_tasks())
     yield
     try:

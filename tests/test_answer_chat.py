@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.profile import Answer
-from rproxy.convert.sse import encode_json
+from rproxy.json_codec import encode_json
 
 Json = Dict[str, Any]
 FIXTURES = Path(__file__).parent / "fixtures" / "providers"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+from anything import numbers_alike
 from api import Api
 from edge import Edge, edge
 from grammar import check_stream, parse_sse
@@ -21,7 +22,8 @@ from wsclient import turn
 
 from rproxy.convert import json_steps
 from rproxy.convert.json_steps import json_blocks, sse_blocks
-from rproxy.convert.sse import encode_json, encode_sse
+from rproxy.convert.sse import encode_sse
+from rproxy.json_codec import encode_json
 from rproxy.server.frames import fragments, frame
 from rproxy.service import turn as service_turn
 from rproxy.store import encode, encode_cooperatively
@@ -172,16 +174,21 @@ VALUES = st.recursive(
 )
 
 
+def same(one: bytes, other: bytes) -> bool:
+    """Are they the same but for the spelling of numbers?  A part may be written by another encoder."""
+    return numbers_alike(one) == numbers_alike(other)
+
+
 @given(VALUES, st.integers(1, 5))
 def test_blocks_are_the_whole(value: Any, size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_steps, "STEP", size)
         patch.setattr(json_steps, "BLOCK", size)
-        assert b"".join(json_blocks(value)) == encode_json(value)
+        assert same(b"".join(json_blocks(value)), encode_json(value))
         events: List[Any] = [{"type": "x", "v": value}]
-        assert b"".join(sse_blocks(events)) == encode_sse(events)
+        assert same(b"".join(sse_blocks(events)), encode_sse(events))
         stored = asyncio.run(encode_cooperatively("resp_1", {"response": value}))  # type: ignore[typeddict-item]
-        assert stored == encode("resp_1", {"response": value})  # type: ignore[typeddict-item]
+        assert same(stored, encode("resp_1", {"response": value}))  # type: ignore[typeddict-item]
 
 
 def test_no_block_is_large() -> None:

@@ -29,6 +29,7 @@ from rproxy.config.load import parse_config
 from rproxy.errors import AddressInUse, ConfigError, KeyRefused, StoreError, Unreachable
 from rproxy.log import mask
 from rproxy.providers.profiles import choose_profile, list_profiles
+from rproxy.server.speedups import packages_in_use
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = """\
@@ -375,7 +376,9 @@ def test_the_banner_is_one_line_without_a_terminal(tmp_path: Path) -> None:
         assert process.stdout is not None
         banner = process.stdout.readline()  # no terminal: one line
         url = r"http://127\.0\.0\.1:(\d+)/v1 = 0\.0\.0\.0:\1 \(open to other machines, WITHOUT a key\)"
-        source = r"\(the demo provider: .*; models: 3\)"
+        packages = packages_in_use()
+        fast = f"; with {' and '.join(packages)}" if packages else ""
+        source = rf"\(the demo provider: [^;]*; models: 3{fast}\)"
         assert re.fullmatch(rf"rproxy \S+ on unix:{path}, {url}    {source}\n", banner)
         process.terminate()
     assert process.returncode == 0 and not path.exists()

@@ -14,8 +14,8 @@ from scripted import KEY, ScriptedProvider, error, free_port, running, say, serv
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.schema import Provider
-from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
+from rproxy.json_codec import encode_json
 from rproxy.providers.provider_errors import provider_error
 from rproxy.upstream.failover import FIRST_PAUSE, LONGEST_PAUSE, QUOTA_PAUSE, Failover
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "rproxy"
 # The layers, lowest first. A room is a package or a loose module; it imports from itself and from the layers
 # below it. Rooms that share a row do not know each other, but for the loose modules of the first row.
 LAYERS: List[Set[str]] = [
-    {"__init__", "types", "errors", "log", "cooperative"},
+    {"__init__", "types", "json_codec", "errors", "log", "cooperative"},
     {"convert"},
     {"providers"},
     {"config", "store"},
@@ -34,10 +34,12 @@ FOREIGN = {
     "redis": {"store.redis"},  # these are optional
     "zstandard": {"server.body"},
     "cryptography": {"service.sealer"},
+    "orjson": {"json_codec"},
+    "uvloop": {"server.speedups"},
 }
 # What of rproxy the pure part may import beside itself, and what of Python it must not: clocks, chance,
 # files, sockets, processes, the environment.
-PURE = {"convert", "errors", "types"}
+PURE = {"convert", "errors", "json_codec", "types"}
 IMPURE = {
     "asyncio", "datetime", "logging", "os", "pathlib", "random", "secrets", "select", "shutil", "socket",
     "ssl", "subprocess", "tempfile", "threading", "time", "uuid",

@@ -31,9 +31,9 @@ from rproxy.convert.request.dialect import RESPONSE_ITEM
 from rproxy.convert.request.turns import NO_OUTPUT, SUMMARY, check_orphans, stem
 from rproxy.convert.request.writer import ATTACHED, INTERRUPTED, SEE_BELOW, Recall, to_messages
 from rproxy.convert.sealed import seal
-from rproxy.convert.sse import encode_json
 from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
+from rproxy.json_codec import encode_json
 
 Json = Dict[str, Any]
 GENERIC, DEEPSEEK, VLLM, MISTRAL, OPENAI = (

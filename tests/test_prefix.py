@@ -25,8 +25,8 @@ from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.request.dialect import CONTINUE
 from rproxy.convert.sealed import seal, unseal
-from rproxy.convert.sse import encode_json
 from rproxy.convert.tools.table import ToolTable
+from rproxy.json_codec import encode_json
 
 Json = Dict[str, Any]
 CODEX = sorted((Path(__file__).parent / "fixtures" / "codex").glob("*.jsonl"))

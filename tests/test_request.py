@@ -15,8 +15,8 @@ from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import Conversion, input_items, to_chat_request
 from rproxy.convert.request.mixed import as_chat_request
 from rproxy.convert.request.validate import check_request, without_nulls
-from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
+from rproxy.json_codec import encode_json
 from rproxy.providers.profiles import choose_profile
 
 Json = Dict[str, Any]

@@ -15,8 +15,8 @@ from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
 from rproxy.convert.request.responses import ResponsesConversion, to_responses_request
 from rproxy.convert.sealed import seal
-from rproxy.convert.sse import encode_json
 from rproxy.errors import ApiError
+from rproxy.json_codec import encode_json
 from rproxy.providers.profiles import choose_profile, list_profiles
 
 Json = Dict[str, Any]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert import json_encoder
 from rproxy.convert.answer.decoder import ChunkDecoder
-from rproxy.convert.sse import DONE, encode_json, encode_sse, written
+from rproxy.convert.sse import DONE, encode_sse
+from rproxy.json_codec import encode_json
 
 A, B = {"a": 1}, {"b": 2}
 UNKNOWN = {"error": {"message": "The provider reported an error without a message."}}
@@ -248,25 +248,6 @@ anything = st.recursive(
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
     max_leaves=10,
 )
-
-
-def test_an_event_that_is_encoded_already() -> None:
-    event = {"type": "response.in_progress", "response": {"id": "é\ud83c"}}
-    assert written(event) == event
-    assert encode_sse([written(event)]) == encode_sse([event])
-    assert encode_json(written(event)) == encode_json(event)
-
-
-@given(anything)
-def test_the_encoder_is_the_standard_one_but_faster(value: Any) -> None:
-    def result(encode: Callable[[Any], str]) -> Optional[str]:
-        try:
-            return encode(value)
-        except ValueError:
-            return None  # NaN or Infinity
-
-    standard = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    assert result(json_encoder.encode) == result(json_encoder._faster(None)) == result(standard.encode)
 
 
 @given(anything)

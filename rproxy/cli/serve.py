@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from dataclasses import replace
 from typing import Callable, Sequence
@@ -15,6 +14,8 @@ from ..errors import ConfigError
 from ..server.app import serve
 from ..server.listen import Listener
 from ..server.reload import survive_hangup
+from ..server.speedups import packages_in_use
+from ..server.speedups import run as run_loop
 from .command import (
     NO_FILE,
     Command,
@@ -58,9 +59,12 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
     :param terminal: somebody reads it now; else it goes into a log, and is one line
     """
     tls, auth = config.server.tls is not None, config.server.auth.enabled
+    packages = packages_in_use()
+    fast = [f"with {' and '.join(packages)}"] if packages else []
     if not terminal:
         urls = ", ".join(one_line(address, tls, auth) for address in addresses)
-        return f"rproxy {__version__} on {urls}    ({source}; models: {len(config.models)})"
+        notes = [source, f"models: {len(config.models)}", *fast]
+        return f"rproxy {__version__} on {urls}    ({'; '.join(notes)})"
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     first = next((one for one in addresses if not one.path), addresses[0])
     url = first.url(tls) + "/v1"
@@ -71,7 +75,7 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
     return BANNER.format(
         version=__version__,
         url=url,
-        source=source,
+        source="; ".join([source, *fast]),
         lines="\n".join([*address_lines(addresses, auth), *model_lines(config)]),
         model=model,
         codex=codex,
@@ -140,13 +144,13 @@ async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
 def run(args: argparse.Namespace, environ: Environ) -> int:
     survive_hangup()
     if args.demo:
-        asyncio.run(serve_demo_config(args, environ))
+        run_loop(serve_demo_config(args, environ))
         return OK
     config, note = read_config(args, environ)
     if note:
         complain(note)
     source = config.path or NO_FILE
-    asyncio.run(serve_config(lambda: read_config(args, environ)[0], source, args, environ))
+    run_loop(serve_config(lambda: read_config(args, environ)[0], source, args, environ))
     return OK
 
 

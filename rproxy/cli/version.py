@@ -11,16 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional
 
-from .. import __version__
+from .. import PURE, __version__
 
+FAST = ("orjson", "uvloop")
 DISTRIBUTION = "rproxy-responses"
 PACKAGE = Path(__file__).resolve().parent.parent
-# extra of setup.py -> its distribution and package
+# extra of setup.py -> its distributions, which are also the names of their packages
 EXTRAS = {
-    "redis": ("redis", "redis"),
-    "seal": ("cryptography", "cryptography"),
-    "zstd": ("zstandard", "zstandard"),
-    "pdf": ("pypdf", "pypdf"),
+    "redis": ("redis",),
+    "seal": ("cryptography",),
+    "zstd": ("zstandard",),
+    "pdf": ("pypdf",),
+    "fast": FAST,
 }
 
 
@@ -38,8 +40,10 @@ def version_text() -> str:
     )
 
 
-def _extra(distribution: str, package: str) -> str:
-    return f"{distribution} {_version(distribution, package)}" if find_spec(package) else "not installed"
+def _extra(*packages: str) -> str:
+    found = [f"{package} {_version(package, package)}" for package in packages if find_spec(package)]
+    unused = "; not used: RPROXY_PURE" if found and PURE and packages == FAST else ""
+    return (", ".join(found) or "not installed") + unused
 
 
 def _version(distribution: str, package: str) -> str:

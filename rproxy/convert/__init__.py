@@ -33,6 +33,7 @@ why the answer cannot be completed, or None.  ``Profile()`` is a provider withou
 converted raises :class:`rproxy.errors.ApiError`; answers raise nothing, whatever they are.
 """
 
+from ..json_codec import encode_json
 from .answer.decoder import ChunkDecoder
 from .events.converter import StreamConverter
 from .events.response import response_object, usage_object
@@ -42,7 +43,7 @@ from .profile import Profile
 from .request.chat import Conversion, input_items, to_chat_request
 from .request.validate import check_request, without_nulls
 from .sealed import seal, unseal
-from .sse import DONE, encode_json, encode_sse
+from .sse import DONE, encode_sse
 
 __all__ = [
     "DONE",

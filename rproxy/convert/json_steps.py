@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
+from ..json_codec import Shared, encode_json
 from ..types import Event
-from .sse import encode_json
 
 MANY = 20  # a list with more items is worth several steps
-STEP = 1 << 15  # characters that are written in one step
-BLOCK = 1 << 16  # bytes
+STEP = 1 << 17  # characters that are written in one step, in about a millisecond
+BLOCK = STEP  # bytes
 ENTRY = 16  # characters that an entry counts for beside its text
 
 Encode = Callable[[Any], bytes]
@@ -50,7 +50,9 @@ def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
 
     :param encode: writes any value as JSON without blanks
     """
-    if not is_large(value):
+    if type(value) in Shared:
+        pieces.append(value.json)
+    elif not is_large(value):
         pieces.append(encode(value))
     elif type(value) is str:
         yield from _write_text(value, pieces, encode)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import zlib
 from typing import Any, NamedTuple, Optional, Protocol, Tuple
 
+from ..json_codec import encode_json, parser
 from ..types import Json
-from .sse import encode_json
 
 FAMILY = "rproxy"  # how the prefix of every sealer begins
 FOREIGN = "another service made it"
 DAMAGED = "it is damaged"
 
+_parse = parser(float)
 _MAX = 16 << 20  # bytes of JSON; a small blob may unfold into gigabytes
 
 
@@ -57,7 +57,7 @@ def unpack(packed: bytes) -> Optional[Tuple[str, Json]]:
         plain = unpacker.decompress(packed, _MAX)
         if not unpacker.eof or unpacker.unused_data:
             return None
-        kind, payload = json.loads(plain)
+        kind, payload = _parse(plain.decode())
     except (ValueError, TypeError, RecursionError, zlib.error):
         return None
     return (kind, payload) if isinstance(kind, str) and isinstance(payload, dict) else None

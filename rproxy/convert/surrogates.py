@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import Tuple
 
+from ..json_codec import mend
+
 REPLACEMENT = "\ufffd"
 
 
-def mend(text: str) -> str:
-    """``text`` as it can be written in UTF-8: halves of a pair are joined, and a lone half becomes U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def mend_piece(text: str) -> Tuple[str, str]:
-    """The same for a piece of a longer text.
+    """:func:`~rproxy.json_codec.mend` for a piece of a longer text.
 
     :returns: the text, and the first half of a pair at its end, which must wait for the next piece ("": none)
     """

@@ -19,8 +19,8 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from ..config.addresses import ListenAddress
 from ..config.schema import Config, Key, Server
-from ..convert.sse import encode_json
 from ..errors import ApiError, internal
+from ..json_codec import encode_json
 from ..log import mask
 from ..service.client import Client
 from ..service.codex_errors import for_codex, uses_codex_form

@@ -15,7 +15,6 @@ without them the error tells the user how to switch the compression off.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import zlib
 from importlib import import_module
@@ -25,6 +24,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Unio
 from ..convert.json_reader import MAX_CONTAINERS, MAX_VALUES, NotAnObject, TooManyValues, parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, too_large
+from ..json_codec import parser
 from ..types import Json
 
 PIECE = 1 << 17  # bytes
@@ -146,6 +146,9 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_parse = parser(_no_constant)
+
+
 def _empty(what: str) -> ApiError:
     return invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
 
@@ -172,7 +175,7 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         if not text.strip():
             raise _empty(what)
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _parse(text)
     except UnicodeDecodeError as error:
         raise _not_utf8(what, error) from None
     except RecursionError:

@@ -11,8 +11,8 @@ from typing import AsyncIterator, List, Optional
 
 from ..convert.events.replay import events as replayed
 from ..convert.json_steps import is_large
-from ..convert.sse import encode_json
 from ..errors import ApiError, invalid
+from ..json_codec import encode_json
 from ..service.pagination import number
 from ..service.single_flight import DedupKey, dedup_key
 from ..types import Event, Json

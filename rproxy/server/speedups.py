@@ -3,16 +3,23 @@
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
 ``gc`` is :func:`settled_gc`.  To find out whether one of them causes a problem, start the server without it:
 ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
+
+Two optional packages (the extra ``fast``) make it faster still: orjson, in :mod:`rproxy.json_codec`, and
+uvloop, in :func:`run`.  Both are used where they are installed, except with ``RPROXY_PURE=1``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
-from typing import Iterator, Mapping
+from importlib import import_module
+from typing import Any, Coroutine, Iterator, List, Mapping
 
+from .. import PURE
 from ..errors import ConfigError
+from ..json_codec import orjson
 
 VARIABLE = "RPROXY_NO_SPEEDUPS"
 NAMES = ("dates", "unmask", "nodelay", "gc")
@@ -49,3 +56,24 @@ def settled_gc() -> Iterator[None]:
     finally:
         gc.set_threshold(*former)
         gc.unfreeze()
+
+
+# ---- Optional packages
+
+
+def event_loops() -> Any:
+    """The module that makes event loops: ``uvloop``, or ``asyncio``."""
+    try:
+        return asyncio if PURE else import_module("uvloop")
+    except ImportError:
+        return asyncio
+
+
+def packages_in_use() -> List[str]:
+    """The names of the optional packages that make this server faster."""
+    return ["orjson"] * (orjson is not None) + ["uvloop"] * (event_loops() is not asyncio)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """:func:`asyncio.run` in the faster event loop, if there is one."""
+    event_loops().run(main)

@@ -32,8 +32,8 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProt
 
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.json_steps import json_blocks
-from ..convert.sse import encode_json
 from ..errors import ApiError, invalid, unavailable, ws_error
+from ..json_codec import encode_json
 from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Iterable, Optional, Tuple
 
 from ..convert.request.turns import CallKey
-from ..convert.sse import encode_json
+from ..json_codec import encode_json
 from ..types import Thought
 
 Scope = Tuple[str, str, str]  # owner, downstream model, base_url

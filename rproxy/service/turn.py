@@ -22,7 +22,6 @@ from typing import Awaitable, List, Mapping, Optional, Sequence
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion
-from ..convert.sse import written
 from ..errors import ApiError, error_event
 from ..log import mask
 from ..providers.provider_errors import Refusal
@@ -190,8 +189,6 @@ class Turn:
         converter = self.converter = self._plan.converter(conversion, sequence)
         if not self._begun:
             self._held = converter.start()
-            if self._sink is not None:
-                self._held = list(map(written, self._held))
         return converter
 
     def _fail(self, error: ApiError) -> TurnResult:

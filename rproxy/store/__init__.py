@@ -12,7 +12,6 @@ up, so nothing from a client becomes part of a key or a file name unchecked.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -23,10 +22,13 @@ from ..convert.json_reader import parse_steps
 from ..convert.json_steps import write_steps
 from ..cooperative import collect, run_cooperatively
 from ..errors import ConfigError, StoreError
+from ..json_codec import encode_exactly, parser
 from ..types import AnyRecord, Record
 from .time_limit import within_limit
 
 log = logging.getLogger("rproxy.store")
+
+_parse = parser(float)
 
 T = TypeVar("T")
 Change = Callable[[AnyRecord], Record]
@@ -139,17 +141,13 @@ def encode(record_id: str, record: Record) -> bytes:
     :raises StoreError: the id is not one, or the record is no JSON
     """
     with _refusing(record_id):
-        return _json(record)
+        return encode_exactly(record)
 
 
 async def encode_cooperatively(record_id: str, record: Record) -> bytes:
     """:func:`encode` in slices that let other work run."""
     with _refusing(record_id):
-        return await collect(lambda pieces: write_steps(record, pieces, _json))
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        return await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
 
 
 @contextmanager
@@ -168,7 +166,7 @@ async def _decoded(record_id: str, blob: bytes) -> Optional[AnyRecord]:
         text = blob.decode("utf-8", "surrogatepass")
         if len(blob) > LARGE:
             return await run_cooperatively(parse_steps(text, float))
-        record = json.loads(text)
+        record = _parse(text)
         if isinstance(record, dict):
             return record
         problem = "it is not an object"

@@ -36,8 +36,9 @@ from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.request.responses import to_responses_request
 from rproxy.convert.request.validate import check_request, without_nulls
 from rproxy.convert.sealed import CHECKSUM
-from rproxy.convert.sse import encode_json, encode_sse
+from rproxy.convert.sse import encode_sse
 from rproxy.errors import ApiError, ConfigError
+from rproxy.json_codec import encode_json
 from rproxy.providers.diagnosis import diagnose
 from rproxy.providers.provider_errors import Refusal, provider_error, stream_error
 from rproxy.server.access import Access

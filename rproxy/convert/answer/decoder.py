@@ -18,6 +18,7 @@ import json
 import re
 from typing import Any, Dict, Generator, List, Optional, Union
 
+from ...json_codec import parser
 from ...types import Json
 from ..json_end import JsonEnd
 from ..json_reader import parse_steps
@@ -35,6 +36,7 @@ _STRIPPED = " \t\r\n\ufeff"
 _GARBAGE = object()
 # NaN and Infinity are not JSON, and must not leave again.
 _decoder = json.JSONDecoder(parse_constant=lambda word: None)
+_parse = parser(lambda word: None)
 
 
 def _values(text: str) -> List[Any]:
@@ -287,10 +289,8 @@ class ChunkDecoder:
             return True
         text = str(payload, "utf-8", "replace").strip(_STRIPPED)
         try:
-            value, end = _decoder.raw_decode(text)
+            value = _parse(text)
         except _UNREADABLE:
-            return False
-        if end != len(text):
             return False
         if type(value) is dict:
             out.append(value)

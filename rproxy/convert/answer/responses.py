@@ -17,11 +17,11 @@ import json
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from ...json_codec import encode_json, mend
 from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
-from ..sse import encode_json
 from ..status import ANSWERED, TERMINAL_EVENTS
-from ..surrogates import mend, mend_piece
+from ..surrogates import mend_piece
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
 from .split import split_event

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
+from ...json_codec import encode_json, mend
 from ...types import CallPiece, Delta, Json
 from ..json_end import JsonEnd
-from ..sse import encode_json
-from ..surrogates import REPLACEMENT, mend, mend_piece
+from ..surrogates import REPLACEMENT, mend_piece
 
 Index = Union[int, str, None]
 

@@ -32,9 +32,9 @@ from typing import (
     overload,
 )
 
+from ...json_codec import encode_json
 from ...types import Event, Json
 from ..answer.decoder import ChunkDecoder, Unparsed
-from ..sse import encode_json
 from .converter import StreamConverter
 from .items import TEXT_KINDS
 

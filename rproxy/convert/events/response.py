@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Mapping, Optional, Tuple, cast
 
+from ...json_codec import shared
 from ...types import Json, Response, Usage
 from ..tools.kind import flat_form
 
@@ -52,6 +53,8 @@ _LEFT_OUT: Json = {
     "safety_identifier": None,
     "prompt_cache_key": None,
 }
+# What is written as often as the response is, and may be large.
+_SHARED = ("instructions", "tools")
 _FUNCTION = {"description": None, "parameters": None, "strict": True}
 _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "strict": False}
 
@@ -83,6 +86,9 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
     response["text"] = _text(response["text"])
     tools = map(flat_form, response["tools"])
     response["tools"] = [_filled(tool, _FUNCTION) if tool["type"] == "function" else tool for tool in tools]
+    for name in _SHARED:
+        if response[name]:
+            response[name] = shared(response[name])
     return cast(Response, response)
 
 

@@ -1,0 +1,229 @@
+"""JSON as rproxy writes and reads it: compact UTF-8 that every parser accepts, and any JSON there is.
+
+There are two implementations of the same functions.  :class:`Standard` uses :mod:`json`; :class:`Fast` uses
+the package ``orjson`` (the extra ``fast``), and leaves to :class:`Standard` what orjson refuses or would
+change: surrogates, integers of more than 64 bits, deep nesting, keys that are no texts, and all errors, whose
+words are therefore the same.  Both write the same bytes, except that a number may be spelled ``1e-7`` or
+``1e-07``; ``tests/test_json_codec.py`` compares them.  ``RPROXY_PURE=1`` switches orjson off.
+
+``JSONEncoder.encode`` makes a new C encoder in every call, which is half of its time for an event.  Here one
+C encoder serves all calls.  It does not look for circular references, which our data does not have; the
+recursion limit would end them.  An interpreter without the C encoder uses the standard method.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any, Callable, List, Optional, Type, Union
+
+from . import PURE
+
+try:
+    orjson: Any = None if PURE else import_module("orjson")
+except ImportError:
+    orjson = None
+
+Parse = Callable[[str], Any]
+
+MAX_DEPTH = 254  # orjson's limit; deeper than anything meaningful, far below the interpreter's
+
+
+def mend(text: str) -> str:
+    """``text`` as it can be written in UTF-8: halves of a surrogate pair are joined, and a lone half becomes
+    U+FFFD.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# ---- Values that are written several times
+
+
+class SharedText(str):
+    """A text with its JSON, which is made once."""
+
+    json: bytes
+
+
+class SharedList(List[Any]):
+    """A list with its JSON, which is made once: do not change it."""
+
+    json: bytes
+
+
+Shared = (SharedText, SharedList)
+
+
+def shared(value: Union[str, List[Any]]) -> Union[str, List[Any]]:
+    """``value`` with its JSON, for a large one in the ``response`` of several events and a record."""
+    result = SharedText(value) if isinstance(value, str) else SharedList(value)
+    result.json = encode_json(value)
+    return result
+
+
+# ---- The standard library
+
+
+def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any], str]:
+    """:param make: makes a C encoder; None: there is none"""
+    standard = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+    )
+    if make is None:
+        return standard.encode
+    escape = json.encoder.encode_basestring
+    encoder = make(None, standard.default, escape, None, ":", ",", False, False, False)
+    return lambda value: "".join(encoder(value, 0))
+
+
+_encode = _encoder(getattr(json.encoder, "c_make_encoder", None))
+_MARK = "\ue000shared\ue000"  # where the JSON of a shared value belongs
+_MARK_JSON = f'"{_MARK}"'.encode()
+
+
+class Standard:
+    """JSON with the standard library."""
+
+    @classmethod
+    def encode(cls, value: Any) -> bytes:
+        """``value`` as JSON for others: without surrogates, and with null for NaN and Infinity.
+
+        :raises TypeError: JSON cannot express it
+        """
+        if type(value) is dict and type(value.get("response")) is dict:
+            return _spliced(value, _readable)
+        return _readable(value)
+
+    @classmethod
+    def encode_exactly(cls, value: Any) -> bytes:
+        """The same for ourselves, with surrogates as they are; deep nesting is refused.
+
+        :raises TypeError: JSON cannot express it
+        :raises RecursionError: it is nested too deeply
+        """
+        if type(value) is dict and type(value.get("response")) is dict:
+            return _spliced(value, _exact)
+        return _exact(value)
+
+    @staticmethod
+    def parser(constant: Callable[[str], Any]) -> Parse:
+        """A function that reads JSON.  It raises ValueError for what is none, and RecursionError.
+
+        :param constant: what to make of NaN, Infinity and -Infinity
+        """
+        return json.JSONDecoder(parse_constant=constant).decode
+
+
+def _readable(value: Any) -> bytes:
+    try:
+        text = _encode(value)
+    except (ValueError, RecursionError):
+        text = _encode(_tamed(value, MAX_DEPTH))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return mend(text).encode()
+
+
+def _exact(value: Any) -> bytes:
+    try:
+        text = _encode(value)
+    except ValueError:
+        text = _encode(_tamed(value, MAX_DEPTH))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _spliced(value: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """``encode(value)``, with the JSON that the values of its ``response`` have already."""
+    response = value["response"]
+    found = {key: inner for key, inner in response.items() if type(inner) in Shared}
+    if found:
+        marked = {**value, "response": {**response, **dict.fromkeys(found, _MARK)}}
+        pieces = encode(marked).split(_MARK_JSON)
+        if len(pieces) == len(found) + 1:  # else somebody has sent the mark
+            rest = zip(found.values(), pieces[1:])
+            return b"".join([pieces[0], *(part for inner, piece in rest for part in (inner.json, piece))])
+    return encode(value)
+
+
+def _tamed(value: Any, depth: int) -> Any:
+    """A copy without the numbers that JSON lacks; what nests deeper than ``depth`` becomes null."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _tamed(inner, depth - 1) for key, inner in value.items()}
+    return [_tamed(inner, depth - 1) for inner in value]
+
+
+# ---- orjson
+
+# orjson reads an integer that is too large as a float, and says nothing.  It has this many digits at least.
+_LONG = 19
+_STRIDE = 4  # so many of its digits are this far apart: _LONG // _STRIDE
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # digits become 0, all else blanks
+
+
+def _has_long_number(data: bytes) -> bool:
+    """Are there so many digits in a row?  A sample rules it out, nearly always."""
+    sample = data[::_STRIDE].translate(_DIGITS)
+    return b"0" * (_LONG // _STRIDE) in sample and b"0" * _LONG in data.translate(_DIGITS)
+
+
+def _fragment(value: Any) -> Any:
+    """What orjson writes for a value of a class that it leaves to us."""
+    if type(value) in Shared:
+        return orjson.Fragment(value.json)
+    raise TypeError
+
+
+class Fast(Standard):
+    """JSON with orjson; it leaves the classes to us that it knows and :mod:`json` does not."""
+
+    _options = (
+        0
+        if orjson is None
+        else orjson.OPT_PASSTHROUGH_DATACLASS
+        | orjson.OPT_PASSTHROUGH_DATETIME
+        | orjson.OPT_PASSTHROUGH_SUBCLASS
+    )
+
+    @classmethod
+    def encode(cls, value: Any) -> bytes:
+        try:
+            data: bytes = orjson.dumps(value, _fragment, cls._options)
+        except TypeError:
+            return Standard.encode(value)
+        return data
+
+    @classmethod
+    def encode_exactly(cls, value: Any) -> bytes:
+        try:
+            data: bytes = orjson.dumps(value, _fragment, cls._options)
+        except TypeError:
+            return Standard.encode_exactly(value)
+        return data
+
+    @staticmethod
+    def parser(constant: Callable[[str], Any]) -> Parse:
+        standard = Standard.parser(constant)
+
+        def parse(text: str) -> Any:
+            try:
+                data = text.encode()
+                return standard(text) if _has_long_number(data) else orjson.loads(data)
+            except ValueError:
+                return standard(text)
+
+        return parse
+
+
+# ---- The one in use
+
+_implementation: Type[Standard] = Standard if orjson is None else Fast
+encode_json = _implementation.encode
+encode_exactly = _implementation.encode_exactly
+parser = _implementation.parser
