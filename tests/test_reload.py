@@ -121,6 +121,7 @@ async def serving(folder: Path) -> AsyncIterator[Server]:
     try:
         async with running(folder, provider.base_url) as one:
             server = Server(folder, one, provider)
+            await server.models()  # who answers also listens for the signal; an open port may be too early
             yield server
             server.http.close()
     finally:
