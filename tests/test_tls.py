@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -68,6 +69,18 @@ async def test_every_transport(tmp_path: Path) -> None:
         ws.close()
         http.close()
     await provider.close()
+
+
+async def test_bytes_that_are_no_handshake_end_the_connection_and_fill_no_log(tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    async with served("http://127.0.0.1:1", server=server_of(tmp_path)) as base_url:
+        port = int(base_url.split(":")[2].split("/")[0])
+        for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\xff" * 100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            with contextlib.suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 20)
+            writer.close()
 
 
 async def test_a_client_that_reads_slowly_gets_everything(tmp_path: Path) -> None:

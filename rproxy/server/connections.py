@@ -131,6 +131,11 @@ class ClientStream(IOStream):
         return now - self._since, limit
 
 
+def _is_no_handshake(record: logging.LogRecord) -> bool:
+    """Whoever reaches the port can make handshakes fail, and Tornado warns of each."""
+    return not str(record.msg).startswith("SSL Error on")
+
+
 class TlsStream(ClientStream, SSLIOStream):
     """The socket of a client that speaks TLS."""
 
@@ -146,6 +151,8 @@ class ClientServer(NoDelayServer):
     ) -> None:
         super().initialize(*args, **kwargs)
         self.tls = tls
+        if tls is not None:
+            logging.getLogger("tornado.general").addFilter(_is_no_handshake)
         self.conn_params.header_timeout = None  # the sweep does this
         self.limits = limits
         self.streams: Set[ClientStream] = set()
