@@ -77,12 +77,7 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
     :param secrets: known secrets of any form; those below ``SHORT`` characters are left alone, because
         a dummy such as "x" occurs everywhere
     """
-    for form, as_word in _forms(tuple(secrets)):
-        if form in text:
-            pattern = re.escape(form)
-            text = re.sub(
-                rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if as_word else pattern, lambda match: MASK, text
-            )
+    text = mask_known(text, secrets)
     lowered = text.lower()
     for mark in _MARKS:  # not any(), which costs a call for each mark and text
         if mark in lowered:
@@ -90,6 +85,19 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
     else:
         return text
     return _KEYS.sub(lambda match: f"{match[1] or match[2] or match[3]}{MASK}", text)
+
+
+def mask_known(text: str, secrets: Sequence[str]) -> str:
+    """``text`` with ``***`` in place of ``secrets`` only: for a text in which others may show keys of their
+    own, such as the documentation of an API.
+    """
+    for form, as_word in _forms(tuple(secrets)):
+        if form in text:
+            pattern = re.escape(form)
+            text = re.sub(
+                rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])" if as_word else pattern, lambda match: MASK, text
+            )
+    return text
 
 
 @lru_cache(maxsize=256)  # few: the secrets of a configuration and of each of its providers

@@ -35,6 +35,7 @@ def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
         "urllib.request",
         "rproxy.cli.demo.server",
         "rproxy.providers.failures",
+        "rproxy.hosted",
     ]
     code = f"import sys, rproxy.cli.main; print([name for name in {rare!r} if name in sys.modules])"
     assert (

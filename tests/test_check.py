@@ -139,6 +139,15 @@ def test_literal_keys_of_clients_count_and_their_digests_do_not(tmp_path: Path, 
         assert ("chmod o-r" in capsys.readouterr().err) == warned
 
 
+def test_the_search_service_is_named_and_its_key_counts(tmp_path: Path, capsys: Any) -> None:
+    assert check(tmp_path, GOOD + "search: {kind: brave, api_key: literal-key-2}\n") == 0
+    shown = capsys.readouterr()
+    assert "  web search @ brave\n" in shown.out and "chmod o-r" in shown.err
+    assert "literal-key" not in shown.out + shown.err
+    assert check(tmp_path, GOOD + "search: {kind: brave}\n") == 78
+    assert "search: 'api_key' is missing" in capsys.readouterr().err
+
+
 def test_an_expired_key_is_a_warning(tmp_path: Path, capsys: Any) -> None:
     keys = "[{name: old, key: $KEY, expires: 2020-01-01}]"
     assert check(tmp_path, f"server: {{listen_addr: '127.0.0.1:0', auth: {{keys: {keys}}}}}\n{GOOD}") == 0

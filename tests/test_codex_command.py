@@ -105,6 +105,20 @@ def test_a_run_tells_codex_everything_and_leaves_nothing(home: Path, capsys: Any
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_search_is_switched_on_where_there_is_one(home: Path) -> None:
+    (home / "config.yaml").write_text(CONFIG + "search: {kind: brave, api_key: k}\n", encoding="utf-8")
+    assert main(["codex"]) == 0
+    told = report(home)
+    settings = dict(setting.split("=", 1) for setting in told["args"][1::2] if "=" in setting)
+    assert settings["web_search"] == '"live"' and settings["features.standalone_web_search"] == "true"
+    assert settings["suppress_unstable_features_warning"] == "true"
+    assert "supports_standalone_web_search=true" in settings["model_providers.rproxy"]
+    assert [entry["web_search_tool_type"] for entry in told["catalog"]["models"]] == ["text"]
+    assert main(["codex", "--write"]) == 0
+    profile = (home / ".codex" / "rproxy.config.toml").read_text(encoding="utf-8")
+    assert "\nfeatures.standalone_web_search = true\n" in profile
+
+
 def test_the_catalog_has_codex_own_prompt_and_our_facts(home: Path) -> None:
     main(["codex"])
     entry = report(home)["catalog"]["models"][0]

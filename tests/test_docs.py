@@ -28,6 +28,7 @@ from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, Store, Usage
+from rproxy.config.search_schema import Search
 from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
 from rproxy.providers.profiles import ZERO_CONFIG
@@ -338,6 +339,7 @@ SECTIONS: Dict[str, Any] = {
     "provider": Provider,
     "store": Store,
     "usage": Usage,
+    "search": Search,
     "price": Price,
 }
 by_section = pytest.mark.parametrize("heading", SECTIONS)
@@ -394,8 +396,15 @@ def test_the_keys_in_the_environment_are_documented_in_their_order() -> None:
 
 
 def test_settings_named_in_the_documents_exist() -> None:
-    tables = {"server": Server, "auth": Auth, "usage": Usage, "provider": Provider, "store": Store}
-    named = set(re.findall(r"`((?:server|usage|provider|store)(?:\.\w+)+)[`:]", ALL))
+    tables = {
+        "server": Server,
+        "auth": Auth,
+        "usage": Usage,
+        "provider": Provider,
+        "store": Store,
+        "search": Search,
+    }
+    named = set(re.findall(r"`((?:server|usage|provider|store|search)(?:\.\w+)+)[`:]", ALL))
     assert named
     for dotted in named:
         section, name = dotted.split(".")[-2:]

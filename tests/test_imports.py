@@ -21,6 +21,7 @@ LAYERS: List[Set[str]] = [
     {"config", "store"},
     {"upstream"},
     {"telemetry"},
+    {"hosted"},
     {"service"},
     {"server"},
     {"cli"},

@@ -35,9 +35,12 @@ models:
 """
 
 
-def config(server: str = "", store: str = "", models: Sequence[str] = ("a", "b"), extra: str = "") -> Config:
+def config(
+    server: str = "", store: str = "", models: Sequence[str] = ("a", "b"), extra: str = "", search: str = ""
+) -> Config:
     lines = [f'  - {{model: {name}, provider: {{base_url: "http://x.example"}}{extra}}}' for name in models]
     text = BASE.format(server=server, store=store, models="\n".join(lines))
+    text += f"search: {search}\n" if search else ""
     return parse_config(text.encode(), "test.yaml", {})
 
 
@@ -55,6 +58,7 @@ def config(server: str = "", store: str = "", models: Sequence[str] = ("a", "b")
             "server.retries; needs a restart: store.kind, store.path",
         ),
         (config(server="auth: {keys: [one, {name: ann, key: two}]}"), "keys +key1 +ann; server.auth.enabled"),
+        (config(search="{kind: searxng, url: 'http://s.example'}"), "search"),
     ],
 )
 def test_the_line_says_what_changes(new: Config, said: str) -> None:
@@ -65,6 +69,14 @@ def test_keys_are_named_and_never_shown() -> None:
     old = config(server="auth: {keys: [{name: ann, key: one}, {name: bob, key: two}]}")
     new = config(server="auth: {keys: [{name: ann, key: three}, {name: eve, key: four}]}")
     assert str(changes(old, new)) == "keys +eve -bob ~ann"
+
+
+def test_a_search_service_changes_without_a_restart() -> None:
+    old = config(search="{kind: brave, api_key: one}")
+    new = config(search="{kind: brave, api_key: two, open_pages: true}")
+    found = changes(old, new)
+    assert str(found) == "search.api_key; search.open_pages" and found.config.search == new.search
+    assert str(changes(old, config())) == "search" and changes(old, config()).config.search is None
 
 
 def test_what_cannot_change_stays_and_is_said_every_time() -> None:

@@ -11,12 +11,19 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import RproxyError
 from .command import Environ
 
 MARK = "# Written by rproxy codex --write"
+# Codex sends the model's searches to rproxy, from 0.169 on; an older one takes the settings and does not.
+SEARCH: Mapping[str, Any] = {
+    "web_search": "live",
+    "features.standalone_web_search": True,
+    "suppress_unstable_features_warning": True,
+}
+NO_SEARCH: Mapping[str, Any] = {"web_search": "disabled"}  # nobody would answer
 HINT = f"{MARK}; rproxy codex --restore removes it."
 
 
@@ -26,12 +33,13 @@ class CodexError(RproxyError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Codex's settings. ``env_key`` None: rproxy asks for no key."""
+    """Codex's settings.  ``env_key`` None: rproxy asks for no key.  ``search``: it answers web searches."""
 
     base_url: str
     model: str
     catalog: str
     env_key: Optional[str]
+    search: bool
 
     @property
     def key_prefix(self) -> str:
@@ -48,12 +56,13 @@ class Settings:
         }
         if self.env_key:
             provider["env_key"] = self.env_key
-        # Codex's web search runs at OpenAI; here nobody would answer its calls.
+        if self.search:
+            provider["supports_standalone_web_search"] = True
         return {
             "model": self.model,
             "model_provider": "rproxy",
             "model_catalog_json": self.catalog,
-            "web_search": "disabled",
+            **(SEARCH if self.search else NO_SEARCH),
             "model_providers": {"rproxy": provider},
         }
 

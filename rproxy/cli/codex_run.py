@@ -27,7 +27,7 @@ from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Auth, Config, Key
 from ..errors import KeyRefused, Unreachable
 from ..server.app import embedded
-from ..service.catalog import codex_entry, models_body, with_prompt_of
+from ..service.catalog import SEARCH_FIELD, codex_entry, models_body, with_prompt_of
 from ..types import Json
 from .codex_install import CALL_TIMEOUT, Installed
 from .codex_profile import CodexError, Profile, Settings
@@ -109,6 +109,11 @@ def first_model(entries: Sequence[Json]) -> str:
     return slug
 
 
+def has_search(entries: Sequence[Json]) -> bool:
+    """Does the rproxy of these catalog entries answer web searches?"""
+    return any(SEARCH_FIELD in entry for entry in entries)
+
+
 # ---- A run
 async def run_embedded(config: Config, codex: Installed, call: Call, environ: Environ) -> int:
     """Start rproxy on a free port, and Codex on it.
@@ -128,7 +133,7 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
         async with embedded(replace(config, server=server)) as url:
             return await run_codex(
                 codex,
-                Settings(url + "/v1", model, catalog, KEY_VARIABLE),
+                Settings(url + "/v1", model, catalog, KEY_VARIABLE, has_search(entries)),
                 call.args,
                 {**environ, KEY_VARIABLE: key},
                 last,
@@ -145,7 +150,7 @@ async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) 
     with contextlib.ExitStack() as last, catalog_file(codex, entries, environ) as catalog:
         return await run_codex(
             codex,
-            Settings(base_url, model, catalog, KEY_VARIABLE),
+            Settings(base_url, model, catalog, KEY_VARIABLE, has_search(entries)),
             call.args,
             {KEY_VARIABLE: ANY_KEY, **environ},
             last,
@@ -249,6 +254,7 @@ def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[S
         call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if config.server.auth.enabled else None,
+        has_search(entries),
     ), entries
 
 
@@ -265,4 +271,5 @@ def fetched_settings(
         call.model or first_model(entries),
         str(profile.catalog),
         KEY_VARIABLE if environ.get(KEY_VARIABLE) else None,
+        has_search(entries),
     ), entries

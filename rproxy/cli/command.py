@@ -69,7 +69,12 @@ def model_lines(config: Config) -> List[str]:
         providers = ", ".join(f"{p.name} ({p.profile.name})" for p in model.resolved(model.model).providers)
         downstream = model.downstream_model or "the same name"
         lines.append(f"  {model.model:{width}} -> {downstream} @ {providers}")
-    return lines
+    return [*lines, *search_lines(config)]
+
+
+def search_lines(config: Config) -> List[str]:
+    """Who answers web searches, if anybody does."""
+    return [] if config.search is None else [f"  web search @ {config.search.kind}"]
 
 
 def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:

@@ -16,6 +16,7 @@ from .checks import Place
 
 UNIX = "unix:"
 LONGEST_SOCKET_PATH = 103  # bytes; Linux has four more
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses behind a translator
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -222,6 +223,18 @@ def proxy_secrets(environ: Mapping[str, str]) -> Tuple[str, ...]:
 def server_name(url: str) -> str:
     """The default name of a provider: its host and port, or the path of its socket."""
     return unquote(urlsplit(url).netloc)
+
+
+def is_public_address(text: str) -> bool:
+    """Is this address on the internet, and so is the IPv4 address that it stands for, if it does?"""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public_address(str(inner))
+    return address.is_global and not address.is_multicast
 
 
 def is_public(host: str) -> bool:

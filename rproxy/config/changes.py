@@ -12,6 +12,7 @@ FIXED: Mapping[str, Any] = {
     "server": ("listen_addr", "socket_mode", "seal_key", "pid_file"),
     "store": None,
     "usage": ("path", "keep_days"),
+    "search": (),
 }
 
 
@@ -39,15 +40,17 @@ def changes(old: Config, new: Config) -> Changes:
     made = [
         *_named("models", {m.model: m for m in old.models}, {m.model: m for m in new.models}),
         *_named("keys", _keys(old), _keys(kept)),
-        *(f"{section}.{name}" for section in FIXED for name in _different(old, kept, section)),
+        *(name for section in FIXED for name in _different(old, kept, section)),
     ]
-    refused = [f"{section}.{name}" for section in FIXED for name in _different(kept, new, section)]
+    refused = [name for section in FIXED for name in _different(kept, new, section)]
     return Changes(kept, made, refused)
 
 
 def _with_fixed(old: Config, new: Config, section: str) -> Any:
     before, after = getattr(old, section), getattr(new, section)
     names = FIXED[section]
+    if names == ():
+        return after
     return before if names is None else replace(after, **{name: getattr(before, name) for name in names})
 
 
@@ -57,14 +60,20 @@ def _keys(config: Config) -> Mapping[str, Any]:
 
 
 def _different(one: Config, other: Config, section: str) -> Iterator[str]:
-    """The keys of a section that differ, but for those of clients, which have names of their own."""
+    """The keys of a section that differ, but for those of clients, which have names of their own; the section
+    itself if there is only one.
+    """
     first, second = getattr(one, section), getattr(other, section)
+    if first is None or second is None:
+        if first is not second:
+            yield section
+        return
     for field in fields(first):
         if field.name == "auth":
             if first.auth.enabled != second.auth.enabled:
-                yield "auth.enabled"
+                yield f"{section}.auth.enabled"
         elif getattr(first, field.name) != getattr(second, field.name):
-            yield field.metadata.get("name") or field.name
+            yield f"{section}.{field.metadata.get('name') or field.name}"
 
 
 def _named(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

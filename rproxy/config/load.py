@@ -16,6 +16,7 @@ from . import checks as c
 from .checks import Place
 from .keys import useless_globs
 from .schema import Config, Model, Provider
+from .search_schema import with_key
 from .yaml_positions import load
 
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
@@ -78,8 +79,11 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
     """
     warnings: List[str] = []
     document = load(content, path)
-    values = c.values_of(Config, Place(document, (), document.data, environ, warnings))
-    config = Config(**values)
+    whole = Place(document, (), document.data, environ, warnings)
+    config = Config(**c.values_of(Config, whole))
+    if config.search is not None:
+        providers = (provider for model in config.models for provider in model.providers)
+        config = replace(config, search=with_key(config.search, providers, whole.step("search")))
     warnings += [
         f"{path}: server.auth.keys: {text}"
         for text in useless_globs(config.server.auth.keys, [model.model for model in config.models])

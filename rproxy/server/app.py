@@ -50,6 +50,7 @@ from .responses import (
     ResponsesHandler,
     StoredResponseHandler,
 )
+from .search import SearchHandler
 from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import settled_gc
 from .systemd import Notifier, take_sockets
@@ -75,6 +76,7 @@ ROUTES = (
     (r"(?:/v1)?/conversations/([^/]+)/items/?", ConversationItemsHandler),
     (r"(?:/v1)?/conversations/([^/]+)/items/([^/]+)/?", ConversationItemHandler),
     (r"(?:/v1)?/chat/completions/?", ChatHandler),
+    (r"(?:/v1)?/alpha/search/?", SearchHandler),
     (r"(?:/v1)?/models/?", ModelsHandler),
     (r"(?:/v1)?/models/(.+)", ModelHandler),
     (r"(?:/v1)?/health/?", HealthHandler),

@@ -43,6 +43,7 @@ DEFAULT_EFFORTS = (
     "xhigh",
     "max",
 )  # the first that there is; never "none": that must be chosen
+SEARCH_FIELD = "web_search_tool_type"  # Codex: what searches find; rproxy: somebody answers them
 DEFAULT_WINDOW = 128_000  # tokens
 LONGEST_NAME = 256  # characters of a model's name: clients choose them, and several caches keep them
 # What a bundled entry has that is true at OpenAI only; a key that an entry does not have is not added.
@@ -157,6 +158,8 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
         "context_window": model.context_window or DEFAULT_WINDOW,
         "max_context_window": model.context_window or DEFAULT_WINDOW,
     }
+    if config.search is not None:
+        entry[SEARCH_FIELD] = "text"
     default = next((effort for effort in DEFAULT_EFFORTS if effort in efforts), None)
     return {**entry, "default_reasoning_level": default} if default else entry
 

@@ -52,6 +52,7 @@ from .retrieval import ResponseRetrieval
 from .running_turns import RunningTurns
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
+from .search import SearchEndpoint
 from .stats import FieldWarnings, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
@@ -97,6 +98,7 @@ class Service:
         self._overrides = LearnedOverrides(time.monotonic)
         self._reasoning = ReasoningCache()
         self._connecting: Set[asyncio.Task[None]] = set()
+        self.search = SearchEndpoint(upstream, self._running, self.telemetry, now)
         self._begin_with(config)
 
     def configure(self, config: Config) -> None:
@@ -114,6 +116,7 @@ class Service:
         self.config = config
         self._running.limits = config.server
         self.catalog = Catalog(config)
+        self.search.configure(config)
         self._sealers = Sealers(self._seal_key, config.server.accept_unsealed)
         self.passthrough = Passthrough(
             self.catalog,

@@ -63,6 +63,12 @@ class Metrics:
         self._refusals = Metric(
             "rproxy_refusals_total", "counter", "Requests that were refused before a turn began.", ("status",)
         )
+        self._hosted = Metric(
+            "rproxy_hosted_calls_total",
+            "counter",
+            "Calls of tools that rproxy runs itself.",
+            ("tool", "server", "status"),
+        )
         self._turn_seconds = Histogram(
             "rproxy_turn_seconds", "Duration of turns in seconds.", ("model",), SECONDS
         )
@@ -90,6 +96,12 @@ class Metrics:
         """:param status: of HTTP, or ``connect``, ``timeout``, ``reset``"""
         self._requests.add(1, provider, status)
 
+    def hosted_calls(self, tool: str, server: str, completed: int, failed: int) -> None:
+        """:param server: what the configuration calls it"""
+        for status, count in (("completed", completed), ("failed", failed)):
+            if count:
+                self._hosted.add(count, tool, server, status)
+
     def refused(self, status: int) -> None:
         self._refusals.add(1, str(status))
 
@@ -105,6 +117,7 @@ class Metrics:
             self._cost,
             self._requests,
             self._refusals,
+            self._hosted,
             self._turn_seconds,
             self._first_event,
         )

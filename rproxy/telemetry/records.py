@@ -80,6 +80,22 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True)
+class SearchRecord:
+    """A search of Codex that has ended, without a word of what was looked for.
+
+    ``server``: the kind of the search service.  ``completed`` and ``failed``: its searches and pages.
+    """
+
+    request_id: str
+    key: str
+    remote: str
+    server: str
+    completed: int
+    failed: int
+    total_ms: float
+
+
+@dataclass(frozen=True)
 class RefusalRecord:
     """A request that was refused before a turn began."""
 
@@ -137,6 +153,15 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
 REFUSAL_FIELDS: Mapping[str, Callable[[Any], str]] = {
     field.name: _number if field.name == "status" else _text for field in fields(RefusalRecord)
 }
+SEARCH_FIELDS: Mapping[str, Callable[[Any], str]] = {
+    "request_id": _text,
+    "key": _text,
+    "remote": _text,
+    "server": _text,
+    "completed": _number,
+    "failed": _number,
+    "total_ms": _number,
+}
 ATTEMPT_FIELDS: Mapping[str, Callable[[Any], str]] = {
     "request_id": _text,
     "provider": _text,
@@ -158,7 +183,7 @@ def turn_fields(record: TurnRecord) -> Json:
     return {name: known[name] for name in TURN_FIELDS if known.get(name) not in (None, "", [], ())}
 
 
-def plain_fields(record: Union[RefusalRecord, AttemptRecord]) -> Json:
+def plain_fields(record: Union[RefusalRecord, AttemptRecord, SearchRecord]) -> Json:
     """The fields that have a value, in the order of the table."""
     return {name: value for name, value in vars(record).items() if value not in (None, "")}
 

@@ -10,9 +10,11 @@ from .metrics import Metrics
 from .records import (
     ATTEMPT_FIELDS,
     REFUSAL_FIELDS,
+    SEARCH_FIELDS,
     TURN_FIELDS,
     AttemptRecord,
     RefusalRecord,
+    SearchRecord,
     TurnRecord,
     line,
     plain_fields,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 turns = logging.getLogger("rproxy.turn")
 attempts = logging.getLogger("rproxy.attempt")
 refusals = logging.getLogger("rproxy.refusal")
+searches = logging.getLogger("rproxy.search")
 
 
 class Telemetry:
@@ -59,6 +62,13 @@ class Telemetry:
         if attempts.isEnabledFor(logging.DEBUG):
             known = plain_fields(record)
             attempts.debug("%s", line("attempt", known, ATTEMPT_FIELDS), extra={"fields": known})
+
+    def searched(self, record: SearchRecord) -> None:
+        """Report a search of Codex."""
+        self.metrics.hosted_calls("web_search", record.server, record.completed, record.failed)
+        if searches.isEnabledFor(logging.INFO):
+            known = plain_fields(record)
+            searches.info("%s", line("search", known, SEARCH_FIELDS), extra={"fields": known})
 
     def refused(self, record: RefusalRecord) -> None:
         """Report a request that was refused before its turn."""

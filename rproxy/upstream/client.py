@@ -28,6 +28,7 @@ from .pool import UNLIMITED
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest
 from .transport import CancelToken, OnData, StopReading, TransportError
+from .web import WebAnswer, WebError, WebRequest, fetch
 
 __all__ = ["CancelToken", "Result", "StopReading", "Upstream"]
 
@@ -134,6 +135,16 @@ class Upstream:
         except (TransportError, ConfigError) as error:
             raise self._api_error(error, provider) from error
         return Result(response.code, response.headers, response.body)
+
+    async def fetch(self, request: WebRequest) -> WebAnswer:
+        """Ask a server that is no provider; see :mod:`.web`.
+
+        :raises WebError: there is no complete answer
+        """
+        try:
+            return await fetch(self._client, request, self._environ)
+        except ConfigError as error:
+            raise WebError(str(error)) from error
 
     def check(self, provider: Provider) -> None:
         """Make all that is needed for a request, such as the TLS context from its files.

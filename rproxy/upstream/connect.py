@@ -17,8 +17,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, cast
 
 from tornado.ioloop import IOLoop
 
+from ..config.addresses import is_public_address
 from .parser import ProtocolError, ResponseParser
 from .proxy import Proxy, connect_request, refusal
+from .transport import PrivateAddress
 
 STAGGER = 0.3  # seconds
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4))  # seconds, seconds, probes
@@ -30,6 +32,7 @@ class Route(NamedTuple):
     """Where a connection leads, and how.
 
     Requests of the same route can use the same connection: this is the key of the connection pool.
+    ``public``: connect to addresses on the internet only.
     """
 
     scheme: str
@@ -38,6 +41,7 @@ class Route(NamedTuple):
     unix_path: Optional[str] = None
     tls: Optional[ssl.SSLContext] = None
     proxy: Optional[Proxy] = None
+    public: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -98,7 +102,7 @@ async def _dial(route: Route) -> socket.socket:
     if route.unix_path is not None:
         return await _connect((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", route.unix_path))
     if route.proxy is None:
-        sock = await _open_tcp(route.host, route.port)
+        sock = await _open_tcp(route.host, route.port, route.public)
     else:
         sock = await _open_tcp(route.proxy.host, route.proxy.port)
     try:
@@ -128,8 +132,11 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def _open_tcp(host: str, port: int) -> socket.socket:
+async def _open_tcp(host: str, port: int, public: bool = False) -> socket.socket:
     addresses = _alternate(await _resolve(host, port))
+    if public and not all(is_public_address(str(address[4][0])) for address in addresses):
+        # These very addresses are connected to below; the name is not resolved again.
+        raise PrivateAddress(f"{host} is not on the internet")
     if len(addresses) == 1:
         return await _connect(addresses[0])
     tasks: List[asyncio.Task[socket.socket]] = []

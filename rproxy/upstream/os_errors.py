@@ -11,6 +11,7 @@ from typing import NamedTuple, Sequence, Tuple, Type
 from ..errors import ApiError
 from ..log import clean, without_login
 from ..providers.provider_errors import of_kind
+from .transport import PrivateAddress
 
 
 class Reason(NamedTuple):
@@ -33,6 +34,7 @@ _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 # The first that fits.  TLS, DNS and timeout errors are OSErrors, too, and a TLS error can be a ValueError.
 REASONS: Sequence[Reason] = (
+    Reason((PrivateAddress,), "gateway", "its address is not on the internet", retryable=False),
     Reason((ssl.SSLCertVerificationError,), "gateway", "its TLS certificate is not trusted", retryable=False),
     Reason((ssl.SSLError,), "gateway", "the TLS handshake failed"),
     Reason((socket.gaierror,), "gateway", "the name of the host cannot be resolved"),
@@ -57,7 +59,7 @@ def connect_error(
     :returns: 502, 504 for a timeout, or 503 when rproxy itself has no room
     """
     cause = getattr(exc, "real_error", None) or exc
-    reason = next(r for r in REASONS if _fits(r, cause))
+    reason = reason_for(cause)
     detail = clean(str(cause), secrets).rstrip(".")
     detail = f" ({detail})" if detail else ""
     if getattr(exc, "response", None) is not None:
@@ -78,6 +80,11 @@ def connect_error(
     error.retryable = reason.retryable
     error.ours = reason.numbers is OUT_OF_DESCRIPTORS
     return error
+
+
+def reason_for(cause: BaseException) -> Reason:
+    """The first reason that fits."""
+    return next(reason for reason in REASONS if _fits(reason, cause))
 
 
 def _fits(reason: Reason, exc: BaseException) -> bool:

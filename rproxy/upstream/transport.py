@@ -31,6 +31,10 @@ class TransportError(HTTPClientError):
         return str(self.message)
 
 
+class PrivateAddress(OSError):
+    """A host that has to be on the internet is not, or one of its addresses is not."""
+
+
 class StopReading(Exception):
     """Raised by a ``streaming_callback`` that needs no more of the body: the fetch succeeds at once.
 

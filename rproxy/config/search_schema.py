@@ -1,0 +1,74 @@
+"""The section ``search``: the service that answers web searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Iterable, Optional, Tuple
+from urllib.parse import parse_qsl, urlsplit
+
+from ..log import LONG
+from ..providers.search_table import SEARCH_SERVICES, SearchService
+from . import addresses
+from . import checks as c
+from .checks import REQUIRED, Place, key, secret
+from .provider_schema import Provider
+
+
+@dataclass(frozen=True)
+class Search:
+    """The service that answers web searches."""
+
+    kind: str = key(c.one_of(*SEARCH_SERVICES), REQUIRED, "the service: " + ", ".join(SEARCH_SERVICES))
+    url: str = key(
+        addresses.base_url, "", "its base address, without the path; default: that of the service; or $VAR"
+    )
+    api_key: Optional[str] = secret(
+        c.header_value,
+        None,
+        "its key, preferably $VAR; default for deepseek: that of the provider at api.deepseek.com",
+    )
+    max_results: int = key(c.whole(1), 8, "results of a search; a client may ask for half or double")
+    open_pages: bool = key(c.boolean, False, "may the model read pages that a search has found?")
+    cached: bool = key(
+        c.boolean, True, "also search for clients that ask for cached results (external_web_access: false)"
+    )
+    timeout: float = key(c.seconds(), 20.0, "seconds for one search or one page")
+
+    @property
+    def service(self) -> SearchService:
+        """How services of this kind are asked."""
+        return SEARCH_SERVICES[self.kind]
+
+    @cached_property
+    def secrets(self) -> Tuple[str, ...]:
+        """What no message and no log may contain: the key, and long parameters of the address."""
+        values = [value for _, value in parse_qsl(urlsplit(self.url).query) if len(value) >= LONG]
+        return (*filter(None, [self.api_key]), *values)
+
+
+def read_search(place: Place) -> Search:
+    search = Search(**c.values_of(Search, place))
+    url = search.url or search.service.url
+    if not url:
+        raise place.error(f"'url' is missing: {search.kind} has no public address, so name that of your own")
+    parts = urlsplit(url)
+    if parts.scheme == "http" and search.api_key and addresses.is_public(parts.hostname or ""):
+        place.step("url").warn("the key travels unencrypted; use https://")
+    return replace(search, url=url)
+
+
+def with_key(search: Search, providers: Iterable[Provider], place: Place) -> Search:
+    """The section with its key; DeepSeek's search takes the key of its chat API.
+
+    :raises ConfigError: the service needs a key, and there is none
+    """
+    if search.api_key is not None or not search.service.needs_key:
+        return search
+    host = urlsplit(search.service.url).hostname
+    if search.kind == "deepseek":
+        for provider in providers:
+            if provider.api_key and urlsplit(provider.base_url).hostname == host:
+                return replace(search, api_key=provider.api_key)
+        raise place.error(f"'api_key' is missing, and no provider at {host} has one")
+    raise place.error(f"'api_key' is missing: {search.kind} answers nobody without a key")

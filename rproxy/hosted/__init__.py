@@ -1,0 +1,1 @@
+"""Tools that rproxy runs itself; nothing of it is imported while none is configured."""

@@ -1,0 +1,114 @@
+"""Which addresses may be shown and opened.
+
+A page is opened only if its address is one of the web: no user name, no other scheme, and no private host,
+unless it is at the search service itself, which the configuration names.  What a name resolves to is checked
+when it is connected to (:mod:`rproxy.upstream.web`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterable, Iterator, Sequence
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ..config.addresses import is_loopback, is_public_address
+from ..types import Json
+from .page_text import LONGEST_URL
+
+_PORTS = {"http": 80, "https": 443}
+_NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff<>\"\\]")
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+_WORD = re.compile(r"[^\s<>\"'`()\[\]{}|]+")
+MAX_USER_TEXT = 200_000  # characters that are looked through for addresses
+
+
+def host_of(url: str) -> str:
+    """The host of an address of the web in lower case, "" if it is none."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or parts.username is not None or (parts.port or 1) < 1:
+            return ""
+    except ValueError:
+        return ""
+    if len(url) > LONGEST_URL or _NOT_IN_URL.search(url):
+        return ""
+    return (parts.hostname or "").rstrip(".")
+
+
+def in_ascii(url: str) -> str:
+    """The address as it is sent: other characters in its path and query are escaped."""
+    parts = urlsplit(url)
+    path, query = (quote(part, safe=_ASCII) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+
+
+def origin(url: str) -> Sequence[Any]:
+    """Scheme, host and port."""
+    parts = urlsplit(url)
+    return (parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
+
+
+def refusal(url: str, service_url: str) -> str:
+    """Why an address is not opened; "" if it may be.
+
+    :param service_url: of the search service
+    """
+    host = host_of(url)
+    if not host:
+        return "it is no http or https address that can be opened"
+    if origin(url) == origin(service_url):
+        return ""
+    try:
+        private = not is_public_address(host)
+    except ValueError:  # a name
+        # The last part of a name is no number, but some resolvers read 127.1 and 0x7f.1 as addresses.
+        private = is_loopback(host) or "." not in host or not re.search(r"\.[^.]*[a-z-][^.]*\Z", host)
+        private = private or bool(re.fullmatch("0x[0-9a-f]*", host.rpartition(".")[2]))
+    return "it is not on the internet" if private else ""
+
+
+def within(host: str, domains: Iterable[str]) -> bool:
+    """Is this host one of the domains, or below one of them?"""
+    return any(host == domain or host.endswith("." + domain) for domain in domains)
+
+
+def domain_of(text: str) -> str:
+    """A domain as people write it (``https://Example.com/x``, ``*.example.com``) in its plain form."""
+    text = text.strip().lower().partition("://")[2] or text.strip().lower()
+    return re.split(r"[/:?#]", text, maxsplit=1)[0].lstrip("*.").rstrip(".")
+
+
+def named_by_user(url: str, items: Any) -> bool:
+    """Has the user written this address, with or without its scheme?
+
+    :param items: of the conversation
+    """
+    wanted = _without_scheme(url)
+    words = (word.rstrip(".,;:!?") for text in user_texts(items) for word in _WORD.findall(text))
+    return any(_without_scheme(word) == wanted for word in words)
+
+
+def user_texts(items: Any) -> Iterator[str]:
+    """What the user has written in these items."""
+    room = MAX_USER_TEXT
+    for item in reversed(items) if isinstance(items, list) else ():
+        if not isinstance(item, dict) or item.get("role") != "user":
+            continue
+        for text in _texts(item):
+            yield text[:room]
+            room -= len(text)
+            if room <= 0:
+                return
+
+
+def _texts(item: Json) -> Iterator[str]:
+    content = item.get("content")
+    if isinstance(content, str):
+        yield content
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            yield part["text"]
+
+
+def _without_scheme(url: str) -> str:
+    return re.sub(r"^https?://(www\.)?", "", url.partition("#")[0], flags=re.I).rstrip("/")

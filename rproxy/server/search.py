@@ -1,0 +1,15 @@
+"""``POST /alpha/search``: the search that Codex runs itself; see :mod:`rproxy.service.search`."""
+
+from __future__ import annotations
+
+from .http import HttpHandler
+
+
+class SearchHandler(HttpHandler):
+    """``POST /alpha/search``"""
+
+    async def search(self) -> None:
+        body = await self.body.parsed()
+        await self.put_json(await self.run_turn(self.state.service.search.answer(body, self.client("json"))))
+
+    verbs = {"POST": search}

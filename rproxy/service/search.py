@@ -1,0 +1,81 @@
+"""``POST /alpha/search``: the searches of Codex, if the configuration names a service that answers them.
+
+A search counts as a turn: the limits of :mod:`rproxy.service.running_turns` and of the key hold.  Without a
+service nobody is asked, and nothing of :mod:`rproxy.hosted` is imported.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Callable, Optional
+
+from ..config.schema import Config
+from ..telemetry.records import SearchRecord
+from ..telemetry.telemetry import Telemetry
+from ..types import Json
+from ..upstream.client import Upstream
+from .client import Client
+from .running_turns import RunningTurns
+
+if TYPE_CHECKING:
+    from ..hosted.codex_search import CodexSearch
+    from ..hosted.references import References
+
+# Codex may offer its model the search all the same, and this is what the model reads.
+OFF = (
+    "Web search is not set up on this proxy. Do not use this tool again in this session; answer with what "
+    "you know."
+)
+
+
+class SearchEndpoint:
+    """The searches of one process.
+
+    :param now: seconds since the epoch
+    """
+
+    def __init__(
+        self, upstream: Upstream, running: RunningTurns, telemetry: Telemetry, now: Callable[[], float]
+    ) -> None:
+        self._upstream, self._running, self._telemetry, self._now = upstream, running, telemetry, now
+        self._references: Optional[References] = None  # they outlive a new configuration
+        self._search: Optional[CodexSearch] = None
+        self._server = ""
+
+    def configure(self, config: Config) -> None:
+        """Use this configuration from now on."""
+        search, self._search = config.search, None
+        if search is None:
+            return
+        from ..hosted.codex_search import CodexSearch  # loaded only where it is used
+        from ..hosted.references import References
+
+        self._references = self._references or References()
+        self._server = search.kind
+        self._search = CodexSearch(search, self._upstream, self._references, self._now)
+
+    async def answer(self, body: Json, client: Client) -> Json:
+        """Run the commands of one request.
+
+        :raises ApiError: 400, the request is wrong; 429, a limit is reached
+        """
+        if self._search is None:
+            return {"output": OFF, "encrypted_output": None, "results": []}
+        started, server = time.monotonic(), self._server
+        end = self._running.begin(client.key)
+        try:
+            answer = await self._search.answer(body, client.owner)
+        finally:
+            end()
+        self._telemetry.searched(
+            SearchRecord(
+                request_id=client.request_id,
+                key=client.key_name,
+                remote=client.remote,
+                server=server,
+                completed=answer.completed,
+                failed=answer.failed,
+                total_ms=round((time.monotonic() - started) * 1000, 3),
+            )
+        )
+        return answer.body
