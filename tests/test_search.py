@@ -355,6 +355,8 @@ def test_deepseeks_key_is_that_of_its_provider() -> None:
     assert found is not None and (found.api_key, found.url) == ("sk-deep-0123", "https://api.deepseek.com")
     own = parse_config((DEEPSEEK + "search: {kind: deepseek, api_key: own}").encode(), "c.yaml", {}).search
     assert own is not None and own.api_key == "own"
+    gateway = config("search: {kind: deepseek, url: 'http://gateway:8080'}").search
+    assert gateway is not None and gateway.api_key is None
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def read_search(place: Place) -> Search:
 def with_key(search: Search, providers: Iterable[Provider], place: Place) -> Search:
     """The section with its key; DeepSeek's search takes the key of its chat API.
 
-    :raises ConfigError: the service needs a key, and there is none
+    :raises ConfigError: the service needs a key, and there is none.  At another address, such as that of a
+        gateway, it may do without
     """
     if search.api_key is not None or not search.service.needs_key:
         return search
@@ -70,5 +71,8 @@ def with_key(search: Search, providers: Iterable[Provider], place: Place) -> Sea
         for provider in providers:
             if provider.api_key and urlsplit(provider.base_url).hostname == host:
                 return replace(search, api_key=provider.api_key)
+    if urlsplit(search.url).hostname != host:
+        return search
+    if search.kind == "deepseek":
         raise place.error(f"'api_key' is missing, and no provider at {host} has one")
     raise place.error(f"'api_key' is missing: {search.kind} answers nobody without a key")
