@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any, Callable, List, Optional, Type, Union
+from typing import Any, Callable, Iterable, List, Optional, Type, Union
 
 from . import PURE
 
@@ -64,19 +64,24 @@ def shared(value: Union[str, List[Any]]) -> Union[str, List[Any]]:
 # ---- The standard library
 
 
-def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any], str]:
-    """:param make: makes a C encoder; None: there is none"""
+def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any, int], Iterable[str]]:
+    """A function that gives the pieces of a value; its second argument is 0.
+
+    :param make: makes a C encoder; None: there is none
+    """
     standard = json.JSONEncoder(
         ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
     )
     if make is None:
-        return standard.encode
+        return lambda value, _: [standard.encode(value)]
     escape = json.encoder.encode_basestring
-    encoder = make(None, standard.default, escape, None, ":", ",", False, False, False)
-    return lambda value: "".join(encoder(value, 0))
+    encoder: Callable[[Any, int], Iterable[str]] = make(
+        None, standard.default, escape, None, ":", ",", False, False, False
+    )
+    return encoder
 
 
-_encode = _encoder(getattr(json.encoder, "c_make_encoder", None))
+_pieces = _encoder(getattr(json.encoder, "c_make_encoder", None))
 _MARK = "\ue000shared\ue000"  # where the JSON of a shared value belongs
 _MARK_JSON = f'"{_MARK}"'.encode()
 
@@ -116,9 +121,9 @@ class Standard:
 
 def _readable(value: Any) -> bytes:
     try:
-        text = _encode(value)
+        text = "".join(_pieces(value, 0))
     except (ValueError, RecursionError):
-        text = _encode(_tamed(value, MAX_DEPTH))
+        text = "".join(_pieces(_tamed(value, MAX_DEPTH), 0))
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -127,9 +132,9 @@ def _readable(value: Any) -> bytes:
 
 def _exact(value: Any) -> bytes:
     try:
-        text = _encode(value)
+        text = "".join(_pieces(value, 0))
     except ValueError:
-        text = _encode(_tamed(value, MAX_DEPTH))
+        text = "".join(_pieces(_tamed(value, MAX_DEPTH), 0))
     return text.encode("utf-8", "surrogatepass")
 
 
