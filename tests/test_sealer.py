@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 import pytest
 from hypothesis import given
@@ -28,6 +28,7 @@ from rproxy.service.sealer import (
     NOT_YOURS,
     UNSEALED,
     KeyedSealer,
+    RecentlyOpened,
     Sealers,
     SealKey,
 )
@@ -38,10 +39,16 @@ SCHEMES = pytest.mark.parametrize("scheme", [AES_GCM, HMAC])
 PAYLOAD = {"text": "Hm. ü", "details": [{"n": 1}]}
 
 
-def sealer(scheme: str, owner: str = "ann", secret: bytes = SECRET, old: bool = False) -> KeyedSealer:
+def sealer(
+    scheme: str,
+    owner: str = "ann",
+    secret: bytes = SECRET,
+    old: bool = False,
+    recent: Optional[RecentlyOpened] = None,
+) -> KeyedSealer:
     if scheme == AES_GCM:
         pytest.importorskip("cryptography")
-    return KeyedSealer(SealKey(secret, scheme), owner, old)
+    return KeyedSealer(SealKey(secret, scheme), owner, old, recent or RecentlyOpened())
 
 
 @SCHEMES
@@ -87,7 +94,7 @@ def test_without_the_package_encrypted_blobs_are_told_and_new_ones_are_authentic
 ) -> None:
     blob = sealer(AES_GCM).seal("compaction", PAYLOAD)
     monkeypatch.setattr(sealer_module, "aes_gcm", lambda: None)
-    alone = KeyedSealer(SealKey(SECRET, AES_GCM), "ann", False)
+    alone = KeyedSealer(SealKey(SECRET, AES_GCM), "ann", False, RecentlyOpened())
     assert alone.open(blob).problem == NO_PACKAGE and "cryptography" in NO_PACKAGE
     assert alone.open(alone.seal("reasoning", PAYLOAD)).payload == PAYLOAD
 
@@ -104,6 +111,32 @@ def test_a_request_with_what_cannot_be_opened(scheme: str) -> None:
         with pytest.raises(ApiError, match="cannot be opened") as caught:
             to_chat_request({}, [item, hi], Profile(), downstream_model="m", sealer=mine)
         assert (caught.value.status, caught.value.code) == (400, "invalid_encrypted_content")
+
+
+@SCHEMES
+def test_what_was_opened_lately_is_not_opened_again(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, opened = RecentlyOpened(), []
+    anns, bobs = (sealer(scheme, owner, recent=recent) for owner in ("ann", "bob"))
+    inflate = sealer_module.inflate
+    monkeypatch.setattr(sealer_module, "inflate", lambda packed: opened.append(1) or inflate(packed))
+    blob = anns.seal("reasoning", PAYLOAD)
+    first = anns.open(blob)
+    first.payload["text"] = "changed"  # what others do with it changes nothing
+    assert anns.open(blob)[:2] == ("reasoning", PAYLOAD) and len(opened) == 1
+    assert bobs.open(blob).problem == NOT_YOURS  # nobody gets what another owner has opened
+    assert anns.open(blob[:-4] + "AAAA").problem == NOT_YOURS
+
+
+def test_what_is_remembered_of_blobs_is_bounded() -> None:
+    recent = RecentlyOpened(100)
+    for number in range(6):
+        recent.put(b"k", f"blob {number}", b"x" * 14)  # 20 bytes
+        recent.put(b"k", f"blob {number}", b"x" * 14)
+        recent.get(b"k", "blob 0")
+    found = [number for number in range(6) if recent.get(b"k", f"blob {number}")]
+    assert found == [0, 2, 3, 4, 5]  # the one that nobody has asked for goes
+    recent.put(b"k", "large", b"x" * 100)
+    assert recent.get(b"k", "large") is None
 
 
 def test_one_sealer_for_each_owner() -> None:

@@ -52,13 +52,24 @@ def pack(kind: str, payload: Json) -> bytes:
 
 def unpack(packed: bytes) -> Optional[Tuple[str, Json]]:
     """What :func:`pack` was given; None if the bytes are not of that kind, or hold more than 16 MiB."""
+    return read_plain(inflate(packed))
+
+
+def inflate(packed: bytes) -> bytes:
+    """The JSON in what :func:`pack` gave; empty if it is nothing of that kind, or more than 16 MiB."""
+    unpacker = zlib.decompressobj()
     try:
-        unpacker = zlib.decompressobj()
         plain = unpacker.decompress(packed, _MAX)
-        if not unpacker.eof or unpacker.unused_data:
-            return None
+    except zlib.error:
+        return b""
+    return plain if unpacker.eof and not unpacker.unused_data else b""
+
+
+def read_plain(plain: bytes) -> Optional[Tuple[str, Json]]:
+    """What is in the JSON that :func:`inflate` gives."""
+    try:
         kind, payload = _parse(plain.decode())
-    except (ValueError, TypeError, RecursionError, zlib.error):
+    except (ValueError, TypeError, RecursionError):
         return None
     return (kind, payload) if isinstance(kind, str) and isinstance(payload, dict) else None
 

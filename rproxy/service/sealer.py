@@ -5,15 +5,31 @@ authenticated (HMAC-SHA256, ``rproxy2h.``), and its text can be read by whoever 
 owner of an API key) has keys of its own, derived from the one seal key.  The nonce is derived from key and
 content, so equal content makes equal blobs, which the provider's prompt cache needs; a nonce never meets two
 contents.
+
+Clients send all reasoning of a conversation with every turn, so what was opened lately is remembered, as JSON
+and up to a number of bytes.
 """
 
 from __future__ import annotations
 
 import hmac
+import threading
+from collections import OrderedDict
 from functools import lru_cache
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
-from ..convert.sealed import CHECKSUM, DAMAGED, FOREIGN, Opened, Sealer, from_text, pack, to_text, unpack
+from ..convert.sealed import (
+    CHECKSUM,
+    DAMAGED,
+    FOREIGN,
+    Opened,
+    Sealer,
+    from_text,
+    inflate,
+    pack,
+    read_plain,
+    to_text,
+)
 from ..types import Json
 
 AES_GCM, HMAC = "aes-gcm", "hmac"  # the schemes
@@ -23,6 +39,7 @@ NO_PACKAGE = (
     "it is encrypted, and the Python package cryptography is not installed here (pip install cryptography)"
 )
 UNSEALED = "it was made by an older rproxy without a seal (server.accept_unsealed takes such ones for now)"
+MOST_OPENED = 8 << 20  # bytes of what was opened lately
 _NONCE, _MAC = 12, 32  # bytes
 
 
@@ -42,18 +59,48 @@ class SealKey(NamedTuple):
     scheme: str
 
 
+class RecentlyOpened:
+    """The JSON in blobs that were opened lately, by the key that opened them.  Threads may share it.
+
+    :param most: bytes, with those of the blobs
+    """
+
+    def __init__(self, most: int = MOST_OPENED) -> None:
+        self._room = most
+        self._found: OrderedDict[Tuple[bytes, str], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes, blob: str) -> Optional[bytes]:
+        with self._lock:
+            plain = self._found.get((key, blob))
+            if plain is not None:
+                self._found.move_to_end((key, blob))
+            return plain
+
+    def put(self, key: bytes, blob: str, plain: bytes) -> None:
+        with self._lock:
+            if (key, blob) not in self._found:
+                self._found[key, blob] = plain
+                self._room -= len(blob) + len(plain)
+            while self._room < 0:
+                (_, old), content = self._found.popitem(last=False)
+                self._room += len(old) + len(content)
+
+
 class KeyedSealer:
     """Seals for one owner.
 
     :param accept_unsealed: also open blobs of older versions, which anybody can write
+    :param recent: what it and the sealers of others have opened lately
     """
 
-    def __init__(self, key: SealKey, owner: str, accept_unsealed: bool) -> None:
+    def __init__(self, key: SealKey, owner: str, accept_unsealed: bool, recent: RecentlyOpened) -> None:
         self._mac_key, self._aes_key, self._nonce_key = (
             hmac.digest(key.secret, f"{use}\0{owner}".encode(), "sha256") for use in ("mac", "aes", "nonce")
         )
         self._cipher = aes_gcm()
         self._encrypts = key.scheme == AES_GCM and self._cipher is not None
+        self._recent = recent
         self._accept_unsealed = accept_unsealed
 
     def seal(self, kind: str, payload: Json) -> str:
@@ -67,34 +114,47 @@ class KeyedSealer:
     def open(self, blob: Any) -> Opened:
         if not isinstance(blob, str):
             return Opened(problem=FOREIGN)
-        if blob.startswith(AES_PREFIX):
-            return self._decrypted(from_text(AES_PREFIX, blob))
-        if blob.startswith(HMAC_PREFIX):
-            raw = from_text(HMAC_PREFIX, blob) or b""
-            mac, packed = raw[:_MAC], raw[_MAC:]
-            good = hmac.compare_digest(mac, hmac.digest(self._mac_key, packed, "sha256"))
-            return _content(packed if good else None)
         if blob.startswith(CHECKSUM.prefix):
             return CHECKSUM.open(blob) if self._accept_unsealed else Opened(problem=UNSEALED)
-        return Opened(problem=FOREIGN)
+        if not blob.startswith((AES_PREFIX, HMAC_PREFIX)):
+            return Opened(problem=FOREIGN)
+        plain = self._recent.get(self._mac_key, blob)
+        if plain is not None:
+            return _content(plain)
+        encrypted = blob.startswith(AES_PREFIX)
+        packed, problem = self._decrypted(blob) if encrypted else self._authenticated(blob)
+        if problem:
+            return Opened(problem=problem)
+        plain = inflate(packed)
+        opened = _content(plain)
+        if not opened.problem:
+            self._recent.put(self._mac_key, blob, plain)
+        return opened
 
-    def _decrypted(self, raw: Optional[bytes]) -> Opened:
+    def _authenticated(self, blob: str) -> Tuple[bytes, str]:
+        """:returns: what was sealed, and what is wrong with it (empty: nothing)"""
+        raw = from_text(HMAC_PREFIX, blob) or b""
+        mac, packed = raw[:_MAC], raw[_MAC:]
+        good = hmac.compare_digest(mac, hmac.digest(self._mac_key, packed, "sha256"))
+        return packed, "" if good else NOT_YOURS
+
+    def _decrypted(self, blob: str) -> Tuple[bytes, str]:
+        """:returns: what was sealed, and what is wrong with it (empty: nothing)"""
+        raw = from_text(AES_PREFIX, blob)
         if self._cipher is None:
-            return Opened(problem=NO_PACKAGE)
+            return b"", NO_PACKAGE
         if raw is None:
-            return Opened(problem=DAMAGED)
+            return b"", DAMAGED
         try:
-            return _content(self._cipher(self._aes_key).decrypt(raw[:_NONCE], raw[_NONCE:], None))
+            return self._cipher(self._aes_key).decrypt(raw[:_NONCE], raw[_NONCE:], None), ""
         except (
             Exception
         ):  # InvalidTag, or ValueError for a piece that is too short: it is not ours in any case
-            return Opened(problem=NOT_YOURS)
+            return b"", NOT_YOURS
 
 
-def _content(packed: Optional[bytes]) -> Opened:
-    if packed is None:
-        return Opened(problem=NOT_YOURS)
-    content = unpack(packed)
+def _content(plain: bytes) -> Opened:
+    content = read_plain(plain)
     return Opened(problem=DAMAGED) if content is None else Opened(*content)
 
 
@@ -102,6 +162,7 @@ class Sealers:
     """The sealer of each owner."""
 
     def __init__(self, key: SealKey, accept_unsealed: bool = False) -> None:
+        recent = RecentlyOpened()
         self.of: Callable[[str], Sealer] = lru_cache(maxsize=1024)(
-            lambda owner: KeyedSealer(key, owner, accept_unsealed)
+            lambda owner: KeyedSealer(key, owner, accept_unsealed, recent)
         )

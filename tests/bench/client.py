@@ -4,10 +4,12 @@ JSON object at the end.
 Options (JSON object): ``port``, ``path``, ``model``, ``form`` (sse, ws, json, chat), ``workers`` that work
 side by side, each one turn after another on one connection; ``seconds`` until no new turn begins, or 0: one
 turn each; ``spread``: seconds over which the workers begin; ``expect``: deltas a turn must have, or -1;
-``hold``: print ``ready`` when all have their first delta, go on until stdin ends.
+``hold``: print ``ready`` when all have their first delta, go on until stdin ends; ``body``: one of
+:mod:`bodies`; ``chain``: so many turns of one worker instead, each of which continues the last (the first
+continues ``previous``).
 
 The result: ``turns``, ``deltas``, ``seconds``, ``first`` (milliseconds from request to first delta, sorted),
-``errors`` (text -> count).
+``errors`` (text -> count), ``last`` (the id of the last response of a chain).
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import base64
 import collections
 import json
 import os
+import re
 import selectors
 import socket
 import struct
 import sys
 import time
 from typing import Any, Counter, Dict, List, NamedTuple, Optional
+
+from bodies import BODIES
 
 Json = Dict[str, Any]
 
@@ -41,6 +46,7 @@ FORMS = {
     "chat": Form(b'"delta":{"content":" ', b"[DONE]", True),
 }
 FAILED = (b'response.failed"', b'response.incomplete"', b'"type":"error"')
+ID = re.compile(rb'"id":"(resp_\w+)"')
 LONGEST = 40  # no mark is longer
 STALLED = 20.0  # seconds without any byte
 
@@ -117,6 +123,9 @@ class Worker:
     def look(self, data: bytes) -> None:
         form = self.load.form
         both = self.tail + data
+        if self.load.options["chain"] and not self.first:
+            found_id = ID.search(both)
+            self.load.last = found_id[1].decode() if found_id else self.load.last
         cut = len(form.delta) - 1
         found = both.count(form.delta, max(0, len(self.tail) - cut))
         if found:
@@ -150,7 +159,7 @@ class Worker:
         self.again()
 
     def again(self) -> None:
-        if time.monotonic() < self.load.until and sum(self.load.errors.values()) < 100:
+        if self.load.goes_on() and sum(self.load.errors.values()) < 100:
             try:
                 return self.start()
             except OSError as error:
@@ -170,10 +179,14 @@ class Load:
             "expect": -1,
             "hold": False,
             "pad": 0,
+            "body": "plain",
+            "chain": 0,
+            "previous": "",
             **options,
         }
         self.form = FORMS[self.options["form"]]
         self.selector = selectors.DefaultSelector()
+        self.last: str = self.options["previous"]
         self.request = self.make_request()
         self.turns = self.deltas = 0
         self.running = self.options["workers"]
@@ -185,7 +198,12 @@ class Load:
         options, form = self.options, self.options["form"]
         said = "hello" + "x" * options["pad"]
         body: Json = {"model": options["model"]}
-        body.update({"messages": [{"role": "user", "content": said}]} if form == "chat" else {"input": said})
+        if form == "chat":
+            body["messages"] = [{"role": "user", "content": said}]
+        else:
+            body.update(BODIES[options["body"]](said))
+        if options["chain"]:
+            body.update({"store": True, "previous_response_id": self.last or None})
         if form == "ws":
             return masked(json.dumps({"type": "response.create", **body}).encode())
         payload = json.dumps({**body, "stream": form != "json"}).encode()
@@ -193,6 +211,13 @@ class Load:
             b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nContent-Length: "
             b"%d\r\n\r\n%b" % (options["path"].encode(), options["port"], len(payload), payload)
         )
+
+    def goes_on(self) -> bool:
+        """Is another turn to begin, now that one has ended?"""
+        if not self.options["chain"]:
+            return time.monotonic() < self.until
+        self.request = self.make_request()
+        return self.turns < self.options["chain"]
 
     def run(self) -> Json:
         began = time.monotonic()
@@ -232,6 +257,7 @@ class Load:
             "seconds": time.monotonic() - began,
             "first": sorted(self.first),
             "errors": self.errors,
+            "last": self.last,
         }
 
 

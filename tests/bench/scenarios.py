@@ -77,6 +77,25 @@ def turn(bench: Bench, seconds: float) -> Figures:
     return {"turn": cpu / max(result["turns"], 1) * 1e3}
 
 
+def codex(bench: Bench, seconds: float) -> Figures:
+    """The same with what a coding agent sends: 33 KB, 15 tools."""
+    result, cpu = bench.load(model="bench-n1", body="codex", workers=1, seconds=seconds)
+    return {"codex": cpu / max(result["turns"], 1) * 1e3}
+
+
+def history(bench: Bench, seconds: float) -> Figures:
+    """The same with 500 KB of conversation, which are a working day."""
+    result, cpu = bench.load(model="bench-n1", body="history", workers=1, seconds=seconds)
+    return {"history": cpu / max(result["turns"], 1) * 1e3}
+
+
+def chain(bench: Bench, seconds: float) -> Figures:
+    """Turns 105 to 120 of a conversation by ``previous_response_id``, with instructions and tools in each."""
+    before, _ = bench.load(model="bench-n1", body="codex", chain=104)
+    result, cpu = bench.load(model="bench-n1", body="codex", chain=16, previous=before["last"])
+    return {"chain": cpu / max(result["turns"], 1) * 1e3}
+
+
 def first(bench: Bench, seconds: float) -> Figures:
     """Eight clients with live answers of 0.1 s: how long the first delta takes."""
     result, _ = bench.load(model="bench-n5-r50", expect=5, workers=8, seconds=seconds, spread=0.1)
@@ -105,8 +124,11 @@ PEERS = " codex-relay codex-bridge-python codex-proxy open-responses-server lite
 SCENARIOS: Dict[str, Scenario] = {
     # before the others, which leave memory behind
     "quiet": Scenario(quiet, 0.2, "rproxy nginx naive", "sse chat", True),
-    "live": Scenario(live, 1.0, "rproxy nginx relay naive", "sse ws chat", True),
-    "burst": Scenario(burst, 0.4, "rproxy nginx relay naive" + PEERS, "sse ws chat", False),
-    "turn": Scenario(turn, 0.5, "rproxy nginx relay naive" + PEERS, "sse ws json chat", True),
-    "first": Scenario(first, 1.0, "direct rproxy nginx naive" + PEERS, "sse ws chat", True),
+    "live": Scenario(live, 1.0, "rproxy rproxy-fast nginx relay naive", "sse ws chat", True),
+    "burst": Scenario(burst, 0.4, "rproxy rproxy-fast nginx relay naive" + PEERS, "sse ws chat", False),
+    "turn": Scenario(turn, 0.5, "rproxy rproxy-fast nginx relay naive" + PEERS, "sse ws json chat", True),
+    "codex": Scenario(codex, 0.6, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
+    "history": Scenario(history, 0.8, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
+    "chain": Scenario(chain, 0.0, "rproxy rproxy-fast", "sse", False),
+    "first": Scenario(first, 1.0, "direct rproxy rproxy-fast nginx naive" + PEERS, "sse ws chat", True),
 }

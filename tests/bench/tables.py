@@ -27,6 +27,9 @@ COLUMNS = {
         Column("burst", "burst, µs/delta", "%.1f"),
         Column("rate", "deltas/s", "%.0f"),
         Column("turn", "ms/turn", "%.2f"),
+        Column("codex", "33 KB, 15 tools", "%.2f"),
+        Column("history", "500 KB", "%.2f"),
+        Column("chain", "turns 105-120 of a chain", "%.2f"),
         Column("first50", "first delta p50, ms", "%.1f"),
         Column("first99", "p99, ms", "%.1f"),
         Column("rss", "idle, MB", "%.0f"),
@@ -35,6 +38,7 @@ COLUMNS = {
     )
 }
 CPU = ("live", "burst", "rate", "turn")
+LARGE = ("turn", "codex", "history", "chain")
 LATENCY_AND_MEMORY = ("first50", "first99", "rss", "quiet", "start")
 SUMMARY = ("live", "rate", "first50", "rss")
 
@@ -50,12 +54,15 @@ class Ratio(NamedTuple):
     target: Optional[float]
 
 
-SSE, NAIVE = "rproxy, SSE", "naive Tornado translator"
+SSE, FAST, NAIVE = "rproxy, SSE", "rproxy [fast], SSE", "naive Tornado translator"
 RATIOS = (
     Ratio("live CPU / nginx relay", "live", SSE, "nginx proxy_pass (bytes)", "/", 2.3),
     Ratio("live CPU / naive translator", "live", SSE, NAIVE, "/", 0.4),
     Ratio("live CPU, WebSocket / SSE", "live", "rproxy, WebSocket", SSE, "/", 1.6),
     Ratio("burst CPU / naive translator", "burst", SSE, NAIVE, "/", 0.35),
+    Ratio("live CPU, [fast] / nginx relay", "live", FAST, "nginx proxy_pass (bytes)", "/", 1.95),
+    Ratio("CPU per turn, 33 KB, [fast] / codex-relay", "codex", FAST, "codex-relay (Rust)", "/", 1.25),
+    Ratio("CPU per turn, 500 KB, [fast] / codex-bridge", "history", FAST, "codex-bridge-python", "/", 0.5),
     Ratio("first delta - no proxy, p50, ms", "first50", SSE, "no proxy", "-", 1.0),
     Ratio("first delta - no proxy, p99, ms", "first99", SSE, "no proxy", "-", 4.0),
     Ratio("first delta with TLS / naive translator", "first50", SSE + ", TLS", NAIVE + ", TLS", "/", 0.3),
@@ -115,6 +122,8 @@ def blocks(medians: Medians, python_peers: Sequence[str], machine: str, rounds: 
             [
                 *heading,
                 *figures(medians, rows(CPU), CPU),
+                "",
+                *figures(medians, rows(LARGE[1:]), LARGE),
                 "",
                 *figures(medians, rows(LATENCY_AND_MEMORY), LATENCY_AND_MEMORY),
                 "",

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -87,7 +88,12 @@ def rproxy(place: Place) -> Start:
         "--listen",
         f"127.0.0.1:{place.port}",
     ]
-    return argv, {"PYTHONPATH": str(PROJECT)}
+    return argv, {"PYTHONPATH": str(PROJECT), "RPROXY_PURE": "1"}
+
+
+def rproxy_fast(place: Place) -> Start:
+    argv, env = rproxy(place)
+    return argv, {**env, "RPROXY_PURE": "0"}
 
 
 def home(package: str) -> Path:
@@ -173,6 +179,8 @@ OURS = [
     Variant("rproxy, SSE", "rproxy", "sse", "/v1/responses", rproxy),
     Variant("rproxy, WebSocket", "rproxy", "ws", "/v1/responses", rproxy),
     Variant("rproxy, JSON", "rproxy", "json", "/v1/responses", rproxy),
+    Variant("rproxy [fast], SSE", "rproxy-fast", "sse", "/v1/responses", rproxy_fast),
+    Variant("rproxy [fast], WebSocket", "rproxy-fast", "ws", "/v1/responses", rproxy_fast),
 ]
 RIVALS = [
     Variant("nginx proxy_pass (bytes)", "nginx", "chat", "/v1/chat/completions", nginx),
@@ -206,6 +214,8 @@ def obstacle(variant: Variant) -> Optional[str]:
     """Make sure that it can be started. :returns: why not, or None"""
     if variant.server == "nginx":
         return None if shutil.which("nginx") else "nginx is not installed"
+    if variant.server == "rproxy-fast" and not (find_spec("orjson") and find_spec("uvloop")):
+        return "orjson and uvloop are not installed (pip install '.[fast]')"
     if not variant.package:
         return None
     folder = home(variant.package)

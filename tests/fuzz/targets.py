@@ -44,7 +44,7 @@ from rproxy.providers.provider_errors import Refusal, provider_error, stream_err
 from rproxy.server.access import Access
 from rproxy.server.body import BodyReader
 from rproxy.server.websocket import read_message
-from rproxy.service.sealer import AES_GCM, HMAC, KeyedSealer, SealKey
+from rproxy.service.sealer import AES_GCM, HMAC, KeyedSealer, RecentlyOpened, SealKey
 from rproxy.upstream.parser import GzipDecoder, ProtocolError, ResponseParser
 from rproxy.upstream.proxy import bypasses, parse_proxy
 
@@ -214,7 +214,9 @@ def body(data: bytes) -> None:
 
 
 PAYLOADS: List[Json] = [{"text": "Hm. ü"}, {"details": [{"n": 1}]}, {}]
-SEALERS = [KeyedSealer(SealKey(b"k" * 32, scheme), "ann", False) for scheme in (HMAC, AES_GCM)]
+SEALERS = [
+    KeyedSealer(SealKey(b"k" * 32, scheme), "ann", False, RecentlyOpened()) for scheme in (HMAC, AES_GCM)
+]
 
 
 def sealed(data: bytes) -> None:
