@@ -10,13 +10,14 @@ from typing import List
 
 import pytest
 from rawserver import until
-from search_services import CONFIG, KEY, Json, Lab, config, lab, query, search_services
+from search_services import CONFIG, KEY, Json, Lab, config, lab, query, ref, search_services
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.load import parse_config
 from rproxy.errors import ConfigError
 from rproxy.providers.search_table import SEARCH_SERVICES
-from rproxy.server.app import embedded
+from rproxy.server.app import embedded, open_service
+from rproxy.service.client import Client
 
 
 # ---- Searches
@@ -292,6 +293,24 @@ async def test_without_a_service_there_is_a_sentence(path: str) -> None:
         assert response.code == 200
         assert json.loads(response.body)["output"].startswith("Web search is not set up on this proxy.")
         assert (await there.post({}, key="wrong", path=path)).code == 401
+
+
+async def test_a_new_configuration_holds_at_once_and_names_stay() -> None:
+    client = Client(None, codex=True, transport="json", request_id="req_1", headers={})
+    section = "search: {{kind: searxng, url: '{url}', open_pages: {pages}}}"
+    async with search_services() as services, open_service(config("")) as service:
+
+        async def run(**commands: List[Json]) -> str:
+            return str((await service.search.answer({"id": "s", "commands": commands}, client))["output"])
+
+        assert "not set up" in await run(search_query=query("x"))
+        service.configure(config(section.format(url=services.url, pages="false")))
+        assert "[turn0search0]" in await run(search_query=query("x"))
+        assert "cannot be opened on this proxy" in await run(open=ref("turn0search0"))
+        service.configure(config(section.format(url=services.url, pages="true")))
+        assert "All about x-1." in await run(open=ref("turn0search0"))
+        service.configure(config(""))
+        assert "not set up" in await run(open=ref("turn0search0"))
 
 
 async def test_a_search_counts_as_a_turn_of_its_key() -> None:
