@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import shlex
 import signal
 import stat
@@ -510,15 +511,17 @@ class TestReal:
         auth = "server: {auth: {enabled: true, keys: [key-0123456789]}}\n"
         (home / "config.yaml").write_text(auth + CONFIG, encoding="utf-8")
         argv = ["serve", "--demo", "-c", str(home / "config.yaml"), "--listen", "127.0.0.1:0"]
-        serve = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rproxy", *argv, stdout=asyncio.subprocess.PIPE
-        )
+        master, slave = pty.openpty()  # the banner says this on a terminal only
+        serve = await asyncio.create_subprocess_exec(sys.executable, "-m", "rproxy", *argv, stdout=slave)
+        os.close(slave)
         try:
-            assert serve.stdout is not None
-            line = b""
-            while not line.startswith(b"Codex:"):
-                line = await asyncio.wait_for(serve.stdout.readline(), 10)
-            command = shlex.split(line.decode()[len("Codex:") :].replace("YOUR_KEY", "key-0123456789"))
+            banner = ""
+            while "Stop:" not in banner:
+                banner += (
+                    await asyncio.get_running_loop().run_in_executor(None, os.read, master, 4096)
+                ).decode()
+            line = next(line for line in banner.splitlines() if line.startswith("Codex:"))
+            command = shlex.split(line[len("Codex:") :].replace("YOUR_KEY", "key-0123456789"))
             name, key = command[0].split("=")
             assert command[1:3] == ["codex", "exec"]
             process = await asyncio.create_subprocess_exec(
@@ -534,6 +537,7 @@ class TestReal:
             out, error = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0 and b"You said" in out, (out, error)
         finally:
+            os.close(master)
             serve.terminate()
             await serve.communicate()
 

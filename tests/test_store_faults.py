@@ -468,8 +468,9 @@ async def test_a_redis_that_still_loads_is_an_error_of_the_store() -> None:
     pytest.importorskip("redis")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
-            writer.write(LOADING)
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(65536):
+                writer.write(LOADING)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
