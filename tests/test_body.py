@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rproxy import cooperative
 from rproxy.errors import ApiError
 from rproxy.server import body as bodies
 from rproxy.server.body import BodyReader, parse_object
@@ -144,3 +145,18 @@ def test_zstd() -> None:
 def test_deflate_is_not_offered() -> None:
     with pytest.raises(ApiError):
         read(zlib.compress(b"{}"), "deflate")
+
+
+async def test_others_get_their_turn_while_a_large_body_is_digested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cooperative, "SLICE", 0.0)
+    reader, turns = BodyReader(LIMIT), 0
+    for _ in range(50):
+        reader.feed(b"x" * 1000)
+    digest = asyncio.ensure_future(reader.digest())
+    while not digest.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 50
+    again = BodyReader(LIMIT)
+    again.feed(b"x" * 50_000)
+    assert await again.digest() == digest.result()

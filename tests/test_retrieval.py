@@ -10,7 +10,7 @@ import json
 import time
 from itertools import count
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, cast
 
 import pytest
 from api import AUTH, Api, site, valid
@@ -19,9 +19,13 @@ from rawserver import until
 from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, think
 
 from rproxy.config.load import parse_config
+from rproxy.convert.ids import input_item_id
 from rproxy.service.client import Client
+from rproxy.service.create_request import ConversationContext
+from rproxy.service.history import History
 from rproxy.service.service import Service
 from rproxy.store.memory import MemoryStore
+from rproxy.store.write_behind import WriteBehindStore
 from rproxy.upstream.client import Upstream
 
 Json = Dict[str, Any]
@@ -103,6 +107,41 @@ async def test_store_false_leaves_nothing(tmp_path: Path) -> None:
             "not found"
             in (await api("POST", "/responses", {**HI, "input": [reference]}, expect=404))["message"]
         )
+
+
+class CountedItem(Dict[str, Any]):
+    """Counts how often items are looked at."""
+
+    looks = 0
+
+    def get(self, *args: Any) -> Any:
+        type(self).looks += 1
+        return super().get(*args)
+
+
+class CountedStore(MemoryStore):
+    reads = 0
+
+    async def _read(self, record_id: str) -> Any:
+        self.reads += 1
+        return await super()._read(record_id)
+
+
+async def test_the_work_for_references_grows_with_them_and_the_history() -> None:
+    store = CountedStore(100, 1 << 24, 3600.0, time.time)
+    history = History(WriteBehindStore(store), *cast(Any, (None, None)))
+    count, stem = 500, "a" * 32
+    past = [CountedItem(id=f"msg_{n}", type="message", content=f"past {n}") for n in range(count)]
+    given: List[Any] = [{"role": "user", "content": str(n)} for n in range(count)]
+    response = {"id": f"resp_{stem}", "status": "completed", "output": []}
+    record = {"owner": "o", "input": given, "response": response}
+    await store.put(f"resp_{stem}", cast(Any, record))
+    wanted = [f"msg_{n}" for n in range(count)][::-1] + [input_item_id("msg", stem, n) for n in range(count)]
+    references: List[Any] = [{"type": "item_reference", "id": name} for name in wanted]
+    found: Any = await history.resolved(references, ConversationContext(cast(Any, past)), "o")
+    assert [item["content"] for item in found[:count]] == [f"past {n}" for n in range(count)][::-1]
+    assert [item["content"][0]["text"] for item in found[count:]] == [str(n) for n in range(count)]
+    assert CountedItem.looks <= 3 * count and store.reads == 1
 
 
 async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> None:

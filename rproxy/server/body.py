@@ -19,7 +19,7 @@ import re
 import zlib
 from importlib import import_module
 from itertools import chain
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..convert.json_reader import MAX_CONTAINERS, MAX_VALUES, NotAnObject, TooManyValues, parse_steps
 from ..cooperative import run_cooperatively
@@ -258,11 +258,16 @@ class BodyReader:
         """The number of bytes so far, as sent."""
         return self._size
 
-    def digest(self) -> str:
+    async def digest(self) -> str:
         """A digest of the body as sent; to be taken before the body is parsed."""
         digest = hashlib.blake2b(digest_size=16)
-        for piece in self._pieces:
-            digest.update(piece)
+
+        def hashing() -> Generator[None, None, None]:
+            for piece in self._pieces:
+                digest.update(piece)
+                yield
+
+        await run_cooperatively(hashing())
         return digest.hexdigest()
 
     async def parsed(self) -> Json:

@@ -44,7 +44,7 @@ class ResponsesHandler(HttpHandler):
     """
 
     async def create(self) -> None:
-        dedup = dedup_key(self.request.headers, self.owner, self.body.digest)
+        dedup = await dedup_key(self.request.headers, self.owner, self.body.digest)
         request = await self.body.parsed()
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):

@@ -11,7 +11,8 @@ Item references need no index: our items carry the hex digits of their response'
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, cast
+import asyncio
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, cast
 
 from ..convert.ids import RESPONSE, item_stem, response_stem
 from ..convert.status import RUNNING
@@ -138,20 +139,34 @@ class History:
 
         :raises ApiError: 404 for an unknown one, 503
         """
-        return [await self._referenced(item, past, owner) if is_reference(item) else item for item in items]
+        wanted = {str(item.get("id")) for item in items if is_reference(item)}
+        if not wanted:
+            return items
+        found = _chosen(past.items, wanted)
+        unread = _by_stem(wanted - found.keys())
+        resolved: List[AnyItem] = []
+        for item in items:
+            if is_reference(item):
+                name = str(item.get("id"))
+                if name not in found:
+                    found.update(await self._referenced(unread.pop(item_stem(name) or "", set()), owner))
+                if name not in found:
+                    raise not_found("Item with id", name, "input", NO_ITEM_HINT)
+                item = found[name]
+            resolved.append(item)
+        return resolved
 
-    async def _referenced(self, item: AnyItem, past: ConversationContext, owner: str) -> AnyItem:
-        wanted = item.get("id")
-        for candidate in past.items:
-            if candidate.get("id") == wanted:
-                return candidate
-        stem = item_stem(wanted)
+    async def _referenced(self, wanted: Set[str], owner: str) -> Dict[str, AnyItem]:
+        """The items with these ids, by id, as far as there are any.
+
+        :param wanted: ids of the items of one response, which is read once for all of them
+        """
+        stem = item_stem(next(iter(wanted), ""))
         record = await self.stored(RESPONSE + stem, owner) if stem else None
-        if record is not None:
-            for candidate in listed(record["input"], _stem_of(record)) + record["response"]["output"]:
-                if candidate.get("id") == wanted:
-                    return candidate
-        raise not_found("Item with id", str(wanted), "input", NO_ITEM_HINT)
+        if record is None:
+            return {}
+        await asyncio.sleep(0)  # there may be thousands of responses, and a store that never waits
+        return _chosen(listed(record["input"], _stem_of(record)) + record["response"]["output"], wanted)
 
     # ---- What is kept
     async def keep(self, request: CreateRequest, client: Client, response: Response, last: int) -> List[str]:
@@ -200,6 +215,23 @@ def _local_record(request: CreateRequest, response: Response) -> LocalRecord:
 
 def _stem_of(record: ResponseRecord) -> str:
     return response_stem(record["response"]["id"])
+
+
+def _chosen(items: Iterable[AnyItem], wanted: Set[str]) -> Dict[str, AnyItem]:
+    """The first item with each of these ids, by id."""
+    chosen: Dict[str, AnyItem] = {}
+    for item in items:
+        name = item.get("id")
+        if type(name) is str and name in wanted:
+            chosen.setdefault(name, item)
+    return chosen
+
+
+def _by_stem(wanted: Iterable[str]) -> Dict[str, Set[str]]:
+    found: Dict[str, Set[str]] = {}
+    for name in wanted:
+        found.setdefault(item_stem(name) or "", set()).add(name)
+    return found
 
 
 def is_reference(item: AnyItem) -> bool:

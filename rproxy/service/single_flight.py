@@ -22,7 +22,9 @@ class DedupKey(NamedTuple):
     joins: bool
 
 
-def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str]) -> Optional[DedupKey]:
+async def dedup_key(
+    headers: Mapping[str, str], owner: str, digest: Callable[[], Awaitable[str]]
+) -> Optional[DedupKey]:
     """The key that recognises a request when it comes again.
 
     :param digest: gives a digest of the body
@@ -31,7 +33,7 @@ def dedup_key(headers: Mapping[str, str], owner: str, digest: Callable[[], str])
     named, count = headers.get("Idempotency-Key", ""), headers.get("X-Stainless-Retry-Count")
     if not named and count is None:
         return None
-    key = hashlib.sha256(f"{owner} {digest()} {named}".encode("utf-8", "replace")).hexdigest()
+    key = hashlib.sha256(f"{owner} {await digest()} {named}".encode("utf-8", "replace")).hexdigest()
     return DedupKey(key, bool(named) or count != "0")
 
 
