@@ -305,6 +305,21 @@ def test_what_is_large() -> None:
     assert not is_large(["x", {"a": 1}], limit) or limit < 100
 
 
+def test_each_piece_of_a_block_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
+
+    class Piece(bytes):
+        def __len__(self) -> int:
+            nonlocal counted
+            counted += 1
+            return super().__len__()
+
+    monkeypatch.setattr(json_steps, "write_steps", lambda value, pieces: map(pieces.append, value))
+    blocks = list(json_steps.json_blocks([Piece(b"x" * 10)] * 10_000))
+    assert b"".join(blocks) == b"x" * 100_000 and len(blocks) > 1
+    assert counted <= 10_000
+
+
 async def test_large_pieces_are_joined() -> None:
     text = "x" * (1 << 20)
     body = await collect(lambda pieces: write_steps({"a": text}, pieces))

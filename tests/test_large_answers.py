@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import call, converter, delta, drive, end, text, think
 
-from rproxy.convert import json_steps
+from rproxy.convert import json_reader, json_steps
 from rproxy.convert.answer import decoder, split, tool_calls
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
@@ -96,6 +96,24 @@ def fed(chunk_list: List[Json]) -> Iterator[bytes]:
 
 @given(st.lists(chunks(), max_size=4), st.booleans())
 def test_the_parts_say_the_same(some: List[Json], cumulative: bool) -> None:
+    compare(some, cumulative)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": {"text": LONG * 20}},
+        {"tool_calls": [{"function": CALLS[0]["function"]}] * 5},
+        {"tool_calls": "x" * 300},
+        {"content": LONG * 9, "tool_calls": [*CALLS, LONG_CALL]},
+    ],
+)
+def test_so_do_those_of_odd_forms(fields: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "WINDOW", 64)  # so that the chunk is parsed in steps, too
+    compare([{"choices": [{"index": 0, "delta": fields}]}, end()], cumulative=False)
+
+
+def compare(some: List[Json], cumulative: bool) -> None:
     answer = Answer(cumulative=cumulative)
     whole = converter(answer=answer)
     in_parts = FastPath(converter(answer=answer))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -20,9 +21,12 @@ from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, thi
 
 from rproxy.config.load import parse_config
 from rproxy.convert.ids import input_item_id
+from rproxy.convert.request.pairing import without_repeats
+from rproxy.service import service as service_module
 from rproxy.service.client import Client
 from rproxy.service.create_request import ConversationContext
 from rproxy.service.history import History
+from rproxy.service.plan import LONG_HISTORY
 from rproxy.service.service import Service
 from rproxy.store.memory import MemoryStore
 from rproxy.store.write_behind import WriteBehindStore
@@ -142,6 +146,28 @@ async def test_the_work_for_references_grows_with_them_and_the_history() -> None
     assert [item["content"] for item in found[:count]] == [f"past {n}" for n in range(count)][::-1]
     assert [item["content"][0]["text"] for item in found[count:]] == [str(n) for n in range(count)]
     assert CountedItem.looks <= 3 * count and store.reads == 1
+
+
+@pytest.mark.parametrize("count", [1, LONG_HISTORY + 1])
+async def test_a_long_history_is_compared_in_a_thread(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: List[threading.Thread] = []
+
+    def compared(past: Any, items: Any) -> Any:
+        threads.append(threading.current_thread())
+        return without_repeats(past, items)
+
+    monkeypatch.setattr(service_module, "without_repeats", compared)
+    config = parse_config(
+        CONFIG.format(port=0, base_url="http://127.0.0.1:9", server="").encode(), "c", {"SCRIPTED_KEY": KEY}
+    )
+    upstream, store = Upstream(), MemoryStore(10, 1 << 20, 3600.0, time.time)
+    service = Service(config, upstream, store)
+    body = {"model": MODEL, "input": [{"role": "user", "content": "x"}] * count}
+    counted = await service.input_tokens(body, Client(None, False, "json", "req_1", {}))
+    assert counted["input_tokens"] >= count
+    assert [thread is threading.main_thread() for thread in threads] == [count == 1]
+    await service.close()
+    upstream.close()
 
 
 async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> None:

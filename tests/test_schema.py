@@ -12,6 +12,7 @@ from histories import JSON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rproxy.convert.request import schema as schema_module
 from rproxy.convert.request.schema import REPAIRS, function_schema, has_numbers, repaired
 
 Json = Dict[str, Any]
@@ -328,3 +329,18 @@ def test_keywords_go_and_properties_of_their_name_stay() -> None:
     schema = obj({"minimum": {"type": "integer", "minimum": 0, "items": True}}, minimum=3)
     assert repaired(schema, (), ["minimum"]) == obj({"minimum": {"type": "integer", "items": True}})
     assert schema["minimum"] == 3
+
+
+def test_what_many_alternatives_refer_to_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: List[Any] = []
+
+    def sound(value: Any, root: Any) -> Any:
+        looked.append(value)
+        return original(value, root)
+
+    original = schema_module._sound
+    monkeypatch.setattr(schema_module, "_sound", sound)
+    large = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(300)}}
+    found = function_schema({"$defs": {"a": large}, "anyOf": [{"$ref": "#/$defs/a"}] * 300})
+    assert list(found["properties"]) == list(large["properties"])
+    assert len(looked) == 3  # the root, the definition, and the result

@@ -23,7 +23,7 @@ from tornado.util import _websocket_mask_python  # type: ignore[attr-defined]
 
 from rproxy.errors import ConfigError
 from rproxy.server import app
-from rproxy.server.speedups import GC_THRESHOLDS, NAMES, VARIABLE, enabled
+from rproxy.server.speedups import GC_THRESHOLDS, NAMES, SWITCH_INTERVAL, VARIABLE, enabled
 from rproxy.server.tornado_patches import apply_patches, format_timestamp, format_timestamp_cached, unmask
 from rproxy.service.service import Service
 
@@ -161,12 +161,23 @@ async def test_the_garbage_collector_leaves_the_running_server_alone() -> None:
     assert gc.get_threshold() == before and gc.get_freeze_count() == 0
 
 
+async def test_the_event_loop_has_the_interpreter_back_soon_while_a_thread_works() -> None:
+    before = sys.getswitchinterval()
+    async with running():
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL) and before > SWITCH_INTERVAL
+    assert sys.getswitchinterval() == before
+
+
 # ---- Switched off
 
 
 def test_the_switch() -> None:
     assert [name for name in NAMES if enabled(name, {})] == list(NAMES)
-    assert [name for name in NAMES if enabled(name, {VARIABLE: "dates, gc"})] == ["unmask", "nodelay"]
+    assert [name for name in NAMES if enabled(name, {VARIABLE: "dates, gc"})] == [
+        "unmask",
+        "nodelay",
+        "threads",
+    ]
     assert not any(enabled(name, {VARIABLE: "all"}) for name in NAMES)
     with pytest.raises(ConfigError, match="unknown speed-up 'fast'; known: dates,"):
         enabled("gc", {VARIABLE: "gc,fast"})
@@ -174,7 +185,7 @@ def test_the_switch() -> None:
 
 async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "all")
-    before = gc.get_threshold()
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
     async with edge() as e:
         await e.raw()
         await until(lambda: e.server._connections)
@@ -182,3 +193,4 @@ async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytes
         assert tornado.websocket._websocket_mask is _websocket_mask_python  # type: ignore[attr-defined]
     async with running():
         assert gc.get_threshold() == before and gc.get_freeze_count() == 0
+        assert sys.getswitchinterval() == interval

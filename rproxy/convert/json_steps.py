@@ -7,6 +7,7 @@ stands.  :mod:`.json_reader` is the way back.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
 from ..json_codec import Shared, encode_json
@@ -99,10 +100,14 @@ def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:
 def json_blocks(value: Any) -> Iterator[bytes]:
     """``encode_json(value)`` in blocks that are worth a write, for what must not be in memory twice."""
     pieces: List[bytes] = []
+    counted = size = 0  # each piece is counted once: there may be thousands of small ones in a block
     for _ in write_steps(value, pieces):
-        if sum(map(len, pieces)) >= BLOCK:
+        size += sum(map(len, islice(pieces, counted, None)))
+        counted = len(pieces)
+        if size >= BLOCK:
             yield b"".join(pieces)
             pieces.clear()
+            counted = size = 0
     yield b"".join(pieces)
 
 

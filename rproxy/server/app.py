@@ -52,7 +52,7 @@ from .responses import (
 )
 from .search import SearchHandler
 from .shutdown import drain, stop_being_ready, stop_signals
-from .speedups import settled_gc
+from .speedups import quick_switches, settled_gc
 from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
@@ -327,7 +327,8 @@ async def run(
                 reload()
                 manager.ready()
 
-            with hangup_signal(reload_and_tell, stop.set), pid_file(config.server.pid_file), settled_gc():
+            path = config.server.pid_file
+            with hangup_signal(reload_and_tell, stop.set), pid_file(path), settled_gc(), quick_switches():
                 if ready is not None:
                     ready(running.listeners)
                 manager.ready()

@@ -13,6 +13,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..config.schema import Config, Provider
@@ -22,6 +23,7 @@ from ..convert.request.chat import input_items, to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
+from ..cooperative import in_thread
 from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
@@ -29,7 +31,7 @@ from ..telemetry.exposition import Metric, gauge, gauges
 from ..telemetry.reason import reason_of
 from ..telemetry.records import RefusalRecord
 from ..telemetry.telemetry import Telemetry
-from ..types import Compaction, Json, Response
+from ..types import AnyItem, Compaction, Json, Response
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -44,7 +46,7 @@ from .file_text import FileTexts
 from .history import History
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import TurnDeps, TurnPlan, converted
+from .plan import LONG_HISTORY, TurnDeps, TurnPlan, converted
 from .quota import Quotas
 from .readiness import Readiness
 from .reasoning_cache import ReasoningCache
@@ -265,9 +267,9 @@ class Service:
         context = await self._history.context(body, conversation, client)
         body = {**context.inherited, **body}
         items = await self._history.resolved(input_items(body), context, client.owner)
-        items = without_repeats(context.items, items)
-        if conversation is not None:
-            items = [*listed(items, ids.stem)]
+        complete = partial(_complete, context.items, items, ids.stem if conversation is not None else None)
+        long = len(context.items) + len(items) > LONG_HISTORY
+        items = await in_thread(complete) if long else complete()
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         if not request.warms_up:
             need_input(body, "conversation")
@@ -363,3 +365,12 @@ class Service:
 
     def _seconds(self) -> int:
         return int(self._now())
+
+
+def _complete(past: List[AnyItem], items: List[AnyItem], stem: Optional[str]) -> List[AnyItem]:
+    """New items without those that repeat the history.
+
+    :param stem: of the ids that are missing, where items have to have one
+    """
+    items = without_repeats(past, items)
+    return items if stem is None else [*listed(items, stem)]

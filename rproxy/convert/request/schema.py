@@ -8,7 +8,7 @@ profile asks for them.  Functions return new objects; the client's own are never
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from ...types import Json
 
@@ -77,15 +77,31 @@ class _Room:
 
     def __init__(self, schema: Json) -> None:
         self._left = SMALL + GROWTH * _size(schema)
+        self._copies: Dict[Tuple[int, int], _Copy] = {}  # by the identities of root and target
 
-    def take(self, schema: Json) -> bool:
+    def take(self, target: Json, root: Json) -> Json:
         """Make room for a copy of a schema.
 
-        :returns: False when there is none: any object will do in its place
+        :param root: where its references point into
+        :returns: the copy; any object will do when there is no room
         """
-        if self._left > 0:
-            self._left -= _size(schema)
-        return self._left > 0
+        if self._left <= 0:
+            return ANY_OBJECT
+        key = id(root), id(target)
+        if key not in self._copies:
+            self._copies[key] = _Copy(root, target, _size(target), _sound(target, root))
+        copy = self._copies[key]
+        self._left -= copy.size
+        return copy.sound if self._left > 0 else ANY_OBJECT
+
+
+class _Copy(NamedTuple):
+    """A schema that has been looked at, so that it need not be again; ``root`` and ``target`` stay alive."""
+
+    root: Json
+    target: Json
+    size: int
+    sound: Json
 
 
 def _size(schema: Any) -> int:
@@ -145,7 +161,7 @@ def _dereferenced(root: Json, schema: Json, room: _Room) -> Json:
     rest = {k: v for k, v in schema.items() if k != "$ref"}
     if not isinstance(target, dict) or target is schema:
         return rest
-    return {**(_sound(target, root) if room.take(target) else ANY_OBJECT), **rest}
+    return {**room.take(target, root), **rest}
 
 
 def _loosened(schema: Json, room: _Room) -> Json:
