@@ -314,6 +314,7 @@ def test_each_piece_of_a_block_is_counted_once(monkeypatch: pytest.MonkeyPatch) 
             counted += 1
             return super().__len__()
 
+    monkeypatch.setattr(json_steps, "BLOCK", 1 << 16)
     monkeypatch.setattr(json_steps, "write_steps", lambda value, pieces: map(pieces.append, value))
     blocks = list(json_steps.json_blocks([Piece(b"x" * 10)] * 10_000))
     assert b"".join(blocks) == b"x" * 100_000 and len(blocks) > 1

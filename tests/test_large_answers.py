@@ -106,11 +106,20 @@ def test_the_parts_say_the_same(some: List[Json], cumulative: bool) -> None:
         {"tool_calls": [{"function": CALLS[0]["function"]}] * 5},
         {"tool_calls": "x" * 300},
         {"content": LONG * 9, "tool_calls": [*CALLS, LONG_CALL]},
+        {"content": "x", "annotations": FIELDS["annotations"][0] * 7, "tool_calls": CALLS},
+        {
+            "annotations": FIELDS["annotations"][0] * 7,
+            "images": [{"image_url": {"url": f"u{n}"}} for n in range(9)],
+        },
     ],
 )
 def test_so_do_those_of_odd_forms(fields: Json, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "WINDOW", 64)  # so that the chunk is parsed in steps, too
     compare([{"choices": [{"index": 0, "delta": fields}]}, end()], cumulative=False)
+
+
+def test_so_do_many_whole_messages() -> None:
+    compare([{"choices": [{"index": 0, "message": {"content": LONG}}] * 5}], cumulative=False)
 
 
 def compare(some: List[Json], cumulative: bool) -> None:
@@ -127,6 +136,14 @@ def compare(some: List[Json], cumulative: bool) -> None:
     events += [event for batch in in_parts.later() for event in batch]
     events += in_parts.converter.finish()
     assert outcome(events) == outcome(drive(whole, some))
+
+
+@pytest.mark.parametrize("name", ["annotations", "images"])
+def test_long_lists_become_short_ones(name: str) -> None:
+    entries = FIELDS[name][0] * 10
+    parts = list(split.split({"choices": [{"index": 0, "delta": {"content": "x", name: entries}}]}, False))
+    found = [part["choices"][0]["delta"].get(name, []) for part in parts]
+    assert max(map(len, found)) == split.PARTS and sum(found, []) == entries
 
 
 def test_a_large_delta_becomes_small_ones() -> None:

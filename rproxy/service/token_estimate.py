@@ -50,7 +50,9 @@ def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
                 total += sum(
                     _text(text) for key, text in value.items() if key in WRITTEN and type(text) is str
                 )
-                todo += [inner for inner in value.values() if isinstance(inner, list)]
+                todo += [
+                    inner for key, inner in value.items() if isinstance(inner, list) and key != "annotations"
+                ]  # there may be very many of them, and the model has written none
                 todo += [[inner] for inner in value.values() if isinstance(inner, dict)]
     return max(1, round(total))
 

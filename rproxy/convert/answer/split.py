@@ -16,6 +16,7 @@ CALLS = 16  # tool calls of a piece
 CHOICES = 100  # choices of a piece
 PARTS = 500  # content parts of a piece
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_LISTS = ("annotations", "images")
 _TEXTS = (*_REASONING, "content", "refusal")  # in the order in which they are read
 
 
@@ -25,7 +26,7 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
     :param begun: something came before it, so that a whole message repeats it
     """
     choices = chunk.get("choices")
-    if type(choices) is list and len(choices) > CHOICES:
+    if type(choices) is list and len(choices) > CHOICES and not any(map(_is_whole, choices)):
         for some in _pieces(choices, CHOICES):
             yield {"choices": some}
         chunk = {**chunk, "choices": [{}]}
@@ -47,6 +48,7 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
         value = small.pop(key, None)
         if value and (key not in _REASONING or key == reasoned):
             deltas += ({key: piece} for piece in _pieces(value))
+    lists = [(key, small.pop(key)) for key in _LISTS if type(small.get(key)) is list]
     calls = small.pop("tool_calls", None)
     later = {key: choice[key] for key in ("finish_reason", "usage") if key in choice}
     rest = {key: value for key, value in choice.items() if key not in later and key != source}
@@ -55,11 +57,19 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
         yield {"choices": [{"delta": delta}]}
     if small or rest:
         yield {**head, "choices": [{**rest, "delta": small}]}
+    for key, entries in lists:
+        for some in _pieces(entries, PARTS):
+            yield {"choices": [{"delta": {key: some}}]}
     for some in _lists(calls):
         for fragments in _call_pieces(some):
             yield {"choices": [{"delta": {"tool_calls": fragments}}]}
     over = {key: value for key, value in chunk.items() if key != "choices"}
     yield {**over, "choices": [{**later, "delta": {}}]}
+
+
+def _is_whole(choice: Any) -> bool:
+    """A whole message would count as a repetition of those in the pieces before it."""
+    return type(choice) is dict and "message" in choice
 
 
 def split_event(event: Json) -> Iterator[Json]:
