@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from typing import Any, Dict, List, Tuple
 
@@ -13,6 +14,7 @@ from rawserver import CHUNKED, Peer, RawServer, chunk
 from scripted import served
 from tornado.httpclient import AsyncHTTPClient
 
+from rproxy.providers.provider_errors import provider_error
 from rproxy.service import attempt
 
 Json = Dict[str, Any]
@@ -99,3 +101,27 @@ async def test_an_answer_that_is_still_empty_gets_longer() -> None:
 async def test_silence_before_a_finish_reason_does_not_end_it() -> None:
     response, _ = await answer_to((0, event("Wait")), (GRACE * 2, event(" for it.")), (0, STOP))
     assert text_of(response) == "Wait for it."
+
+
+async def test_a_refusal_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: List[threading.Thread] = []
+
+    def read(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return provider_error(*args)
+
+    monkeypatch.setattr(attempt, "provider_error", read)
+    refusal = b'{"error":{"message":"no such field"}}'
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        await peer.send(head % len(refusal) + refusal)
+
+    async with RawServer(script).running() as provider, served(provider.url) as base_url:
+        client = AsyncHTTPClient(force_instance=True)
+        body = json.dumps({"model": "gpt-5.5", "input": "hi"})
+        answer = await client.fetch(base_url + "/responses", method="POST", body=body, raise_error=False)
+        client.close()
+    assert answer.code == 400 and b"no such field" in answer.body
+    assert threads and threading.main_thread() not in threads

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Awaitable, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Provider
@@ -20,7 +21,7 @@ from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import write_steps
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import SLICE, collect
+from ..cooperative import SLICE, collect, in_thread
 from ..errors import ApiError
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
@@ -127,7 +128,8 @@ class Attempt:
         if not self._stop.cancelled and not 200 <= result.status < 300:
             self._head(result.status, result.headers)
             provider = self.provider
-            raise provider_error(
+            told = partial(
+                provider_error,
                 result.status,
                 result.headers,
                 result.body,
@@ -136,6 +138,7 @@ class Attempt:
                 time.time(),
                 self._secrets,
             )
+            raise await in_thread(told)  # the patterns for it are loaded when they are first needed
 
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)

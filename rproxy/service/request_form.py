@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..config.schema import Provider
 from ..convert.json_steps import is_large
@@ -83,8 +83,7 @@ class RequestForm:
         :param sent: the form that was refused
         :returns: whether there is one
         """
-        from ..providers.diagnosis import diagnose
-
+        diagnose = await in_thread(_diagnose)
         trial = self._trials.setdefault(id(provider), _Trial())
         body = sent.conversion.chat_request(stream)
         trial.refused.append(body)
@@ -135,3 +134,10 @@ class RequestForm:
         ]
         warnings += [f"{one.subject} changed ({one.cure.rung}): the provider refused it" for one in cures]
         return Prepared(fitted, replace(conversion, body=body, warnings=warnings))
+
+
+def _diagnose() -> Callable[..., List[Diagnosis]]:
+    """The function; what it needs is loaded for the first refusal of a process, which takes a while."""
+    from ..providers.diagnosis import diagnose
+
+    return diagnose
