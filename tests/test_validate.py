@@ -132,6 +132,23 @@ def test_what_cannot_be_done_is_said(field: str) -> None:
     assert (caught.value.param, caught.value.code) == (field, "unsupported_parameter")
 
 
+@pytest.mark.parametrize(
+    "field, most, entry",
+    [
+        ("tools", 4096, {"type": "function", "name": "f"}),
+        ("tools", 2048, {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]}),
+        ("include", 256, "reasoning.encrypted_content"),
+    ],
+)
+def test_so_many_entries_and_no_more(field: str, most: int, entry: Any) -> None:
+    check_request({"model": "m", field: [entry] * most})
+    with pytest.raises(ApiError, match="Send fewer") as caught:
+        check_request({"model": "m", field: [entry] * (most + 1)})
+    assert (caught.value.status, caught.value.param, caught.value.code) == (
+        400, field, "array_above_max_length",
+    )  # fmt: skip
+
+
 def test_null_means_absent() -> None:
     request = dict.fromkeys([*FIELDS, *UNSUPPORTED])
     assert without_nulls({**request, "model": "m"}) == {"model": "m"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Sequence, Tuple
 
 from ...errors import ApiError
 from ...types import Json
@@ -98,6 +98,8 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "service_tier": ("a string", _string),
     "prompt_cache_options": ("an object", _object),
 }
+# Far more than anybody needs; each entry costs time that all clients share.  Tools in a namespace count.
+MOST_ENTRIES = {"tools": 4096, "include": 256}
 UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as instructions and input."}
 
 
@@ -121,6 +123,15 @@ def check_request(request: Json) -> None:
             raise ApiError(
                 400, f"{name} must be {wanted}, not {_shown(request[name])}.", code="invalid_type", param=name
             )
+    for name, most in MOST_ENTRIES.items():
+        count = _entries(request.get(name, ()))
+        if count > most:
+            raise ApiError(
+                400,
+                f"{name} has {count} entries, and {most} are the most that a request may have. Send fewer.",
+                code="array_above_max_length",
+                param=name,
+            )
     if not request.get("model"):
         raise ApiError(
             400,
@@ -128,6 +139,11 @@ def check_request(request: Json) -> None:
             code="missing_required_parameter",
             param="model",
         )
+
+
+def _entries(values: Sequence[Any]) -> int:
+    inner = (value.get("tools") for value in values if isinstance(value, dict) and "tools" in value)
+    return len(values) + sum(len(tools) for tools in inner if isinstance(tools, list))
 
 
 def _shown(value: Any) -> str:
