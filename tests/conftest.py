@@ -156,14 +156,15 @@ def log_guard() -> Iterator[LogGuard]:
 
 
 @pytest.fixture(autouse=True)
-def io_loop(log_guard: LogGuard) -> Iterator[IOLoop]:
+def io_loop(request: pytest.FixtureRequest, log_guard: LogGuard) -> Iterator[IOLoop]:
     """A loop of its own for each test; what a test left running is cancelled and awaited, so that nothing
     leaks into the next.
 
     It replaces the fixture of pytest-tornasync, whose ``make_current`` is deprecated and which forgets
     pending tasks.
     """
-    loop = event_loops().new_event_loop()
+    standard = request.node.get_closest_marker("standard_loop") is not None
+    loop = (asyncio if standard else event_loops()).new_event_loop()
     asyncio.set_event_loop(loop)
     tornado_loop = IOLoop.current()
     yield tornado_loop

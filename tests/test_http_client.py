@@ -974,6 +974,7 @@ async def test_no_connection() -> None:
         client.close()
 
 
+@pytest.mark.standard_loop  # whose name resolution can be replaced
 @pytest.mark.parametrize(
     "hosts,works",
     [

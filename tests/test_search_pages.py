@@ -120,6 +120,7 @@ async def test_private_addresses_are_not_opened_even_if_they_were_found(
         assert connected == []
 
 
+@pytest.mark.standard_loop  # whose name resolution can be replaced
 async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
     monkeypatch: pytest.MonkeyPatch, connected: List[Any]
 ) -> None:

@@ -81,19 +81,12 @@ class FileTexts:
     async def _in_worker(self, content: bytes) -> str:
         """The text of a file; "" when the worker could not read it."""
         async with self._free_workers:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                WORKER,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-                cwd=ROOT,
-            )
+            # A process that is just being started must not be forgotten when the client leaves.
+            starting = asyncio.ensure_future(_start_worker())
             try:
-                text, _ = await worker.communicate(content)
+                text, _ = await (await asyncio.shield(starting)).communicate(content)
             finally:
+                worker = await starting
                 if worker.returncode is None:
                     worker.kill()
                     await worker.wait()
@@ -121,6 +114,19 @@ class _Encoded(NamedTuple):
 def _encoded(data: str) -> _Encoded:
     content = data.rpartition(",")[2].encode("ascii", "ignore")
     return _Encoded(content, sha256(content).digest())
+
+
+async def _start_worker() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        WORKER,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=_environment(),
+        cwd=ROOT,
+    )
 
 
 def _environment() -> Dict[str, str]:
