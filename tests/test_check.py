@@ -25,7 +25,7 @@ GOOD = "models: [{model: m, provider: {base_url: 'http://127.0.0.1:9', api_key: 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("RPROXY_") or name.lower().endswith("_proxy"):
+        if name.startswith("RPROXY_") and name != "RPROXY_PURE" or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("KEY", "sk-0123456789abcdef")
 

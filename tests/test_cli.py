@@ -49,6 +49,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if (
             name.endswith("_API_KEY")
             or name.startswith(("RPROXY_", "XDG_CONFIG"))
+            and name != "RPROXY_PURE"
             or name.lower().endswith("_proxy")
         ):
             monkeypatch.delenv(name)
@@ -375,12 +376,12 @@ def test_the_banner_is_one_line_without_a_terminal(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         banner = process.stdout.readline()  # no terminal: one line
+        process.terminate()
         url = r"http://127\.0\.0\.1:(\d+)/v1 = 0\.0\.0\.0:\1 \(open to other machines, WITHOUT a key\)"
         packages = packages_in_use()
         fast = f"; with {' and '.join(packages)}" if packages else ""
         source = rf"\(the demo provider: [^;]*; models: 3{fast}\)"
         assert re.fullmatch(rf"rproxy \S+ on unix:{path}, {url}    {source}\n", banner)
-        process.terminate()
     assert process.returncode == 0 and not path.exists()
 
 

@@ -55,6 +55,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         if (
             name.endswith("_API_KEY")
             or name.startswith(("RPROXY_", "XDG_CONFIG", "CODEX_"))
+            and name != "RPROXY_PURE"
             or name.lower().endswith("_proxy")
         ):
             monkeypatch.delenv(name)

@@ -194,7 +194,7 @@ def test_install_names_the_reason_when_pip_cannot(said: str, reason: str, tmp_pa
     python.parent.mkdir(parents=True)
     python.write_text(f"#!/bin/sh\n[ $1 = -c ] || {{ cat <<'EOF' >&2\n{said}\nEOF\nexit 1; }}\n")
     python.chmod(0o755)
-    done = run(tmp_path / "scripts" / "install", "test")
+    done = run(tmp_path / "scripts" / "install", "test", env={"PATH": os.environ["PATH"]})  # no $VENV
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and said.splitlines()[0] in done.stderr
     assert last.startswith("scripts/install: pip could not install rproxy: ") and reason in last
