@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
+from typing import Deque
 
 from ..convert.answer.fields import counts_tokens
 from ..convert.events.response import usage_object
@@ -26,16 +28,20 @@ class UsageReader:
     def __init__(self) -> None:
         self.size = 0
         self._chunks = 0
-        self._tail = b""
+        self._pieces: Deque[bytes] = deque()  # the last ones, with TAIL bytes or more if there are so many
+        self._kept = 0
 
     def feed(self, piece: bytes) -> None:
         self.size += len(piece)
         self._chunks += piece.count(b"data:")
-        self._tail = (self._tail + piece)[-TAIL:] if len(piece) < TAIL else piece[-TAIL:]
+        self._pieces.append(piece)
+        self._kept += len(piece)
+        while self._kept - len(self._pieces[0]) >= TAIL:
+            self._kept -= len(self._pieces.popleft())
 
     def fields(self) -> Json:
         """The tokens as fields of a :class:`~rproxy.telemetry.records.TurnRecord`."""
-        tail = self._tail.decode("utf-8", "replace")
+        tail = b"".join(self._pieces)[-TAIL:].decode("utf-8", "replace")
         for match in reversed(list(_USAGE.finditer(tail))):
             try:
                 usage, _ = json.JSONDecoder().raw_decode(tail, match.end())
