@@ -25,9 +25,9 @@ from ..cooperative import SLICE, collect, in_thread
 from ..errors import ApiError
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
-from ..telemetry.records import AttemptRecord
+from ..telemetry.records import AttemptRecord, milliseconds
 from ..types import Event
-from ..upstream.client import CancelToken, StopReading, Upstream
+from ..upstream.client import CancelToken, Result, StopReading, Upstream
 from .content_watch import ContentWatch
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
@@ -127,18 +127,7 @@ class Attempt:
         result = await exchange
         if not self._stop.cancelled and not 200 <= result.status < 300:
             self._head(result.status, result.headers)
-            provider = self.provider
-            told = partial(
-                provider_error,
-                result.status,
-                result.headers,
-                result.body,
-                provider.name,
-                provider.base_url,
-                time.time(),
-                self._secrets,
-            )
-            raise await in_thread(told)  # the patterns for it are loaded when they are first needed
+            raise await refusal(self.provider, result, self._secrets)
 
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
@@ -161,7 +150,7 @@ class Attempt:
             status=self._no_answer if self.status is None else str(self.status),
             request_bytes=self.request_bytes,
             answer_bytes=self.answer_bytes,
-            total_ms=round((time.monotonic() - self._started) * 1000, 3),
+            total_ms=milliseconds(self._started),
         )
 
     # ---- The answer
@@ -282,6 +271,22 @@ class Attempt:
                 stream_code="invalid_prompt",
                 retryable=mistake,
             )
+
+
+async def refusal(provider: Provider, result: Result, secrets: Sequence[str]) -> ApiError:
+    """The error that an answer other than 2xx is.  In a thread: its patterns are loaded when first needed."""
+    return await in_thread(
+        partial(
+            provider_error,
+            result.status,
+            result.headers,
+            result.body,
+            provider.name,
+            provider.base_url,
+            time.time(),
+            secrets,
+        )
+    )
 
 
 def answer_headers(provider: Provider, headers: Mapping[str, str], secrets: Sequence[str]) -> Dict[str, str]:

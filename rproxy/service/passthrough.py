@@ -20,14 +20,14 @@ from ..convert.request.validate import check_request, without_nulls
 from ..cooperative import collect
 from ..errors import ApiError, invalid
 from ..log import mask
-from ..providers.provider_errors import Refusal, provider_error
+from ..providers.provider_errors import Refusal
 from ..telemetry.reason import reason_of
-from ..telemetry.records import AttemptRecord, TurnRecord
+from ..telemetry.records import AttemptRecord, TurnRecord, milliseconds
 from ..telemetry.telemetry import Telemetry
 from ..types import Json
 from ..upstream.client import Result, Upstream
 from ..upstream.failover import Failover
-from .attempt import answer_headers
+from .attempt import answer_headers, refusal
 from .catalog import Catalog
 from .client import Client
 from .error_frames import ErrorFrames
@@ -186,7 +186,7 @@ class _Relayed:
                 provider, body, on_head=partial(self._head, provider), on_data=self._data
             )
             if not 200 <= result.status < 300:
-                self._refuse(provider, result)
+                await self._refuse(provider, result)
             written = self._answer.data(self._frames.close())
             if written is not None:
                 await written
@@ -201,7 +201,7 @@ class _Relayed:
                     status=no_answer if self._upstream_status is None else str(self._upstream_status),
                     request_bytes=self._request_bytes,
                     answer_bytes=self._usage.size,
-                    total_ms=_milliseconds(started),
+                    total_ms=milliseconds(started),
                 )
             )
 
@@ -222,24 +222,16 @@ class _Relayed:
 
     def _data(self, piece: bytes) -> Optional[Awaitable[None]]:
         if self._first_data is None:
-            self._first_data = _milliseconds(self._started)
+            self._first_data = milliseconds(self._started)
         self._usage.feed(piece)
         return self._answer.data(self._frames.feed(piece))
 
-    def _refuse(self, provider: Provider, result: Result) -> None:
+    async def _refuse(self, provider: Provider, result: Result) -> None:
         """Pass on the provider's own words, with secrets masked."""
         self._head(provider, result.status, result.headers, ERROR_HEADERS)
         masked = mask(result.body.decode("utf-8", "surrogateescape"), self._secrets)
         self._answer.data(masked.encode("utf-8", "surrogateescape"))
-        self.error = provider_error(
-            result.status,
-            result.headers,
-            result.body,
-            provider.name,
-            provider.base_url,
-            time.time(),
-            provider.secrets,
-        )
+        self.error = await refusal(provider, result, self._secrets)
 
     async def report(self) -> TurnRecord:
         """Report the request, now that it has ended."""
@@ -263,13 +255,9 @@ class _Relayed:
             answer_bytes=self._usage.size,
             **self._usage.fields(),
             first_event_ms=self._first_data,
-            total_ms=_milliseconds(self._started),
+            total_ms=milliseconds(self._started),
             attempts=self._attempts,
             route=self._model.model,
         )
         self._telemetry.turn_ended(record, self._model.price)
         return record
-
-
-def _milliseconds(since: float) -> float:
-    return round((time.monotonic() - since) * 1000, 3)

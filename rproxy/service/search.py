@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..config.schema import Config
-from ..telemetry.records import SearchRecord
+from ..telemetry.records import SearchRecord, milliseconds
 from ..telemetry.telemetry import Telemetry
 from ..types import Json
 from ..upstream.client import Upstream
@@ -75,7 +75,7 @@ class SearchEndpoint:
                 server=server,
                 completed=answer.completed,
                 failed=answer.failed,
-                total_ms=round((time.monotonic() - started) * 1000, 3),
+                total_ms=milliseconds(started),
             )
         )
         return answer.body

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
@@ -15,6 +16,14 @@ from ..types import Json
 
 MAX_WARNINGS = 20  # in the line of a turn
 _PLAIN = re.compile(r"[^\s\"=]+\Z")
+
+
+def milliseconds(since: float) -> float:
+    """The milliseconds since then, as records have them.
+
+    :param since: monotonic seconds
+    """
+    return round((time.monotonic() - since) * 1000, 3)
 
 
 @dataclass(frozen=True)
