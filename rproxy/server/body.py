@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
@@ -153,16 +154,32 @@ def _empty(what: str) -> ApiError:
     return invalid(f"The {what} is empty. Send a JSON object with 'model' and 'input'.")
 
 
-def _not_utf8(what: str, error: UnicodeDecodeError) -> ApiError:
-    return invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.")
+def _no_object(what: str, name: str) -> ApiError:
+    return invalid(f"The {what} must be a JSON object, not {name}.")
 
 
-def _too_deep(what: str) -> ApiError:
-    return invalid(f"The {what} is nested too deeply.")
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Inside, what is wrong with a text becomes an ApiError.
 
-
-def _no_json(what: str, error: ValueError) -> ApiError:
-    return invalid(f"The {what} is not valid JSON: {error}.")
+    :param what: what to call the text in an error message
+    """
+    try:
+        yield
+    except TooManyValues:
+        raise invalid(
+            f"The {what} has more than {MAX_CONTAINERS} objects and arrays, or {MAX_VALUES} values, "
+            "the limits of this proxy. Send less at a time."
+        ) from None
+    except NotAnObject as error:
+        name = JSON_NAMES[FIRST.get(error.first, int)] if error.first else ""
+        raise (_no_object(what, name) if name else _empty(what)) from None
+    except UnicodeDecodeError as error:
+        raise invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.") from None
+    except RecursionError:
+        raise invalid(f"The {what} is nested too deeply.") from None
+    except ValueError as error:
+        raise invalid(f"The {what} is not valid JSON: {error}.") from None
 
 
 def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
@@ -171,19 +188,13 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     :param what: what to call ``data`` in an error message
     :raises ApiError: 400; the message says what is wrong and where
     """
-    try:
+    with _reading(what):
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
         if not text.strip():
             raise _empty(what)
         value = _parse(text)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(what, error) from None
-    except RecursionError:
-        raise _too_deep(what) from None
-    except ValueError as error:
-        raise _no_json(what, error) from None
     if not isinstance(value, dict):
-        raise invalid(f"The {what} must be a JSON object, not {JSON_NAMES[type(value)]}.")
+        raise _no_object(what, JSON_NAMES[type(value)])
     return value
 
 
@@ -193,24 +204,8 @@ async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request bo
     :param data: a text, or the pieces of one
     :raises ApiError: 400, also for more objects, arrays or other values than a request may have
     """
-    try:
+    with _reading(what):
         return await run_cooperatively(parse_steps(data, _no_constant, bounded=True))
-    except TooManyValues:
-        raise invalid(
-            f"The {what} has more than {MAX_CONTAINERS} objects and arrays, or {MAX_VALUES} values, "
-            "the limits of this proxy. Send less at a time."
-        ) from None
-    except NotAnObject as error:
-        if not error.first:
-            raise _empty(what) from None
-        name = JSON_NAMES[FIRST.get(error.first, int)]
-        raise invalid(f"The {what} must be a JSON object, not {name}.") from None
-    except UnicodeDecodeError as error:
-        raise _not_utf8(what, error) from None
-    except RecursionError:
-        raise _too_deep(what) from None
-    except ValueError as error:
-        raise _no_json(what, error) from None
 
 
 class BodyReader:
