@@ -94,7 +94,7 @@ def encodable(value: Any) -> Any:
     if isinstance(value, dict):
         return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [encodable(item) for item in value]
+        return type(value)(encodable(item) for item in value)  # the reason of a skip must stay a tuple
     return value
 
 
