@@ -607,7 +607,8 @@ def test_zero_configuration_with_several_keys() -> None:
 def test_zero_configuration_without_a_key() -> None:
     with pytest.raises(
         ConfigError,
-        match="no configuration file and no provider's key in the environment.*export DEEPSEEK_API_KEY=",
+        match=r"(?s)no configuration file and no provider's key in the environment, .*Ollama \(11434\).*"
+        "rproxy serve --demo.*export DEEPSEEK_API_KEY=.*rproxy init",
     ):
         default_config({"DEEPSEEK_API_KEY": " "})
     with pytest.raises(

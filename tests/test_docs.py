@@ -31,6 +31,7 @@ from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Serv
 from rproxy.config.search_schema import Search
 from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
+from rproxy.providers.local_servers import LOCAL_KINDS
 from rproxy.providers.profiles import ZERO_CONFIG
 from rproxy.server.app import ROUTES
 
@@ -393,6 +394,11 @@ def test_every_key_of_the_example_is_known() -> None:
 def test_the_keys_in_the_environment_are_documented_in_their_order() -> None:
     table = rows(DOCS["docs/providers.md"].section("Keys in the environment"))
     assert [tuple(re.findall(r"`(\w+)`", row[1])) for row in table] == [known.env for known in ZERO_CONFIG]
+
+
+def test_the_local_servers_are_documented_in_their_order() -> None:
+    table = rows(DOCS["docs/providers.md"].section("Local model servers"))
+    assert [(row[0], code(row[1]) + "/v1") for row in table] == [(k.name, k.base_url) for k in LOCAL_KINDS]
 
 
 def test_settings_named_in_the_documents_exist() -> None:

@@ -8,18 +8,18 @@ import time
 
 from ..errors import ConfigErrors
 from . import live, preflight
-from .command import NO_FILE, Command, Environ, address_lines, model_lines, read_config, warn
+from .command import Command, Environ, address_lines, model_lines, read_config, warn
 from .exit_status import OK
 
 EXPOSED = "server.listen_addr: open to other machines without auth; serve refuses that unless --insecure"
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
-    config, note = read_config(args, environ)
+    config, source, note, _ = read_config(args, environ)
     errors = asyncio.run(preflight.errors_of(config, environ))
     if errors:
         raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
-    print(f"{config.path or NO_FILE}: good")
+    print(f"{source}: good")
     addresses = address_lines(config.server.listen_addr, config.server.auth.enabled)
     print("\n".join([*addresses, *model_lines(config)]))
     warn([*config.warnings, *preflight.warnings_of(config, time.time())])

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if base_url:
         set_up_log(args)
         return asyncio.run(codex_run.run_on(base_url, installed, call, environ))
-    config, _ = read_config(args, environ)
+    config = read_config(args, environ).config
     set_up_log(args, config.secrets)
     warn(config.warnings)
     return asyncio.run(codex_run.run_embedded(config, installed, call, environ))
@@ -61,7 +61,7 @@ def show_profile(
     if base_url:
         settings, entries = codex_run.fetched_settings(base_url, profile, call, environ)
     else:
-        config, _ = read_config(args, environ)
+        config = read_config(args, environ).config
         settings, entries = codex_run.configured_settings(config, profile, call)
     use = f"{settings.key_prefix}codex --profile {args.profile}"
     if args.print:

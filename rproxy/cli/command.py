@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from dataclasses import replace
-from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ..config.addresses import ListenAddress
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
+from ..config.zero_config import NothingConfigured
 from ..log import clean, printable
+from ..providers.local_servers import LocalServer
+from ..upstream.discovery import find_local_servers
 
 NO_FILE = "no configuration file: keys from the environment"
+NO_KEY = "no configuration file, no key: found "
 Environ = Mapping[str, str]
 
 # What --demo answers for: Codex's own model names, and every other one.
@@ -39,13 +44,44 @@ class Command(NamedTuple):
     add_options: Optional[Callable[[argparse.ArgumentParser], None]] = None  # besides --config
 
 
-def read_config(args: argparse.Namespace, environ: Environ) -> Tuple[Config, str]:
-    """The configuration that the arguments and the environment name, and a note for the user or "".
+class ReadConfig(NamedTuple):
+    """A configuration.
 
-    :raises ConfigError: when there is none, or it cannot be used
+    ``source``: where it comes from.  ``note``: for the user, or "".  ``local``: the model servers of this
+    machine, if they were looked for.
     """
-    found = find_config(args.config, environ)
-    return load_config(found.path, environ), found.note
+
+    config: Config
+    source: str
+    note: str
+    local: Sequence[LocalServer] = ()
+
+
+def read_config(
+    args: argparse.Namespace, environ: Environ, local: Optional[Sequence[LocalServer]] = None
+) -> ReadConfig:
+    """The configuration that the arguments and the environment name; without any, the model servers of this
+    machine.
+
+    :param local: those servers; None: look for them if nothing else is configured, for which no event loop
+        may be running
+    :raises ConfigError: there is nothing, or it cannot be used
+    """
+    found = find_config(args.config, environ, command=args.command)
+    try:
+        config = load_config(found.path, environ, local or ())
+        return ReadConfig(config, found.path or _without_file(config, local), found.note, local or ())
+    except NothingConfigured as error:
+        if local is not None:
+            raise NothingConfigured("\n".join([str(error), *filter(None, [found.note])])) from None
+    return read_config(args, environ, asyncio.run(find_local_servers(environ)))
+
+
+def _without_file(config: Config, local: Optional[Sequence[LocalServer]]) -> str:
+    """Where a configuration without a file comes from."""
+    if any(provider.api_key for model in config.models for provider in model.providers):
+        return NO_FILE
+    return NO_KEY + ", ".join(str(server) for server in local or () if server.models)
 
 
 def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import re
 import secrets
 import sys
 
 from ..config.keys import LONGEST_NAME
+from ..config.yaml_positions import scalar
 from .command import Command, Environ
 from .exit_status import OK
 
 PREFIX = "sk-rproxy-"  # what looks like a key is masked in every log
 SIZE = 32  # bytes
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     key = PREFIX + secrets.token_urlsafe(SIZE)
-    plain = _PLAIN.fullmatch(args.name) and args.name.lower() not in _YAML_WORDS
-    name = args.name if plain else json.dumps(args.name, ensure_ascii=False)
     print(f"The key of {args.name}; it is shown only now:", file=sys.stderr, flush=True)
     print(key, flush=True)
     print("The line for server.auth.keys in the configuration:", file=sys.stderr, flush=True)
-    print(f'- {{name: {name}, key_sha256: "{hashlib.sha256(key.encode()).hexdigest()}"}}', flush=True)
+    print(
+        f'- {{name: {scalar(args.name)}, key_sha256: "{hashlib.sha256(key.encode()).hexdigest()}"}}',
+        flush=True,
+    )
     return OK
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
-from . import check, codex, key, profiles, reload, serve, usage
+from . import check, codex, init, key, profiles, reload, serve, usage
 from .command import Command, Environ, complain
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
@@ -27,6 +27,7 @@ def add_topic(parser: argparse.ArgumentParser) -> None:
 COMMANDS: Mapping[str, Command] = {
     "serve": serve.COMMAND,
     "codex": codex.COMMAND,
+    "init": init.COMMAND,
     "check": check.COMMAND,
     "key": key.COMMAND,
     "profiles": profiles.COMMAND,

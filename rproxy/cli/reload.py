@@ -21,7 +21,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if pid is None:
         configured = None
         with suppress(ConfigError):  # a bad file is the server's business: its log says what is wrong
-            configured = read_config(args, environ)[0].server.pid_file
+            configured = read_config(args, environ, local=()).config.server.pid_file
         servers = running_servers(configured, environ)
         if not servers:
             complain("no running rproxy has a pid file here; name the process with --pid")

@@ -17,7 +17,6 @@ from ..server.reload import survive_hangup
 from ..server.speedups import packages_in_use
 from ..server.speedups import run as run_loop
 from .command import (
-    NO_FILE,
     Command,
     Environ,
     address_lines,
@@ -146,11 +145,14 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.demo:
         run_loop(serve_demo_config(args, environ))
         return OK
-    config, note = read_config(args, environ)
-    if note:
-        complain(note)
-    source = config.path or NO_FILE
-    run_loop(serve_config(lambda: read_config(args, environ)[0], source, args, environ))
+    first = read_config(args, environ)
+    if first.note:
+        complain(first.note)
+
+    def read() -> Config:
+        return read_config(args, environ, first.local).config
+
+    run_loop(serve_config(read, first.source, args, environ))
     return OK
 
 

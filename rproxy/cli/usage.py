@@ -80,8 +80,7 @@ def _money(cost: Optional[float], currency: Optional[str]) -> str:
 def run(args: argparse.Namespace, environ: Environ) -> int:
     path = args.path
     if path is None:
-        config, _ = read_config(args, environ)
-        path = config.usage.path
+        path = read_config(args, environ, local=()).config.usage.path
     if path is None:
         raise ConfigError(
             "there is no usage ledger: set usage.path in the configuration, and each turn is written down; "

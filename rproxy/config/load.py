@@ -1,25 +1,28 @@
-"""Where the configuration comes from: a file, or without one the keys in the environment.
+"""Where the configuration comes from: a file, or without one what is found on this machine.
 
 :func:`find_config` chooses the file, :func:`load_config` reads it; its keys are in
-:mod:`rproxy.config.schema`.
+:mod:`rproxy.config.schema`.  What counts without a file is in :mod:`rproxy.config.zero_config`.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Dict, List, Mapping, NamedTuple, Optional
+from pathlib import Path
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from ..errors import ConfigError
-from ..providers.profiles import ZERO_CONFIG, Known, default_wire
+from ..providers.local_servers import LocalServer
 from . import checks as c
 from .checks import Place
 from .keys import useless_globs
-from .schema import Config, Model, Provider
+from .schema import Config
 from .search_schema import with_key
 from .yaml_positions import load
+from .zero_config import default_config
 
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
+UNREAD = "./config.yaml is not read unless you name it: rproxy {command} --config config.yaml"
 
 
 class Found(NamedTuple):
@@ -29,39 +32,44 @@ class Found(NamedTuple):
     note: str
 
 
+def user_config(environ: Mapping[str, str]) -> Path:
+    """The user's own file, whether there is one or not."""
+    home = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(home):  # the XDG specification: ignore relative paths
+        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return Path(home, "rproxy", "config.yaml")
+
+
 def find_config(
-    cli_path: Optional[str], environ: Mapping[str, str], cwd: str = ".", system: str = SYSTEM_CONFIG
+    cli_path: Optional[str],
+    environ: Mapping[str, str],
+    cwd: str = ".",
+    system: str = SYSTEM_CONFIG,
+    command: str = "serve",
 ) -> Found:
     """The first of ``--config``, ``$RPROXY_CONFIG``, ``$XDG_CONFIG_HOME/rproxy/config.yaml`` and
     ``/etc/rproxy/config.yaml`` that is named or exists.
 
     Never a file in the working directory, because a cloned repository must not redirect the keys; the note
-    mentions such a file.
+    says how ``rproxy COMMAND`` would use such a file.
     """
     named = cli_path or environ.get("RPROXY_CONFIG")
     if named:
         return Found(named, "")
-    home = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: ignore relative paths
-        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    found = next(
-        (path for path in (os.path.join(home, "rproxy", "config.yaml"), system) if os.path.isfile(path)), None
-    )
-    note = (
-        "./config.yaml is not read unless you name it: rproxy serve --config config.yaml"
-        if os.path.isfile(os.path.join(cwd, "config.yaml"))
-        else ""
-    )
-    return Found(found, note)
+    found = next((path for path in (str(user_config(environ)), system) if os.path.isfile(path)), None)
+    unread = os.path.isfile(os.path.join(cwd, "config.yaml"))
+    return Found(found, UNREAD.format(command=command) if unread else "")
 
 
-def load_config(path: Optional[str], environ: Mapping[str, str]) -> Config:
-    """Read a configuration file (None: :func:`default_config`).
+def load_config(path: Optional[str], environ: Mapping[str, str], local: Sequence[LocalServer] = ()) -> Config:
+    """Read a configuration file.
 
+    :param path: None: there is no file; see :func:`default_config`
+    :param local: the model servers of this machine, for a configuration without a file
     :raises ConfigError: ``file:line:col: path.of.the.key: what is wrong``
     """
     if path is None:
-        return default_config(environ)
+        return default_config(environ, local)
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -89,49 +97,3 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
         for text in useless_globs(config.server.auth.keys, [model.model for model in config.models])
     ]
     return replace(config, path=path, warnings=tuple(warnings))
-
-
-def default_config(environ: Mapping[str, str]) -> Config:
-    """The configuration without a file: every provider whose key is in the environment.
-
-    The first of them also answers for every name that no other one claims, so that Codex works with its own
-    model names.
-
-    :raises ConfigError: if there is no key, or one that cannot be sent
-    """
-    candidates = [(known, _provider_of(known, environ)) for known in ZERO_CONFIG]
-    providers = [(known, provider) for known, provider in candidates if provider is not None]
-    if not providers:
-        raise ConfigError(
-            "no configuration file and no provider's key in the environment. Set one, for example: export "
-            f"DEEPSEEK_API_KEY=sk-... (known: {', '.join(known.env[0] for known in ZERO_CONFIG)}), or write "
-            "a file"
-        )
-    known, first = providers[0]
-    routes: Dict[str, Model] = {}
-    for row, provider in providers:
-        for name in row.models:
-            routes.setdefault(name, Model(model=name, providers=(provider,)))
-    main = known.models[0]
-    small = next((name for name in known.models[1:2] if "*" not in name), main)
-    for name, downstream in (("gpt-5.5", main), ("codex-auto-review", small), ("*", main)):
-        routes.setdefault(name, Model(model=name, providers=(first,), downstream_model=downstream))
-    return Config(
-        models=tuple(model if model.is_glob else model.resolved(name) for name, model in routes.items())
-    )
-
-
-def _provider_of(known: Known, environ: Mapping[str, str]) -> Optional[Provider]:
-    name = next((name for name in known.env if environ.get(name, "").strip()), None)
-    if name is None:
-        return None
-    found = environ[name].strip()
-    if not c.is_sendable(found):
-        raise ConfigError(f"${name} {c.NOT_SENDABLE}")
-    return Provider(
-        base_url=known.base_url,
-        name=known.profile,
-        api_key=found,
-        profile_name=known.profile,
-        wire=default_wire(known.base_url),
-    )

@@ -12,6 +12,7 @@ imports yaml.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Dict, NamedTuple, Tuple, Union
 
@@ -27,6 +28,8 @@ MAX_VALUES = 100_000  # an alias counts as everything it stands for
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")  # no text, for some version of YAML
 _NEEDS_QUOTES = re.compile(r"(:|-)\s+[\[{*&!%@`|>]")  # a value that begins like YAML's own syntax
 
 
@@ -225,6 +228,12 @@ class _Builder:
 
     def _error(self, node: yaml.Node, text: str) -> ConfigError:
         return self._document.error_at(_place(node.start_mark), text)
+
+
+def scalar(text: str) -> str:
+    """One line of text as it is written in a file: in quotes where it needs them."""
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _short(tag: str) -> str:
