@@ -3,7 +3,7 @@
 A response is kept as a :class:`~rproxy.types.ResponseRecord`.  Its history is the chain of ``previous``, or
 what came before it in its conversation.  A WebSocket keeps the last responses of its own in ``client.local``
 with the whole history beside them (``items``), whether or not they are stored, and they end with the
-connection.
+connection.  All others share the memory of recent links (:mod:`.links`).
 
 Item references need no index: our items carry the hex digits of their response's id (see
 :mod:`rproxy.convert.ids`).
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, cast
 
-from ..convert.ids import RESPONSE, item_stem, response_stem
+from ..convert.ids import RESPONSE, item_stem
 from ..convert.status import RUNNING
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
@@ -23,7 +23,7 @@ from .background import Background
 from .client import Client
 from .conversations import Conversations
 from .create_request import ConversationContext, CreateRequest
-from .pagination import listed
+from .links import Link, RecentLinks, link_of
 from .records import owned_response, store_errors
 
 NO_ITEM_HINT = (
@@ -44,6 +44,7 @@ class History:
         self._store = store
         self._conversations = conversations
         self._background = background
+        self._recent = RecentLinks()
 
     async def context(
         self, body: Mapping[str, Any], conversation: Optional[str], client: Client
@@ -64,42 +65,53 @@ class History:
         return ConversationContext(await self._chain(previous, client.owner))
 
     async def _chain(self, response_id: str, owner: str) -> List[AnyItem]:
-        records = await self._records(response_id, owner)
-        if records[-1]["response"]["status"] in RUNNING and await self._alive(response_id):
+        links = await self._links(response_id, owner)
+        if links[-1].status in RUNNING and await self._alive(response_id):
             raise invalid(
                 f"Previous response with id '{response_id[:100]}' has not ended yet: "
                 "wait until its status is completed.",
                 "previous_response_id",
                 "response_not_completed",
             )
-        history: List[AnyItem] = [*await self._before(records[0])]
-        for record in records:
-            history += record["input"]
-            history += record["response"]["output"]
+        history: List[AnyItem] = [*await self._before(links[0])]
+        for link in links:
+            history += link.input
+            history += link.output
         return history
 
-    async def _records(self, response_id: str, owner: str) -> List[ResponseRecord]:
-        """The record of a response and those it continues, the oldest first.
+    async def _links(self, response_id: str, owner: str) -> List[Link]:
+        """A response and those it continues, the oldest first.
 
         :raises ApiError: 400 when one is missing
         """
-        records: List[ResponseRecord] = []
-        link: Optional[str] = response_id
-        while link is not None:
-            record = await self.stored(link, owner)
-            if record is None or len(records) >= MAX_CHAIN:
+        links: List[Link] = []
+        remembered: List[str] = []
+        name: Optional[str] = response_id
+        while name is not None:
+            link = self._recent.get(name, owner)
+            if link is not None:
+                remembered.append(name)
+            else:
+                record = await self.stored(name, owner)
+                link = None if record is None else link_of(record)
+            if link is None or len(links) >= MAX_CHAIN:
                 raise previous_response_not_found(response_id)
-            records.append(record)
-            link = record.get("previous")
-        return records[::-1]
+            links.append(link)
+            name = link.previous
+        if remembered and not await self._has(remembered):
+            self._recent.forget(owner, remembered)
+            raise previous_response_not_found(response_id)
+        links.reverse()
+        self._recent.remember(owner, links)
+        return links
 
-    async def _before(self, record: ResponseRecord) -> List[Item]:
+    async def _before(self, link: Link) -> List[Item]:
         """The items of the conversation before the input of this response; nothing is known when it was
         deleted.
         """
-        name = record.get("conversation")
-        items = await self._conversations.past_or_nothing(name, record["owner"]) if name else []
-        own = {item.get("id") for item in [*record["input"], *record["response"]["output"]]}
+        name = link.conversation
+        items = await self._conversations.past_or_nothing(name, link.owner) if name else []
+        own = {item.get("id") for item in [*link.input, *link.output]}
         first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
         return items[:first]
 
@@ -108,17 +120,13 @@ class History:
         items, the oldest first.
         """
         try:
-            records = await self._records(response_id, owner)
+            links = await self._links(response_id, owner)
         except ApiError:
             record = await self.stored(response_id, owner)  # what it continues is gone; its own input is not
-            records = [record] if record is not None else []
-        items = await self._before(records[0]) if records else []
-        for number, record in enumerate(records, 1):
-            items = (
-                items
-                + listed(record["input"], _stem_of(record))
-                + (record["response"]["output"] if number < len(records) else [])
-            )
+            links = [link_of(record)] if record is not None else []
+        items = await self._before(links[0]) if links else []
+        for number, link in enumerate(links, 1):
+            items = items + link.listed_input() + (link.output if number < len(links) else [])
         return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[ResponseRecord]:
@@ -129,6 +137,10 @@ class History:
         with store_errors():
             record = await self._store.get(response_id)
         return owned_response(record, owner)
+
+    async def _has(self, ids: List[str]) -> bool:
+        with store_errors():
+            return await self._store.has(ids)
 
     async def _alive(self, response_id: str) -> bool:
         with store_errors():
@@ -166,7 +178,8 @@ class History:
         if record is None:
             return {}
         await asyncio.sleep(0)  # there may be thousands of responses, and a store that never waits
-        return _chosen(listed(record["input"], _stem_of(record)) + record["response"]["output"], wanted)
+        link = link_of(record)
+        return _chosen(link.listed_input() + link.output, wanted)
 
     # ---- What is kept
     async def keep(self, request: CreateRequest, client: Client, response: Response, last: int) -> List[str]:
@@ -184,6 +197,8 @@ class History:
             record: ResponseRecord = {**request.record(client.owner, response), "last": last}
             warning = await self._store.keep(response["id"], record)
             warnings += [f"response {warning}"] if warning else []
+            if record["previous"] is not None and not warning:  # most others are not continued
+                self._recent.remember(client.owner, [link_of(record)])
         if request.conversation is not None:
             complete = cast(List[Item], request.items)  # they are listed() when they belong to a conversation
             items = complete + response["output"]
@@ -211,10 +226,6 @@ def _local_record(request: CreateRequest, response: Response) -> LocalRecord:
         "items": [*context.items, *request.items, *response["output"]],
         "inherited": {**context.inherited, **kept},
     }
-
-
-def _stem_of(record: ResponseRecord) -> str:
-    return response_stem(record["response"]["id"])
 
 
 def _chosen(items: Iterable[AnyItem], wanted: Set[str]) -> Dict[str, AnyItem]:

@@ -2,7 +2,7 @@
 
 A record (:data:`~rproxy.types.Record`) is a JSON object under an id.  All stores keep it as encoded JSON, so
 what is read is a copy, its size is known, and a record means the same in each store.  A store is a
-:class:`Store` with five methods for encoded records; everything else is the same for all, and here.
+:class:`Store` with six methods for encoded records; everything else is the same for all, and here.
 
 **Failures.**  A store that cannot do its work within its time (:mod:`.time_limit`) raises
 :class:`~rproxy.errors.StoreError`.  What is stored but is no record, because it is damaged or was written by
@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from contextlib import contextmanager
-from typing import Awaitable, Callable, Iterator, Optional, Tuple, TypeVar
+from typing import Awaitable, Callable, Iterator, Optional, Sequence, Tuple, TypeVar
 
 from ..convert.json_reader import parse_steps
 from ..convert.json_steps import write_steps
@@ -95,6 +95,17 @@ class Store:
         """
         return valid_id(record_id) and await self._limited(self._delete(record_id))
 
+    async def has(self, ids: Sequence[str]) -> bool:
+        """Are there records under all these ids?
+
+        Asks once for all, and reads none; counts as a use of them.
+
+        :param ids: different ones
+        """
+        if not ids or not all(map(valid_id, ids)):
+            return not ids
+        return await self._limited(self._count(ids)) == len(ids)
+
     async def size(self) -> Tuple[int, int]:
         """How many records there are, and how many bytes they take; with Redis, all that the server has."""
         return await self._limited(self._size())
@@ -118,6 +129,10 @@ class Store:
         raise NotImplementedError
 
     async def _delete(self, record_id: str) -> bool:
+        raise NotImplementedError
+
+    async def _count(self, ids: Sequence[str]) -> int:
+        """How many of these records are there."""
         raise NotImplementedError
 
     async def _size(self) -> Tuple[int, int]:

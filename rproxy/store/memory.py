@@ -8,7 +8,7 @@ ends only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 from ..errors import StoreError
 from . import Store
@@ -49,6 +49,13 @@ class MemoryStore(Store):
     async def _delete(self, record_id: str) -> bool:
         self._drop_old()
         return self._drop(record_id)
+
+    async def _count(self, ids: Sequence[str]) -> int:
+        self._drop_old()
+        there = [record_id for record_id in ids if record_id in self._blobs]
+        for record_id in there:
+            self._blobs.move_to_end(record_id)
+        return len(there)
 
     async def _size(self) -> Tuple[int, int]:
         self._drop_old()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 from ..errors import ConfigError, StoreError
 from ..log import without_login
@@ -84,6 +84,10 @@ class RedisStore(Store):
 
     async def _delete(self, record_id: str) -> bool:
         return bool(await self._ask(self._writes, "DEL", PREFIX + record_id))
+
+    async def _count(self, ids: Sequence[str]) -> int:
+        # unlike EXISTS, TOUCH tells a Redis that evicts keys that they are in use
+        return int(await self._ask(self._reads, "TOUCH", *(PREFIX + record_id for record_id in ids)))
 
     async def _size(self) -> Tuple[int, int]:
         memory = await self._ask(self._reads, "INFO", "memory")

@@ -15,13 +15,14 @@ outlive all others: the sweep gives them the present time.
 from __future__ import annotations
 
 import sqlite3
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 from ..errors import ConfigError, StoreError
 from . import Store, log
 from .sqlite_connection import SqliteConnection, SqliteFile, is_locked
 
 SWEEP_INTERVAL = 60.0  # seconds
+MAX_PARAMETERS = 500  # of a query; older builds of sqlite take 999
 # Counted from the newest to the oldest, these are over the limit of number or of bytes.
 SURPLUS = """
 DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
@@ -83,6 +84,9 @@ class SqliteStore(Store):
             )
         )
 
+    async def _count(self, ids: Sequence[str]) -> int:
+        return await self._reader.run(lambda db: self._count_rows(db, ids))
+
     async def _size(self) -> Tuple[int, int]:
         query = "SELECT count(*), coalesce(sum(size), 0) FROM responses WHERE stored > ?"
         row = await self._reader.run(lambda db: db.execute(query, (self._oldest(),)).fetchone())
@@ -106,6 +110,15 @@ class SqliteStore(Store):
         if row is None or isinstance(row[0], bytes):
             return None if row is None else row[0]
         return str(row[0]).encode("utf-8", "surrogatepass")  # somebody else wrote it
+
+    def _count_rows(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
+        found, oldest = 0, self._oldest()
+        for begin in range(0, len(ids), MAX_PARAMETERS):
+            some = ids[begin : begin + MAX_PARAMETERS]
+            places = ",".join("?" * len(some))
+            query = f"SELECT count(*) FROM responses WHERE id IN ({places}) AND stored > ?"
+            found += db.execute(query, (*some, oldest)).fetchone()[0]
+        return found
 
     def _insert(self, db: sqlite3.Connection, record_id: str, blob: bytes) -> None:
         db.execute(

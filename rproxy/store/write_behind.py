@@ -19,7 +19,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import AsyncIterator, Coroutine, Dict, List, Optional, Set, Tuple
+from typing import AsyncIterator, Coroutine, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..convert.json_steps import MANY
 from ..errors import StoreError
@@ -52,6 +52,12 @@ class _Line:
         self._lock = asyncio.Lock()
         self._head: Optional[StoreTime] = None  # of who works
         self._waited = 0.0  # seconds that the store has kept the former ones waiting, less the head's before
+
+    @property
+    def writes(self) -> bool:
+        """Has a turn left a record behind that will be there?"""
+        left = [work for work in self.work if work.behind]
+        return bool(left) and left[-1].record is not None
 
     @asynccontextmanager
     async def turn(self, limited: bool) -> AsyncIterator[None]:
@@ -96,6 +102,12 @@ class WriteBehindStore:
             return left[-1].record
         async with self._in_line(record_id):
             return await self._store.get(record_id)
+
+    async def has(self, ids: Sequence[str]) -> bool:
+        """Are there records under all these ids? See :meth:`rproxy.store.Store.has`."""
+        lines = self._lines
+        pending = {name for name in ids if name in lines and lines[name].writes}
+        return await self._store.has([name for name in ids if name not in pending] if pending else ids)
 
     async def put(self, record_id: str, record: Record) -> None:
         """Keep a record; see :meth:`rproxy.store.Store.put`."""
