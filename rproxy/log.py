@@ -61,7 +61,7 @@ _KEYS = re.compile(
     rf"({_WORD_START}(?:{'|'.join(KEY_PREFIXES)}))(?:[A-Za-z0-9_~+/=-]|\.(?=[A-Za-z0-9_])){{8,}}"
     # "bearer token required" names no key
     r"|((?i:\bbearer|\bauthorization\W{1,6}(?:basic|token))\s+)(?!(?i:tokens?|auth\w*)\b)[^\s\"',;\\]{4,}"
-    r"|(://[^\s/:@]*:)[^\s/@]+(?=@)"  # the password of a URL
+    r'|(://[^\s/:@"]*:)[^\s/@"]+(?=@)'  # the password of a URL
 )
 # Without one of these there is nothing to find, and looking for them takes a fraction of the time.
 _MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")

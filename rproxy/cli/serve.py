@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from typing import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, List, Sequence
 
 from .. import __version__, log
 from ..config.addresses import ListenAddress, parse_listen_address, proxy_secrets
@@ -27,7 +28,10 @@ from .command import (
     read_config,
     warn,
 )
-from .exit_status import OK
+from .exit_status import OK, USAGE
+
+if TYPE_CHECKING:
+    from ..telemetry.recorder import Recorder
 
 LEVEL_VARIABLE = "RPROXY_LOG_LEVEL"
 BANNER = """\
@@ -128,7 +132,28 @@ async def serve_config(
         addresses = [one.address for one in listeners]
         print(banner(config, addresses, source, sys.stdout.isatty()), flush=True)
 
-    await serve(config, load=load, insecure=args.insecure, reuse_port=args.reuse_port, ready=ready)
+    await serve(
+        config,
+        load=load,
+        insecure=args.insecure,
+        reuse_port=args.reuse_port,
+        ready=ready,
+        recorders=recorders_of(args),
+    )
+
+
+def recorders_of(args: argparse.Namespace) -> List[Recorder]:
+    """Who records turns.
+
+    :raises ConfigError: the folder cannot be used
+    """
+    if args.record is None:
+        return []
+    from ..telemetry.recorder import FolderRecorder  # loaded only where turns are recorded
+
+    what = "failed turns" if args.record_errors_only else "every turn, with all that is said in it,"
+    complain(f"recording {what} in {args.record}")
+    return [FolderRecorder(args.record, errors_only=args.record_errors_only)]
 
 
 async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
@@ -141,6 +166,9 @@ async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
+    if args.record_errors_only and args.record is None:
+        complain("--record-errors-only needs --record DIR")
+        return USAGE
     survive_hangup()
     if args.demo:
         run_loop(serve_demo_config(args, environ))
@@ -179,6 +207,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--log-level", choices=tuple(log.LEVELS), help=f"how much is logged; also ${LEVEL_VARIABLE}"
+    )
+    parser.add_argument(
+        "--record",
+        metavar="DIR",
+        type=Path,
+        help="write each turn into a file in DIR, with its content but without keys, for rproxy replay",
+    )
+    parser.add_argument(
+        "--record-errors-only", action="store_true", help="write only the turns that fail; needs --record"
     )
 
 

@@ -250,3 +250,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def profile_of(data: Mapping[str, Any]) -> Profile:
+    """The profile that ``dataclasses.asdict`` has made ``data`` of; unknown fields are ignored.
+
+    :raises FieldError: a value is wrong
+    """
+    bare = replace(Profile(name=str(data.get("name"))), thinking=Thinking())  # nothing to be merged with
+    known = {key: value for key, value in data.items() if key != "name" and hasattr(bare, key)}
+    return bare.override(known)

@@ -61,6 +61,7 @@ log = logging.getLogger("rproxy.app")
 
 if TYPE_CHECKING:
     from ..telemetry.ledger import Ledger
+    from ..telemetry.recorder import Recorder
 
 HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
 
@@ -170,8 +171,11 @@ def buffer_size(config: Config) -> int:
 
 
 @contextlib.asynccontextmanager
-async def open_service(config: Config) -> AsyncIterator[Service]:
-    """The service with its store and its provider client; all are closed at the end."""
+async def open_service(config: Config, recorders: Sequence[Recorder] = ()) -> AsyncIterator[Service]:
+    """The service with its store and its provider client; all are closed at the end.
+
+    :param recorders: get a recording of each turn
+    """
     server, kept = config.server, config.store
     store = open_store(
         kept.kind,
@@ -189,6 +193,7 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
         idle_timeout=server.request_timeout,
     )
     telemetry = Telemetry(open_ledger(config.usage))
+    telemetry.recorders += recorders
     service = Service(
         config,
         upstream,
@@ -344,6 +349,7 @@ async def serve(
     insecure: bool = False,
     reuse_port: bool = False,
     ready: Optional[Callable[[Sequence[Listener]], None]] = None,
+    recorders: Sequence[Recorder] = (),
 ) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
@@ -351,6 +357,7 @@ async def serve(
     :param insecure: listen beyond loopback even without authentication
     :param reuse_port: share the port with other processes
     :param ready: called with the listeners once they are open
+    :param recorders: get a recording of each turn
     :raises ConfigError: the address is unsafe or cannot be used
     """
     inherited = [listener_of(sock) for sock in take_sockets(os.environ)]
@@ -370,7 +377,7 @@ async def serve(
     stopped = asyncio.Event()
     # While the store opens, and while it gets its last records, a signal must not end the process abruptly.
     with stop_signals(stopped.set):
-        async with open_service(config) as service:
+        async with open_service(config, recorders) as service:
             if not stopped.is_set():
                 await run(
                     config,

@@ -27,7 +27,7 @@ from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
 from ..telemetry.records import AttemptRecord, milliseconds
 from ..types import Event
-from ..upstream.client import CancelToken, Result, StopReading, Upstream
+from ..upstream.client import CancelToken, ChatClient, Result, StopReading
 from .content_watch import ContentWatch
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
@@ -88,7 +88,7 @@ class Attempt:
         return self._fast_path.converter
 
     # ---- The request
-    async def run(self, upstream: Upstream, *, stream: bool, interrupt: Optional[CancelToken]) -> None:
+    async def run(self, upstream: ChatClient, *, stream: bool, interrupt: Optional[CancelToken]) -> None:
         """Send the request and read until the answer is over, or until ``interrupt`` is cancelled.
 
         :raises ApiError: there was no 2xx answer, or it broke off
@@ -112,7 +112,7 @@ class Attempt:
         if watch is not None and watch.expired:
             raise self._without_content()
 
-    async def _exchange(self, upstream: Upstream, stream: bool, interrupt: Optional[CancelToken]) -> None:
+    async def _exchange(self, upstream: ChatClient, stream: bool, interrupt: Optional[CancelToken]) -> None:
         exchange = upstream.chat(
             self.provider,
             await self._encoded(stream),  # without a name: it may be large, and the answer may take long

@@ -25,7 +25,7 @@ from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
 from ..telemetry.telemetry import Telemetry
 from ..types import AnyItem, Json, Thought
-from ..upstream.client import Upstream
+from ..upstream.client import ChatClient
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
 from .client import Client
@@ -49,7 +49,7 @@ class TurnDeps:
     """
 
     config: Config
-    upstream: Upstream
+    upstream: ChatClient
     failover: Failover
     overrides: LearnedOverrides
     reasoning: ReasoningCache
@@ -76,7 +76,7 @@ class TurnPlan:
 
     :param first: the number of its first event
 
-    ``providers`` can answer; ``model`` is the downstream model.
+    ``providers`` can answer; ``model`` is the downstream model; ``first`` as above.
     """
 
     def __init__(self, deps: TurnDeps, request: CreateRequest, client: Client, first: int = 0) -> None:
@@ -85,7 +85,7 @@ class TurnPlan:
         self._deps = deps
         self._request = request
         self._client = client
-        self._first = first
+        self.first = first
         self._sealer = deps.sealers.of(client.owner)
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
@@ -182,7 +182,7 @@ class TurnPlan:
             phases=self._wants_schema(),
             logprobs=conversion.logprobs,
             cached=self._deps.config.usage.cached_tokens,
-            sequence=max(sequence, self._first),
+            sequence=max(sequence, self.first),
         )
 
     def _seconds(self) -> int:

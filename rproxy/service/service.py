@@ -29,7 +29,7 @@ from ..store import Store
 from ..store.write_behind import WriteBehindStore
 from ..telemetry.exposition import Metric, gauge, gauges
 from ..telemetry.reason import reason_of
-from ..telemetry.records import RefusalRecord
+from ..telemetry.records import RefusalRecord, turn_fields
 from ..telemetry.telemetry import Telemetry
 from ..types import AnyItem, Compaction, Json, Response
 from ..upstream.client import Upstream
@@ -228,7 +228,7 @@ class Service:
             except ApiError as error:
                 return self._refused(error, request, client, sink)
             try:
-                return await self._run(request, client, sink)
+                return await self.run(request, body, client, sink)
             finally:
                 end()
         except ApiError:
@@ -249,7 +249,7 @@ class Service:
         response = request.response()
 
         async def run(running: Running) -> Response:
-            return (await self._run(request, away, running, first=1)).response
+            return (await self.run(request, body, away, running, first=1)).response
 
         record = request.record(client.owner, response)
         return await self._background.start(response, record, run, end)
@@ -305,12 +305,20 @@ class Service:
         sink.send(events + converter.fail(shown.stream_code, shown.failed_message(), type=shown.type))
         return TurnResult(converter.response, {})
 
-    async def _run(
-        self, request: CreateRequest, client: Client, sink: Optional[EventSink], first: int = 0
+    async def run(
+        self, request: CreateRequest, body: Json, client: Client, sink: Optional[EventSink], first: int = 0
     ) -> TurnResult:
-        """:param first: the number of the first event"""
+        """Make a turn of a request, and run it.
+
+        :param body: as the client has sent it
+        :param first: the number of the first event
+        """
         started = time.monotonic()
-        turn = Turn(self._deps, TurnPlan(self._deps, request, client, first), client, sink)
+        plan = TurnPlan(self._deps, request, client, first)
+        if self.telemetry.recorders:
+            turn = self._recorded_turn(plan, request, body, client, sink)
+        else:
+            turn = Turn(self._deps, plan, client, sink)
         response: Mapping[str, Any] = {"status": "failed", "error": {"code": "server_error"}}
         try:
             result = await turn.run()
@@ -325,21 +333,35 @@ class Service:
             response = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
         finally:
-            if turn.stats.error is None or turn.stats.error.reported or turn.stats.attempts:
-                await self._report(request, client, turn, response, time.monotonic() - started)
+            await self._report(request, client, turn, response, time.monotonic() - started)
+
+    def _recorded_turn(
+        self, plan: TurnPlan, request: CreateRequest, body: Json, client: Client, sink: Optional[EventSink]
+    ) -> Turn:
+        from .recorded_turn import RecordedTurn, begin_recording  # loaded only where turns are recorded
+
+        recording = begin_recording(request, body, client, plan.first, self.config)
+        for recorder in self.telemetry.recorders:
+            recorder.begin(recording)
+        return RecordedTurn(self._deps, plan, client, sink, recording)
 
     async def _report(
         self, request: CreateRequest, client: Client, turn: Turn, response: Mapping[str, Any], seconds: float
     ) -> None:
         """Report a turn that has ended; if it failed, with the reason."""
+        error = turn.stats.error
         warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
         record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
-        self._quotas.end_turn(client.key, record, turn.sent)
-        if turn.stats.error is not None:
-            with suppress(asyncio.CancelledError):  # then the client has left, or the process ends
-                reason = await reason_of(turn.stats.error, request.whole_body())
-                record = replace(record, reason=reason)
-        self.telemetry.turn_ended(record, request.model.price)
+        if error is None or error.reported or turn.stats.attempts:
+            self._quotas.end_turn(client.key, record, turn.sent)
+            if error is not None:
+                with suppress(asyncio.CancelledError):  # then the client has left, or the process ends
+                    reason = await reason_of(error, request.whole_body())
+                    record = replace(record, reason=reason)
+            self.telemetry.turn_ended(record, request.model.price)
+        if turn.recording is not None:
+            turn.recording.turn_end(record.status, error, turn_fields(record))
+            await self.telemetry.keep(turn.recording, record)
 
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Awaitable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Awaitable, List, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
@@ -34,6 +34,9 @@ from .request_form import Prepared, RequestForm
 from .retry import RetryLoop
 from .stats import TurnStats
 
+if TYPE_CHECKING:
+    from ..telemetry.recording import Recording
+
 COMMIT_AFTER = 10.0  # seconds
 LARGE_ANSWER = 1 << 20  # bytes; the last events of a larger one are written piece by piece
 BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
@@ -48,6 +51,8 @@ class Turn:
 
     :param sink: takes the events; None in JSON mode, where only the result counts
     """
+
+    recording: Optional[Recording] = None  # see rproxy.service.recorded_turn
 
     def __init__(self, deps: TurnDeps, plan: TurnPlan, client: Client, sink: Optional[EventSink]) -> None:
         server = deps.config.server

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, List, Optional, Set
 
 from ..config.schema import Price
 from .metrics import Metrics
@@ -23,21 +24,28 @@ from .records import (
 
 if TYPE_CHECKING:
     from .ledger import Ledger  # loaded only where it is used, as it loads sqlite3
+    from .recorder import Recorder  # loaded only where turns are recorded
+    from .recording import Recording
 
 turns = logging.getLogger("rproxy.turn")
 attempts = logging.getLogger("rproxy.attempt")
 refusals = logging.getLogger("rproxy.refusal")
 searches = logging.getLogger("rproxy.search")
+recordings = logging.getLogger("rproxy.recording")
 
 
 class Telemetry:
     """What one process reports.
 
     :param ledger: None: none is kept
+
+    ``recorders``: who records turns; without any, recording costs nothing.
     """
 
     def __init__(self, ledger: Optional[Ledger] = None) -> None:
         self.metrics = Metrics()
+        self.recorders: List[Recorder] = []
+        self._keeping: Set[asyncio.Task[None]] = set()
         self._ledger = ledger
 
     def turn_ended(self, record: TurnRecord, price: Optional[Price] = None) -> None:
@@ -77,7 +85,23 @@ class Telemetry:
             known = plain_fields(record)
             refusals.info("%s", line("refused", known, REFUSAL_FIELDS), extra={"fields": known})
 
+    async def keep(self, recording: Recording, record: TurnRecord) -> None:
+        """Hand the complete recording of a turn to all who record, even if the client leaves meanwhile."""
+        keeping = asyncio.ensure_future(self._keep(recording, record))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        await asyncio.shield(keeping)
+
+    async def _keep(self, recording: Recording, record: TurnRecord) -> None:
+        for recorder in self.recorders:
+            try:
+                await recorder.end(recording, record)
+            except OSError as error:
+                recordings.warning("cannot write the recording of %s: %s", record.request_id, error)
+
     async def close(self) -> None:
+        if self._keeping:
+            await asyncio.wait(self._keeping)
         if self._ledger is not None:
             await self._ledger.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -30,7 +30,7 @@ from .request import OnHead, PreparedRequest
 from .transport import CancelToken, OnData, StopReading, TransportError
 from .web import WebAnswer, WebError, WebRequest, fetch
 
-__all__ = ["CancelToken", "Result", "StopReading", "Upstream"]
+__all__ = ["CancelToken", "ChatClient", "OnData", "Result", "StopReading", "Upstream"]
 
 _STANDARD_HEADERS = {
     "Content-Type": "application/json",
@@ -47,6 +47,23 @@ class Result(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class ChatClient(Protocol):
+    """What a turn asks its providers through: :class:`Upstream`, or what records or plays its answers."""
+
+    async def chat(
+        self,
+        provider: Provider,
+        body: bytes,
+        *,
+        on_head: Callable[[int, Mapping[str, str]], object],
+        on_data: OnData,
+        on_sent: Optional[Callable[[], object]] = None,
+        path: str = "/chat/completions",
+        stop: Optional[CancelToken] = None,
+    ) -> Result:
+        """See :meth:`Upstream.chat`."""
 
 
 class Upstream:

@@ -1,0 +1,204 @@
+"""A recorded turn once more: the bytes of its provider go through the converter of this rproxy.
+
+The turn is run as it always is (:meth:`rproxy.service.service.Service.run`), but its provider is a recording,
+and its client is nobody.  Only the last attempt is played: the client has seen nothing of those before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from typing import Any, Callable, List, Mapping, Optional, Sequence
+
+from ..config.schema import Config, Model, Provider, Server, Usage
+from ..convert.ids import Ids, response_stem
+from ..convert.request.chat import input_items
+from ..convert.request.validate import without_nulls
+from ..convert.sealed import CHECKSUM
+from ..errors import ApiError
+from ..store.memory import MemoryStore
+from ..telemetry.recording import Recording
+from ..telemetry.recording_file import RecordedAttempt, RecordedTurn, read_recording
+from ..telemetry.records import TurnRecord
+from ..telemetry.telemetry import Telemetry
+from ..types import AnyItem, Event, Json, Response
+from ..upstream.client import CancelToken, OnData, Result, StopReading, Upstream
+from .client import Client
+from .create_request import ConversationContext, CreateRequest
+from .service import Service
+
+MOST_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that nobody reads
+SEALED = "(sealed)"  # stands for what only the recorded rproxy could seal
+
+
+class PlayedUpstream(Upstream):
+    """Answers each request as the recorded provider did.
+
+    :param interrupt: is cancelled where the recorded client interrupted the answer
+    """
+
+    def __init__(self, attempt: RecordedAttempt, interrupt: Optional[CancelToken]) -> None:
+        super().__init__(environ={})
+        self._attempt = attempt
+        self._interrupt = interrupt
+
+    async def chat(
+        self,
+        provider: Provider,
+        body: bytes,
+        *,
+        on_head: Callable[[int, Any], object],
+        on_data: OnData,
+        on_sent: Optional[Callable[[], object]] = None,
+        path: str = "/chat/completions",
+        stop: Optional[CancelToken] = None,
+    ) -> Result:
+        attempt, status = self._attempt, self._attempt.status
+        pieces = [piece for _, piece in attempt.pieces]
+        if on_sent is not None:
+            on_sent()
+        if status is not None and not 200 <= status < 300:
+            return Result(status, attempt.headers, b"".join(pieces))
+        if status is not None:
+            on_head(status, attempt.headers)
+        with suppress(StopReading):
+            for piece in pieces:
+                if stop is not None and stop.cancelled:
+                    break
+                waiting = on_data(piece)
+                if waiting is not None:
+                    await waiting
+        if self._interrupt is not None:
+            self._interrupt.cancel()
+        elif attempt.error is not None:
+            raise attempt.error
+        elif attempt.how == "cancelled":
+            raise asyncio.CancelledError
+        return Result(status or 599, attempt.headers, b"")
+
+
+class _Nobody:
+    """Takes events; the recorder sees them on their way."""
+
+    blocked = False
+
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None: ...
+
+    def send(self, events: Sequence[Event]) -> None: ...
+
+    async def send_large(self, events: Sequence[Event]) -> None: ...
+
+
+class _Collector:
+    """Keeps the one recording that there is."""
+
+    recording: Recording
+
+    def begin(self, recording: Recording) -> None:
+        self.recording = recording
+
+    async def end(self, recording: Recording, record: TurnRecord) -> None: ...
+
+
+async def play(recorded: RecordedTurn) -> RecordedTurn:
+    """Run a recorded turn again.
+
+    :returns: what it is with this rproxy
+    :raises ApiError: it cannot be run: no provider was asked
+    """
+    if not recorded.attempts:
+        raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
+    attempt, turn, collector = recorded.attempts[-1], recorded.turn, _Collector()
+    interrupted = any(event["type"] == "response.interrupt.accepted" for event in recorded.events)
+    interrupt = CancelToken() if interrupted else None
+    upstream = PlayedUpstream(attempt, interrupt)
+    telemetry = Telemetry()
+    telemetry.recorders.append(collector)
+    request = _request(recorded, attempt.provider)
+    service = Service(
+        _config(recorded, request.model),
+        upstream,
+        MemoryStore(1, MOST_BYTES, LIFETIME, time.monotonic),
+        telemetry=telemetry,
+        now=lambda: _completed_at(recorded) or turn["created_at"],
+    )
+    client = Client(None, turn["codex"], turn["transport"], turn["request_id"], {}, interrupt=interrupt)
+    sink = None if turn["transport"] == "json" else _Nobody()
+    try:
+        with suppress(ApiError, asyncio.CancelledError):
+            await service.run(request, recorded.request["body"], client, sink, turn["first"])
+    finally:
+        await service.close()
+        upstream.close()
+    return read_recording(line.encode() for line in collector.recording.lines())
+
+
+def _completed_at(recorded: RecordedTurn) -> Any:
+    response = recorded.events[-1].get("response") if recorded.events else None
+    return response.get("completed_at") if response else None
+
+
+def _config(recorded: RecordedTurn, model: Model) -> Config:
+    settings = recorded.settings
+    allow = settings["tool_type_allowlist"]
+    server = Server(
+        reasoning=settings["reasoning"],
+        errors=settings["errors"],
+        tool_type_allowlist=None if allow is None else tuple(allow),
+        accept_unsealed=True,
+        retries=0,
+        content_timeout=0.0,
+        heartbeat_interval=0.0,
+    )
+    return Config((model,), server=server, usage=Usage(cached_tokens=settings["cached_tokens"]))
+
+
+def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:
+    """The request as the turn had it after it was read."""
+    turn, request = recorded.turn, recorded.request
+    inherited = request.get("inherited", {})
+    body = {**inherited, **without_nulls(request["body"])}
+    items: List[AnyItem] = request.get("items", input_items(body))
+    context = ConversationContext(_openable(request.get("history", [])), inherited)
+    model = Model(model=turn["route"], providers=(provider,), downstream_model=turn["downstream_model"])
+    ids = Ids(response_stem(turn["response_id"]))
+    return CreateRequest(
+        body, model, context, _openable(items), ids, turn["conversation"], turn["created_at"]
+    )
+
+
+def _openable(items: Sequence[AnyItem]) -> List[AnyItem]:
+    """Items with a summary that can be opened here: it changes nothing of the answer, but it has to be
+    there.
+    """
+    blob = CHECKSUM.seal("compaction", {"text": SEALED})
+    return [
+        {**item, "encrypted_content": blob} if item.get("type") == "compaction" else item for item in items
+    ]
+
+
+# ---- Comparison
+def comparable(turn: RecordedTurn) -> List[Json]:
+    """The events of a turn without what differs from run to run: heartbeats, which depend on the time, the
+    numbers that they take, and what is sealed.  The error of a turn that failed without events is the last.
+    """
+    progress = [i for i, event in enumerate(turn.events) if event["type"] == "response.in_progress"]
+    heartbeats = set(progress[1:])
+    events = [event for i, event in enumerate(turn.events) if i not in heartbeats]
+    first = events[0]["sequence_number"] if events else 0
+    shown = [{**event, "sequence_number": number} for number, event in enumerate(events, first)]
+    text = json.dumps(shown)
+    found: List[Json] = json.loads(text, object_hook=_without_seal)
+    if turn.error is not None and not _failed(events):
+        found.append({"type": "error", "status": turn.error.status, "message": turn.error.message})
+    return found
+
+
+def _failed(events: Sequence[Event]) -> bool:
+    return bool(events) and events[-1]["type"] == "response.failed"
+
+
+def _without_seal(found: Json) -> Json:
+    return {**found, "encrypted_content": SEALED} if found.get("encrypted_content") else found

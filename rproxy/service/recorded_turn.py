@@ -1,0 +1,113 @@
+"""A turn that is recorded: the same turn, with taps on both of its sides.
+
+Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordedUpstream`, its events pass a
+:class:`RecordedSink`.  An ordinary turn has neither, so recording costs nothing while it is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Awaitable, Mapping, Optional, Sequence
+
+from ..config.schema import Config
+from ..convert.events.converter import StreamConverter
+from ..convert.request.chat import Conversion, input_items
+from ..convert.request.validate import without_nulls
+from ..telemetry.recorder import RecordedUpstream
+from ..telemetry.recording import Recording
+from ..types import Event, Json, Response
+from .client import Client, EventSink
+from .create_request import CreateRequest
+from .plan import TurnDeps, TurnPlan
+from .turn import Turn
+
+
+class RecordedSink:
+    """Records the events on their way to another sink."""
+
+    def __init__(self, sink: EventSink, recording: Recording) -> None:
+        self._sink = sink
+        self._recording = recording
+
+    @property
+    def blocked(self) -> bool:
+        return self._sink.blocked
+
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
+        self._sink.begin(response, headers)
+
+    def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
+        self._recording.events(events)
+        return self._sink.send(events)
+
+    async def send_large(self, events: Sequence[Event]) -> None:
+        self._recording.events(events)
+        await self._sink.send_large(events)
+
+
+class RecordedTurn(Turn):
+    """:class:`~rproxy.service.turn.Turn`, recorded."""
+
+    recording: Recording
+
+    def __init__(
+        self, deps: TurnDeps, plan: TurnPlan, client: Client, sink: Optional[EventSink], recording: Recording
+    ) -> None:
+        tapped = replace(deps, upstream=RecordedUpstream(deps.upstream, recording))
+        super().__init__(tapped, plan, client, None if sink is None else RecordedSink(sink, recording))
+        self.recording = recording
+
+    # In JSON mode there is no sink: the events are those of the last attempt.
+    def _new_converter(self, conversion: Conversion) -> StreamConverter:
+        converter = super()._new_converter(conversion)
+        if self._sink is None:
+            self.recording.forget_events()
+            self.recording.events(self._held)
+        return converter
+
+    def _send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
+        if self._sink is None:
+            self.recording.events(events)
+        return super()._send(events)
+
+
+def begin_recording(
+    request: CreateRequest, body: Json, client: Client, first: int, config: Config
+) -> Recording:
+    """The recording of a turn that begins.
+
+    :param body: as the client has sent it
+    :param first: the number of the first event
+    """
+    recording = Recording(
+        {
+            "request_id": client.request_id,
+            "key": client.key_name,
+            "remote": client.remote,
+            "transport": client.transport,
+            "codex": client.codex,
+            "model": request.body["model"],
+            "route": request.model.model,
+            "downstream_model": request.model.downstream_model,
+            "response_id": request.ids.response,
+            "created_at": request.created_at,
+            "conversation": request.conversation,
+            "first": first,
+        },
+        {
+            "reasoning": config.server.reasoning,
+            "errors": config.server.errors,
+            "tool_type_allowlist": config.server.tool_type_allowlist,
+            "cached_tokens": config.usage.cached_tokens,
+        },
+        config.secrets,
+    )
+    more: Json = {}
+    if request.context.items:
+        more["history"] = request.context.items
+    if request.context.inherited:
+        more["inherited"] = request.context.inherited
+    if request.items != input_items({**request.context.inherited, **without_nulls(body)}):
+        more["items"] = request.items
+    recording.request(client.headers, body, more)
+    return recording

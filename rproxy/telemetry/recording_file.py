@@ -1,0 +1,116 @@
+"""Recordings as they are read back from a file; :mod:`.recording` describes the format."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
+
+from ..config.schema import Provider
+from ..errors import ApiError, ConfigError, RproxyError
+from ..providers.profiles import profile_of
+from ..types import Event, Json
+from .recording import ERROR_FIELDS, VERSION
+
+
+class NoRecording(RproxyError):
+    """A file is not a recording, or one of a later rproxy; the text says which."""
+
+
+@dataclass
+class RecordedAttempt:
+    """One request to a provider.  ``pieces``: milliseconds since the turn began, and the bytes read then.
+    ``status``: None when no answer began.  ``how``: see ``end``; "" when the file breaks off.
+    """
+
+    provider: Provider
+    body: Any
+    status: Optional[int] = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pieces: List[Tuple[float, bytes]] = field(default_factory=list)
+    how: str = ""
+    error: Optional[ApiError] = None
+    at: float = 0.0
+
+
+@dataclass
+class RecordedTurn:
+    """A whole recording; ``status`` and ``error`` are those of the turn."""
+
+    turn: Json
+    settings: Json
+    request: Json = field(default_factory=dict)
+    attempts: List[RecordedAttempt] = field(default_factory=list)
+    events: List[Event] = field(default_factory=list)
+    status: str = ""
+    error: Optional[ApiError] = None
+    truncated: bool = False
+
+
+def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
+    """Read a recording.
+
+    :param lines: those of the file
+    :raises NoRecording: it is none
+    """
+    recorded: Optional[RecordedTurn] = None
+    for number, line in enumerate(lines, 1):
+        try:
+            part = json.loads(line)
+            if recorded is None:
+                recorded = _begin(part)
+            else:
+                _add(recorded, part)
+        except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
+            raise NoRecording(f"line {number} is not one of a recording: {error!r}") from None
+    if recorded is None:
+        raise NoRecording("the file is empty")
+    return recorded
+
+
+def _begin(part: Json) -> RecordedTurn:
+    if part["kind"] != "recording":
+        raise ValueError("the first line has another kind")
+    if part["version"] != VERSION:
+        raise NoRecording(
+            f"the recording has the version {part['version']} (rproxy {part.get('rproxy')}); this rproxy "
+            f"reads the version {VERSION}"
+        )
+    return RecordedTurn(part["turn"], part["settings"])
+
+
+def _add(recorded: RecordedTurn, part: Json) -> None:
+    kind = part["kind"]
+    if kind == "request":
+        recorded.request = part
+    elif kind == "attempt":
+        profile = profile_of(part["profile"])
+        provider = Provider(
+            base_url=part["base_url"], name=part["provider"], wire=part["wire"], profile=profile
+        )
+        recorded.attempts.append(RecordedAttempt(provider, part["body"], at=part["at"]))
+    elif kind == "events":
+        recorded.events += part["events"]
+    elif kind == "turn_end":
+        recorded.status, recorded.error = part["status"], _error(part["error"])
+        recorded.truncated = part["truncated"]
+    elif kind in ("head", "data", "end"):
+        attempt = recorded.attempts[part["attempt"] - 1]
+        if kind == "head":
+            attempt.status, attempt.headers = part["status"], part["headers"]
+        elif kind == "data":
+            attempt.pieces.append((part["at"], _bytes(part)))
+        else:
+            attempt.how, attempt.error = part["how"], _error(part["error"])
+
+
+def _bytes(part: Json) -> bytes:
+    return base64.b64decode(part["base64"]) if "base64" in part else str(part["text"]).encode()
+
+
+def _error(fields: Optional[Json]) -> Optional[ApiError]:
+    if fields is None:
+        return None
+    more = {name: fields[name] for name in ERROR_FIELDS if name not in ("status", "message")}
+    return ApiError(fields["status"], fields["message"], **more)
