@@ -133,7 +133,7 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
     """A model as Codex wants to know it; ``name``: what Codex calls it, if that is not ``model.model``."""
     allow = config.server.tool_type_allowlist
     kinds = DEFAULT_ALLOW if allow is None else allow
-    efforts = _efforts(model)
+    efforts = efforts_of(model)
     slug = name or model.model
     entry: Json = {
         "slug": slug,
@@ -164,7 +164,7 @@ def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> 
     return {**entry, "default_reasoning_level": default} if default else entry
 
 
-def _efforts(model: Model) -> List[str]:
+def efforts_of(model: Model) -> List[str]:
     """The levels a user may choose: the configured ones, else those that the provider distinguishes, and off
     where that is possible.
     """
