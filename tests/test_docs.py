@@ -144,14 +144,17 @@ def test_paths_in_the_documents_exist(page: Page) -> None:
 # ---- Command lines
 
 
+REDIRECTIONS = {"<", ">"}
+
+
 def shell_lines() -> Iterator[List[str]]:
     """The words of every command, continued lines joined, several commands of a line apart."""
     for block in (block for page in PAGES for block in page.blocks("sh")):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             while words:
-                end = words.index("&&") if "&&" in words else len(words)
-                yield words[:end]
+                end = next((i for i, word in enumerate(words) if word in ("&&", "|")), len(words))
+                yield [word for i, word in enumerate(words[:end]) if not {word, words[i - 1]} & REDIRECTIONS]
                 words = words[end + 1 :]
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
-from . import check, codex, init, key, models, profiles, reload, replay, serve, usage
+from . import check, codex, convert, init, key, models, profiles, reload, replay, serve, usage
 from .command import Command, Environ, complain
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "check": check.COMMAND,
     "key": key.COMMAND,
     "models": models.COMMAND,
+    "convert": convert.COMMAND,
     "profiles": profiles.COMMAND,
     "usage": usage.COMMAND,
     "reload": reload.COMMAND,

@@ -71,6 +71,24 @@ async def converted(convert: Callable[[], T], items: Sequence[AnyItem], body: Js
     return await in_thread(convert)
 
 
+def reasoning_form(form: str, body: Json, *, codex: bool) -> str:
+    """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them.
+
+    :param form: ``server.reasoning``
+    :param body: the create request
+    """
+    if form != "auto":
+        return form
+    wanted = body.get("reasoning") or {}
+    return "summary" if codex or wanted.get("summary") or wanted.get("generate_summary") else "content"
+
+
+def wants_schema(body: Json) -> bool:
+    """Does the client want JSON that fits a schema?"""
+    form = (body.get("text") or {}).get("format") or {}
+    return bool(form.get("type") == "json_schema")
+
+
 class TurnPlan:
     """The plan of one turn.
 
@@ -174,12 +192,14 @@ class TurnPlan:
             conversion.tools,
             ids=self._request.ids,
             now=self._seconds,
-            reasoning=self._reasoning_form(),
+            reasoning=reasoning_form(
+                self._deps.config.server.reasoning, self._request.body, codex=self._client.codex
+            ),
             seal=self._seal(),
             reader=conversion.reader(),
             refusal_as_text=self._client.codex,
             strip_fences=conversion.strip_fences,
-            phases=self._wants_schema(),
+            phases=wants_schema(self._request.body),
             logprobs=conversion.logprobs,
             cached=self._deps.config.usage.cached_tokens,
             sequence=max(sequence, self.first),
@@ -188,22 +208,6 @@ class TurnPlan:
     def _seconds(self) -> int:
         """The time, but never before the response was created, even when the clock was set back since."""
         return max(int(self._deps.now()), self._request.created_at)
-
-    def _reasoning_form(self) -> str:
-        """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want
-        them.
-        """
-        form = self._deps.config.server.reasoning
-        if form != "auto":
-            return form
-        wanted = self._request.body.get("reasoning") or {}
-        if self._client.codex or wanted.get("summary") or wanted.get("generate_summary"):
-            return "summary"
-        return "content"
-
-    def _wants_schema(self) -> bool:
-        form = (self._request.body.get("text") or {}).get("format") or {}
-        return form.get("type") == "json_schema"
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
         """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by
