@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any, Callable, Iterable, List, Optional, Type, Union
+from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional, Type
 
 from . import PURE
+from .types import Json
 
 try:
     orjson: Any = None if PURE else import_module("orjson")
@@ -39,26 +40,41 @@ def mend(text: str) -> str:
 # ---- Values that are written several times
 
 
-class SharedText(str):
-    """A text with its JSON, which is made once."""
+class Shared:
+    """A value with its JSON, which is made once, when it is first needed: do not change it."""
 
-    json: bytes
+    plain: ClassVar[Type[Any]]
+    """The class of the value itself."""
+    written = False
+    """Is there JSON already?"""
+
+    @property
+    def json(self) -> bytes:
+        if not self.written:
+            self._json = encode_json(self.plain(self))
+            self.written = True
+        return self._json
 
 
-class SharedList(List[Any]):
-    """A list with its JSON, which is made once: do not change it."""
+class SharedText(Shared, str):
+    """A text that is written several times."""
 
-    json: bytes
-
-
-Shared = (SharedText, SharedList)
+    plain = str
 
 
-def shared(value: Union[str, List[Any]]) -> Union[str, List[Any]]:
-    """``value`` with its JSON, for a large one in the ``response`` of several events and a record."""
-    result = SharedText(value) if isinstance(value, str) else SharedList(value)
-    result.json = encode_json(value)
-    return result
+class SharedList(Shared, List[Any]):
+    """A list that is written several times."""
+
+    plain = list
+
+
+class SharedDict(Shared, Dict[str, Any]):
+    """An object that is written several times."""
+
+    plain = dict
+
+
+SHARED = frozenset((SharedText, SharedList, SharedDict))
 
 
 # ---- The standard library
@@ -95,9 +111,7 @@ class Standard:
 
         :raises TypeError: JSON cannot express it
         """
-        if type(value) is dict and type(value.get("response")) is dict:
-            return _spliced(value, _readable)
-        return _readable(value)
+        return _spliced(value, _readable) if type(value) is dict else _readable(value)
 
     @classmethod
     def encode_exactly(cls, value: Any) -> bytes:
@@ -106,9 +120,7 @@ class Standard:
         :raises TypeError: JSON cannot express it
         :raises RecursionError: it is nested too deeply
         """
-        if type(value) is dict and type(value.get("response")) is dict:
-            return _spliced(value, _exact)
-        return _exact(value)
+        return _spliced(value, _exact) if type(value) is dict else _exact(value)
 
     @staticmethod
     def parser(constant: Callable[[str], Any]) -> Parse:
@@ -138,17 +150,29 @@ def _exact(value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _spliced(value: Any, encode: Callable[[Any], bytes]) -> bytes:
-    """``encode(value)``, with the JSON that the values of its ``response`` have already."""
-    response = value["response"]
-    found = {key: inner for key, inner in response.items() if type(inner) in Shared}
-    if found:
-        marked = {**value, "response": {**response, **dict.fromkeys(found, _MARK)}}
+def _spliced(value: Json, encode: Callable[[Any], bytes]) -> bytes:
+    """``encode(value)``, with the JSON that shared values have already: those of its keys, and of the keys of
+    its ``response``.
+    """
+    parts: List[bytes] = []
+    marked = _marked(value, parts)
+    if parts:
         pieces = encode(marked).split(_MARK_JSON)
-        if len(pieces) == len(found) + 1:  # else somebody has sent the mark
-            rest = zip(found.values(), pieces[1:])
-            return b"".join([pieces[0], *(part for inner, piece in rest for part in (inner.json, piece))])
+        if len(pieces) == len(parts) + 1:  # else somebody has sent the mark
+            return b"".join([pieces[0], *(part for pair in zip(parts, pieces[1:]) for part in pair)])
     return encode(value)
+
+
+def _marked(value: Json, parts: List[bytes]) -> Json:
+    """``value`` with a mark in place of each shared value, whose JSON is appended to ``parts``."""
+    marks: Json = {}
+    for key, inner in value.items():
+        if type(inner) in SHARED:
+            parts.append(inner.json)
+            marks[key] = _MARK
+        elif key == "response" and type(inner) is dict:
+            marks[key] = _marked(inner, parts)
+    return {**value, **marks} if marks else value
 
 
 def _tamed(value: Any, depth: int) -> Any:
@@ -180,7 +204,7 @@ def _has_long_number(data: bytes) -> bool:
 
 def _fragment(value: Any) -> Any:
     """What orjson writes for a value of a class that it leaves to us."""
-    if type(value) in Shared:
+    if type(value) in SHARED:
         return orjson.Fragment(value.json)
     raise TypeError
 

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Callable, List, Optional, Type
+from itertools import product
+from typing import Any, Callable, Dict, List, Optional, Type
 
 import pytest
 from anything import json_values, numbers_alike
@@ -15,9 +16,21 @@ from hypothesis import strategies as st
 
 from rproxy import json_codec
 from rproxy.convert import json_steps
+from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.response import response_object
 from rproxy.convert.sse import encode_sse
-from rproxy.json_codec import MAX_DEPTH, Fast, Standard, encode_exactly, encode_json, mend, parser, shared
+from rproxy.json_codec import (
+    MAX_DEPTH,
+    Fast,
+    SharedDict,
+    SharedList,
+    SharedText,
+    Standard,
+    encode_exactly,
+    encode_json,
+    mend,
+    parser,
+)
 from rproxy.server.speedups import packages_in_use
 
 needs_orjson = pytest.mark.skipif(json_codec.orjson is None, reason="orjson is not in use")
@@ -205,34 +218,57 @@ LISTS = st.lists(VALUES, min_size=1, max_size=3)
 @given(st.text() | st.sampled_from(ODD), LISTS, VALUES)
 def test_a_shared_value_is_written_as_any_other(text: str, values: List[Any], other: Any) -> None:
     plain = {"type": "t", "response": {"a": text, "b": other, "c": values, "d": 1}, "n": other}
-    response = {**plain["response"], "a": shared(text), "c": shared(values)}  # type: ignore[dict-item]
-    event: Any = {**plain, "response": response}
-    assert event == plain
-    for one, expected in ((event, plain), (response, plain["response"])):
+
+    def response() -> Dict[str, Any]:
+        return {**plain["response"], "a": SharedText(text), "c": SharedList(values)}  # type: ignore[dict-item]
+
+    made = (
+        ({**plain, "response": response()}, plain),
+        ({**plain, "response": SharedDict(response())}, plain),
+        (SharedDict(response()), plain["response"]),
+        (response(), plain["response"]),
+    )
+    for (one, expected), size in product(made, (1, json_steps.STEP)):
+        assert one == expected
         data = encode_json(expected)
-        assert numbers_alike(encode_json(one)) == numbers_alike(data)
-        for size in (1, json_steps.STEP):
+        for _ in range(2):  # without and with the JSON of the shared values
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(json_steps, "STEP", size)
                 pieces: List[bytes] = []
                 for _ in json_steps.write_steps(one, pieces):
                     pass
             assert numbers_alike(b"".join(pieces)) == numbers_alike(data)
+            assert numbers_alike(encode_json(one)) == numbers_alike(data)
+        stored = mend(encode_exactly(one).decode("utf-8", "surrogatepass")).encode()
+        assert numbers_alike(stored) == numbers_alike(data)
+    event: Any = made[0][0]
     assert numbers_alike(encode_sse([event])) == numbers_alike(encode_sse([plain]))  # type: ignore[typeddict-item]
-    stored = mend(encode_exactly(event).decode("utf-8", "surrogatepass")).encode()
-    assert numbers_alike(stored) == numbers_alike(encode_json(plain))
 
 
 @pytest.mark.parametrize("codec", BOTH)
 def test_a_shared_value_is_written_once(codec: Type[Standard]) -> None:
-    tools = [{"type": "function", "name": "look", "parameters": {"type": "object"}}]
-    request = {"model": "m", "instructions": "Be brief.", "tools": tools}
-    response = response_object(request, id="resp_1", created_at=1)
-    for name, data in (("instructions", b'"(instructions)"'), ("tools", b'["(tools)"]')):
-        response[name].json = data  # type: ignore[literal-required]
+    inner = SharedText("text"), SharedList([1]), SharedDict({"a": 1})
+    for value, data in zip(inner, (b'"(text)"', b'["(list)"]', b'{"a":"(object)"}')):
+        value._json, value.written = data, True
+    expected = {"t": "(text)", "l": ["(list)"], "d": {"a": "(object)"}}
+    values = dict(zip("tld", inner))
     for encode in (codec.encode, codec.encode_exactly):
-        found = json.loads(encode({"type": "response.created", "response": response}))["response"]
-        assert found == {**response, "instructions": "(instructions)", "tools": ["(tools)"]}
+        assert json.loads(encode(values)) == expected
+        event = {"type": "response.created", "response": values, "tools": inner[1]}
+        assert json.loads(encode(event)) == {**event, "response": expected, "tools": ["(list)"]}
+
+
+def test_a_turn_makes_the_json_of_its_response_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for the first two events, once for the last event and the record."""
+    made: List[Any] = []
+    encode = json_codec.encode_json
+    monkeypatch.setattr(json_codec, "encode_json", lambda value: made.append(value) or encode(value))
+    request = {"model": "m", "instructions": "Be brief.", "tools": [{"type": "function", "name": "look"}]}
+    response = response_object(request, id="resp_1", created_at=1)
+    stream = StreamConverter.empty(response, now=lambda: 2)
+    encode_sse([*stream.start(), *stream.finish()])
+    encode_exactly({"response": stream.response, "input": []})
+    assert [type(value) for value in made] == [dict, str, list, dict]
 
 
 # ---- Which one is in use

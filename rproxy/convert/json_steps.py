@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
-from ..json_codec import Shared, encode_json
+from ..json_codec import SHARED, encode_json
 from ..types import Event
 
 MANY = 20  # a list with more items is worth several steps
@@ -25,11 +25,15 @@ Steps = Generator[None, None, None]
 def is_large(value: Any, room: Optional[int] = None) -> bool:
     """Is there more text and more entries than ``room``, by default what is written in one step?
 
-    Looks at no more than that.
+    Looks at no more than that.  A shared value that is written already takes no time to write.
     """
     room, found = STEP if room is None else room, [value]
     for inner in found:
         kind = type(inner)
+        if kind in SHARED:
+            if inner.written:
+                continue
+            kind = inner.plain
         if kind is str:
             room -= len(inner)
         elif kind is dict:
@@ -51,13 +55,11 @@ def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
 
     :param encode: writes any value as JSON without blanks
     """
-    if type(value) in Shared:
-        pieces.append(value.json)
-    elif not is_large(value):
-        pieces.append(encode(value))
-    elif type(value) is str:
+    if not is_large(value):
+        pieces.append(value.json if type(value) in SHARED else encode(value))
+    elif isinstance(value, str):
         yield from _write_text(value, pieces, encode)
-    elif type(value) is list:
+    elif isinstance(value, list):
         yield from _write_list(value, pieces, encode)
     else:
         for number, (key, inner) in enumerate(value.items()):

@@ -30,7 +30,7 @@ from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
 from .code_fence import CodeFenceFilter
 from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind
-from .response import heartbeat_object, usage_object
+from .response import heartbeat_object, shared_response, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
@@ -186,8 +186,9 @@ class StreamConverter:
         return self._builder.sequence - 1
 
     def start(self) -> List[Event]:
-        self._builder.emit("response.created", {}, response=self.response)
-        self._builder.emit("response.in_progress", {}, response=self.response)
+        response = shared_response(self.response)
+        self._builder.emit("response.created", {}, response=response)
+        self._builder.emit("response.in_progress", {}, response=response)
         return self._builder.take()
 
     def heartbeat(self) -> List[Event]:
@@ -398,7 +399,7 @@ class StreamConverter:
         self._ended = True
         status, reason = ending
         usage = self.reader.usage
-        self.response = {
+        response: Response = {
             **self.response,
             "status": status,
             "completed_at": self._now() if status == "completed" else None,
@@ -407,5 +408,6 @@ class StreamConverter:
             "output": self._builder.done,
             "usage": None if usage is None and status == "failed" else usage_object(usage, self._cached),
         }
+        self.response = shared_response(response)  # the record and the last event
         self._builder.emit(TERMINAL_EVENTS[status], {}, response=self.response)
         return self._builder.take()

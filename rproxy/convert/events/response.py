@@ -7,10 +7,9 @@ request.  A missing field and a null field mean the same.
 
 from __future__ import annotations
 
-import copy
-from typing import Any, Mapping, Optional, Tuple, cast
+from typing import Any, List, Mapping, Optional, Tuple, cast
 
-from ...json_codec import shared
+from ...json_codec import SharedDict, SharedList, SharedText
 from ...types import Json, Response, Usage
 from ..tools.kind import flat_form
 
@@ -18,30 +17,30 @@ Path = Tuple[str, ...]
 
 # The fields of the request that the response repeats, with their defaults.  Order and defaults are those of
 # OpenAI's answers, and of Open Responses 2026-04-24.
-_ECHO: Tuple[Tuple[str, Any], ...] = (
-    ("background", False),
-    ("instructions", None),
-    ("max_output_tokens", None),
-    ("max_tool_calls", None),
-    ("model", ""),
-    ("parallel_tool_calls", True),
-    ("previous_response_id", None),
-    ("prompt_cache_key", None),
-    ("reasoning", {}),
-    ("safety_identifier", None),
-    ("store", True),
-    ("temperature", 1.0),
-    ("text", {}),
-    ("tool_choice", "auto"),
-    ("tools", []),
-    ("top_logprobs", 0),
-    ("top_p", 1.0),
-    ("presence_penalty", 0.0),
-    ("frequency_penalty", 0.0),
-    ("truncation", "disabled"),
-    ("user", None),
-    ("metadata", {}),
-)
+_ECHO: Json = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "model": "",
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {},
+    "safety_identifier": None,
+    "store": True,
+    "temperature": 1.0,
+    "text": {},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "truncation": "disabled",
+    "user": None,
+    "metadata": {},
+}
 # What a heartbeat says of the fields that may be large, each in its valid form.
 _LEFT_OUT: Json = {
     "instructions": None,
@@ -53,8 +52,6 @@ _LEFT_OUT: Json = {
     "safety_identifier": None,
     "prompt_cache_key": None,
 }
-# What is written as often as the response is, and may be large.
-_SHARED = ("instructions", "tools")
 _FUNCTION = {"description": None, "parameters": None, "strict": True}
 _JSON_SCHEMA: Json = {"name": "response", "description": None, "schema": {}, "strict": False}
 
@@ -79,17 +76,20 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
         "usage": None,
         "service_tier": "default",
     }
-    for name, default in _ECHO:
-        value = request.get(name)
-        response[name] = copy.copy(default) if value is None else value
+    response.update(_ECHO)
+    response.update((name, value) for name, value in request.items() if name in _ECHO and value is not None)
     response["reasoning"] = _reasoning(response["reasoning"])
     response["text"] = _text(response["text"])
-    tools = map(flat_form, response["tools"])
-    response["tools"] = [_filled(tool, _FUNCTION) if tool["type"] == "function" else tool for tool in tools]
-    for name in _SHARED:
-        if response[name]:
-            response[name] = shared(response[name])
+    response["metadata"] = dict(response["metadata"])
+    response["tools"] = _tools(response["tools"])
+    if isinstance(response["instructions"], str):
+        response["instructions"] = SharedText(response["instructions"])
     return cast(Response, response)
+
+
+def shared_response(response: Response) -> Response:
+    """``response`` for several places that write it, which all make its JSON only once."""
+    return cast(Response, SharedDict(response))
 
 
 def heartbeat_object(response: Response) -> Response:
@@ -113,6 +113,12 @@ def _text(text: Json) -> Json:
     if text.get("verbosity") is not None:
         result["verbosity"] = text["verbosity"]
     return result
+
+
+def _tools(tools: List[Json]) -> List[Json]:
+    forms = map(flat_form, tools)
+    filled = [_filled(tool, _FUNCTION) if tool["type"] == "function" else tool for tool in forms]
+    return SharedList(filled) if filled else filled
 
 
 def _filled(value: Json, defaults: Json) -> Json:
