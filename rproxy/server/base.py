@@ -211,12 +211,16 @@ class BaseHandler(RequestHandler):
     def client(
         self,
         transport: str,
+        size: int,
         *,
         request_id: Optional[str] = None,
         local: Optional[MutableMapping[str, LocalRecord]] = None,
         interrupt: Optional[CancelToken] = None,
     ) -> Client:
-        """The client of this request, as the service sees it."""
+        """The client of a request, as the service sees it.
+
+        :param size: of the request's JSON in bytes
+        """
         return Client(
             key=self.key,
             codex=self.codex,
@@ -224,6 +228,7 @@ class BaseHandler(RequestHandler):
             request_id=request_id or self.request_id,
             headers=self.request.headers,
             remote=self.remote,
+            size=size,
             local=local,
             interrupt=interrupt,
         )

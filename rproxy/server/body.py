@@ -216,7 +216,7 @@ class BodyReader:
     :param encoding: the header Content-Encoding
     :raises ApiError: the header shows that the body cannot be read: 413 for its length, 415 for its encoding
 
-    ``value`` is the body once it has been parsed.
+    ``value`` is the body once it has been parsed, ``json_size`` the number of its bytes, decompressed.
     """
 
     def __init__(self, limit: int, length: Optional[str] = None, encoding: str = "") -> None:
@@ -225,6 +225,7 @@ class BodyReader:
         self._pieces: List[bytes] = []
         self._size = 0
         self.value: Json = {}
+        self.json_size = 0
         found = CONTENT_LENGTH.fullmatch(length) if length is not None else None
         if found and int(found[1]) > limit:
             raise _over(limit)
@@ -270,20 +271,22 @@ class BodyReader:
 
         :raises ApiError: 400 or 413, see :func:`decompressed` and :func:`parse_object`
         """
-        pieces, size = self._plain(), 0
+        pieces = self._plain()
         first: List[bytes] = []
         for piece in pieces:
             first.append(piece)
-            size += len(piece)
-            if size > LARGE:
+            if self.json_size > LARGE:
                 self.value = await parse_large(chain(first, pieces))
                 return self.value
         self.value = parse_object(b"".join(first))
         return self.value
 
     def _plain(self) -> Iterator[bytes]:
-        """The pieces of the body.  It gives them up."""
+        """The pieces of the body, which are counted.  It gives them up."""
         pieces, self._pieces = self._pieces, []
+        plain: Iterable[bytes] = pieces
         if self._encoding not in IDENTITY and pieces:
-            return decompressed(b"".join(pieces), self._encoding, self._limit)
-        return iter(pieces)
+            plain = decompressed(b"".join(pieces), self._encoding, self._limit)
+        for piece in plain:
+            self.json_size += len(piece)
+            yield piece

@@ -35,7 +35,8 @@ class ChatHandler(HttpHandler):
     async def create(self) -> None:
         relay, request = _Relay(self), await self.body.parsed()
         try:
-            await self.run_turn(self.state.service.passthrough.chat(request, self.client("chat"), relay))
+            client = self.client("chat", self.body.json_size)
+            await self.run_turn(self.state.service.passthrough.chat(request, client, relay))
         except ApiError as error:
             if not relay.begun:
                 raise

@@ -75,9 +75,10 @@ class Charge:
 
 
 class Waiting(NamedTuple):
-    """A request in a queue. ``charge``: for the bytes that it holds."""
+    """A request in a queue. ``size``: of its message in bytes.  ``charge``: for the bytes that it holds."""
 
     request: Json
+    size: int
     charge: Optional[Charge] = None
 
     @property

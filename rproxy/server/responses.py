@@ -54,7 +54,7 @@ class ResponsesHandler(HttpHandler):
         elif stream:
             await send_events(self, lambda sink: self.stream_turn(request, dedup, sink))
         else:
-            client = self.client("json")
+            client = self.client("json", self.body.json_size)
             turn = self.state.single_flight.run(
                 dedup, lambda: self.state.service.create(request, client, None)
             )
@@ -63,7 +63,7 @@ class ResponsesHandler(HttpHandler):
 
     async def stream_turn(self, request: Json, dedup: Optional[DedupKey], sink: SSESink) -> None:
         """One turn as a stream; a client that joins another request's turn gets the events of its result."""
-        single_flight, client = self.state.single_flight, self.client("sse")
+        single_flight, client = self.state.single_flight, self.client("sse", self.body.json_size)
         if dedup is None:
             await self.state.service.create(request, client, sink)
             return
@@ -89,7 +89,7 @@ class ResponsesHandler(HttpHandler):
 
     async def create_in_background(self, request: Json, stream: bool, dedup: Optional[DedupKey]) -> None:
         """Begin a turn that goes on without this client."""
-        client = self.client("json")
+        client = self.client("json", self.body.json_size)
         start = self.state.single_flight.run(
             dedup,
             lambda: self.state.service.background(request, client),
@@ -123,7 +123,8 @@ class CompactHandler(HttpHandler):
     """``/responses/compact``: the conversation as one sealed item"""
 
     async def compact(self) -> None:
-        turn = self.state.service.compact(await self.body.parsed(), self.client("json"))
+        body = await self.body.parsed()
+        turn = self.state.service.compact(body, self.client("json", self.body.json_size))
         compaction, headers = await self.run_turn(turn)
         await self.put_json(compaction, headers)
 
@@ -134,7 +135,8 @@ class InputTokensHandler(HttpHandler):
     """``/responses/input_tokens``: how long the input is; a header says that it is an estimate"""
 
     async def count(self) -> None:
-        counted = await self.state.service.input_tokens(await self.body.parsed(), self.client("json"))
+        body = await self.body.parsed()
+        counted = await self.state.service.input_tokens(body, self.client("json", self.body.json_size))
         self.set_header("x-rproxy-estimate", "input_tokens")
         await self.put_json(counted)
 

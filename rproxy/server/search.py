@@ -10,6 +10,7 @@ class SearchHandler(HttpHandler):
 
     async def search(self) -> None:
         body = await self.body.parsed()
-        await self.put_json(await self.run_turn(self.state.service.search.answer(body, self.client("json"))))
+        client = self.client("json", self.body.json_size)
+        await self.put_json(await self.run_turn(self.state.service.search.answer(body, client)))
 
     verbs = {"POST": search}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Awaitable, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Sequence
 
 from ..config.schema import Key
@@ -10,12 +9,12 @@ from ..types import Event, LocalRecord, Response
 from ..upstream.client import CancelToken
 
 
-@dataclass(frozen=True)
-class Client:
+class Client(NamedTuple):
     """Who asks, and how.
 
-    ``key`` is None when there is no auth.  ``remote`` is the client's address.  ``local`` holds the responses
-    of a WebSocket connection.  ``interrupt`` is cancelled when the user wants to say something.
+    ``key`` is None when there is no auth.  ``remote`` is the client's address.  ``size`` is the length of the
+    request's JSON in bytes.  ``local`` holds the responses of a WebSocket connection.  ``interrupt`` is
+    cancelled when the user wants to say something.
     """
 
     key: Optional[Key]
@@ -24,6 +23,7 @@ class Client:
     request_id: str
     headers: Mapping[str, str]
     remote: str = ""
+    size: int = 0
     local: Optional[MutableMapping[str, LocalRecord]] = None
     interrupt: Optional[CancelToken] = None
 

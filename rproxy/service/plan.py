@@ -60,15 +60,17 @@ class TurnDeps:
     now: Callable[[], float]
 
 
-async def converted(convert: Callable[[], T], items: Sequence[AnyItem], body: Json) -> T:
+async def converted(
+    convert: Callable[[], T], request: CreateRequest, client: Client, items: Sequence[AnyItem]
+) -> T:
     """Call a function that converts a request, in a thread if that would keep others waiting.
 
     :param items: the history that it converts
-    :param body: the request
     """
-    if len(items) <= LONG_HISTORY and not is_large([items, body.get("tools"), body.get("text")], LARGE):
-        return convert()
-    return await in_thread(convert)
+    small = len(items) <= LONG_HISTORY
+    if client.size > LARGE or request.context.items:
+        small = small and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
+    return convert() if small else await in_thread(convert)
 
 
 def reasoning_form(form: str, body: Json, *, codex: bool) -> str:
@@ -162,7 +164,7 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        return await converted(convert, self._items, self._request.body)
+        return await converted(convert, self._request, self._client, self._items)
 
     def has_form(self, form: str, cure: Json) -> bool:
         """Does a cure change this request?

@@ -23,6 +23,7 @@ from ..convert.request.chat import input_items, to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
+from ..convert.tools.tool_lists import ToolLists
 from ..cooperative import in_thread
 from ..errors import ApiError, StoreError, invalid
 from ..store import Store
@@ -46,7 +47,7 @@ from .file_text import FileTexts
 from .history import History
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LONG_HISTORY, TurnDeps, TurnPlan, converted
+from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, converted
 from .quota import Quotas
 from .readiness import Readiness
 from .reasoning_cache import ReasoningCache
@@ -95,6 +96,7 @@ class Service:
         self._history = History(self._store, self.conversations, self._background)
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self._file_texts = FileTexts()
+        self._tool_lists = ToolLists()
         self._seal_key = seal_key or new_seal_key()
         self._field_warnings = FieldWarnings()
         self._overrides = LearnedOverrides(time.monotonic)
@@ -190,7 +192,7 @@ class Service:
             )
             return estimate(conversion.body)
 
-        counted = await converted(count, items, request.body)
+        counted = await converted(count, request, client, items)
         return {"object": "response.input_tokens", "input_tokens": counted}
 
     async def compact(self, body: Json, client: Client) -> Tuple[Compaction, Mapping[str, str]]:
@@ -245,7 +247,7 @@ class Service:
             raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
         end = self._running.begin(client.key)
-        away = replace(client, transport="background", local=None, interrupt=None)
+        away = client._replace(transport="background", local=None, interrupt=None)
         response = request.response()
 
         async def run(running: Running) -> Response:
@@ -262,6 +264,8 @@ class Service:
         body = without_nulls(body)
         check_request(body)
         check_metadata(body)
+        if "tools" in body and client.size <= LARGE:
+            body["tools"] = self._tool_lists.of(body["tools"])
         model, ids = self.catalog.of(client.key).find(body["model"]), Ids(self._stem())
         conversation = conversation_id(body)
         context = await self._history.context(body, conversation, client)

@@ -7,11 +7,13 @@ request.  A missing field and a null field mean the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, List, Mapping, Optional, Tuple, cast
 
 from ...json_codec import SharedDict, SharedList, SharedText
 from ...types import Json, Response, Usage
 from ..tools.kind import flat_form
+from ..tools.tool_lists import ToolList
 
 Path = Tuple[str, ...]
 
@@ -116,6 +118,14 @@ def _text(text: Json) -> Json:
 
 
 def _tools(tools: List[Json]) -> List[Json]:
+    return (
+        tools.made("response", partial(_all_filled, tools))
+        if isinstance(tools, ToolList)
+        else _all_filled(tools)
+    )
+
+
+def _all_filled(tools: List[Json]) -> List[Json]:
     forms = map(flat_form, tools)
     filled = [_filled(tool, _FUNCTION) if tool["type"] == "function" else tool for tool in forms]
     return SharedList(filled) if filled else filled

@@ -9,14 +9,16 @@ valid.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ...errors import ApiError, invalid_value
+from ...json_codec import SharedList
 from ...types import AnyItem, Json
 from ..profile import Profile
 from ..request.schema import repaired
 from .kind import MAX_NAME, Offer, ToolKind, flat_form, flatten, hashed, marks_encrypted, plain
 from .kinds import FUNCTION, TOOL_KINDS
+from .tool_lists import ToolList
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
 CHOICE_KEYS = ("type", "name", "namespace")  # what an entry of tool_choice is told apart by
@@ -54,15 +56,53 @@ class ToolTable:
         :param allow: the types of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
         :raises ApiError: 400 for tools or a tool_choice that make no sense
         """
-        table = cls()
-        allowed = DEFAULT_ALLOW if allow is None else allow
-        _check_names(request.get("tools"), allowed)
-        for tool in _all_tools(request, items):
-            table._add(tool, allowed, profile)
+        tools, allowed = request.get("tools"), tuple(DEFAULT_ALLOW if allow is None else allow)
+        if isinstance(tools, ToolList):
+            key = allowed, profile.schema, profile.drop_keywords.tools, profile.strict_tools
+            table = tools.made(key, lambda: cls._of_request(tools, allowed, profile, SharedList()))._copy()
+        else:
+            table = cls._of_request(tools, allowed, profile, [])
+        later = [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
+        if later:
+            table.chat_tools = list(table.chat_tools)
+            for more in later:
+                table._add_all(more, allowed, profile)
         table._choose(request.get("tool_choice"))
         return table
 
+    @classmethod
+    def _of_request(
+        cls, tools: Any, allow: Sequence[str], profile: Profile, chat_tools: List[Json]
+    ) -> ToolTable:
+        """The table of a request's own tools.
+
+        :param chat_tools: an empty list
+        """
+        _check_names(tools, allow)
+        table = cls()
+        table.chat_tools = chat_tools
+        table._add_all(tools, allow, profile)
+        return table
+
+    def _copy(self) -> ToolTable:
+        """A table that may be changed, except for the list of ``chat_tools``."""
+        table = ToolTable()
+        table.chat_tools = self.chat_tools
+        table.warnings = list(self.warnings)
+        table._offers = dict(self._offers)
+        table._names = dict(self._names)
+        table._by_name = {name: list(found) for name, found in self._by_name.items()}
+        table._by_namespace = {name: list(found) for name, found in self._by_namespace.items()}
+        table._hosted = set(self._hosted)
+        table._types = set(self._types)
+        return table
+
     # ---- Building
+    def _add_all(self, tools: Any, allow: Sequence[str], profile: Profile) -> None:
+        for tool in tools if isinstance(tools, list) else ():
+            if isinstance(tool, dict):
+                self._add(flat_form(tool), allow, profile)
+
     def _add(self, tool: Json, allow: Sequence[str], profile: Profile) -> None:
         tool_type = str(tool.get("type"))
         kind = TOOL_KINDS.get(tool_type)
@@ -185,16 +225,6 @@ def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
     tool.
     """
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None
-
-
-def _all_tools(request: Mapping[str, Any], items: Iterable[AnyItem]) -> Iterator[Json]:
-    lists: List[Any] = [request.get("tools")] + [
-        item.get("tools") for item in items if item.get("type") in TOOL_ITEMS
-    ]
-    for tools in lists:
-        for tool in tools if isinstance(tools, list) else []:
-            if isinstance(tool, dict):
-                yield flat_form(tool)
 
 
 def _check_names(tools: Any, allow: Sequence[str]) -> None:

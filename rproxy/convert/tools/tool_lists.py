@@ -1,0 +1,75 @@
+"""Lists of tools that come again.
+
+An agent sends the same tools in every turn, and they are most of its request: Codex's are 30 KB of schemas.
+:class:`ToolLists` gives equal lists the same :class:`ToolList`, and what was made of one is kept with it: its
+form in the Response object, and the functions that a provider is offered.  Both depend on nothing else that a
+client sends, so it does not matter whose turn made them.
+"""
+
+from __future__ import annotations
+
+import marshal
+from typing import Any, Callable, Dict, Hashable, List, TypeVar
+
+from ...types import Json
+
+T = TypeVar("T")
+
+KEPT = 1 << 20  # bytes of the lists that are remembered; with what is made of them it is some ten times more
+LARGEST = KEPT // 4  # bytes of one list
+FORMS = 8  # kept of one list, for as many kinds of providers
+
+# Writes an object that occurs twice as two, so that equal lists have equal bytes.
+_VERSION = 2
+
+
+class ToolList(List[Json]):
+    """The ``tools`` of requests, with what was made of them.  Do not change it."""
+
+    def __init__(self, tools: List[Json]) -> None:
+        super().__init__(tools)
+        self._made: Dict[Hashable, Any] = {}
+
+    def made(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` makes of these tools.
+
+        :param key: what the result depends on beside the tools
+        """
+        found = self._made.get(key)
+        if found is None:
+            found = make()
+            while len(self._made) >= FORMS:
+                self._made.pop(next(iter(self._made)))
+            self._made[key] = found
+        result: T = found
+        return result
+
+
+class ToolLists:
+    """The tool lists that were seen last."""
+
+    def __init__(self) -> None:
+        self._lists: Dict[bytes, ToolList] = {}  # the one that was used last is last
+        self._size = 0
+
+    def of(self, tools: List[Json]) -> List[Json]:
+        """A list that equals ``tools``: a remembered one, or ``tools`` itself if it is too large for that.
+
+        Takes a millisecond for a megabyte.
+        """
+        try:
+            key = marshal.dumps(tools, _VERSION)
+        except ValueError:
+            return tools  # nested too deeply
+        if len(key) > LARGEST:
+            return tools
+        known = self._lists.pop(key, None)
+        if known is None:
+            known = ToolList(tools)
+            self._size += len(key)
+        self._lists[key] = known
+        while self._size > KEPT:
+            oldest = next(iter(self._lists))
+            del self._lists[oldest]
+            self._size -= len(oldest)
+        return known
