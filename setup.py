@@ -40,6 +40,7 @@ setup(
             "pytest-xdist",
             "hypothesis",
             "openai",
+            "mcp; python_version >= '3.10'",
             "prometheus_client",
             "pypdf",
             "redis>=5",

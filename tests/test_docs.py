@@ -27,6 +27,7 @@ from rproxy.cli.main import COMMANDS, make_parser
 from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
 from rproxy.config.load import parse_config
+from rproxy.config.mcp_schema import McpServer
 from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, Store, Usage
 from rproxy.config.search_schema import Search
 from rproxy.config.tls import Tls
@@ -344,6 +345,7 @@ SECTIONS: Dict[str, Any] = {
     "store": Store,
     "usage": Usage,
     "search": Search,
+    "mcp_servers": McpServer,
     "price": Price,
 }
 by_section = pytest.mark.parametrize("heading", SECTIONS)

@@ -40,6 +40,7 @@ def changes(old: Config, new: Config) -> Changes:
     made = [
         *_named("models", {m.model: m for m in old.models}, {m.model: m for m in new.models}),
         *_named("keys", _keys(old), _keys(kept)),
+        *_named("mcp_servers", {s.name: s for s in old.mcp_servers}, {s.name: s for s in new.mcp_servers}),
         *(name for section in FIXED for name in _different(old, kept, section)),
     ]
     refused = [name for section in FIXED for name in _different(kept, new, section)]

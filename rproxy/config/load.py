@@ -17,7 +17,7 @@ from . import checks as c
 from .checks import Place
 from .keys import useless_globs
 from .schema import Config
-from .search_schema import with_key
+from .search_schema import completed
 from .yaml_positions import load
 from .zero_config import default_config
 
@@ -91,7 +91,9 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
     config = Config(**c.values_of(Config, whole))
     if config.search is not None:
         providers = (provider for model in config.models for provider in model.providers)
-        config = replace(config, search=with_key(config.search, providers, whole.step("search")))
+        servers = [server.name for server in config.mcp_servers]
+        search = completed(config.search, providers, servers, whole.step("search"))
+        config = replace(config, search=search)
     warnings += [
         f"{path}: server.auth.keys: {text}"
         for text in useless_globs(config.server.auth.keys, [model.model for model in config.models])

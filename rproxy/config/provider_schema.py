@@ -114,12 +114,12 @@ class Provider:
             if _CREDENTIAL.search(name)
         }
         named.update({**self.headers, **self.query})
-        values = [form for name, value in named.items() for form in _secret_forms(name, value)]
+        values = [form for name, value in named.items() for form in secret_forms(name, value)]
         found = filter(None, (self.api_key, *values, *url_secrets(self.http_proxy or "")))
         return tuple(secret for secret in dict.fromkeys(found) if secret not in (self.name, *_DUMMIES))
 
 
-def _secret_forms(name: str, value: str) -> List[str]:
+def secret_forms(name: str, value: str) -> List[str]:
     """What must not be shown of a header or a query parameter: its value, and the parts that can stand for
     it, such as a token without its scheme and the values of cookies.
     """

@@ -18,13 +18,14 @@ from . import checks as c
 from .addresses import url_secrets
 from .checks import REQUIRED, Place, key
 from .keys import Key
+from .mcp_schema import McpServer, read_mcp_servers
 from .provider_schema import Provider, read_overrides, read_providers
 from .rewrite_rules import rewrite_rules
 from .routes import Routes
 from .search_schema import Search, read_search
 from .server_schema import Auth, Server, Store, Usage, read_server, read_store
 
-__all__ = ["Auth", "Config", "Key", "Model", "Provider", "Search", "Server", "Store", "Usage"]
+__all__ = ["Auth", "Config", "Key", "McpServer", "Model", "Provider", "Search", "Server", "Store", "Usage"]
 
 
 def _prompt_file(place: Place) -> str:
@@ -167,19 +168,23 @@ class Config:
     store: Store = key(read_store, Store(), "where responses are kept for previous_response_id")
     usage: Usage = key(c.section(Usage), Usage(), "how tokens are reported and written down")
     search: Optional[Search] = key(read_search, None, "who answers web searches; default: nobody")
+    mcp_servers: Tuple[McpServer, ...] = key(
+        read_mcp_servers, (), "MCP servers whose tools every model can use; default: none"
+    )
     path: Optional[str] = None
     warnings: Tuple[str, ...] = ()
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain: the keys of clients, of providers, of the search service
-        and of rproxy itself, and all other credentials.
+        """What no message and no log may contain: the keys of clients, of providers, of the search service,
+        of MCP servers and of rproxy itself, and all other credentials.
         """
         return (
             *(k.value for k in self.server.auth.keys if k.value),
             *filter(None, [self.server.seal_key]),
             *url_secrets(self.store.url or ""),
             *(self.search.secrets if self.search is not None else ()),
+            *(secret for server in self.mcp_servers for secret in server.secrets),
             *(s for m in self.models for p in m.resolved(m.model).providers for s in p.secrets),
         )
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, Optional, Sequence, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
+from ..convert.profile import suggestion
 from ..log import LONG
-from ..providers.search_table import SEARCH_SERVICES, SearchService
+from ..providers.search_table import MCP_RESULTS, SEARCH_SERVICES, SearchService
 from . import addresses
 from . import checks as c
 from .checks import REQUIRED, Place, key, secret
 from .provider_schema import Provider
+
+MCP = "mcp"  # as ``kind``
+_MCP_ONLY = ("mcp", "tool", "query")
+_NOT_MCP = ("url", "api_key")
 
 
 @dataclass(frozen=True)
 class Search:
     """The service that answers web searches."""
 
-    kind: str = key(c.one_of(*SEARCH_SERVICES), REQUIRED, "the service: " + ", ".join(SEARCH_SERVICES))
+    kind: str = key(
+        c.one_of(*SEARCH_SERVICES, MCP),
+        REQUIRED,
+        f"the service: {', '.join(SEARCH_SERVICES)}, or {MCP} for a tool of an MCP server",
+    )
     url: str = key(
         addresses.base_url, "", "its base address, without the path; default: that of the service; or $VAR"
     )
@@ -34,11 +43,14 @@ class Search:
         c.boolean, True, "also search for clients that ask for cached results (external_web_access: false)"
     )
     timeout: float = key(c.seconds(), 20.0, "seconds for one search or one page")
+    mcp: str = key(c.text, "", "mcp: the name of the server in mcp_servers")
+    tool: str = key(c.text, "", "mcp: its tool that searches")
+    query: str = key(c.text, "query", "mcp: the argument of the tool that takes the query")
 
     @property
     def service(self) -> SearchService:
         """How services of this kind are asked."""
-        return SEARCH_SERVICES[self.kind]
+        return SEARCH_SERVICES.get(self.kind, MCP_RESULTS)
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
@@ -48,7 +60,17 @@ class Search:
 
 
 def read_search(place: Place) -> Search:
-    search = Search(**c.values_of(Search, place))
+    values = c.values_of(Search, place)
+    search = Search(**values)
+    for name in _NOT_MCP if search.kind == MCP else _MCP_ONLY:
+        if name in values:
+            meant = f"{name!r} is {'not ' if search.kind == MCP else ''}for kind {MCP}"
+            raise place.step(name).error(meant, key=True)
+    if search.kind == MCP:
+        for name in ("mcp", "tool"):
+            if not getattr(search, name):
+                raise place.error(f"kind {MCP} needs {name!r}")
+        return search
     url = search.url or search.service.url
     if not url:
         raise place.error(f"'url' is missing: {search.kind} has no public address, so name that of your own")
@@ -58,12 +80,20 @@ def read_search(place: Place) -> Search:
     return replace(search, url=url)
 
 
-def with_key(search: Search, providers: Iterable[Provider], place: Place) -> Search:
+def completed(search: Search, providers: Iterable[Provider], servers: Sequence[str], place: Place) -> Search:
     """The section with its key; DeepSeek's search takes the key of its chat API.
 
-    :raises ConfigError: the service needs a key, and there is none.  At another address, such as that of a
-        gateway, it may do without
+    :param servers: the names in ``mcp_servers``
+    :raises ConfigError: the service needs a key, and there is none (at another address, such as that of a
+        gateway, it may do without), or there is no such MCP server
     """
+    if search.kind == MCP:
+        if search.mcp not in servers:
+            known = f"it has {', '.join(servers)}" if servers else "it has none"
+            raise place.step("mcp").error(
+                f"there is no server {search.mcp!r} in mcp_servers ({known}){suggestion(search.mcp, servers)}"
+            )
+        return search
     if search.api_key is not None or not search.service.needs_key:
         return search
     host = urlsplit(search.service.url).hostname

@@ -79,6 +79,13 @@ class Found(NamedTuple):
     host: str
 
 
+class Findings(NamedTuple):
+    """What a search has found.  ``text``: in the service's own words, in place of the results."""
+
+    found: Sequence[Found]
+    text: str = ""
+
+
 class Backend:
     """The service that a configuration names.
 
@@ -93,7 +100,7 @@ class Backend:
         self._running = asyncio.Semaphore(MAX_RUNNING)
 
     # ---- A search
-    async def search(self, query: Query) -> List[Found]:
+    async def search(self, query: Query) -> Findings:
         """The results that fit, at most ``query.most``.
 
         :raises SearchFailed: the service has not answered, or not with results
@@ -103,12 +110,7 @@ class Backend:
         found = _at(answer, service.results)
         if not isinstance(found, list):
             raise SearchFailed("its answer has no list of results")
-        results: Dict[str, Found] = {}
-        for entry in found:
-            result = _result(service, entry)
-            if result is not None and _fits(query, result.host):
-                results.setdefault(result.url, result)
-        return list(results.values())[: query.most]
+        return Findings(fitting(service, found, query))
 
     def _parameters(self, query: Query) -> Dict[str, Any]:
         service = self._service
@@ -244,6 +246,16 @@ class Backend:
 
 
 # ---- What a service says
+def fitting(service: SearchService, entries: Sequence[Any], query: Query) -> List[Found]:
+    """The results among the entries of an answer that fit."""
+    results: Dict[str, Found] = {}
+    for entry in entries:
+        result = _result(service, entry)
+        if result is not None and _fits(query, result.host):
+            results.setdefault(result.url, result)
+    return list(results.values())[: query.most]
+
+
 def _at(value: Any, path: Sequence[str]) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None

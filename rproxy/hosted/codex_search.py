@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..config.search_schema import Search
 from ..cooperative import in_thread
 from ..errors import invalid
 from ..json_codec import mend
 from ..types import Json
-from ..upstream.client import Upstream
 from .addresses import domain_of, host_of, named_by_user
 from .backend import Backend, Found, Moved, Query, SearchFailed
 from .page_text import Page
@@ -48,8 +47,11 @@ class Answer(NamedTuple):
 
 
 class _Results(NamedTuple):
+    """``text``: the service's own words, in place of the results."""
+
     query: str
     found: Sequence[Found]
+    text: str = ""
 
 
 class _View(NamedTuple):
@@ -68,17 +70,10 @@ _Done = Union[str, _Results, _View]
 
 
 class CodexSearch:
-    """Answers the requests of all clients.
+    """Answers the requests of all clients."""
 
-    :param now: seconds since the epoch
-    """
-
-    def __init__(
-        self, search: Search, upstream: Upstream, references: References, now: Callable[[], float]
-    ) -> None:
-        self._search = search
-        self._backend = Backend(search, upstream, now)
-        self._references = references
+    def __init__(self, search: Search, backend: Backend, references: References) -> None:
+        self._search, self._backend, self._references = search, backend, references
 
     async def answer(self, body: Json, owner: str) -> Answer:
         """Run the commands of one request, side by side.
@@ -181,7 +176,7 @@ class _Request:
             self.failed += 1
             return f"The search for {_shown(text)} failed: {error}."
         self.completed += 1
-        return _Results(query.text, found)
+        return _Results(query.text, found.found, found.text)
 
     async def open(self, entry: Json) -> _Done:
         line = entry.get("lineno")
@@ -283,7 +278,7 @@ def _written(turn: Turn, done: Sequence[_Done], room: int) -> Tuple[str, List[Js
         elif isinstance(one, _Results):
             shown = [_result(turn, found, snippet) for found in one.found]
             results += shown
-            parts.append(_results_text(one, shown))
+            parts.append(_results_text(one, shown, room))
         else:
             parts.append(_view_text(turn, one))
     if any(not isinstance(one, str) for one in done):
@@ -304,7 +299,10 @@ def _result(turn: Turn, found: Found, snippet: int) -> Json:
     }
 
 
-def _results_text(results: _Results, shown: Sequence[Json]) -> str:
+def _results_text(results: _Results, shown: Sequence[Json], room: int) -> str:
+    if results.text:
+        names = [f"[{one['ref_id']}] {one['url']}" for one in shown]
+        return "\n\n".join([f"Results for {_shown(results.query)}:", results.text[:room], *names])
     if not shown:
         return f"The search for {_shown(results.query)} found nothing."
     entries = [f"[{one['ref_id']}] {one['title']}\n{one['url']}\n{one['snippet']}".rstrip() for one in shown]

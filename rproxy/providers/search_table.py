@@ -154,3 +154,8 @@ SEARCH_SERVICES: Mapping[str, SearchService] = {
         recency_words=((1, "qdr:d"), (7, "qdr:w"), (31, "qdr:m"), (366, "qdr:y")),
     ),
 }
+
+# What a tool of an MCP server has found, in the form that rproxy.hosted.mcp_search brings it into.
+MCP_RESULTS = SearchService(
+    path="", query_key="", results=(), texts=("content",), date="date", needs_key=False
+)

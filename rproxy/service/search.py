@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..config.schema import Config
+from ..config.search_schema import MCP, Search
 from ..telemetry.records import SearchRecord, milliseconds
 from ..telemetry.telemetry import Telemetry
 from ..types import Json
@@ -18,7 +19,9 @@ from .client import Client
 from .running_turns import RunningTurns
 
 if TYPE_CHECKING:
+    from ..hosted.backend import Backend
     from ..hosted.codex_search import CodexSearch
+    from ..hosted.mcp.servers import McpServers
     from ..hosted.references import References
 
 # Codex may offer its model the search all the same, and this is what the model reads.
@@ -26,6 +29,24 @@ OFF = (
     "Web search is not set up on this proxy. Do not use this tool again in this session; answer with what "
     "you know."
 )
+
+
+def make_backend(
+    search: Search, upstream: Upstream, now: Callable[[], float], mcp_servers: Optional[McpServers]
+) -> Backend:
+    """The service that the configuration names.
+
+    :param now: seconds since the epoch
+    :param mcp_servers: None if the configuration has none
+    """
+    if search.kind != MCP:
+        from ..hosted.backend import Backend
+
+        return Backend(search, upstream, now)
+    from ..hosted.mcp_search import McpBackend
+
+    assert mcp_servers is not None  # the configuration has been checked
+    return McpBackend(search, upstream, now, mcp_servers)
 
 
 class SearchEndpoint:
@@ -42,7 +63,7 @@ class SearchEndpoint:
         self._search: Optional[CodexSearch] = None
         self._server = ""
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
         """Use this configuration from now on."""
         search, self._search = config.search, None
         if search is None:
@@ -52,7 +73,8 @@ class SearchEndpoint:
 
         self._references = self._references or References()
         self._server = search.kind
-        self._search = CodexSearch(search, self._upstream, self._references, self._now)
+        backend = make_backend(search, self._upstream, self._now, mcp_servers)
+        self._search = CodexSearch(search, backend, self._references)
 
     async def answer(self, body: Json, client: Client) -> Json:
         """Run the commands of one request.

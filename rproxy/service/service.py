@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..config.schema import Config, Provider
 from ..convert.events.converter import StreamConverter
@@ -60,6 +60,9 @@ from .stats import FieldWarnings, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
 
+if TYPE_CHECKING:
+    from ..hosted.mcp.servers import McpServers
+
 
 class Service:
     """All that rproxy does, without a word about HTTP.
@@ -102,6 +105,7 @@ class Service:
         self._overrides = LearnedOverrides(time.monotonic)
         self._reasoning = ReasoningCache()
         self._connecting: Set[asyncio.Task[None]] = set()
+        self._mcp_servers: Optional[McpServers] = None  # they outlive a new configuration
         self.search = SearchEndpoint(upstream, self._running, self.telemetry, now)
         self._begin_with(config)
 
@@ -120,7 +124,8 @@ class Service:
         self.config = config
         self._running.limits = config.server
         self.catalog = Catalog(config)
-        self.search.configure(config)
+        self._configure_mcp(config)
+        self.search.configure(config, self._mcp_servers)
         self._sealers = Sealers(self._seal_key, config.server.accept_unsealed)
         self.passthrough = Passthrough(
             self.catalog,
@@ -143,6 +148,16 @@ class Service:
             telemetry=self.telemetry,
             now=self._now,
         )
+
+    def _configure_mcp(self, config: Config) -> None:
+        """Know the MCP servers; what is needed for them is loaded only where there are some."""
+        if not config.mcp_servers and self._mcp_servers is None:
+            return
+        from ..hosted.mcp.servers import McpServers
+
+        if self._mcp_servers is None:
+            self._mcp_servers = McpServers(self._upstream)
+        self._mcp_servers.configure(config.mcp_servers)
 
     # ---- The small endpoints
     async def obstacle(self) -> Optional[str]:
@@ -210,6 +225,8 @@ class Service:
     async def close(self) -> None:
         """Give the store what it has not got yet."""
         await self._background.close()
+        if self._mcp_servers is not None:
+            await self._mcp_servers.close()
         await self._store.close()
 
     # ---- A turn

@@ -28,7 +28,7 @@ from .pool import UNLIMITED
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest
 from .transport import CancelToken, OnData, StopReading, TransportError
-from .web import WebAnswer, WebError, WebRequest, fetch
+from .web import WebAnswer, WebError, WebRequest, fetch, stream
 
 __all__ = ["CancelToken", "ChatClient", "OnData", "Result", "StopReading", "Upstream"]
 
@@ -160,6 +160,18 @@ class Upstream:
         """
         try:
             return await fetch(self._client, request, self._environ)
+        except ConfigError as error:
+            raise WebError(str(error)) from error
+
+    async def stream(
+        self, request: WebRequest, on_data: OnData, on_head: Optional[OnHead] = None
+    ) -> WebAnswer:
+        """Ask such a server, and read its answer while it comes; see :func:`.web.stream`.
+
+        :raises WebError: there is no complete answer
+        """
+        try:
+            return await stream(self._client, request, self._environ, on_data, on_head)
         except ConfigError as error:
             raise WebError(str(error)) from error
 

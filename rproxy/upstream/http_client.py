@@ -153,7 +153,7 @@ class _Fetch:
             request.cancel_token.on_cancel(self._cancel)
             if self._ended:
                 return
-        connection = self._client.pool.take(request.route)
+        connection = None if request.fresh else self._client.pool.take(request.route)
         if connection is None:
             self._connecting = asyncio.ensure_future(self._connect())
         else:

@@ -34,13 +34,15 @@ class PreparedRequest(HTTPRequest):
 
     ``on_sent`` is called without arguments when the request is on its way, which is the time to get ready for
     the response; a second time if the request has to be sent again.  ``on_head`` is called with status and
-    headers when a 2xx response begins.  Cancelling ``cancel_token`` ends the fetch early.
+    headers when a 2xx response begins.  Cancelling ``cancel_token`` ends the fetch early.  ``fresh``: on a
+    new connection, because on a kept one it may be sent twice.
     """
 
     route: Route
     on_sent: Optional[Callable[[], object]] = None
     on_head: Optional[OnHead] = None
     cancel_token: Optional[CancelToken] = None
+    fresh = False
     _head: bytes  # all but Content-Length and the empty line
 
     def __init__(self, request: HTTPRequest, defaults: Mapping[str, Any], contexts: TLSContexts) -> None:

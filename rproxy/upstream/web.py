@@ -1,4 +1,4 @@
-"""Requests to servers that are no providers: search services, and pages of the web.
+"""Requests to servers that are no providers: search services, MCP servers, and pages of the web.
 
 They are small and short: the whole request has a time limit, and the body of its answer a limit in bytes.
 Redirects are not followed.  A request for a page (``public``) goes to addresses on the internet only: those
@@ -17,11 +17,15 @@ from ..errors import RproxyError
 from .http_client import PooledHTTPClient
 from .os_errors import reason_for
 from .proxy import find_proxy
-from .transport import StopReading, TransportError
+from .request import OnHead
+from .transport import OnData, StopReading, TransportError
 
 
 class WebRequest(NamedTuple):
-    """One request.  ``timeout``: seconds, from the beginning to the end of the answer."""
+    """One request.  ``timeout``: seconds, from the beginning to the end of the answer; 0: no limit.
+    ``connect_timeout``: of these, for the connection; 0: all.  ``fresh``: on a new connection, because on a
+    kept one it may be sent twice.
+    """
 
     url: str
     timeout: float
@@ -30,6 +34,8 @@ class WebRequest(NamedTuple):
     headers: Mapping[str, str] = {}
     body: Optional[bytes] = None
     public: bool = False
+    connect_timeout: float = 0.0
+    fresh: bool = False
 
 
 class WebAnswer(NamedTuple):
@@ -58,15 +64,35 @@ async def fetch(client: PooledHTTPClient, request: WebRequest, environ: Mapping[
         if len(body) >= request.max_bytes:
             raise StopReading
 
+    answer = await stream(client, request, environ, take)
+    return answer._replace(body=bytes(body)) if 200 <= answer.status < 300 else answer
+
+
+async def stream(
+    client: PooledHTTPClient,
+    request: WebRequest,
+    environ: Mapping[str, str],
+    on_data: OnData,
+    on_head: Optional[OnHead] = None,
+) -> WebAnswer:
+    """Send one request whose answer is read while it comes, without a limit on its bytes.
+
+    :param on_head: called with status and headers when a 2xx answer begins
+    :param on_data: called with each piece of its body; it may raise :class:`.StopReading`, and the request
+        has succeeded.  What else it raises is raised here, and the connection is closed
+    :returns: the answer; its body is empty if it was streamed
+    :raises WebError: there is no complete answer
+    :raises ConfigError: the proxy in the environment cannot be used
+    """
     http = HTTPRequest(
         request.url,
         method=request.method,
         headers={"User-Agent": "rproxy/" + __version__, **request.headers},
         body=request.body,
-        connect_timeout=request.timeout,
+        connect_timeout=request.connect_timeout or request.timeout,
         request_timeout=request.timeout,
         decompress_response=True,
-        streaming_callback=take,
+        streaming_callback=on_data,
     )
     proxy = None if request.public else find_proxy(request.url, environ)
     if proxy is not None:
@@ -75,8 +101,8 @@ async def fetch(client: PooledHTTPClient, request: WebRequest, environ: Mapping[
     try:
         prepared = client.prepare(http)
         prepared.route = prepared.route._replace(public=request.public)
+        prepared.on_head, prepared.fresh = on_head, request.fresh
         response = await client.fetch(prepared, raise_error=False)
     except TransportError as error:
         raise WebError(reason_for(error.real_error or error).text) from error
-    success = 200 <= response.code < 300
-    return WebAnswer(response.code, response.headers, bytes(body) if success else response.body)
+    return WebAnswer(response.code, response.headers, response.body)

@@ -1,0 +1,200 @@
+"""A connection to an MCP server, whatever the way to it: runs the steps of :mod:`.protocol`.
+
+A :class:`Connection` can send one message and wait for its answer.  :class:`Duplex` is the kind in which all
+messages go through one channel, and answers are told apart by their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any, Dict, Optional, Set
+
+from ...types import Json
+from .messages import McpError, answers, is_request, reply_to, unreachable
+from .protocol import Exchange, Listed, Peer, Reply, Steps, call, cancelled, meet, tools
+
+LAST_WORDS = 2.0  # seconds for telling a server that something is over
+
+
+class Connection:
+    """One conversation with one server; its calls may run side by side.
+
+    :param peer: what is known of the server
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self._meeting = asyncio.Lock()
+        self._telling: Set[asyncio.Future[Any]] = set()
+
+    async def tools(self, seconds: float) -> Listed:
+        """The server's tools.
+
+        :raises McpError: there is no list
+        """
+        listed: Listed = await self._talk(lambda peer: tools(peer), seconds)
+        return listed
+
+    async def call(self, tool: Json, arguments: Json, seconds: float) -> Json:
+        """Call a tool once.
+
+        :param tool: from the server's list
+        :returns: the result, whether the tool has succeeded or not
+        :raises McpError: there is no result
+        """
+        result: Json = await self._talk(lambda peer: call(peer, tool, arguments), seconds)
+        return result
+
+    async def close(self) -> None:
+        """End it."""
+        for task in list(self._telling):
+            task.cancel()
+
+    # ---- Running steps
+    async def _talk(self, make: Any, seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
+        if not self.peer.era:
+            async with self._meeting:
+                if not self.peer.era:
+                    await self._meet(deadline)
+        return await self._run(make(self.peer), deadline)
+
+    async def _meet(self, deadline: float) -> None:
+        await self._run(meet(self.peer), deadline)
+
+    async def _run(self, steps: Steps, deadline: float) -> Any:
+        try:
+            sent = next(steps)
+            while True:
+                try:
+                    reply = await self.exchange(sent, max(0.001, deadline - time.monotonic()))
+                except McpError as error:
+                    sent = steps.throw(error)
+                else:
+                    sent = steps.send(reply)
+        except StopIteration as stop:
+            return stop.value
+
+    async def exchange(self, exchange: Exchange, seconds: float) -> Reply:
+        """Send a message, and wait for the answer if it is a request.
+
+        :raises McpError: there is none
+        """
+        raise NotImplementedError
+
+    def _tell(self, exchange: Exchange) -> None:
+        """Send a message that nobody waits for."""
+
+        async def send() -> None:
+            with suppress(McpError):
+                await self.exchange(exchange, LAST_WORDS)
+
+        task = asyncio.ensure_future(send())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+class Duplex(Connection):
+    """A connection whose messages all go through one channel, which is opened when it is needed."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer)
+        self._waiting: Dict[int, asyncio.Future[Json]] = {}
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listening: Optional[asyncio.Task[None]] = None
+        self._ending = False  # the channel is closed, but not everything is cleared away
+
+    # ---- The channel
+    async def open(self, seconds: float) -> None:
+        """Make sure that there is a channel.
+
+        :raises McpError: there is none
+        """
+        if self._listening is not None and self._ending:
+            await asyncio.wait({self._listening}, timeout=seconds)
+        if self._listening is None or self._listening.done():
+            self._ending = False
+            self._ready = asyncio.get_running_loop().create_future()
+            self._listening = asyncio.ensure_future(self._live())
+        ready = self._ready
+        await asyncio.wait({ready}, timeout=seconds)
+        if not ready.done():
+            raise unreachable("it was not ready in time")
+        ready.result()
+
+    async def _live(self) -> None:
+        error = unreachable("the connection was closed")
+        try:
+            await self._listen()
+        except McpError as failure:
+            error = failure
+        finally:
+            self._closed_by(error)
+
+    def _closed_by(self, error: McpError) -> None:
+        """Nothing more will come, and the next message has to open another channel."""
+        self._ending = True
+        self.peer.era = ""
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # perhaps nobody waits
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _listen(self) -> None:
+        """Open the channel, call :meth:`_opened`, and pass on what comes until it is closed.
+
+        :raises McpError: why that has come to an end
+        """
+        raise NotImplementedError
+
+    async def _send(self, message: Json, seconds: float) -> None:
+        """:raises McpError: it could not be sent"""
+        raise NotImplementedError
+
+    def _opened(self) -> None:
+        """Messages can be sent."""
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    # ---- Messages
+    async def exchange(self, exchange: Exchange, seconds: float) -> Reply:
+        deadline = time.monotonic() + seconds
+        await self.open(seconds)
+        number = exchange.message.get("id") if "method" in exchange.message else None
+        if number is None:
+            await self._send(exchange.message, seconds)
+            return Reply({})
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            await self._send(exchange.message, seconds)
+            await asyncio.wait({future}, timeout=max(0.0, deadline - time.monotonic()))
+            if not future.done():
+                self._give_up(exchange.message)
+                raise unreachable("it did not answer in time")
+            return Reply(future.result())
+        except asyncio.CancelledError:
+            self._give_up(exchange.message)
+            raise
+        finally:
+            del self._waiting[number]
+            if future.done() and not future.cancelled():
+                future.exception()  # has been seen
+
+    def _give_up(self, message: Json) -> None:
+        if message["method"] == "tools/call":
+            self._tell(cancelled(self.peer, message["id"]))
+
+    def _received(self, message: Json) -> None:
+        if is_request(message):
+            return self._tell(Exchange(reply_to(message)))
+        if message.get("id") is None and len(self._waiting) > 1:
+            return None  # nobody knows whose it is
+        for number, future in self._waiting.items():
+            if answers(message, number) and not future.done():
+                future.set_result(message)
+        return None

@@ -1,0 +1,276 @@
+"""What is said to an MCP server, and what its answers mean, in both eras of the protocol.
+
+From 2026-07-28 on the protocol is stateless: every request says the version, and there is no beginning.
+Before, a client begins with ``initialize``, may get a session, and has to begin again when that is lost.
+Which era a server is of is found out by asking (:func:`meet`), and remembered in its :class:`Peer`.
+
+The functions are generators: they yield each :class:`Exchange`, are sent its :class:`Reply`, and McpErrors
+are thrown into them.  Sources: the specification of 2026-07-28, and those of 2025-03-26 to 2025-11-25.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, Generator, List, Mapping, NamedTuple, Optional, Sequence
+
+from ... import __version__
+from ...types import Json
+from .messages import HTTP, LONGEST_TEXT, PROTOCOL, McpError
+
+MODERN = "2026-07-28"
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # the first is asked for
+META = "io.modelcontextprotocol/"
+CLIENT = {"name": "rproxy", "version": __version__}
+MODERN_CODES = (-32020, -32021, -32022)  # headers, capabilities, version: only a modern server has them
+INTERNAL_ERROR = -32603
+MAX_PAGES = 50
+MAX_TOOLS = 128  # of a server
+MAX_SCHEMAS = 256 << 10  # bytes of its tools, as JSON
+DEFAULT_TTL, MAX_TTL = 300.0, 3600.0  # seconds
+_PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_ENCODED = re.compile(r"=\?base64\?.*\?=")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Exchange(NamedTuple):
+    """One message to the server.  Without an ``id`` in it, nothing is answered."""
+
+    message: Json
+    headers: Mapping[str, str] = {}
+
+
+class Reply(NamedTuple):
+    """``message``: the server's answer, empty for a notification.  ``session``: from the head of an answer
+    over HTTP.
+    """
+
+    message: Json
+    session: str = ""
+
+
+@dataclass
+class Peer:
+    """What is known of a server.
+
+    ``era``: ``modern``, ``legacy``, or "" as long as nobody has asked.  ``legacy_first``: what to try first.
+    """
+
+    legacy_first: bool = False
+    era: str = ""
+    version: str = ""
+    session: str = ""
+    last_id: int = 0
+
+
+class Listed(NamedTuple):
+    """The tools of a server, and for how many seconds that holds."""
+
+    tools: Sequence[Json]
+    ttl: float
+
+
+Steps = Generator[Exchange, Reply, Any]
+
+
+# ---- The beginning
+def meet(peer: Peer) -> Steps:
+    """Find out what the server speaks.
+
+    :raises McpError: nothing that is known here
+    """
+    ways = (_initialize, _discover) if peer.legacy_first else (_discover, _initialize)
+    try:
+        yield from ways[0](peer)
+    except McpError as error:
+        if _is_final(error):
+            raise
+        try:
+            yield from ways[1](peer)
+        except McpError as second:
+            # An old server does not know the modern question: what it says to that is of no interest.
+            raise (error if peer.legacy_first else second) from None
+
+
+def _is_final(error: McpError) -> bool:
+    """Would another question get the same answer?"""
+    if error.kind == PROTOCOL and error.code in MODERN_CODES:
+        supported = error.data.get("supported") if isinstance(error.data, dict) else None
+        return isinstance(supported, list) and bool(supported) and not set(map(str, supported)) & set(LEGACY)
+    return not error.answered or (
+        error.kind == HTTP and (error.code in (401, 403) or 300 <= error.code < 400)
+    )
+
+
+def _discover(peer: Peer) -> Steps:
+    """Ask as the stateless protocol does."""
+    peer.version = MODERN
+    found = yield from _request(peer, "modern", "server/discover", {})
+    versions = found.get("supportedVersions")
+    if isinstance(versions, list) and MODERN not in versions:
+        raise McpError(PROTOCOL, -32022, f"it speaks no version of MCP that rproxy does ({MODERN})")
+    peer.era = "modern"
+
+
+def _initialize(peer: Peer) -> Steps:
+    """Begin as the protocol with sessions does."""
+    peer.session = peer.version = ""
+    found = yield from _request(
+        peer, "legacy", "initialize", {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT}
+    )
+    version = found.get("protocolVersion")
+    if version not in LEGACY:
+        shown = str(version)[:40]
+        raise McpError(PROTOCOL, -32602, f"it speaks MCP {shown}, which rproxy does not")
+    peer.version, peer.era = str(version), "legacy"
+    yield Exchange(
+        {"jsonrpc": "2.0", "method": "notifications/initialized"}, _headers(peer, "legacy", "", {})
+    )
+
+
+# ---- Requests
+def tools(peer: Peer) -> Steps:
+    """The tools of the server, a :class:`Listed`: those that can be called, as many as are bearable."""
+    found: List[Json] = []
+    room, ttl = MAX_SCHEMAS, DEFAULT_TTL
+    cursor: Any = None
+    seen: List[Any] = []
+    for _ in range(MAX_PAGES):
+        page = yield from request(peer, "tools/list", {} if cursor is None else {"cursor": cursor})
+        ttl = min(ttl, _ttl(page))
+        listed = page.get("tools")
+        for tool in listed if isinstance(listed, list) else []:
+            room -= len(json.dumps(tool))
+            if len(found) < MAX_TOOLS and room >= 0 and _is_usable(tool, found):
+                found.append(tool)
+        cursor = page.get("nextCursor")
+        if not isinstance(cursor, str) or not cursor or cursor in seen or room < 0:
+            break
+        seen.append(cursor)
+    return Listed(found, ttl)
+
+
+def _ttl(page: Json) -> float:
+    """For how many seconds a list may be used again."""
+    given = page.get("ttlMs")
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        return DEFAULT_TTL
+    return max(0.0, min(given / 1000, MAX_TTL))
+
+
+def _is_usable(tool: Any, others: Sequence[Json]) -> bool:
+    """Can it be called by its name, with headers that can be sent?"""
+    if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or not tool["name"]:
+        return False
+    return all(map(_HEADER_NAME.fullmatch, _header_parameters(tool).values())) and all(
+        tool["name"] != other["name"] for other in others
+    )
+
+
+def call(peer: Peer, tool: Json, arguments: Json) -> Steps:
+    """Call a tool of the server's list.
+
+    :returns: the result, whether the tool has succeeded or not
+    """
+    headers = {
+        "Mcp-Param-" + header: _header_value(_scalar(arguments[key]))
+        for key, header in _header_parameters(tool).items()
+        if arguments.get(key) is not None
+    }
+    result = yield from request(peer, "tools/call", {"name": tool["name"], "arguments": arguments}, headers)
+    if result.get("resultType", "complete") != "complete":
+        raise McpError(PROTOCOL, INTERNAL_ERROR, "it asks for more input, which is not supported")
+    return result
+
+
+def request(peer: Peer, method: str, params: Json, headers: Optional[Mapping[str, str]] = None) -> Steps:
+    """Ask a server that has been met; a session that is lost is begun anew, once.
+
+    :returns: the result
+    """
+    session = peer.session
+    try:
+        return (yield from _request(peer, peer.era, method, params, headers))
+    except McpError as error:
+        if peer.era != "legacy" or not session or error.kind != HTTP or error.code != 404:
+            raise
+    if peer.session == session:  # and nobody else has begun anew
+        yield from _initialize(peer)
+    return (yield from _request(peer, peer.era, method, params, headers))
+
+
+def _request(
+    peer: Peer, era: str, method: str, params: Json, headers: Optional[Mapping[str, str]] = None
+) -> Steps:
+    peer.last_id += 1
+    if era == "modern":
+        meta = {"protocolVersion": peer.version, "clientInfo": CLIENT, "clientCapabilities": {}}
+        params = {**params, "_meta": {META + name: value for name, value in meta.items()}}
+    message = {"jsonrpc": "2.0", "id": peer.last_id, "method": method, "params": params}
+    sent = {**_headers(peer, era, method, params), **(headers or {} if era == "modern" else {})}
+    reply = yield Exchange(message, sent)
+    if reply.session and era == "legacy":
+        peer.session = reply.session
+    error = reply.message.get("error")
+    if isinstance(error, dict):
+        code = error.get("code")
+        raise McpError(
+            PROTOCOL,
+            code if type(code) is int else INTERNAL_ERROR,
+            str(error.get("message") or "it reports an error")[:LONGEST_TEXT],
+            error.get("data"),
+        )
+    result = reply.message.get("result")
+    if not isinstance(result, dict):
+        raise McpError(PROTOCOL, INTERNAL_ERROR, "its answer has no result")
+    return result
+
+
+# ---- Headers
+def _headers(peer: Peer, era: str, method: str, params: Json) -> Dict[str, str]:
+    headers: Dict[str, str] = {}
+    if era == "modern":
+        headers["Mcp-Method"] = method
+        if method == "tools/call":
+            headers["Mcp-Name"] = _header_value(params["name"])
+    elif peer.session:
+        headers["Mcp-Session-Id"] = peer.session
+    if peer.version not in ("", "2025-03-26", "2024-11-05"):  # which do not know it
+        headers["MCP-Protocol-Version"] = peer.version
+    return headers
+
+
+def cancelled(peer: Peer, request_id: Any) -> Exchange:
+    """Tells a server with sessions that nobody waits for an answer any longer."""
+    params = {"requestId": request_id, "reason": "The client has gone."}
+    message = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+    return Exchange(message, _headers(peer, "legacy", "", {}))
+
+
+def reply_headers(peer: Peer) -> Mapping[str, str]:
+    """The headers of an answer to a request of the server's, and of the end of a session."""
+    return _headers(peer, "legacy", "", {})
+
+
+def _header_parameters(tool: Json) -> Dict[str, str]:
+    """The arguments of a tool that are sent as headers, too: argument -> the rest of the header's name."""
+    schema = tool.get("inputSchema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    return {
+        name: str(about["x-mcp-header"])
+        for name, about in (properties.items() if isinstance(properties, dict) else ())
+        if isinstance(about, dict) and "x-mcp-header" in about
+    }
+
+
+def _scalar(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _header_value(text: str) -> str:
+    """A text as the value of a header: as it is, or in base64 if that is not possible."""
+    if _PLAIN.fullmatch(text) and not _ENCODED.fullmatch(text):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode('utf-8', 'replace')).decode('ascii')}?="

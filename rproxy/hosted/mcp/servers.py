@@ -1,0 +1,201 @@
+"""All MCP servers of a process: their connections, and the lists of their tools.
+
+A connection is kept for the next call.  Over HTTP every owner has one of their own, because a server may keep
+something in its session; a process of the configuration has one conversation, which all share.  A list is
+shared by all who have the same credentials, for as long as the server says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from ...config.mcp_schema import McpServer
+from ...log import LONG, clean, mask_known
+from ...types import Json
+from ...upstream.client import Upstream
+from .connection import Connection
+from .http import Endpoint, HttpConnection
+from .messages import McpError
+from .process import Command, ProcessConnection
+from .protocol import Peer
+from .results import Result, read_result
+
+LIST_TIMEOUT = 30.0  # seconds
+MAX_ANSWER = 1 << 20  # bytes, unless results may be longer
+IDLE = 300.0  # seconds that a connection is kept
+MAX_CONNECTIONS = 256  # those in use are never closed
+MAX_LISTS = 256
+MAX_RESULT = 102_400  # bytes
+
+
+class McpServers:
+    """:param upstream: makes the connections"""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._servers: Dict[str, McpServer] = {}
+        self._max_result = MAX_RESULT
+        self._connections: OrderedDict[str, _Kept] = OrderedDict()  # the one used last is the last
+        self._lists: OrderedDict[str, Tuple[float, Sequence[Json]]] = OrderedDict()
+        self._legacy: OrderedDict[str, None] = OrderedDict()  # addresses of servers of the former era
+        self._closing: Set[asyncio.Task[None]] = set()
+        self._sweeper: Optional[asyncio.TimerHandle] = None
+
+    def configure(self, servers: Sequence[McpServer], max_result: int = MAX_RESULT) -> None:
+        """Use these servers from now on; processes that are no longer wanted end.
+
+        :param max_result: bytes of a result's text
+        """
+        self._servers = {server.name: server for server in servers}
+        self._max_result = max_result
+        wanted = {_identity(server) for server in servers}
+        for key, kept in list(self._connections.items()):
+            if kept.is_process and kept.identity not in wanted:
+                del self._connections[key]
+                kept.retired = True
+                self._close_unused(kept)
+
+    def get(self, name: str) -> Optional[McpServer]:
+        """The server of this name in the configuration."""
+        return self._servers.get(name)
+
+    async def tools(self, server: McpServer, owner: str) -> Sequence[Json]:
+        """The tools of a server, as it describes them; perhaps from an earlier answer.
+
+        :raises McpError: there is no list
+        """
+        identity = _identity(server)
+        until, listed = self._lists.get(identity, (0.0, ()))
+        if until > time.monotonic():
+            self._lists.move_to_end(identity)
+            return listed
+        with self._connection(server, owner) as connection, _clean_errors(server):
+            found = await connection.tools(LIST_TIMEOUT)
+        if found.ttl:
+            self._lists[identity] = time.monotonic() + found.ttl, found.tools
+            self._lists.move_to_end(identity)
+            while len(self._lists) > MAX_LISTS:
+                self._lists.popitem(last=False)
+        return found.tools
+
+    async def call(self, server: McpServer, owner: str, tool: Json, arguments: Json) -> Result:
+        """Call a tool of the server's list, once.
+
+        :raises McpError: there is no result
+        """
+        with self._connection(server, owner) as connection, _clean_errors(server):
+            answer = await connection.call(tool, arguments, server.timeout)
+        result = read_result(answer, self._max_result)
+        return result._replace(text=mask_known(result.text, _long_secrets(server)))
+
+    async def close(self) -> None:
+        """Close all connections, and end all processes."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        connections = [kept.connection.close() for kept in self._connections.values()]
+        self._connections.clear()
+        await asyncio.gather(*connections, *self._closing, return_exceptions=True)
+
+    # ---- Connections
+    @contextmanager
+    def _connection(self, server: McpServer, owner: str) -> Iterator[Connection]:
+        identity = _identity(server)
+        key = identity if server.command else f"{identity} {owner}"
+        kept = self._connections.get(key)
+        if kept is None:
+            kept = self._connections[key] = _Kept(self._connect(server), identity, bool(server.command))
+        self._connections.move_to_end(key)
+        kept.users += 1
+        try:
+            yield kept.connection
+        finally:
+            kept.users -= 1
+            kept.last_used = time.monotonic()
+            if kept.connection.peer.era == "legacy":
+                self._legacy[server.url] = None
+                while len(self._legacy) > MAX_LISTS:
+                    self._legacy.popitem(last=False)
+            self._close_unused(kept)
+            self._sweep_later()
+
+    def _connect(self, server: McpServer) -> Connection:
+        max_bytes = max(MAX_ANSWER, 2 * self._max_result)
+        if server.command:
+            command = Command(server.command, server.env, server.cwd, server.secrets)
+            return ProcessConnection(server.name, command, max_bytes)
+        endpoint = Endpoint(server.url, server.headers, server.public, server.secrets, max_bytes)
+        return HttpConnection(Peer(legacy_first=server.url in self._legacy), endpoint, self._upstream)
+
+    def _close_unused(self, kept: _Kept) -> None:
+        if kept.retired and not kept.users:
+            kept.retired = False
+            task = asyncio.ensure_future(kept.connection.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and any(not kept.is_process for kept in self._connections.values()):
+            self._sweeper = asyncio.get_running_loop().call_later(IDLE / 4, self._sweep)
+        if len(self._connections) > MAX_CONNECTIONS:
+            self._sweep_idle(len(self._connections) - MAX_CONNECTIONS, 0.0)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self._sweep_idle(len(self._connections), IDLE)
+        self._sweep_later()
+
+    def _sweep_idle(self, most: int, seconds: float) -> None:
+        """Close at most so many connections that nobody has used for some seconds, the oldest first."""
+        before = time.monotonic() - seconds
+        idle = [
+            key
+            for key, kept in self._connections.items()
+            if not kept.users and not kept.is_process and kept.last_used <= before
+        ]
+        for key in idle[:most]:
+            kept = self._connections.pop(key)
+            kept.retired = True
+            self._close_unused(kept)
+
+
+class _Kept:
+    """A connection that is kept.
+
+    ``retired``: it is closed as soon as nobody uses it.
+    """
+
+    def __init__(self, connection: Connection, identity: str, is_process: bool) -> None:
+        self.connection, self.identity, self.is_process = connection, identity, is_process
+        self.users, self.last_used = 0, time.monotonic()
+        self.retired = False
+
+
+def _identity(server: McpServer) -> str:
+    """What tells servers apart, with their credentials, without showing them."""
+    parts = [server.url, server.public, server.command, server.cwd, *map(sorted, _items(server))]
+    return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _items(server: McpServer) -> List[List[Tuple[str, str]]]:
+    return [list(server.headers.items()), list(server.env.items())]
+
+
+def _long_secrets(server: McpServer) -> Sequence[str]:
+    """Those that are no common words."""
+    return [secret for secret in server.secrets if len(secret) >= LONG]
+
+
+@contextmanager
+def _clean_errors(server: McpServer) -> Iterator[None]:
+    """Errors may repeat what the server says, which must not repeat credentials."""
+    try:
+        yield
+    except McpError as error:
+        text = clean(str(error), server.secrets)
+        raise McpError(error.kind, error.code, text, answered=error.answered) from None
