@@ -115,6 +115,9 @@ class ProcessConnection(Duplex):
             for number in (signal.SIGTERM, _KILL):  # whatever the process has started, too
                 _signal(process, number)
                 await self._ended(process, LAST_MOMENT)
+            rest = asyncio.ensure_future(self._skip(process))  # the pipes are closed when they are empty
+            await asyncio.wait({rest, complaints}, timeout=LAST_MOMENT)
+            rest.cancel()
             complaints.cancel()
             log.debug("mcp %s: process %d has ended", self._name, process.pid)
 
@@ -127,6 +130,12 @@ class ProcessConnection(Duplex):
             for message in lines.feed(data):
                 self._received(message)
             data = await process.stdout.read(PIECE)
+
+    @staticmethod
+    async def _skip(process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while await process.stdout.read(PIECE):
+            pass
 
     async def _read_complaints(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
