@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import Any, Dict, Optional, Set
+from typing import Any, Callable, Dict, Optional, Set
 
 from ...types import Json
 from .messages import McpError, answers, is_request, reply_to, unreachable
@@ -53,8 +53,16 @@ class Connection:
             task.cancel()
 
     # ---- Running steps
-    async def _talk(self, make: Any, seconds: float) -> Any:
+    async def _talk(self, make: Callable[[Peer], Steps], seconds: float) -> Any:
         deadline = time.monotonic() + seconds
+        try:
+            return await self._talk_once(make, deadline)
+        except McpError as error:
+            if error.sent:
+                raise
+        return await self._talk_once(make, deadline)
+
+    async def _talk_once(self, make: Callable[[Peer], Steps], deadline: float) -> Any:
         if not self.peer.era:
             async with self._meeting:
                 if not self.peer.era:

@@ -22,17 +22,20 @@ class McpError(RproxyError):
     """A request to a server has failed; the text says why.
 
     ``kind`` and ``code`` are those of the ``error`` of an ``mcp_call``: HTTP with a status, PROTOCOL with a
-    code of JSON-RPC.  ``answered``: the server has said something.
+    code of JSON-RPC.  ``answered``: the server has said something.  ``sent``: it may have got the request.
     """
 
     def __init__(self, kind: str, code: int, text: str, data: Any = None, *, answered: bool = True) -> None:
         super().__init__(text)
         self.kind, self.code, self.data, self.answered = kind, code, data, answered
+        self.sent = True
 
 
-def unreachable(reason: str) -> McpError:
+def unreachable(reason: str, sent: bool = True) -> McpError:
     """The error of a request that got no answer."""
-    return McpError(HTTP, NO_ANSWER, reason, answered=False)
+    error = McpError(HTTP, NO_ANSWER, reason, answered=False)
+    error.sent = sent
+    return error
 
 
 class ServerEvent(NamedTuple):

@@ -158,7 +158,8 @@ class ProcessConnection(Duplex):
                 await asyncio.wait({self._listening}, timeout=LAST_MOMENT)
                 _signal(process, signal.SIGTERM)
                 await asyncio.wait({self._listening}, timeout=LAST_MOMENT)
-            raise unreachable(f"its process has ended {_ending(process.returncode)}") from None
+            how = _ending(process.returncode)
+            raise unreachable(f"its process has ended {how}", sent=False) from None
         except asyncio.TimeoutError:
             raise unreachable("its process does not read its messages") from None
 
