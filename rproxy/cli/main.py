@@ -8,7 +8,7 @@ import sys
 from typing import Any, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
-from . import check, codex, convert, init, key, models, profiles, reload, replay, serve, usage
+from . import check, codex, completion, convert, init, key, models, profiles, reload, replay, serve, usage
 from .command import Command, Environ, complain
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, Command] = {
     "usage": usage.COMMAND,
     "reload": reload.COMMAND,
     "replay": replay.COMMAND,
+    "completion": completion.COMMAND,
     "help": Command("show how a command is used", "rproxy help serve", show_help, add_topic),
 }
 
