@@ -22,6 +22,7 @@ LAYERS: List[Set[str]] = [
     {"upstream"},
     {"telemetry"},
     {"hosted"},
+    {"inspector"},
     {"service"},
     {"server"},
     {"cli"},

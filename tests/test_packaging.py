@@ -23,7 +23,7 @@ from rproxy import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.suffix != ".md")
-SHIPPED = (".py", ".typed", ".md")
+SHIPPED = (".py", ".typed", ".md", ".html")
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "rproxy").rglob("*") if path.suffix in SHIPPED
 )

@@ -59,6 +59,13 @@ def read_metrics(place: Place) -> str:
     return c.one_of("auto", "on", "off")(place)
 
 
+def read_inspector(place: Place) -> str:
+    """``on``, ``off`` or ``content``; YAML reads the first two as true and false."""
+    if isinstance(place.value, bool):
+        return "on" if place.value else "off"
+    return c.one_of("on", "off", "content")(place)
+
+
 @dataclass(frozen=True)
 class Auth:
     """Who may use rproxy."""
@@ -140,6 +147,11 @@ class Server:
         read_metrics,
         "auto",
         "GET /metrics: auto (for this machine, and with a key), on (for everybody) or off",
+    )
+    inspector: str = key(
+        read_inspector,
+        "on",
+        "the page at /: on, off, or content (it also shows requests and answers, kept in memory)",
     )
     retries: int = key(c.whole(0), 2, "further attempts while the client has received nothing")
     drain_delay: float = key(

@@ -37,6 +37,7 @@ from .conversations import (
 from .descriptors import limit, max_connections, max_provider_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
+from .inspector import PageHandler, StreamHandler, SummaryHandler, TurnHandler, TurnsHandler
 from .listen import Listener, check_exposure, listener_of, open_listeners
 from .metrics import MetricsHandler
 from .models import ModelHandler, ModelsHandler
@@ -83,6 +84,11 @@ ROUTES = (
     (r"(?:/v1)?/health/?", HealthHandler),
     (r"(?:/v1)?/ready/?", ReadyHandler),
     (r"/metrics/?", MetricsHandler),
+    (r"/", PageHandler),
+    (r"/inspector/turns/?", TurnsHandler),
+    (r"/inspector/turns/([^/]+)/?", TurnHandler),
+    (r"/inspector/stream/?", StreamHandler),
+    (r"/inspector/summary/?", SummaryHandler),
 )
 SLASHES = re.compile("//+")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from http.client import responses as REASONS
@@ -17,7 +18,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from ..config.addresses import ListenAddress
+from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Config, Key, Server
 from ..errors import ApiError, internal
 from ..json_codec import encode_json
@@ -31,9 +32,9 @@ from ..telemetry.reason import reason_of
 from ..telemetry.records import RefusalRecord
 from ..types import Json, LocalRecord
 from ..upstream.client import CancelToken
-from .access import Access
+from .access import Access, hostname
 from .pending import CONNECTIONS, ByteBudget
-from .remote import UNIX, TrustedProxies
+from .remote import PROXY_HEADERS, UNIX, TrustedProxies
 
 log = logging.getLogger("rproxy.http")
 
@@ -163,6 +164,21 @@ class BaseHandler(RequestHandler):
         """The socket below the connection."""
         return self.connection.stream
 
+    @property
+    def is_local(self) -> bool:
+        """Does the request come from this machine, not through a reverse proxy on it?
+
+        A request that came through such a proxy has a loopback peer, too, so its Host must be loopback as
+        well, and it must have none of the headers that proxies add.
+        """
+        headers = self.request.headers
+        forwarded = any(name in PROXY_HEADERS or name.startswith("X-Forwarded-") for name in headers)
+        return (
+            not forwarded
+            and (self.peer == UNIX or is_loopback(self.peer))
+            and is_loopback(hostname(headers.get("Host", "")))
+        )
+
     def sockname(self) -> Any:
         """Our end of the connection: host and port, the path of a Unix socket, or None if it is closed."""
         sock = self.stream.socket
@@ -212,7 +228,7 @@ class BaseHandler(RequestHandler):
         self,
         transport: str,
         size: int,
-        *,
+        arrived: Optional[float] = None,
         request_id: Optional[str] = None,
         local: Optional[MutableMapping[str, LocalRecord]] = None,
         interrupt: Optional[CancelToken] = None,
@@ -220,7 +236,10 @@ class BaseHandler(RequestHandler):
         """The client of a request, as the service sees it.
 
         :param size: of the request's JSON in bytes
+        :param arrived: when it came, in monotonic seconds; None: when its header did
         """
+        if arrived is None:
+            arrived = time.monotonic() - self.request.request_time()
         return Client(
             key=self.key,
             codex=self.codex,
@@ -231,6 +250,7 @@ class BaseHandler(RequestHandler):
             size=size,
             local=local,
             interrupt=interrupt,
+            arrived=arrived,
         )
 
     @property

@@ -1,20 +1,13 @@
 """``GET /metrics``: what Prometheus reads.
 
-With ``server.metrics: auto`` it is for clients on this machine, and for those with a key.  A request that
-came through a reverse proxy on this machine has a loopback peer, too, so its Host must be loopback as well,
-and it must have none of the headers that proxies add.
+With ``server.metrics: auto`` it is for clients on this machine, and for those with a key.
 """
 
 from __future__ import annotations
 
-from ..config.addresses import is_loopback
 from ..errors import not_found
 from ..telemetry.exposition import CONTENT_TYPE, gauge
-from .access import hostname
 from .http import ROUTES_HINT, HttpHandler
-from .remote import UNIX
-
-PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")  # beside X-Forwarded-*
 
 
 class MetricsHandler(HttpHandler):
@@ -29,17 +22,6 @@ class MetricsHandler(HttpHandler):
             if not self.state.config.server.auth.enabled:
                 raise not_found("Path", self.request.path, hint=ROUTES_HINT)
             super().admit()
-
-    @property
-    def is_local(self) -> bool:
-        """Does the request come from this machine, not through a reverse proxy on it?"""
-        headers = self.request.headers
-        forwarded = any(name in PROXY_HEADERS or name.startswith("X-Forwarded-") for name in headers)
-        return (
-            not forwarded
-            and (self.peer == UNIX or is_loopback(self.peer))
-            and is_loopback(hostname(headers.get("Host", "")))
-        )
 
     async def show(self) -> None:
         state = self.state

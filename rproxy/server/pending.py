@@ -8,6 +8,7 @@ starts at once does not count: its connection may always have one.
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple, Optional, Union
 
 from ..errors import ApiError
@@ -75,11 +76,21 @@ class Charge:
 
 
 class Waiting(NamedTuple):
-    """A request in a queue. ``size``: of its message in bytes.  ``charge``: for the bytes that it holds."""
+    """A request in a queue.
+
+    ``size``: of its message in bytes.  ``arrived``: when it came, in monotonic seconds.  ``charge``: for the
+    bytes that it holds.
+    """
 
     request: Json
     size: int
+    arrived: float
     charge: Optional[Charge] = None
+
+    @classmethod
+    def now(cls, request: Json, size: int) -> Waiting:
+        """A request that has just come."""
+        return cls(request, size, time.monotonic())
 
     @property
     def warms_up(self) -> bool:

@@ -11,6 +11,7 @@ import ipaddress
 from typing import Sequence
 
 UNIX = "unix"  # the peer of a Unix socket
+PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")  # that proxies add, beside X-Forwarded-*
 
 
 class TrustedProxies:

@@ -255,7 +255,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             raise ApiError(
                 429, QUEUE_FULL, type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0
             )
-        waiting = Waiting({name: request[name] for name in request if name not in NOT_FOR_TURNS}, size)
+        waiting = Waiting.now({name: request[name] for name in request if name not in NOT_FOR_TURNS}, size)
         if waiting.warms_up or not self.starts_at_once(channel):
             waiting = waiting._replace(charge=self._pending.take(size))
         channel.queue.append(waiting)
@@ -335,9 +335,8 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         sink = channel.sink = WebSocketSink(self, channel.name)
         try:
             self.key = self.state.access.key(self.request.headers)  # it may have expired since the handshake
-            client = self.client(
-                "ws", waiting.size, request_id=request_id, local=channel.responses, interrupt=sink.interrupt
-            )
+            came, local = waiting.arrived, channel.responses
+            client = self.client("ws", waiting.size, came, request_id, local, sink.interrupt)
             await self.state.service.create(request, client, sink)
         except asyncio.CancelledError:
             sink.fail(unavailable(STOPPING), request)

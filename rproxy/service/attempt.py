@@ -49,8 +49,9 @@ class Attempt:
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
 
-    ``status`` is that of the provider's answer, None before there is one.  ``headers`` are for the head of
-    the client's answer.  Sizes are in bytes.
+    ``status`` is that of the provider's answer, None before there is one.  ``started``, ``sent`` and
+    ``answered`` are when the attempt began, the request was on its way, and the answer began, in monotonic
+    seconds.  ``headers`` are for the head of the client's answer.  Sizes are in bytes.
     """
 
     _fast_path: FastPath  # from :meth:`_prepare` on
@@ -68,7 +69,8 @@ class Attempt:
         self.conversion = conversion
         self.status: Optional[int] = None
         self._no_answer = ""
-        self._started = time.monotonic()
+        self.started = self.sent = time.monotonic()
+        self.answered: Optional[float] = None
         self.headers: Mapping[str, str] = {PROVIDER_HEADER: provider.name}
         self.request_bytes = 0
         self.answer_bytes = 0
@@ -116,7 +118,7 @@ class Attempt:
         exchange = upstream.chat(
             self.provider,
             await self._encoded(stream),  # without a name: it may be large, and the answer may take long
-            on_sent=self._prepare,
+            on_sent=self._on_sent,
             on_head=self._head,
             on_data=self.data,
             path=PATHS[self.provider.wire],
@@ -135,6 +137,10 @@ class Attempt:
         self.request_bytes = len(body)
         return body
 
+    def _on_sent(self) -> None:
+        self.sent = time.monotonic()
+        self._prepare()
+
     def _prepare(self) -> None:
         """Make what the answer needs, if it is not there yet."""
         # No cached_property: it would make every attribute of this object slower (Python 3.11 and 3.12).
@@ -150,12 +156,13 @@ class Attempt:
             status=self._no_answer if self.status is None else str(self.status),
             request_bytes=self.request_bytes,
             answer_bytes=self.answer_bytes,
-            total_ms=milliseconds(self._started),
+            total_ms=milliseconds(self.started),
         )
 
     # ---- The answer
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
+        self.answered = time.monotonic()
         self.headers = answer_headers(self.provider, headers, self._secrets)
         if self._content_timeout and 200 <= status < 300:
             self._watch = ContentWatch(self._content_timeout, self._seen, self._stop.cancel)

@@ -14,7 +14,8 @@ class Client(NamedTuple):
 
     ``key`` is None when there is no auth.  ``remote`` is the client's address.  ``size`` is the length of the
     request's JSON in bytes.  ``local`` holds the responses of a WebSocket connection.  ``interrupt`` is
-    cancelled when the user wants to say something.
+    cancelled when the user wants to say something.  ``arrived`` is when the request came, in monotonic
+    seconds.
     """
 
     key: Optional[Key]
@@ -26,6 +27,7 @@ class Client(NamedTuple):
     size: int = 0
     local: Optional[MutableMapping[str, LocalRecord]] = None
     interrupt: Optional[CancelToken] = None
+    arrived: Optional[float] = None
 
     @property
     def key_name(self) -> str:

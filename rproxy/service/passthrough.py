@@ -97,10 +97,14 @@ class Passthrough:
             self._upstream, self._telemetry, model, name, request, client, answer, self._secrets
         )
         try:
-            await RetryLoop(self._failover).run(relayed)
+            with self._telemetry.running(relayed.record):
+                await RetryLoop(self._failover).run(relayed)
             relayed.status = "completed" if relayed.error is None else "failed"
         except ApiError as error:
             relayed.status, relayed.error, error.reported = "failed", error, True
+            raise
+        except BaseException:
+            relayed.status = "cancelled"
             raise
         finally:
             end()
@@ -141,7 +145,7 @@ class _Relayed:
     ) -> None:
         self.providers = model.providers
         self.visible = False
-        self.status = "cancelled"
+        self.status = "in_progress"
         self.error: Optional[ApiError] = None
         self._upstream = upstream
         self._telemetry = telemetry
@@ -154,11 +158,14 @@ class _Relayed:
         self._frames = ErrorFrames(secrets)
         self._started = time.monotonic()
         self._first_data: Optional[float] = None
+        self._timeline = telemetry.timeline(client.arrived)
         self._attempts = 0
         self._provider = ""  # of the last attempt, as are these:
         self._upstream_status: Optional[int] = None
         self._request_bytes = 0
         self._usage = UsageReader()
+        self._sent = self._started
+        self._answered: Optional[float] = None
 
     def conversation_key(self) -> str:
         return self._name
@@ -181,9 +188,14 @@ class _Relayed:
         body = await collect(lambda pieces: write_steps(chat, pieces))
         self._request_bytes = len(body)
         started, no_answer = time.monotonic(), ""
+        self._sent, self._answered = started, None
         try:
             result = await self._upstream.chat(
-                provider, body, on_head=partial(self._head, provider), on_data=self._data
+                provider,
+                body,
+                on_sent=self._on_sent,
+                on_head=partial(self._head, provider),
+                on_data=self._data,
             )
             if not 200 <= result.status < 300:
                 await self._refuse(provider, result)
@@ -194,22 +206,28 @@ class _Relayed:
             no_answer = error.no_answer
             raise
         finally:
-            self._telemetry.attempt_ended(
-                AttemptRecord(
-                    request_id=self._client.request_id,
-                    provider=provider.name,
-                    status=no_answer if self._upstream_status is None else str(self._upstream_status),
-                    request_bytes=self._request_bytes,
-                    answer_bytes=self._usage.size,
-                    total_ms=milliseconds(started),
-                )
+            record = AttemptRecord(
+                request_id=self._client.request_id,
+                provider=provider.name,
+                status=no_answer if self._upstream_status is None else str(self._upstream_status),
+                request_bytes=self._request_bytes,
+                answer_bytes=self._usage.size,
+                total_ms=milliseconds(started),
             )
+            self._telemetry.attempt_ended(record)
+            if self._timeline is not None:
+                label = f"{record.provider} {record.status}".strip()
+                self._timeline.attempt(label, started, self._sent, self._answered)
+
+    def _on_sent(self) -> None:
+        self._sent = time.monotonic()
 
     def _head(
         self, provider: Provider, status: int, headers: Mapping[str, str], kept: Sequence[str] = ()
     ) -> None:
         """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
         self.visible = True
+        self._answered = time.monotonic()
         self._upstream_status = status
         more = {
             name.lower(): mask(value, self._secrets)
@@ -239,7 +257,14 @@ class _Relayed:
         if error is not None:
             with suppress(asyncio.CancelledError):  # the client has left, or the process ends
                 reason = await self.reason(error)
-        record = TurnRecord(
+        record = self.record(reason)
+        self._telemetry.turn_ended(record, self._model.price)
+        return record
+
+    def record(self, reason: str = "") -> TurnRecord:
+        """The record of the request, as it is now."""
+        error = self.error
+        return TurnRecord(
             request_id=self._client.request_id,
             key=self._client.key_name,
             remote=self._client.remote,
@@ -258,6 +283,6 @@ class _Relayed:
             total_ms=milliseconds(self._started),
             attempts=self._attempts,
             route=self._model.model,
+            owner=self._client.owner,
+            spans=self._timeline.spans if self._timeline is not None else (),
         )
-        self._telemetry.turn_ended(record, self._model.price)
-        return record

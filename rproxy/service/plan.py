@@ -14,6 +14,7 @@ from typing import Callable, List, Optional, Sequence, TypeVar
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
 from ..convert.events.converter import StreamConverter
+from ..convert.events.items import Watch
 from ..convert.json_steps import is_large
 from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
@@ -183,10 +184,13 @@ class TurnPlan:
         return body
 
     # ---- The answer
-    def converter(self, conversion: Conversion, sequence: int) -> StreamConverter:
+    def converter(
+        self, conversion: Conversion, sequence: int, watch: Optional[Watch] = None
+    ) -> StreamConverter:
         """What makes events of the answer.
 
         :param sequence: the number of the first event, if that is higher than the plan's own
+        :param watch: is told of each item
         """
         kind = partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
         return kind(
@@ -205,6 +209,7 @@ class TurnPlan:
             logprobs=conversion.logprobs,
             cached=self._deps.config.usage.cached_tokens,
             sequence=max(sequence, self.first),
+            watch=watch,
         )
 
     def _seconds(self) -> int:

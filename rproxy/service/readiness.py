@@ -1,6 +1,6 @@
-"""Whether new turns would succeed: the answer of ``GET /ready``.
+"""Whether new turns would succeed: the answer of ``GET /ready``; and how the providers are.
 
-The endpoint is open to everybody, so asking it must be cheap: the store is asked at most once in
+``/ready`` is open to everybody, so asking it must be cheap: the store is asked at most once in
 ``PROBE_INTERVAL`` seconds, however many want to know.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Callable, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..config.schema import Model
 from ..errors import StoreError
+from ..log import without_login
 from ..store import Store
+from ..types import Json
 from ..upstream.failover import Failover
 
 log = logging.getLogger("rproxy.ready")
@@ -68,3 +70,30 @@ class Readiness:
             self._reachable = True
         self._probed = self._now()
         return self._reachable
+
+
+def provider_states(models: Sequence[Model], failover: Failover, now: float) -> List[Json]:
+    """How the endpoints of some models are: each provider, and each of its keys, once.
+
+    ``state`` is ``up``, ``cooling`` until the time ``until``, or ``probing`` (it has failed, and the next
+    turn tries it).
+
+    :param now: seconds since the epoch
+    """
+    found: Dict[Tuple[str, ...], Json] = {}
+    for model in models:
+        for provider in model.providers:
+            key = (provider.name, provider.base_url, provider.api_key or "")
+            if key not in found:
+                rest, tried = failover.rest(provider), failover.is_tried(provider)
+                found[key] = {
+                    "name": provider.name,
+                    "base_url": without_login(provider.base_url.partition("?")[0]),
+                    "profile": provider.profile.name,
+                    "wire": provider.wire,
+                    "models": [],
+                    "state": "cooling" if rest else "probing" if tried else "up",
+                    "until": round(now + rest) if rest else None,
+                }
+            found[key]["models"].append(model.model)
+    return list(found.values())

@@ -14,9 +14,9 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..config.schema import Config, Provider
+from ..config.schema import Config, Model, Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.ids import Ids
 from ..convert.request.chat import input_items, to_chat_request
@@ -49,14 +49,14 @@ from .pagination import listed
 from .passthrough import Passthrough
 from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, converted
 from .quota import Quotas
-from .readiness import Readiness
+from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
 from .retrieval import ResponseRetrieval
 from .running_turns import RunningTurns
 from .seal_key import new_seal_key
 from .sealer import Sealers, SealKey
 from .search import SearchEndpoint
-from .stats import FieldWarnings, turn_record
+from .stats import FieldWarnings, running_record, turn_record
 from .token_estimate import estimate
 from .turn import SENT_IN_STREAM, Turn
 
@@ -122,6 +122,7 @@ class Service:
 
     def _begin_with(self, config: Config) -> None:
         self.config = config
+        self.telemetry.configure(config.server.inspector)
         self._running.limits = config.server
         self.catalog = Catalog(config)
         self._configure_mcp(config)
@@ -186,6 +187,10 @@ class Service:
             found.append(gauge("rproxy_store_items", "Records in the store.", items))
             found.append(gauge("rproxy_store_bytes", "Bytes of the records in the store.", size))
         return found
+
+    def provider_states(self, models: Sequence[Model]) -> List[Json]:
+        """The providers of some models; see :func:`rproxy.service.readiness.provider_states`."""
+        return provider_states(models, self._failover, self._now())
 
     async def input_tokens(self, body: Json, client: Client) -> Json:
         """POST /responses/input_tokens: an estimate; see :mod:`rproxy.service.token_estimate`."""
@@ -340,6 +345,16 @@ class Service:
             turn = self._recorded_turn(plan, request, body, client, sink)
         else:
             turn = Turn(self._deps, plan, client, sink)
+        with self.telemetry.running(partial(running_record, request, client, turn.stats, started)):
+            return await self._run_to_the_end(request, client, turn, started)
+
+    async def _run_to_the_end(
+        self, request: CreateRequest, client: Client, turn: Turn, started: float
+    ) -> TurnResult:
+        """Run the turn, and report it.
+
+        :param started: monotonic seconds
+        """
         response: Mapping[str, Any] = {"status": "failed", "error": {"code": "server_error"}}
         try:
             result = await turn.run()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, List, Mapping, Optional, Set, Tuple
 
 from ..convert.events.converter import StreamConverter
 from ..errors import ApiError
 from ..telemetry.records import TurnRecord
+from ..telemetry.spans import Timeline
 from ..types import Json, Usage
 from .client import Client
 from .create_request import CreateRequest
@@ -23,7 +25,8 @@ class TurnStats:
 
     ``provider``, ``upstream_status`` and ``request_bytes`` are those of the last attempt, ``answer_bytes``
     the sum of all; ``first_event`` is in seconds after the start; ``left_out`` names the client's optional
-    fields that the provider did not get; ``error`` is why the turn failed.
+    fields that the provider did not get; ``error`` is why the turn failed; ``timeline`` says when what
+    happened, if that is wanted.
     """
 
     provider: str = ""
@@ -36,6 +39,7 @@ class TurnStats:
     warnings: List[str] = field(default_factory=list)
     left_out: List[str] = field(default_factory=list)
     error: Optional[ApiError] = None
+    timeline: Optional[Timeline] = None
 
 
 class FieldWarnings:
@@ -95,7 +99,18 @@ def turn_record(
         retries=stats.retries,
         warnings=stats.warnings + warnings,
         route=request.model.model,
+        owner=client.owner,
+        spans=stats.timeline.spans if stats.timeline is not None else (),
     )
+
+
+def running_record(request: CreateRequest, client: Client, stats: TurnStats, started: float) -> TurnRecord:
+    """The record of a turn that runs, as it is now.
+
+    :param started: monotonic seconds
+    """
+    response = {"status": "in_progress"}
+    return turn_record(request, client, stats, response, None, time.monotonic() - started, [])
 
 
 def _tokens(converter: StreamConverter) -> Json:

@@ -65,7 +65,7 @@ class Turn:
         self._asked: Optional[Provider] = None  # the provider of the attempt, as it is configured
         self._prepared: Optional[Prepared] = None  # what it is asked
         self._attempt: Optional[Attempt] = None  # the one that is under way, or was the last
-        self.stats = TurnStats()
+        self.stats = TurnStats(timeline=deps.telemetry.timeline(client.arrived))
         # ---- What the client gets
         self._sink = sink
         self.converter: Optional[StreamConverter] = None  # the latest
@@ -153,6 +153,7 @@ class Turn:
         fitted, conversion = self._prepared
         self.stats.warnings, self.stats.left_out = conversion.warnings, conversion.left_out
         self.stats.attempts += 1
+        self.stats.provider = provider.name
         attempt = self._attempt = Attempt(
             fitted,
             conversion,
@@ -161,12 +162,16 @@ class Turn:
             self._deps.config.secrets,
             self._deps.config.server.content_timeout,
         )
-        interrupt = self._client.interrupt
+        interrupt, timeline = self._client.interrupt, self.stats.timeline
         try:
             await attempt.run(self._deps.upstream, stream=self._sink is not None, interrupt=interrupt)
         finally:
-            self._deps.telemetry.attempt_ended(attempt.record(self._client.request_id))
-            self.stats.provider, self.stats.request_bytes = provider.name, attempt.request_bytes
+            record = attempt.record(self._client.request_id)
+            self._deps.telemetry.attempt_ended(record)
+            if timeline is not None:
+                label = f"{record.provider} {record.status}".strip()
+                timeline.attempt(label, attempt.started, attempt.sent, attempt.answered)
+            self.stats.request_bytes = attempt.request_bytes
             self.stats.upstream_status = attempt.status
             self.stats.answer_bytes += attempt.answer_bytes
         converter = attempt.converter
@@ -191,7 +196,9 @@ class Turn:
 
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
         sequence = self.converter.sequence if self.converter is not None and self._begun else 0
-        converter = self.converter = self._plan.converter(conversion, sequence)
+        timeline = self.stats.timeline
+        watch = timeline.watch if timeline is not None else None
+        converter = self.converter = self._plan.converter(conversion, sequence, watch)
         if not self._begun:
             self._held = converter.start()
         return converter

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from ..types import Json
+from .spans import Span
 
 MAX_WARNINGS = 20  # in the line of a turn
 _PLAIN = re.compile(r"[^\s\"=]+\Z")
@@ -34,7 +35,7 @@ class TurnRecord:
     ``model`` is what the client asked for, ``route`` the configured name that answers for it.  ``key`` is the
     name of the client's key, "" without authentication.  ``cached_tokens`` are hits, whatever
     ``usage.cached_tokens`` tells clients.  ``retries`` are the rounds after the first one, ``attempts`` all
-    requests to providers.
+    requests to providers.  ``owner`` and ``spans`` are for the inspector only.
     """
 
     request_id: str
@@ -61,6 +62,8 @@ class TurnRecord:
     retries: int = 0
     warnings: Sequence[str] = ()
     route: str = ""
+    owner: str = ""  # a digest of the client's key
+    spans: Sequence[Span] = ()
 
     @property
     def total_tokens(self) -> int:

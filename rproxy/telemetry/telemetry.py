@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, List, Optional, Set
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Callable, ContextManager, List, Optional, Set
 
 from ..config.schema import Price
 from .metrics import Metrics
+from .recent import RecentTurns, RunningTurn
 from .records import (
     ATTEMPT_FIELDS,
     REFUSAL_FIELDS,
@@ -21,6 +24,7 @@ from .records import (
     plain_fields,
     turn_fields,
 )
+from .spans import Timeline
 
 if TYPE_CHECKING:
     from .ledger import Ledger  # loaded only where it is used, as it loads sqlite3
@@ -33,20 +37,49 @@ refusals = logging.getLogger("rproxy.refusal")
 searches = logging.getLogger("rproxy.search")
 recordings = logging.getLogger("rproxy.recording")
 
+_NOTHING: ContextManager[None] = nullcontext()
+
 
 class Telemetry:
     """What one process reports.
 
-    :param ledger: None: none is kept
+    ``recent`` is what the inspector shows; None: it is off.  ``recorders``: who records turns; without any,
+    recording costs nothing.
 
-    ``recorders``: who records turns; without any, recording costs nothing.
+    :param ledger: None: none is kept
     """
 
     def __init__(self, ledger: Optional[Ledger] = None) -> None:
         self.metrics = Metrics()
+        self.recent: Optional[RecentTurns] = None
         self.recorders: List[Recorder] = []
         self._keeping: Set[asyncio.Task[None]] = set()
         self._ledger = ledger
+
+    def configure(self, inspector: str) -> None:
+        """:param inspector: ``server.inspector``"""
+        if inspector == "off":
+            if self.recent is not None:
+                self.recent.changed()  # for those who look at it
+            self.recent = None
+        elif self.recent is None:
+            self.recent = RecentTurns()
+
+    def timeline(self, arrived: Optional[float]) -> Optional[Timeline]:
+        """What notes when the steps of a turn happen, if somebody may want to know.
+
+        :param arrived: when its request came, in monotonic seconds; None: now
+        """
+        if self.recent is None:
+            return None
+        return Timeline(time.monotonic() if arrived is None else arrived)
+
+    def running(self, view: Callable[[], TurnRecord]) -> ContextManager[None]:
+        """A turn runs while the context lasts.
+
+        :param view: makes its record as it is now
+        """
+        return _NOTHING if self.recent is None else RunningTurn(self.recent, view)
 
     def turn_ended(self, record: TurnRecord, price: Optional[Price] = None) -> None:
         """Report a turn.
@@ -62,6 +95,8 @@ class Telemetry:
         self.metrics.turn_ended(record, cost, currency)
         if self._ledger is not None:
             self._ledger.add(record, cost, currency)
+        if self.recent is not None:
+            self.recent.add(record, cost, currency)
 
     def attempt_ended(self, record: AttemptRecord) -> None:
         """Report one request to a provider."""

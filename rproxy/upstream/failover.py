@@ -80,8 +80,16 @@ class Failover:
 
     def cools_down(self, provider: Provider) -> bool:
         """Has the endpoint failed so recently that it is to be left alone?"""
+        return self.rest(provider) > 0
+
+    def rest(self, provider: Provider) -> float:
+        """Seconds that an endpoint is still to be left alone."""
         health = self._health.get(_key(provider))
-        return health is not None and self._now() < health.until
+        return 0.0 if health is None else max(health.until - self._now(), 0.0)
+
+    def is_tried(self, provider: Provider) -> bool:
+        """Has an endpoint failed, and not yet answered again?"""
+        return _key(provider) in self._health
 
     def _rests(self, provider: Provider) -> bool:
         health = self._health.get(_key(provider))

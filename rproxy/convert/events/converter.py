@@ -29,7 +29,7 @@ from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
 from .code_fence import CodeFenceFilter
-from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind
+from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind, Watch
 from .response import heartbeat_object, shared_response, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
 
@@ -60,6 +60,7 @@ class StreamConverter:
     :param cached: see :func:`~rproxy.convert.events.response.usage_object`
     :param sequence: the first sequence_number; above 0 after an attempt of which the client saw the first
         events, but no item
+    :param watch: called with each item when it is announced, and when it is done
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class StreamConverter:
         phases: bool = False,
         cached: str = "hit",
         sequence: int = 0,
+        watch: Optional[Watch] = None,
     ) -> None:
         self.response = response
         self.reader: AnswerReader = reader or ChunkReader(answer)
@@ -87,7 +89,7 @@ class StreamConverter:
         self._seal = seal
         self._strip_fences = strip_fences
         self._cached = cached
-        self._builder = EventBuilder(ids, sequence)
+        self._builder = EventBuilder(ids, sequence, watch)
         self._queue: Deque[GrowingItem] = deque()
         self._calls: Dict[int, CallItem] = {}
         self._thoughts: List[TextItem] = []  # the reasoning items

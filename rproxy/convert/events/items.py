@@ -100,11 +100,15 @@ TEXT_KINDS: Dict[str, TextKind] = {
 }
 
 
+Watch = Callable[[AnyItem, bool], None]  # an item, and whether it is done
+
+
 class EventBuilder:
     """What the items of one response write to: numbered events, and the list of finished items."""
 
-    def __init__(self, ids: Callable[[str], str], sequence: int = 0) -> None:
+    def __init__(self, ids: Callable[[str], str], sequence: int = 0, watch: Optional[Watch] = None) -> None:
         self.ids = ids
+        self._watch = watch
         self.sequence = sequence  # of the next event
         self.done: List[Item] = []  # finished items; the events hold the same objects
         self.added = 0  # how many items were announced
@@ -125,12 +129,16 @@ class EventBuilder:
         """
         at = {"item_id": item["id"], "output_index": self.added}
         self.emit("response.output_item.added", {"output_index": self.added}, item=item)
+        if self._watch is not None:
+            self._watch(item, False)
         self.added += 1
         self.open = at
         return at
 
     def finish(self, at: Json, item: AnyItem) -> None:
         self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
+        if self._watch is not None:
+            self._watch(item, True)
         self.done.append(cast(Item, item))
         self.open = {}
 

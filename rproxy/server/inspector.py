@@ -1,0 +1,227 @@
+"""``GET /`` in a browser, and ``/inspector/...``: the page that shows the turns, and its data.
+
+All of it only reads.  Without authentication it is for clients on this machine, as ``/metrics`` is.  With it
+the page, which has no data, is for everybody, and the data need a key.  No other site gets at it, not even
+one of ``server.allowed_origins``.  :mod:`rproxy.inspector` is loaded when somebody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, List, Optional
+
+from .. import __version__
+from ..config.schema import Model
+from ..cooperative import run_cooperatively
+from ..errors import ApiError, invalid, not_found
+from ..telemetry.recent import RecentTurns
+from ..types import Json
+from .http import ROUTES_HINT, HttpHandler, StreamedBody
+
+if TYPE_CHECKING:
+    from ..inspector.feed import Feed
+    from ..inspector.viewer import Viewer
+
+SCOPE = "This process only: with several, each shows its own turns."
+BATCH = 0.1  # seconds in which what happens is sent together
+BEAT = 5.0  # seconds between two looks at the states of the providers; a sign of life, too
+
+
+class InspectorHandler(HttpHandler):
+    """What all of the inspector has in common."""
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        for name in ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers"):
+            self.clear_header(name)  # a site that may use the models may not see this
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+
+    def check_verb(self) -> None:
+        """:raises ApiError: 404, the inspector is not for this client; 405"""
+        if self._recent is None or not (self.state.config.server.auth.enabled or self.is_local):
+            raise not_found("Path", self.request.path, hint=ROUTES_HINT)
+        super().check_verb()
+
+    @property
+    def _recent(self) -> Optional[RecentTurns]:
+        return self.state.service.telemetry.recent
+
+    @property
+    def recent(self) -> RecentTurns:
+        """The turns; there are some, by :meth:`check_verb`, unless the inspector was switched off since.
+
+        :raises ApiError: 404
+        """
+        recent = self._recent
+        if recent is None:
+            raise not_found("Path", self.request.path, hint=ROUTES_HINT)
+        return recent
+
+    @property
+    def viewer(self) -> Viewer:
+        from ..inspector.viewer import Viewer
+
+        return Viewer(self.key)
+
+    @property
+    def process(self) -> Json:
+        """Which process answers."""
+        recent = self.recent
+        return {
+            "id": recent.id,
+            "pid": os.getpid(),
+            "version": __version__,
+            "began": round(recent.began, 3),
+            "turns_kept": recent.turns.maxlen,
+            "content": self.state.config.server.inspector == "content",
+            "scope": SCOPE,
+        }
+
+    def providers(self) -> List[Json]:
+        """The providers that this client may know of."""
+        viewer = self.viewer
+        models: List[Model] = [model for model in self.state.config.models if viewer.may_use(model.model)]
+        return self.state.service.provider_states(models)
+
+    def number(self, name: str, default: Optional[int], most: int) -> Optional[int]:
+        """A whole number of the query.
+
+        :raises ApiError: 400
+        """
+        text = self.query().get(name)
+        if text is None:
+            return default
+        if not (text.isdecimal() and text.isascii() and 0 < int(text[:18]) <= most):
+            raise invalid(f"{name} must be a whole number from 1 to {most}.", name)
+        return int(text)
+
+
+class PageHandler(InspectorHandler):
+    """``/``: the page, for clients that ask for HTML"""
+
+    public = True  # it has no data
+
+    def check_verb(self) -> None:
+        from ..inspector.page import asks_for_html
+
+        if not asks_for_html(self.request.headers.get("Accept", "")) or self.request.method not in self.verbs:
+            raise not_found("Path", self.request.path, hint=ROUTES_HINT)
+        super().check_verb()
+
+    async def show(self) -> None:
+        from ..inspector.page import page
+
+        body, headers = page()
+        for name, value in headers.items():
+            self.set_header(name, value)
+        await self.finish(body)
+
+    verbs = {"GET": show, "HEAD": show}
+
+
+class TurnsHandler(InspectorHandler):
+    """``/inspector/turns``: the turns, the newest first"""
+
+    async def list_turns(self) -> None:
+        from ..inspector.turns import LISTED, MOST_LISTED, page_of, running_turns, wanted_of
+
+        limit = self.number("limit", LISTED, MOST_LISTED) or LISTED
+        before = self.number("before", None, 1 << 53)
+        found = page_of(self.recent, self.viewer, wanted_of(self.query()), before, limit)
+        running = [] if before is not None else list(running_turns(self.recent, self.viewer))
+        await self.put_json({"process": self.process, "running": running, **found})
+
+    verbs = {"GET": list_turns, "HEAD": list_turns}
+
+
+class TurnHandler(InspectorHandler):
+    """``/inspector/turns/ID``: one turn"""
+
+    async def show(self, request_id: str) -> None:
+        from ..inspector.turns import running_turns, turn_json
+
+        turn = self.recent.find(request_id)
+        if turn is not None and self.viewer.may_see(turn.record):
+            await self.put_json({"process": self.process, **turn_json(turn)})
+            return
+        for running in running_turns(self.recent, self.viewer):
+            if running["id"] == request_id:
+                await self.put_json({"process": self.process, **running})
+                return
+        raise not_found(
+            "Turn",
+            request_id,
+            hint="It may be older than those that are kept, or have run in another process.",
+        )
+
+    verbs = {"GET": show, "HEAD": show}
+
+
+class SummaryHandler(InspectorHandler):
+    """``/inspector/summary``: sums, and the states of the providers"""
+
+    async def show(self) -> None:
+        from ..inspector.summary import WINDOW, summary_steps
+
+        seconds = self.number("window", int(WINDOW), 10**9) or WINDOW
+        recent, viewer = self.recent, self.viewer
+        turns = [turn for turn in reversed(recent.turns) if viewer.may_see(turn.record)]
+        sums = await run_cooperatively(summary_steps(turns, time.time(), seconds))
+        running = sum(viewer.may_see(one.view()) for one in recent.running)
+        process = self.process
+        await self.put_json({"process": process, "running": running, **sums, "providers": self.providers()})
+
+    verbs = {"GET": show, "HEAD": show}
+
+
+class StreamHandler(InspectorHandler):
+    """``/inspector/stream``: what happens, as server-sent events; see :mod:`rproxy.inspector.feed`"""
+
+    async def follow(self) -> None:
+        from ..inspector.feed import Feed
+
+        recent = self.recent
+        after = self.query().get("after", self.request.headers.get("Last-Event-ID", ""))
+        feed = Feed(recent, self.viewer, self.process, self.providers, after)
+        self.set_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.set_header("X-Accel-Buffering", "no")
+        self._wake = asyncio.Event()
+        recent.listeners.add(self._wake)
+        try:
+            await self._follow(recent, feed, StreamedBody(self))
+        finally:
+            recent.listeners.discard(self._wake)
+
+    async def _follow(self, recent: RecentTurns, feed: Feed, body: StreamedBody) -> None:
+        while not (self.client_left or self.state.stopping) and self._recent is recent and self._still_may:
+            wake = self._wake
+            wake.clear()
+            await body.write_all(feed.news())
+            try:
+                await asyncio.wait_for(wake.wait(), BEAT)
+            except asyncio.TimeoutError:
+                await body.write_all([b": alive\n\n"])
+            else:
+                await asyncio.sleep(BATCH)
+        if not self.client_left:
+            await body.finish()
+
+    @property
+    def _still_may(self) -> bool:
+        """May the client still look?  Its key may have expired, or be gone from the configuration."""
+        try:
+            return self.state.access.key(self.request.headers) == self.key
+        except ApiError:
+            return False
+
+    _wake: asyncio.Event
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if hasattr(self, "_wake"):
+            self._wake.set()
+
+    verbs = {"GET": follow}

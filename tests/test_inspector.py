@@ -1,0 +1,464 @@
+"""The JSON of the inspector, who may see it, and the page as an answer; :mod:`test_inspector_page` looks at
+the page in a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+from typing import Any, Dict, List, Optional
+
+import pytest
+from api import site
+from edge import Edge, config, edge, error_of
+from rawserver import until
+from scripted import call, error, say, think
+from tornado.httpclient import AsyncHTTPClient
+
+from rproxy.config.load import parse_config
+from rproxy.config.schema import Key
+from rproxy.errors import ConfigError
+from rproxy.inspector.page import asks_for_html
+from rproxy.inspector.summary import BUCKETS, summary_steps
+from rproxy.telemetry.recent import RecentTurns
+from rproxy.telemetry.records import MAX_WARNINGS, TurnRecord
+from rproxy.telemetry.spans import MOST, Timeline
+
+Json = Dict[str, Any]
+HELLO = {"model": "m", "input": "hello"}
+ANN = Key("ann", "sk-ann-0123456789")
+BEN = Key("ben", "sk-ben-0123456789")
+GUEST = Key("guest", "sk-guest-0123456789", models=("m",))
+PATHS = ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+def bearer(key: Optional[Key]) -> Dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key.value}"}
+
+
+async def ask(e: Edge, path: str, key: Optional[Key] = None, status: int = 200, **headers: str) -> Json:
+    answer = await e.fetch(path, headers={**bearer(key), **headers})
+    assert answer.code == status, answer.body
+    if status != 200:
+        return error_of(answer)
+    found: Json = json.loads(answer.body)
+    return found
+
+
+async def turn(e: Edge, key: Optional[Key] = None, text: str = "hello", **more: Any) -> str:
+    """Run a turn; gives its request id."""
+    body = {"model": "m", "input": text, **more}
+    answer = await e.fetch("/v1/responses", body, headers=bearer(key))
+    return str(answer.headers["x-request-id"])
+
+
+def record(number: int = 1, **fields: Any) -> TurnRecord:
+    known: Json = {
+        "request_id": f"req_{number}",
+        "key": "ann",
+        "remote": "10.0.0.7",
+        "model": "gpt-5.5",
+        "route": "*",
+        "downstream_model": "gpt-5.5",
+        "provider": "lab",
+        "transport": "sse",
+        "status": "completed",
+    }
+    return TurnRecord(**{**known, **fields})
+
+
+# ---- The list, a turn
+async def test_a_turn_with_all_that_is_known_of_it(tmp_path: Any) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        base, api.base_url = api.base_url, api.base_url.replace("/v1", "")
+        provider.turns.append(
+            [think("Look."), say("I look."), call("ls", path="."), call("cat", index=1, f="a")]
+        )
+        api_headers = await api("POST", "/v1/responses", {"model": "gpt-5.5", "input": "List the files."})
+        request_id = api.headers["x-request-id"]
+        assert api_headers["status"] == "completed" and base.endswith("/v1")
+        found = await api("GET", "/inspector/turns")
+        assert set(found) == {"process", "running", "turns", "has_more"}
+        assert found["running"] == [] and found["has_more"] is False
+        (shown,) = found["turns"]
+        wanted = {
+            "id": request_id, "number": 1, "key": "", "remote": "127.0.0.1", "model": "gpt-5.5",
+            "route": "gpt-5.5", "downstream_model": "deepseek-v4-pro", "transport": "json",
+            "status": "completed", "error": "", "reason": "", "upstream_status": 200, "input_tokens": 30,
+            "cached_tokens": 20, "output_tokens": 12, "reasoning_tokens": 4, "cache_hit": 0.667, "cost": None,
+            "tool_calls": 2, "warnings": [], "attempts": 1, "retries": 0,
+        }  # fmt: skip
+        assert {name: shown[name] for name in wanted} == wanted
+        one = await api("GET", "/inspector/turns/" + request_id)
+        assert one.pop("process") == found["process"] and one == shown
+        kinds = [span["kind"] for span in shown["spans"]]
+        assert sorted(kinds) == sorted(
+            ["queue", "attempt", "connect", "first_byte", "thinking", "text", "tool", "tool"]
+        )
+        assert [span["label"] for span in shown["spans"] if span["kind"] == "tool"] == ["ls", "cat"]
+        assert all(0 <= span["start"] <= span["end"] for span in shown["spans"])
+        attempt = next(span for span in shown["spans"] if span["kind"] == "attempt")
+        assert attempt["label"].endswith(" 200")
+        missing = await api("GET", "/inspector/turns/req_0", expect=404)
+        assert "another process" in missing["message"]
+
+
+async def test_steps_of_a_streamed_turn_follow_each_other(tmp_path: Any) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        gate = asyncio.Event()
+        provider.turns.append([think("Hm."), {"gate": gate}, say("Yes.")])
+        running = asyncio.ensure_future(
+            api.events("POST", "/responses", {"model": "gpt-5.5", "input": "Well?", "stream": True})
+        )
+        root = api.base_url.replace("/v1", "")
+        http = AsyncHTTPClient(force_instance=True)
+
+        async def turns() -> Json:
+            found: Json = json.loads((await http.fetch(root + "/inspector/turns")).body)
+            return found
+
+        await until(lambda: len(provider.requests) == 1)
+        (shown,) = (await turns())["running"]
+        assert (shown["status"], shown["number"], shown["model"]) == ("in_progress", None, "gpt-5.5")
+        same = json.loads((await http.fetch(f"{root}/inspector/turns/{shown['id']}")).body)
+        assert same["id"] == shown["id"] and same["status"] == "in_progress"
+        gate.set()
+        await running
+        after = await turns()
+        assert after["running"] == [] and after["turns"][0]["id"] == shown["id"]
+        spans = {span["kind"]: span for span in after["turns"][0]["spans"]}
+        order = ["queue", "connect", "first_byte", "thinking", "text"]
+        for before, behind in zip(order, order[1:]):
+            assert spans[before]["end"] <= spans[behind]["start"] + 0.11, (before, behind)
+        assert spans["attempt"]["start"] <= spans["connect"]["start"]
+        assert after["turns"][0]["first_event_ms"] is not None
+
+
+async def test_attempts_and_the_pauses_between_them(tmp_path: Any) -> None:
+    async with site(tmp_path) as (provider, api, _):
+        provider.turns += [[error(503, "Busy.", {"Retry-After": "0"})], [say("Yes.")]]
+        await api("POST", "/responses", {"model": "gpt-5.5", "input": "Well?"})
+        api.base_url = api.base_url.replace("/v1", "")
+        shown = (await api("GET", "/inspector/turns"))["turns"][0]
+        labels = [span["label"] for span in shown["spans"] if span["kind"] == "attempt"]
+        assert [label.split()[-1] for label in labels] == ["503", "200"]
+        assert sum(span["kind"] == "pause" for span in shown["spans"]) == 1 and shown["attempts"] == 2
+
+
+async def test_lists_are_cut_and_filtered() -> None:
+    async with edge() as e:
+        ids = [await turn(e) for _ in range(3)]
+        failed = await turn(e, text="refuse")
+        found = await ask(e, "/inspector/turns?limit=2")
+        assert [one["id"] for one in found["turns"]] == [failed, ids[2]] and found["has_more"]
+        rest = await ask(e, f"/inspector/turns?before={found['turns'][-1]['number']}")
+        assert [one["id"] for one in rest["turns"]] == [ids[1], ids[0]] and not rest["has_more"]
+        found = await ask(e, "/inspector/turns?status=failed&model=m")
+        assert [one["id"] for one in found["turns"]] == [failed]
+        assert found["turns"][0]["reason"] and found["turns"][0]["error"] == "rate_limit_exceeded"
+        assert (await ask(e, "/inspector/turns?status=failed&model=x"))["turns"] == []
+        for bad in ("limit=0", "limit=x", "limit=1001", "before=-1", "limit=%C2%B2", "limit=" + "9" * 40):
+            assert (await ask(e, "/inspector/turns?" + bad, status=400))["type"] == "invalid_request_error"
+
+
+async def test_chat_requests_are_turns_as_well() -> None:
+    async with edge() as e:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        answer = await e.fetch("/v1/chat/completions", body)
+        (shown,) = (await ask(e, "/inspector/turns"))["turns"]
+        assert (shown["id"], shown["transport"]) == (answer.headers["x-request-id"], "chat")
+        assert {"queue", "attempt", "connect", "first_byte"} == {span["kind"] for span in shown["spans"]}
+
+
+# ---- What is kept
+def test_so_many_turns_are_kept_and_no_more() -> None:
+    recent = RecentTurns(most=3)
+    for number in range(5):
+        recent.add(record(number), None, "")
+    assert [one.number for one in recent.turns] == [3, 4, 5] and recent.find("req_0") is None
+    assert [one.number for one in recent.since(3)] == [5, 4]
+    recent.add(record(9, warnings=[str(n) for n in range(4000)]), None, "")
+    assert len(recent.turns[-1].record.warnings) == MAX_WARNINGS + 1
+
+
+def test_a_timeline_is_bounded() -> None:
+    timeline = Timeline(0.0)
+    for _ in range(2000):
+        timeline.watch({"type": "function_call", "name": "x" * 500}, False)
+        timeline.watch({"type": "function_call"}, True)
+    assert len(timeline.spans) == MOST and len(timeline.spans[0].label) == 80
+
+
+def test_sums() -> None:
+    recent = RecentTurns(now=lambda: 1000.0)
+    for number, ms in enumerate([10, 20, 30, 40], 1):
+        more = {"status": "failed", "error": "x"} if number == 4 else {"first_event_ms": ms / 2}
+        recent.add(record(number, total_ms=ms, input_tokens=100, cached_tokens=50, **more), 0.5, "EUR")
+    recent.now = lambda: 1.0
+    recent.add(record(9, model="old"), None, "")
+    recent.turns.rotate(1)  # the oldest
+    steps = summary_steps(list(reversed(recent.turns)), 1000.0, 300.0)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found = end.value
+            break
+    total = found["total"]
+    assert (total["turns"], total["error_rate"], total["cost"], found["currency"]) == (4, 0.25, 2.0, "EUR")
+    assert total["input_tokens"] == 400 and total["cache_hit"] == 0.5
+    assert total["total_ms"] == {"p50": 20, "p95": 40} and total["first_event_ms"] == {"p50": 10, "p95": 15}
+    assert [one["name"] for one in found["models"]] == ["gpt-5.5"] and found["keys"][0]["name"] == "ann"
+    assert len(total["sparklines"]["turns"]) == BUCKETS and sum(total["sparklines"]["turns"]) == 4
+
+
+async def test_the_summary_names_providers_and_their_cool_downs() -> None:
+    async with edge(retries=0) as e:
+        await turn(e)
+        found = await ask(e, "/inspector/summary")
+        assert found["total"]["turns"] == 1 and found["running"] == 0
+        (lab,) = found["providers"]
+        assert (lab["name"], lab["state"], lab["until"], lab["models"]) == ("lab", "up", None, ["m", "org/m"])
+        assert "sk-lab" not in json.dumps(found)
+        await turn(e, text="refuse")
+        (lab,) = (await ask(e, "/inspector/summary"))["providers"]
+        assert lab["state"] == "cooling" and lab["until"] > found["since"]
+        assert (await ask(e, "/inspector/summary?window=60"))["total"]["turns"] == 2
+        assert (
+            "another process" not in found["process"]["scope"]
+            and "each shows its own" in found["process"]["scope"]
+        )
+
+
+# ---- The stream
+class Stream:
+    """A client of the stream."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    @property
+    def events(self) -> List[Any]:
+        """Kind and data of each so far."""
+        blocks = [block for block in self.text.split("\n\n")[:-1] if "data: " in block]
+        return [
+            (block.partition("event: ")[2].split("\n")[0], json.loads(block.partition("data: ")[2]))
+            for block in blocks
+        ]
+
+    @property
+    def last_id(self) -> str:
+        return self.text.rpartition("id: ")[2].split("\n")[0]
+
+    def of(self, kind: str) -> List[Json]:
+        return [data for found, data in self.events if found == kind]
+
+
+@contextlib.asynccontextmanager
+async def following(e: Edge, query: str = "", key: Optional[Key] = None) -> AsyncIterator[Stream]:
+    """Read the stream while the context lasts; afterwards nothing is left of it."""
+    stream, raw = Stream(), await e.raw()
+
+    async def read() -> None:
+        while data := await raw.reader.read(1 << 16):
+            stream.text += data.decode()
+
+    fields = [f"{name}: {value}" for name, value in bearer(key).items()]
+    raw.send(f"GET /inspector/stream{query} HTTP/1.0", "Host: 127.0.0.1", *fields)
+    status, headers = await raw.head()
+    assert status == 200 and headers["content-type"].startswith("text/event-stream")
+    reading = asyncio.ensure_future(read())
+    recent = e.state.service.telemetry.recent
+    assert recent is not None
+    try:
+        yield stream
+    finally:
+        reading.cancel()
+        raw.cut()
+        await until(lambda: not recent.listeners)
+
+
+async def test_the_stream_tells_of_turns_as_they_begin_and_end() -> None:
+    async with edge() as e:
+        old = await turn(e)
+        async with following(e) as stream:
+            await until(lambda: stream.of("providers"))
+            assert stream.of("hello")[0]["content"] is False and stream.of("turns") == stream.of("turn") == []
+            running = asyncio.ensure_future(turn(e, text="gate", stream=True))
+            await until(lambda: stream.of("turn"))
+            assert stream.of("turn")[0]["status"] == "in_progress"
+            e.provider.gate.set()
+            new = await running
+            await until(lambda: len(stream.of("turn")) == 2)
+            first, last = stream.of("turn")
+            assert first["id"] == last["id"] == new != old and last["status"] == "completed"
+            await until(lambda: stream.of("gone") == [{"id": new}])
+        async with following(e, "?after=" + stream.last_id) as again:
+            await until(lambda: again.of("providers"))
+            third = await turn(e)
+            await until(lambda: [one["id"] for one in again.of("turn") if one["number"]] == [third])
+        async with following(e, "?after=0") as whole:
+            await until(lambda: len(whole.of("turn")) == 3)
+            assert [one["id"] for one in whole.of("turn")] == [old, new, third]
+
+
+async def test_many_turns_come_in_few_events() -> None:
+    async with edge() as e:
+        recent = e.state.service.telemetry.recent
+        assert recent is not None
+        for number in range(250):
+            recent.add(record(number), None, "")
+        async with following(e, f"?after={recent.id}-10") as stream:
+            await until(lambda: stream.last_id == f"{recent.id}-250")
+            batches = [batch["turns"] for batch in stream.of("turns")]
+            assert [len(batch) for batch in batches] == [100, 100, 40] and not stream.of("turn")
+            assert [one["number"] for batch in batches for one in batch] == list(range(250, 10, -1))
+        async with following(e, "?after=00000000-200") as other:  # of another process: from the beginning
+            await until(lambda: other.last_id == f"{recent.id}-250")
+            assert sum(len(batch["turns"]) for batch in other.of("turns")) == 250
+
+
+@pytest.mark.parametrize("change", ["key", "inspector"])
+async def test_a_stream_ends_when_its_key_or_the_inspector_goes(change: str) -> None:
+    async with edge(keys=[ANN]) as e, following(e, key=ANN) as stream:
+        await until(lambda: stream.of("hello"))
+        server = e.state.config.server
+        if change == "key":
+            server = dataclasses.replace(server, auth=dataclasses.replace(server.auth, keys=(BEN,)))
+        else:
+            server = dataclasses.replace(server, inspector="off")
+        recent = e.state.service.telemetry.recent
+        assert recent is not None
+        e.state.configure(dataclasses.replace(e.state.config, server=server))
+        await turn(e, BEN if change == "key" else ANN)
+        await until(lambda: not recent.listeners)
+        assert stream.of("turn") == []
+
+
+# ---- Who may see what
+@pytest.mark.parametrize(
+    "path", ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
+)
+async def test_without_keys_it_is_for_this_machine_only(path: str) -> None:
+    async with edge() as e:
+        for headers in (
+            {"X-Forwarded-For": "10.0.0.1"}, {"Via": "1.1 x"}, {"Forwarded": "for=1.2.3.4"},
+            {"X-Real-IP": "10.0.0.1"}, {"Host": "127.0.0.1.evil.example"}, {"X-Forwarded-Host": "a"},
+        ):  # fmt: skip
+            assert (await e.fetch(path, headers=headers)).code in (403, 404), headers
+            assert (await e.fetch("/", headers={**headers, "Accept": BROWSER})).code in (403, 404), headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
+)
+async def test_with_keys_the_data_need_one(path: str) -> None:
+    async with edge(keys=[ANN]) as e:
+        assert (await e.fetch(path)).code == 401
+        assert (await e.fetch(path, headers=bearer(BEN))).code == 401
+        assert (await e.fetch(path + "?key=" + ANN.value)).code == 401
+        page = await e.fetch("/", headers={"Accept": BROWSER, "X-Forwarded-For": "10.0.0.1"})
+        assert page.code == 200 and b"<!doctype html>" in page.body
+
+
+async def test_a_key_with_limits_sees_its_own_turns_only() -> None:
+    async with edge(keys=[ANN, BEN, GUEST, Key("few", "sk-few-0123456789", turns_per_minute=9)]) as e:
+        anns, guests = await turn(e, ANN), await turn(e, GUEST)
+        everything = [anns, guests]
+
+        async def seen(key: Key) -> List[str]:
+            return [one["id"] for one in reversed((await ask(e, "/inspector/turns", key))["turns"])]
+
+        assert await seen(ANN) == await seen(BEN) == everything
+        assert await seen(GUEST) == [guests]
+        few = e.state.config.server.auth.keys[3]
+        assert await seen(few) == []
+        await ask(e, "/inspector/turns/" + anns, GUEST, status=404)
+        assert (await ask(e, "/inspector/turns/" + guests, GUEST))["key"] == "guest"
+        summary = await ask(e, "/inspector/summary", GUEST)
+        assert summary["total"]["turns"] == 1 and [one["name"] for one in summary["keys"]] == ["guest"]
+        assert [one["models"] for one in summary["providers"]] == [["m"]]
+        async with following(e, "?after=0", GUEST) as stream:
+            await until(lambda: stream.of("turn"))
+            await turn(e, ANN)
+            last = await turn(e, GUEST)
+            await until(lambda: any(one["id"] == last and one["number"] for one in stream.of("turn")))
+            assert {one["key"] for one in stream.of("turn")} == {"guest"} and anns not in stream.text
+
+
+async def test_no_other_site_gets_at_it() -> None:
+    async with edge(allowed_origins=("*",)) as e:
+        for method, path in (("GET", "/inspector/turns"), ("OPTIONS", PATHS[0]), ("GET", PATHS[-1])):
+            answer = await e.fetch(path, method=method, headers={"Origin": "https://evil.example"})
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_it_only_reads() -> None:
+    async with edge() as e:
+        for path in PATHS:
+            for method in ("POST", "PUT", "PATCH", "DELETE"):
+                answer = await e.fetch(path, b"{}", method=method)
+                assert answer.code == 405 and "GET" in answer.headers["Allow"], (path, method)
+
+
+# ---- The page
+@pytest.mark.parametrize(
+    "accept, html",
+    [
+        (BROWSER, True), ("text/html", True), ("application/xhtml+xml", True), ("TEXT/HTML;q=0.5", True),
+        ("", False), ("*/*", False), ("text/*", False), ("application/json", False), ("text/html;q=0", False),
+        ("application/json, text/html;q=0.5", False), ("text/html;q=x", False), ("text/event-stream", False),
+    ],
+)  # fmt: skip
+def test_who_asks_for_html(accept: str, html: bool) -> None:
+    assert asks_for_html(accept) is html
+
+
+async def test_the_page_and_its_policy() -> None:
+    async with edge() as e:
+        first, second = [await e.fetch("/", headers={"Accept": BROWSER}) for _ in range(2)]
+        assert first.code == 200 and first.headers["Content-Type"] == "text/html; charset=utf-8"
+        rules = first.headers["Content-Security-Policy"].split(";")
+        policy = dict(rule.strip().split(" ", 1) for rule in rules)
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+        nonce = policy["script-src"][len("'nonce-") : -1]
+        assert policy["script-src"] == policy["style-src"] == f"'nonce-{nonce}'" and len(nonce) >= 22
+        text = first.body.decode()
+        assert text.count(f'nonce="{nonce}"') == 2 and nonce not in second.body.decode()
+        assert first.headers["X-Content-Type-Options"] == "nosniff"
+        assert " on" + "click=" not in text and "innerHTML" not in text and "style=" not in text
+        head = await e.fetch("/", method="HEAD", headers={"Accept": BROWSER})
+        assert head.code == 200 and head.body == b""
+
+
+async def test_clients_of_the_api_keep_their_404() -> None:
+    async with edge() as e:
+        for method, headers in (("GET", {}), ("GET", {"Accept": "*/*"}), ("POST", {"Accept": BROWSER})):
+            answer = await e.fetch("/", b"" if method == "POST" else None, method=method, headers=headers)
+            assert answer.code == 404 and "Responses API server" in error_of(answer)["message"]
+
+
+async def test_it_can_be_switched_off() -> None:
+    async with edge(inspector="off") as e:
+        await turn(e)
+        assert e.state.service.telemetry.recent is None
+        for path in ("/", *PATHS):
+            answer = await e.fetch(path, headers={"Accept": BROWSER})
+            assert answer.code == 404 and "Responses API server" in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("on", "on"), ("off", "off"), ("true", "on"), ("no", "off"), ("content", "content"), ('"on"', "on")],
+)
+def test_the_key_of_the_configuration(text: str, value: str) -> None:
+    yaml = f"server: {{inspector: {text}}}\nmodels: [{{model: m, provider: {{base_url: http://x}}}}]\n"
+    assert parse_config(yaml.encode(), "test.yaml", {}).server.inspector == value
+    assert config().server.inspector == "on"
+    with pytest.raises(ConfigError, match="on, off, content"):
+        parse_config(yaml.replace(text, "all").encode(), "test.yaml", {})
