@@ -12,8 +12,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional
-from urllib.parse import urlsplit
+from typing import Any, AsyncIterator, Dict, List, Optional
 
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -30,7 +29,8 @@ KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "ArrowDown": (4
 # What a page does before its own script runs: it notes what its policy forbids.
 WATCH = """
 window.__violations = [];
-document.addEventListener("securitypolicyviolation", e => __violations.push(e.violatedDirective + " " + e.blockedURI));
+document.addEventListener("securitypolicyviolation",
+  e => __violations.push(e.violatedDirective + " " + e.blockedURI));
 """
 
 
@@ -132,9 +132,10 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": name}]
         await self("Emulation.setEmulatedMedia", features=features)
 
-    async def picture(self, path: Path) -> None:
+    async def picture(self) -> bytes:
+        """What it looks like, as PNG."""
         shot = await self("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode(shot["data"])
 
 
 class Browser:
@@ -211,10 +212,14 @@ async def chromium(folder: Path) -> AsyncIterator[Browser]:
 
 async def _address(log: Path, process: asyncio.subprocess.Process) -> str:
     for _ in range(600):
-        for line in log.read_text(errors="replace").splitlines():
+        for line in _said(log).splitlines():
             _, found, address = line.partition("DevTools listening on ")
             if found:
                 return address.strip()
-        assert process.returncode is None, log.read_text(errors="replace")
+        assert process.returncode is None, _said(log)
         await asyncio.sleep(0.05)
-    raise AssertionError("chromium does not start: " + log.read_text(errors="replace"))
+    raise AssertionError("chromium does not start: " + _said(log))
+
+
+def _said(log: Path) -> str:
+    return log.read_text(errors="replace")

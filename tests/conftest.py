@@ -36,6 +36,7 @@ The modules without ``test_`` in their names are shared:
 ``local_machine``   model servers on their usual ports, in a network of their own
 ``redis_server``    a Redis of a test's own; ``search_services`` has the APIs of search services, and
                     rproxy in front of them
+``browser``         a headless Chromium, for the page of the inspector
 ``secrets_shown``   secrets in texts from outside, and what may be shown of them
 ``pdf_maker``       small PDF files; ``mcp_demo``: a server with a tool, as a program
 ``mcp_double``      an MCP server over HTTP with all faults; ``mcp_official``: one of the official package

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from typing import Any, Dict, List, Optional
+from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
 from api import site
