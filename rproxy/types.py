@@ -199,6 +199,18 @@ class Event(_Event, total=False):
 
 
 # ---- Records of the store, and what is remembered of turns
+class HostedResult(TypedDict):
+    """What is remembered of a hosted call, because its item does not tell it all.
+
+    ``sources``: address and title of what may be cited.
+    """
+
+    name: str  # of the function
+    arguments: str  # as the model wrote them
+    text: str  # what the model read
+    sources: List[List[str]]
+
+
 class _ResponseRecord(TypedDict):
     response: Response
     input: List[AnyItem]
@@ -211,6 +223,7 @@ class ResponseRecord(_ResponseRecord, total=False):
     """A response, under its id."""
 
     last: int  # the sequence_number of its last event
+    hosted: Dict[str, HostedResult]  # by the id of the item: those that rproxy has made itself
 
 
 class ConversationRecord(TypedDict):

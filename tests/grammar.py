@@ -90,6 +90,13 @@ HOSTED = (
     "mcp_call",
     "mcp_list_tools",
 )
+# item type -> (prefix of its events, those before the work, those after it: one of them)
+WORK: Dict[str, Tuple[str, List[str], List[str]]] = {
+    "web_search_call": ("response.web_search_call", ["in_progress", "searching"], ["completed"]),
+    "mcp_list_tools": ("response.mcp_list_tools", ["in_progress"], ["completed", "failed"]),
+    "mcp_call": ("response.mcp_call", ["in_progress"], ["completed", "failed"]),
+}
+WORK_EVENTS = {prefix: kind for kind, (prefix, _, _) in WORK.items()}
 CALL_EVENTS = {prefix: (key, kind) for kind, (key, prefix) in CALLS.items() if prefix}
 
 RESPONSE_KEYS = {
@@ -303,6 +310,7 @@ class _Item:
         self.index = index
         self.done: Optional[Json] = None
         self.parts: Dict[str, List[_Part]] = {"content": [], "summary": []}
+        self.work: List[str] = []  # the events of an item that rproxy makes itself
         self.written: List[str] = []  # arguments or input
         self.written_done = False
 
@@ -450,6 +458,11 @@ class _Checker:
             part.annotations.append(event["annotation"])
         elif prefix in CALL_EVENTS:
             self.written(item, prefix, step, event)
+        elif prefix in WORK_EVENTS:
+            assert WORK_EVENTS[prefix] == item.added["type"], f"{kind} for a {item.added['type']}"
+            item.work.append(step)
+        elif prefix == "response.mcp_call_arguments":
+            item.work.append("arguments." + step)
         elif prefix in TEXT_EVENTS:
             self.text(item, TEXT_EVENTS[prefix], step, event)
         elif prefix in ("response.content_part", "response.reasoning_summary_part"):
@@ -538,6 +551,11 @@ class _Checker:
             )
         check_item(given)
         kind = given["type"]
+        if item.work:
+            _, begun, ended = WORK[kind]
+            begun = begun + (["arguments.delta", "arguments.done"] if kind == "mcp_call" else [])
+            assert item.work[:-1] == begun and item.work[-1] in ended, f"{kind}: the events {item.work}"
+            assert "action" not in item.added, "a search is announced with its action"
         key, streamed = CALLS.get(kind, ("", None))
         if streamed:
             assert item.written_done, f"output_item.done of a {kind} before its {key} are done"

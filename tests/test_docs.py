@@ -26,6 +26,7 @@ from rproxy.cli.exit_status import MEANINGS
 from rproxy.cli.main import COMMANDS, make_parser
 from rproxy.cli.serve import LEVEL_VARIABLE
 from rproxy.config.checks import Place, keys_of
+from rproxy.config.hosted_schema import HostedLimits
 from rproxy.config.load import parse_config
 from rproxy.config.mcp_schema import McpServer
 from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, Store, Usage
@@ -346,6 +347,7 @@ SECTIONS: Dict[str, Any] = {
     "usage": Usage,
     "search": Search,
     "mcp_servers": McpServer,
+    "hosted_tools": HostedLimits,
     "price": Price,
 }
 by_section = pytest.mark.parametrize("heading", SECTIONS)
@@ -414,8 +416,9 @@ def test_settings_named_in_the_documents_exist() -> None:
         "provider": Provider,
         "store": Store,
         "search": Search,
+        "hosted_tools": HostedLimits,
     }
-    named = set(re.findall(r"`((?:server|usage|provider|store|search)(?:\.\w+)+)[`:]", ALL))
+    named = set(re.findall(r"`((?:server|usage|provider|store|search|hosted_tools)(?:\.\w+)+)[`:]", ALL))
     assert named
     for dotted in named:
         section, name = dotted.split(".")[-2:]

@@ -13,6 +13,7 @@ FIXED: Mapping[str, Any] = {
     "store": None,
     "usage": ("path", "keep_days"),
     "search": (),
+    "hosted_tools": (),
 }
 
 

@@ -197,7 +197,7 @@ def amount(place: Place) -> float:
     return float(value)
 
 
-def whole(minimum: int) -> Check[int]:
+def whole(minimum: int, maximum: Optional[int] = None) -> Check[int]:
     """A whole number."""
 
     def check(place: Place) -> int:
@@ -205,6 +205,8 @@ def whole(minimum: int) -> Check[int]:
             raise place.expected("a whole number")
         if place.value < minimum:
             raise place.error(f"must be at least {minimum}, not {place.value}")
+        if maximum is not None and place.value > maximum:
+            raise place.error(f"must be at most {maximum}, not {place.value}")
         return place.value
 
     return check

@@ -17,6 +17,7 @@ from ..providers.profiles import choose_profile
 from . import checks as c
 from .addresses import url_secrets
 from .checks import REQUIRED, Place, key
+from .hosted_schema import HostedLimits
 from .keys import Key
 from .mcp_schema import McpServer, read_mcp_servers
 from .provider_schema import Provider, read_overrides, read_providers
@@ -170,6 +171,9 @@ class Config:
     search: Optional[Search] = key(read_search, None, "who answers web searches; default: nobody")
     mcp_servers: Tuple[McpServer, ...] = key(
         read_mcp_servers, (), "MCP servers whose tools every model can use; default: none"
+    )
+    hosted_tools: HostedLimits = key(
+        c.section(HostedLimits), HostedLimits(), "limits on the tools that rproxy runs itself"
     )
     path: Optional[str] = None
     warnings: Tuple[str, ...] = ()

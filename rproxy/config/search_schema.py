@@ -81,7 +81,7 @@ def read_search(place: Place) -> Search:
 
 
 def completed(search: Search, providers: Iterable[Provider], servers: Sequence[str], place: Place) -> Search:
-    """The section with its key; DeepSeek's search takes the key of its chat API.
+    """The section with its key; a search service of a provider takes the key of its chat API.
 
     :param servers: the names in ``mcp_servers``
     :raises ConfigError: the service needs a key, and there is none (at another address, such as that of a
@@ -97,12 +97,11 @@ def completed(search: Search, providers: Iterable[Provider], servers: Sequence[s
     if search.api_key is not None or not search.service.needs_key:
         return search
     host = urlsplit(search.service.url).hostname
-    if search.kind == "deepseek":
-        for provider in providers:
-            if provider.api_key and urlsplit(provider.base_url).hostname == host:
-                return replace(search, api_key=provider.api_key)
+    shared = [p.api_key for p in providers if p.api_key and urlsplit(p.base_url).hostname == host]
+    if shared and search.service.shares_key:
+        return replace(search, api_key=shared[0])
     if urlsplit(search.url).hostname != host:
         return search
-    if search.kind == "deepseek":
+    if search.service.shares_key:
         raise place.error(f"'api_key' is missing, and no provider at {host} has one")
     raise place.error(f"'api_key' is missing: {search.kind} answers nobody without a key")

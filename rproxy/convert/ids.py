@@ -2,13 +2,16 @@
 
 The items of a response share the 32 hex digits of its id, the *stem*: ``resp_STEM`` has the output items
 ``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which brings the items back one by one,
-still shows which of them were one answer.  Input items that came without an id get one with an ``i`` behind
+still shows which of them were one answer.  When rproxy runs tools itself, a response is made of several
+answers, the *rounds*: from the second one on, two more digits behind the stem number them
+(``msg_STEM010003``).  Input items that came without an id get one with an ``i`` behind
 the stem (``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the
 randomness.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from typing import Any, Optional
@@ -16,7 +19,8 @@ from typing import Any, Optional
 RESPONSE = "resp_"
 CONVERSATION = "conv_"
 
-_OUTPUT_ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})[0-9a-f]{4}")
+MAX_ROUNDS = 255
+_OUTPUT_ITEM = re.compile(r"[a-z]+_(([0-9a-f]{32})(?:[0-9a-f]{2})?)([0-9a-f]{4})")
 _INPUT_ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})i[0-9a-f]+")
 _CONVERSATION = re.compile(CONVERSATION + r"[A-Za-z0-9]{1,64}")
 
@@ -25,11 +29,17 @@ class Ids:
     """Makes the ids of one response.
 
     :param stem: 32 hex digits
+    :param number: of the round, from 0 to ``MAX_ROUNDS``
     """
 
-    def __init__(self, stem: str) -> None:
+    def __init__(self, stem: str, number: int = 0) -> None:
         self.stem = stem
+        self._round = f"{number:02x}" if number else ""
         self._count = itertools.count()
+
+    def in_round(self, number: int) -> Ids:
+        """The ids of another round of this response."""
+        return Ids(self.stem, number)
 
     @property
     def response(self) -> str:
@@ -40,7 +50,7 @@ class Ids:
 
         Call ids are kept short: OpenAI takes 40 characters.
         """
-        number = f"{next(self._count):04x}"
+        number = f"{self._round}{next(self._count):04x}"
         return f"call_{self.stem[:24]}{number}" if prefix == "call" else f"{prefix}_{self.stem}{number}"
 
 
@@ -52,7 +62,28 @@ def response_stem(response_id: str) -> str:
 def output_stem(item_id: Any) -> Optional[str]:
     """The stem of the response whose output the item is; None if the id is not one of ours."""
     match = _OUTPUT_ITEM.fullmatch(str(item_id))
+    return match.group(2) if match else None
+
+
+def round_stem(item_id: Any) -> Optional[str]:
+    """What the ids of one round of a response share; None if the id is not one of an output item of ours."""
+    match = _OUTPUT_ITEM.fullmatch(str(item_id))
     return match.group(1) if match else None
+
+
+def hosted_call_id(item_id: Any, number: int) -> str:
+    """The id by which a provider knows the call of a hosted tool, whose item has only an id of its own.
+
+    It follows from the item, so that it is the same in every request, and is short enough for OpenAI.
+
+    :param number: of the call in its history, which stands in for an id that is missing
+    """
+    if not isinstance(item_id, str) or not item_id:
+        return f"call_hosted_{number}"
+    match = _OUTPUT_ITEM.fullmatch(item_id)
+    if match is None:
+        return "call_" + hashlib.sha1(item_id.encode("utf-8", "replace")).hexdigest()[:24]
+    return f"call_{match[2][:24]}{match[1][32:]}{match[3]}"
 
 
 def item_stem(item_id: Any) -> Optional[str]:

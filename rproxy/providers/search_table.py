@@ -35,6 +35,7 @@ class SearchService(NamedTuple):
     ``texts``, ``more`` and ``date`` are keys of a result: the first text that is not empty counts, ``more``
     is added.
     ``include_key`` and ``exclude_key`` take lists of domains; without them, operators say it.
+    ``shares_key``: without a key of its own, it takes that of the provider at the same host.
     ``recency_words``: (days, the word for so many); without them, ``recency_key`` gets the date.
     """
 
@@ -46,6 +47,7 @@ class SearchService(NamedTuple):
     method: str = "POST"
     auth_header: str = "Authorization"
     needs_key: bool = True
+    shares_key: bool = False
     constants: Mapping[str, Any] = {}
     count_key: str = ""
     max_count: int = 20
@@ -78,6 +80,7 @@ SEARCH_SERVICES: Mapping[str, SearchService] = {
     "deepseek": SearchService(
         url="https://api.deepseek.com",
         path="/v1/tools/search",
+        shares_key=True,
         query_key="query",
         max_query=128,
         count_key="count",

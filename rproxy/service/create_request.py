@@ -28,7 +28,8 @@ class CreateRequest(NamedTuple):
     """A create request, ready for its turn.
 
     ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the
-    one it belongs to.  ``created_at``: seconds since the epoch.
+    one it belongs to.  ``created_at``: seconds since the epoch.  ``shown_tools``: ``tools`` as the response
+    repeats them; None: as they came.
     """
 
     body: Json
@@ -38,6 +39,7 @@ class CreateRequest(NamedTuple):
     ids: Ids
     conversation: Optional[str]
     created_at: int
+    shown_tools: Optional[List[Json]] = None
 
     @property
     def warms_up(self) -> bool:
@@ -48,14 +50,11 @@ class CreateRequest(NamedTuple):
 
     def response(self) -> Response:
         """The Response object before anything is in it."""
-        response = response_object(self.body, id=self.ids.response, created_at=self.created_at)
+        body = self.body if self.shown_tools is None else {**self.body, "tools": self.shown_tools}
+        response = response_object(body, id=self.ids.response, created_at=self.created_at)
         if self.conversation is not None:
             response = {**response, "conversation": {"id": self.conversation}}
         return response
-
-    def whole_body(self) -> Json:
-        """The body with its history."""
-        return {**self.body, "input": self.context.items + self.items}
 
     def record(self, owner: str, response: Response) -> ResponseRecord:
         """What is stored of a response to this request."""

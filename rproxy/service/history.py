@@ -18,7 +18,7 @@ from ..convert.ids import RESPONSE, item_stem
 from ..convert.status import RUNNING
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
-from ..types import AnyItem, Item, LocalRecord, Response, ResponseRecord
+from ..types import AnyItem, HostedResult, Item, LocalRecord, Response, ResponseRecord
 from .background import Background
 from .client import Client
 from .conversations import Conversations
@@ -181,11 +181,31 @@ class History:
         link = link_of(record)
         return _chosen(link.listed_input() + link.output, wanted)
 
+    async def hosted_results(self, item_ids: Iterable[str], owner: str) -> Dict[str, HostedResult]:
+        """What stored responses remember of these hosted calls, by item id.
+
+        :raises ApiError: 503
+        """
+        found: Dict[str, HostedResult] = {}
+        for stem, wanted in _by_stem(item_ids).items():
+            record = await self.stored(RESPONSE + stem, owner) if stem else None
+            known = record.get("hosted", {}) if record is not None else {}
+            found.update((name, known[name]) for name in wanted if name in known)
+        return found
+
     # ---- What is kept
-    async def keep(self, request: CreateRequest, client: Client, response: Response, last: int) -> List[str]:
+    async def keep(
+        self,
+        request: CreateRequest,
+        client: Client,
+        response: Response,
+        last: int,
+        hosted: Mapping[str, HostedResult] = {},
+    ) -> List[str]:
         """Remember a response that has ended, as far as the client wants that.
 
         :param last: the number of its last event
+        :param hosted: what is remembered of its hosted calls, by item id
         :returns: warnings instead of errors, because the answer is worth more than its record
         """
         if client.local is not None:
@@ -194,7 +214,7 @@ class History:
             return []
         warnings: List[str] = []
         if request.body.get("store", True):
-            record: ResponseRecord = {**request.record(client.owner, response), "last": last}
+            record = _record(request, client, response, last, hosted)
             warning = await self._store.keep(response["id"], record)
             warnings += [f"response {warning}"] if warning else []
             if record["previous"] is not None and not warning:  # most others are not continued
@@ -207,15 +227,30 @@ class History:
         return warnings
 
     async def keep_unfinished(
-        self, request: CreateRequest, client: Client, response: Response, last: int
+        self,
+        request: CreateRequest,
+        client: Client,
+        response: Response,
+        last: int,
+        hosted: Mapping[str, HostedResult] = {},
     ) -> None:
         """Store a response that did not come to its end, if the client wants its responses stored.
 
         :param last: the number of the last event that was sent
+        :param hosted: see :meth:`keep`
         """
         if request.body.get("store", True):
-            record: ResponseRecord = {**request.record(client.owner, response), "last": last}
+            record = _record(request, client, response, last, hosted)
             await self._store.keep(response["id"], record)
+
+
+def _record(
+    request: CreateRequest, client: Client, response: Response, last: int, hosted: Mapping[str, HostedResult]
+) -> ResponseRecord:
+    record: ResponseRecord = {**request.record(client.owner, response), "last": last}
+    if hosted:
+        record["hosted"] = {**hosted}
+    return record
 
 
 def _local_record(request: CreateRequest, response: Response) -> LocalRecord:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, List, Optional, Sequence, TypeVar
+from typing import Callable, List, Mapping, Optional, Sequence, TypeVar
 
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
@@ -25,7 +25,7 @@ from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
 from ..telemetry.telemetry import Telemetry
-from ..types import AnyItem, Json, Thought
+from ..types import AnyItem, HostedResult, Json, Response, Thought
 from ..upstream.client import ChatClient
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -59,6 +59,11 @@ class TurnDeps:
     sealers: Sealers
     telemetry: Telemetry
     now: Callable[[], float]
+
+
+def native_tools(provider: Provider) -> Sequence[str]:
+    """The types of tools that a provider runs itself."""
+    return provider.profile.native_tools if provider.wire == "responses" else ()
 
 
 async def converted(
@@ -107,6 +112,7 @@ class TurnPlan:
         self._request = request
         self._client = client
         self.first = first
+        self._ids = request.ids
         self._sealer = deps.sealers.of(client.owner)
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
@@ -116,7 +122,7 @@ class TurnPlan:
 
     async def reason(self, error: ApiError) -> str:
         """Why an attempt failed, for the log."""
-        return await reason_of(error, self._request.whole_body())
+        return await reason_of(error, {**self._request.body, "input": self._items})
 
     def conversation_key(self) -> str:
         """What the turns of one conversation have in common: the key that the client gives it, else how it
@@ -156,11 +162,11 @@ class TurnPlan:
         )
         convert = partial(
             to_request,
-            self._body(),
+            self._body(native_tools(provider)),
             await self._deps.file_texts.readable(self._items, provider.profile),
             provider.profile,
             downstream_model=self.model,
-            allow=self._deps.config.server.tool_type_allowlist,
+            allow=self._allow(provider),
             recall=partial(self._deps.reasoning.recall, self._scope(provider)),
             resends=self._client.codex,
             sealer=self._sealer,
@@ -174,8 +180,15 @@ class TurnPlan:
         """
         return has_form(form, self._body(), self._items, cure)
 
-    def _body(self) -> Json:
-        """The body, with the model's limit on the length of an answer unless the client's is lower."""
+    def _allow(self, provider: Provider) -> Optional[Sequence[str]]:
+        """The types of tools that pass; None for the default."""
+        return self._deps.config.server.tool_type_allowlist
+
+    def _body(self, native: Sequence[str] = ()) -> Json:
+        """The body, with the model's limit on the length of an answer unless the client's is lower.
+
+        :param native: types of tools that the provider runs itself
+        """
         body, limit = self._request.body, self._request.model.max_output_tokens
         if self._compacts:
             body = {**body, "tool_choice": "none"}
@@ -192,11 +205,10 @@ class TurnPlan:
         :param sequence: the number of the first event, if that is higher than the plan's own
         :param watch: is told of each item
         """
-        kind = partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
-        return kind(
+        return self._converter_kind()(
             self._request.response(),
             conversion.tools,
-            ids=self._request.ids,
+            ids=self._ids,
             now=self._seconds,
             reasoning=reasoning_form(
                 self._deps.config.server.reasoning, self._request.body, codex=self._client.codex
@@ -211,6 +223,9 @@ class TurnPlan:
             sequence=max(sequence, self.first),
             watch=watch,
         )
+
+    def _converter_kind(self) -> Callable[..., StreamConverter]:
+        return partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
 
     def _seconds(self) -> int:
         """The time, but never before the response was created, even when the clock was set back since."""
@@ -232,21 +247,38 @@ class TurnPlan:
 
         :returns: warnings
         """
+        self._remember_reasoning(done, self._answer(done), conversion, provider)
+        response, last = done.response, done.sequence - 1
+        return await self._deps.history.keep(
+            self._request, self._client, response, last, self._hosted(response)
+        )
+
+    def _remember_reasoning(
+        self, done: StreamConverter, answer: Sequence[AnyItem], conversion: Conversion, provider: Provider
+    ) -> None:
         reasoning: Thought = {
             "text": done.reasoning_text,
             "details": done.reader.reasoning_details,
             "extra_content": done.extra_content,
         }
         if any(reasoning.values()):
-            keys = call_keys(self._items, done.response["output"], conversion.tools)
+            keys = call_keys(self._items, answer, conversion.tools)
             self._deps.reasoning.remember(self._scope(provider), keys, reasoning)
-        return await self._deps.history.keep(self._request, self._client, done.response, done.sequence - 1)
+
+    def _answer(self, done: StreamConverter) -> Sequence[AnyItem]:
+        """The items that the last request to the provider has led to."""
+        return done.response["output"]
+
+    def _hosted(self, response: Response) -> Mapping[str, HostedResult]:
+        """What is remembered of the hosted calls in a response."""
+        return {}
 
     async def keep_unfinished(self, cut: StreamConverter) -> None:
         """Store the response as far as it came, when the answer broke off or its client left."""
         if self._client.transport != "background":  # which keeps what became of it by itself
-            response = cut.unfinished_response()
-            await self._deps.history.keep_unfinished(self._request, self._client, response, cut.sequence - 1)
+            response, last = cut.unfinished_response(), cut.sequence - 1
+            hosted = self._hosted(response)
+            await self._deps.history.keep_unfinished(self._request, self._client, response, last, hosted)
 
     def _scope(self, provider: Provider) -> Scope:
         return self._client.owner, self.model, provider.base_url

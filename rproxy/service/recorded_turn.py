@@ -7,7 +7,7 @@ Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordedUps
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Awaitable, Mapping, Optional, Sequence
+from typing import Any, Awaitable, Mapping, Optional, Sequence
 
 from ..config.schema import Config
 from ..convert.events.converter import StreamConverter
@@ -51,16 +51,23 @@ class RecordedTurn(Turn):
     recording: Recording
 
     def __init__(
-        self, deps: TurnDeps, plan: TurnPlan, client: Client, sink: Optional[EventSink], recording: Recording
+        self,
+        deps: TurnDeps,
+        plan: TurnPlan,
+        client: Client,
+        sink: Optional[EventSink],
+        recording: Recording,
+        *more: Any,  # what another kind of turn takes, see recorded_hosted_turn
     ) -> None:
         tapped = replace(deps, upstream=RecordedUpstream(deps.upstream, recording))
-        super().__init__(tapped, plan, client, None if sink is None else RecordedSink(sink, recording))
+        recorded = None if sink is None else RecordedSink(sink, recording)
+        super().__init__(tapped, plan, client, recorded, *more)
         self.recording = recording
 
     # In JSON mode there is no sink: the events are those of the last attempt.
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
         converter = super()._new_converter(conversion)
-        if self._sink is None:
+        if self._sink is None and not converter.shown:
             self.recording.forget_events()
             self.recording.events(self._held)
         return converter

@@ -100,7 +100,7 @@ class ResponseRetrieval:
             limit_store_time()
             record = await self._seen(response_id, owner)
             response = record["response"]
-        rest = tail(response, after, record.get("last"))
+        rest = tail(response, after, record.get("last"), record.get("hosted", ()))
         if rest:
             yield rest
 

@@ -29,7 +29,6 @@ from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
 from ..telemetry.exposition import Metric, gauge, gauges
-from ..telemetry.reason import reason_of
 from ..telemetry.records import RefusalRecord, turn_fields
 from ..telemetry.telemetry import Telemetry
 from ..types import AnyItem, Compaction, Json, Response
@@ -45,9 +44,11 @@ from .conversations import Conversations, check_metadata, conversation_id
 from .create_request import CreateRequest, need_input
 from .file_text import FileTexts
 from .history import History
+from .hosted import HostedTools
+from .make_turn import make_turn
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, converted
+from .plan import LARGE, LONG_HISTORY, TurnDeps, converted
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -107,6 +108,7 @@ class Service:
         self._connecting: Set[asyncio.Task[None]] = set()
         self._mcp_servers: Optional[McpServers] = None  # they outlive a new configuration
         self.search = SearchEndpoint(upstream, self._running, self.telemetry, now)
+        self._hosted = HostedTools(upstream, self._history, now)
         self._begin_with(config)
 
     def configure(self, config: Config) -> None:
@@ -127,6 +129,7 @@ class Service:
         self.catalog = Catalog(config)
         self._configure_mcp(config)
         self.search.configure(config, self._mcp_servers)
+        self._hosted.configure(config, self._mcp_servers)
         self._sealers = Sealers(self._seal_key, config.server.accept_unsealed)
         self.passthrough = Passthrough(
             self.catalog,
@@ -198,16 +201,20 @@ class Service:
             {"model": self.catalog.of(client.key).first, **without_nulls(body)}, client
         )
         profile = request.model.providers[0].profile
-        items = request.context.items + request.items
+        items, body = request.context.items + request.items, request.body
+        allow: Optional[Sequence[str]] = self.config.server.tool_type_allowlist
+        session = await self._hosted.session(request, client)
+        if session is not None:
+            items, body, allow = session.history(items), session.first_body(body), session.allow(allow)
         readable = await self._file_texts.readable(items, profile)
 
         def count() -> int:
             conversion = to_chat_request(
-                request.body,
+                body,
                 readable,
                 profile,
                 downstream_model=request.model.downstream_model,
-                allow=self.config.server.tool_type_allowlist,
+                allow=allow,
                 sealer=self._sealers.of(client.owner),
             )
             return estimate(conversion.body)
@@ -300,7 +307,7 @@ class Service:
         if not request.warms_up:
             need_input(body, "conversation")
             check_orphans(context.items, items)
-        return request
+        return self._hosted.shown(request)
 
     def _refused(
         self, error: ApiError, request: CreateRequest, client: Client, sink: Optional[EventSink]
@@ -340,11 +347,7 @@ class Service:
         :param first: the number of the first event
         """
         started = time.monotonic()
-        plan = TurnPlan(self._deps, request, client, first)
-        if self.telemetry.recorders:
-            turn = self._recorded_turn(plan, request, body, client, sink)
-        else:
-            turn = Turn(self._deps, plan, client, sink)
+        turn = await make_turn(self._deps, self._hosted, request, body, client, sink, first)
         with self.telemetry.running(partial(running_record, request, client, turn.stats, started)):
             return await self._run_to_the_end(request, client, turn, started)
 
@@ -371,16 +374,6 @@ class Service:
         finally:
             await self._report(request, client, turn, response, time.monotonic() - started)
 
-    def _recorded_turn(
-        self, plan: TurnPlan, request: CreateRequest, body: Json, client: Client, sink: Optional[EventSink]
-    ) -> Turn:
-        from .recorded_turn import RecordedTurn, begin_recording  # loaded only where turns are recorded
-
-        recording = begin_recording(request, body, client, plan.first, self.config)
-        for recorder in self.telemetry.recorders:
-            recorder.begin(recording)
-        return RecordedTurn(self._deps, plan, client, sink, recording)
-
     async def _report(
         self, request: CreateRequest, client: Client, turn: Turn, response: Mapping[str, Any], seconds: float
     ) -> None:
@@ -392,7 +385,7 @@ class Service:
             self._quotas.end_turn(client.key, record, turn.sent)
             if error is not None:
                 with suppress(asyncio.CancelledError):  # then the client has left, or the process ends
-                    reason = await reason_of(error, request.whole_body())
+                    reason = await turn.reason(error)
                     record = replace(record, reason=reason)
             self.telemetry.turn_ended(record, request.model.price)
         if turn.recording is not None:

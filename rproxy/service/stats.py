@@ -24,9 +24,9 @@ class TurnStats:
     """What a turn counts; the turn alone writes it.
 
     ``provider``, ``upstream_status`` and ``request_bytes`` are those of the last attempt, ``answer_bytes``
-    the sum of all; ``first_event`` is in seconds after the start; ``left_out`` names the client's optional
-    fields that the provider did not get; ``error`` is why the turn failed; ``timeline`` says when what
-    happened, if that is wanted.
+    the sum of all; ``first_event`` is in seconds after the start; ``rounds`` and ``calls`` count those of
+    hosted tools, if there are any; ``left_out`` names the client's optional fields that the provider did not
+    get; ``error`` is why the turn failed; ``timeline`` says when what happened, if that is wanted.
     """
 
     provider: str = ""
@@ -36,6 +36,8 @@ class TurnStats:
     request_bytes: int = 0
     answer_bytes: int = 0
     first_event: Optional[float] = None
+    rounds: Optional[int] = None
+    calls: Optional[int] = None
     warnings: List[str] = field(default_factory=list)
     left_out: List[str] = field(default_factory=list)
     error: Optional[ApiError] = None
@@ -97,6 +99,8 @@ def turn_record(
         total_ms=round(seconds * 1000, 3),
         attempts=stats.attempts,
         retries=stats.retries,
+        rounds=stats.rounds,
+        calls=stats.calls,
         warnings=stats.warnings + warnings,
         route=request.model.model,
         owner=client.owner,

@@ -95,7 +95,7 @@ class Turn:
             await self._keep_unfinished()  # the client has left
             raise
         finally:
-            self.stats.retries = self._retries.state.retries
+            self.stats.retries += self._retries.state.retries
             self._attempt = None  # which knows this turn: so both go without the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
@@ -118,8 +118,14 @@ class Turn:
         """Store what the client has seen of an answer that did not come to its end, so that it can be
         continued.
         """
-        if self._begun and self.visible and self._attempt is not None:
-            await self._plan.keep_unfinished(self._attempt.converter)
+        converter = self._latest
+        if self._begun and converter is not None and converter.shown:
+            await self._plan.keep_unfinished(converter)
+
+    @property
+    def _latest(self) -> Optional[StreamConverter]:
+        """The converter of the attempt that is under way, or the last there was."""
+        return self._attempt.converter if self._attempt is not None else self.converter
 
     def _result(self) -> TurnResult:
         assert self.converter is not None
@@ -176,14 +182,23 @@ class Turn:
             self.stats.answer_bytes += attempt.answer_bytes
         converter = attempt.converter
         if interrupt is not None and interrupt.cancelled:
-            last_events = converter.interrupt()
-        else:
-            await attempt.close()
-            attempt.check(codex=self._codex)
-            self._form.confirm(provider)
-            last_events = converter.finish()
+            return await self._end(converter.interrupt())
+        await attempt.close()
+        attempt.check(codex=self._codex)
+        self._form.confirm(provider)
+        if not self._goes_on(converter):
+            await self._end(converter.finish())
+
+    def _goes_on(self, converter: StreamConverter) -> bool:
+        """Is this complete answer not the end of the response?"""
+        return False
+
+    async def _end(self, last_events: Sequence[Event]) -> None:
+        """Keep the response of the last attempt, then send its last events."""
+        assert self._attempt is not None and self._prepared is not None
+        converter, (fitted, conversion) = self._attempt.converter, self._prepared
         self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
-        await self._send_last(last_events, attempt.answer_bytes)
+        await self._send_last(last_events, self._attempt.answer_bytes)
 
     async def reason(self, error: ApiError) -> str:
         return await self._plan.reason(error)
@@ -211,7 +226,7 @@ class Turn:
         error.apply(partial(mask, secrets=self._deps.config.secrets))
         shown = for_codex(error) if self._codex else error
         in_stream = self._begun or self._codex and shown.stream_code in SENT_IN_STREAM
-        converter = self._attempt.converter if self._attempt is not None else self.converter
+        converter = self._latest
         if self._sink is None or converter is None or not in_stream:
             error.answer_headers = self._headers
             raise error
@@ -256,7 +271,7 @@ class Turn:
     def _beat(self) -> None:
         """Was nothing sent for a while? Then say that the turn is alive."""
         due = self._last_sent + self._interval if self._begun else 0.0
-        converter = self._attempt.converter if self._attempt is not None else self.converter
+        converter = self._latest
         if converter is None:
             due = time.monotonic() + BEFORE_CONVERSION
         elif self._sink is not None and self._sink.blocked:

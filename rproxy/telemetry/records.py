@@ -34,7 +34,8 @@ class TurnRecord:
 
     ``model`` is what the client asked for, ``route`` the configured name that answers for it.  ``key`` is the
     name of the client's key, "" without authentication.  ``cached_tokens`` are hits, whatever
-    ``usage.cached_tokens`` tells clients.  ``retries`` are the rounds after the first one, ``attempts`` all
+    ``usage.cached_tokens`` tells clients.  ``rounds`` are the answers of a turn with hosted tools, ``calls``
+    the calls of those; None: it has none.  ``retries`` are the rounds after the first one, ``attempts`` all
     requests to providers.  ``owner`` and ``spans`` are for the inspector only.
     """
 
@@ -60,6 +61,8 @@ class TurnRecord:
     total_ms: float = 0.0
     attempts: int = 0
     retries: int = 0
+    rounds: Optional[int] = None
+    calls: Optional[int] = None
     warnings: Sequence[str] = ()
     route: str = ""
     owner: str = ""  # a digest of the client's key
@@ -104,6 +107,20 @@ class SearchRecord:
     server: str
     completed: int
     failed: int
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class HostedCallRecord:
+    """A call of a hosted tool that has ended.
+
+    ``server``: who did the work, as the configuration calls it.  ``status``: completed or failed.
+    """
+
+    request_id: str
+    tool: str
+    server: str
+    status: str
     total_ms: float
 
 
@@ -160,6 +177,8 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
     "total_ms": _number,
     "attempts": _number,
     "retries": _number,
+    "rounds": _number,
+    "calls": _number,
     "warnings": _list,
 }
 REFUSAL_FIELDS: Mapping[str, Callable[[Any], str]] = {
@@ -184,6 +203,11 @@ ATTEMPT_FIELDS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
+HOSTED_CALL_FIELDS: Mapping[str, Callable[[Any], str]] = {
+    field.name: _number if field.name == "total_ms" else _text for field in fields(HostedCallRecord)
+}
+
+
 def turn_fields(record: TurnRecord) -> Json:
     """The fields that have a value, in the order of the table, and the cache hit ratio (0 to 1)."""
     known: Json = dict(vars(record))
@@ -195,7 +219,7 @@ def turn_fields(record: TurnRecord) -> Json:
     return {name: known[name] for name in TURN_FIELDS if known.get(name) not in (None, "", [], ())}
 
 
-def plain_fields(record: Union[RefusalRecord, AttemptRecord, SearchRecord]) -> Json:
+def plain_fields(record: Union[RefusalRecord, AttemptRecord, HostedCallRecord, SearchRecord]) -> Json:
     """The fields that have a value, in the order of the table."""
     return {name: value for name, value in vars(record).items() if value not in (None, "")}
 

@@ -13,10 +13,12 @@ from .metrics import Metrics
 from .recent import RecentTurns, RunningTurn
 from .records import (
     ATTEMPT_FIELDS,
+    HOSTED_CALL_FIELDS,
     REFUSAL_FIELDS,
     SEARCH_FIELDS,
     TURN_FIELDS,
     AttemptRecord,
+    HostedCallRecord,
     RefusalRecord,
     SearchRecord,
     TurnRecord,
@@ -105,6 +107,14 @@ class Telemetry:
         if attempts.isEnabledFor(logging.DEBUG):
             known = plain_fields(record)
             attempts.debug("%s", line("attempt", known, ATTEMPT_FIELDS), extra={"fields": known})
+
+    def hosted_call_ended(self, record: HostedCallRecord) -> None:
+        """Report one call of a hosted tool."""
+        failed = int(record.status == "failed")
+        self.metrics.hosted_calls(record.tool, record.server, 1 - failed, failed)
+        if searches.isEnabledFor(logging.DEBUG):
+            known = plain_fields(record)
+            searches.debug("%s", line("hosted_call", known, HOSTED_CALL_FIELDS), extra={"fields": known})
 
     def searched(self, record: SearchRecord) -> None:
         """Report a search of Codex."""

@@ -104,6 +104,7 @@ class StreamConverter:
         }
         self._logprobs = logprobs
         self._phases = phases
+        self._cite: Optional[Callable[[str], List[Json]]] = None  # finds the annotations of a text
 
     @classmethod
     def empty(cls, response: Response, *, now: Callable[[], int]) -> StreamConverter:
@@ -118,6 +119,11 @@ class StreamConverter:
     @property
     def visible(self) -> bool:
         """Has the client seen a part of the answer?  Then asking again would not go unnoticed."""
+        return self._builder.added > self._builder.first
+
+    @property
+    def shown(self) -> bool:
+        """Has the client seen a part of the response?"""
         return self._builder.added > 0
 
     @property
@@ -128,7 +134,7 @@ class StreamConverter:
     @property
     def is_empty(self) -> bool:
         """Is there no output so far?"""
-        return not (self._builder.added or self._queue)
+        return not (self.visible or self._queue)
 
     @property
     def finish_seen(self) -> bool:
@@ -217,7 +223,7 @@ class StreamConverter:
         return failure_of(
             self.reader,
             done=done,
-            is_empty=not (self._builder.added or self._queue),
+            is_empty=not (self.visible or self._queue),
             nameless_call=any(isinstance(item, CallItem) and not item.name for item in self._queue),
         )
 
@@ -281,7 +287,7 @@ class StreamConverter:
         }
         if not self._ended:
             response["status"] = "incomplete"  # without a reason: the SDKs know none for this
-            response["usage"] = usage_object(self.reader.usage, self._cached)
+            response["usage"] = self._usage() or usage_object(None)
         return response
 
     # ---- Deltas to items
@@ -323,7 +329,8 @@ class StreamConverter:
             fence = CodeFenceFilter() if self._strip_fences and kind is TEXT_KINDS["text"] else None
             if self._phases and not keys and not self._tools.chat_tools:
                 keys = {"phase": FINAL_ANSWER}  # nothing can follow
-            item = TextItem(self._builder, kind, fence, keys=keys)
+            cite = self._cite if kind is TEXT_KINDS["text"] else None
+            item = TextItem(self._builder, kind, fence, keys=keys, cite=cite)
         self._append(item)
         return item
 
@@ -336,10 +343,13 @@ class StreamConverter:
     def _call(self, number: int, piece: CallPiece) -> None:
         call = self._calls.get(number)
         if call is None:
-            call = self._calls[number] = CallItem(self._builder, self._tools)
+            call = self._calls[number] = self._new_call()
             self._append(call)
         call.feed(piece)
         self._close_first()
+
+    def _new_call(self) -> CallItem:
+        return CallItem(self._builder, self._tools)
 
     def _annotate(self, annotations: Iterable[object]) -> None:
         self._builder.annotations += filter(None, map(annotation_of, annotations))
@@ -400,7 +410,7 @@ class StreamConverter:
     def _end(self, ending: TerminalStatus, *, error: Optional[ResponseError] = None) -> List[Event]:
         self._ended = True
         status, reason = ending
-        usage = self.reader.usage
+        usage = self._usage()
         response: Response = {
             **self.response,
             "status": status,
@@ -408,8 +418,12 @@ class StreamConverter:
             "error": error,
             "incomplete_details": {"reason": reason} if reason else None,
             "output": self._builder.done,
-            "usage": None if usage is None and status == "failed" else usage_object(usage, self._cached),
+            "usage": usage_object(None) if usage is None and status != "failed" else usage,
         }
         self.response = shared_response(response)  # the record and the last event
         self._builder.emit(TERMINAL_EVENTS[status], {}, response=self.response)
         return self._builder.take()
+
+    def _usage(self) -> Optional[Usage]:
+        """What the client is told of the tokens; None: the provider has counted none."""
+        return None if self.reader.usage is None else usage_object(self.reader.usage, self._cached)

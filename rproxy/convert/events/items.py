@@ -14,7 +14,7 @@ Texts are collected in lists and joined once, when the item closes.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Union, cast
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, cast
 
 from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
@@ -111,12 +111,19 @@ class EventBuilder:
         self._watch = watch
         self.sequence = sequence  # of the next event
         self.done: List[Item] = []  # finished items; the events hold the same objects
+        self.first = 0  # how many items are those of earlier answers
         self.added = 0  # how many items were announced
         self.open: Json = {}  # the keys that all events of the unfinished item repeat; empty: there is none
         self.logprobs: List[Json] = []  # for the next piece of text
         self.annotations: List[Json] = []  # for the live message, or the next one
         self._events: List[Any] = []  # each is an Event
         self._call_ids: Set[str] = set()
+
+    def go_on(self, done: Sequence[Item]) -> None:
+        """Number the items after those of earlier answers of the same response."""
+        self.done = [*done]
+        self.first = self.added = len(done)
+        self._call_ids = {item["call_id"] for item in done if "call_id" in item}
 
     def emit(self, type_: str, at: Json, **fields: Any) -> None:
         self._events.append({"type": type_, "sequence_number": self.sequence, **at, **fields})
@@ -162,6 +169,7 @@ class TextItem:
     :param fence: takes a code fence off the text
     :param seal: makes further keys for the finished item of the whole text
     :param keys: further keys of the item
+    :param cite: finds the annotations of the whole text
     """
 
     may_close = True
@@ -173,6 +181,7 @@ class TextItem:
         fence: Optional[CodeFenceFilter] = None,
         seal: Optional[Callable[[str], Json]] = None,
         keys: Optional[Json] = None,
+        cite: Optional[Callable[[str], List[Json]]] = None,
     ) -> None:
         self.kind = kind
         self.phase: Optional[str] = None  # of a message, when the converter has found it out
@@ -180,6 +189,7 @@ class TextItem:
         self._fence = fence
         self._seal = seal
         self._keys = keys or {}
+        self._cite = cite
         self._live = False
         self._waiting: List[str] = []
         self._texts: List[str] = []
@@ -191,6 +201,11 @@ class TextItem:
     @property
     def text(self) -> str:
         return "".join(self._texts)
+
+    @property
+    def received(self) -> str:
+        """The text with what waits."""
+        return "".join(self._texts + self._waiting)
 
     def start(self) -> None:
         """The item before it has closed."""
@@ -259,6 +274,9 @@ class TextItem:
         seal, self._seal = self._seal, None  # breaks a reference cycle with the converter
         more = seal(text) if seal is not None else {}
         if text:
+            if self._cite is not None:
+                self._builder.annotations += self._cite(text)
+                self.annotate()
             more = {self.kind.holder: [self._close_part(text)], **more}
         elif more:
             self._announce()  # nothing to read, but something to send back: encrypted reasoning
@@ -411,4 +429,18 @@ class OpaqueItem:
         return None
 
 
-GrowingItem = Union[TextItem, CallItem, OpaqueItem]
+class GrowingItem(Protocol):
+    """An item of the queue."""
+
+    @property
+    def may_close(self) -> bool:
+        """May it close when another item follows?"""
+
+    def start(self) -> None:
+        """The item before it has closed."""
+
+    def close(self, cut: bool = False) -> None:
+        """:param cut: the answer ended before it was complete, and this is its last item"""
+
+    def partial(self) -> Optional[Json]:
+        """The item as far as it was announced; None if it was not."""

@@ -7,12 +7,13 @@ had more deltas; :func:`tail` handles this for a client that lost its connection
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Container, Iterator, List, Mapping, Optional, Sequence
 
 from ...types import AnyItem, Event, Json, Response
 from ..status import TERMINAL_EVENTS
 from ..tools.kind import Offer, ToolKind
 from ..tools.kinds import CALL_KINDS
+from .hosted_items import HOSTED_FORMS
 from .items import TEXT_KINDS
 
 AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
@@ -47,23 +48,27 @@ def opening(response: Response) -> List[Event]:
     )
 
 
-def events(response: Response) -> List[Event]:
-    """All events of a response that has ended, numbered from 0."""
+def events(response: Response, hosted: Container[str] = ()) -> List[Event]:
+    """All events of a response that has ended, numbered from 0.
+
+    :param hosted: the ids of the items that rproxy has made itself
+    """
     found: List[AnyEvent] = [*opening(response)]
     for index, item in enumerate(response["output"]):
-        found += _item(index, item)
+        found += _hosted_item(index, item) if item["id"] in hosted else _item(index, item)
     found.append({"type": TERMINAL_EVENTS[response["status"]], "response": response})
     return _numbered(found)
 
 
-def tail(response: Response, after: int, last: Optional[int]) -> List[Event]:
+def tail(response: Response, after: int, last: Optional[int], hosted: Container[str] = ()) -> List[Event]:
     """The events after the one with the number ``after`` (-1: all of them).
 
     :param last: the number of the last event of the first stream, None if it is not known.  If it is not the
         number of our last one, a client in the middle of that stream cannot be given the rest of it; it gets
         the terminal event with everything in it.
+    :param hosted: see :func:`events`
     """
-    found = events(response)
+    found = events(response, hosted)
     if after < 0 or last is None or last == found[-1]["sequence_number"]:
         return found[after + 1 :]
     return [{**found[-1], "sequence_number": last}] if after < last else []
@@ -94,6 +99,15 @@ def _item(index: int, item: AnyItem) -> Iterator[Json]:
         if text:
             yield {"type": kind.delta_type, **at, "delta": text}
         yield {"type": kind.done_type, **at, kind.text_field: text, "name": item["name"]}
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def _hosted_item(index: int, item: AnyItem) -> Iterator[Json]:
+    form, at = HOSTED_FORMS[item["type"]], {"item_id": item["id"], "output_index": index}
+    announced = form.announced(item)
+    yield {"type": "response.output_item.added", "output_index": index, "item": announced}
+    for type_, more in (*form.opening(item), *form.closing(item)):
+        yield {"type": type_, **at, **more}
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 

@@ -184,6 +184,26 @@ def usage_object(raw: Optional[Mapping[str, Any]], cached: str = "hit") -> Usage
     }
 
 
+def added(usage: Optional[Usage], more: Optional[Usage]) -> Optional[Usage]:
+    """The tokens of two answers together; None if neither has counted any."""
+    if usage is None or more is None:
+        return usage or more
+    inputs, outputs = usage["input_tokens_details"], usage["output_tokens_details"]
+    more_inputs, more_outputs = more["input_tokens_details"], more["output_tokens_details"]
+    return {
+        "input_tokens": usage["input_tokens"] + more["input_tokens"],
+        "input_tokens_details": {
+            "cached_tokens": inputs["cached_tokens"] + more_inputs["cached_tokens"],
+            "cache_write_tokens": inputs["cache_write_tokens"] + more_inputs["cache_write_tokens"],
+        },
+        "output_tokens": usage["output_tokens"] + more["output_tokens"],
+        "output_tokens_details": {
+            "reasoning_tokens": outputs["reasoning_tokens"] + more_outputs["reasoning_tokens"]
+        },
+        "total_tokens": usage["total_tokens"] + more["total_tokens"],
+    }
+
+
 def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
     for path in paths:
         value: Any = raw

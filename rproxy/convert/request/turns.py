@@ -6,7 +6,7 @@ directly followed by one tool message for each call.  :func:`fold_items` makes a
 the items of one answer and attaches each output to its call, wherever it was; :mod:`.writer` makes messages
 of the turns.
 
-Two items belong to one turn when their ids share the stem of one response of ours (see :func:`stem`),
+Two items belong to one turn when their ids share the stem of one answer of ours (see :func:`stem`),
 wherever they are.  Without our ids, they do when nothing but assistant items is between them and no
 reasoning begins anew.
 
@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
-from ..ids import output_stem
+from ..ids import round_stem
 from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, loads
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
@@ -38,8 +38,8 @@ SUMMARY = "Summary of the conversation so far:\n\n"
 
 
 def stem(item: AnyItem) -> Optional[str]:
-    """The 32 hex digits that the ids of all items of one response of ours share; None for any other item."""
-    return output_stem(item.get("id"))
+    """What the ids of all items of one answer of ours share; None for any other item."""
+    return round_stem(item.get("id"))
 
 
 class CallKey(NamedTuple):

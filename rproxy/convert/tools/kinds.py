@@ -7,6 +7,7 @@ from typing import Dict, Tuple
 from .apply_patch import ApplyPatch
 from .custom import Custom
 from .function import Function
+from .hosted import Hosted
 from .kind import ToolKind
 from .local_shell import LocalShell
 from .namespace import Namespace
@@ -14,6 +15,7 @@ from .shell import Shell
 from .tool_search import ToolSearch
 
 FUNCTION = Function()  # what a call of an unknown name is taken for
+HOSTED = Hosted()  # is offered, but its calls become items of rproxy's own making
 ALL: Tuple[ToolKind, ...] = (
     FUNCTION,
     Custom(),
@@ -25,6 +27,6 @@ ALL: Tuple[ToolKind, ...] = (
 )
 
 # By type of tool, of call item and of output item.
-TOOL_KINDS: Dict[str, ToolKind] = {name: kind for kind in ALL for name in kind.types}
+TOOL_KINDS: Dict[str, ToolKind] = {name: kind for kind in (*ALL, HOSTED) for name in kind.types}
 CALL_KINDS: Dict[str, ToolKind] = {kind.call_type: kind for kind in ALL if kind.call_type}
 OUTPUT_KINDS: Dict[str, ToolKind] = {kind.output_type: kind for kind in ALL if kind.output_type}

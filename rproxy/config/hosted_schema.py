@@ -1,0 +1,20 @@
+"""The section ``hosted_tools``: how much the tools that rproxy runs itself may do for one response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import checks as c
+from .checks import key
+
+
+@dataclass(frozen=True)
+class HostedLimits:
+    """The limits on hosted tools, for one response."""
+
+    max_rounds: int = key(c.whole(1, 100), 8, "times that the model calls tools and goes on with the results")
+    max_calls: int = key(c.whole(1), 20, "calls; a client may set a lower limit (max_tool_calls)")
+    max_seconds: float = key(c.seconds(), 300.0, "seconds that tools may run, together")
+    max_result_bytes: int = key(
+        c.whole(1000), 102_400, "bytes of one result; of a longer one the middle is left out"
+    )

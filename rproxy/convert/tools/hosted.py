@@ -1,0 +1,22 @@
+"""Functions that stand for hosted tools, which rproxy runs itself.
+
+They are no tools of a client: the service puts them in the place of the client's hosted tools, so their type
+is none of the Responses API, and nobody else's passes under it.
+"""
+
+from __future__ import annotations
+
+from ...types import Json
+from .function import Function
+
+HOSTED_TYPE = "rproxy_hosted_function"
+
+
+class Hosted(Function):
+    types = (HOSTED_TYPE,)
+    call_type = "function_call"  # as the history has it
+
+
+def hosted_tool(name: str, description: str, parameters: Json) -> Json:
+    """The entry of ``tools`` for a function."""
+    return {"type": HOSTED_TYPE, "name": name, "description": description, "parameters": parameters}

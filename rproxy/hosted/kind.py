@@ -1,0 +1,184 @@
+"""What a kind of hosted tool is: a tool that rproxy runs itself, between two requests to the provider.
+
+The model gets ordinary functions; what it calls becomes an item of the response, and the result goes back to
+it in the next request (:mod:`rproxy.service.hosted_turn` is the loop).  A :class:`HostedKind` is there once
+for a configuration, a :class:`KindSession` once for a response.  The events of an item follow from its type
+(:mod:`rproxy.convert.events.hosted_items`), so a kind only makes items and texts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import AbstractSet, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..convert.ids import hosted_call_id
+from ..errors import ApiError
+from ..types import AnyItem, HostedResult, Json
+
+LOST = "These results are no longer available; search again if you need them."
+_PREFIX = "hosted_"  # of a function whose name one of the client's own has
+
+
+class HostedRequest(NamedTuple):
+    """What the kinds may know of a request.
+
+    ``items``: the whole history with the request's own input.  ``known``: what is remembered of the hosted
+    calls in it, by item id.  ``taken``: names of the client's own functions.
+    """
+
+    body: Json
+    items: Sequence[AnyItem]
+    owner: str
+    known: Mapping[str, HostedResult]
+    taken: AbstractSet[str] = frozenset()
+
+    @property
+    def tools(self) -> List[Json]:
+        """The entries of ``tools``."""
+        return [tool for tool in self.body.get("tools") or () if isinstance(tool, dict)]
+
+    @property
+    def include(self) -> Sequence[str]:
+        """What the client wants beside the usual."""
+        return self.body.get("include") or ()
+
+    def name(self, wanted: str) -> str:
+        """The name that the model gets to know a function by; it stays the same as long as the client's own
+        functions do.
+        """
+        while wanted in self.taken:
+            wanted = _PREFIX + wanted
+        return wanted
+
+
+class Outcome(NamedTuple):
+    """What came of a call.
+
+    ``item``: the keys of the finished item that were not known before, ``status`` among them if the item has
+    one.  ``text``: what the model reads.  ``sources``: address and title of what it may cite.  ``error``: the
+    response cannot go on.
+    """
+
+    item: Json
+    text: str = ""
+    sources: Sequence[Tuple[str, str]] = ()
+    error: Optional[ApiError] = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None or self.item.get("status") == "failed"
+
+
+class HostedCall:
+    """One item that rproxy makes: a call that it runs, a list of tools, a question to the user.
+
+    ``item``: what is known of it before it runs, without id and status.  ``function``: the name of its
+    function, as it was before :meth:`HostedRequest.name`.  ``tool`` and ``server``: its labels in the
+    metrics.  ``held``: it is shown when it has run, because its failure is better told as an HTTP error.
+    ``pauses``: the response ends here, and the client has to answer.
+    """
+
+    function = ""
+    tool = ""
+    server = ""
+    held = False
+    pauses = False
+    item: Json
+
+    async def run(self) -> Outcome:
+        """Do it.  What goes wrong is part of the outcome; the turn cancels it when its client has left."""
+        raise NotImplementedError
+
+    def stopped(self, reason: str) -> Outcome:
+        """The outcome when it was stopped.
+
+        :param reason: a sentence for the model
+        """
+        return Outcome({"status": "failed"}, reason)
+
+
+class HostedFunction(NamedTuple):
+    """A function that the model may call.
+
+    ``name``: as :meth:`HostedRequest.name` gives it.  ``call`` makes the call of its arguments, which are
+    what the model wrote.
+    """
+
+    name: str
+    description: str
+    parameters: Json
+    call: Callable[[str], HostedCall]
+
+
+class KindSession:
+    """What one kind does for one response."""
+
+    def before(self) -> Sequence[HostedCall]:
+        """What is done and shown before the provider is asked for the first time."""
+        return ()
+
+    def functions(self) -> Sequence[HostedFunction]:
+        """What the model may call; asked for after what :meth:`before` gave has run."""
+        return ()
+
+    def chosen(self, choice: Json, forced: bool) -> Sequence[str]:
+        """The names of the functions that an entry of ``tool_choice`` means.
+
+        :param forced: the model has to call one of them; else it may
+        """
+        raise NotImplementedError
+
+    def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
+        """The items with those of this kind written as calls of functions and their outputs."""
+        raise NotImplementedError
+
+
+class HostedKind:
+    """One kind of hosted tool.
+
+    ``types``: of the entries of ``tools``.  ``items``: types of the items that are its own in a history.
+    """
+
+    types: Tuple[str, ...] = ()
+    items: Tuple[str, ...] = ()
+
+    def echo(self, tool: Json) -> Json:
+        """The entry of ``tools`` as the response repeats it."""
+        return tool
+
+    def session(self, request: HostedRequest) -> KindSession:
+        """:raises ApiError: 400, what is wrong with the tools of this kind"""
+        raise NotImplementedError
+
+
+# ---- Histories
+def function_call(item: AnyItem, name: str, arguments: str, text: str, number: int) -> List[AnyItem]:
+    """An item of a hosted call as the call of a function and its output, which is how the model knows it.
+
+    :param number: of the call in its history, for one that has no id
+    """
+    call_id = hosted_call_id(item.get("id"), number)
+    call: Dict[str, Any] = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+    if isinstance(item.get("id"), str):
+        call["id"] = item["id"]
+    return [call, {"type": "function_call_output", "call_id": call_id, "output": text}]
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many bytes as UTF-8; what is left out was in its middle."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= most:
+        return text
+    note = f"\n[... {len(data) - most} bytes left out ...]\n"
+    half = max(0, most - len(note)) // 2
+    head = data[:half].decode("utf-8", "ignore")
+    tail = data[len(data) - half :].decode("utf-8", "ignore")
+    return head + note + tail
+
+
+_SAFE_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def label(name: str) -> str:
+    """A configured name as a label of the metrics."""
+    return name if _SAFE_LABEL.fullmatch(name) else "other"

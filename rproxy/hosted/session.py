@@ -1,0 +1,153 @@
+"""What the hosted tools do for one response: all kinds together.
+
+For the conversion of a request there are no hosted tools: the client's entries of ``tools`` become functions
+(:mod:`rproxy.convert.tools.hosted`), and their items in the history become calls of functions and outputs.
+So whatever a provider needs done to those is done to hosted ones as well, and a request of a later round, or
+of a later turn, has the same bytes as the first.
+"""
+
+from __future__ import annotations
+
+from typing import AbstractSet, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
+
+from ..convert.tools.hosted import HOSTED_TYPE, hosted_tool
+from ..convert.tools.kind import flat_form, flatten, plain
+from ..convert.tools.table import DEFAULT_ALLOW, TOOL_ITEMS
+from ..types import AnyItem, HostedResult, Json
+from .citations import Citations
+from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession
+
+# What the model may do in a round: call any tool, only the client's own, none (but it sees them), nothing.
+FREE, CLIENTS, LAST, NO_TOOLS = "free", "clients", "last", "none"
+
+
+class HostedSession:
+    """The hosted tools of one response.
+
+    :param kinds: those that the request has tools of, or that its history has items of
+    :param known: what is remembered of earlier calls, by item id; grows with the calls of this response
+    """
+
+    def __init__(
+        self, kinds: Sequence[HostedKind], request: HostedRequest, known: Dict[str, HostedResult]
+    ) -> None:
+        self._kinds: Dict[str, KindSession] = {}  # by type of tool
+        self._sessions: List[KindSession] = []
+        for kind in kinds:
+            session = kind.session(request)
+            self._sessions.append(session)
+            self._kinds.update(dict.fromkeys(kind.types, session))
+        self._functions: Dict[str, HostedFunction] = {}
+        self.known = known
+
+    def before(self) -> List[HostedCall]:
+        """What is done and shown before the provider is asked."""
+        return [call for session in self._sessions for call in session.before()]
+
+    def call(self, name: str, arguments: str) -> HostedCall:
+        """The call of a function that the model was offered."""
+        return self._functions[name].call(arguments)
+
+    def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
+        """The items with those of hosted tools as calls of functions and outputs."""
+        for session in self._sessions:
+            items = session.history(items)
+        return [*items]
+
+    def citations(self) -> Citations:
+        """Finds what is cited of all that was found in this conversation."""
+        return Citations(source for result in self.known.values() for source in result["sources"])
+
+    # ---- The request
+    @staticmethod
+    def allow(types: Optional[Sequence[str]], native: Sequence[str] = ()) -> Sequence[str]:
+        """The types of tools that pass, with the functions of hosted ones.
+
+        :param types: what the operator lets pass; None: the default
+        :param native: types of tools that the provider runs itself
+        """
+        return (*((*DEFAULT_ALLOW, *native) if types is None else types), HOSTED_TYPE)
+
+    def first_body(self, body: Json) -> Json:
+        """The body of the first round, for a provider that runs no tools itself."""
+        return self.body(body, (), FREE, True)
+
+    def body(self, body: Json, native: Sequence[str], stage: str, first: bool) -> Json:
+        """The body with functions in place of hosted tools.
+
+        :param native: types of tools that the provider runs itself
+        :param stage: ``FREE``, ``CLIENTS``, ``LAST`` or ``NO_TOOLS``
+        :param first: is this the first round?  A choice of tools is forced in that one only
+        """
+        body = {key: value for key, value in body.items() if key != "max_tool_calls"}
+        if stage == NO_TOOLS:
+            body.pop("tools", None)
+            body.pop("tool_choice", None)
+            return body
+        done: List[int] = []
+        tools: List[Json] = []
+        for tool in body.get("tools") or ():
+            session = self._session(tool, native)
+            if session is None:
+                tools += [tool] if tool.get("type") != HOSTED_TYPE else []
+            elif id(session) not in done and stage != CLIENTS:
+                done.append(id(session))
+                tools += self._offered(session)
+        if tools or "tools" in body:
+            body["tools"] = tools
+        choice = "none" if stage == LAST else self._choice(body.get("tool_choice"), native, first)
+        body.pop("tool_choice", None)
+        return body if choice is None else {**body, "tool_choice": choice}
+
+    def _session(self, tool: Any, native: Sequence[str]) -> Optional[KindSession]:
+        type_ = str(tool.get("type")) if isinstance(tool, dict) else ""
+        return None if type_ in native else self._kinds.get(type_)
+
+    def _offered(self, session: KindSession) -> List[Json]:
+        functions = session.functions()
+        self._functions.update((function.name, function) for function in functions)
+        return [hosted_tool(one.name, one.description, one.parameters) for one in functions]
+
+    def _choice(self, choice: Any, native: Sequence[str], first: bool) -> Any:
+        if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+            listed = choice.get("tools")
+            tools = [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
+            allowed = [one for tool in tools for one in self._chosen(tool, native, False)]
+            mode = choice.get("mode") if first else "auto"
+            return {**choice, "tools": allowed, "mode": mode}
+        if not first:
+            return choice if choice == "none" else None
+        if not isinstance(choice, dict):
+            return choice
+        chosen = self._chosen(choice, native, True)
+        if len(chosen) == 1:
+            return chosen[0]
+        return {"type": "allowed_tools", "mode": "required", "tools": chosen}
+
+    def _chosen(self, choice: Json, native: Sequence[str], forced: bool) -> List[Json]:
+        session = self._session(choice, native)
+        if session is None or not self._functions:
+            return [choice]
+        return [{"type": HOSTED_TYPE, "name": name} for name in session.chosen(choice, forced)]
+
+
+def own_names(tools: Iterable[Any], items: Iterable[AnyItem]) -> AbstractSet[str]:
+    """The names of the functions that the client's own tools become."""
+    lists: List[Any] = [[*tools]]
+    lists += [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
+    names: Set[str] = set()
+    for entries in lists:
+        for tool in entries if isinstance(entries, list) else ():
+            if isinstance(tool, dict):
+                names.update(_names(flat_form(tool)))
+    return names
+
+
+def _names(tool: Mapping[str, Any]) -> List[str]:
+    name, members = tool.get("name"), tool.get("tools")
+    if not isinstance(name, str):
+        return []
+    if not isinstance(members, list):
+        return [flatten(None, name)]
+    inner = [member.get("name") for member in members if isinstance(member, dict)]
+    return [flatten(plain(name), one) for one in inner if isinstance(one, str)]

@@ -1,0 +1,316 @@
+"""``web_search`` in all its names: the model gets a function, and the configured service answers.
+
+With ``search.open_pages`` there are two more functions, for pages that a search has found, that stand in a
+page that was opened, or that the user has named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Dict, List, Sequence, Set, Tuple
+
+from ..config.search_schema import Search
+from ..convert.tools.kind import loads
+from ..cooperative import in_thread
+from ..types import AnyItem, HostedResult, Json
+from .addresses import host_of, named_by_user
+from .backend import Backend, Findings, Found, Moved, Query, SearchFailed
+from .kind import (
+    LOST,
+    HostedCall,
+    HostedFunction,
+    HostedKind,
+    HostedRequest,
+    KindSession,
+    Outcome,
+    function_call,
+)
+from .page_text import Page
+from .result_text import (
+    CACHED_ONLY,
+    FRAME,
+    domains,
+    lines_from,
+    mapping,
+    matches,
+    most_results,
+    numbered,
+    shown,
+    snippet,
+    text_of,
+)
+
+ITEM = "web_search_call"
+SEARCH, OPEN, FIND = "web_search", "open_page", "find_in_page"
+MAX_SNIPPET = 2000  # characters
+MAX_LINKS = 50  # of a page, that the model is told
+DESCRIPTION = (
+    "Search the web. Use it for what you do not know or what may have changed. In your answer, cite what you "
+    "use of the results as Markdown links: [title](url)."
+)
+_URL = re.compile(r"https?://[^\s<>\"'()\[\]]+")
+_TEXT = {"type": "string"}
+_LOCATION = ("city", "region", "country", "timezone")
+
+
+def _parameters(**properties: Json) -> Json:
+    optional = [name for name, schema in properties.items() if schema.pop("optional", False)]
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+class WebSearch(HostedKind):
+    """:param search: the configuration; ``backend`` asks its service"""
+
+    types = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
+    items = (ITEM,)
+
+    def __init__(self, search: Search, backend: Backend) -> None:
+        self.search, self.backend = search, backend
+
+    def echo(self, tool: Json) -> Json:
+        """With the defaults that OpenAI's answers have."""
+        location = mapping(tool.get("user_location"))
+        place = {"type": "approximate", **{key: location.get(key) for key in _LOCATION}}
+        shown_tool = {
+            **tool,
+            "search_context_size": tool.get("search_context_size") or "medium",
+            "user_location": place,
+        }
+        if "preview" not in str(tool.get("type")):
+            shown_tool["filters"] = tool.get("filters")
+        return shown_tool
+
+    def session(self, request: HostedRequest) -> KindSession:
+        tool = next((tool for tool in request.tools if tool.get("type") in self.types), {})
+        return _Session(self, request, tool)
+
+
+class _Session(KindSession):
+    def __init__(self, kind: WebSearch, request: HostedRequest, tool: Json) -> None:
+        self.search, self.backend = kind.search, kind.backend
+        self._request, self._tool = request, tool
+        filters = mapping(tool.get("filters"))
+        self._only, self._blocked = domains(filters, "allowed_domains"), domains(filters, "blocked_domains")
+        self._most = most_results(self.search.max_results, text_of(tool.get("search_context_size")))
+        self.cached_only = tool.get("external_web_access") is False and not self.search.cached
+        self.with_sources = "web_search_call.action.sources" in request.include
+        self.with_results = "web_search_call.results" in request.include
+        self.pages: Dict[str, Page] = {}
+
+    def query(self, text: str) -> Query:
+        only = [self._only] if self._only else []
+        return Query(" ".join(text.split()), self._most, only, self._blocked)
+
+    # ---- What the model gets
+    def functions(self) -> Sequence[HostedFunction]:
+        name = self._request.name
+        query = {**_TEXT, "description": "What to search for, as you would type it into a search engine."}
+        found = [HostedFunction(name(SEARCH), self._description(), _parameters(query=query), self._search)]
+        if self.search.open_pages:
+            url = {**_TEXT, "description": "The address of a page: of a result, or one that the user named."}
+            line = {"type": "integer", "description": "The first line to read.", "optional": True}
+            found.append(
+                HostedFunction(
+                    name(OPEN), "Read a page of the web.", _parameters(url=url, lineno=line), self._open
+                )
+            )
+            pattern = {**_TEXT, "description": "The text to look for."}
+            found.append(
+                HostedFunction(
+                    name(FIND),
+                    "Find a text in a page of the web; gives the lines that have it.",
+                    _parameters(url={**url}, pattern=pattern),
+                    self._find,
+                )
+            )
+        return found
+
+    def _description(self) -> str:
+        location = mapping(self._tool.get("user_location"))
+        where = ", ".join(str(location[key])[:100] for key in _LOCATION if location.get(key))
+        return f"{DESCRIPTION} The user is in or near: {where}." if where else DESCRIPTION
+
+    def chosen(self, choice: Json, forced: bool) -> Sequence[str]:
+        names = [SEARCH] if forced or not self.search.open_pages else [SEARCH, OPEN, FIND]
+        return [self._request.name(name) for name in names]
+
+    def _search(self, arguments: str) -> HostedCall:
+        return _Search(self, _argument(arguments, "query", "q", "queries"))
+
+    def _open(self, arguments: str) -> HostedCall:
+        line = _object(arguments).get("lineno")
+        first = line if isinstance(line, int) and not isinstance(line, bool) and line > 0 else 1
+        return _View(self, _argument(arguments, "url"), first=first)
+
+    def _find(self, arguments: str) -> HostedCall:
+        return _View(self, _argument(arguments, "url"), _argument(arguments, "pattern"), find=True)
+
+    # ---- Histories
+    def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
+        written: List[AnyItem] = []
+        for number, item in enumerate(items):
+            if item.get("type") != ITEM:
+                written.append(item)
+                continue
+            known = self._request.known.get(str(item.get("id")))
+            name, arguments, text = _remembered(known) if known is not None else _lost(item)
+            written += function_call(item, self._request.name(name), arguments, text, number)
+        return written
+
+    def may_open(self, url: str) -> bool:
+        """Has the model got this address from a tool or from the user?"""
+        known: Set[str] = set()
+        for result in self._request.known.values():
+            known.update(match.rstrip(".,;:") for match in _URL.findall(result["text"]))
+            known.update(source[0] for source in result["sources"])
+        return url in known or named_by_user(url, list(self._request.items))
+
+
+def _remembered(known: HostedResult) -> Tuple[str, str, str]:
+    return known["name"], known["arguments"], known["text"]
+
+
+def _lost(item: AnyItem) -> Tuple[str, str, str]:
+    """A call that only its item tells of."""
+    action = mapping(item.get("action"))
+    name = {"open_page": OPEN, "find_in_page": FIND}.get(str(action.get("type")), SEARCH)
+    keys = {SEARCH: ("query",), OPEN: ("url",), FIND: ("url", "pattern")}[name]
+    queries = action.get("queries")
+    if "query" not in action and isinstance(queries, list):
+        action = {**action, "query": " ".join(map(str, queries))}
+    arguments = {key: str(action.get(key) or "") for key in keys}
+    return name, json.dumps(arguments, ensure_ascii=False), LOST
+
+
+def _object(arguments: str) -> Json:
+    return mapping(loads(arguments))
+
+
+def _argument(arguments: str, *names: str) -> str:
+    """A text among the arguments, which a model may have written in another way."""
+    value = loads(arguments)
+    if isinstance(value, dict):
+        found = [value[name] for name in names if name in value] or list(value.values())[:1]
+        value = found[0] if found else ""
+    if isinstance(value, list):
+        value = " ".join(text for text in value if isinstance(text, str))
+    return text_of(value)
+
+
+# ---- Calls
+class _Call(HostedCall):
+    tool = "web_search"
+
+    def __init__(self, session: _Session, function: str, action: Json) -> None:
+        self.function = function
+        self._session = session
+        self._action = action
+        self.server = session.search.kind
+        self.item = {"type": ITEM}
+
+    def stopped(self, reason: str) -> Outcome:
+        return self._failed(reason)
+
+    def _failed(self, text: str) -> Outcome:
+        return Outcome({"status": "failed", "action": self._action}, text)
+
+
+class _Search(_Call):
+    def __init__(self, session: _Session, text: str) -> None:
+        super().__init__(session, SEARCH, {"type": "search", "query": text})
+        self._text = text
+
+    async def run(self) -> Outcome:
+        session = self._session
+        if not self._text:
+            return self._failed("web_search: query must be a text.")
+        if session.cached_only:
+            return self._failed(CACHED_ONLY)
+        try:
+            findings = await session.backend.search(session.query(self._text))
+        except SearchFailed as error:
+            return self._failed(f"The search for {shown(self._text)} failed: {error}.")
+        action, found = self._action, findings.found
+        item: Json = {}
+        if session.with_sources:
+            action = {**action, "sources": [{"type": "url", "url": one.url} for one in found]}
+        if session.with_results:
+            item["results"] = [_result(one) for one in found]
+        item = {"status": "completed", "action": action, **item}
+        return Outcome(item, self._written(findings), [(one.url, one.title) for one in found])
+
+    def _written(self, findings: Findings) -> str:
+        found = findings.found
+        if not found and not findings.text:
+            return f"The search for {shown(self._text)} found nothing."
+        entries = [f"[{_label(one)}]({one.url})\n{snippet(one)[:MAX_SNIPPET]}".rstrip() for one in found]
+        if findings.text:
+            entries = [findings.text]
+        return "\n\n".join([FRAME, f"Results for {shown(self._text)}:", *entries])
+
+
+def _result(found: Found) -> Json:
+    return {
+        "type": "text_result",
+        "url": found.url,
+        "title": found.title,
+        "snippet": snippet(found)[:MAX_SNIPPET],
+    }
+
+
+def _label(found: Found) -> str:
+    """The title as the text of a link."""
+    return found.title.replace("[", "(").replace("]", ")") or found.host
+
+
+class _View(_Call):
+    """Some lines of a page.
+
+    :param pattern: those that contain it
+    """
+
+    def __init__(
+        self, session: _Session, url: str, pattern: str = "", first: int = 1, find: bool = False
+    ) -> None:
+        function = FIND if find else OPEN
+        action: Json = {"type": function, "url": url}
+        super().__init__(session, function, {**action, "pattern": pattern} if find else action)
+        self._url, self._pattern, self._first, self._find = url, pattern, first, find
+
+    async def run(self) -> Outcome:
+        url = self._url
+        if self._find and not self._pattern:
+            return self._failed("find_in_page: pattern must be a text.")
+        if not host_of(url) or not self._session.may_open(url):
+            return self._failed(
+                f"{shown(url)} cannot be opened. Only addresses that a search has found, links of pages that "
+                "were opened, and addresses that the user has written can be; search again."
+            )
+        if self._session.cached_only:
+            return self._failed(CACHED_ONLY)
+        try:
+            page = self._session.pages.get(url) or await self._session.backend.page(url)
+        except Moved as moved:
+            target = str(moved)
+            where = (
+                f"has moved to {target}; open that" if host_of(target) else "redirects to no page of the web"
+            )
+            return self._failed(f"{shown(url)} {where}.")
+        except SearchFailed as error:
+            return self._failed(f"{shown(url)} cannot be opened: {error}.")
+        self._session.pages[url] = page
+        text = await self._written(page)
+        return Outcome({"status": "completed", "action": self._action}, text, [(url, page.title or url)])
+
+    async def _written(self, page: Page) -> str:
+        lines = page.lines
+        if self._find:
+            pattern = self._pattern
+            chosen, note = await in_thread(lambda: matches(lines, pattern))
+        else:
+            chosen, note = lines_from(lines, self._first)
+        links = [f"link {number}: {link}" for number, link in enumerate(page.links[:MAX_LINKS])]
+        parts = [FRAME, f"{page.title}\n{self._url}".strip(), "\n".join(numbered(lines, chosen)), note]
+        return "\n\n".join(filter(None, [*parts, "" if self._find else "\n".join(links)]))

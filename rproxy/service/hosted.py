@@ -1,0 +1,112 @@
+"""The hosted tools of one process: which kinds the configuration has, and what is remembered of their calls.
+
+Without any, nothing of :mod:`rproxy.hosted` is imported, and a turn is looked at no further.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
+
+from ..config.schema import Config
+from ..types import HostedResult, Json
+from ..upstream.client import Upstream
+from .client import Client
+from .create_request import CreateRequest
+from .history import History
+from .search import make_backend
+
+if TYPE_CHECKING:
+    from ..hosted.kind import HostedKind
+    from ..hosted.mcp.servers import McpServers
+    from ..hosted.memory import ResultMemory
+    from ..hosted.session import HostedSession
+
+
+class HostedTools:
+    """:param now: seconds since the epoch"""
+
+    def __init__(self, upstream: Upstream, history: History, now: Callable[[], float]) -> None:
+        self._upstream, self._history, self._now = upstream, history, now
+        self._kinds: List[HostedKind] = []
+        self._memory: Optional[ResultMemory] = None  # it outlives a new configuration
+        self._allow: Optional[Sequence[str]] = None
+
+    def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
+        """Use this configuration from now on."""
+        self._kinds, self._allow = [], config.server.tool_type_allowlist
+        if config.search is None:
+            return
+        from ..hosted.memory import ResultMemory  # loaded only where it is used
+        from ..hosted.web_search import WebSearch
+
+        self._memory = self._memory or ResultMemory()
+        backend = make_backend(config.search, self._upstream, self._now, mcp_servers)
+        self._kinds.append(WebSearch(config.search, backend))
+
+    def shown(self, request: CreateRequest) -> CreateRequest:
+        """The request, whose response repeats hosted tools in the right form."""
+        if not self._kinds:
+            return request
+        tools = request.body.get("tools")
+        echoes = {name: kind.echo for kind in self._kinds for name in kind.types if self._may(name)}
+        if not tools or not any(str(tool.get("type")) in echoes for tool in tools):
+            return request
+        shown = [echoes.get(str(tool.get("type")), _as_it_is)(tool) for tool in tools]
+        return request._replace(shown_tools=shown)
+
+    async def session(self, request: CreateRequest, client: Client) -> Optional[HostedSession]:
+        """The hosted tools of a request; None if it has to do with none.
+
+        :raises ApiError: 400, what is wrong with a tool; 503
+        """
+        if not self._kinds:
+            return None
+        items = request.context.items + request.items
+        types = {str(tool.get("type")) for tool in request.body.get("tools") or ()}
+        made = {str(item.get("type")) for item in items}
+        kinds = [
+            kind for kind in self._kinds if types.intersection(kind.types) or made.intersection(kind.items)
+        ]
+        if not kinds:
+            return None
+        from ..hosted.kind import HostedRequest
+        from ..hosted.session import HostedSession, own_names
+
+        own = {name for kind in kinds for name in kind.items}
+        ids = [str(item.get("id")) for item in items if str(item.get("type")) in own]
+        known = await self._known(ids, client.owner)
+        tools: List[Json] = [tool for tool in request.body.get("tools") or () if self._may(tool.get("type"))]
+        body = {**request.body, "tools": tools}
+        taken = own_names(request.body.get("tools") or (), items)
+        return HostedSession(kinds, HostedRequest(body, items, client.owner, known, taken), known)
+
+    def _may(self, tool_type: object) -> bool:
+        """Does the operator let tools of this type pass?"""
+        return self._allow is None or tool_type in self._allow
+
+    async def _known(self, item_ids: Sequence[str], owner: str) -> Dict[str, HostedResult]:
+        """What is remembered of these calls: in memory, or else in the store."""
+        assert self._memory is not None
+        known: Dict[str, HostedResult] = {}
+        lost: List[str] = []
+        for item_id in item_ids:
+            result = self._memory.recall(owner, item_id)
+            if result is None:
+                lost.append(item_id)
+            else:
+                known[item_id] = result
+        if lost:
+            stored = await self._history.hosted_results(lost, owner)
+            for item_id, result in stored.items():
+                self.remember(owner, item_id, result)
+            known.update(stored)
+        return known
+
+    def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
+        """Keep what came of a call."""
+        assert self._memory is not None
+        self._memory.remember(owner, item_id, result)
+
+
+def _as_it_is(tool: Json) -> Json:
+    return tool

@@ -1,0 +1,96 @@
+"""The plan of a turn with hosted tools: as any, but of several rounds.
+
+What was said and done in earlier rounds is history in the next one, in the same form in which a later turn
+brings it back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable, List, Mapping, Optional, Sequence
+
+from ..config.schema import Provider
+from ..convert.events.converter import StreamConverter
+from ..convert.events.rounds import Earlier, RoundConverter
+from ..convert.request.chat import Conversion
+from ..convert.tools.table import ToolTable
+from ..hosted.session import FREE, HostedSession
+from ..types import AnyItem, HostedResult, Json, Response
+from .client import Client
+from .create_request import CreateRequest
+from .plan import TurnDeps, TurnPlan, native_tools
+
+
+class HostedPlan(TurnPlan):
+    """:param session: the hosted tools of the request
+
+    ``stage``: what the model may do in the round, see :meth:`HostedSession.body`.  ``earlier``: the rounds so
+    far.
+    """
+
+    def __init__(
+        self, deps: TurnDeps, request: CreateRequest, client: Client, first: int, session: HostedSession
+    ) -> None:
+        super().__init__(deps, request, client, first)
+        self.session = session
+        self._items = self._whole = session.history(self._items)
+        self.stage = FREE
+        self.earlier = Earlier()
+
+    @property
+    def max_tool_calls(self) -> Optional[int]:
+        """How many calls of hosted tools the client allows."""
+        limit = self._request.body.get("max_tool_calls")
+        return None if limit is None else int(limit)
+
+    # ---- The request
+    def _allow(self, provider: Provider) -> Sequence[str]:
+        return self.session.allow(super()._allow(provider), native_tools(provider))
+
+    def _body(self, native: Sequence[str] = ()) -> Json:
+        body = self.session.body(super()._body(native), native, self.stage, not self.earlier.number)
+        limit = self.tokens_left()
+        if limit is not None:
+            body["max_output_tokens"] = min(body["max_output_tokens"], limit)
+        return body
+
+    def tokens_left(self) -> Optional[int]:
+        """How many tokens the client still allows the model to write; None: no limit of its own."""
+        limit = self._request.body.get("max_output_tokens")
+        spent = self.earlier.counted["output_tokens"] if self.earlier.counted is not None else 0
+        return None if limit is None else int(limit) - spent
+
+    # ---- The answers
+    def _converter_kind(self) -> Callable[..., StreamConverter]:
+        if self._compacts:
+            return super()._converter_kind()
+        cite = self.session.citations().of
+        return partial(RoundConverter, earlier=self.earlier, cite=cite, last_usage=self._client.codex)
+
+    def before(self) -> RoundConverter:
+        """The converter of what is shown before the provider is asked."""
+        return RoundConverter(self._request.response(), ToolTable(), ids=self._ids, now=self._seconds)
+
+    def shown_before(self, converter: RoundConverter) -> None:
+        """Begin the first round with what was shown before it."""
+        self._add(converter)
+        self.earlier = converter.to_next()._replace(number=0)
+
+    def next_round(self, done: RoundConverter, conversion: Conversion, provider: Provider) -> None:
+        """Go on after a round whose calls have run."""
+        self._remember_reasoning(done, self._answer(done), conversion, provider)
+        self._add(done)
+        self.earlier = done.to_next()
+        self._ids = self._request.ids.in_round(self.earlier.number)
+
+    def _add(self, done: RoundConverter) -> None:
+        """Make history of the items of a round."""
+        self._items = self._whole = self.session.history([*self._items, *done.round_items])
+
+    def _answer(self, done: StreamConverter) -> Sequence[AnyItem]:
+        items = done.round_items if isinstance(done, RoundConverter) else done.response["output"]
+        return self.session.history(items)
+
+    def _hosted(self, response: Response) -> Mapping[str, HostedResult]:
+        ids: List[str] = [item["id"] for item in response["output"]]
+        return {item_id: self.session.known[item_id] for item_id in ids if item_id in self.session.known}

@@ -1,0 +1,283 @@
+"""A turn with hosted tools: the model calls them, rproxy runs them, and the model goes on.
+
+Each round is asked for like a turn of its own, with retries and other providers, as long as *it* has shown
+nothing; what earlier rounds have shown, and what their tools have done, is never repeated.  Between two
+rounds the calls run side by side and are shown one after another, in the model's order.
+
+**The end.**  A round without calls of hosted tools is the last; so is one that also calls tools of the
+client, who has to answer first.  When a limit is reached, the model is asked once more, to answer with what
+it has, then without tools; if it says nothing even so, the turn fails: a response without a message must not
+look complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+from ..convert.events.converter import StreamConverter
+from ..convert.events.rounds import RoundCall, RoundConverter
+from ..convert.request.chat import Conversion
+from ..errors import ApiError
+from ..hosted.kind import HostedCall, Outcome, cut
+from ..hosted.limits import Budget
+from ..hosted.session import CLIENTS, FREE, LAST, NO_TOOLS
+from ..telemetry.records import HostedCallRecord, milliseconds
+from ..types import Event, HostedResult
+from .client import Client, EventSink
+from .hosted import HostedTools
+from .hosted_plan import HostedPlan
+from .plan import TurnDeps
+from .retry import RetryLoop
+from .turn import Turn
+
+log = logging.getLogger("rproxy.hosted")
+
+AT_ONCE = 4  # calls that run side by side
+STOP_TIMEOUT = 5.0  # seconds that a tool gets to end when it is cancelled
+LIMIT_REACHED = "\n\n(This answer may not use tools any more: answer with what you have.)"
+OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up."
+BROKEN = "The tool failed for a reason that only the log of the proxy tells."
+
+
+class _Running(NamedTuple):
+    """A call that was started at ``since`` (monotonic).
+
+    ``asked``: the model's call; None: it is rproxy's own.
+    """
+
+    call: HostedCall
+    asked: Optional[RoundCall]
+    task: Optional[asyncio.Task[Outcome]]
+    since: float
+
+
+class HostedTurn(Turn):
+    """:param hosted: remembers what came of the calls"""
+
+    def __init__(
+        self, deps: TurnDeps, plan: HostedPlan, client: Client, sink: Optional[EventSink], hosted: HostedTools
+    ) -> None:
+        super().__init__(deps, plan, client, sink)
+        self._rounds = plan
+        self._tools = hosted
+        limits = deps.config.hosted_tools
+        self._max_bytes = limits.max_result_bytes
+        self._budget = Budget(limits, plan.max_tool_calls)
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._more = False  # the round is not the last
+        self._paused = False  # the client has to answer before it goes on
+        self._note = ""  # what the model is told with the last result of the round
+        if self._budget.calls_left <= 0:
+            plan.stage = CLIENTS
+
+    async def _run_to_the_end(self) -> None:
+        self.stats.rounds, self.stats.calls = 0, 0
+        await self._run_before()
+        while True:
+            self.stats.rounds += 1
+            self._more = False
+            await super()._run_to_the_end()
+            if not self._more:
+                return
+            if await self._run_round():
+                return
+            self.stats.retries += self._retries.state.retries
+            self._retries = RetryLoop(self._deps.failover, self._deps.config.server.retries)
+
+    # ---- Rounds
+    def _goes_on(self, converter: StreamConverter) -> bool:
+        if not isinstance(converter, RoundConverter) or converter.cut:
+            return False
+        asked = converter.hosted_calls()
+        stage = self._rounds.stage
+        if stage == FREE:
+            self._more = bool(asked)
+            return self._more
+        for call in asked:
+            converter.leave_out(call)
+        self._more = stage != CLIENTS and not (converter.has_text or converter.calls_client)
+        return self._more
+
+    def _new_converter(self, conversion: Conversion) -> StreamConverter:
+        if not self._rounds.earlier.items:
+            return super()._new_converter(conversion)
+        # The events so far have their numbers, even when nobody is there to read them (JSON mode).
+        sequence = self.converter.sequence if self.converter is not None else 0
+        self.converter = self._plan.converter(conversion, sequence)
+        return self.converter
+
+    async def _run_round(self) -> bool:
+        """Do what the model has called for, and prepare the next round.
+
+        :returns: was it the last round after all?
+        """
+        assert self._attempt is not None and self._prepared is not None
+        converter, (fitted, conversion) = self._attempt.converter, self._prepared
+        assert isinstance(converter, RoundConverter)
+        plan = self._rounds
+        if plan.stage == FREE:
+            await self._run_calls(converter)
+        else:
+            self._take_tools_away()
+        if self._interrupted:
+            await self._end(converter.interrupt())
+            return True
+        await self._show(converter.close_rest())
+        if converter.calls_client or self._paused:
+            await self._end(converter.finish())
+            return True
+        plan.next_round(converter, conversion, fitted)
+        left = plan.tokens_left()
+        if left is not None and left <= 0:
+            await self._end(converter.finish_out_of_tokens())
+            return True
+        return False
+
+    @property
+    def _interrupted(self) -> bool:
+        return self._client.interrupt is not None and self._client.interrupt.cancelled
+
+    def _take_tools_away(self) -> None:
+        """The model calls tools, or says nothing, although it should answer with what it has.
+
+        :raises ApiError: it had no tools any more
+        """
+        if self._rounds.stage == NO_TOOLS:
+            raise ApiError(
+                502,
+                "The model used up the tool calls that one response may have (hosted_tools, max_tool_calls) "
+                "and gave no answer. Ask for less at a time, or raise the limits.",
+                type="server_error",
+                code="server_error",
+                # All the tools would run again; Codex must not try that six times.
+                stream_code="invalid_prompt" if self._codex else "server_error",
+                retryable=False,
+            )
+        self._rounds.stage = NO_TOOLS
+
+    async def _run_before(self) -> None:
+        """What is done and shown before the provider is asked."""
+        calls = self._rounds.session.before()
+        if not calls:
+            return
+        converter = self.converter = self._rounds.before()
+        self._held = converter.start()
+        await self._show_all(converter, [self._begin(call, None) for call in calls])
+        self._rounds.shown_before(converter)
+
+    # ---- Calls
+    async def _run_calls(self, converter: RoundConverter) -> None:
+        """Run the hosted calls of a round, as many as are left; the others are as if they had not been."""
+        asked, left = converter.hosted_calls(), self._budget.calls_left
+        for call in asked[left:]:
+            converter.leave_out(call)
+        asked = asked[:left]
+        session, began = self._rounds.session, time.monotonic()
+        self._note = LIMIT_REACHED if self._budget.ends_with(len(asked)) else ""
+        await self._show_all(
+            converter, [self._begin(session.call(one.function, one.arguments), one) for one in asked]
+        )
+        self._budget.round(len(asked), time.monotonic() - began)
+        self.stats.calls = self._budget.calls
+        if self._budget.spent:
+            self._rounds.stage = LAST
+
+    def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> _Running:
+        task = None if call.pauses else asyncio.ensure_future(self._run_one(call))
+        return _Running(call, asked, task, time.monotonic())
+
+    async def _run_one(self, call: HostedCall) -> Outcome:
+        async with self._at_once:
+            started = time.monotonic()
+            try:
+                outcome = await call.run()
+            except Exception:
+                log.error("the hosted tool %s failed", call.tool, exc_info=True)
+                outcome = call.stopped(BROKEN)
+            self._report(call, outcome, started)
+            return outcome
+
+    def _report(self, call: HostedCall, outcome: Outcome, started: float) -> None:
+        status = "failed" if outcome.failed else "completed"
+        self._deps.telemetry.hosted_call_ended(
+            HostedCallRecord(self._client.request_id, call.tool, call.server, status, milliseconds(started))
+        )
+
+    async def _show_all(self, converter: RoundConverter, calls: Sequence[_Running]) -> None:
+        """Show the calls one after another, each with what came of it.
+
+        :raises ApiError: one of them ends the response
+        """
+        interrupted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._client.interrupt is not None:
+            self._client.interrupt.on_cancel(partial(interrupted.set_result, True))  # which happens once
+        deadline = time.monotonic() + self._budget.seconds
+        try:
+            for number, one in enumerate(calls, 1):
+                if not one.call.held:
+                    await self._show(converter.open(one.call.item, one.asked))
+                outcome = Outcome({})
+                if one.task is not None:
+                    await _first(one.task, interrupted, deadline - time.monotonic())
+                    if self._interrupted:
+                        return
+                    outcome = self._outcome(one)
+                await self._close(converter, one, outcome, self._note if number == len(calls) else "")
+        finally:
+            if self._client.interrupt is not None:
+                self._client.interrupt.on_cancel(None)
+            await _stop([one.task for one in calls if one.task is not None])
+
+    def _outcome(self, one: _Running) -> Outcome:
+        """What came of a call that has ended, or has to end now."""
+        assert one.task is not None
+        if one.task.done():
+            return one.task.result()
+        outcome = one.call.stopped(OUT_OF_TIME)
+        self._report(one.call, outcome, one.since)
+        return outcome
+
+    async def _close(self, converter: RoundConverter, one: _Running, outcome: Outcome, note: str) -> None:
+        call = one.call
+        if call.held:
+            if outcome.error is not None and not self._begun:
+                raise outcome.error
+            await self._show(converter.open(call.item, one.asked))
+        self._paused = self._paused or call.pauses
+        arguments = one.asked.arguments if one.asked is not None else str(call.item.get("arguments", ""))
+        result: HostedResult = {
+            "name": call.function,
+            "arguments": arguments,
+            "text": cut(outcome.text, self._max_bytes) + note,
+            "sources": [list(source) for source in outcome.sources],
+        }
+        self._rounds.session.known[converter.open_id] = result
+        self._tools.remember(self._client.owner, converter.open_id, result)
+        await self._show(converter.close(outcome.item))
+        if outcome.error is not None:
+            raise outcome.error
+
+    async def _show(self, events: Sequence[Event]) -> None:
+        """Send events, and wait for a client that does not keep up."""
+        blocked = self._send(events) if events else None
+        if blocked is not None:
+            await blocked
+
+
+async def _first(task: asyncio.Task[Outcome], interrupted: asyncio.Future[bool], seconds: float) -> None:
+    """Wait until the task has ended, or for so long, or until the user interrupts."""
+    waiting: List[asyncio.Future[Any]] = [task, interrupted]
+    await asyncio.wait(waiting, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _stop(tasks: Sequence[asyncio.Task[Outcome]]) -> None:
+    """Cancel what still runs, and see it end."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=STOP_TIMEOUT)

@@ -1,0 +1,62 @@
+"""The turn for a request: an ordinary one, one with hosted tools, one that is recorded, or both.
+
+What the rarer ones need is loaded only where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from ..types import Json
+from .client import Client, EventSink
+from .create_request import CreateRequest
+from .hosted import HostedTools
+from .plan import TurnDeps, TurnPlan
+from .turn import Turn
+
+if TYPE_CHECKING:
+    from ..telemetry.recording import Recording
+
+
+async def make_turn(
+    deps: TurnDeps,
+    hosted: HostedTools,
+    request: CreateRequest,
+    body: Json,
+    client: Client,
+    sink: Optional[EventSink],
+    first: int,
+) -> Turn:
+    """Make a turn; see :class:`Turn` for the parameters.
+
+    :param body: as the client has sent it
+    :param first: the number of the first event
+    :raises ApiError: 400, a hosted tool is wrong; 503, what is known of earlier calls cannot be read
+    """
+    session = await hosted.session(request, client)
+    recording = _recording(deps, request, body, client, first) if deps.telemetry.recorders else None
+    if session is not None:
+        from .hosted_plan import HostedPlan
+        from .hosted_turn import HostedTurn
+
+        hosted_plan = HostedPlan(deps, request, client, first, session)
+        if recording is None:
+            return HostedTurn(deps, hosted_plan, client, sink, hosted)
+        from .recorded_hosted_turn import RecordedHostedTurn
+
+        return RecordedHostedTurn(deps, hosted_plan, client, sink, recording, hosted)
+    plan = TurnPlan(deps, request, client, first)
+    if recording is None:
+        return Turn(deps, plan, client, sink)
+    from .recorded_turn import RecordedTurn
+
+    return RecordedTurn(deps, plan, client, sink, recording)
+
+
+def _recording(deps: TurnDeps, request: CreateRequest, body: Json, client: Client, first: int) -> Recording:
+    from .recorded_turn import begin_recording
+
+    recording = begin_recording(request, body, client, first, deps.config)
+    for recorder in deps.telemetry.recorders:
+        recorder.begin(recording)
+    return recording
