@@ -76,6 +76,14 @@ class KeyRefused(RproxyError):
     """A provider, or a running rproxy, does not take the key."""
 
 
+class UsageError(RproxyError):
+    """The command line asks for something that cannot be."""
+
+
+class TryLater(RproxyError):
+    """Nothing is wrong but the moment: another attempt may succeed."""
+
+
 class StoreError(RproxyError):
     """A response store could not do its work; the turn goes on with a warning."""
 

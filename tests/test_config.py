@@ -18,6 +18,7 @@ from rproxy.config.addresses import ListenAddress
 from rproxy.config.checks import keys_of
 from rproxy.config.load import default_config, find_config, load_config, parse_config
 from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, Store, Usage
+from rproxy.config.search_schema import Search
 from rproxy.config.yaml_positions import MAX_VALUES, load
 from rproxy.errors import ConfigError
 
@@ -583,6 +584,44 @@ def test_zero_configuration_with_one_key() -> None:
         "deepseek",
     )
     assert (config.path, config.server, config.warnings) == (None, Server(), ())
+
+
+DURATIONS = {
+    "30": 30.0,
+    "0.5": 0.5,
+    '"90"': 90.0,
+    "90s": 90.0,
+    "5m": 300.0,
+    "1h": 3600.0,
+    "1.5h": 5400.0,
+    "1h30m": 5400.0,
+    "1 h 30 m": 5400.0,
+    "2d": 172_800.0,
+    "250ms": 0.25,
+    "' 5m '": 300.0,
+}
+
+
+@pytest.mark.parametrize("text", DURATIONS)
+def test_every_duration_may_have_a_unit(text: str) -> None:
+    keys = [
+        (section, name)
+        for section, cls in (("server", Server), ("store", Store), ("search", Search))
+        for name, field in keys_of(cls).items()
+        if field.metadata["check"].__qualname__.startswith("seconds.")
+    ]
+    assert len(keys) == 12
+    for section, name in keys:
+        more = "kind: searxng, url: http://x, " if section == "search" else ""
+        whole = f"{section}: {{{more}{name}: {text}}}\n"
+        assert getattr(getattr(parse(whole + MODELS), section), name) == DURATIONS[text]
+
+
+@pytest.mark.parametrize("text", ["m", "5x", "5M", "-5m", "1e3s", "0s", "m5", "5m!", "٣s", "1_0s", "[5m]"])
+def test_what_is_no_duration(text: str) -> None:
+    assert "server.request_timeout: must be a number of seconds" in refusal(
+        f"server: {{request_timeout: {text}}}\n" + MODELS
+    )
 
 
 def test_zero_configuration_with_several_keys() -> None:

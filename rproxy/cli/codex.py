@@ -13,7 +13,7 @@ from .. import log
 from . import codex_run
 from .codex_install import find_codex
 from .codex_profile import Profile
-from .command import Command, Environ, demo_config, read_config, warn
+from .command import Command, Environ, demo_config, read_config, warn, with_v1
 from .exit_status import OK
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     codex_args = args.args[1:] if args.args[:1] == ["--"] else args.args
     call = codex_run.Call(codex_args, codex_run.wanted_model(codex_args) or args.model)
     url = f"http://127.0.0.1:{args.port}" if args.port else args.url
-    base_url = re.sub(r"(/v1)?/*$", "/v1", url, count=1) if url else None
+    base_url = with_v1(url) if url else None
     if args.print or args.write:
         return show_profile(args, call, profile, base_url, environ)
     if args.demo:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
+import re
 import sys
 from dataclasses import replace
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
@@ -97,6 +100,11 @@ def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
     return replace(load_config(path, environ), models=demo.models) if path else replace(demo, path=None)
 
 
+def with_v1(url: str) -> str:
+    """The base URL of a server whose address was given with or without ``/v1``."""
+    return re.sub(r"(/v1)?/*$", "/v1", url.strip(), count=1)
+
+
 def model_lines(config: Config) -> List[str]:
     """One line for each model: ``name -> downstream model @ provider (profile)``."""
     width = max(len(model.model) for model in config.models)
@@ -136,3 +144,11 @@ def warn(texts: Sequence[str]) -> None:
     """Write each text to stderr as a warning."""
     for text in texts:
         complain("warning: " + text)
+
+
+def discard_stdout() -> None:
+    """Let what is left for stdout go nowhere, so that the end of the process is quiet."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

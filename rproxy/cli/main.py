@@ -9,7 +9,8 @@ from typing import Any, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
 from . import check, codex, completion, convert, init, key, models, profiles, reload, replay, serve, usage
-from .command import Command, Environ, complain
+from .ask.command import COMMAND as ASK
+from .command import Command, Environ, complain, discard_stdout
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
 
@@ -27,6 +28,7 @@ def add_topic(parser: argparse.ArgumentParser) -> None:
 COMMANDS: Mapping[str, Command] = {
     "serve": serve.COMMAND,
     "codex": codex.COMMAND,
+    "ask": ASK,
     "init": init.COMMAND,
     "check": check.COMMAND,
     "key": key.COMMAND,
@@ -90,6 +92,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     :returns: the exit status, see :mod:`rproxy.cli.exit_status`
     :raises SystemExit: for wrong usage, as argparse does
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever read stdout has enough, as head -1 has
+        discard_stdout()
+        return OK
+    except OSError as error:  # such as a full disk
+        discard_stdout()
+        complain(error)
+        return status_of(error)
+
+
+def _run(argv: Optional[Sequence[str]]) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.command is None:
@@ -98,6 +116,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         status: int = args.run(args, os.environ)
         return status
+    except BrokenPipeError:
+        raise
     except ERRORS as error:
         if not isinstance(error, KeyboardInterrupt):
             for one in error.each if isinstance(error, ConfigError) else (error,):

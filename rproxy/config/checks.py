@@ -22,6 +22,9 @@ from .yaml_positions import Document, Path
 T = TypeVar("T")
 REQUIRED = object()
 NOT_SENDABLE = "has a character that HTTP headers cannot have (a line break, or one outside ASCII)"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|[smhd])")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WHOLE_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -213,17 +216,34 @@ def whole(minimum: int, maximum: Optional[int] = None) -> Check[int]:
 
 
 def seconds(zero: bool = False) -> Check[float]:
-    """A duration in seconds, whole or with a fraction; ``zero``: 0 has a meaning."""
+    """A duration: a number of seconds, or text such as ``5m``.
+
+    :param zero: 0 has a meaning
+    """
 
     def check(place: Place) -> float:
-        value = place.value
+        value = duration(place.value) if isinstance(place.value, str) else place.value
+        if value is None:
+            raise place.error(
+                'must be a number of seconds such as 30 or 0.5, or text such as "90s", "5m" or "1h"'
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise place.expected("a number of seconds such as 30 or 0.5")
+            raise place.expected("a number of seconds such as 30 or 0.5, or text such as 90s, 5m or 1h")
         if not (0 <= value <= 1e9) or math.isnan(value) or (value == 0 and not zero):
             raise place.error(f"must be a number of seconds {'from 0' if zero else 'above 0'}")
         return float(value)
 
     return check
+
+
+def duration(text: str) -> Optional[float]:
+    """The seconds of ``90``, ``90s``, ``1.5m``, ``1h30m`` or ``250ms``; None if it is no duration."""
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if not text or _DURATION.sub("", text).strip(" "):
+        return None
+    return math.fsum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
 
 
 def size(place: Place) -> int:

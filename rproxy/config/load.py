@@ -34,10 +34,20 @@ class Found(NamedTuple):
 
 def user_config(environ: Mapping[str, str]) -> Path:
     """The user's own file, whether there is one or not."""
-    home = environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: ignore relative paths
-        home = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    return Path(home, "rproxy", "config.yaml")
+    return _user_folder(environ, "XDG_CONFIG_HOME", ".config") / "config.yaml"
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where rproxy keeps what has to outlive its processes, whether the folder exists or not."""
+    return _user_folder(environ, "XDG_STATE_HOME", ".local/state")
+
+
+def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> Path:
+    """Rproxy's folder in the one that the variable names, otherwise in one in the user's home."""
+    named = environ.get(variable, "")
+    if not os.path.isabs(named):  # the XDG specification: ignore relative paths
+        named = os.path.join(environ.get("HOME") or os.path.expanduser("~"), otherwise)
+    return Path(named, "rproxy")
 
 
 def find_config(

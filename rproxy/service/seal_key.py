@@ -16,6 +16,7 @@ import secrets
 from pathlib import Path
 from typing import Mapping, Optional
 
+from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import StoreError
 from ..store import Store
@@ -75,10 +76,7 @@ def new_seal_key() -> SealKey:
 def _path(config: Config, environ: Mapping[str, str]) -> Path:
     if config.store.path:
         return Path(config.store.path + ".seal_key")
-    state = environ.get("XDG_STATE_HOME") or str(
-        Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
-    )
-    return Path(state) / "rproxy" / "seal_key"
+    return state_folder(environ) / "seal_key"
 
 
 def _from_file(path: Path) -> SealKey:

@@ -1,0 +1,1 @@
+"""``rproxy ask``: one question from the command line, its answer on stdout."""

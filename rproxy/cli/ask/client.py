@@ -1,0 +1,161 @@
+"""The two ways to an answer: in this process, without a server, and from a server of the Responses API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import AsyncIterator, Iterator, List, Optional, Protocol, cast
+from urllib.parse import urlsplit
+
+from ...config.schema import Config, Provider
+from ...convert.answer.decoder import ChunkDecoder, Unparsed
+from ...errors import ApiError, RproxyError, Unreachable, UsageError
+from ...log import clean
+from ...server.app import open_service
+from ...server.base import new_request_id
+from ...service.client import Client
+from ...service.service import Service
+from ...types import Event, Json
+from ...upstream.client import Result, Upstream
+from ...upstream.os_errors import reason_for
+from ..command import Environ
+from .output import Printer
+
+KEY_VARIABLE = "RPROXY_API_KEY"
+NO_MODEL = "no model is named; name one with -m"
+
+
+class Responder(Protocol):
+    """Who answers."""
+
+    async def first_model(self) -> str:
+        """The model to ask when none is named.
+
+        :raises RproxyError: there is none
+        """
+
+    async def answer(self, body: Json, printer: Printer) -> None:
+        """Run one turn.
+
+        :raises ApiError: it failed before its stream began
+        """
+
+
+class InProcess:
+    """rproxy's own service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def first_model(self) -> str:
+        named = self._service.catalog.of(None).first
+        models = self._service.config.models
+        found = named or next((model.model for model in models if model.downstream_model), "")
+        if not found:
+            raise UsageError(NO_MODEL)
+        return found
+
+    async def answer(self, body: Json, printer: Printer) -> None:
+        client = Client(
+            key=None, codex=False, transport="sse", request_id=new_request_id(), headers={}, remote="ask"
+        )
+        printer.response = (await self._service.create(body, client, printer)).response
+
+
+@contextlib.asynccontextmanager
+async def in_process(config: Config) -> AsyncIterator[Responder]:
+    """The service of a configuration, as long as the context lasts."""
+    async with open_service(config) as service:
+        yield InProcess(service)
+
+
+class Remote:
+    """A server of the Responses API."""
+
+    def __init__(self, upstream: Upstream, server: Provider) -> None:
+        self._upstream = upstream
+        self._server = server
+
+    async def first_model(self) -> str:
+        with self._reached():
+            result = await self._upstream.get(self._server, "/models")
+        if result.status != 200:
+            raise self._error(result)
+        try:
+            return str(json.loads(result.body)["data"][0]["id"])
+        except (ValueError, LookupError, TypeError):
+            raise UsageError(f"{self._server.base_url} lists no models; name one with -m") from None
+
+    async def answer(self, body: Json, printer: Printer) -> None:
+        decoder = ChunkDecoder()  # reads any JSON in an event stream
+
+        def take(chunks: List[Json]) -> None:
+            printer.send([cast(Event, _event(chunk)) for chunk in chunks])
+
+        with self._reached():
+            result = await self._upstream.chat(
+                self._server,
+                json.dumps(body).encode(),
+                on_head=lambda status, headers: None,
+                on_data=lambda data: take(decoder.feed(data)),
+                path="/responses",
+            )
+        if not 200 <= result.status < 300:
+            raise self._error(result)
+        take(decoder.close())
+        if printer.response is None and printer.error is None:
+            raise RproxyError(f"{self._server.base_url}: the answer broke off before its end")
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """:raises Unreachable: the server of a request within this context cannot be reached"""
+        try:
+            yield
+        except ApiError as error:
+            if error.no_answer != "connect":
+                raise
+            cause = getattr(error.__cause__, "real_error", None) or error.__cause__ or error
+            raise Unreachable(
+                f"nothing answers at {self._server.base_url} ({reason_for(cause).text}). "
+                "Start it with: rproxy serve"
+            ) from None
+
+    def _error(self, result: Result) -> ApiError:
+        """An answer with another status than 2xx."""
+        try:
+            message = str(json.loads(result.body)["error"]["message"])
+        except (ValueError, LookupError, TypeError):
+            message = result.body[:200].decode("utf-8", "replace")
+        text = clean(f"{self._server.base_url} answers {result.status}: {message}".rstrip(": "))
+        if result.status == 401:
+            text = f"{text.rstrip('.')}. Put one of its keys into ${KEY_VARIABLE}"
+        return ApiError(result.status, text)
+
+
+def _event(chunk: Json) -> Json:
+    """An event; a server that does not stream sends the Response object itself."""
+    if isinstance(chunk, Unparsed):
+        steps = chunk.steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                chunk = end.value
+                break
+    if "type" not in chunk and chunk.get("object") == "response":
+        return {"type": f"response.{chunk.get('status')}", "response": chunk}
+    return {"type": "error", **chunk} if "type" not in chunk and "error" in chunk else chunk
+
+
+@contextlib.asynccontextmanager
+async def remote(base_url: str, environ: Environ) -> AsyncIterator[Responder]:
+    """The server at an address, as long as the context lasts.
+
+    :param base_url: with ``/v1``
+    """
+    upstream = Upstream(environ=environ)
+    key: Optional[str] = environ.get(KEY_VARIABLE, "").strip() or None
+    try:
+        yield Remote(upstream, Provider(base_url=base_url, name=urlsplit(base_url).netloc, api_key=key))
+    finally:
+        upstream.close()

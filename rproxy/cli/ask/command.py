@@ -1,0 +1,249 @@
+"""``rproxy ask``: its options, and one turn from the question to the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+from typing import Any, AsyncContextManager, Awaitable, List, Mapping, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from ...config import checks
+from ...convert.profile import EFFORTS
+from ...errors import ApiError, ConfigError, TryLater, UsageError
+from ...types import Json
+from .. import exit_status
+from ..command import Command, Environ, complain, demo_config, read_config, with_v1
+from .client import KEY_VARIABLE, Responder, in_process, remote
+from .json_schema import first_problem
+from .output import Printer, use_utf8
+from .prompt import Schema, read_schema, request_body, user_message
+from .threads import LONGEST_NAME, Thread, Threads
+
+# What a turn that failed within its stream leads to, by the code of its error, while nothing was printed.
+BY_CODE: Mapping[str, int] = {
+    "rate_limit_exceeded": exit_status.TRY_LATER,
+    "server_error": exit_status.TRY_LATER,
+    "invalid_api_key": exit_status.REFUSED,
+}
+
+
+class Question(NamedTuple):
+    """What is asked.  ``items``: the conversation with the new message."""
+
+    args: argparse.Namespace
+    environ: Environ
+    thread: Thread
+    items: List[Json]
+    schema: Optional[Schema]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, environ: Environ) -> Question:
+        """:raises UsageError: the arguments do not make a question
+        :raises RproxyError: there is nothing to go on with
+        """
+        schema = read_schema(args.schema)
+        message = user_message(args)
+        session = args.session or ""
+        thread = Threads(environ).find(session) if getattr(args, "continue") else Thread.new(session)
+        if args.instructions is not None:
+            thread = thread._replace(instructions=args.instructions)
+        return cls(args, environ, thread, [*thread.items, message], schema)
+
+
+def run(args: argparse.Namespace, environ: Environ) -> int:
+    use_utf8()
+    logging.getLogger().addHandler(logging.NullHandler())
+    question = Question.of(args, environ)
+    if args.demo:
+        return asyncio.run(ask_demo(question))
+    if args.url is not None:
+        return asyncio.run(ask(question, remote(_address(args.url, environ), environ)))
+    found = read_config(args, environ)
+    if found.local:
+        complain(found.source)
+    return asyncio.run(ask(question, in_process(found.config)))
+
+
+async def ask_demo(question: Question) -> int:
+    """Ask the demo provider in this process."""
+    from ..demo.server import serve_demo  # loaded for the demo only
+
+    with serve_demo() as url:
+        config = demo_config(url, question.args.config, question.environ)
+        return await ask(question, in_process(config))
+
+
+def _address(url: str, environ: Environ) -> str:
+    base_url = with_v1(url)
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--url {url}: this is no address; it looks like http://127.0.0.1:3000")
+    if not checks.is_sendable(environ.get(KEY_VARIABLE, "").strip()):
+        raise ConfigError(f"${KEY_VARIABLE} {checks.NOT_SENDABLE}")
+    return base_url
+
+
+async def ask(question: Question, responder: AsyncContextManager[Responder]) -> int:
+    """Ask, print the answer, and remember both."""
+    args, thread, schema = question.args, question.thread, question.schema
+    body = request_body(question.items, thread.instructions, args.effort, schema)
+    form = "events" if args.events else "nothing" if args.json or schema is not None else "text"
+    printer = Printer(form, args.thinking and not args.events, question.environ)
+    try:
+        async with responder as answering:
+            await _within(_turn(answering, body, args.model or thread.model, printer), args.timeout, printer)
+    except ApiError as error:
+        printer.finish()
+        complain(error.message)
+        return exit_status.FAILED if printer.shown else exit_status.status_of(error)
+    finally:
+        printer.finish()
+    if printer.closed:
+        return exit_status.OK
+    status = conclude(printer, args.json, schema)
+    if printer.response is not None and text_of(printer.response):
+        answer = {"role": "assistant", "content": text_of(printer.response)}
+        kept = thread._replace(model=body["model"], items=[*question.items, answer])
+        _keep(Threads(question.environ), kept)
+    return status
+
+
+async def _turn(answering: Responder, body: Json, model: str, printer: Printer) -> None:
+    body["model"] = model or await answering.first_model()
+    await answering.answer(body, printer)
+
+
+async def _within(work: Awaitable[None], seconds: Optional[float], printer: Printer) -> None:
+    """Do the work, unless it takes too long or nobody reads the answer any more.
+
+    :raises TryLater: it takes too long
+    """
+    task = asyncio.ensure_future(work)
+    printer.on_closed = task.cancel
+    try:
+        await asyncio.wait_for(task, seconds)
+    except asyncio.TimeoutError:
+        raise TryLater(f"there was no whole answer within {seconds:g} s (--timeout)") from None
+    except asyncio.CancelledError:
+        if not printer.closed:
+            raise
+
+
+def _keep(threads: Threads, thread: Thread) -> None:
+    try:
+        threads.keep(thread)
+    except OSError as error:
+        complain(f"warning: --continue will not know this answer: {error}")
+
+
+# ---- The end
+def conclude(printer: Printer, whole: bool, schema: Optional[Schema]) -> int:
+    """Print what had to wait for the end, and say what was wrong.
+
+    :param whole: print the Response object
+    :returns: the exit status
+    """
+    response = printer.response
+    if response is None:
+        error = printer.error or {}
+        return _failed(error, printer.shown)
+    if whole and (schema is None or response["status"] != "completed"):
+        printer.whole(json.dumps(response, ensure_ascii=False, indent=2))
+    if response["status"] == "failed":
+        return _failed(response.get("error") or {}, printer.shown)
+    if response["status"] != "completed":
+        details: Mapping[str, Any] = response.get("incomplete_details") or {}
+        complain(f"the answer was cut: {details.get('reason') or response['status']}")
+        return exit_status.FAILED
+    refusal = "".join(part.get("refusal", "") for parts in _messages(response) for part in parts)
+    if refusal:
+        complain(f"the model refuses: {refusal}")
+        return exit_status.FAILED
+    if schema is not None:
+        return _checked(printer, whole, schema)
+    if not (whole or printer.shown):  # a server that does not stream
+        printer.whole(text_of(response))
+    return exit_status.OK
+
+
+def _checked(printer: Printer, whole: bool, schema: Schema) -> int:
+    """Print the answer if it is JSON that fits the schema."""
+    assert printer.response is not None
+    text = text_of(printer.response, last=True).strip()
+    try:
+        problem = first_problem(json.loads(text), schema.schema)
+    except (ValueError, RecursionError) as error:
+        problem = f"it is no JSON ({error})"
+    if problem is not None:
+        complain(f"the answer does not fit {schema.path}: {problem}")
+        return exit_status.FAILED
+    printer.whole(json.dumps(printer.response, ensure_ascii=False, indent=2) if whole else text)
+    return exit_status.OK
+
+
+def _failed(error: Mapping[str, Any], shown: bool) -> int:
+    code = str(error.get("code"))
+    complain(str(error.get("message") or "the turn failed"))
+    return exit_status.FAILED if shown else BY_CODE.get(code, exit_status.FAILED)
+
+
+def _messages(response: Mapping[str, Any]) -> List[List[Json]]:
+    """The content parts of each message of an answer."""
+    items = [item for item in response.get("output") or () if item.get("type") == "message"]
+    return [item.get("content") or [] for item in items]
+
+
+def text_of(response: Mapping[str, Any], last: bool = False) -> str:
+    """The text of an answer; ``last``: only that of its last message."""
+    texts = ["".join(part.get("text") or "" for part in parts) for parts in _messages(response)]
+    return "\n".join(texts[-1:] if last else texts)
+
+
+# ---- Options
+def _duration(text: str) -> float:
+    seconds = checks.duration(text)
+    if seconds is None or seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; use 90, 90s, 5m or 1h")
+    return seconds
+
+
+def _session(text: str) -> str:
+    if not text.strip() or len(text) > LONGEST_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"a name has 1 to {LONGEST_NAME} printable characters")
+    return text
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("prompt", nargs="*", metavar="PROMPT", help="the question, or what to do with the text from stdin")
+    add("-m", "--model", metavar="NAME", help="the model; default: the first one")
+    add("--instructions", metavar="TEXT", help="how the model is to answer")
+    add("--effort", choices=EFFORTS, help="how much the model thinks")
+    add("--image", action="append", default=[], metavar="FILE", help="an image to look at; may be repeated")
+    add("--file", action="append", default=[], metavar="FILE", help="a text or PDF to read; may be repeated")
+    add("--schema", metavar="FILE", help="a JSON Schema; print JSON that fits it, or fail")
+    add("--no-thinking", dest="thinking", action="store_false", help="do not show thinking on stderr")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the whole Response object")
+    form.add_argument("--events", action="store_true", help="print every event as it comes, one a line")
+    add("--continue", action="store_true", help="go on with the last answer of this terminal, else the last")
+    add("--session", type=_session, metavar="NAME", help="begin, or with --continue go on with, this thread")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--url",
+        help=f"ask the server that runs there, such as http://127.0.0.1:3000; its key: ${KEY_VARIABLE}",
+    )
+    where.add_argument(
+        "--demo", action="store_true", help="ask a built-in scripted provider; needs no key and no file"
+    )
+    add("--timeout", type=_duration, metavar="TIME", help="give up after 90, 90s, 5m or 1h")
+
+
+COMMAND = Command(
+    "ask a model, and print its answer",
+    'rproxy ask "write a commit message" < changes.diff',
+    run,
+    add_options,
+)

@@ -1,0 +1,160 @@
+"""What is shown of an answer, as it comes: its text on stdout, its thinking dimmed on stderr.
+
+A :class:`Printer` takes the events of one turn (:class:`~rproxy.service.client.EventSink`).  When whoever
+reads stdout has gone (``| head -1``), it says so through ``on_closed`` and prints nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from typing import Any, Awaitable, Callable, Mapping, Optional, Sequence, TextIO
+
+from ...types import Event, Json, Response
+from ..command import discard_stdout
+
+DIM, RESET = "\x1b[2m", "\x1b[0m"
+THINKING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
+ENDS = ("response.completed", "response.incomplete", "response.failed")
+# What a terminal would obey rather than show.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def use_utf8() -> None:
+    """Read and write UTF-8, whatever the locale says."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="replace")
+
+
+def is_coloured(stream: Optional[TextIO], environ: Mapping[str, str]) -> bool:
+    """May there be colours?  Not in a file or a pipe, and not where the user wants none (no-color.org)."""
+    return is_terminal(stream) and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Does somebody read it now?"""
+    with contextlib.suppress(ValueError):  # it is closed
+        return stream is not None and stream.isatty()
+    return False
+
+
+class Printer:
+    """Shows one answer.
+
+    ``response``: the final Response object, ``error``: that of an ``error`` event, once they have come.
+    ``closed``: nobody reads stdout any more.  ``shown``: text of the answer has been printed.
+
+    :param form: ``text``, ``events``, or ``nothing``: the caller prints the whole
+    :param thinking: whether thinking is shown
+    """
+
+    def __init__(self, form: str, thinking: bool, environ: Mapping[str, str]) -> None:
+        self._form = form
+        self._thinking = thinking
+        self._dim = is_coloured(sys.stderr, environ)
+        self._terminals = {stream: is_terminal(stream) for stream in (sys.stdout, sys.stderr)}
+        self._open: Optional[TextIO] = None  # its last line has no end yet
+        self._message: Optional[int] = None  # the output_index of the last text
+        self.response: Optional[Response] = None
+        self.error: Optional[Json] = None
+        self.closed = False
+        self.shown = False
+        self.on_closed: Callable[[], object] = lambda: None
+
+    # ---- EventSink
+    @property
+    def blocked(self) -> bool:
+        return False
+
+    def begin(self, response: Response, headers: Mapping[str, str]) -> None:
+        pass
+
+    def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
+        """Show what the events say."""
+        if self.closed:
+            return None
+        try:
+            for event in events:
+                self._take(event)
+            _flush(sys.stdout)
+        except BrokenPipeError:
+            self.close_stdout()
+        return None
+
+    async def send_large(self, events: Sequence[Event]) -> None:
+        self.send(events)
+
+    # ---- What is shown
+    def _take(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("type")
+        if kind in ENDS:
+            self.response = event.get("response")
+        elif kind == "error":
+            self.error = event.get("error") or dict(event)
+        if self._form == "events":
+            self._write(sys.stdout, json.dumps(event, ensure_ascii=False) + "\n")
+        elif kind in THINKING and self._thinking:
+            self._think(str(event.get("delta", "")))
+        elif kind == "response.output_text.delta" and self._form == "text":
+            self._say(str(event.get("delta", "")), event.get("output_index", 0))
+
+    def _say(self, text: str, message: int) -> None:
+        if self._open is sys.stderr or self._message not in (None, message):
+            self.end_line()
+        self._message = message
+        self.shown = self.shown or bool(text)
+        self._write(sys.stdout, text)
+
+    def _think(self, text: str) -> None:
+        if self._open is sys.stdout and self._terminals[sys.stdout]:
+            self.end_line()
+        try:
+            self._write(sys.stderr, f"{DIM}{_CONTROL.sub('', text)}{RESET}" if self._dim else text)
+            _flush(sys.stderr)
+        except BrokenPipeError:
+            self._thinking = False
+
+    def _write(self, stream: Optional[TextIO], text: str) -> None:
+        if stream is None or not text:
+            return
+        if self._terminals[stream] and not (stream is sys.stderr and self._dim):
+            text = _CONTROL.sub("", text)
+        stream.write(text)
+        plain = text[: -len(RESET)] if text.endswith(RESET) else text
+        self._open = None if plain.endswith("\n") else stream
+
+    def end_line(self) -> None:
+        """End a line that has no end yet."""
+        if self._open is not None and not self.closed:
+            self._write(self._open, "\n")
+
+    def whole(self, text: str) -> None:
+        """Print a whole text."""
+        try:
+            self._write(sys.stdout, text if text.endswith("\n") else text + "\n")
+            _flush(sys.stdout)
+        except BrokenPipeError:
+            self.close_stdout()
+
+    def finish(self) -> None:
+        """End what has been begun."""
+        try:
+            self.end_line()
+            _flush(sys.stdout)
+        except BrokenPipeError:
+            self.close_stdout()
+
+    def close_stdout(self) -> None:
+        """Nobody reads it any more: whatever Python still has for it goes nowhere."""
+        self.closed = True
+        discard_stdout()
+        self.on_closed()
+
+
+def _flush(stream: Optional[TextIO]) -> None:
+    if stream is not None:
+        stream.flush()
