@@ -163,7 +163,7 @@ def conclude(printer: Printer, whole: bool, schema: Optional[Schema]) -> int:
         return exit_status.FAILED
     if schema is not None:
         return _checked(printer, whole, schema)
-    if not (whole or printer.shown):  # a server that does not stream
+    if printer.form == "text" and not printer.shown:  # a server that does not stream
         printer.whole(text_of(response))
     return exit_status.OK
 

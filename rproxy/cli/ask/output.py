@@ -53,7 +53,7 @@ class Printer:
     """
 
     def __init__(self, form: str, thinking: bool, environ: Mapping[str, str]) -> None:
-        self._form = form
+        self.form = form
         self._thinking = thinking
         self._dim = is_coloured(sys.stderr, environ)
         self._terminals = {stream: is_terminal(stream) for stream in (sys.stdout, sys.stderr)}
@@ -95,11 +95,11 @@ class Printer:
             self.response = event.get("response")
         elif kind == "error":
             self.error = event.get("error") or dict(event)
-        if self._form == "events":
+        if self.form == "events":
             self._write(sys.stdout, json.dumps(event, ensure_ascii=False) + "\n")
         elif kind in THINKING and self._thinking:
             self._think(str(event.get("delta", "")))
-        elif kind == "response.output_text.delta" and self._form == "text":
+        elif kind == "response.output_text.delta" and self.form == "text":
             self._say(str(event.get("delta", "")), event.get("output_index", 0))
 
     def _say(self, text: str, message: int) -> None:
