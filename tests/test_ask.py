@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, List, NamedTuple
 
 import pytest
-from rawserver import RawServer, keep_serving, until
+from rawserver import CHUNKED, RawServer, chunk, keep_serving, until
 from scripted import CUT, ScriptedProvider, error, finish, gate, say, served, think
 
 from rproxy.cli.ask.json_schema import first_problem, is_strict
@@ -203,12 +203,21 @@ async def test_the_response_and_the_events(sh: Shell) -> None:
 
 @pytest.mark.parametrize("options", ["", "--events"])
 async def test_a_pipe_closed_early_ends_quietly(options: str, sh: Shell) -> None:
-    sh.answers([say("line\n" * 100_000), gate(asyncio.Event())])  # more than fits into a pipe
-    done = await sh(f"rproxy ask {options} x | head -1")
-    assert (done.status, done.err) == (0, "") and len(done.out.splitlines()) == 1
-    await until(lambda: sh.provider.gone)  # the provider does not go on for nobody
-    assert (await sh("rproxy ask --help | head -1")).err == ""
-    assert (await sh("rproxy profiles | head -1")).status == 0
+    async def script(peer: Any) -> None:
+        await peer.request()
+        delta = {"index": 0, "delta": {"content": "line\n" * 100_000}}  # more than fits into a pipe
+        await peer.send(CHUNKED, chunk(f"data: {json.dumps({'choices': [delta]})}\n\n".encode()))
+        await peer.wait_gone()
+
+    provider = RawServer(script)
+    async with provider.running():
+        (sh.home / "config.yaml").write_text(CONFIG.format(url=provider.url), encoding="utf-8")
+        done = await sh(f"rproxy ask {options} x | head -1")
+        assert (done.status, done.err) == (0, "") and len(done.out.splitlines()) == 1
+        await provider.peers[0].when_gone()  # it does not go on for nobody
+    for command in ("ask --help", "profiles"):
+        done = await sh(f"rproxy {command} | head -1")
+        assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "de_DE.ISO-8859-1"])
