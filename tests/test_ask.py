@@ -181,7 +181,8 @@ async def test_text_comes_as_it_is_made(sh: Shell) -> None:
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 30) == b"first\n"
     go_on.set()
-    assert await process.stdout.read() == b"second\n" and await process.wait() == 0
+    out, _ = await process.communicate()
+    assert (out, process.returncode) == (b"second\n", 0)
 
 
 async def test_thinking_can_be_left_out(sh: Shell) -> None:
@@ -444,7 +445,7 @@ async def test_each_terminal_has_its_last_answer(sh: Shell) -> None:
     try:
         for text, (_, slave) in (("a", one), ("b", other), ("--continue c", one)):
             process = await sh.begin(f"rproxy ask {text} < /dev/null", stdout=slave)
-            await process.wait()
+            await process.communicate()
     finally:
         for descriptor in (*one, *other):
             os.close(descriptor)
