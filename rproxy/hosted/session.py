@@ -31,12 +31,16 @@ class HostedSession:
     def __init__(
         self, kinds: Sequence[HostedKind], request: HostedRequest, known: Dict[str, HostedResult]
     ) -> None:
-        self._kinds: Dict[str, KindSession] = {}  # by type of tool
         self._sessions: List[KindSession] = []
+        self._by_type: Dict[str, KindSession] = {}  # of the request's tools
+        self._by_choice: Dict[str, KindSession] = {}  # ... which a choice may name in another way
+        types = {str(tool.get("type")) for tool in request.tools}
         for kind in kinds:
             session = kind.session(request)
             self._sessions.append(session)
-            self._kinds.update(dict.fromkeys(kind.types, session))
+            own = types.intersection(kind.types)
+            self._by_type.update(dict.fromkeys(own, session))
+            self._by_choice.update(dict.fromkeys(kind.types if own else (), session))
         self._functions: Dict[str, HostedFunction] = {}
         self.known = known
 
@@ -87,7 +91,7 @@ class HostedSession:
         done: List[int] = []
         tools: List[Json] = []
         for tool in body.get("tools") or ():
-            session = self._session(tool, native)
+            session = _of_type(self._by_type, tool, native)
             if session is None:
                 tools += [tool] if tool.get("type") != HOSTED_TYPE else []
             elif id(session) not in done and stage != CLIENTS:
@@ -95,13 +99,10 @@ class HostedSession:
                 tools += self._offered(session)
         if tools or "tools" in body:
             body["tools"] = tools
-        choice = "none" if stage == LAST else self._choice(body.get("tool_choice"), native, first)
+        theirs = (*native, *self._by_choice) if stage == CLIENTS else native
+        choice = "none" if stage == LAST else self._choice(body.get("tool_choice"), theirs, first)
         body.pop("tool_choice", None)
         return body if choice is None else {**body, "tool_choice": choice}
-
-    def _session(self, tool: Any, native: Sequence[str]) -> Optional[KindSession]:
-        type_ = str(tool.get("type")) if isinstance(tool, dict) else ""
-        return None if type_ in native else self._kinds.get(type_)
 
     def _offered(self, session: KindSession) -> List[Json]:
         functions = session.functions()
@@ -125,10 +126,15 @@ class HostedSession:
         return {"type": "allowed_tools", "mode": "required", "tools": chosen}
 
     def _chosen(self, choice: Json, native: Sequence[str], forced: bool) -> List[Json]:
-        session = self._session(choice, native)
-        if session is None or not self._functions:
+        session = _of_type(self._by_choice, choice, native)
+        if session is None:
             return [choice]
         return [{"type": HOSTED_TYPE, "name": name} for name in session.chosen(choice, forced)]
+
+
+def _of_type(sessions: Mapping[str, KindSession], tool: Json, native: Sequence[str]) -> Optional[KindSession]:
+    type_ = str(tool.get("type"))
+    return None if type_ in native else sessions.get(type_)
 
 
 def own_names(tools: Iterable[Any], items: Iterable[AnyItem]) -> AbstractSet[str]:

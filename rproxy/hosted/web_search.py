@@ -137,15 +137,16 @@ class _Session(KindSession):
         return [self._request.name(name) for name in names]
 
     def _search(self, arguments: str) -> HostedCall:
-        return _Search(self, _argument(arguments, "query", "q", "queries"))
+        return _Search(self, _query(arguments))
 
     def _open(self, arguments: str) -> HostedCall:
         line = _object(arguments).get("lineno")
         first = line if isinstance(line, int) and not isinstance(line, bool) and line > 0 else 1
-        return _View(self, _argument(arguments, "url"), first=first)
+        return _View(self, text_of(_object(arguments).get("url")), first=first)
 
     def _find(self, arguments: str) -> HostedCall:
-        return _View(self, _argument(arguments, "url"), _argument(arguments, "pattern"), find=True)
+        given = _object(arguments)
+        return _View(self, text_of(given.get("url")), text_of(given.get("pattern")), find=True)
 
     # ---- Histories
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
@@ -188,12 +189,11 @@ def _object(arguments: str) -> Json:
     return mapping(loads(arguments))
 
 
-def _argument(arguments: str, *names: str) -> str:
-    """A text among the arguments, which a model may have written in another way."""
+def _query(arguments: str) -> str:
+    """What to search for, which a model may have written in another way."""
     value = loads(arguments)
     if isinstance(value, dict):
-        found = [value[name] for name in names if name in value] or list(value.values())[:1]
-        value = found[0] if found else ""
+        value = next((value[name] for name in ("query", "q", "queries") if name in value), "")
     if isinstance(value, list):
         value = " ".join(text for text in value if isinstance(text, str))
     return text_of(value)

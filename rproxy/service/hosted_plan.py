@@ -11,10 +11,11 @@ from typing import Callable, List, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
+from ..convert.events.items import Watch
 from ..convert.events.rounds import Earlier, RoundConverter
 from ..convert.request.chat import Conversion
 from ..convert.tools.table import ToolTable
-from ..hosted.session import FREE, HostedSession
+from ..hosted.session import FREE, NO_TOOLS, HostedSession
 from ..types import AnyItem, HostedResult, Json, Response
 from .client import Client
 from .create_request import CreateRequest
@@ -65,11 +66,27 @@ class HostedPlan(TurnPlan):
         if self._compacts:
             return super()._converter_kind()
         cite = self.session.citations().of
-        return partial(RoundConverter, earlier=self.earlier, cite=cite, last_usage=self._client.codex)
+        return partial(
+            RoundConverter,
+            earlier=self.earlier,
+            cite=cite,
+            no_tools=self.stage == NO_TOOLS,
+            last_usage=self._client.codex,
+        )
 
-    def before(self) -> RoundConverter:
-        """The converter of what is shown before the provider is asked."""
-        return RoundConverter(self._request.response(), ToolTable(), ids=self._ids, now=self._seconds)
+    def before(self, watch: Optional[Watch]) -> RoundConverter:
+        """The converter of what is shown before the provider is asked.
+
+        :param watch: is told of each item
+        """
+        return RoundConverter(
+            self._request.response(),
+            ToolTable(),
+            ids=self._ids,
+            now=self._seconds,
+            sequence=self.first,
+            watch=watch,
+        )
 
     def shown_before(self, converter: RoundConverter) -> None:
         """Begin the first round with what was shown before it."""

@@ -107,7 +107,7 @@ class HostedTurn(Turn):
             return super()._new_converter(conversion)
         # The events so far have their numbers, even when nobody is there to read them (JSON mode).
         sequence = self.converter.sequence if self.converter is not None else 0
-        self.converter = self._plan.converter(conversion, sequence)
+        self.converter = self._plan.converter(conversion, sequence, self._watch)
         return self.converter
 
     async def _run_round(self) -> bool:
@@ -164,7 +164,7 @@ class HostedTurn(Turn):
         calls = self._rounds.session.before()
         if not calls:
             return
-        converter = self.converter = self._rounds.before()
+        converter = self.converter = self._rounds.before(self._watch)
         self._held = converter.start()
         await self._show_all(converter, [self._begin(call, None) for call in calls])
         self._rounds.shown_before(converter)

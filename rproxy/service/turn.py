@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Awaitable, List, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
+from ..convert.events.items import Watch
 from ..convert.request.chat import Conversion
 from ..errors import ApiError, error_event
 from ..log import mask
@@ -211,12 +212,14 @@ class Turn:
 
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
         sequence = self.converter.sequence if self.converter is not None and self._begun else 0
-        timeline = self.stats.timeline
-        watch = timeline.watch if timeline is not None else None
-        converter = self.converter = self._plan.converter(conversion, sequence, watch)
+        converter = self.converter = self._plan.converter(conversion, sequence, self._watch)
         if not self._begun:
             self._held = converter.start()
         return converter
+
+    @property
+    def _watch(self) -> Optional[Watch]:
+        return self.stats.timeline.watch if self.stats.timeline is not None else None
 
     def _fail(self, error: ApiError) -> TurnResult:
         """Show the client a final error in the stream, if that has begun or is better for Codex.

@@ -41,10 +41,11 @@ class RoundCall(CallItem):
     """A call, perhaps of a hosted function; such a one is not announced, and never closes by itself."""
 
     item_id: Optional[str] = None  # of the item that a hosted call became
+    nobodys = False  # the model was offered nothing to call
 
     @property
     def hosted(self) -> bool:
-        return bool(self.name) and self._tools.offer(self.name).kind is HOSTED
+        return self.nobodys or bool(self.name) and self._tools.offer(self.name).kind is HOSTED
 
     @property
     def function(self) -> str:
@@ -73,6 +74,7 @@ class RoundConverter(StreamConverter):
 
     :param earlier: the rounds before
     :param cite: finds the annotations of a text
+    :param no_tools: the model was offered nothing to call, so that calls are like those of hosted functions
     :param last_usage: the response tells the tokens of its last round, not the sum: Codex takes them for the
         length of the conversation
     """
@@ -84,6 +86,7 @@ class RoundConverter(StreamConverter):
         *,
         earlier: Earlier = Earlier(),
         cite: Optional[Callable[[str], List[Json]]] = None,
+        no_tools: bool = False,
         last_usage: bool = False,
         **options: Any,
     ) -> None:
@@ -91,10 +94,13 @@ class RoundConverter(StreamConverter):
         self._builder.go_on(earlier.items)
         self._cite = cite
         self._earlier = earlier
+        self._no_tools = no_tools
         self._last_usage = last_usage
 
     def _new_call(self) -> RoundCall:
-        return RoundCall(self._builder, self._tools)
+        call = RoundCall(self._builder, self._tools)
+        call.nobodys = self._no_tools
+        return call
 
     # ---- The calls of the round, when the provider has stopped
     @property
