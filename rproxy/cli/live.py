@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from typing import List, NamedTuple, Sequence
+from typing import List, Mapping, NamedTuple, Optional, Sequence, TextIO
 
 from ..config.schema import Config, Provider
 from ..errors import ApiError
@@ -26,36 +26,49 @@ BUSY = (402, 429)  # the key is known
 
 
 class Answer(NamedTuple):
-    """What a provider said.  ``status``: an exit status."""
+    """What a provider said.  ``status``: an exit status.  ``http``: the status of its answer, and ``date``
+    that header; None without an answer.
+    """
 
     provider: Provider
     status: int
     text: str
+    http: Optional[int] = None
+    date: Optional[str] = None
 
 
 async def ask_all(config: Config, environ: Environ) -> List[Answer]:
     """Ask all providers at the same time."""
-    server = config.server
-    upstream = Upstream(
-        connect_timeout=server.connect_timeout,
-        first_byte_timeout=PATIENCE,
-        idle_timeout=PATIENCE,
-        environ=environ,
-    )
+    upstream = patient_upstream(config, environ)
     try:
         providers = distinct_providers(config)
-        return list(await asyncio.gather(*(_ask(upstream, provider) for provider in providers)))
+        return list(await asyncio.gather(*(ask(upstream, provider) for provider in providers)))
     finally:
         upstream.close()
 
 
-async def _ask(upstream: Upstream, provider: Provider) -> Answer:
-    started = time.monotonic()
+def patient_upstream(config: Config, environ: Environ) -> Upstream:
+    """A client that waits for ``PATIENCE``, to be closed in the end."""
+    return Upstream(
+        connect_timeout=config.server.connect_timeout,
+        first_byte_timeout=PATIENCE,
+        idle_timeout=PATIENCE,
+        environ=environ,
+    )
+
+
+async def ask(upstream: Upstream, provider: Provider) -> Answer:
+    """Ask one provider for its models."""
+    started, result = time.monotonic(), None
     try:
-        status, text = judge(provider, await upstream.get(provider, "/models"))
+        result = await upstream.get(provider, "/models")
+        status, text = judge(provider, result)
     except ApiError as error:
         status, text = UNAVAILABLE, error.message
-    return Answer(provider, status, f"{round((time.monotonic() - started) * 1000)} ms, {text}")
+    text = f"{round((time.monotonic() - started) * 1000)} ms, {text}"
+    if result is None:
+        return Answer(provider, status, text)
+    return Answer(provider, status, text, result.status, result.headers.get("Date"))
 
 
 def judge(provider: Provider, result: Result) -> tuple[int, str]:
@@ -82,13 +95,22 @@ def _models(body: bytes) -> str:
 
 def lines(answers: Sequence[Answer]) -> List[str]:
     """One line for each provider: ✓ or ✗, or words where the terminal has no such characters."""
-    marks = {True: "✓", False: "✗"}
-    try:
-        "✓✗".encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        marks = {True: "ok    ", False: "FAILED"}
+    marks = marks_for(sys.stdout)
     width = max(len(answer.provider.name) for answer in answers)
-    return [f"  {marks[one.status == OK]} {one.provider.name:{width}}  {one.text}" for one in answers]
+    return [
+        f"  {marks['ok' if one.status == OK else 'error']} {one.provider.name:{width}}  {one.text}"
+        for one in answers
+    ]
+
+
+def marks_for(stream: TextIO) -> Mapping[str, str]:
+    """ok, warning and error as signs, or as words where the stream has no such characters."""
+    signs = {"ok": "✓", "warning": "⚠", "error": "✗"}
+    try:
+        "".join(signs.values()).encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return {"ok": "ok    ", "warning": "WARN  ", "error": "FAILED"}
+    return signs
 
 
 def exit_status(answers: Sequence[Answer]) -> int:

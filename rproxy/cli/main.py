@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from . import check, codex, completion, convert, init, key, models, profiles, reload, replay, serve, usage
 from .ask.command import COMMAND as ASK
 from .command import Command, Environ, complain, discard_stdout
+from .doctor import command as doctor
 from .exit_status import ERRORS, OK, USAGE, status_of
 from .version import version_text
 
@@ -31,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "ask": ASK,
     "init": init.COMMAND,
     "check": check.COMMAND,
+    "doctor": doctor.COMMAND,
     "key": key.COMMAND,
     "models": models.COMMAND,
     "convert": convert.COMMAND,

@@ -22,18 +22,8 @@ SQLITE_HEADER = b"SQLite format 3\0"
 
 async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigError]:
     """What has to be changed before a start."""
-    found = []
-    if config.store.kind == "redis" and find_spec("redis") is None:
-        found.append(ConfigError("store.kind: redis needs the Python package redis: pip install redis"))
-    for name, path, problem_of in (
-        ("store.path", config.store.path, database_problem),
-        ("usage.path", config.usage.path, database_problem),
-        ("server.pid_file", config.server.pid_file, file_problem),
-    ):
-        problem = problem_of(path) if path is not None else ""
-        if problem:
-            found.append(ConfigError(f"{name}: cannot use {path}: {problem}"))
-    found += [error for error in _address_errors(config) if not isinstance(error, AddressInUse)]
+    found = [*file_errors(config)]
+    found += [error for error in address_errors(config) if not isinstance(error, AddressInUse)]
     upstream = Upstream(environ=environ)
     for provider in distinct_providers(config):
         try:
@@ -44,16 +34,35 @@ async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigEr
     return found
 
 
+def file_errors(config: Config) -> Iterator[ConfigError]:
+    """What is wrong with the files of the store, the ledger and the pid; or with the package of the store."""
+    if config.store.kind == "redis" and find_spec("redis") is None:
+        yield ConfigError("store.kind: redis needs the Python package redis: pip install redis")
+    for name, path, problem_of in (
+        ("store.path", config.store.path, database_problem),
+        ("usage.path", config.usage.path, database_problem),
+        ("server.pid_file", config.server.pid_file, file_problem),
+    ):
+        problem = problem_of(path) if path is not None else ""
+        if problem:
+            yield ConfigError(f"{name}: cannot use {path}: {problem}")
+
+
 def warnings_of(config: Config, now: float) -> Iterator[str]:
     """What may be right: an address in use by this very server, a key that others can read or that has
     expired.
 
     :param now: seconds since the epoch
     """
+    yield from key_warnings(config, now)
+    yield from (str(error) for error in address_errors(config) if isinstance(error, AddressInUse))
+
+
+def key_warnings(config: Config, now: float) -> Iterator[str]:
+    """Keys that have expired, or that others can read."""
     for key in config.server.auth.keys:
         if key.expires is not None and key.expires <= now:
             yield f"server.auth.keys: the key of {key.name!r} has expired"
-    yield from (str(error) for error in _address_errors(config) if isinstance(error, AddressInUse))
     path = config.path
     if path is None or os.name != "posix" or not os.stat(path).st_mode & stat.S_IROTH:
         return
@@ -75,7 +84,8 @@ def distinct_providers(config: Config) -> List[Provider]:
     return [provider for _, provider in found]
 
 
-def _address_errors(config: Config) -> Iterator[ConfigError]:
+def address_errors(config: Config) -> Iterator[ConfigError]:
+    """The addresses that the server cannot listen on now."""
     for address in config.server.listen_addr:
         try:
             check_address(address)

@@ -1,0 +1,18 @@
+"""One check of ``rproxy doctor``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+
+
+class Check(NamedTuple):
+    """What was found.  ``status``: ``OK``, ``WARNING`` or ``ERROR``.  ``remedy``: what to do; "" when it is
+    fine.
+    """
+
+    name: str
+    status: str
+    message: str
+    remedy: str = ""

@@ -1,0 +1,130 @@
+"""``rproxy doctor``: everything that can be wrong, checked in one run, with a remedy for each bad line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from typing import List, Optional, Tuple
+
+from ...config.load import find_config
+from ...config.schema import Config
+from ...config.zero_config import NothingConfigured
+from ...errors import ConfigError
+from ...log import clean
+from .. import exit_status
+from ..command import Command, Environ
+from .check import ERROR, OK, WARNING, Check
+
+
+def run(args: argparse.Namespace, environ: Environ) -> int:
+    logging.getLogger().addHandler(logging.NullHandler())  # what providers refuse is told below
+    config, checks, status = read(args, environ)
+    checks += asyncio.run(all_checks(config, args, environ))
+    secrets = () if config is None else config.secrets
+    checks = [Check(*(clean(part, secrets) for part in check)) for check in checks]
+    good = all(check.status != ERROR for check in checks)
+    print(json.dumps(as_json(checks, good), indent=2) if args.json else as_text(checks, good))
+    return status or (exit_status.OK if good else exit_status.FAILED)
+
+
+def read(args: argparse.Namespace, environ: Environ) -> Tuple[Optional[Config], List[Check], int]:
+    """The configuration, what there is to say about it, and the exit status if there is none."""
+    from ..missing_keys import read_tolerantly
+    from ..preflight import key_warnings
+
+    name = "configuration"
+    try:
+        found = read_tolerantly(args, environ)
+    except NothingConfigured as error:
+        remedy = "export a provider's key, or rproxy init; without a key: rproxy serve --demo"
+        what = " ".join(str(error).partition(" Do one of these")[0].split())
+        return None, [Check(name, ERROR, what, remedy)], exit_status.BAD_CONFIG
+    except ConfigError as error:
+        path = find_config(args.config, environ, command=args.command).path
+        missing = path is not None and not os.path.exists(path)
+        remedy = "name a file that exists" if missing else "correct the file; etc/config.yaml shows every key"
+        checks = [Check(name, ERROR, str(one), remedy) for one in error.each]
+        return None, checks, exit_status.BAD_CONFIG if missing else exit_status.OK
+    checks = [Check(name, OK, found.source)]
+    texts = [*found.config.warnings, *key_warnings(found.config, time.time())]
+    checks += [Check(name, WARNING, text, "change that place of the configuration") for text in texts]
+    if found.note:
+        checks.append(Check(name, WARNING, found.note, "name the file, or move it away"))
+    return found.config, checks, exit_status.OK
+
+
+async def all_checks(config: Optional[Config], args: argparse.Namespace, environ: Environ) -> List[Check]:
+    """All checks but that of the configuration."""
+    from .codex import codex_checks
+    from .machine import clock_check, extras_check
+
+    found = [] if config is None else await checks_of(config, args, environ)
+    if config is None:
+        found.append(clock_check([], time.time()))
+    return [*found, extras_check(), *codex_checks(config, environ)]
+
+
+async def checks_of(config: Config, args: argparse.Namespace, environ: Environ) -> List[Check]:
+    """The checks that a configuration makes possible."""
+    from .. import live
+    from ..preflight import distinct_providers
+    from .machine import clock_check, port_checks, store_checks
+    from .providers import examine
+    from .turns import try_models
+
+    upstream = live.patient_upstream(config, environ)
+    try:
+        providers = distinct_providers(config)
+        examined = await asyncio.gather(*(examine(one, upstream, environ) for one in providers))
+        found = [check for one in examined for check in one.checks]
+        found.append(clock_check([one.date for one in examined], time.time()))
+        found += await port_checks(config, upstream)
+        found += await store_checks(config)
+        if args.live:
+            usable = [provider for provider, one in zip(providers, examined) if one.usable]
+            found += await try_models(config, usable, upstream, tell)
+    finally:
+        upstream.close()
+    return found
+
+
+def tell(text: str) -> None:
+    """What is done now, for people who wait."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- Output
+def as_json(checks: List[Check], good: bool) -> object:
+    return {"ok": good, "checks": [check._asdict() for check in checks]}
+
+
+def as_text(checks: List[Check], good: bool) -> str:
+    from ..live import marks_for
+
+    marks, lines = marks_for(sys.stdout), []
+    for check in checks:
+        lines.append(f"{marks[check.status]} {check.name}: {check.message}")
+        if check.remedy:
+            lines.append(f"    {check.remedy}")
+    bad = sum(check.status == ERROR for check in checks)
+    doubtful = sum(check.status == WARNING for check in checks)
+    lines.append(f"{len(checks)} checks: {bad} failed, {doubtful} warning{'' if doubtful == 1 else 's'}")
+    return "\n".join(lines)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="also run three small turns with each model: a streamed one, one with a tool, one that thinks; "
+        "they cost tokens",
+    )
+    parser.add_argument("--json", action="store_true", help="print an object: ok, checks")
+
+
+COMMAND = Command("find out what is wrong, and what to do about it", "rproxy doctor --live", run, add_options)

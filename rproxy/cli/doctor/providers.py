@@ -1,0 +1,134 @@
+"""The way to each provider, step by step: its key, the proxy, DNS, the connection with TLS, ``GET /models``.
+
+The first step that fails is told; those behind it could only fail, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import List, NamedTuple, Optional, Tuple
+from urllib.parse import urlsplit
+
+from ...config.schema import Provider
+from ...errors import ApiError, ConfigError
+from ...upstream.client import Upstream, endpoint
+from ...upstream.proxy import Proxy, find_proxy
+from .. import exit_status, live
+from ..command import Environ
+from ..missing_keys import missing_variables
+from ..models import MISSING_KEY, NO_KEY, state_of
+from .check import ERROR, OK, WARNING, Check
+
+PATIENCE = 10.0  # seconds for DNS
+
+
+class Examined(NamedTuple):
+    """``date``: what the provider's answer said of the time.  ``usable``: it can be asked."""
+
+    checks: List[Check]
+    date: Optional[str] = None
+    usable: bool = False
+
+
+async def examine(provider: Provider, upstream: Upstream, environ: Environ) -> Examined:
+    """All steps for one provider."""
+    checks: List[Check] = []
+    key = key_check(provider)
+    checks.append(key)
+    url = endpoint(provider, "/models")
+    try:
+        proxy = find_proxy(url, environ, provider.http_proxy)
+    except ConfigError as error:
+        remedy = "correct the proxy's URL: http://user:password@host:port"
+        return Examined([*checks, Check(f"{provider.name}: proxy", ERROR, str(error), remedy)])
+    text = "none; the provider is reached directly" if proxy is None else f"through {proxy}"
+    checks.append(Check(f"{provider.name}: proxy", OK, text))
+    for step in (_dns_check(provider, url, proxy), _connection_check(provider, url, upstream)):
+        check = await step if checks[-1].status != ERROR else step.close()
+        if check is not None:
+            checks.append(check)
+    if checks[-1].status == ERROR:
+        return Examined(checks)
+    if key.status == ERROR:
+        return Examined(checks)  # without the key, it could only refuse
+    answer = await live.ask(upstream, provider)
+    checks.append(models_check(answer))
+    return Examined(checks, answer.date, answer.status == exit_status.OK)
+
+
+def key_check(provider: Provider) -> Check:
+    """Is the key there?  Whether it is accepted shows when the provider is asked."""
+    name, state = f"{provider.name}: key", state_of(provider)
+    if state == MISSING_KEY:
+        variable = ", ".join("$" + one for one in missing_variables(provider))
+        remedy = f"export {missing_variables(provider)[0]}=..."
+        return Check(name, ERROR, f"{variable} is not set", remedy)
+    if state == NO_KEY:
+        return Check(name, WARNING, "none is configured", "set api_key: $VARIABLE, if the provider wants one")
+    return Check(name, OK, "present" if provider.secrets else "none, and none is expected at this address")
+
+
+async def _dns_check(provider: Provider, url: str, proxy: Optional[Proxy]) -> Optional[Check]:
+    name, (host, port) = f"{provider.name}: DNS", _first_hop(url, proxy)
+    if not host or _is_address(host):
+        return None
+    loop = asyncio.get_running_loop()
+    try:
+        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), PATIENCE)
+    except (OSError, asyncio.TimeoutError) as error:
+        reason = getattr(error, "strerror", None) or f"no answer within {PATIENCE:.0f} s"
+        remedy = "check the name in base_url (or of the proxy), and this machine's DNS server"
+        return Check(name, ERROR, f"{host} cannot be resolved: {reason}", remedy)
+    return Check(name, OK, f"{host} is {found[0][4][0]}")
+
+
+def _first_hop(url: str, proxy: Optional[Proxy]) -> Tuple[str, int]:
+    if proxy is not None:
+        return proxy.host, proxy.port
+    parts = urlsplit(url)
+    if parts.scheme == "http+unix":
+        return "", 0
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return False
+
+
+async def _connection_check(provider: Provider, url: str, upstream: Upstream) -> Check:
+    encrypted = urlsplit(url).scheme == "https"
+    name = f"{provider.name}: {'TLS' if encrypted else 'connection'}"
+    try:
+        await upstream.preconnect(provider)
+    except ApiError as error:
+        return Check(name, ERROR, error.message, _connection_remedy(error.message))
+    return Check(
+        name, OK, "the certificate is trusted" if encrypted else "it accepts connections, without TLS"
+    )
+
+
+def _connection_remedy(text: str) -> str:
+    if "certificate" in text or "TLS" in text:
+        return "check the clock; for a certificate of your own, set ca_file; behind a proxy, its certificate"
+    if "proxy" in text:
+        return "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or http_proxy of the provider"
+    return "check base_url, that the provider (or the local server) runs, and firewalls on the way"
+
+
+def models_check(answer: live.Answer) -> Check:
+    """What the provider says to ``GET /models``."""
+    name = f"{answer.provider.name}: models"
+    if answer.status == exit_status.REFUSED:
+        remedy = "make a new key at the provider, and check that its variable has the right one"
+        return Check(f"{answer.provider.name}: key", ERROR, f"not accepted: {answer.text}", remedy)
+    if answer.http in live.BUSY:
+        return Check(name, WARNING, answer.text, "wait, or look at the account's balance and limits")
+    if answer.status != exit_status.OK:
+        return Check(name, ERROR, answer.text, "check base_url, or try again when the provider is up")
+    accepted = "; the key is accepted" if answer.provider.api_key and answer.http == 200 else ""
+    return Check(name, OK, answer.text + accepted)
