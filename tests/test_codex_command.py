@@ -8,9 +8,11 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -104,6 +106,24 @@ def test_a_run_tells_codex_everything_and_leaves_nothing(home: Path, capsys: Any
     assert len(key) >= 24 and key not in json.dumps(told["args"])
     assert [entry["slug"] for entry in told["catalog"]["models"]] == ["gpt-5.5", "local-llama"]
     assert list((home / "tmp").iterdir()) == [] and not (home / ".codex").exists()
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        f"rproxy: Codex 0.169.0 on local-llama, {home}/config.yaml; "
+        "rproxy's log: none (--log-file FILE keeps one)\n",
+    )
+
+
+def test_one_line_says_what_starts_unless_it_is_not_wanted(home: Path, capsys: Any) -> None:
+    argv = [sys.executable, "-m", "rproxy", "codex", "--log-file", "here.log", "exec"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "gpt-5.5" in done.stderr and "log: here.log" in done.stderr
+    assert main(["codex", "--quiet", "exec"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["codex", "--demo"]) == 0
+    assert "the demo provider" in capsys.readouterr().err
+    assert main(["codex", "--demo", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -395,7 +415,12 @@ async def on_running(home: Path, *argv: str, auth: str = "") -> Tuple[int, str]:
 
 @pytest.mark.parametrize("argv", [("--url", "{url}"), ("--port", "{port}")])
 async def test_a_running_rproxy(home: Path, argv: Tuple[str, ...]) -> None:
-    assert await on_running(home, *argv, "--", "exec", "go") == (0, "")
+    status, line = await on_running(home, *argv, "--", "exec", "go")
+    assert status == 0 and re.fullmatch(
+        r"rproxy: Codex \S+ on gpt-5\.5, the server at http://127\.0\.0\.1:\d+/v1; "
+        r"rproxy's log: the server's\n",
+        line,
+    )
     told = report(home)
     assert (
         told["catalog"]["models"][0]["base_instructions"] == "Classic."
@@ -408,7 +433,7 @@ async def test_a_running_rproxy_with_keys(home: Path, monkeypatch: Any) -> None:
     status, complaint = await on_running(home, "--url", "{url}", auth=auth)
     assert status == 77 and "401" in complaint and "$RPROXY_API_KEY" in complaint
     monkeypatch.setenv("RPROXY_API_KEY", "key-0123456789")
-    assert await on_running(home, "--url", "{url}", auth=auth) == (0, "")
+    assert await on_running(home, "--quiet", "--url", "{url}", auth=auth) == (0, "")
 
 
 def test_nothing_answers(home: Path, capsys: Any) -> None:

@@ -30,15 +30,26 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
         return show_profile(args, call, profile, base_url, environ)
     if args.demo:
         set_up_log(args)
+        call = announced(call, "the demo provider", args)
         return asyncio.run(run_on_demo(args.config, call, environ))
     installed = find_codex(environ)
     if base_url:
         set_up_log(args)
+        call = announced(call, f"the server at {base_url}", args)
         return asyncio.run(codex_run.run_on(base_url, installed, call, environ))
-    config = read_config(args, environ).config
-    set_up_log(args, config.secrets)
-    warn(config.warnings)
-    return asyncio.run(codex_run.run_embedded(config, installed, call, environ))
+    found = read_config(args, environ)
+    set_up_log(args, found.config.secrets)
+    warn(found.config.warnings)
+    call = announced(call, found.source, args)
+    return asyncio.run(codex_run.run_embedded(found.config, installed, call, environ))
+
+
+def announced(call: codex_run.Call, source: str, args: argparse.Namespace) -> codex_run.Call:
+    """The call with what one line says when Codex starts: where its models are from, and where the log is."""
+    if args.quiet:
+        return call
+    kept = "the server's" if args.url or args.port else "none (--log-file FILE keeps one)"
+    return call._replace(about=f"{source}; rproxy's log: {args.log_file or kept}")
 
 
 async def run_on_demo(path: Optional[str], call: codex_run.Call, environ: Environ) -> int:
@@ -133,6 +144,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-file", metavar="FILE", help="the file for rproxy's own log; without it, nothing is logged"
     )
+    parser.add_argument("--quiet", action="store_true", help="do not say on stderr which model it is")
     parser.add_argument("--log-level", choices=tuple(log.LEVELS), help="how much is logged")
 
 

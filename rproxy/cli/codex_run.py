@@ -39,10 +39,14 @@ PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
 class Call(NamedTuple):
-    """How the user calls Codex: its arguments, and the model that the user has named."""
+    """How the user calls Codex: its arguments, and the model that the user has named.
+
+    ``about``: what the line at the start says beside the model; None: there is no such line.
+    """
 
     args: Sequence[str]
     model: Optional[str]
+    about: Optional[str] = None
 
 
 # ---- Models
@@ -134,7 +138,7 @@ async def run_embedded(config: Config, codex: Installed, call: Call, environ: En
             return await run_codex(
                 codex,
                 Settings(url + "/v1", model, catalog, KEY_VARIABLE, has_search(entries)),
-                call.args,
+                call,
                 {**environ, KEY_VARIABLE: key},
                 last,
             )
@@ -151,7 +155,7 @@ async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) 
         return await run_codex(
             codex,
             Settings(base_url, model, catalog, KEY_VARIABLE, has_search(entries)),
-            call.args,
+            call,
             {KEY_VARIABLE: ANY_KEY, **environ},
             last,
         )
@@ -180,14 +184,17 @@ def catalog_text(codex: Installed, entries: Sequence[Json], environ: Environ) ->
 
 
 async def run_codex(
-    codex: Installed, settings: Settings, args: Sequence[str], environ: Environ, last: contextlib.ExitStack
+    codex: Installed, settings: Settings, call: Call, environ: Environ, last: contextlib.ExitStack
 ) -> int:
     """Run Codex in our terminal, and pass signals on to it.
 
     :param last: left when everything else is closed; until then a second Ctrl-C must not end rproxy
     :returns: its exit status; 128 + N when signal N ended it
     """
-    argv = [codex.path, *settings.overrides(), *codex.without_daemon(args, environ), *args]
+    daemon = codex.without_daemon(call.args, environ)
+    argv = [codex.path, *settings.overrides(), *daemon, *call.args]
+    if call.about is not None:
+        complain(f"Codex {codex.version} on {settings.model}, {call.about}")
     process = await asyncio.create_subprocess_exec(*argv, env=_reachable(settings.base_url, environ))
     try:
         last.enter_context(passed_on(process))

@@ -36,7 +36,7 @@ from .exit_status import OK
 MODE = 0o600
 HEAD = """\
 # The configuration of rproxy, written by rproxy init from what it found on this machine.
-# Try it:  rproxy check    rproxy serve    rproxy codex
+# Try it:  rproxy check    rproxy ask "hello"    rproxy serve    rproxy codex
 # All other keys are in etc/config.yaml of the source, and in docs/configuration.md.
 
 # The server listens on 127.0.0.1:3000. For other machines it needs keys, which rproxy key NAME makes:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
         print(f"kept the former file as {backup}")
     print(f"wrote {path}, which only you can read:")
     print("\n".join("  " + about(source) for source in sources))
-    print("Next: rproxy check, then rproxy serve or rproxy codex")
+    print('Next: rproxy ask "hello", rproxy serve or rproxy codex')
     warn([no_model_text(server) for server in empty(local)])
     return OK
 
