@@ -224,6 +224,7 @@ class ResponseRecord(_ResponseRecord, total=False):
 
     last: int  # the sequence_number of its last event
     hosted: Dict[str, HostedResult]  # by the id of the item: those that rproxy has made itself
+    approved: List[str]  # the mcp_approval_requests in it whose calls have been run
 
 
 class ConversationRecord(TypedDict):

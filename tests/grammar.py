@@ -89,6 +89,7 @@ HOSTED = (
     "image_generation_call",
     "mcp_call",
     "mcp_list_tools",
+    "mcp_approval_request",
 )
 # item type -> (prefix of its events, those before the work, those after it: one of them)
 WORK: Dict[str, Tuple[str, List[str], List[str]]] = {

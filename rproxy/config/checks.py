@@ -322,6 +322,11 @@ def is_sendable(value: str) -> bool:
     return all(" " <= character <= "~" for character in value)
 
 
+def is_header_name(name: Any) -> bool:
+    """Can an HTTP header have this name?"""
+    return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
+
+
 def text_map(header_names: bool) -> Check[Mapping[str, str]]:
     """A mapping of names to references."""
 
@@ -329,7 +334,7 @@ def text_map(header_names: bool) -> Check[Mapping[str, str]]:
         if not isinstance(place.value, dict):
             raise place.expected("a mapping of names to text")
         for name in place.value:
-            if header_names and not _HEADER_NAME.fullmatch(name):
+            if header_names and not is_header_name(name):
                 raise place.step(name).error(f"{name!r} cannot be the name of an HTTP header", key=True)
         return {name: (header_value if header_names else reference)(place.step(name)) for name in place.value}
 

@@ -1,11 +1,13 @@
-"""The section ``hosted_tools``: how much the tools that rproxy runs itself may do for one response."""
+"""The section ``hosted_tools``: what the tools that rproxy runs itself may do for one response."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Tuple
 
 from . import checks as c
 from .checks import key
+from .mcp_schema import McpHost, mcp_host
 
 
 @dataclass(frozen=True)
@@ -17,4 +19,9 @@ class HostedLimits:
     max_seconds: float = key(c.seconds(), 300.0, "seconds that tools may run, together")
     max_result_bytes: int = key(
         c.whole(1000), 102_400, "bytes of one result; of a longer one the middle is left out"
+    )
+    mcp_hosts: Tuple[McpHost, ...] = key(
+        c.list_of(mcp_host, "a list of hosts"),
+        (),
+        "hosts whose MCP servers clients may name by server_url; default: none",
     )

@@ -192,6 +192,11 @@ class Config:
             *(s for m in self.models for p in m.resolved(m.model).providers for s in p.secrets),
         )
 
+    @property
+    def has_mcp(self) -> bool:
+        """May clients use MCP servers?"""
+        return bool(self.mcp_servers or self.hosted_tools.mcp_hosts)
+
     @cached_property
     def _routes(self) -> Routes:
         return Routes(self.models)

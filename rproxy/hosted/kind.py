@@ -74,8 +74,8 @@ class HostedCall:
 
     ``item``: what is known of it before it runs, without id and status.  ``function``: the name of its
     function, as it was before :meth:`HostedRequest.name`.  ``tool`` and ``server``: its labels in the
-    metrics.  ``held``: it is shown when it has run, because its failure is better told as an HTTP error.
-    ``pauses``: the response ends here, and the client has to answer.
+    metrics, where it counts if it has a ``tool``.  ``held``: it is shown when it has run, because its failure
+    is better told as an HTTP error.  ``pauses``: the response ends here, and the client has to answer.
     """
 
     function = ""

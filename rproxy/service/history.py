@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, cast
 
-from ..convert.ids import RESPONSE, item_stem
+from ..convert.ids import RESPONSE, item_stem, output_stem
 from ..convert.status import RUNNING
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
-from ..types import AnyItem, HostedResult, Item, LocalRecord, Response, ResponseRecord
+from ..types import AnyItem, AnyRecord, HostedResult, Item, LocalRecord, Record, Response, ResponseRecord
 from .background import Background
 from .client import Client
 from .conversations import Conversations
@@ -32,6 +32,14 @@ NO_ITEM_HINT = (
 )
 MAX_CHAIN = 10_000  # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a warm-up inherit
+
+
+class _NotClaimed(Exception):
+    """``unknown``: the response is none of this owner's."""
+
+    def __init__(self, unknown: bool) -> None:
+        super().__init__()
+        self.unknown = unknown
 
 
 class History:
@@ -192,6 +200,31 @@ class History:
             known = record.get("hosted", {}) if record is not None else {}
             found.update((name, known[name]) for name in wanted if name in known)
         return found
+
+    async def claim_approval(self, owner: str, item_id: str) -> bool:
+        """Note with the stored response that asked for an approval that the call is run from now on.
+
+        :param item_id: of the ``mcp_approval_request``
+        :returns: False if that has been noted before, perhaps by another process
+        :raises ApiError: 503
+        """
+        stem = output_stem(item_id)
+        if stem is None:
+            return True
+
+        def note(record: AnyRecord) -> Record:
+            response = owned_response(record, owner)
+            claimed = [] if response is None else response.get("approved", [])
+            if response is None or item_id in claimed:
+                raise _NotClaimed(response is None)
+            return {**response, "approved": [*claimed, item_id]}
+
+        try:
+            with store_errors():
+                await self._store.update(RESPONSE + stem, note)
+        except _NotClaimed as refused:
+            return refused.unknown
+        return True
 
     # ---- What is kept
     async def keep(

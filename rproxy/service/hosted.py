@@ -13,9 +13,11 @@ from ..upstream.client import Upstream
 from .client import Client
 from .create_request import CreateRequest
 from .history import History
+from .plan import native_tools
 from .search import make_backend
 
 if TYPE_CHECKING:
+    from ..hosted.approvals import Approvals
     from ..hosted.kind import HostedKind
     from ..hosted.mcp.servers import McpServers
     from ..hosted.memory import ResultMemory
@@ -29,19 +31,29 @@ class HostedTools:
         self._upstream, self._history, self._now = upstream, history, now
         self._kinds: List[HostedKind] = []
         self._memory: Optional[ResultMemory] = None  # it outlives a new configuration
+        self._approvals: Optional[Approvals] = None  # as does this
         self._allow: Optional[Sequence[str]] = None
 
     def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
         """Use this configuration from now on."""
         self._kinds, self._allow = [], config.server.tool_type_allowlist
-        if config.search is None:
+        if config.search is None and not config.has_mcp:
             return
         from ..hosted.memory import ResultMemory  # loaded only where it is used
-        from ..hosted.web_search import WebSearch
 
         self._memory = self._memory or ResultMemory()
-        backend = make_backend(config.search, self._upstream, self._now, mcp_servers)
-        self._kinds.append(WebSearch(config.search, backend))
+        if config.search is not None:
+            from ..hosted.web_search import WebSearch
+
+            backend = make_backend(config.search, self._upstream, self._now, mcp_servers)
+            self._kinds.append(WebSearch(config.search, backend))
+        if config.has_mcp and mcp_servers is not None:
+            from ..hosted.approvals import Approvals
+            from ..hosted.mcp_kind import Mcp
+
+            self._approvals = self._approvals or Approvals()
+            hosts = config.hosted_tools.mcp_hosts
+            self._kinds.append(Mcp(mcp_servers, hosts, self._approvals, self._history.claim_approval))
 
     def shown(self, request: CreateRequest) -> CreateRequest:
         """The request, whose response repeats hosted tools in the right form."""
@@ -67,6 +79,8 @@ class HostedTools:
         kinds = [
             kind for kind in self._kinds if types.intersection(kind.types) or made.intersection(kind.items)
         ]
+        native = native_tools(request.model.providers[0])
+        kinds = [kind for kind in kinds if not set(kind.types).issubset(native)]
         if not kinds:
             return None
         from ..hosted.kind import HostedRequest

@@ -44,6 +44,11 @@ class HostedPlan(TurnPlan):
         limit = self._request.body.get("max_tool_calls")
         return None if limit is None else int(limit)
 
+    @property
+    def compacts(self) -> bool:
+        """Is the conversation only to be compacted?  Then nothing is run."""
+        return self._compacts
+
     # ---- The request
     def _allow(self, provider: Provider) -> Sequence[str]:
         return self.session.allow(super()._allow(provider), native_tools(provider))

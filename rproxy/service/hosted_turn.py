@@ -161,7 +161,7 @@ class HostedTurn(Turn):
 
     async def _run_before(self) -> None:
         """What is done and shown before the provider is asked."""
-        calls = self._rounds.session.before()
+        calls = [] if self._rounds.compacts else self._rounds.session.before()
         if not calls:
             return
         converter = self.converter = self._rounds.before(self._watch)
@@ -202,6 +202,8 @@ class HostedTurn(Turn):
             return outcome
 
     def _report(self, call: HostedCall, outcome: Outcome, started: float) -> None:
+        if not call.tool:
+            return  # it calls no tool
         status = "failed" if outcome.failed else "completed"
         self._deps.telemetry.hosted_call_ended(
             HostedCallRecord(self._client.request_id, call.tool, call.server, status, milliseconds(started))

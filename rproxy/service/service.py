@@ -155,13 +155,13 @@ class Service:
 
     def _configure_mcp(self, config: Config) -> None:
         """Know the MCP servers; what is needed for them is loaded only where there are some."""
-        if not config.mcp_servers and self._mcp_servers is None:
+        if not config.has_mcp and self._mcp_servers is None:
             return
         from ..hosted.mcp.servers import McpServers
 
         if self._mcp_servers is None:
             self._mcp_servers = McpServers(self._upstream)
-        self._mcp_servers.configure(config.mcp_servers)
+        self._mcp_servers.configure(config.mcp_servers, config.hosted_tools.max_result_bytes)
 
     # ---- The small endpoints
     async def obstacle(self) -> Optional[str]:

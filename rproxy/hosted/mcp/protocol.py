@@ -143,7 +143,7 @@ def tools(peer: Peer) -> Steps:
         listed = page.get("tools")
         for tool in listed if isinstance(listed, list) else []:
             room -= len(json.dumps(tool))
-            if len(found) < MAX_TOOLS and room >= 0 and _is_usable(tool, found):
+            if len(found) < MAX_TOOLS and room >= 0 and is_usable(tool, found):
                 found.append(tool)
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str) or not cursor or cursor in seen or room < 0:
@@ -160,7 +160,7 @@ def _ttl(page: Json) -> float:
     return max(0.0, min(given / 1000, MAX_TTL))
 
 
-def _is_usable(tool: Any, others: Sequence[Json]) -> bool:
+def is_usable(tool: Any, others: Sequence[Json]) -> bool:
     """Can it be called by its name, with headers that can be sent?"""
     if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or not tool["name"]:
         return False

@@ -65,6 +65,11 @@ class McpServers:
         """The server of this name in the configuration."""
         return self._servers.get(name)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all of them."""
+        return tuple(self._servers)
+
     async def tools(self, server: McpServer, owner: str) -> Sequence[Json]:
         """The tools of a server, as it describes them; perhaps from an earlier answer.
 
