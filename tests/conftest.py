@@ -39,7 +39,8 @@ The modules without ``test_`` in their names are shared:
 ``browser``         a headless Chromium, for the page of the inspector
 ``secrets_shown``   secrets in texts from outside, and what may be shown of them
 ``pdf_maker``       small PDF files; ``mcp_demo``: a server with a tool, as a program
-``mcp_double``      an MCP server over HTTP with all faults; ``mcp_official``: one of the official package
+``mcp_double``      an MCP server over HTTP with all faults; ``mcp_official``: one of the official package;
+                    ``mcp_lab``: rproxy between a client, a provider and such a server
 ==================  ===================================================================================
 
 The folders are programs: ``bench``, ``newest``, ``real_servers``, ``fuzz``, ``faults``, ``soak`` and
