@@ -11,7 +11,7 @@ from typing import Any, AsyncIterator, Dict, List, NamedTuple
 import pytest
 from api import Api, site
 from grammar import check_response, check_stream
-from rawserver import until
+from rawserver import Peer, RawServer, until
 from scripted import CONFIG, CUT, ScriptedProvider, call, error, finish, say, served, think
 from search_services import SearchServices, search_services
 from tornado.websocket import websocket_connect
@@ -757,3 +757,57 @@ async def test_pages_are_opened_where_that_is_allowed() -> None:
         assert names == ["web_search", "open_page", "find_in_page"]
         later = await lab.api("POST", "/responses/input_tokens", asking(previous_response_id=response["id"]))
         assert later["input_tokens"] > 500
+
+
+# ---- Faults of the search service
+FAULTS: Dict[str, bytes] = {
+    "refuses": b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}",
+    "moves": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    "talks garbage": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<garbage>",
+    "has no results": b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"results":1}',
+    "breaks off": b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"results": [',
+    "speaks no HTTP": b"220 smtp.example.com ESMTP\r\n",
+    "hangs up": b"",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_service_that(fault: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if FAULTS[fault]:
+            await peer.send(FAULTS[fault])
+
+    async with RawServer(script).running() as broken:
+        await _failed_search(broken.url)
+
+
+async def test_a_service_that_is_down_or_slow() -> None:
+    await _failed_search("http://127.0.0.1:1")
+    async with search_services() as services:
+        services.gate = asyncio.Event()
+        await _failed_search(services.url, ", timeout: 0.2")
+        await until(lambda: services.gone == 1)
+
+
+async def test_a_service_that_says_too_much() -> None:
+    async with loop() as lab:
+        lab.services.answer = b'{"results": [' + b" " * (5 << 20) + b"]}"
+        lab.provider.turns += [[searching()], [say("Nothing.")]]
+        assert check_stream(await lab.stream())["output"][0]["status"] == "completed"
+        lab.services.answer = b'{"results": [' + b" " * (9 << 20) + b"]}"
+        lab.provider.turns += [[searching()], [say("Nothing.")]]
+        assert check_stream(await lab.stream())["output"][0]["status"] == "failed"
+
+
+async def _failed_search(url: str, more: str = "") -> None:
+    provider = ScriptedProvider()
+    provider.turns += [[searching("a")], [say("I could not search.")]]
+    section = f"search: {{{{kind: searxng, url: '{url}'{more}}}}}\n"
+    async with served(provider.base_url, config=CONFIG + section) as base_url:
+        final = check_stream(await Api(base_url).events("POST", "/responses", asking(stream=True)))
+    await provider.close()
+    assert final["status"] == "completed"
+    assert [item["status"] for item in final["output"]] == ["failed", "completed"]
+    told = provider.requests[1]["messages"][-1]["content"]
+    assert told.startswith("The search for 'a' failed: ") and "127.0.0.1" not in told

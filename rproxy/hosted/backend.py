@@ -28,7 +28,8 @@ from ..upstream.web import WebAnswer, WebError, WebRequest
 from .addresses import host_of, in_ascii, refusal, within
 from .page_text import Page, html_page, plain, text_page
 
-MAX_ANSWER = 1 << 20  # bytes of a service's answer
+MAX_ANSWER = 8 << 20  # bytes of a service's answer; long texts in it are cut
+LARGE_ANSWER = 1 << 18  # ... from which on it is read in a thread
 MAX_PAGE = 1 << 20  # bytes of a page; the rest is left out
 MAX_TITLE, MAX_TEXT, MAX_DATE = 200, 2000, 40  # characters
 MAX_DOMAINS = 20  # in one query to a service; results are filtered by all
@@ -200,8 +201,9 @@ class Backend:
             raise SearchFailed(f"its answer is longer than {MAX_ANSWER >> 20} MiB")
         # Pages show keys of others, which stay; a short key may be a common word.
         secrets = [secret for secret in self._secrets if len(secret) >= LONG]
+        read = partial(_read, answer.body, secrets)
         try:
-            return json.loads(mask_known(answer.body.decode("utf-8", "replace"), secrets))
+            return await in_thread(read) if len(answer.body) > LARGE_ANSWER else read()
         except (ValueError, RecursionError):
             raise SearchFailed("its answer is no JSON") from None
 
@@ -246,6 +248,10 @@ class Backend:
 
 
 # ---- What a service says
+def _read(body: bytes, secrets: Sequence[str]) -> Any:
+    return json.loads(mask_known(body.decode("utf-8", "replace"), secrets))
+
+
 def fitting(service: SearchService, entries: Sequence[Any], query: Query) -> List[Found]:
     """The results among the entries of an answer that fit."""
     results: Dict[str, Found] = {}

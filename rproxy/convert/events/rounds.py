@@ -155,9 +155,9 @@ class RoundConverter(StreamConverter):
         :param item: without id and status
         :param call: None: nobody called, rproxy does this by itself
         """
-        while call is not None and self._queue[0] is not call:
-            self._close_one()
         if call is not None:
+            while self._queue[0] is not call:
+                self._close_one()
             self._queue.popleft()
         hosted = HostedItem(self._builder, item)
         if call is not None:
