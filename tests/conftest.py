@@ -33,7 +33,8 @@ The modules without ``test_`` in their names are shared:
 ``hostile``         a provider that fails at any byte, and clients that tell how a turn ended;
                     ``observed``: rproxy as a process whose sockets, tasks and memory are counted.  For
                     ``scripts/faults``, ``scripts/fuzz`` and ``scripts/soak``
-``local_machine``   model servers on their usual ports, in a network of their own
+``local_machine``   model servers on their usual ports, in a network of their own; ``portable``: rproxy
+                    without what only POSIX has
 ``redis_server``    a Redis of a test's own; ``search_services`` has the APIs of search services, and
                     rproxy in front of them
 ``browser``         a headless Chromium, for the page of the inspector

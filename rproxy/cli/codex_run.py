@@ -36,6 +36,7 @@ from .command import Environ, complain
 KEY_VARIABLE = "RPROXY_API_KEY"  # where Codex finds the key for rproxy
 ANY_KEY = "rproxy"  # for a server without authentication: with env_key, Codex wants a key
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+FROM_TERMINAL = ("SIGINT", "SIGQUIT")
 
 
 class Call(NamedTuple):
@@ -219,23 +220,24 @@ def _reachable(base_url: str, environ: Environ) -> Dict[str, str]:
 def passed_on(process: asyncio.subprocess.Process) -> Iterator[None]:
     """A context in which signals to rproxy go to ``process`` instead."""
     loop = asyncio.get_running_loop()
-    numbers = [getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)]
+    names = {getattr(signal, name): name for name in PASSED_ON if hasattr(signal, name)}
 
-    def receive(number: int) -> None:
-        if number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground():
+    def send(number: int) -> None:
+        if names[number] in FROM_TERMINAL and _in_foreground():
             return  # the terminal has sent it to Codex, too
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
-    with contextlib.suppress(NotImplementedError):  # Windows
-        for number in numbers:
-            loop.add_signal_handler(number, receive, number)
+    # not every loop of asyncio can handle signals
+    former = {
+        number: signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(send, number))
+        for number in names
+    }
     try:
         yield
     finally:
-        with contextlib.suppress(NotImplementedError):
-            for number in numbers:
-                loop.remove_signal_handler(number)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _in_foreground() -> bool:

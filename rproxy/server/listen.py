@@ -128,6 +128,7 @@ def check_address(address: ListenAddress) -> None:
     try:
         if not address.path:
             return _bind_and_close(address)
+        _unix_socket().close()
         _is_stale(address.path)
         if not os.path.isdir(folder):
             raise FileNotFoundError(errno.ENOENT, folder)
@@ -175,7 +176,7 @@ def listen_on_path(path: str, mode: int) -> socket.socket:
     :param mode: of its file
     :raises ConfigError: the path cannot be used
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _unix_socket()
     try:
         _remove_stale(path)
         former = os.umask(PRIVATE)
@@ -190,6 +191,13 @@ def listen_on_path(path: str, mode: int) -> socket.socket:
         sock.close()
         raise _bind_error(f"unix:{path}", error, SOCKET_FILE_REASONS) from error
     return sock
+
+
+def _unix_socket() -> socket.socket:
+    """:raises ConfigError: this system has none"""
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("server.listen_addr: Python has no Unix sockets on this system; use HOST:PORT.")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def _remove_stale(path: str) -> None:
@@ -212,7 +220,7 @@ def _is_stale(path: str) -> bool:
         return False
     if not is_socket:
         raise FileExistsError(errno.EEXIST, path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with _unix_socket() as probe:
         probe.setblocking(False)  # a full backlog is a listener, too
         result = probe.connect_ex(path)
     if result != errno.ECONNREFUSED:

@@ -100,6 +100,8 @@ class _Deadline:
 
 async def _dial(route: Route) -> socket.socket:
     if route.unix_path is not None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("Python has no Unix sockets on this system")
         return await _connect((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", route.unix_path))
     if route.proxy is None:
         sock = await _open_tcp(route.host, route.port, route.public)
