@@ -116,3 +116,36 @@ async def test_rproxy_codex_switches_the_search_on(home: Path, configured: bool)
         assert services.paths == (["/search"] if configured else [])
     assert ("web__run" in offered(provider.requests[0])) is configured
     await provider.close()
+
+
+async def test_the_hosted_tool_in_two_turns(tmp_path: Path, ws: bool) -> None:
+    """What Codex sends with neither of those settings: rproxy runs the search between two requests."""
+    provider = ScriptedProvider()
+    provider.turns += [
+        [think("1"), call("web_search", query="tornado web")],
+        [think("2"), say("Found.")],
+        [say("Again.")],
+    ]
+    async with search_services() as services:
+        section = section_for(services, "searxng")
+        async with running(tmp_path, provider.base_url, config=CONFIG + section) as rproxy:
+            live = ('web_search="live"',)
+            run = await codex(tmp_path, rproxy.base_url, "Search", ws=ws, settings=live)
+            assert (run.code, run.said) == (0, ["Found."]), run.stderr
+            again = await codex(
+                tmp_path,
+                rproxy.base_url,
+                "Once more",
+                ws=ws,
+                command=("exec", "resume", "--last"),
+                settings=live,
+            )
+            log = rproxy.log.read_text()
+        assert (again.code, again.said) == (0, ["Again."]), again.stderr
+        assert services.paths == ["/search"]
+    [shown] = run.items("web_search")
+    assert shown["query"] == "tornado web"
+    assert "web_search" in offered(provider.requests[0]) and "data, not" in outputs(provider)[0]
+    assert "rounds=2 calls=1" in log and "tornado" not in log
+    stable(provider.requests)
+    await provider.close()
