@@ -15,8 +15,10 @@ from typing import Any, AsyncIterator, Dict, List, Sequence, Tuple
 
 import pytest
 from api import Api
+from grammar import check_stream
 from rawserver import until
 from scripted import CONFIG, CUT, KEY, ROOT, ScriptedProvider, call, error, finish, free_port, say, think
+from search_services import search_services
 from tornado.websocket import websocket_connect
 from wsclient import turn
 
@@ -32,12 +34,12 @@ TOOLS = [{"type": "function", "name": "look", "parameters": {"type": "object", "
 
 @contextlib.asynccontextmanager
 async def recorded(
-    tmp_path: Path, *options: str, server: str = ""
+    tmp_path: Path, *options: str, server: str = "", more: str = ""
 ) -> AsyncIterator[Tuple[ScriptedProvider, Api, Path]]:
     """A provider, ``rproxy serve --record`` in front of it, a client, and the folder."""
     provider, port, folder = ScriptedProvider(), free_port(), tmp_path / "recordings"
     config, log = tmp_path / "config.yaml", tmp_path / "log"
-    config.write_text(CONFIG.format(port=port, base_url=provider.base_url, server=server))
+    config.write_text((CONFIG + more).format(port=port, base_url=provider.base_url, server=server))
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(
@@ -296,3 +298,21 @@ def test_a_later_version_is_refused() -> None:
         [b'{"kind": "recording", "version": 1, "turn": {}, "settings": {}}', b'{"kind": "new", "at": 1}']
     )
     assert comparable(known) == []
+
+
+# ---- Turns with hosted tools
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_turn_of_several_rounds_is_recorded_and_served(tmp_path: Path, stream: bool) -> None:
+    async with search_services() as services:
+        search = f"search: {{{{kind: searxng, url: '{services.url}'}}}}\n"
+        async with recorded(tmp_path, more=search) as (provider, api, folder):
+            provider.turns += [[call("web_search", query="a")], [say("Found.")]]
+            body = {"model": "gpt-5.5", "input": "x", "stream": stream, "tools": [{"type": "web_search"}]}
+            status, _ = await api.raw("POST", "/responses", body)
+            assert status == 200
+            (path,) = await files(folder, 1)
+    assert len(kinds(path, "attempt")) == 2
+    events = [event for part in kinds(path, "events") for event in part["events"]]
+    assert check_stream(events)["output"][0]["type"] == "web_search_call"
+    played = await replay(str(path))
+    assert played.returncode != 0 and "2 rounds" in played.stderr

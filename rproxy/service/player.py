@@ -106,8 +106,14 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     """Run a recorded turn again.
 
     :returns: what it is with this rproxy
-    :raises ApiError: it cannot be run: no provider was asked
+    :raises ApiError: it cannot be run: no provider was asked, or tools ran between two answers
     """
+    if (recorded.rounds or 0) > 1:
+        raise ApiError(
+            400,
+            f"the turn had {recorded.rounds} rounds, with tools that rproxy ran between them; nobody can run "
+            "them again. Use --serve, which plays its provider, round by round",
+        )
     if not recorded.attempts:
         raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
     attempt, turn, collector = recorded.attempts[-1], recorded.turn, _Collector()

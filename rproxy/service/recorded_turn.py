@@ -116,5 +116,7 @@ def begin_recording(
         more["inherited"] = request.context.inherited
     if request.items != input_items({**request.context.inherited, **without_nulls(body)}):
         more["items"] = request.items
+    if request.shown_tools is not None and "tools" in body:
+        body = {**body, "tools": request.shown_tools}  # hosted ones, which may have credentials
     recording.request(client.headers, body, more)
     return recording

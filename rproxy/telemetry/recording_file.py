@@ -36,7 +36,9 @@ class RecordedAttempt:
 
 @dataclass
 class RecordedTurn:
-    """A whole recording; ``status`` and ``error`` are those of the turn."""
+    """A whole recording; ``status`` and ``error`` are those of the turn.  ``rounds``: how many it had, if it
+    had hosted tools.
+    """
 
     turn: Json
     settings: Json
@@ -46,6 +48,7 @@ class RecordedTurn:
     status: str = ""
     error: Optional[ApiError] = None
     truncated: bool = False
+    rounds: Optional[int] = None
 
 
 def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
@@ -94,7 +97,7 @@ def _add(recorded: RecordedTurn, part: Json) -> None:
         recorded.events += part["events"]
     elif kind == "turn_end":
         recorded.status, recorded.error = part["status"], _error(part["error"])
-        recorded.truncated = part["truncated"]
+        recorded.truncated, recorded.rounds = part["truncated"], part["turn"].get("rounds")
     elif kind in ("head", "data", "end"):
         attempt = recorded.attempts[part["attempt"] - 1]
         if kind == "head":
