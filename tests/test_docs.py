@@ -465,7 +465,8 @@ def test_the_benchmark_can_renew_its_tables(tmp_path: Path) -> None:
     tables = bench_tables()
     figures = dict.fromkeys(tables.COLUMNS, 9999.0)
     names = {name for ratio in tables.RATIOS for name in (ratio.mine, ratio.other)} | {"a peer"}
-    blocks = tables.blocks(dict.fromkeys(sorted(names), figures), ["a peer"], "a machine", 5)
+    about = {name: f"what {name} is" for name in names}
+    blocks = tables.blocks(dict.fromkeys(sorted(names), figures), ["a peer"], about, "a machine", 5)
     (tmp_path / "docs").mkdir()
     for path, _ in tables.DOCUMENTS:
         (tmp_path / path).write_text(read(path), encoding="utf-8")

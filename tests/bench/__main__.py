@@ -98,16 +98,11 @@ def medians(samples: Samples) -> Dict[str, Dict[str, float]]:
 
 def choose(args: argparse.Namespace) -> List[Variant]:
     """The variants that can run here."""
-    wanted = [
-        DIRECT,
-        *OURS,
-        *RIVALS,
-        *([] if args.no_peers or args.smoke else PEERS),
-        *([LITELLM] if args.litellm else []),
-    ]
+    few = args.no_peers or args.smoke
+    wanted = [DIRECT, *OURS, *RIVALS, *([] if few else PEERS), *([LITELLM] if args.litellm else [])]
     able = []
     for variant in wanted:
-        reason = obstacle(variant)
+        reason = obstacle(variant, install=not few)
         if reason is None:
             able.append(variant)
         else:
@@ -167,7 +162,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         say("every variant works" if not errors else "something does not work")
         return 1 if errors else 0
     peers = [variant.name for variant in [*PEERS, LITELLM] if "Rust" not in variant.name]
-    found = tables.blocks(medians(samples), peers, lab.machine(), rounds)
+    about = {variant.name: variant.about for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]}
+    found = tables.blocks(medians(samples), peers, about, lab.machine(), rounds)
     print(found["figures"], end="")
     if args.readme:
         tables.update_documents(PROJECT, found)

@@ -96,6 +96,18 @@ def chain(bench: Bench, seconds: float) -> Figures:
     return {"chain": cpu / max(result["turns"], 1) * 1e3}
 
 
+def scale(bench: Bench, seconds: float) -> Figures:
+    """Eight coding agents and then eight long answers at once, as fast as they go; the client and the
+    provider take their share of the same machine.
+    """
+    turns, _ = bench.load(model="bench-n1", body="codex", workers=8, seconds=seconds)
+    deltas, _ = bench.load(model="bench-n1000", workers=8, seconds=seconds)  # nginx cuts marks
+    return {
+        "scale_turns": turns["turns"] / turns["seconds"],
+        "scale_rate": deltas["deltas"] / deltas["seconds"],
+    }
+
+
 def first(bench: Bench, seconds: float) -> Figures:
     """Eight clients with live answers of 0.1 s: how long the first delta takes."""
     result, _ = bench.load(model="bench-n5-r50", expect=5, workers=8, seconds=seconds, spread=0.1)
@@ -129,6 +141,7 @@ SCENARIOS: Dict[str, Scenario] = {
     "turn": Scenario(turn, 0.5, "rproxy rproxy-fast nginx relay naive" + PEERS, "sse ws json chat", True),
     "codex": Scenario(codex, 0.6, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
     "history": Scenario(history, 0.8, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
-    "chain": Scenario(chain, 0.0, "rproxy rproxy-fast", "sse", False),
+    "chain": Scenario(chain, 0.0, "rproxy rproxy-fast rproxy-sqlite rproxy-redis", "sse", False),
+    "scale": Scenario(scale, 1.0, "rproxy rproxy-x1 rproxy-x2", "sse", False),
     "first": Scenario(first, 1.0, "direct rproxy rproxy-fast nginx naive" + PEERS, "sse ws chat", True),
 }

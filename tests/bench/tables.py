@@ -27,9 +27,11 @@ COLUMNS = {
         Column("burst", "burst, µs/delta", "%.1f"),
         Column("rate", "deltas/s", "%.0f"),
         Column("turn", "ms/turn", "%.2f"),
-        Column("codex", "33 KB, 15 tools", "%.2f"),
-        Column("history", "500 KB", "%.2f"),
-        Column("chain", "turns 105-120 of a chain", "%.2f"),
+        Column("codex", "Codex, ms", "%.2f"),
+        Column("history", "500 KB, ms", "%.2f"),
+        Column("chain", "chain, ms", "%.2f"),
+        Column("scale_turns", "Codex turns/s", "%.0f"),
+        Column("scale_rate", "deltas/s of 8 answers", "%.0f"),
         Column("first50", "first delta p50, ms", "%.1f"),
         Column("first99", "p99, ms", "%.1f"),
         Column("rss", "idle, MB", "%.0f"),
@@ -40,6 +42,7 @@ COLUMNS = {
 CPU = ("live", "burst", "rate", "turn")
 LARGE = ("turn", "codex", "history", "chain")
 LATENCY_AND_MEMORY = ("first50", "first99", "rss", "quiet", "start")
+SCALE = ("scale_turns", "scale_rate")
 SUMMARY = ("live", "rate", "first50", "rss")
 
 
@@ -61,6 +64,8 @@ RATIOS = (
     Ratio("live CPU, WebSocket / SSE", "live", "rproxy, WebSocket", SSE, "/", 1.6),
     Ratio("burst CPU / naive translator", "burst", SSE, NAIVE, "/", 0.35),
     Ratio("live CPU, [fast] / nginx relay", "live", FAST, "nginx proxy_pass (bytes)", "/", 1.95),
+    Ratio("CPU per turn, 33 KB, [fast] / without", "codex", FAST, SSE, "/", None),
+    Ratio("CPU per turn, 500 KB, [fast] / without", "history", FAST, SSE, "/", None),
     Ratio("CPU per turn, 33 KB, [fast] / codex-relay", "codex", FAST, "codex-relay (Rust)", "/", 1.25),
     Ratio("CPU per turn, 500 KB, [fast] / codex-bridge", "history", FAST, "codex-bridge-python", "/", 0.5),
     Ratio("first delta - no proxy, p50, ms", "first50", SSE, "no proxy", "-", 1.0),
@@ -70,14 +75,18 @@ RATIOS = (
 )
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> List[str]:
-    """The lines of a table; the first row is its head. Columns are padded, numbers stand on the right."""
+def markdown(rows: Sequence[Sequence[str]], left: bool = False) -> List[str]:
+    """The lines of a table; the first row is its head. Columns are padded, numbers stand on the right.
+
+    :param left: there are no numbers
+    """
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    justify, end = (str.ljust, "-") if left else (str.rjust, ":")
     lines = [
-        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(justify, row[1:], widths[1:])]) + " |"
         for row in rows
     ]
-    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + end for width in widths[1:])]) + "|"
     return [lines[0], rule, *lines[1:]]
 
 
@@ -108,14 +117,21 @@ def ratios(medians: Medians, python_peers: Sequence[str]) -> List[str]:
     return markdown(rows)
 
 
-def blocks(medians: Medians, python_peers: Sequence[str], machine: str, rounds: int) -> Dict[str, str]:
-    """The text of each marked block, by the name of its mark. ``medians`` is in the order of the rows."""
+def blocks(
+    medians: Medians, python_peers: Sequence[str], about: Mapping[str, str], machine: str, rounds: int
+) -> Dict[str, str]:
+    """The text of each marked block, by the name of its mark.
+
+    :param medians: in the order of the rows
+    :param about: name of the variant -> what its row stands for
+    """
     heading = [f"Measured on {machine}.", f"Medians of {rounds} rounds.", ""]
 
     def rows(columns: Sequence[str]) -> List[str]:
         return [name for name, found in medians.items() if any(figure in found for figure in columns)]
 
     compared = [name for name, found in medians.items() if "rate" in found]
+    stands_for = [["row", "what it stands for"], *([name, about[name]] for name in medians if name in about)]
     return {
         "summary": "\n".join(figures(medians, compared, SUMMARY)) + "\n",
         "figures": "\n".join(
@@ -125,9 +141,13 @@ def blocks(medians: Medians, python_peers: Sequence[str], machine: str, rounds: 
                 "",
                 *figures(medians, rows(LARGE[1:]), LARGE),
                 "",
-                *figures(medians, rows(LATENCY_AND_MEMORY), LATENCY_AND_MEMORY),
+                *figures(medians, rows(("live", "first50")), LATENCY_AND_MEMORY),
+                "",
+                *figures(medians, rows(SCALE), SCALE),
                 "",
                 *ratios(medians, python_peers),
+                "",
+                *markdown(stands_for, left=True),
                 "",
             ]
         ),

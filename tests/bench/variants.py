@@ -6,6 +6,7 @@ One that cannot be installed or started is left out, with a line that says so.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -42,24 +43,23 @@ class Variant(NamedTuple):
     form: str  # of the load client
     path: str
     start: Callable[[Place], Start]
-    package: str = ""  # what pip installs
+    about: str  # what the row stands for
+    packages: Tuple[str, ...] = ()  # what pip installs into a venv of its own
+    programs: Tuple[str, ...] = ()  # what must be installed
     leaks: bool = False  # streams to the provider outlive the client's
 
 
 def nginx(place: Place) -> Start:
-    text = (
-        (HERE / "nginx.conf")
-        .read_text()
-        .replace("@PORT@", str(place.port))
-        .replace("@PROVIDER@", str(place.provider.port))
-    )
-    return [
-        "nginx",
-        "-c",
-        place.file("nginx.conf", text.replace("@DIR@", str(place.folder))),
-        "-p",
-        str(place.folder),
-    ], {}
+    return balancer(place, [place.provider.port]), {}
+
+
+def balancer(place: Place, ports: List[int]) -> List[str]:
+    """Nginx in front of these ports."""
+    text = (HERE / "nginx.conf").read_text()
+    servers = " ".join(f"server 127.0.0.1:{port};" for port in ports)
+    for mark, value in (("PORT", str(place.port)), ("SERVERS", servers), ("DIR", str(place.folder))):
+        text = text.replace(f"@{mark}@", value)
+    return ["nginx", "-c", place.file("nginx.conf", text), "-p", str(place.folder)]
 
 
 def rival(kind: str) -> Callable[[Place], Start]:
@@ -70,39 +70,55 @@ def rival(kind: str) -> Callable[[Place], Start]:
     return start
 
 
-def rproxy(place: Place) -> Start:
+def rproxy(place: Place, python: str = sys.executable, store: str = "") -> Start:
     ca = f", ca_file: {place.provider.ca}" if place.provider.ca else ""
     config = place.file(
         "rproxy.yaml",
         f"models:\n  - "
         f"{{model: '*', provider: {{base_url: '{place.provider.url}', "
-        f"api_key: bench, profile: generic{ca}}}}}\n",
+        f"api_key: bench, profile: generic{ca}}}}}\n{store}",
     )
-    argv = [
-        sys.executable,
-        "-m",
-        "rproxy",
-        "serve",
-        "--config",
-        config,
-        "--listen",
-        f"127.0.0.1:{place.port}",
-    ]
+    listen = f"127.0.0.1:{place.port}"
+    argv = [python, "-m", "rproxy", "serve", "--config", config, "--listen", listen]
     return argv, {"PYTHONPATH": str(PROJECT), "RPROXY_PURE": "1"}
 
 
 def rproxy_fast(place: Place) -> Start:
-    argv, env = rproxy(place)
+    installed = find_spec("orjson") and find_spec("uvloop")
+    argv, env = rproxy(place, sys.executable if installed else program("rproxy-fast", "python"))
     return argv, {**env, "RPROXY_PURE": "0"}
 
 
-def home(package: str) -> Path:
-    """The venv of a peer."""
-    return CACHE / package.partition("[")[0]
+def rproxy_sqlite(place: Place) -> Start:
+    return rproxy(place, store=f"store: {{kind: sqlite, path: {place.folder}/responses.db}}\n")
 
 
-def program(package: str, name: str) -> str:
-    return str(home(package) / "bin" / name)
+def rproxy_redis(place: Place) -> Start:
+    port = free_port()
+    argv, env = rproxy(place, store=f"store: {{kind: redis, url: 'redis://127.0.0.1:{port}/0'}}\n")
+    redis = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    return together((redis, port), (argv, place.port)), env
+
+
+def behind_nginx(count: int) -> Callable[[Place], Start]:
+    """So many processes of rproxy."""
+
+    def start(place: Place) -> Start:
+        ports = [free_port() for _ in range(count)]
+        started = [rproxy(place._replace(port=port)) for port in ports]
+        servers = [(argv, port) for (argv, _), port in zip(started, ports)]
+        return together(*servers, (balancer(place, ports), place.port)), started[0][1]
+
+    return start
+
+
+def together(*servers: Tuple[List[str], int]) -> List[str]:
+    return [sys.executable, str(HERE / "together.py"), *map(json.dumps, servers)]
+
+
+def program(server: str, name: str) -> str:
+    """A program in the venv of a server."""
+    return str(CACHE / server / "bin" / name)
 
 
 def codex_relay(place: Place) -> Start:
@@ -162,7 +178,7 @@ def litellm(place: Place) -> Start:
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
     return [
-        program("litellm[proxy]", "litellm"),
+        program("litellm", "litellm"),
         "--config",
         place.file("litellm.yaml", text),
         "--host",
@@ -174,69 +190,126 @@ def litellm(place: Place) -> Start:
     ], env
 
 
-DIRECT = Variant("no proxy", "", "chat", "/v1/chat/completions", lambda place: ([], {}))
+SSE = ("sse", "/v1/responses")
+CHAT = ("chat", "/v1/chat/completions")
+FAST = ("tornado", "pyyaml", "orjson", "uvloop")
+DIRECT = Variant("no proxy", "", *CHAT, lambda place: ([], {}), "the client talks to the provider itself")
 OURS = [
-    Variant("rproxy, SSE", "rproxy", "sse", "/v1/responses", rproxy),
-    Variant("rproxy, WebSocket", "rproxy", "ws", "/v1/responses", rproxy),
-    Variant("rproxy, JSON", "rproxy", "json", "/v1/responses", rproxy),
-    Variant("rproxy [fast], SSE", "rproxy-fast", "sse", "/v1/responses", rproxy_fast),
-    Variant("rproxy [fast], WebSocket", "rproxy-fast", "ws", "/v1/responses", rproxy_fast),
+    Variant("rproxy, SSE", "rproxy", *SSE, rproxy, "Codex and SDKs that stream; Python's own json and loop"),
+    Variant("rproxy, WebSocket", "rproxy", "ws", "/v1/responses", rproxy, "Codex over its WebSocket"),
+    Variant("rproxy, JSON", "rproxy", "json", "/v1/responses", rproxy, "SDKs that do not stream"),
+    Variant("rproxy [fast], SSE", "rproxy-fast", *SSE, rproxy_fast, "the same with the extra `fast`", FAST),
+    Variant(
+        "rproxy [fast], WebSocket",
+        "rproxy-fast",
+        "ws",
+        "/v1/responses",
+        rproxy_fast,
+        "the same with the extra `fast`",
+        FAST,
+    ),
+    Variant("rproxy, sqlite", "rproxy-sqlite", *SSE, rproxy_sqlite, "SSE; responses are stored in a file"),
+    Variant(
+        "rproxy, Redis",
+        "rproxy-redis",
+        *SSE,
+        rproxy_redis,
+        "SSE; responses are stored in Redis, whose CPU time counts, too",
+        programs=("redis-server",),
+    ),
+    Variant(
+        "1 process behind nginx",
+        "rproxy-x1",
+        *SSE,
+        behind_nginx(1),
+        "nginx and one rproxy: what nginx costs",
+        programs=("nginx",),
+    ),
+    Variant(
+        "2 processes behind nginx",
+        "rproxy-x2",
+        *SSE,
+        behind_nginx(2),
+        "nginx and two rproxy: what a second process gives",
+        programs=("nginx",),
+    ),
 ]
 RIVALS = [
-    Variant("nginx proxy_pass (bytes)", "nginx", "chat", "/v1/chat/completions", nginx),
-    Variant("Tornado relay (bytes)", "relay", "chat", "/v1/chat/completions", rival("relay"), leaks=True),
-    Variant("naive Tornado translator", "naive", "sse", "/v1/responses", rival("naive"), leaks=True),
+    Variant(
+        "nginx proxy_pass (bytes)",
+        "nginx",
+        *CHAT,
+        nginx,
+        "the least a relay can cost: nginx, which reads nothing of an answer",
+        programs=("nginx",),
+    ),
+    Variant(
+        "Tornado relay (bytes)",
+        "relay",
+        *CHAT,
+        rival("relay"),
+        "the least a relay costs in Tornado",
+        leaks=True,
+    ),
+    Variant(
+        "naive Tornado translator",
+        "naive",
+        *SSE,
+        rival("naive"),
+        "the shortest translator that one would write with Tornado",
+        leaks=True,
+    ),
 ]
 PEERS = [
-    Variant("codex-relay (Rust)", "codex-relay", "sse", "/v1/responses", codex_relay, "codex-relay"),
+    Variant("codex-relay (Rust)", "codex-relay", *SSE, codex_relay, "another proxy", ("codex-relay",)),
     Variant(
         "codex-bridge-python",
         "codex-bridge-python",
-        "sse",
-        "/v1/responses",
+        *SSE,
         codex_bridge,
-        "codex-bridge-python",
+        "another proxy",
+        ("codex-bridge-python",),
     ),
-    Variant("codex-proxy", "codex-proxy", "sse", "/responses", codex_proxy, "codex-proxy"),
+    Variant(
+        "codex-proxy", "codex-proxy", "sse", "/responses", codex_proxy, "another proxy", ("codex-proxy",)
+    ),
     Variant(
         "open-responses-server",
         "open-responses-server",
         "sse",
         "/responses",
         open_responses_server,
-        "open-responses-server",
+        "another proxy",
+        ("open-responses-server",),
     ),
 ]
-LITELLM = Variant("litellm", "litellm", "sse", "/v1/responses", litellm, "litellm[proxy]")
+LITELLM = Variant("litellm", "litellm", *SSE, litellm, "another proxy", ("litellm[proxy]",))
 
 
-def obstacle(variant: Variant) -> Optional[str]:
-    """Make sure that it can be started. :returns: why not, or None"""
-    if variant.server == "nginx":
-        return None if shutil.which("nginx") else "nginx is not installed"
-    if variant.server == "rproxy-fast" and not (find_spec("orjson") and find_spec("uvloop")):
-        return "orjson and uvloop are not installed (pip install '.[fast]')"
-    if not variant.package:
+def obstacle(variant: Variant, install: bool = True) -> Optional[str]:
+    """Make sure that it can be started.
+
+    :param install: with pip, if need be
+    :returns: why not, or None
+    """
+    missing = [name for name in variant.programs if not shutil.which(name)]
+    if missing:
+        return f"{missing[0]} is not installed"
+    if variant.server == "rproxy-redis" and not find_spec("redis"):
+        return "the package redis is not installed (pip install '.[redis]')"
+    if variant.server == "rproxy-fast" and find_spec("orjson") and find_spec("uvloop"):
         return None
-    folder = home(variant.package)
-    if (folder / "installed").exists():
+    folder = CACHE / variant.server
+    if not variant.packages or (folder / "installed").exists():
         return None
-    print(f"installing {variant.package}, once", file=sys.stderr)
+    if not install:
+        return f"{', '.join(variant.packages)} would have to be installed"
+    print(f"installing {', '.join(variant.packages)}, once", file=sys.stderr)
     venv.create(folder, with_pip=True, clear=True)
+    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     try:
         done = subprocess.run(
-            [
-                str(folder / "bin" / "pip"),
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--only-binary",
-                ":all:",
-                variant.package,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=900,
+            [*pip, "--only-binary", ":all:", *variant.packages], capture_output=True, text=True, timeout=900
         )
     except subprocess.TimeoutExpired:
         return "installing it took too long"
