@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
 import pytest
 from redis_server import redis_server
+from scripted import CONFIG, KEY, ScriptedProvider, say
 from tornado.ioloop import IOLoop
 
+from rproxy.config.load import parse_config
+from rproxy.convert.events.response import response_object, shared_response
 from rproxy.convert.ids import Ids
 from rproxy.errors import ApiError
 from rproxy.service.background import Background
@@ -18,9 +22,12 @@ from rproxy.service.conversations import Conversations
 from rproxy.service.create_request import CreateRequest
 from rproxy.service.history import History
 from rproxy.service.links import Link, RecentLinks, memory_of
-from rproxy.store import Store, open_store
+from rproxy.service.service import Service
+from rproxy.store import Store, encode, encoding, open_store
+from rproxy.store.encoding import decode, encode_cooperatively
 from rproxy.store.write_behind import WriteBehindStore
 from rproxy.types import Json
+from rproxy.upstream.client import Upstream
 
 TOOLS = [{"type": "function", "name": f"tool_{n}", "description": "x" * 2000} for n in range(15)]
 TTL = 1000.0
@@ -206,6 +213,103 @@ async def test_a_response_that_another_process_deletes_ends_the_chain(
         assert where == 0 or len(await one.past(names[where - 1])) == 2 * where
 
 
+# ---- What a response repeats of its request is not decoded for a chain
+NESTED = {
+    "instructions": "y" * 3000,
+    "tools": TOOLS,
+    "cut": [1, 2, 3],
+    "output": [],
+    "service_tier": "default",
+}
+OUTPUTS: List[List[Json]] = [
+    [],
+    [{"id": "msg_1", "type": "message", "content": [{"text": 'Grüße 🎯 \ud800 ,"tools":[', "logprobs": []}]}],
+    [{"id": "sh_1", "type": "shell_call", "action": NESTED}],
+]
+
+
+def stored_record(output: List[Json], instructions: Any, tools: List[Json], **more: Any) -> Any:
+    request = {"model": "m", "instructions": instructions, "tools": tools, "user": ',"cut":[1,2,3]}'}
+    response: Json = dict(response_object(request, id="resp_1", created_at=1))
+    response.update(output=output, status="completed")
+    record = {"response": shared_response(cast(Any, response)), "input": [{"content": NESTED}], "owner": "k1"}
+    return {**record, "previous": "resp_0", "conversation": None, **more}
+
+
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=["empty", "text", "nested"])
+@pytest.mark.parametrize("instructions", [None, "short", "y" * 3000], ids=["none", "short", "long"])
+@pytest.mark.parametrize("tools", [[], TOOLS[:1], TOOLS], ids=["none", "one", "many"])
+async def test_a_record_is_the_same_briefly(output: List[Json], instructions: Any, tools: List[Json]) -> None:
+    record = stored_record(output, instructions, tools, last=7)
+    store = open_store("memory", max_responses=10, max_bytes=1 << 24, ttl=TTL)
+    await store.put("resp_1", record)
+    whole, brief = await store.get("resp_1"), await store.get_brief("resp_1")
+    assert whole is not None and brief is not None
+    text = json.dumps(plain(record))
+    assert json.dumps(whole) == (text.replace("\\ud800", "\\ufffd") if "\\ud800" in text else text)
+    saved = len(json.dumps(whole)) - len(json.dumps(brief))
+    assert saved > (3000 if instructions and len(instructions) > 5 else 0) + 2000 * len(tools) - 200
+    for response in (whole["response"], brief["response"]):
+        for name in ("instructions", "tools", "top_p", "user", "metadata", "truncation", "text", "reasoning"):
+            response.pop(name, None)
+    assert {key: brief["response"][key] for key in ("id", "status", "output")} == {
+        key: whole["response"][key] for key in ("id", "status", "output")
+    }
+    assert {**brief, "response": 0} == {**whole, "response": 0}
+
+
+async def test_records_of_other_versions_are_read_as_a_whole() -> None:
+    record = stored_record(OUTPUTS[2], "y" * 3000, TOOLS)
+    blob = await encode_cooperatively("resp_1", record)
+    assert b',"cut":[' in blob[-40:]
+    old = encode("resp_1", plain(record))  # without "cut"
+    assert await decode("resp_1", old, brief=True) == await decode("resp_1", blob) == plain(record)
+    changed = json.loads(blob)  # by a program that keeps what it does not know
+    changed["response"]["output"] += changed["response"]["output"]
+    kept = encode("resp_1", changed)
+    assert (await decode("resp_1", kept, brief=True) or {})["response"] == changed["response"]
+    for cut in (b"[5,4,%d]", b"[0,9999999,%d]", b"[1,2,3]"):
+        spoilt = old[:-1] + b',"cut":' + (cut % (len(old) - 1) if b"%d" in cut else cut) + b"}"
+        assert await decode("resp_1", spoilt, brief=True) == plain(record)
+
+
+async def test_what_a_turn_of_a_cold_chain_decodes_is_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: List[int] = []
+    parse = encoding._parse
+    monkeypatch.setattr(encoding, "_parse", lambda text: decoded.append(len(text)) or parse(text))
+    provider = ScriptedProvider()
+    text = CONFIG.format(port=0, base_url=provider.base_url, server="").encode()
+    config = parse_config(text, "c", {"SCRIPTED_KEY": KEY})
+    upstream, store = Upstream(), open_store("memory", max_responses=100, max_bytes=1 << 28, ttl=TTL)
+    last: Optional[str] = None
+    for number in range(10):
+        service = Service(config, upstream, store)  # one that has seen nothing yet
+        provider.turns.append([say("Well.")])
+        body: Json = {
+            "model": "gpt-5.5",
+            "input": f"question {number}",
+            "instructions": "y" * 3000,
+            "tools": TOOLS,
+        }
+        decoded.clear()
+        asks = Client(None, False, "json", "req_1", {})
+        turn = await service.create({**body, **({"previous_response_id": last} if last else {})}, asks, None)
+        last = turn.response["id"]
+        assert len(decoded) == number and all(size < 1500 for size in decoded)
+        decoded.clear()
+        assert len((await service.retrieval.retrieve(last, ""))["tools"]) == len(TOOLS)
+        assert decoded[0] > 30_000
+        await service.close()
+    assert len(provider.requests[-1]["messages"]) == 1 + 2 * 10 - 1
+    upstream.close()
+    await provider.close()
+
+
+# ---- The memory of links
 def link(number: int, owner: str = "k1", text: str = "x" * 1000, status: str = "completed") -> Link:
     return Link(f"resp_{number}", status, [{"content": text}], [], None, None, owner)
 

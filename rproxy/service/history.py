@@ -138,12 +138,13 @@ class History:
         return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[ResponseRecord]:
-        """The record of a stored response; None when there is none, or another owner has it.
+        """The record of a stored response, without most of what it repeats of its request; None when there is
+        none, or another owner has it.
 
         :raises ApiError: 503 when the store fails; with a 404 the client would give the response up
         """
         with store_errors():
-            record = await self._store.get(response_id)
+            record = await self._store.get_brief(response_id)
         return owned_response(record, owner)
 
     async def _has(self, ids: List[str]) -> bool:

@@ -13,28 +13,21 @@ up, so nothing from a client becomes part of a key or a file name unchecked.
 from __future__ import annotations
 
 import logging
-import re
 import time
-from contextlib import contextmanager
-from typing import Awaitable, Callable, Iterator, Optional, Sequence, Tuple, TypeVar
+from typing import Awaitable, Callable, Optional, Sequence, Tuple, TypeVar
 
-from ..convert.json_reader import parse_steps
-from ..convert.json_steps import write_steps
-from ..cooperative import collect, run_cooperatively
 from ..errors import ConfigError, StoreError
-from ..json_codec import encode_exactly, parser
 from ..types import AnyRecord, Record
+from .encoding import decode, encode, encode_cooperatively, valid_id
 from .time_limit import within_limit
+
+__all__ = ["Store", "encode", "open_store", "valid_id"]
 
 log = logging.getLogger("rproxy.store")
 
-_parse = parser(float)
-
 T = TypeVar("T")
 Change = Callable[[AnyRecord], Record]
-ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 TRIES = 100  # of an update, while other processes write the same record
-LARGE = 1 << 16  # bytes; a larger record is decoded in slices
 
 
 class Store:
@@ -55,8 +48,17 @@ class Store:
 
         :returns: a copy of it, or None
         """
+        return await self._look_up(record_id, brief=False)
+
+    async def get_brief(self, record_id: str) -> Optional[AnyRecord]:
+        """The same for a reader who does not need what a response repeats of its request, and need not decode
+        it; see :mod:`.encoding`.
+        """
+        return await self._look_up(record_id, brief=True)
+
+    async def _look_up(self, record_id: str, brief: bool) -> Optional[AnyRecord]:
         blob = await self._limited(self._read(record_id)) if valid_id(record_id) else None
-        return None if blob is None else await _decoded(record_id, blob)
+        return None if blob is None else await decode(record_id, blob, brief)
 
     async def put(self, record_id: str, record: Record) -> None:
         """Keep a record, in place of an earlier one.
@@ -79,7 +81,7 @@ class Store:
             return None
         for _ in range(TRIES):
             old = await self._limited(self._read(record_id))
-            stored = None if old is None else await _decoded(record_id, old)
+            stored = None if old is None else await decode(record_id, old)
             if old is None or stored is None:
                 return None
             record = change(stored)
@@ -143,52 +145,6 @@ class Store:
 
     def _too_slow(self) -> StoreError:
         return StoreError(f"{self.name}: it did not answer in time")
-
-
-def valid_id(record_id: str) -> bool:
-    """Can this be an id? Letters, digits, ``_`` and ``-``, at most 128 of them."""
-    return ID.match(record_id) is not None
-
-
-def encode(record_id: str, record: Record) -> bytes:
-    """The stored form of a record.
-
-    :raises StoreError: the id is not one, or the record is no JSON
-    """
-    with _refusing(record_id):
-        return encode_exactly(record)
-
-
-async def encode_cooperatively(record_id: str, record: Record) -> bytes:
-    """:func:`encode` in slices that let other work run."""
-    with _refusing(record_id):
-        return await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
-
-
-@contextmanager
-def _refusing(record_id: str) -> Iterator[None]:
-    if not valid_id(record_id):
-        raise StoreError(f"'{record_id:.40}' is not an id of a response")
-    try:
-        yield
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
-
-
-async def _decoded(record_id: str, blob: bytes) -> Optional[AnyRecord]:
-    """The record of a stored form, decoded in slices; None, with a warning, if it is damaged."""
-    try:
-        text = blob.decode("utf-8", "surrogatepass")
-        if len(blob) > LARGE:
-            return await run_cooperatively(parse_steps(text, float))
-        record = _parse(text)
-        if isinstance(record, dict):
-            return record
-        problem = "it is not an object"
-    except (ValueError, RecursionError) as error:
-        problem = str(error)
-    log.warning("the stored record %s is damaged and counts as missing: %s", record_id, problem)
-    return None
 
 
 def open_store(

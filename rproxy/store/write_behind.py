@@ -19,7 +19,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import AsyncIterator, Coroutine, Dict, List, Optional, Sequence, Set, Tuple
+from typing import AsyncIterator, Awaitable, Callable, Coroutine, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..convert.json_steps import MANY
 from ..errors import StoreError
@@ -94,14 +94,23 @@ class WriteBehindStore:
     # ---- What a client asked for
     async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record; see :meth:`rproxy.store.Store.get`."""
+        return await self._look_up(record_id, self._store.get)
+
+    async def get_brief(self, record_id: str) -> Optional[AnyRecord]:
+        """The same for a chain; see :meth:`rproxy.store.Store.get_brief`."""
+        return await self._look_up(record_id, self._store.get_brief)
+
+    async def _look_up(
+        self, record_id: str, get: Callable[[str], Awaitable[Optional[AnyRecord]]]
+    ) -> Optional[AnyRecord]:
         line = self._lines.get(record_id)
         left = [work for work in line.work if work.behind] if line is not None else []
         if not left:  # what clients have asked for may as well happen after this
-            return await self._store.get(record_id)
+            return await get(record_id)
         if left[-1].record is not None:
             return left[-1].record
         async with self._in_line(record_id):
-            return await self._store.get(record_id)
+            return await get(record_id)
 
     async def has(self, ids: Sequence[str]) -> bool:
         """Are there records under all these ids? See :meth:`rproxy.store.Store.has`."""

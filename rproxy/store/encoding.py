@@ -1,0 +1,117 @@
+"""How stores keep a record: as JSON.
+
+Most bytes of a response repeat its request: tools and instructions, which a client sends in every turn.  Who
+continues a chain of responses needs none of them.  So a record says at its end where they are, and a *brief*
+reader leaves them out before it decodes the rest::
+
+    {"response":{"id":...,"output":[...],...,"tools":[...],...},"input":[...],...,"cut":[90,30000,31000]}
+
+The numbers say where the part begins, which is the first large field behind the output, where it ends, which
+is the end of the response, and where they stand themselves: others who write a record may not know what they
+mean.  A record without ``cut`` is decoded as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import Any, Iterator, Optional, Tuple
+
+from ..convert.json_reader import parse_steps
+from ..convert.json_steps import is_large, write_steps
+from ..cooperative import collect, run_cooperatively
+from ..errors import StoreError
+from ..json_codec import SHARED, SharedDict, encode_exactly, encode_json, parser
+from ..types import AnyRecord, Record
+
+log = logging.getLogger("rproxy.store")
+
+_parse = parser(float)
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+LARGE = 1 << 16  # bytes; a larger record is decoded in slices
+HEAD = b'{"response":'  # of a response's record
+LARGE_FIELDS = ("instructions", "tools")  # in the order of a response
+WORTH_IT = 1 << 10  # bytes of one of them
+CUT = re.compile(rb',"cut":\[(\d+),(\d+),(\d+)\]\}\Z')
+CUT_SIZE = 64  # bytes, at most
+
+
+def valid_id(record_id: str) -> bool:
+    """Can this be an id? Letters, digits, ``_`` and ``-``, at most 128 of them."""
+    return ID.match(record_id) is not None
+
+
+def encode(record_id: str, record: Record) -> bytes:
+    """The stored form of a record.
+
+    :raises StoreError: the id is not one, or the record is no JSON
+    """
+    with _refusing(record_id):
+        return encode_exactly(record)
+
+
+async def encode_cooperatively(record_id: str, record: Record) -> bytes:
+    """:func:`encode` in slices that let other work run."""
+    with _refusing(record_id):
+        blob = await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
+    part = _repeated(record, blob)
+    return b'%b,"cut":[%d,%d,%d]}' % (blob[:-1], *part, len(blob) - 1) if part is not None else blob
+
+
+def _repeated(record: Record, blob: bytes) -> Optional[Tuple[int, int]]:
+    """Where in its stored form a response repeats its request; None if that is not worth while."""
+    response = record.get("response")
+    if type(response) is not SharedDict or not blob.startswith(HEAD):
+        return None
+    large = next((name for name in LARGE_FIELDS if _is_large(response.get(name))), None)
+    if large is None or is_large(response.get("output")):
+        return None
+    before = dict(takewhile(lambda field: field[0] != large, response.items()))
+    name = b',"%b":' % large.encode()
+    begin = len(HEAD) + len(encode_json(before)) - 1
+    begins = blob.startswith(name, begin) and "output" in before
+    return (begin + len(name), len(HEAD) + len(response.json) - 1) if begins else None
+
+
+def _is_large(value: Any) -> bool:
+    return type(value) in SHARED and len(value.json) > WORTH_IT
+
+
+def _brief(blob: bytes) -> bytes:
+    """The stored form without what a response repeats of its request."""
+    cut = CUT.search(blob, max(0, len(blob) - CUT_SIZE))
+    if cut is None or int(cut[3]) != cut.start() or not int(cut[1]) < int(cut[2]) < cut.start():
+        return blob
+    return b"%bnull%b" % (blob[: int(cut[1])], blob[int(cut[2]) :])
+
+
+@contextmanager
+def _refusing(record_id: str) -> Iterator[None]:
+    if not valid_id(record_id):
+        raise StoreError(f"'{record_id:.40}' is not an id of a response")
+    try:
+        yield
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
+
+
+async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[AnyRecord]:
+    """The record of a stored form, decoded in slices; None, with a warning, if it is damaged.
+
+    :param brief: without most of what a response repeats of its request
+    """
+    try:
+        text = (_brief(blob) if brief else blob).decode("utf-8", "surrogatepass")
+        large = len(text) > LARGE
+        record = await run_cooperatively(parse_steps(text, float)) if large else _parse(text)
+        if isinstance(record, dict):
+            record.pop("cut", None)
+            return record
+        problem = "it is not an object"
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    log.warning("the stored record %s is damaged and counts as missing: %s", record_id, problem)
+    return None
