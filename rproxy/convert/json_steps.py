@@ -34,17 +34,21 @@ def is_large(value: Any, room: Optional[int] = None) -> bool:
             if inner.written:
                 continue
             kind = inner.plain
-        if kind is str:
-            room -= len(inner)
-        elif kind is dict:
+        if kind is dict:
             room -= ENTRY * len(inner)
             if room > 0:
-                found += inner.values()
                 room -= sum(map(len, inner))
+                for leaf in inner.values():
+                    if type(leaf) is str:
+                        room -= len(leaf)
+                    else:
+                        found.append(leaf)
         elif kind is list:
             room -= ENTRY * len(inner)
             if room > 0:
                 found += inner
+        elif kind is str:
+            room -= len(inner)
         if room <= 0:
             return True
     return False

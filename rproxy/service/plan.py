@@ -39,7 +39,8 @@ from .sealer import Sealers
 T = TypeVar("T")
 
 LONG_HISTORY = 500  # items; they are converted in 5 ms
-LARGE = 1 << 19  # characters, and entries of 16, that are converted in a few milliseconds
+LARGE = 1 << 20  # characters, and entries of 16, that are converted in a few milliseconds
+SMALL = 1 << 16  # bytes of JSON that are not worth a closer look
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ async def converted(
     :param items: the history that it converts
     """
     small = len(items) <= LONG_HISTORY
-    if client.size > LARGE or request.context.items:
+    if client.size > SMALL or request.context.items:
         small = small and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
     return convert() if small else await in_thread(convert)
 
