@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional, Type
+from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional, Tuple, Type
 
 from . import PURE
 from .types import Json
@@ -75,6 +75,7 @@ class SharedDict(Shared, Dict[str, Any]):
 
 
 SHARED = frozenset((SharedText, SharedList, SharedDict))
+HOLDERS = frozenset(("response", "instructions", "tools"))  # the keys of shared values
 
 
 # ---- The standard library
@@ -98,6 +99,7 @@ def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any, int], Iterabl
 
 
 _pieces = _encoder(getattr(json.encoder, "c_make_encoder", None))
+_BLANKS = " \t\n\r"
 _MARK = "\ue000shared\ue000"  # where the JSON of a shared value belongs
 _MARK_JSON = f'"{_MARK}"'.encode()
 
@@ -111,7 +113,9 @@ class Standard:
 
         :raises TypeError: JSON cannot express it
         """
-        return _spliced(value, _readable) if type(value) is dict else _readable(value)
+        if type(value) is dict and not HOLDERS.isdisjoint(value):
+            return _spliced(value, _readable)
+        return _readable(value)
 
     @classmethod
     def encode_exactly(cls, value: Any) -> bytes:
@@ -120,7 +124,9 @@ class Standard:
         :raises TypeError: JSON cannot express it
         :raises RecursionError: it is nested too deeply
         """
-        return _spliced(value, _exact) if type(value) is dict else _exact(value)
+        if type(value) is dict and not HOLDERS.isdisjoint(value):
+            return _spliced(value, _exact)
+        return _exact(value)
 
     @staticmethod
     def parser(constant: Callable[[str], Any]) -> Parse:
@@ -128,7 +134,18 @@ class Standard:
 
         :param constant: what to make of NaN, Infinity and -Infinity
         """
-        return json.JSONDecoder(parse_constant=constant).decode
+        decoder = json.JSONDecoder(parse_constant=constant)
+        scan: Callable[[str, int], Tuple[Any, int]] = getattr(decoder, "scan_once")  # noqa: B009 - not in its stub
+
+        def parse(text: str) -> Any:
+            # As decode() does it, but without looking for blanks where there are none.
+            try:
+                value, end = scan(text, 0)
+            except StopIteration:
+                return decoder.decode(text)
+            return value if end == len(text) or not text[end:].strip(_BLANKS) else decoder.decode(text)
+
+        return parse
 
 
 def _readable(value: Any) -> bytes:
@@ -151,8 +168,8 @@ def _exact(value: Any) -> bytes:
 
 
 def _spliced(value: Json, encode: Callable[[Any], bytes]) -> bytes:
-    """``encode(value)``, with the JSON that shared values have already: those of its keys, and of the keys of
-    its ``response``.
+    """``encode(value)``, with the JSON that shared values under :data:`HOLDERS` have already, also within its
+    ``response``.
     """
     parts: List[bytes] = []
     marked = _marked(value, parts)
@@ -166,7 +183,8 @@ def _spliced(value: Json, encode: Callable[[Any], bytes]) -> bytes:
 def _marked(value: Json, parts: List[bytes]) -> Json:
     """``value`` with a mark in place of each shared value, whose JSON is appended to ``parts``."""
     marks: Json = {}
-    for key, inner in value.items():
+    for key in filter(HOLDERS.__contains__, value):  # in the order of the value
+        inner = value[key]
         if type(inner) in SHARED:
             parts.append(inner.json)
             marks[key] = _MARK

@@ -217,10 +217,10 @@ LISTS = st.lists(VALUES, min_size=1, max_size=3)
 
 @given(st.text() | st.sampled_from(ODD), LISTS, VALUES)
 def test_a_shared_value_is_written_as_any_other(text: str, values: List[Any], other: Any) -> None:
-    plain = {"type": "t", "response": {"a": text, "b": other, "c": values, "d": 1}, "n": other}
+    plain = {"type": "t", "response": {"instructions": text, "b": other, "tools": values}, "n": other}
 
     def response() -> Dict[str, Any]:
-        return {**plain["response"], "a": SharedText(text), "c": SharedList(values)}  # type: ignore[dict-item]
+        return {**plain["response"], "instructions": SharedText(text), "tools": SharedList(values)}  # type: ignore[dict-item]
 
     made = (
         ({**plain, "response": response()}, plain),
@@ -250,8 +250,8 @@ def test_a_shared_value_is_written_once(codec: Type[Standard]) -> None:
     inner = SharedText("text"), SharedList([1]), SharedDict({"a": 1})
     for value, data in zip(inner, (b'"(text)"', b'["(list)"]', b'{"a":"(object)"}')):
         value._json, value.written = data, True
-    expected = {"t": "(text)", "l": ["(list)"], "d": {"a": "(object)"}}
-    values = dict(zip("tld", inner))
+    expected = {"instructions": "(text)", "tools": ["(list)"], "response": {"a": "(object)"}}
+    values = dict(zip(expected, inner))
     for encode in (codec.encode, codec.encode_exactly):
         assert json.loads(encode(values)) == expected
         event = {"type": "response.created", "response": values, "tools": inner[1]}

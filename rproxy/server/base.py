@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from http.client import responses as REASONS
 from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set
 
@@ -106,6 +106,16 @@ def new_request_id() -> str:
     return "req_" + secrets.token_hex(16)
 
 
+def is_codex(headers: Mapping[str, str]) -> bool:
+    """Does a client identify itself as Codex, by its originator or by a header of its own?
+
+    An editor that runs Codex's app server names itself as the originator.
+    """
+    if headers.get("originator", "").lower().startswith("codex"):
+        return True
+    return any(name.startswith("X-Codex-") for name in headers)  # Tornado's spelling of all names
+
+
 class BaseHandler(RequestHandler):
     """Any request: its id, whether it is admitted, and errors in OpenAI's format."""
 
@@ -113,12 +123,21 @@ class BaseHandler(RequestHandler):
     state: AppState
     key: Optional[Key] = None  # the client's; None also when authentication is off
 
-    def initialize(self) -> None:
-        self.state = self.settings["state"]
+    request_id = ""
+    """The id of this request; every response carries it in ``x-request-id``."""
 
-    @cached_property
-    def peer(self) -> str:
+    # No cached_property: it would make every attribute of a handler slower (Python 3.11 and earlier lock it).
+    def initialize(self) -> None:
+        headers = self.request.headers
+        self.state = self.settings["state"]
+        self.peer = self._peer()
         """The address of the other end of the connection; ``unix`` for a Unix socket, "" if it is closed."""
+        self.remote = self.state.proxies.client(self.peer, headers.get_list("X-Forwarded-For"))
+        """The client's address, also behind reverse proxies that are trusted."""
+        self.codex = is_codex(headers)
+        """Does the client identify itself as Codex?"""
+
+    def _peer(self) -> str:
         connection: Any = self.request.connection
         try:
             name = connection.stream.socket.getpeername()
@@ -126,20 +145,9 @@ class BaseHandler(RequestHandler):
             return ""
         return name[0].partition("%")[0] if isinstance(name, tuple) else UNIX
 
-    @cached_property
-    def remote(self) -> str:
-        """The client's address, also behind reverse proxies that are trusted; to be asked for first while the
-        connection is open.
-        """
-        return self.state.proxies.client(self.peer, self.request.headers.get_list("X-Forwarded-For"))
-
-    @cached_property
-    def request_id(self) -> str:
-        """The id of this request; every response carries it in ``x-request-id``."""
-        return new_request_id()
-
     def set_default_headers(self) -> None:
         state: AppState = self.settings["state"]  # Tornado calls this before initialize()
+        self.request_id = self.request_id or new_request_id()
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         self.set_header("x-request-id", self.request_id)
@@ -212,17 +220,6 @@ class BaseHandler(RequestHandler):
     def owner(self) -> str:
         """Whose stored responses this request may read; "" when authentication is off."""
         return self.key.owner if self.key is not None else ""
-
-    @cached_property
-    def codex(self) -> bool:
-        """True when the client identifies itself as Codex, by its originator or by a header of its own.
-
-        An editor that runs Codex's app server names itself as the originator.
-        """
-        headers = self.request.headers
-        if headers.get("originator", "").lower().startswith("codex"):
-            return True
-        return any(name.lower().startswith("x-codex-") for name in headers)
 
     def client(
         self,

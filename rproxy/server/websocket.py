@@ -166,7 +166,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     # ---- The handshake
     def prepare(self) -> None:
-        assert self.remote is not None  # asked for while the connection still has its socket
         self.admit()
 
     async def get(self, *args: Any, **kwargs: Any) -> None:

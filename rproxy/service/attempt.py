@@ -18,11 +18,12 @@ from typing import Awaitable, Callable, Dict, Mapping, Optional, Sequence, Tuple
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import DeltaBatch, FastPath
-from ..convert.json_steps import write_steps
+from ..convert.json_steps import is_large, write_steps
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..cooperative import SLICE, collect, in_thread
 from ..errors import ApiError
+from ..json_codec import encode_json
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
 from ..telemetry.records import AttemptRecord, milliseconds
@@ -133,7 +134,10 @@ class Attempt:
 
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
-        body = await collect(lambda pieces: write_steps(request, pieces))
+        if is_large(request):
+            body = await collect(lambda pieces: write_steps(request, pieces))
+        else:
+            body = encode_json(request)
         self.request_bytes = len(body)
         return body
 

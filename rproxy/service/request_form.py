@@ -132,6 +132,8 @@ class RequestForm:
             for known in self._memory.learned(provider, self._plan.model)
             if self._plan.has_form(known.form, known.override)
         ]
+        if not (refused or cures or len(warnings) > len(conversion.warnings)):
+            return Prepared(fitted, conversion)
         warnings += [f"{one.subject} changed ({one.cure.rung}): the provider refused it" for one in cures]
         return Prepared(fitted, replace(conversion, body=body, warnings=warnings))
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Awaitable, List, Mapping, Optional, Sequence
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
+from ..convert.events.response import write_response
 from ..convert.request.chat import Conversion
 from ..errors import ApiError, error_event
 from ..log import mask
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 COMMIT_AFTER = 10.0  # seconds
 LARGE_ANSWER = 1 << 20  # bytes; the last events of a larger one are written piece by piece
+SMALL = 1 << 16  # bytes of a request and its answer, the JSON of which is made without looking at its size
 BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its
@@ -198,6 +200,8 @@ class Turn:
         """Keep the response of the last attempt, then send its last events."""
         assert self._attempt is not None and self._prepared is not None
         converter, (fitted, conversion) = self._attempt.converter, self._prepared
+        if self._attempt.answer_bytes + self._client.size <= SMALL:
+            write_response(converter.response)
         self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
         await self._send_last(last_events, self._attempt.answer_bytes)
 

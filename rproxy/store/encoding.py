@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import contextmanager
 from itertools import takewhile
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from ..convert.json_reader import parse_steps
 from ..convert.json_steps import is_large, write_steps
@@ -31,6 +30,7 @@ log = logging.getLogger("rproxy.store")
 _parse = parser(float)
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+NO_JSON = (TypeError, ValueError, RecursionError)  # from the encoder
 LARGE = 1 << 16  # bytes; a larger record is decoded in slices
 HEAD = b'{"response":'  # of a response's record
 LARGE_FIELDS = ("instructions", "tools")  # in the order of a response
@@ -49,14 +49,23 @@ def encode(record_id: str, record: Record) -> bytes:
 
     :raises StoreError: the id is not one, or the record is no JSON
     """
-    with _refusing(record_id):
+    _check_id(record_id)
+    try:
         return encode_exactly(record)
+    except NO_JSON as error:
+        raise _unwritable(record_id, error) from error
 
 
 async def encode_cooperatively(record_id: str, record: Record) -> bytes:
     """:func:`encode` in slices that let other work run."""
-    with _refusing(record_id):
-        blob = await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
+    if is_large(record):
+        _check_id(record_id)
+        try:
+            blob = await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
+        except NO_JSON as error:
+            raise _unwritable(record_id, error) from error
+    else:
+        blob = encode(record_id, record)
     part = _repeated(record, blob)
     return b'%b,"cut":[%d,%d,%d]}' % (blob[:-1], *part, len(blob) - 1) if part is not None else blob
 
@@ -88,14 +97,13 @@ def _brief(blob: bytes) -> bytes:
     return b"%bnull%b" % (blob[: int(cut[1])], blob[int(cut[2]) :])
 
 
-@contextmanager
-def _refusing(record_id: str) -> Iterator[None]:
+def _check_id(record_id: str) -> None:
     if not valid_id(record_id):
         raise StoreError(f"'{record_id:.40}' is not an id of a response")
-    try:
-        yield
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"response {record_id} cannot be written as JSON: {error}") from error
+
+
+def _unwritable(record_id: str, error: Exception) -> StoreError:
+    return StoreError(f"response {record_id} cannot be written as JSON: {error}")
 
 
 async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[AnyRecord]:

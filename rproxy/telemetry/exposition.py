@@ -58,7 +58,9 @@ class Histogram:
         self._sums: Dict[Labels, float] = {}
 
     def observe(self, value: float, *labels: str) -> None:
-        counts = self._counts.setdefault(labels, [0] * (len(self._bounds) + 1))
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
         counts[bisect_left(self._bounds, value)] += 1
         self._sums[labels] = self._sums.get(labels, 0.0) + value
 

@@ -94,6 +94,12 @@ def shared_response(response: Response) -> Response:
     return cast(Response, SharedDict(response))
 
 
+def write_response(response: Response) -> None:
+    """Make the JSON of a :func:`shared_response` now, so that nobody needs to look how large it is."""
+    if isinstance(response, SharedDict):
+        response.json  # noqa: B018 - it is kept
+
+
 def heartbeat_object(response: Response) -> Response:
     """``response`` without the fields that may be large: clients want a sign of life, and have read them in
     the first events.  It is still a valid Response object.
@@ -205,9 +211,9 @@ def added(usage: Optional[Usage], more: Optional[Usage]) -> Optional[Usage]:
 
 
 def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
-    for path in paths:
-        value: Any = raw
-        for key in path:
+    for first, *inner in paths:
+        value = raw.get(first)
+        for key in inner if value else ():
             value = value.get(key) if isinstance(value, dict) else None
         number = _int(value) if value else 0
         if number:
@@ -217,6 +223,8 @@ def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
 
 def _int(value: Any) -> int:
     """A number of tokens, which may be written as ``12.0`` or ``"12"``; anything else is zero."""
+    if type(value) is int:
+        return max(0, value)
     if isinstance(value, bool):
         return 0
     try:
