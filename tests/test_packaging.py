@@ -86,9 +86,11 @@ def test_the_wheel_is_pure_and_complete(wheel: Path) -> None:
         assert line in metadata.splitlines()
 
 
-def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
-    """As scripts/build makes it, but from the packages that are installed here."""
-    tree = tmp_path / "pyz"
+COMPILE = "-m compileall -q -b --invalidation-mode unchecked-hash -s build/pyz -p rproxy.pyz build/pyz"
+
+
+def pyz_tree(wheel: Path, tree: Path) -> None:
+    """What scripts/build puts into the single file, but from the packages that are installed here."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tree)
     for package in ("tornado", "yaml"):
@@ -97,7 +99,14 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
             installed, tree / package, ignore=shutil.ignore_patterns("*.so", "__pycache__", "test")
         )
     shutil.copy(ROOT / "rproxy" / "__main__.py", tree / "__main__.py")
-    single = tmp_path / "rproxy.pyz"
+    assert COMPILE in (ROOT / "scripts" / "build").read_text(encoding="utf-8")
+    done = run(sys.executable, *COMPILE.replace("build/pyz", str(tree)).split())
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
+    tree, single = tmp_path / "pyz", tmp_path / "rproxy.pyz"
+    pyz_tree(wheel, tree)
     zipapp.create_archive(tree, single, compressed=True)
     python = (sys.executable, "-I", "-S")  # nothing but the file and the standard library
     alone: Dict[str, Any] = {"env": {"HOME": str(tmp_path)}, "cwd": tmp_path}
@@ -109,6 +118,25 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
     code = f"import sys; {read_data}; print(_instructions(None))"
     assert "Codex" in run(*python, "-c", code, **alone).stdout
     assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
+
+
+def test_the_single_file_starts_from_bytecode(wheel: Path, tmp_path: Path) -> None:
+    """The Python that built it needs no source; any other one needs nothing else."""
+    tree, single = tmp_path / "pyz", tmp_path / "rproxy.pyz"
+    pyz_tree(wheel, tree)
+    sources = {path: path.read_bytes() for path in tree.rglob("*.py")}
+    assert sources and all(path.with_suffix(".pyc").exists() for path in sources)
+    for path in sources:
+        path.write_text("this is no Python")
+    zipapp.create_archive(tree, single, compressed=True)
+    python = (sys.executable, "-I", "-S", single, "profiles")
+    assert "deepseek" in run(*python).stdout
+    for path, source in sources.items():
+        path.write_bytes(source)
+        bytecode = path.with_suffix(".pyc")
+        bytecode.write_bytes(b"\0\0" + bytecode.read_bytes()[2:])  # as another Python sees it
+    zipapp.create_archive(tree, single, compressed=True)
+    assert "deepseek" in run(*python).stdout
 
 
 def test_metadata() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import re
@@ -17,7 +16,6 @@ from ..config.schema import Config
 from ..config.zero_config import NothingConfigured
 from ..log import clean, printable
 from ..providers.local_servers import LocalServer
-from ..upstream.discovery import find_local_servers
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "
@@ -77,6 +75,10 @@ def read_config(
     except NothingConfigured as error:
         if local is not None:
             raise NothingConfigured("\n".join([str(error), *filter(None, [found.note])])) from None
+    import asyncio  # loaded only here, as is the HTTP client
+
+    from ..upstream.discovery import find_local_servers
+
     return read_config(args, environ, asyncio.run(find_local_servers(environ)))
 
 

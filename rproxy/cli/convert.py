@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from functools import partial
-from typing import BinaryIO, Callable, Iterator, List, Optional, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import FastPath
@@ -26,8 +26,7 @@ from ..convert.sse import DONE, encode_sse
 from ..errors import ApiError, ConfigError, RproxyError
 from ..json_codec import encode_json
 from ..providers.profiles import choose_profile, row_name
-from ..providers.provider_errors import stream_error
-from ..service.plan import reasoning_form, wants_schema
+from ..service.answer_form import reasoning_form, wants_schema
 from ..types import Event, Json
 from .command import Command, Environ, complain, warn
 from .exit_status import FAILED, OK
@@ -164,7 +163,7 @@ class Answer:
         if failure is None:
             yield self.converter.finish()
             return
-        error = None if failure.raw is None else stream_error(failure.raw, "the provider", "", ())
+        error = None if failure.raw is None else stream_error_of(failure.raw)
         self._failure = failure.message if error is None else error.message
         code = failure.code if error is None else error.stream_code
         yield self.converter.fail(code, self._failure)
@@ -180,6 +179,13 @@ class Answer:
             return OK
         complain(f"the answer failed: {self._failure}")
         return FAILED
+
+
+def stream_error_of(raw: Any) -> ApiError:
+    """What an error within an answer means."""
+    from ..providers.provider_errors import stream_error  # its patterns take a while to load
+
+    return stream_error(raw, "the provider", "", ())
 
 
 def json_object(data: bytes, name: str) -> Json:

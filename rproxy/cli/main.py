@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, Mapping, Optional, Sequence
+from importlib import import_module
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
-from . import check, codex, completion, convert, init, key, models, profiles, reload, replay, serve, usage
-from .ask.command import COMMAND as ASK
 from .command import Command, Environ, complain, discard_stdout
-from .doctor import command as doctor
 from .exit_status import ERRORS, OK, USAGE, status_of
-from .version import version_text
 
 
 def show_help(args: argparse.Namespace, environ: Environ) -> int:
@@ -26,35 +23,63 @@ def add_topic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", nargs="?", metavar="COMMAND", help="the command; without it, all commands")
 
 
-COMMANDS: Mapping[str, Command] = {
-    "serve": serve.COMMAND,
-    "codex": codex.COMMAND,
-    "ask": ASK,
-    "init": init.COMMAND,
-    "check": check.COMMAND,
-    "doctor": doctor.COMMAND,
-    "key": key.COMMAND,
-    "models": models.COMMAND,
-    "convert": convert.COMMAND,
-    "profiles": profiles.COMMAND,
-    "usage": usage.COMMAND,
-    "reload": reload.COMMAND,
-    "replay": replay.COMMAND,
-    "completion": completion.COMMAND,
-    "help": Command("show how a command is used", "rproxy help serve", show_help, add_topic),
+# name -> its module, which is loaded when it is used: most commands need no server
+MODULES: Mapping[str, str] = {
+    "serve": ".serve",
+    "codex": ".codex",
+    "ask": ".ask.command",
+    "init": ".init",
+    "check": ".check",
+    "doctor": ".doctor.command",
+    "key": ".key",
+    "models": ".models",
+    "convert": ".convert",
+    "profiles": ".profiles",
+    "usage": ".usage",
+    "reload": ".reload",
+    "replay": ".replay",
+    "completion": ".completion",
+    "help": __name__,
 }
+COMMAND = Command("show how a command is used", "rproxy help serve", show_help, add_topic)  # that is help
+
+
+class Commands(Dict[str, Command]):
+    """The commands by name; each is loaded when it is looked up first."""
+
+    def __missing__(self, name: str) -> Command:
+        command: Command = import_module(MODULES[name], __package__).COMMAND
+        self[name] = command
+        return command
+
+    def __contains__(self, name: object) -> bool:
+        return name in MODULES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
+
+
+COMMANDS = Commands()
 
 
 class ShowVersion(argparse.Action):
     """``--version``; unlike argparse's own, it finds out what there is to say only when it is asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        from .version import version_text
+
         print(version_text())
         parser.exit(OK)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command; every help text ends with an example."""
+def make_parser(names: Iterable[str] = MODULES) -> argparse.ArgumentParser:
+    """The parser of the command; every help text ends with an example.
+
+    :param names: the sub-commands that it is for
+    """
     raw: Any = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="rproxy",
@@ -66,7 +91,8 @@ def make_parser() -> argparse.ArgumentParser:
         "-V", "--version", action=ShowVersion, nargs=0, help="show the versions of rproxy and what it runs on"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    for name in names:
+        command = COMMANDS[name]
         sub = commands.add_parser(
             name,
             help=command.about,
@@ -109,8 +135,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return status_of(error)
 
 
+def needed(argv: Sequence[str]) -> Iterable[str]:
+    """The commands whose modules these arguments need."""
+    first = argv[0] if argv else ""
+    return () if first in ("-V", "--version") else [first] if first in MODULES else MODULES
+
+
 def _run(argv: Optional[Sequence[str]]) -> int:
-    parser = make_parser()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = make_parser(needed(argv))
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)

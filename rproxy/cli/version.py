@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import zipimport
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional
@@ -51,7 +50,7 @@ def _version(distribution: str, package: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        module = sys.modules.get(package)
+        module = import_module(package)
         return str(getattr(module, "__version__", None) or getattr(module, "version", "of unknown version"))
 
 

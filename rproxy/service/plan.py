@@ -29,6 +29,7 @@ from ..types import AnyItem, HostedResult, Json, Response, Thought
 from ..upstream.client import ChatClient
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
+from .answer_form import reasoning_form, wants_schema
 from .client import Client
 from .create_request import CreateRequest
 from .file_text import FileTexts
@@ -78,24 +79,6 @@ async def converted(
     if client.size > SMALL or request.context.items:
         small = small and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
     return convert() if small else await in_thread(convert)
-
-
-def reasoning_form(form: str, body: Json, *, codex: bool) -> str:
-    """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them.
-
-    :param form: ``server.reasoning``
-    :param body: the create request
-    """
-    if form != "auto":
-        return form
-    wanted = body.get("reasoning") or {}
-    return "summary" if codex or wanted.get("summary") or wanted.get("generate_summary") else "content"
-
-
-def wants_schema(body: Json) -> bool:
-    """Does the client want JSON that fits a schema?"""
-    form = (body.get("text") or {}).get("format") or {}
-    return bool(form.get("type") == "json_schema")
 
 
 class TurnPlan:
