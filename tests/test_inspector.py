@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import random
+import sys
 from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
@@ -22,7 +24,9 @@ from rproxy.config.schema import Key
 from rproxy.errors import ConfigError
 from rproxy.inspector.page import asks_for_html
 from rproxy.inspector.summary import BUCKETS, summary_steps
+from rproxy.telemetry.contents import Contents
 from rproxy.telemetry.recent import RecentTurns
+from rproxy.telemetry.recording import Recording
 from rproxy.telemetry.records import MAX_WARNINGS, TurnRecord
 from rproxy.telemetry.spans import MOST, Timeline
 
@@ -31,7 +35,8 @@ HELLO = {"model": "m", "input": "hello"}
 ANN = Key("ann", "sk-ann-0123456789")
 BEN = Key("ben", "sk-ben-0123456789")
 GUEST = Key("guest", "sk-guest-0123456789", models=("m",))
-PATHS = ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
+PATHS = ["/inspector/turns", "/inspector/turns/req_1", "/inspector/turns/req_1/recording"]
+PATHS += ["/inspector/stream", "/inspector/summary"]
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 
 
@@ -93,7 +98,8 @@ async def test_a_turn_with_all_that_is_known_of_it(tmp_path: Any) -> None:
         }  # fmt: skip
         assert {name: shown[name] for name in wanted} == wanted
         one = await api("GET", "/inspector/turns/" + request_id)
-        assert one.pop("process") == found["process"] and one == shown
+        assert one.pop("process") == found["process"]
+        assert one == {**shown, "recording": None, "content": None}
         kinds = [span["kind"] for span in shown["spans"]]
         assert sorted(kinds) == sorted(
             ["queue", "attempt", "connect", "first_byte", "thinking", "text", "tool", "tool"]
@@ -125,6 +131,10 @@ async def test_steps_of_a_streamed_turn_follow_each_other(tmp_path: Any) -> None
         assert (shown["status"], shown["number"], shown["model"]) == ("in_progress", None, "gpt-5.5")
         same = json.loads((await http.fetch(f"{root}/inspector/turns/{shown['id']}")).body)
         assert same["id"] == shown["id"] and same["status"] == "in_progress"
+        while "thinking" not in {span["kind"] for span in same["spans"]}:  # a step that goes on
+            same = json.loads((await http.fetch(f"{root}/inspector/turns/{shown['id']}")).body)
+        assert {"queue", "attempt", "connect", "first_byte"} <= {span["kind"] for span in same["spans"]}
+        assert all(span["end"] <= same["total_ms"] + 1000 for span in same["spans"])
         gate.set()
         await running
         after = await turns()
@@ -336,6 +346,83 @@ async def test_a_stream_ends_when_its_key_or_the_inspector_goes(change: str) -> 
         await turn(e, BEN if change == "key" else ANN)
         await until(lambda: not recent.listeners)
         assert stream.of("turn") == []
+
+
+# ---- Content
+async def test_content_is_kept_only_where_it_is_wanted(tmp_path: Any) -> None:
+    for mode in ("on", "content"):
+        async with site(tmp_path, server=f"  inspector: {mode}\n") as (provider, api, _):
+            provider.turns.append([say("Tangerines, please.")])
+            body = {"model": "gpt-5.5", "input": "Which fruit, pomegranates?", "stream": True}
+            await api.events("POST", "/responses", body)
+            request_id, api.base_url = api.headers["x-request-id"], api.base_url.replace("/v1", "")
+            listed = json.dumps(await api("GET", "/inspector/turns"))
+            assert "omegranates" not in listed and "angerines" not in listed
+            one = await api("GET", "/inspector/turns/" + request_id)
+            status, recording = await api.raw("GET", f"/inspector/turns/{request_id}/recording")
+            if mode == "on":
+                assert one["content"] is None and status == 404 and b"inspector: content" in recording
+                continue
+            assert status == 200 and api.headers["content-type"] == "application/jsonl"
+            assert f'filename="{one["recording"]}"' in api.headers["content-disposition"]
+            lines = [json.loads(line) for line in recording.splitlines()]
+            assert lines == one["content"] and "sk-scripted" not in recording.decode()
+            kinds = [line["kind"] for line in lines]
+            assert kinds[:3] == ["recording", "request", "attempt"] and {"data", "events"} <= set(kinds)
+            assert lines[1]["body"] == body and lines[2]["body"]["messages"][-1]["content"] == body["input"]
+            path = tmp_path / one["recording"]
+            path.write_bytes(recording)
+            replay = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "rproxy", "replay", str(path), "--diff", stdout=asyncio.subprocess.PIPE
+            )
+            assert (await replay.communicate(), replay.returncode) == ((b"", None), 0)
+
+
+async def test_content_can_be_read_while_the_turn_runs() -> None:
+    async with edge(inspector="content") as e:
+        running = asyncio.ensure_future(turn(e, text="gate", stream=True))
+        await until(lambda: e.provider.sent == 1)
+        (shown,) = (await ask(e, "/inspector/turns"))["running"]
+        content = (await ask(e, "/inspector/turns/" + shown["id"]))["content"]
+        assert content[1]["body"]["input"] == "gate" and content[-1]["kind"] != "turn_end"
+        e.provider.gate.set()
+        assert await running == shown["id"]
+        contents = e.state.service.telemetry.contents
+        assert contents is not None and contents.size > 0
+        after = await ask(e, "/inspector/turns/" + shown["id"])
+        assert after["content"][-1]["kind"] == "turn_end"
+        server = dataclasses.replace(e.state.config.server, inspector="on")
+        e.state.configure(dataclasses.replace(e.state.config, server=server))
+        assert e.state.service.telemetry.recorders == []
+        assert (await ask(e, "/inspector/turns/" + shown["id"]))["content"] is None
+
+
+async def test_content_is_for_the_key_that_asked() -> None:
+    async with edge(keys=[ANN, BEN], inspector="content") as e:
+        anns = await turn(e, ANN, text="hello secret pomegranate")
+        for path in (f"/inspector/turns/{anns}", f"/inspector/turns/{anns}/recording"):
+            assert b"pomegranate" in (await e.fetch(path, headers=bearer(ANN))).body
+            other = await e.fetch(path, headers=bearer(BEN))
+            assert b"pomegranate" not in other.body and other.code in (200, 404)
+        assert (await ask(e, "/inspector/turns/" + anns, BEN))["content"] is None
+
+
+async def test_content_is_bounded_in_bytes() -> None:
+    contents, kept = Contents(most=2000), []
+    for number in range(5):
+        recording = Recording({"request_id": f"req_{number}"}, {}, [])
+        recording.request({}, {"input": random.Random(number).randbytes(300).hex()}, {})
+        contents.begin(recording)
+        assert f"req_{number}" in contents
+        await contents.end(recording, record(number))
+        assert 0 < contents.size <= 2000
+        kept.append([f"req_{n}" for n in range(5) if f"req_{n}" in contents])
+    assert kept[-1] != [] and "req_0" not in kept[-1] and "req_4" in kept[-1]
+    huge = Recording({"request_id": "huge"}, {}, [])
+    huge.request({}, {"input": random.Random(9).randbytes(5000).hex()}, {})
+    contents.begin(huge)
+    await contents.end(huge, record(9))
+    assert contents.size == 0 and await contents.content("huge") is None
 
 
 # ---- Who may see what

@@ -37,7 +37,7 @@ from .conversations import (
 from .descriptors import limit, max_connections, max_provider_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
-from .inspector import PageHandler, StreamHandler, SummaryHandler, TurnHandler, TurnsHandler
+from .inspector import PageHandler, RecordingHandler, StreamHandler, SummaryHandler, TurnHandler, TurnsHandler
 from .listen import Listener, check_exposure, listener_of, open_listeners
 from .metrics import MetricsHandler
 from .models import ModelHandler, ModelsHandler
@@ -87,6 +87,7 @@ ROUTES = (
     (r"/", PageHandler),
     (r"/inspector/turns/?", TurnsHandler),
     (r"/inspector/turns/([^/]+)/?", TurnHandler),
+    (r"/inspector/turns/([^/]+)/recording/?", RecordingHandler),
     (r"/inspector/stream/?", StreamHandler),
     (r"/inspector/summary/?", SummaryHandler),
 )

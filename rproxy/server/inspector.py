@@ -10,21 +10,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
 from .. import __version__
 from ..config.schema import Model
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, not_found
+from ..json_codec import encode_json
 from ..telemetry.recent import RecentTurns
+from ..telemetry.records import TurnRecord
 from ..types import Json
 from .http import ROUTES_HINT, HttpHandler, StreamedBody
 
 if TYPE_CHECKING:
     from ..inspector.feed import Feed
     from ..inspector.viewer import Viewer
+    from ..telemetry.contents import Content
 
 SCOPE = "This process only: with several, each shows its own turns."
+MISSING = "It may be older than those that are kept, or have run in another process."
+UNRECORDED = (
+    "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
+)
+PIECE = 1 << 16  # bytes
 BATCH = 0.1  # seconds in which what happens is sent together
 BEAT = 5.0  # seconds between two looks at the states of the providers; a sign of life, too
 
@@ -137,27 +145,74 @@ class TurnsHandler(InspectorHandler):
     verbs = {"GET": list_turns, "HEAD": list_turns}
 
 
-class TurnHandler(InspectorHandler):
-    """``/inspector/turns/ID``: one turn"""
+class OneTurnHandler(InspectorHandler):
+    """What the handlers of one turn have in common."""
+
+    def find(self, request_id: str) -> Tuple[TurnRecord, Json]:
+        """A turn that this client may know of, and its JSON.
+
+        :raises ApiError: 404
+        """
+        from ..inspector.turns import running_json, turn_json
+
+        ended = self.recent.find(request_id)
+        found = (ended.record, turn_json(ended)) if ended is not None else None
+        if found is None:
+            for running in self.recent.running:
+                record = running.view()
+                if record.request_id == request_id:
+                    found = record, running_json(running)
+        if found is None or not self.viewer.may_see(found[0]):
+            raise not_found("Turn", request_id, hint=MISSING)
+        return found
+
+    async def content(self, record: TurnRecord) -> Optional[Content]:
+        """What was asked and answered; None if it is not kept, or not for this client."""
+        contents = self.state.service.telemetry.contents
+        if contents is None or not self.viewer.may_read(record):
+            return None
+        return await contents.content(record.request_id)
+
+
+class TurnHandler(OneTurnHandler):
+    """``/inspector/turns/ID``: one turn; with ``server.inspector: content`` also its recording"""
 
     async def show(self, request_id: str) -> None:
-        from ..inspector.turns import running_turns, turn_json
-
-        turn = self.recent.find(request_id)
-        if turn is not None and self.viewer.may_see(turn.record):
-            await self.put_json({"process": self.process, **turn_json(turn)})
+        record, shown = self.find(request_id)
+        content = await self.content(record)
+        shown = {"process": self.process, **shown, "recording": content.name if content else None}
+        if content is None:
+            await self.put_json({**shown, "content": None})
             return
-        for running in running_turns(self.recent, self.viewer):
-            if running["id"] == request_id:
-                await self.put_json({"process": self.process, **running})
-                return
-        raise not_found(
-            "Turn",
-            request_id,
-            hint="It may be older than those that are kept, or have run in another process.",
-        )
+        body = StreamedBody(self)
+        lines = b",".join(content.lines.splitlines())
+        await body.write_all([encode_json(shown)[:-1] + b',"content":[', *pieces(lines), b"]}"])
+        await body.finish()
 
-    verbs = {"GET": show, "HEAD": show}
+    verbs = {"GET": show}
+
+
+class RecordingHandler(OneTurnHandler):
+    """``/inspector/turns/ID/recording``: what ``rproxy replay`` plays"""
+
+    async def show(self, request_id: str) -> None:
+        record, _ = self.find(request_id)
+        content = await self.content(record)
+        if content is None:
+            raise not_found("Recording of turn", request_id, hint=UNRECORDED)
+        self.set_header("Content-Type", "application/jsonl")
+        self.set_header("Content-Disposition", f'attachment; filename="{content.name}"')
+        body = StreamedBody(self)
+        await body.write_all(pieces(content.lines))
+        await body.finish()
+
+    verbs = {"GET": show}
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """A text that may be large, for a client that may be slow."""
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]
 
 
 class SummaryHandler(InspectorHandler):

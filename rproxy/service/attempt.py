@@ -70,7 +70,8 @@ class Attempt:
         self.conversion = conversion
         self.status: Optional[int] = None
         self._no_answer = ""
-        self.started = self.sent = time.monotonic()
+        self.started = time.monotonic()
+        self.sent: Optional[float] = None
         self.answered: Optional[float] = None
         self.headers: Mapping[str, str] = {PROVIDER_HEADER: provider.name}
         self.request_bytes = 0

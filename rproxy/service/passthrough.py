@@ -156,7 +156,7 @@ class _Relayed:
         self._answer = answer
         self._secrets = secrets
         self._frames = ErrorFrames(secrets)
-        self._started = time.monotonic()
+        self._began = time.monotonic()
         self._first_data: Optional[float] = None
         self._timeline = telemetry.timeline(client.arrived)
         self._attempts = 0
@@ -164,8 +164,9 @@ class _Relayed:
         self._upstream_status: Optional[int] = None
         self._request_bytes = 0
         self._usage = UsageReader()
-        self._sent = self._started
-        self._answered: Optional[float] = None
+        self.started = self._began  # of the last attempt, as are these (rproxy.telemetry.spans.Timed):
+        self.sent: Optional[float] = None
+        self.answered: Optional[float] = None
 
     def conversation_key(self) -> str:
         return self._name
@@ -187,8 +188,10 @@ class _Relayed:
         chat = as_chat_request(self._request, provider.profile, self._model.downstream_model)
         body = await collect(lambda pieces: write_steps(chat, pieces))
         self._request_bytes = len(body)
-        started, no_answer = time.monotonic(), ""
-        self._sent, self._answered = started, None
+        no_answer = ""
+        self.started, self.sent, self.answered = time.monotonic(), None, None
+        if self._timeline is not None:
+            self._timeline.begin_attempt(self)
         try:
             result = await self._upstream.chat(
                 provider,
@@ -212,22 +215,21 @@ class _Relayed:
                 status=no_answer if self._upstream_status is None else str(self._upstream_status),
                 request_bytes=self._request_bytes,
                 answer_bytes=self._usage.size,
-                total_ms=milliseconds(started),
+                total_ms=milliseconds(self.started),
             )
             self._telemetry.attempt_ended(record)
             if self._timeline is not None:
-                label = f"{record.provider} {record.status}".strip()
-                self._timeline.attempt(label, started, self._sent, self._answered)
+                self._timeline.end_attempt(f"{record.provider} {record.status}".strip())
 
     def _on_sent(self) -> None:
-        self._sent = time.monotonic()
+        self.sent = time.monotonic()
 
     def _head(
         self, provider: Provider, status: int, headers: Mapping[str, str], kept: Sequence[str] = ()
     ) -> None:
         """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
         self.visible = True
-        self._answered = time.monotonic()
+        self.answered = time.monotonic()
         self._upstream_status = status
         more = {
             name.lower(): mask(value, self._secrets)
@@ -240,7 +242,7 @@ class _Relayed:
 
     def _data(self, piece: bytes) -> Optional[Awaitable[None]]:
         if self._first_data is None:
-            self._first_data = milliseconds(self._started)
+            self._first_data = milliseconds(self._began)
         self._usage.feed(piece)
         return self._answer.data(self._frames.feed(piece))
 
@@ -280,9 +282,9 @@ class _Relayed:
             answer_bytes=self._usage.size,
             **self._usage.fields(),
             first_event_ms=self._first_data,
-            total_ms=milliseconds(self._started),
+            total_ms=milliseconds(self._began),
             attempts=self._attempts,
             route=self._model.model,
             owner=self._client.owner,
-            spans=self._timeline.spans if self._timeline is not None else (),
+            spans=self._timeline.so_far() if self._timeline is not None else (),
         )

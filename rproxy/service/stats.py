@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, List, Mapping, Optional, Set, Tuple
 
 from ..convert.events.converter import StreamConverter
@@ -114,7 +114,8 @@ def running_record(request: CreateRequest, client: Client, stats: TurnStats, sta
     :param started: monotonic seconds
     """
     response = {"status": "in_progress"}
-    return turn_record(request, client, stats, response, None, time.monotonic() - started, [])
+    record = turn_record(request, client, stats, response, None, time.monotonic() - started, [])
+    return record if stats.timeline is None else replace(record, spans=stats.timeline.so_far())
 
 
 def _tokens(converter: StreamConverter) -> Json:

@@ -172,14 +172,15 @@ class Turn:
             self._deps.config.server.content_timeout,
         )
         interrupt, timeline = self._client.interrupt, self.stats.timeline
+        if timeline is not None:
+            timeline.begin_attempt(attempt)
         try:
             await attempt.run(self._deps.upstream, stream=self._sink is not None, interrupt=interrupt)
         finally:
             record = attempt.record(self._client.request_id)
             self._deps.telemetry.attempt_ended(record)
             if timeline is not None:
-                label = f"{record.provider} {record.status}".strip()
-                timeline.attempt(label, attempt.started, attempt.sent, attempt.answered)
+                timeline.end_attempt(f"{record.provider} {record.status}".strip())
             self.stats.request_bytes = attempt.request_bytes
             self.stats.upstream_status = attempt.status
             self.stats.answer_bytes += attempt.answer_bytes

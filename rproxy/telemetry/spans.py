@@ -7,7 +7,7 @@ A kind of step is a word and no more, so that a new one needs no change here.
 from __future__ import annotations
 
 import time
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Protocol
 
 from ..types import AnyItem
 
@@ -25,59 +25,87 @@ class Span(NamedTuple):
     label: str = ""
 
 
+class Timed(Protocol):
+    """An attempt: when it began, when its request was on its way, and when the answer began, in monotonic
+    seconds; None: not yet.
+    """
+
+    started: float
+    sent: Optional[float]
+    answered: Optional[float]
+
+
 class Timeline:
     """Makes the spans of one turn.
 
     :param began: when its request came, in monotonic seconds
+
+    ``spans``: of the steps that are over.
     """
 
-    __slots__ = ("_began", "_free", "_open", "_since", "spans")
+    __slots__ = ("_attempt", "_began", "_free", "_item", "_since", "spans")
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._open: Optional[AnyItem] = None
-        self._since = self._free = began
+        self._free = began  # when the last attempt ended
+        self._attempt: Optional[Timed] = None  # the one under way
+        self._item: Optional[AnyItem] = None  # the one that is open
+        self._since = began
         self.spans: List[Span] = []
 
-    def add(self, kind: str, start: float, end: float, label: str = "") -> None:
-        """A step that is over.
+    def begin_attempt(self, attempt: Timed) -> None:
+        self._attempt = attempt
 
-        :param start: monotonic seconds, as ``end``
-        """
-        if len(self.spans) < MOST:
-            began = self._began
-            self.spans.append(
-                Span(kind, round((start - began) * 1e3, 1), round((end - began) * 1e3, 1), label[:LONGEST])
-            )
-
-    def attempt(self, label: str, started: float, sent: float, answered: Optional[float]) -> None:
-        """An attempt has ended just now, and so has its open item.
+    def end_attempt(self, label: str) -> None:
+        """The attempt has ended just now, and so has its open item.
 
         :param label: whose it was, and how it ended
-        :param started: when it began, in monotonic seconds; ``sent``: when its request was on its way;
-            ``answered``: when the answer began, None: never
         """
-        self.close()
-        now = time.monotonic()
-        self.add("queue" if self._free == self._began else "pause", self._free, started)
-        self.add("attempt", started, now, label)
-        if sent > started:
-            self.add("connect", started, sent)
-            self.add("first_byte", sent, now if answered is None else answered)
-        self._free = now
+        self._close_item()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            now = time.monotonic()
+            self._add_attempt(self.spans, attempt, now, label)
+            self._free = now
 
     def watch(self, item: AnyItem, done: bool) -> None:
         """An output item was announced, or is done; they never overlap."""
         if done:
-            self.close()
+            self._close_item()
         else:
-            self._open, self._since = item, time.monotonic()
+            self._item, self._since = item, time.monotonic()
 
-    def close(self) -> None:
-        """The item that is open, if there is one, gets nothing more."""
-        item, self._open = self._open, None
+    def so_far(self) -> List[Span]:
+        """The spans of a turn that runs; what is under way ends now."""
+        now, spans = time.monotonic(), self.spans[:]
+        if self._item is not None:
+            self._add_item(spans, self._item, now)
+        if self._attempt is not None:
+            self._add_attempt(spans, self._attempt, now, "")
+        return spans
+
+    def _close_item(self) -> None:
+        item, self._item = self._item, None
         if item is not None:
-            kind = str(item["type"])
-            label = "" if kind in ITEM_KINDS else str(item.get("name") or kind)
-            what = ITEM_KINDS.get(kind) or ("tool" if kind.endswith("_call") else "text")
-            self.add(what, self._since, time.monotonic(), label)
+            self._add_item(self.spans, item, time.monotonic())
+
+    def _add_item(self, spans: List[Span], item: AnyItem, end: float) -> None:
+        kind = str(item["type"])
+        label = "" if kind in ITEM_KINDS else str(item.get("name") or kind)
+        what = ITEM_KINDS.get(kind) or ("tool" if kind.endswith("_call") else "text")
+        self._add(spans, what, self._since, end, label)
+
+    def _add_attempt(self, spans: List[Span], attempt: Timed, end: float, label: str) -> None:
+        started, sent, answered = attempt.started, attempt.sent, attempt.answered
+        self._add(spans, "queue" if self._free == self._began else "pause", self._free, started)
+        self._add(spans, "attempt", started, end, label)
+        self._add(spans, "connect", started, end if sent is None else sent)
+        if sent is not None:
+            self._add(spans, "first_byte", sent, end if answered is None else answered)
+
+    def _add(self, spans: List[Span], kind: str, start: float, end: float, label: str = "") -> None:
+        if end > start and len(spans) < MOST:
+            began = self._began
+            spans.append(
+                Span(kind, round((start - began) * 1e3, 1), round((end - began) * 1e3, 1), label[:LONGEST])
+            )

@@ -29,6 +29,7 @@ from .records import (
 from .spans import Timeline
 
 if TYPE_CHECKING:
+    from .contents import Contents  # loaded only where content is kept
     from .ledger import Ledger  # loaded only where it is used, as it loads sqlite3
     from .recorder import Recorder  # loaded only where turns are recorded
     from .recording import Recording
@@ -45,7 +46,8 @@ _NOTHING: ContextManager[None] = nullcontext()
 class Telemetry:
     """What one process reports.
 
-    ``recent`` is what the inspector shows; None: it is off.  ``recorders``: who records turns; without any,
+    ``recent`` is what the inspector shows; None: it is off.  ``contents``: what was asked and answered; None:
+    that is not kept.  ``recorders``: who records turns; without any,
     recording costs nothing.
 
     :param ledger: None: none is kept
@@ -54,6 +56,7 @@ class Telemetry:
     def __init__(self, ledger: Optional[Ledger] = None) -> None:
         self.metrics = Metrics()
         self.recent: Optional[RecentTurns] = None
+        self.contents: Optional[Contents] = None
         self.recorders: List[Recorder] = []
         self._keeping: Set[asyncio.Task[None]] = set()
         self._ledger = ledger
@@ -66,6 +69,14 @@ class Telemetry:
             self.recent = None
         elif self.recent is None:
             self.recent = RecentTurns()
+        if inspector == "content" and self.contents is None:
+            from .contents import Contents
+
+            self.contents = Contents()
+            self.recorders.append(self.contents)
+        elif inspector != "content" and self.contents is not None:
+            self.recorders.remove(self.contents)
+            self.contents = None
 
     def timeline(self, arrived: Optional[float]) -> Optional[Timeline]:
         """What notes when the steps of a turn happen, if somebody may want to know.
