@@ -101,7 +101,7 @@ class Page:
 
     async def key(self, key: str) -> None:
         """Press a key."""
-        code, text = KEYS.get(key, (ord(key.upper()), key))
+        code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         pressed: Json = {"key": key, "windowsVirtualKeyCode": code}
         await self("Input.dispatchKeyEvent", type="keyDown", **pressed, **({"text": text} if text else {}))
         await self("Input.dispatchKeyEvent", type="keyUp", **pressed)
@@ -194,20 +194,21 @@ async def chromium(folder: Path) -> AsyncIterator[Browser]:
             stdin=asyncio.subprocess.DEVNULL, stdout=stderr, stderr=stderr,
             env={**os.environ, "HOME": str(folder)},
         )  # fmt: skip
+    socket: Optional[WebSocketClientConnection] = None
     listening: Optional[asyncio.Task[None]] = None
     try:
         socket = await websocket_connect(await _address(log, process), max_message_size=1 << 28)
         browser = Browser(socket)
         listening = asyncio.ensure_future(browser.listen())
         yield browser
-        socket.close()
     finally:
-        if listening is not None:
-            listening.cancel()
-            await asyncio.wait({listening})
+        if socket is not None:
+            socket.close()
         if process.returncode is None:
             process.kill()
         await process.wait()
+        if listening is not None:
+            await listening
 
 
 async def _address(log: Path, process: asyncio.subprocess.Process) -> str:

@@ -12,6 +12,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
 
+from tornado.web import Finish
+
 from .. import __version__
 from ..config.schema import Model
 from ..cooperative import run_cooperatively
@@ -243,10 +245,13 @@ class StreamHandler(InspectorHandler):
         feed = Feed(recent, self.viewer, self.process, self.providers, after)
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
-        self._wake = asyncio.Event()
+        self._wake, body = asyncio.Event(), StreamedBody(self)
         recent.listeners.add(self._wake)
         try:
-            await self._follow(recent, feed, StreamedBody(self))
+            await self._follow(recent, feed, body)
+        except asyncio.CancelledError:  # the process ends
+            body.abort()
+            raise Finish() from None
         finally:
             recent.listeners.discard(self._wake)
 
