@@ -477,6 +477,9 @@ async def test_a_background_turn_that_fails(tmp_path: Path) -> None:
             ({"input": 5}, "input"),
             ({"input": None}, "input"),
             ({"model": ""}, "model"),
+            ({"input": [{"type": "message", "role": "nobody", "content": "Hi"}]}, "input"),
+            ({"tools": [{"type": "function"}]}, "tools[0].name"),
+            ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ):
             assert (await api("POST", "/responses", {**HI, "background": True, **wrong}, expect=400))[
                 "param"

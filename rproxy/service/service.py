@@ -48,7 +48,7 @@ from .hosted import HostedTools
 from .make_turn import make_turn
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, LONG_HISTORY, TurnDeps, converted
+from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, converted
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -275,6 +275,9 @@ class Service:
         if body.get("store") is False:
             raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
+        if await self._hosted.session(request, client) is None:
+            # What the turn could only fail with is better told now.
+            await TurnPlan(self._deps, request, client).convert(request.model.providers[0])
         end = self._running.begin(client.key)
         away = client._replace(transport="background", local=None, interrupt=None)
         response = request.response()
