@@ -17,6 +17,8 @@ from search_services import SearchServices, search_services
 from tornado.websocket import websocket_connect
 from wsclient import hear_until
 
+from rproxy.store import open_store
+
 Json = Dict[str, Any]
 TOOL = {"type": "web_search"}
 
@@ -636,7 +638,7 @@ async def test_the_store_remembers_what_the_process_has_forgotten(tmp_path: Path
             question = {"role": "user", "content": "What is new?"}
             items = [question, *first["output"], {"role": "user", "content": "x"}]
             await api("POST", "/responses", asking(input=items))
-            await api("DELETE", "/responses/" + first["id"])
+        await _damage(tmp_path / "store.db", first["id"])
         async with served(provider.base_url, config=CONFIG + more) as url:
             await Api(url)("POST", "/responses", asking(input=items))
         await provider.close()
@@ -645,6 +647,17 @@ async def test_the_store_remembers_what_the_process_has_forgotten(tmp_path: Path
     assert asked[3][: len(asked[1])] == asked[1] and asked[4] == asked[3]
     assert "no longer available" in asked[5][2]["content"] and len(asked[5]) == len(asked[4])
     assert len(services.asked) == 1
+
+
+async def _damage(path: Path, response_id: str) -> None:
+    """Spoil what is remembered of the hosted calls of a response."""
+    store = open_store("sqlite", str(path), max_responses=9, max_bytes=1 << 20, ttl=3600.0)
+    record: Any = await store.get(response_id)
+    assert len(record["hosted"]) == 1
+    for result in record["hosted"].values():
+        result["sources"] = [5]
+    await store.put(response_id, record)
+    await store.close()
 
 
 async def test_another_provider_takes_over_in_the_second_round() -> None:

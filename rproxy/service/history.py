@@ -198,8 +198,9 @@ class History:
         found: Dict[str, HostedResult] = {}
         for stem, wanted in _by_stem(item_ids).items():
             record = await self.stored(RESPONSE + stem, owner) if stem else None
-            known = record.get("hosted", {}) if record is not None else {}
-            found.update((name, known[name]) for name in wanted if name in known)
+            known = record.get("hosted") if record is not None else None
+            if isinstance(known, dict):
+                found.update((name, known[name]) for name in wanted if _is_result(known.get(name)))
         return found
 
     async def claim_approval(self, owner: str, item_id: str) -> bool:
@@ -276,6 +277,16 @@ class History:
         if request.body.get("store", True):
             record = _record(request, client, response, last, hosted)
             await self._store.keep(response["id"], record)
+
+
+def _is_result(value: Any) -> bool:
+    """Is this a HostedResult?  A record may be damaged."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("name", "arguments", "text"))
+        and isinstance(value.get("sources"), list)
+        and all(isinstance(one, list) and len(one) == 2 for one in value["sources"])
+    )
 
 
 def _record(

@@ -1,4 +1,4 @@
-"""langchain-openai on the Responses API: a turn, a stream, a tool round, a second turn.
+"""langchain-openai on the Responses API: a turn, a stream, a tool round, a second turn, and a web search.
 
 Run by the Python of an environment that has it: ``client_langchain.py BASE_URL MODEL``.  What the provider
 answers is in :mod:`frameworks`, in this order.
@@ -50,6 +50,17 @@ def main(base_url: str, model_name: str) -> None:
     messages += [answer, HumanMessage("And tomorrow?")]
     assert with_tool.invoke(messages).text == "Colder."
     print("ok second turn")
+
+    searching = model.bind_tools([{"type": "web_search"}])
+    messages = [HumanMessage("Any news?")]
+    whole = AIMessageChunk(content="")
+    for chunk in searching.stream(messages):
+        whole = whole + chunk
+    assert whole.text == "Found.", whole
+    print("ok search")
+
+    assert searching.invoke([*messages, whole, HumanMessage("Sure?")]).text == "Yes."
+    print("ok second turn after a search")
 
 
 if __name__ == "__main__":

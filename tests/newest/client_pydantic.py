@@ -1,4 +1,4 @@
-"""pydantic-ai on the Responses API: a turn, a stream, a tool round, a second turn.
+"""pydantic-ai on the Responses API: a turn, a stream, a tool round, a second turn, and a web search.
 
 Run by the Python of an environment that has it: ``client_pydantic.py BASE_URL MODEL``.  What the provider
 answers is in :mod:`frameworks`, in this order.
@@ -10,7 +10,9 @@ import asyncio
 import sys
 
 from pydantic_ai import Agent
+from pydantic_ai.capabilities import NativeTool
 from pydantic_ai.models.openai import OpenAIResponsesModel
+from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
 
 
@@ -39,6 +41,16 @@ async def main(base_url: str, model_name: str) -> None:
     second = await with_tool.run("And tomorrow?", message_history=first.all_messages())
     assert second.output == "Colder.", second.output
     print("ok second turn")
+
+    searching = Agent(model, capabilities=[NativeTool(WebSearchTool())])
+    async with searching.run_stream("Any news?") as streamed:
+        assert await streamed.get_output() == "Found."
+        history = streamed.all_messages()
+    print("ok search")
+
+    second = await searching.run("Sure?", message_history=history)
+    assert second.output == "Yes.", second.output
+    print("ok second turn after a search")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ from typing import Any, Dict, List
 
 from judges import Result
 from scripted import ScriptedProvider, call, running, say, think
+from search_services import search_services
 
 Json = Dict[str, Any]
 HERE = Path(__file__).resolve().parent
 CLIENT_TIME = 120  # seconds
 MODEL = "gpt-5.5"
-STEPS = ("turn", "stream", "tool round", "second turn")  # the clients print "ok" and the step
+# The clients print "ok" and the step.
+STEPS = ("turn", "stream", "tool round", "second turn", "search", "second turn after a search")
+REQUESTS = 8
+SECOND_TURNS = (4, 7)  # the requests that must hold a whole conversation
 CONFIG = """
 server:
   listen_addr: "127.0.0.1:{port}"
@@ -23,6 +27,7 @@ server:
   - model: "*"
     downstream_model: deepseek-v4-pro
     provider: {{base_url: "{base_url}", api_key: $SCRIPTED_KEY, profile: deepseek}}
+search: {{kind: searxng, url: "SEARCH"}}
 """
 
 
@@ -39,11 +44,16 @@ async def check_framework(python: Path, script: str) -> Result:
         [think("Look it up."), call("get_weather", "call_1", city="Oslo")],
         [say("It is cold.")],
         [say("Colder.")],
+        [think("Search."), call("web_search", "call_2", query="news")],
+        [say("Found.")],
+        [say("Yes.")],
     ]
     try:
         with tempfile.TemporaryDirectory(prefix="rproxy-newest-") as folder:
-            async with running(Path(folder), provider.base_url, "  retries: 0\n", CONFIG) as rproxy:
-                output, errors = await _client(python, HERE / script, rproxy.base_url)
+            async with search_services() as services:
+                config = CONFIG.replace("SEARCH", services.url)
+                async with running(Path(folder), provider.base_url, "  retries: 0\n", config) as rproxy:
+                    output, errors = await _client(python, HERE / script, rproxy.base_url)
     finally:
         await provider.close()
     done = [step for step in STEPS if f"ok {step}" in output.splitlines()]
@@ -75,11 +85,12 @@ async def _client(python: Path, script: Path, base_url: str) -> List[str]:
 
 
 def wrong_requests(provider: ScriptedProvider) -> List[str]:
-    """What is wrong with what the provider was asked: the last turn must hold the whole conversation."""
+    """What is wrong with what the provider was asked: second turns must hold the whole conversation."""
     wrong = [f"it refused: {text}" for text in provider.refusals]
-    if len(provider.requests) != 5:
-        return [*wrong, f"{len(provider.requests)} requests instead of 5"]
-    roles = [message["role"] for message in provider.requests[-1]["messages"]]
-    if roles != ["user", "assistant", "tool", "assistant", "user"]:
-        wrong.append(f"the second turn holds {roles}")
+    if len(provider.requests) != REQUESTS:
+        return [*wrong, f"{len(provider.requests)} requests instead of {REQUESTS}"]
+    for number in SECOND_TURNS:
+        roles = [message["role"] for message in provider.requests[number]["messages"]]
+        if roles != ["user", "assistant", "tool", "assistant", "user"]:
+            wrong.append(f"a second turn holds {roles}")
     return wrong
