@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import json
 import os
 import pty
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List, NamedTuple
+from typing import Any, Callable, List, NamedTuple, TypeVar
 
 import pytest
 from rawserver import CHUNKED, RawServer, chunk, keep_serving, until
@@ -27,6 +29,7 @@ from rproxy.cli.ask.json_schema import first_problem, is_strict
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = os.environ.get("ASK_PYTHON", sys.executable)
+T = TypeVar("T")
 RPROXY = os.environ.get("ASK_COMMAND", f"{PYTHON} -m rproxy")
 CONFIG = """\
 server: {{retries: 0}}
@@ -44,6 +47,11 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
+
+
+async def in_thread(call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What waits for a process must not keep the provider waiting."""
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **options))
 
 
 class Shell:
@@ -64,26 +72,15 @@ class Shell:
     def answers(self, *turns: List[Any]) -> None:
         self.provider.turns += turns
 
-    async def begin(self, script: str, **options: Any) -> asyncio.subprocess.Process:
+    def begin(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
         whole = f'set -euo pipefail; rproxy() {{ {RPROXY} "$@"; }}; cd "$HOME"; {script}'
-        return await asyncio.create_subprocess_exec(
-            "bash",
-            "-c",
-            whole,
-            env=self.environ,
-            **{
-                "stdin": asyncio.subprocess.DEVNULL,
-                "stdout": asyncio.subprocess.PIPE,
-                "stderr": asyncio.subprocess.PIPE,
-                **options,
-            },
-        )
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(["bash", "-c", whole], env=self.environ, **{**pipes, **options})
 
     async def __call__(self, script: str, **environ: str) -> Done:
         self.environ.update(environ)
-        process = await self.begin(script)
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode is not None
+        process = self.begin(script)
+        out, err = await in_thread(process.communicate, timeout=60)
         return Done(process.returncode, out.decode(), err.decode())
 
     def asked(self, turn: int = -1) -> Any:
@@ -177,11 +174,11 @@ async def test_images_and_files(sh: Shell) -> None:
 async def test_text_comes_as_it_is_made(sh: Shell) -> None:
     go_on = asyncio.Event()
     sh.answers([say("first\n"), gate(go_on), say("second")])
-    process = await sh.begin("rproxy ask x")
+    process = sh.begin("rproxy ask x")
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"first\n"
+    assert await in_thread(process.stdout.readline) == b"first\n"
     go_on.set()
-    out, _ = await process.communicate()
+    out, _ = await in_thread(process.communicate)
     assert (out, process.returncode) == (b"second\n", 0)
 
 
@@ -248,16 +245,16 @@ async def test_closed_streams(sh: Shell) -> None:
 async def on_terminal(sh: Shell, script: str) -> str:
     """What a terminal shows; all three streams are that terminal."""
     master, slave = pty.openpty()
-    process = await sh.begin(script, stdin=slave, stdout=slave, stderr=slave)
+    process = sh.begin(script, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     shown = b""
     with contextlib.suppress(OSError):  # nobody has the other end any more
         while True:
-            piece = await asyncio.get_running_loop().run_in_executor(None, os.read, master, 4096)
+            piece = await in_thread(os.read, master, 4096)
             if not piece:
                 break
             shown += piece
-    await process.wait()
+    await in_thread(process.wait)
     os.close(master)
     return shown.decode()
 
@@ -364,11 +361,11 @@ async def test_a_timeout_is_75(steps: List[Any], sh: Shell) -> None:
 async def test_interrupted_is_130(with_server: bool, sh: Shell) -> None:
     sh.answers([say("half of"), gate(asyncio.Event())])
     async with served(sh.provider.base_url) as url:
-        process = await sh.begin(f"exec {RPROXY} ask {f'--url {url}' if with_server else ''} x")
+        process = sh.begin(f"exec {RPROXY} ask {f'--url {url}' if with_server else ''} x")
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.read(7), 30) == b"half of"
+        assert await in_thread(process.stdout.read, 7) == b"half of"
         process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await in_thread(process.communicate, timeout=30)
         await until(lambda: sh.provider.gone)
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
@@ -444,8 +441,8 @@ async def test_each_terminal_has_its_last_answer(sh: Shell) -> None:
     one, other = pty.openpty(), pty.openpty()
     try:
         for text, (_, slave) in (("a", one), ("b", other), ("--continue c", one)):
-            process = await sh.begin(f"rproxy ask {text} < /dev/null", stdout=slave)
-            await process.communicate()
+            process = sh.begin(f"rproxy ask {text} < /dev/null", stdout=slave)
+            await in_thread(process.communicate)
     finally:
         for descriptor in (*one, *other):
             os.close(descriptor)
