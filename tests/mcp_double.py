@@ -61,7 +61,8 @@ class Asked(NamedTuple):
 
 class McpDouble:
     """``eras``: ``modern``, ``legacy``.  ``events``: answers are event streams.  ``results``: tool -> what it
-    answers.  ``gate``: calls wait for it.  ``fault``: of calls, see :meth:`_Handler._answer`.
+    answers.  ``gate``: calls wait for it, lists for ``list_gate``.  ``fault``: of calls, see
+    :meth:`_Handler._respond`.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,7 @@ class McpDouble:
         self.headers: Dict[str, str] = {}
         self.fault = ""
         self.gate: Optional[asyncio.Event] = None
+        self.list_gate: Optional[asyncio.Event] = None
         self.gone = 0
         self.known: List[str] = []  # sessions
         self.stream: Optional[_Handler] = None  # of the old transport
@@ -198,6 +200,10 @@ class _Handler(RequestHandler):
             self.set_status(status)
             self.finish({"jsonrpc": "2.0", "id": rpc.get("id"), "error": {"code": code, "message": words}})
             return
+        if double.list_gate is not None and rpc.get("method") == "tools/list":
+            await double.list_gate.wait()
+            if not self._allowed():
+                return
         await self._respond(rpc, modern)
 
     def _allowed(self) -> bool:

@@ -298,6 +298,7 @@ async def running(
     server: str = "",
     config: str = CONFIG,
     program: Sequence[str] = ("-m", "rproxy"),
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
     """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look
     at how it ended.
@@ -312,6 +313,7 @@ async def running(
             "serve",
             "--config",
             str(path),
+            *options,
             cwd=str(ROOT),
             env=dict(os.environ, SCRIPTED_KEY=KEY),
             stdin=asyncio.subprocess.DEVNULL,

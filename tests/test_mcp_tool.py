@@ -174,6 +174,8 @@ async def test_a_client_may_have_a_function_of_the_same_name() -> None:
     ({"type": "mcp", "server_label": "docs", "name": "add"},
      {"type": "function", "function": {"name": "docs__add"}}),
     ("required", "required"),
+    ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "mcp", "server_label": "docs"}]},
+     "required"),
 ])  # fmt: skip
 async def test_a_forced_choice_is_for_the_first_round(choice: Any, sent: Any) -> None:
     async with mcp_lab() as lab:

@@ -7,7 +7,7 @@ Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordedUps
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Awaitable, Mapping, Optional, Sequence
+from typing import Any, Awaitable, Iterator, Mapping, Optional, Sequence
 
 from ..config.schema import Config
 from ..convert.events.converter import StreamConverter
@@ -78,6 +78,17 @@ class RecordedTurn(Turn):
         return super()._send(events)
 
 
+def _credentials(tools: Any) -> Iterator[str]:
+    """What a client sends for MCP servers, which is for them only."""
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and tool.get("type") == "mcp":
+            headers = tool.get("headers")
+            given = [*headers.values()] if isinstance(headers, dict) else []
+            for value in (tool.get("authorization"), *given):
+                if isinstance(value, str):
+                    yield from (value, *value.split())
+
+
 def begin_recording(
     request: CreateRequest, body: Json, client: Client, first: int, config: Config
 ) -> Recording:
@@ -107,7 +118,7 @@ def begin_recording(
             "tool_type_allowlist": config.server.tool_type_allowlist,
             "cached_tokens": config.usage.cached_tokens,
         },
-        config.secrets,
+        (*config.secrets, *_credentials(request.body.get("tools"))),
     )
     more: Json = {}
     if request.context.items:

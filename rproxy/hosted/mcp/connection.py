@@ -120,17 +120,20 @@ class Duplex(Connection):
 
         :raises McpError: there is none
         """
-        if self._listening is not None and self._ending:
-            await asyncio.wait({self._listening}, timeout=seconds)
-        if self._listening is None or self._listening.done():
-            self._ending = False
-            self._ready = asyncio.get_running_loop().create_future()
-            self._listening = asyncio.ensure_future(self._live())
-        ready = self._ready
-        await asyncio.wait({ready}, timeout=seconds)
-        if not ready.done():
-            raise unreachable("it was not ready in time")
-        ready.result()
+        deadline = time.monotonic() + seconds
+        while self._ending or self._listening is None or not self._ready.done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise unreachable("it was not ready in time")
+            if self._listening is not None and not self._listening.done():
+                about: asyncio.Future[None] = self._listening if self._ending else self._ready
+                await asyncio.wait({about}, timeout=left)
+            else:
+                self._ending = False
+                self._ready = asyncio.get_running_loop().create_future()
+                self._listening = asyncio.ensure_future(self._live())
+            if self._ready.done():
+                self._ready.result()
 
     async def _live(self) -> None:
         error = unreachable("the connection was closed")
