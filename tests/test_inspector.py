@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import subprocess
 import sys
 from typing import Any, AsyncIterator, Dict, List, Optional
 
@@ -199,7 +200,7 @@ def test_a_timeline_is_bounded() -> None:
     for _ in range(2000):
         timeline.watch({"type": "function_call", "name": "x" * 500}, False)
         timeline.watch({"type": "function_call"}, True)
-    assert len(timeline.spans) == MOST and len(timeline.spans[0].label) == 80
+    assert len(timeline.spans) == MOST and len(timeline.spans[0][3]) == 80
 
 
 def test_sums() -> None:
@@ -528,6 +529,15 @@ async def test_clients_of_the_api_keep_their_404() -> None:
         for method, headers in (("GET", {}), ("GET", {"Accept": "*/*"}), ("POST", {"Accept": BROWSER})):
             answer = await e.fetch("/", b"" if method == "POST" else None, method=method, headers=headers)
             assert answer.code == 404 and "Responses API server" in error_of(answer)["message"]
+
+
+def test_nothing_of_it_is_loaded_before_somebody_looks() -> None:
+    code = (
+        "import sys, rproxy.server.app; from rproxy.telemetry.telemetry import Telemetry; "
+        "Telemetry().configure('on'); print([m for m in sys.modules if 'inspector.' in m or 'contents' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 async def test_it_can_be_switched_off() -> None:

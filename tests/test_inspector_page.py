@@ -20,7 +20,6 @@ from rawserver import until
 from test_inspector import ANN, record, turn
 
 from rproxy.config.schema import Key
-from rproxy.telemetry.spans import Span
 
 Json = Dict[str, Any]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -58,9 +57,9 @@ def fill(e: Edge, turns: int) -> None:
     recent = e.state.service.telemetry.recent
     assert recent is not None
     kinds = ["queue", "connect", "first_byte", "thinking", "text", "tool", "novelty"]
-    spans = [Span("attempt", 0, 700, "lab 200")]
+    spans = [("attempt", 0.0, 700.0, "lab 200")]
     for i, kind in enumerate(kinds):
-        spans.append(Span(kind, 100 * i, 100 * i + 100, "ls" if kind == "tool" else ""))
+        spans.append((kind, 100.0 * i, 100.0 * i + 100, "ls" if kind == "tool" else ""))
     for number in range(turns):
         status = ["completed", "completed", "failed", "incomplete", "cancelled"][number % 5]
         known = {"error": "server_error", "reason": "It broke."} if status == "failed" else {}

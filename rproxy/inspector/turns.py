@@ -41,9 +41,12 @@ def _json(
     shown["cache_hit"] = round(cached / tokens, 3) if tokens and cached is not None else None
     shown["cost"] = cost
     shown["currency"] = currency
-    shown["tool_calls"] = sum(span.kind == "tool" for span in record.spans)
+    shown["tool_calls"] = sum(kind == "tool" for kind, *_ in record.spans)
     shown["warnings"] = list(record.warnings)
-    shown["spans"] = [span._asdict() for span in record.spans]
+    shown["spans"] = [
+        {"kind": kind, "start": round(start, 1), "end": round(end, 1), "label": label}
+        for kind, start, end, label in record.spans
+    ]
     return shown
 
 
