@@ -12,11 +12,13 @@ import pytest
 from api import Api, site
 from grammar import check_response, check_stream
 from rawserver import Peer, RawServer, until
-from scripted import CONFIG, CUT, ScriptedProvider, call, error, finish, say, served, think
+from scripted import CONFIG, CUT, KEY, ScriptedProvider, call, error, finish, say, served, think
 from search_services import SearchServices, search_services
 from tornado.websocket import websocket_connect
 from wsclient import hear_until
 
+from rproxy.cli.serve import banner
+from rproxy.config.load import parse_config
 from rproxy.store import open_store
 
 Json = Dict[str, Any]
@@ -824,3 +826,24 @@ async def _failed_search(url: str, more: str = "") -> None:
     assert [item["status"] for item in final["output"]] == ["failed", "completed"]
     told = provider.requests[1]["messages"][-1]["content"]
     assert told.startswith("The search for 'a' failed: ") and "127.0.0.1" not in told
+
+
+async def test_what_one_key_has_found_is_nothing_to_another() -> None:
+    keys = "  auth: {keys: [key-one-0123456789, key-two-0123456789]}\n"
+    async with loop(server=keys) as lab:
+        one, two = (Api(lab.api.base_url, key) for key in ("key-one-0123456789", "key-two-0123456789"))
+        lab.provider.turns += [[searching("a")], [say("Found.")], [say("Yes.")], [say("No.")]]
+        first = await one("POST", "/responses", asking())
+        items = [{"role": "user", "content": "x"}, *first["output"], {"role": "user", "content": "y"}]
+        for api in (one, two):
+            await api("POST", "/responses", asking(input=items))
+        assert "text 1" in lab.messages(2)[2]["content"]
+        assert "no longer available" in lab.messages(3)[2]["content"]
+
+
+def test_the_banner_says_who_searches() -> None:
+    text = CONFIG.format(port=0, base_url="http://127.0.0.1:1", server="")
+    text += "search: {kind: searxng, url: 'http://127.0.0.1:1'}\n"
+    config = parse_config(text.encode(), "c.yaml", {"SCRIPTED_KEY": KEY})
+    for terminal in (False, True):
+        assert "web search: searxng" in banner(config, config.server.listen_addr, "c.yaml", terminal)

@@ -63,10 +63,14 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
     """
     tls, auth = config.server.tls is not None, config.server.auth.enabled
     packages = packages_in_use()
-    fast = [f"with {' and '.join(packages)}"] if packages else []
+    more = [f"with {' and '.join(packages)}"] if packages else []
+    if config.search is not None:
+        more.append(f"web search: {config.search.kind}")
+    if config.mcp_servers:
+        more.append(f"MCP: {', '.join(server.name for server in config.mcp_servers)}")
     if not terminal:
         urls = ", ".join(one_line(address, tls, auth) for address in addresses)
-        notes = [source, f"models: {len(config.models)}", *fast]
+        notes = [source, f"models: {len(config.models)}", *more]
         return f"rproxy {__version__} on {urls}    ({'; '.join(notes)})"
     model = next((model.model for model in config.models if not model.is_glob), "gpt-5.5")
     first = next((one for one in addresses if not one.path), addresses[0])
@@ -78,7 +82,7 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
     return BANNER.format(
         version=__version__,
         url=url,
-        source="; ".join([source, *fast]),
+        source="; ".join([source, *more]),
         lines="\n".join([*address_lines(addresses, auth), *model_lines(config)]),
         model=model,
         codex=codex,
