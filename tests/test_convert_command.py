@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,14 @@ def test_a_request() -> None:
     (chat,) = lines(done)
     assert chat["model"] == "kimi-k3" and b"web_search dropped" in done.stderr
     assert b"previous_response_id: what came before is not here" in done.stderr
+
+
+def test_any_locale() -> None:
+    command = [sys.executable, "-m", "rproxy", "convert", "request"]
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    given = json.dumps({"model": "m", "input": "Grüße ☃"}).encode()
+    done = subprocess.run(command, cwd=str(ROOT), input=given, capture_output=True, timeout=60, env=environ)
+    assert "Grüße ☃".encode() in done.stdout and done.stderr == b""
 
 
 def test_requests_that_cannot_be_converted() -> None:

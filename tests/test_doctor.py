@@ -123,7 +123,7 @@ async def test_all_is_well_but_codex_is_missing(patient: Patient) -> None:
         "extras",
     } <= names
     assert "npm install" in of(checks, "Codex")["remedy"]
-    assert "accepted" in of(checks, "deep: models")["message"]
+    assert of(checks, "deep: key")["message"] == "present, and accepted"
 
 
 async def test_a_missing_key(patient: Patient) -> None:
@@ -148,8 +148,7 @@ async def test_what_the_provider_says(patient: Patient, code: int, name: str, le
     async with models(code, body={"error": {"message": f"no, {KEY}"}}).running() as server:
         status, checks, _ = await patient(MODEL.format(url=server.url, more=""))
     assert status == (1 if level == "error" else 0)
-    found = [check["status"] for check in checks if check["name"] == f"deep: {name}"]
-    assert found[-1] == level
+    assert of(checks, f"deep: {name}")["status"] == level
 
 
 async def test_nobody_is_there(patient: Patient) -> None:
@@ -320,7 +319,7 @@ async def test_live_turns(patient: Patient) -> None:
         status, checks, err = await patient(text, "--live")
         live = [check for check in checks if check["name"].endswith(" turn")]
         assert status == 0 and [check["name"] for check in live] == [
-            f"deep: deepseek-v4-pro: {kind} turn" for kind in ("streamed", "tool", "thinking")
+            f"gpt-5.5 (deepseek-v4-pro at deep): {kind} turn" for kind in ("streamed", "tool", "thinking")
         ]
         assert [check["status"] for check in live] == ["ok"] * 3 and len(err.splitlines()) == 3
         streamed, tool, thinking = provider.requests
@@ -330,7 +329,7 @@ async def test_live_turns(patient: Patient) -> None:
         live = [check for check in checks if check["name"].endswith(" turn")]
         assert status == 1 and [check["status"] for check in live] == ["error", "warning", "warning"]
         status, out, err = await patient.raw("--live", "--config", str(patient.folder / "config.yaml"))
-        assert "[1/3] deepseek-v4-pro at deep: streamed turn" in err and "⚠ Codex" in out
+        assert "[1/3] gpt-5.5 (deepseek-v4-pro at deep): streamed turn" in err and "⚠ Codex" in out
     finally:
         await provider.close()
 

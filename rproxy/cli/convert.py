@@ -46,7 +46,7 @@ def convert_request(args: argparse.Namespace) -> int:
     """A create request becomes a chat request."""
     request = json_object(sys.stdin.buffer.read(), "stdin")
     conversion = converted(request, args)
-    print(encode_json(conversion.chat_request(request.get("stream") is True)).decode())
+    write_line(conversion.chat_request(request.get("stream") is True))
     left_out = [f"{name} left out: the provider does not know it" for name in conversion.left_out]
     warn([*unresolved(request), *conversion.warnings, *left_out])
     return OK
@@ -85,7 +85,7 @@ def convert_response(args: argparse.Namespace) -> int:
     answer = Answer(args, sys.stdin.buffer)
     for _ in answer.events():
         pass
-    print(encode_json(answer.converter.response).decode())
+    write_line(answer.converter.response)
     return answer.exit_status()
 
 
@@ -100,6 +100,12 @@ def convert_stream(args: argparse.Namespace) -> int:
         out.write(DONE)
     out.flush()
     return answer.exit_status()
+
+
+def write_line(value: Any) -> None:
+    """Write JSON in UTF-8, whatever the locale."""
+    sys.stdout.buffer.write(encode_json(value) + b"\n")
+    sys.stdout.flush()
 
 
 def _as_lines(events: Sequence[Event]) -> bytes:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
@@ -143,6 +144,8 @@ def needed(argv: Sequence[str]) -> Iterable[str]:
 
 def _run(argv: Optional[Sequence[str]]) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the locale cannot spell is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser(needed(argv))
     args = parser.parse_args(argv)
     if args.command is None:

@@ -47,8 +47,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.diff:
         return show_difference(recorded, replayed)
     if args.sse:
-        sys.stdout.write(encode_sse(replayed.events).decode("utf-8", "replace"))
-        sys.stdout.write(DONE.decode())
+        sys.stdout.buffer.write(encode_sse(replayed.events) + DONE)
     else:
         for event in replayed.events:
             print(json.dumps(event))

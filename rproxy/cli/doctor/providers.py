@@ -54,6 +54,12 @@ async def examine(provider: Provider, upstream: Upstream, environ: Environ) -> E
     if key.status == ERROR:
         return Examined(checks)  # without the key, it could only refuse
     answer = await live.ask(upstream, provider)
+    if answer.status == exit_status.REFUSED:
+        remedy = "make a new key at the provider, and check that its variable has the right one"
+        checks[0] = Check(key.name, ERROR, f"not accepted: {answer.text}", remedy)
+        return Examined(checks, answer.date)
+    if provider.api_key and answer.http == 200:
+        checks[0] = Check(key.name, key.status, f"{key.message}, and accepted", key.remedy)
     checks.append(models_check(answer))
     return Examined(checks, answer.date, answer.status == exit_status.OK)
 
@@ -123,12 +129,8 @@ def _connection_remedy(text: str) -> str:
 def models_check(answer: live.Answer) -> Check:
     """What the provider says to ``GET /models``."""
     name = f"{answer.provider.name}: models"
-    if answer.status == exit_status.REFUSED:
-        remedy = "make a new key at the provider, and check that its variable has the right one"
-        return Check(f"{answer.provider.name}: key", ERROR, f"not accepted: {answer.text}", remedy)
     if answer.http in live.BUSY:
         return Check(name, WARNING, answer.text, "wait, or look at the account's balance and limits")
     if answer.status != exit_status.OK:
         return Check(name, ERROR, answer.text, "check base_url, or try again when the provider is up")
-    accepted = "; the key is accepted" if answer.provider.api_key and answer.http == 200 else ""
-    return Check(name, OK, answer.text + accepted)
+    return Check(name, OK, answer.text)

@@ -134,15 +134,19 @@ async def try_models(
     ]
     found = []
     for number, (model, provider, trial) in enumerate(plans, 1):
-        shown = f"{model.downstream_model or model.model} at {provider.name}"
-        tell(f"[{number}/{len(plans)}] {shown}: {trial.name} ...")
+        tell(f"[{number}/{len(plans)}] {shown(model, provider)}: {trial.name} ...")
         found.append(await _try(config, model, provider, trial, upstream))
     return found
 
 
+def shown(model: Model, provider: Provider) -> str:
+    """A model as people know it: ``gpt-5.5 (deepseek-v4-pro at deepseek)``."""
+    return f"{model.model} ({model.downstream_model or model.model} at {provider.name})"
+
+
 async def _try(config: Config, model: Model, provider: Provider, trial: Trial, upstream: Upstream) -> Check:
     downstream = model.downstream_model or model.model
-    name = f"{provider.name}: {downstream}: {trial.name}"
+    name = f"{shown(model, provider)}: {trial.name}"
     only = replace(model, model=downstream, downstream_model=downstream, providers=(provider,))
     server = replace(config.server, retries=0, errors="openai")
     service = Service(replace(config, models=(only,), server=server), upstream, memory())
