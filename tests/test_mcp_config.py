@@ -14,6 +14,7 @@ from mcp_double import STRING, Json, McpDouble, mcp_double, text, tool
 from search_services import query
 from tornado.httpclient import AsyncHTTPClient
 
+from rproxy.cli.command import model_lines
 from rproxy.config.changes import changes
 from rproxy.config.checks import Place
 from rproxy.config.load import parse_config
@@ -82,6 +83,11 @@ def test_credentials_without_encryption_are_a_warning() -> None:
     found = config("mcp_servers: {a: {url: 'http://x.example/mcp', headers: {Authorization: b}}}")
     assert "travel unencrypted" in found.warnings[0]
     assert not config("mcp_servers: {a: {url: 'http://10.0.0.1/mcp', headers: {Authorization: b}}}").warnings
+
+
+def test_the_banner_names_the_servers() -> None:
+    found = config("mcp_servers: {a: {url: 'https://x.example:8443/mcp'}, files: {command: [npx, x]}}")
+    assert model_lines(found)[1:] == ["  mcp a @ x.example:8443", "  mcp files @ npx"]
 
 
 def test_a_reload_says_what_changes() -> None:

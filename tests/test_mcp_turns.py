@@ -255,11 +255,15 @@ mcp_servers: {{docs: {{url: "http://127.0.0.1:1"}}}}
 
 async def test_without_servers_nothing_changes() -> None:
     provider = ScriptedProvider()
-    provider.turns += [[say("Hi.")]]
+    provider.turns += [[say("Hi.")]] * 2
     async with served(provider.base_url) as url:
         response = check_response(await Api(url)("POST", "/responses", asking()))
-    assert [item["type"] for item in response["output"]] == ["message"] and response["tools"] == [NEVER]
-    assert "tools" not in provider.requests[0]
+        assert [item["type"] for item in response["output"]] == ["message"] and response["tools"] == [NEVER]
+        mine = {**NEVER, "authorization": TOKEN, "headers": {"X-Secret": TOKEN}}
+        response = await Api(url)("POST", "/responses", asking(tools=[mine]))
+        assert response["tools"] == [{**NEVER, "headers": None}]
+        assert TOKEN not in json.dumps(await Api(url)("GET", f"/responses/{response['id']}"))
+    assert not any("tools" in request for request in provider.requests)
     await provider.close()
 
 

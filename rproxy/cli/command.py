@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
 
-from ..config.addresses import ListenAddress
+from ..config.addresses import ListenAddress, server_name
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
 from ..config.zero_config import NothingConfigured
@@ -115,12 +115,16 @@ def model_lines(config: Config) -> List[str]:
         providers = ", ".join(f"{p.name} ({p.profile.name})" for p in model.resolved(model.model).providers)
         downstream = model.downstream_model or "the same name"
         lines.append(f"  {model.model:{width}} -> {downstream} @ {providers}")
-    return [*lines, *search_lines(config)]
+    return [*lines, *hosted_lines(config)]
 
 
-def search_lines(config: Config) -> List[str]:
-    """Who answers web searches, if anybody does."""
-    return [] if config.search is None else [f"  web search @ {config.search.kind}"]
+def hosted_lines(config: Config) -> List[str]:
+    """Who answers web searches, and which MCP servers there are, if any."""
+    search = [] if config.search is None else [f"  web search @ {config.search.kind}"]
+    servers = [
+        (one.name, one.command[0] if one.command else server_name(one.url)) for one in config.mcp_servers
+    ]
+    return [*search, *(f"  mcp {name} @ {where}" for name, where in servers)]
 
 
 def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:

@@ -30,6 +30,7 @@ class HostedTools:
     def __init__(self, upstream: Upstream, history: History, now: Callable[[], float]) -> None:
         self._upstream, self._history, self._now = upstream, history, now
         self._kinds: List[HostedKind] = []
+        self._echoes: Dict[str, Callable[[Json], Json]] = {}  # by type of tool
         self._memory: Optional[ResultMemory] = None  # it outlives a new configuration
         self._approvals: Optional[Approvals] = None  # as does this
         self._allow: Optional[Sequence[str]] = None
@@ -37,6 +38,7 @@ class HostedTools:
     def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
         """Use this configuration from now on."""
         self._kinds, self._allow = [], config.server.tool_type_allowlist
+        self._echoes = {"mcp": _without_credentials}  # it may go to a provider that has it
         if config.search is None and not config.has_mcp:
             return
         from ..hosted.memory import ResultMemory  # loaded only where it is used
@@ -54,16 +56,16 @@ class HostedTools:
             self._approvals = self._approvals or Approvals()
             hosts = config.hosted_tools.mcp_hosts
             self._kinds.append(Mcp(mcp_servers, hosts, self._approvals, self._history.claim_approval))
+        self._echoes.update(
+            (name, kind.echo) for kind in self._kinds for name in kind.types if self._may(name)
+        )
 
     def shown(self, request: CreateRequest) -> CreateRequest:
-        """The request, whose response repeats hosted tools in the right form."""
-        if not self._kinds:
-            return request
+        """The request, whose response repeats hosted tools in the right form, and without credentials."""
         tools = request.body.get("tools")
-        echoes = {name: kind.echo for kind in self._kinds for name in kind.types if self._may(name)}
-        if not tools or not any(str(tool.get("type")) in echoes for tool in tools):
+        if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
-        shown = [echoes.get(str(tool.get("type")), _as_it_is)(tool) for tool in tools]
+        shown = [self._echoes.get(str(tool.get("type")), _as_it_is)(tool) for tool in tools]
         return request._replace(shown_tools=shown)
 
     async def session(self, request: CreateRequest, client: Client) -> Optional[HostedSession]:
@@ -124,3 +126,8 @@ class HostedTools:
 
 def _as_it_is(tool: Json) -> Json:
     return tool
+
+
+def _without_credentials(tool: Json) -> Json:
+    kept = {key: value for key, value in tool.items() if key != "authorization"}
+    return {**kept, "headers": None} if "headers" in kept else kept
