@@ -168,6 +168,13 @@ async def test_images_and_files(sh: Shell) -> None:
     assert [part["text"] for part in parts[1:]] == ["notes.txt:\nMüller owes 5 €", "who owes?"]
 
 
+async def test_what_is_left_out_is_said(sh: Shell) -> None:
+    (sh.home / "a.png").write_bytes(PIXEL)
+    sh.answers([say("ok")])
+    done = await sh("rproxy ask --image a.png 'what is it?'")
+    assert done == Done(0, "ok\n", "rproxy: warning: image left out: the model takes text only\n")
+
+
 # ---- What is printed
 
 

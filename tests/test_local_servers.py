@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -188,19 +189,26 @@ def test_check_says_what_was_found(tmp_path: Path) -> None:
 
 
 @own_network
-def test_without_anything_the_error_names_three_next_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["serve", "ask hello", "check", "models"])
+def test_without_anything_the_error_names_three_next_steps(command: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("models: []", encoding="utf-8")
-    for command in ("serve", "codex", "check"):
-        env = environ(tmp_path, CODEX_BIN="true" if command != "codex" else "")
-        done = on_machine([], [*RPROXY, command], env, cwd=tmp_path)
-        if command == "codex" and done.returncode == 1:
-            continue  # there is no Codex here, which is said first
-        assert (done.returncode, done.stdout) == (78, ""), done.stderr
-        for step in ("rproxy serve --demo", "export DEEPSEEK_API_KEY=", "rproxy init"):
-            assert step in done.stderr
-        assert f"./config.yaml is not read unless you name it: rproxy {command} --config config.yaml" in (
-            done.stderr
-        )
+    done = on_machine([], [*RPROXY, *command.split()], environ(tmp_path), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (78, ""), done.stderr
+    name = command.split(maxsplit=1)[0]
+    demo = {"ask": 'rproxy ask --demo "hello"'}.get(name, "rproxy serve --demo")
+    for step in (demo, "export DEEPSEEK_API_KEY=", "rproxy init"):
+        assert step in done.stderr
+    assert f"./config.yaml is not read unless you name it: rproxy {name} --config config.yaml" in done.stderr
+
+
+@own_network
+def test_ask_uses_what_was_found_and_says_so(tmp_path: Path) -> None:
+    env = environ(tmp_path, STUB_MODELS=models("qwen3:8b"))
+    done = on_machine([1234], [*RPROXY, "ask", "hello"], env, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "I am qwen3:8b on 1234\n")
+    assert done.stderr == (
+        "rproxy: no configuration file, no key: found LM Studio at http://127.0.0.1:1234/v1 (1 model)\n"
+    )
 
 
 # ---- rproxy init

@@ -13,12 +13,14 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
 from ..config.addresses import ListenAddress, server_name
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
-from ..config.zero_config import NothingConfigured
+from ..config.zero_config import NothingConfigured, nothing_text
 from ..log import clean, printable
 from ..providers.local_servers import LocalServer
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "
+# What needs neither a key nor a file, for a command that has found nothing.
+DEMOS = {"serve": "rproxy serve --demo", "codex": "rproxy codex --demo", "ask": 'rproxy ask --demo "hello"'}
 Environ = Mapping[str, str]
 
 # What --demo answers for: Codex's own model names, and every other one.
@@ -72,9 +74,11 @@ def read_config(
     try:
         config = load_config(found.path, environ, local or ())
         return ReadConfig(config, found.path or _without_file(config, local), found.note, local or ())
-    except NothingConfigured as error:
+    except NothingConfigured:
         if local is not None:
-            raise NothingConfigured("\n".join([str(error), *filter(None, [found.note])])) from None
+            demo = DEMOS.get(args.command, DEMOS["serve"])
+            text = "\n".join([nothing_text(local, demo), *filter(None, [found.note])])
+            raise NothingConfigured(text) from None
     import asyncio  # loaded only here, as is the HTTP client
 
     from ..upstream.discovery import find_local_servers

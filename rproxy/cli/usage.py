@@ -6,9 +6,11 @@ import argparse
 import json
 import re
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import List, Optional, Sequence
 
+from ..config.zero_config import NothingConfigured
 from ..errors import ConfigError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
@@ -80,7 +82,8 @@ def _money(cost: Optional[float], currency: Optional[str]) -> str:
 def run(args: argparse.Namespace, environ: Environ) -> int:
     path = args.path
     if path is None:
-        path = read_config(args, environ, local=()).config.usage.path
+        with suppress(NothingConfigured):
+            path = read_config(args, environ, local=()).config.usage.path
     if path is None:
         raise ConfigError(
             "there is no usage ledger: set usage.path in the configuration, and each turn is written down; "

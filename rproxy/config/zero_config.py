@@ -20,7 +20,7 @@ CODEX_MAIN, CODEX_SMALL = "gpt-5.5", "codex-auto-review"
 NOTHING = """\
 no configuration file and no provider's key in the environment, and on this machine none of
 {servers} answers. Do one of these:
-  try it without a key:      rproxy serve --demo
+  try it without a key:      {demo}
   use a provider's key:      export DEEPSEEK_API_KEY=sk-...
   then, or with one of these servers running, write a configuration file: rproxy init
 Keys that are known: {keys}"""
@@ -116,14 +116,17 @@ def local_sources(servers: Sequence[LocalServer]) -> List[Source]:
     ]
 
 
-def nothing_text(local: Sequence[LocalServer]) -> str:
+def nothing_text(local: Sequence[LocalServer], demo: str = "rproxy serve --demo") -> str:
     """What to do when nothing is configured.
 
     :param local: servers without a model
+    :param demo: a command that needs nothing
     """
     servers = ", ".join(f"{kind.name} ({kind.port})" for kind in LOCAL_KINDS)
     keys = ", ".join(known.env[0] for known in ZERO_CONFIG)
-    return "\n".join([NOTHING.format(servers=servers, keys=keys), *map(no_model_text, empty(local))])
+    return "\n".join(
+        [NOTHING.format(servers=servers, demo=demo, keys=keys), *map(no_model_text, empty(local))]
+    )
 
 
 def empty(local: Sequence[LocalServer]) -> List[LocalServer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import AsyncIterator, Iterator, List, Optional, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -60,11 +61,15 @@ class InProcess:
             key=None, codex=False, transport="sse", request_id=new_request_id(), headers={}, remote="ask"
         )
         printer.response = (await self._service.create(body, client, printer)).response
+        recent = self._service.telemetry.recent
+        if recent is not None and recent.turns:
+            printer.warnings = recent.turns[-1].record.warnings
 
 
 @contextlib.asynccontextmanager
 async def in_process(config: Config) -> AsyncIterator[Responder]:
     """The service of a configuration, as long as the context lasts."""
+    config = replace(config, server=replace(config.server, inspector="on"))  # which knows the warnings
     async with open_service(config) as service:
         yield InProcess(service)
 

@@ -14,7 +14,7 @@ from ...convert.profile import EFFORTS
 from ...errors import ApiError, ConfigError, TryLater, UsageError
 from ...types import Json
 from .. import exit_status
-from ..command import Command, Environ, complain, demo_config, read_config, with_v1
+from ..command import Command, Environ, complain, demo_config, read_config, warn, with_v1
 from .client import KEY_VARIABLE, Responder, in_process, remote
 from .json_schema import first_problem
 from .output import Printer, use_utf8
@@ -102,6 +102,7 @@ async def ask(question: Question, responder: AsyncContextManager[Responder]) -> 
         printer.finish()
     if printer.closed:
         return exit_status.OK
+    warn(printer.warnings)
     status = conclude(printer, args.json, schema)
     if printer.response is not None and text_of(printer.response):
         answer = {"role": "assistant", "content": text_of(printer.response)}

@@ -46,7 +46,8 @@ class Printer:
     """Shows one answer.
 
     ``response``: the final Response object, ``error``: that of an ``error`` event, once they have come.
-    ``closed``: nobody reads stdout any more.  ``shown``: text of the answer has been printed.
+    ``warnings``: what of the request was changed or left out.  ``closed``: nobody reads stdout any more.
+    ``shown``: text of the answer has been printed.
 
     :param form: ``text``, ``events``, or ``nothing``: the caller prints the whole
     :param thinking: whether thinking is shown
@@ -61,6 +62,7 @@ class Printer:
         self._message: Optional[int] = None  # the output_index of the last text
         self.response: Optional[Response] = None
         self.error: Optional[Json] = None
+        self.warnings: Sequence[str] = ()
         self.closed = False
         self.shown = False
         self.on_closed: Callable[[], object] = lambda: None
