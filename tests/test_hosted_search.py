@@ -534,7 +534,7 @@ async def test_a_stored_response_is_streamed_again() -> None:
 
 
 async def test_cancelling_a_background_response_ends_the_search() -> None:
-    async with loop() as lab:
+    async with loop(search=", timeout: 600") as lab:
         lab.services.gate = asyncio.Event()
         lab.provider.turns += [[searching("a")], [say("Never.")]]
         begun = await lab.api("POST", "/responses", asking(background=True))
@@ -546,7 +546,7 @@ async def test_cancelling_a_background_response_ends_the_search() -> None:
 
 
 async def test_a_client_that_leaves_ends_the_search() -> None:
-    async with loop() as lab:
+    async with loop(search=", timeout: 600") as lab:
         lab.services.gate = asyncio.Event()
         lab.provider.turns += [[searching("a")], [say("Never.")]]
         reader, writer = await lab.api.post_and_keep("/responses", asking(stream=True))
@@ -570,7 +570,7 @@ async def test_signs_of_life_while_a_search_takes_long() -> None:
 
 
 async def test_websocket_with_an_interrupt() -> None:
-    async with loop() as lab:
+    async with loop(search=", timeout: 600") as lab:
         ws = await websocket_connect(lab.api.base_url.replace("http", "ws") + "/responses")
         lab.provider.turns += [[searching("a")], [say("First.")], [say("Second.")], [searching("b")]]
         ask = {"type": "response.create", **asking(store=False)}
