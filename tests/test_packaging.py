@@ -117,6 +117,8 @@ def test_the_single_file_runs(wheel: Path, tmp_path: Path) -> None:
     read_data = f"sys.path.insert(0, {str(single)!r}); from rproxy.service.catalog import _instructions"
     code = f"import sys; {read_data}; print(_instructions(None))"
     assert "Codex" in run(*python, "-c", code, **alone).stdout
+    code = f"import sys; sys.path.insert(0, {str(single)!r}); from rproxy.inspector.page import page"
+    assert "<!doctype html>" in run(*python, "-c", code + "; print(page()[0].decode())", **alone).stdout
     assert {path.name for path in tmp_path.iterdir()} == {"pyz", "rproxy.pyz"}
 
 
