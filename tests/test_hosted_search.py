@@ -605,7 +605,17 @@ async def test_metrics_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
             [say("Yes.")],
         ]
         await lab.whole()
-        _, text = await Api(lab.api.base_url[: -len("/v1")]).raw("GET", "/metrics")
+        root = Api(lab.api.base_url[: -len("/v1")])
+        _, text = await root.raw("GET", "/metrics")
+        [turn] = (await root("GET", "/inspector/turns"))["turns"]
+        spans = (await root("GET", "/inspector/turns/" + turn["id"]))["spans"]
+    bars = [span for span in spans if span["kind"] in ("attempt", "tool")]
+    assert sorted(span["kind"] for span in bars) == ["attempt"] * 3 + ["tool"] * 3
+    tools = [span for span in bars if span["kind"] == "tool"]
+    assert {span["label"] for span in tools} == {"web_search_call"} and turn["tool_calls"] == 3
+    pauses = [span for span in spans if span["kind"] == "pause"]
+    pairs = [(tool, pause) for tool in tools for pause in pauses]
+    assert not any(one["start"] < two["end"] and two["start"] < one["end"] for one, two in pairs)
     log = "\n".join(record.getMessage() for record in caplog.records)
     assert "rounds=3 calls=3" in log and "input_tokens=90" in log and "secret words" not in log
     metrics = text.decode()

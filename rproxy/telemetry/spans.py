@@ -43,7 +43,7 @@ class Timeline:
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._free = began  # when the last attempt ended
+        self._free = began  # when the last attempt ended, or what followed it
         self._attempt: Optional[Timed] = None  # the one under way
         self._item: Optional[AnyItem] = None  # the one that is open
         self._since = began
@@ -83,7 +83,10 @@ class Timeline:
     def _close_item(self) -> None:
         item, self._item = self._item, None
         if item is not None:
-            self._add_item(self.spans, item, time.monotonic())
+            now = time.monotonic()
+            self._add_item(self.spans, item, now)
+            if self._attempt is None:  # a tool that rproxy ran itself: the time was no pause
+                self._free = now
 
     def _add_item(self, spans: List[Span], item: AnyItem, end: float) -> None:
         kind = item["type"]
