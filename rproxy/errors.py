@@ -92,9 +92,9 @@ class ApiError(RproxyError):
     """A failure as a client of the Responses API sees it.
 
     ``answer_headers``: for the head of the HTTP answer; set by a turn that reached a provider.
-    ``no_answer``: why there was no HTTP answer: ``connect``, ``timeout`` or ``reset``.  ``reason``: the
-    message without what the request contains, for the log.  ``reported``: the log has a line about it.
-    ``ours``: it says nothing about the provider.
+    ``no_answer``: why there was no HTTP answer: ``connect``, ``timeout`` or ``reset``.  ``unreachable``:
+    there was not even a connection.  ``reason``: the message without what the request contains, for the log.
+    ``reported``: the log has a line about it.  ``ours``: it says nothing about the provider.
 
     :param status: the HTTP status
     :param message: for people
@@ -107,6 +107,7 @@ class ApiError(RproxyError):
     """
 
     no_answer = ""
+    unreachable = False
     reason: Optional[str] = None
     reported = False
     ours = False

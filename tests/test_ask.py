@@ -15,6 +15,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -347,6 +348,22 @@ async def test_unreachable_is_69(sh: Shell) -> None:
     assert (done.status, done.out) == (69, "") and "nothing answers at http://127.0.0.1:9/v1" in done.err
     (sh.home / "config.yaml").write_text(CONFIG.format(url="http://127.0.0.1:9/v1"), encoding="utf-8")
     assert (await sh("rproxy ask x")).status == 69
+
+
+async def test_no_connection_in_time_is_69_and_no_answer_in_time_is_75(sh: Shell) -> None:
+    with socket.socket() as full, contextlib.ExitStack() as opened:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        text = CONFIG.format(url=url).replace("retries: 0", "retries: 0, LIMIT: 300ms")
+        (sh.home / "config.yaml").write_text(text.replace("LIMIT", "first_byte_timeout"), encoding="utf-8")
+        assert (await sh("rproxy ask x")).status == 75
+        for _ in range(8):  # nobody accepts: the system lets no more in
+            client = opened.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        (sh.home / "config.yaml").write_text(text.replace("LIMIT", "connect_timeout"), encoding="utf-8")
+        assert (await sh("rproxy ask x")).status == 69
 
 
 async def test_a_configuration_that_cannot_be_used_is_78(sh: Shell) -> None:

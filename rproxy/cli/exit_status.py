@@ -56,7 +56,7 @@ ERRORS = tuple(kind for kind, _ in _BY_ERROR)  # all others are bugs
 def status_of(error: BaseException) -> int:
     """The exit status after an error, one of ``ERRORS``."""
     if isinstance(error, ApiError):
-        return UNAVAILABLE if error.no_answer == "connect" else status_of_http(error.status)
+        return UNAVAILABLE if error.unreachable else status_of_http(error.status)
     return next(status for kind, status in _BY_ERROR if isinstance(error, kind))
 
 

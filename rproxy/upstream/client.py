@@ -22,7 +22,7 @@ from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
 from ..upstream.os_errors import connect_error
-from .connect import Route
+from .connect import ConnectTimeout, Route
 from .http_client import PooledHTTPClient
 from .pool import UNLIMITED
 from .proxy import find_proxy
@@ -221,6 +221,9 @@ class Upstream:
         result = connect_error(error, provider.name, provider.base_url, secrets)
         kind = getattr(error, "kind", "connect")
         answered = getattr(error, "response", None) is not None
+        result.unreachable = kind == "connect" or isinstance(
+            getattr(error, "real_error", None), ConnectTimeout
+        )
         result.no_answer = "" if answered else kind if kind in ("connect", "timeout") else "reset"
         return result
 

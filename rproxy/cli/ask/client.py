@@ -117,7 +117,7 @@ class Remote:
         try:
             yield
         except ApiError as error:
-            if error.no_answer != "connect":
+            if not error.unreachable:
                 raise
             cause = getattr(error.__cause__, "real_error", None) or error.__cause__ or error
             raise Unreachable(
