@@ -343,6 +343,28 @@ async def test_approvals_that_are_sent_whole_as_agents_do() -> None:
         assert len(lab.double.calls) == 1
 
 
+async def test_several_calls_of_which_some_are_asked_for() -> None:
+    entry = {**ALWAYS, "require_approval": {"never": {"read_only": True}}}
+    async with mcp_lab() as lab:
+        calls = [echo("a", 0), call("docs__add", index=1, a=1, b=2), echo("b", 2), echo("c", 3)]
+        lab.provider.turns += [[think("Hm."), *calls], [say("Done.")], [say("Bye.")]]
+        first = await lab.streamed(tools=[entry])
+        kinds = [item["type"] for item in first["output"][2:]]
+        request = "mcp_approval_request"
+        assert kinds == [request, "mcp_call", request, request] and len(lab.double.calls) == 1
+        yes, no, _ = approving(first)  # the last one is not answered
+        answer = [{**no, "approve": False}, yes, {"role": "user", "content": "Only that."}]
+        second = await lab.streamed(tools=[entry], previous_response_id=first["id"], input=answer)
+        assert [item.get("output") for item in of_type(second, "mcp_call")] == ["a"]
+        await lab.whole(tools=[entry], previous_response_id=second["id"], input="Bye.")
+        told = lab.messages(1)
+        assert [message["role"] for message in told] == ["user", "assistant", *["tool"] * 4, "user"]
+        assert len(told[1]["tool_calls"]) == 4 and told[1]["reasoning_content"] == "Hm."
+        ends = ["a", '{"sum": 3}', "The user refused this call.", "so it was not made."]
+        assert [m["content"].endswith(end) for m, end in zip(told[2:6], ends)] == [True] * 4
+        assert lab.messages(2)[: len(told)] == told
+
+
 @pytest.mark.parametrize("approval, config, asks", [
     (None, "", True), ("always", "", True), ("never", "", False),
     ({"never": {"tool_names": ["echo"]}}, "", False), ({"never": {"read_only": True}}, "", True),

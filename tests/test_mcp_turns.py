@@ -192,6 +192,36 @@ async def test_compaction_and_token_counts_run_nothing() -> None:
         assert len(lab.double.asked) == asked
 
 
+async def test_the_openai_package() -> None:
+    openai = pytest.importorskip("openai")
+    async with mcp_lab() as lab:
+        client = openai.AsyncOpenAI(base_url=lab.api.base_url, api_key="any", max_retries=0)
+        lab.provider.turns += [[think("Hm."), echo("a"), call("docs__fail", index=1)], [say("Done.")]]
+        async with client.responses.stream(model="gpt-5.5", input="Hello.", tools=[NEVER]) as stream:
+            kinds = [event.type async for event in stream]
+            final = await stream.get_final_response()
+        assert kinds.count("response.mcp_call.completed") == kinds.count("response.mcp_call.failed") == 1
+        listed, _, good, bad, _ = final.output
+        assert listed.tools[1].annotations == {"readOnlyHint": True} and good.output == "a"
+        assert bad.error.content[0]["text"] == "the disk is full" and bad.status == "failed"
+        lab.provider.turns += [[echo("b")], [say("Approved.")]]
+        asked = await client.responses.create(
+            model="gpt-5.5", input="Again.", tools=[ALWAYS], previous_response_id=final.id
+        )
+        (request,) = asked.output
+        answer = {"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}
+        done = await client.responses.create(
+            model="gpt-5.5", input=[answer], tools=[ALWAYS], previous_response_id=asked.id
+        )
+        assert done.output[0].approval_request_id == request.id and done.output_text == "Approved."
+        await lab.double.close()
+        with pytest.raises(openai.APIStatusError) as caught:
+            lists = [{**NEVER, "server_label": "down", "server_url": lab.double.url}]
+            await client.responses.create(model="gpt-5.5", input="Hello.", tools=lists)
+        assert caught.value.status_code == 400  # its host is not allowed
+        await client.close()
+
+
 # ---- Limits and attempts
 async def test_max_tool_calls() -> None:
     async with mcp_lab() as lab:

@@ -1,7 +1,7 @@
-"""langchain-openai on the Responses API: a turn, a stream, a tool round, a second turn, and a web search.
+"""langchain-openai on the Responses API: a turn, a stream, a tool round, a second turn, a web search, an MCP server.
 
-Run by the Python of an environment that has it: ``client_langchain.py BASE_URL MODEL``.  What the provider
-answers is in :mod:`frameworks`, in this order.
+Run by the Python of an environment that has it: ``client_langchain.py BASE_URL MODEL MCP_URL``.  What the
+provider answers is in :mod:`frameworks`, in this order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def get_weather(city: str) -> str:
     return f"cold in {city}"
 
 
-def main(base_url: str, model_name: str) -> None:
+def main(base_url: str, model_name: str, mcp_url: str) -> None:
     model = ChatOpenAI(
         model=model_name, base_url=base_url, api_key="any", use_responses_api=True, max_retries=0
     )
@@ -62,6 +62,18 @@ def main(base_url: str, model_name: str) -> None:
     assert searching.invoke([*messages, whole, HumanMessage("Sure?")]).text == "Yes."
     print("ok second turn after a search")
 
+    docs = {"type": "mcp", "server_label": "docs", "server_url": mcp_url, "require_approval": "never"}
+    asking = model.bind_tools([docs])
+    messages = [HumanMessage("What does the server say?")]
+    whole = AIMessageChunk(content="")
+    for chunk in asking.stream(messages):
+        whole = whole + chunk
+    assert whole.text == "It says hi.", whole
+    print("ok MCP server")
+
+    assert asking.invoke([*messages, whole, HumanMessage("Sure?")]).text == "Yes."
+    print("ok second turn after an MCP server")
+
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -1,7 +1,7 @@
-"""pydantic-ai on the Responses API: a turn, a stream, a tool round, a second turn, and a web search.
+"""pydantic-ai on the Responses API: a turn, a stream, a tool round, a second turn, a web search, an MCP server.
 
-Run by the Python of an environment that has it: ``client_pydantic.py BASE_URL MODEL``.  What the provider
-answers is in :mod:`frameworks`, in this order.
+Run by the Python of an environment that has it: ``client_pydantic.py BASE_URL MODEL MCP_URL``.  What the
+provider answers is in :mod:`frameworks`, in this order.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 
 from pydantic_ai import Agent
 from pydantic_ai.capabilities import NativeTool
-from pydantic_ai.models.openai import OpenAIResponsesModel
-from pydantic_ai.native_tools import WebSearchTool
+from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
+from pydantic_ai.native_tools import MCPServerTool, WebSearchTool
 from pydantic_ai.providers.openai import OpenAIProvider
 
 
-async def main(base_url: str, model_name: str) -> None:
+async def main(base_url: str, model_name: str, mcp_url: str) -> None:
     model = OpenAIResponsesModel(model_name, provider=OpenAIProvider(base_url=base_url, api_key="any"))
     plain = Agent(model)
     assert (await plain.run("Say hello.")).output == "Hello."
@@ -52,6 +52,19 @@ async def main(base_url: str, model_name: str) -> None:
     assert second.output == "Yes.", second.output
     print("ok second turn after a search")
 
+    settings = OpenAIResponsesModelSettings(openai_send_reasoning_ids=True)  # else it leaves the calls out
+    asking = Agent(
+        model, capabilities=[NativeTool(MCPServerTool(id="docs", url=mcp_url))], model_settings=settings
+    )
+    async with asking.run_stream("What does the server say?") as streamed:
+        assert await streamed.get_output() == "It says hi."
+        history = streamed.all_messages()
+    print("ok MCP server")
+
+    second = await asking.run("Sure?", message_history=history)
+    assert second.output == "Yes.", second.output
+    print("ok second turn after an MCP server")
+
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    asyncio.run(main(*sys.argv[1:]))

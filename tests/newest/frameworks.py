@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from judges import Result
+from mcp_double import mcp_double
 from scripted import ScriptedProvider, call, running, say, think
 from search_services import search_services
 
@@ -17,9 +18,18 @@ HERE = Path(__file__).resolve().parent
 CLIENT_TIME = 120  # seconds
 MODEL = "gpt-5.5"
 # The clients print "ok" and the step.
-STEPS = ("turn", "stream", "tool round", "second turn", "search", "second turn after a search")
-REQUESTS = 8
-SECOND_TURNS = (4, 7)  # the requests that must hold a whole conversation
+STEPS = (
+    "turn",
+    "stream",
+    "tool round",
+    "second turn",
+    "search",
+    "second turn after a search",
+    "MCP server",
+    "second turn after an MCP server",
+)
+REQUESTS = 11
+SECOND_TURNS = (4, 7, 10)  # the requests that must hold a whole conversation
 CONFIG = """
 server:
   listen_addr: "127.0.0.1:{port}"
@@ -28,6 +38,7 @@ server:
     downstream_model: deepseek-v4-pro
     provider: {{base_url: "{base_url}", api_key: $SCRIPTED_KEY, profile: deepseek}}
 search: {{kind: searxng, url: "SEARCH"}}
+mcp_servers: {{docs: {{url: "MCP"}}}}
 """
 
 
@@ -47,13 +58,16 @@ async def check_framework(python: Path, script: str) -> Result:
         [think("Search."), call("web_search", "call_2", query="news")],
         [say("Found.")],
         [say("Yes.")],
+        [think("Ask."), call("docs__echo", "call_3", text="hi")],
+        [say("It says hi.")],
+        [say("Yes.")],
     ]
     try:
         with tempfile.TemporaryDirectory(prefix="rproxy-newest-") as folder:
-            async with search_services() as services:
-                config = CONFIG.replace("SEARCH", services.url)
+            async with search_services() as services, mcp_double() as docs:
+                config = CONFIG.replace("SEARCH", services.url).replace("MCP", docs.url)
                 async with running(Path(folder), provider.base_url, "  retries: 0\n", config) as rproxy:
-                    output, errors = await _client(python, HERE / script, rproxy.base_url)
+                    output, errors = await _client(python, HERE / script, rproxy.base_url, MODEL, docs.url)
     finally:
         await provider.close()
     done = [step for step in STEPS if f"ok {step}" in output.splitlines()]
@@ -62,14 +76,13 @@ async def check_framework(python: Path, script: str) -> Result:
     return Result(len(done), len(STEPS) - len(done) + len(wrong), (*notes, *wrong))
 
 
-async def _client(python: Path, script: Path, base_url: str) -> List[str]:
+async def _client(python: Path, script: Path, *arguments: str) -> List[str]:
     """:returns: what it wrote to stdout and stderr"""
     environ = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
     process = await asyncio.create_subprocess_exec(
         str(python),
         str(script),
-        base_url,
-        MODEL,
+        *arguments,
         env=environ,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

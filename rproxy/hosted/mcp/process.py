@@ -115,7 +115,7 @@ class ProcessConnection(Duplex):
             for number in (signal.SIGTERM, _KILL):  # whatever the process has started, too
                 _signal(process, number)
                 await self._ended(process, LAST_MOMENT)
-            rest = asyncio.ensure_future(self._skip(process))  # the pipes are closed when they are empty
+            rest = asyncio.ensure_future(self._clear(process))
             await asyncio.wait({rest, complaints}, timeout=LAST_MOMENT)
             rest.cancel()
             complaints.cancel()
@@ -132,8 +132,12 @@ class ProcessConnection(Duplex):
             data = await process.stdout.read(PIECE)
 
     @staticmethod
-    async def _skip(process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
+    async def _clear(process: asyncio.subprocess.Process) -> None:
+        """Have the pipes closed: they are when nothing is left in them."""
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        with suppress(OSError):
+            await process.stdin.wait_closed()
         while await process.stdout.read(PIECE):
             pass
 
@@ -141,8 +145,9 @@ class ProcessConnection(Duplex):
         assert process.stderr is not None
         data = await process.stderr.read(PIECE)
         while data:
-            text = clean(data.decode("utf-8", "replace"), self._command.secrets)
-            log.debug("mcp %s: stderr: %s", self._name, text)
+            if log.isEnabledFor(logging.DEBUG):
+                text = clean(data.decode("utf-8", "replace"), self._command.secrets)
+                log.debug("mcp %s: stderr: %s", self._name, text)
             data = await process.stderr.read(PIECE)
 
     async def _send(self, message: Json, seconds: float) -> None:
