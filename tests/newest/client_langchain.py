@@ -1,4 +1,4 @@
-"""langchain-openai on the Responses API: a turn, a stream, a tool round, a second turn, a web search, an MCP server.
+"""langchain-openai on the Responses API: turns, a stream, a tool round, a web search, an MCP server.
 
 Run by the Python of an environment that has it: ``client_langchain.py BASE_URL MODEL MCP_URL``.  What the
 provider answers is in :mod:`frameworks`, in this order.

@@ -1,4 +1,4 @@
-"""pydantic-ai on the Responses API: a turn, a stream, a tool round, a second turn, a web search, an MCP server.
+"""pydantic-ai on the Responses API: turns, a stream, a tool round, a web search, an MCP server.
 
 Run by the Python of an environment that has it: ``client_pydantic.py BASE_URL MODEL MCP_URL``.  What the
 provider answers is in :mod:`frameworks`, in this order.
