@@ -211,8 +211,12 @@ async def test_the_response_and_the_events(sh: Shell) -> None:
 async def test_a_pipe_closed_early_ends_quietly(options: str, sh: Shell) -> None:
     async def script(peer: Any) -> None:
         await peer.request()
-        delta = {"index": 0, "delta": {"content": "line\n" * 100_000}}  # more than fits into a pipe
-        await peer.send(CHUNKED, chunk(f"data: {json.dumps({'choices': [delta]})}\n\n".encode()))
+        text = "line\n" * 100_000  # more than fits into a pipe
+        event = {"type": "response.output_text.delta", "delta": text}
+        chat = {"choices": [{"index": 0, "delta": {"content": text}}]}
+        answer = chat if peer.number == 0 else event
+        data = chunk(f"data: {json.dumps(answer)}\n\n".encode())
+        await peer.send(CHUNKED, data, data, data)
         await peer.wait_gone()
 
     provider = RawServer(script)
@@ -221,6 +225,9 @@ async def test_a_pipe_closed_early_ends_quietly(options: str, sh: Shell) -> None
         done = await sh(f"rproxy ask {options} x | head -1")
         assert (done.status, done.err) == (0, "") and len(done.out.splitlines()) == 1
         await provider.peers[0].when_gone()  # it does not go on for nobody
+        done = await sh(f"rproxy ask {options} --url {provider.url} -m m x | head -1")
+        assert (done.status, done.err) == (0, "") and len(done.out.splitlines()) == 1
+        await provider.peers[1].when_gone()
     for command in ("ask --help", "profiles"):
         done = await sh(f"rproxy {command} | head -1")
         assert (done.status, done.err) == (0, "")

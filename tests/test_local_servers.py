@@ -203,11 +203,13 @@ def test_without_anything_the_error_names_three_next_steps(command: str, tmp_pat
 
 @own_network
 def test_ask_uses_what_was_found_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("models: []", encoding="utf-8")
     env = environ(tmp_path, STUB_MODELS=models("qwen3:8b"))
-    done = on_machine([1234], [*RPROXY, "ask", "hello"], env, stdin=subprocess.DEVNULL)
+    done = on_machine([1234], [*RPROXY, "ask", "hello"], env, stdin=subprocess.DEVNULL, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "I am qwen3:8b on 1234\n")
     assert done.stderr == (
         "rproxy: no configuration file, no key: found LM Studio at http://127.0.0.1:1234/v1 (1 model)\n"
+        "rproxy: ./config.yaml is not read unless you name it: rproxy ask --config config.yaml\n"
     )
 
 

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     set_up_log(args, found.config.secrets)
     warn(found.config.warnings)
     call = announced(call, found.source, args)
+    if not args.quiet:
+        found.say_source(used=False)  # the line of the start names them
     return asyncio.run(codex_run.run_embedded(found.config, installed, call, environ))
 
 

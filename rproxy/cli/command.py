@@ -59,6 +59,16 @@ class ReadConfig(NamedTuple):
     note: str
     local: Sequence[LocalServer] = ()
 
+    def say_source(self, used: bool) -> None:
+        """Tell the user what is not in a file: which servers are used, and which file is not read.
+
+        :param used: the servers are named here
+        """
+        if self.local and used:
+            complain(self.source)
+        if self.note and self.config.path is None:
+            complain(self.note)
+
 
 def read_config(
     args: argparse.Namespace, environ: Environ, local: Optional[Sequence[LocalServer]] = None

@@ -61,8 +61,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.url is not None:
         return asyncio.run(ask(question, remote(_address(args.url, environ), environ)))
     found = read_config(args, environ)
-    if found.local:
-        complain(found.source)
+    found.say_source(used=True)
     return asyncio.run(ask(question, in_process(found.config)))
 
 
