@@ -21,7 +21,7 @@ from rproxy.service.client import Client
 from rproxy.service.conversations import Conversations
 from rproxy.service.create_request import CreateRequest
 from rproxy.service.history import History
-from rproxy.service.links import Link, RecentLinks, memory_of
+from rproxy.service.links import LINK_BYTES, Link, RecentLinks, memory_of
 from rproxy.service.service import Service
 from rproxy.store import Store, encode, encoding, open_store
 from rproxy.store.encoding import decode, encode_cooperatively
@@ -315,8 +315,8 @@ def link(number: int, owner: str = "k1", text: str = "x" * 1000, status: str = "
 
 
 def test_the_memory_of_links_is_bounded_in_all_and_for_each_owner() -> None:
-    size = memory_of([link(1).input, []])
-    assert 1000 < size < 2000
+    size = LINK_BYTES + memory_of([link(1).input, []])
+    assert 1500 < size < 2500
     recent = RecentLinks(10 * size, 4 * size)
     recent.remember("k1", [link(n) for n in range(6)])
     assert [n for n in range(6) if recent.get(f"resp_{n}", "k1")] == [2, 3, 4, 5]

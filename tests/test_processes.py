@@ -139,6 +139,29 @@ async def test_two_processes_continue_each_other(tmp_path: Path, store: str) -> 
         ] == "cancelled" and provider.gone == 1
 
 
+async def test_a_chain_ends_where_another_process_deletes_a_response(tmp_path: Path, store: str) -> None:
+    async with two(tmp_path, store) as (provider, a, b):
+        one, other = Api(a.base_url), Api(b.base_url)
+        provider.turns += [[say("Well.")] for _ in range(8)]
+        made: List[str] = []
+        for number in range(6):
+            more = {"previous_response_id": made[-1]} if made else {}
+            made.append((await one("POST", "/responses", {**HI, "input": str(number), **more}))["id"])
+        fork = await other("POST", "/responses", {**HI, "previous_response_id": made[2], "input": "fork"})
+        said = [m["content"] for m in provider.requests[-1]["messages"]]
+        assert said == ["0", "Well.", "1", "Well.", "2", "Well.", "fork"]
+        await other("DELETE", "/responses/" + made[3])
+        for api in (one, other):
+            refused = await api("POST", "/responses", {**HI, "previous_response_id": made[5]}, expect=400)
+            assert refused["code"] == "previous_response_not_found"
+            assert (await api("GET", f"/responses/{made[5]}/input_items"))["data"][0]["content"][0][
+                "text"
+            ] == "5"
+        last = await one("POST", "/responses", {**HI, "previous_response_id": fork["id"], "input": "on"})
+        assert [m["content"] for m in provider.requests[-1]["messages"]] == [*said, "Well.", "on"]
+        assert last["previous_response_id"] == fork["id"]
+
+
 async def test_behind_nginx_with_both_alive(tmp_path: Path, store: str) -> None:
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if binary is None:

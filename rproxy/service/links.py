@@ -23,6 +23,7 @@ from .pagination import listed
 
 MAX_BYTES = 32 << 20  # of memory for all links
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
+LINK_BYTES = 500  # a link without its items
 
 
 class Link(NamedTuple):
@@ -122,7 +123,7 @@ class _Links:
         if link.id in self._links:
             self._links.move_to_end(link.id)
         else:
-            size = memory_of([link.input, link.output])
+            size = LINK_BYTES + memory_of([link.input, link.output])
             self._links[link.id] = link, size
             self.bytes += size
 
