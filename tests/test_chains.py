@@ -15,13 +15,14 @@ from tornado.ioloop import IOLoop
 from rproxy.config.load import parse_config
 from rproxy.convert.events.response import response_object, shared_response
 from rproxy.convert.ids import Ids
+from rproxy.convert.json_steps import is_large
 from rproxy.errors import ApiError
 from rproxy.service.background import Background
 from rproxy.service.client import Client
 from rproxy.service.conversations import Conversations
 from rproxy.service.create_request import CreateRequest
 from rproxy.service.history import History
-from rproxy.service.links import LINK_BYTES, Link, RecentLinks, memory_of
+from rproxy.service.links import LINK_BYTES, Link, RecentLinks, link_of
 from rproxy.service.service import Service
 from rproxy.store import Store, encode, encoding, open_store
 from rproxy.store.encoding import decode, encode_cooperatively
@@ -311,11 +312,12 @@ async def test_what_a_turn_of_a_cold_chain_decodes_is_its_items(monkeypatch: pyt
 
 # ---- The memory of links
 def link(number: int, owner: str = "k1", text: str = "x" * 1000, status: str = "completed") -> Link:
-    return Link(f"resp_{number}", status, [{"content": text}], [], None, None, owner)
+    response = {"id": f"resp_{number}", "status": status, "output": []}
+    return link_of(cast(Any, {"response": response, "input": [{"content": text}], "owner": owner}))
 
 
 def test_the_memory_of_links_is_bounded_in_all_and_for_each_owner() -> None:
-    size = LINK_BYTES + memory_of([link(1).input, []])
+    size = link(1).size
     assert 1500 < size < 2500
     recent = RecentLinks(10 * size, 4 * size)
     recent.remember("k1", [link(n) for n in range(6)])
@@ -337,6 +339,14 @@ def test_the_memory_of_links_is_bounded_in_all_and_for_each_owner() -> None:
     assert recent.bytes == 7 * size and recent.get("resp_0", "k2") is None
     recent.remember("k1", [link(9, text="x" * 10_000)])
     assert recent.bytes == 6 * size and not any(recent.get(f"resp_{n}", "k1") for n in range(10))
+
+
+def test_the_size_of_a_link_is_more_than_its_characters() -> None:
+    response = {"id": "r", "status": "", "output": []}
+    values = [{"k" * 90: "v" * 70}, {"": ""}, [None] * 50, [0.5] * 50, ["é" * 10, {"a": [[], {}]}], "x" * 200]
+    for value in values:
+        found = link_of(cast(Any, {"response": response, "input": [value], "owner": ""}))
+        assert not is_large([value], found.size - LINK_BYTES) and is_large([value], found.size // 40)
 
 
 def test_only_what_cannot_change_is_remembered() -> None:

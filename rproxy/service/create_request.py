@@ -17,11 +17,12 @@ class ConversationContext:
     """What came before a request.
 
     ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request
-    may leave out.
+    may leave out.  ``size``: at least the characters in the items; None: that is not known.
     """
 
     items: List[AnyItem] = field(default_factory=list)
     inherited: Json = field(default_factory=dict)
+    size: Optional[int] = 0
 
 
 class CreateRequest(NamedTuple):

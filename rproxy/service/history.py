@@ -63,16 +63,18 @@ class History:
         :raises ApiError: 400 previous_response_not_found, 404, 503
         """
         if conversation is not None:
-            return ConversationContext([*await self._conversations.past(conversation, client.owner)])
+            return ConversationContext(
+                [*await self._conversations.past(conversation, client.owner)], size=None
+            )
         previous = body.get("previous_response_id")
         if previous is None:
             return ConversationContext()
         record = (client.local or {}).get(previous)
         if record is not None:
-            return ConversationContext(record["items"], record["inherited"])
-        return ConversationContext(await self._chain(previous, client.owner))
+            return ConversationContext(record["items"], record["inherited"], size=None)
+        return await self._chain(previous, client.owner)
 
-    async def _chain(self, response_id: str, owner: str) -> List[AnyItem]:
+    async def _chain(self, response_id: str, owner: str) -> ConversationContext:
         links = await self._links(response_id, owner)
         if links[-1].status in RUNNING and await self._alive(response_id):
             raise invalid(
@@ -82,10 +84,11 @@ class History:
                 "response_not_completed",
             )
         history: List[AnyItem] = [*await self._before(links[0])]
+        size = None if history else sum(link.size for link in links)
         for link in links:
             history += link.input
             history += link.output
-        return history
+        return ConversationContext(history, size=size)
 
     async def _links(self, response_id: str, owner: str) -> List[Link]:
         """A response and those it continues, the oldest first.

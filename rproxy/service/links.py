@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from typing import Any, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterable, List, NamedTuple, Optional
 
 from ..convert.ids import response_stem
 from ..convert.status import ANSWERED
@@ -36,6 +36,7 @@ class Link(NamedTuple):
     previous: Optional[str]
     conversation: Optional[str]
     owner: str
+    size: int  # bytes of memory, which are more than its characters
 
     def listed_input(self) -> List[Item]:
         """The input in the form of the API."""
@@ -53,6 +54,7 @@ def link_of(record: ResponseRecord) -> Link:
         record.get("previous"),
         record.get("conversation"),
         record["owner"],
+        LINK_BYTES + memory_of([record["input"], response["output"]]),
     )
 
 
@@ -112,34 +114,35 @@ class _Links:
     """Those of one owner, by the ids of their responses; the last used are at the end."""
 
     def __init__(self) -> None:
-        self._links: OrderedDict[str, Tuple[Link, int]] = OrderedDict()
+        self._links: OrderedDict[str, Link] = OrderedDict()
         self.bytes = 0
 
     def get(self, response_id: str) -> Optional[Link]:
-        found = self._links.get(response_id)
-        return found[0] if found is not None else None
+        return self._links.get(response_id)
 
     def use(self, link: Link) -> None:
         if link.id in self._links:
             self._links.move_to_end(link.id)
         else:
-            size = LINK_BYTES + memory_of([link.input, link.output])
-            self._links[link.id] = link, size
-            self.bytes += size
+            self._links[link.id] = link
+            self.bytes += link.size
 
     def oldest(self) -> str:
         return next(iter(self._links))
 
     def drop(self, response_id: str) -> None:
-        _, size = self._links.pop(response_id, (None, 0))
-        self.bytes -= size
+        link = self._links.pop(response_id, None)
+        self.bytes -= 0 if link is None else link.size
 
 
 def memory_of(value: Any) -> int:
-    """The bytes that a JSON value takes in memory."""
+    """The bytes that a JSON value takes in memory, as if it shared nothing."""
     size, found = 0, [value]
     for inner in found:
         size += sys.getsizeof(inner)
-        if isinstance(inner, (dict, list)):
-            found += inner.values() if isinstance(inner, dict) else inner
+        if isinstance(inner, dict):
+            size += sum(map(sys.getsizeof, inner))
+            found += inner.values()
+        elif isinstance(inner, list):
+            found += inner
     return size

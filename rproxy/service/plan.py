@@ -75,8 +75,8 @@ async def converted(
 
     :param items: the history that it converts
     """
-    small = len(items) <= LONG_HISTORY
-    if client.size > SMALL or request.context.items:
+    small, before = len(items) <= LONG_HISTORY, request.context.size
+    if client.size > SMALL or before is None or before > LARGE:
         small = small and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
     return convert() if small else await in_thread(convert)
 

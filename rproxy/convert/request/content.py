@@ -73,6 +73,8 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
         return [{"type": "input_text", "text": content}]
     if content is None:
         return []
+    if type(content) is list and len(content) == 1 and type(content[0]) is dict:  # as most are
+        return [content[0]]
     if not isinstance(content, list) or not all(isinstance(part, (dict, str)) for part in content):
         raise invalid_value(
             f"{where} must be a string or a list of content parts, not {type(content).__name__}."
@@ -137,6 +139,9 @@ class ContentWriter:
     def user(self, parts: List[Json]) -> Content:
         """The content of a user message: a string, or parts in order if there is more than text."""
         chat = [self._part(part) for part in parts]
+        if len(chat) == 1 and chat[0]["type"] == "text":
+            text: str = chat[0]["text"]
+            return text
         chat = [part for part in chat if part.get("type") != "text" or part["text"]]
         if all(part.get("type") == "text" for part in chat):
             return "\n".join(part["text"] for part in chat)

@@ -18,13 +18,19 @@ from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 
 def is_call(item: AnyItem) -> bool:
     """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
-    item_type = str(item.get("type"))
+    item_type = item.get("type")
+    if item_type == "message":  # as most are
+        return False
+    item_type = str(item_type)
     return item_type in CALL_KINDS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
 
 
 def is_output(item: AnyItem) -> bool:
     """Is the item the output of a call?"""
-    item_type = str(item.get("type"))
+    item_type = item.get("type")
+    if item_type == "message":
+        return False
+    item_type = str(item_type)
     return (
         item_type in OUTPUT_KINDS
         or item_type.endswith("_call_output")

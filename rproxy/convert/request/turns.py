@@ -57,17 +57,22 @@ class CallKey(NamedTuple):
 class AssistantTurn:
     """One answer of the model, which becomes one assistant message and its tool messages."""
 
-    __slots__ = ("stem", "asked", "reasoning", "details", "texts", "phase", "calls", "call_ids")
+    __slots__ = ("stem", "_question", "reasoning", "details", "texts", "phase", "calls", "call_ids")
 
-    def __init__(self, item_stem: Optional[str], asked: str) -> None:
+    def __init__(self, item_stem: Optional[str], question: Optional[AnyItem]) -> None:
         self.stem = item_stem
-        self.asked = asked  # the user's last text before it
+        self._question = question
         self.reasoning: List[str] = []
         self.details: List[Json] = []
         self.texts: List[str] = []
         self.phase: Optional[str] = None  # commentary or final_answer, of its last message that has one
         self.calls: List[ToolCall] = []
         self.call_ids: Set[str] = set()
+
+    @property
+    def asked(self) -> str:
+        """The user's last text before it."""
+        return "" if self._question is None else _text(self._question)
 
     def takes(self, item: AnyItem) -> bool:
         """Does the item belong to this turn?"""
@@ -134,7 +139,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
     ours: Dict[str, AssistantTurn] = {}  # by stem
     seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
     turn: Optional[AssistantTurn] = None  # the one that is open
-    asked = ""
+    question: Optional[AnyItem] = None  # the user's last message
     for item in items:
         item_type = _type(item)
         if _is_answer(item, item_type):
@@ -145,7 +150,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
             entries.reorder()
             turn = ours.get(item_stem or "", turn)
             if turn is None or not turn.takes(item):
-                turn = AssistantTurn(item_stem, asked)
+                turn = AssistantTurn(item_stem, question)
                 entries.append(turn)
             if item_stem:
                 turn.stem = item_stem
@@ -166,7 +171,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
         elif item_type in ("message", "agent_message"):
             entries.append(_plain_message(item, item_type))
             entries.keep_order()
-            turn, asked = None, _user_text(item, asked)
+            turn, question = None, item if _asks(item) else question
         elif item_type == "compaction":
             entries.append(_compaction(item, sealer))
             entries.keep_order()
@@ -255,12 +260,9 @@ def _role(item: AnyItem) -> str:
 
 def _is_answer(item: AnyItem, item_type: str) -> bool:
     """Is the item part of an answer of the model?"""
-    return (
-        item_type == "reasoning"
-        or is_call(item)
-        or item_type == "message"
-        and item.get("role") == "assistant"
-    )
+    if item_type == "message":
+        return item.get("role") == "assistant"
+    return item_type == "reasoning" or is_call(item)
 
 
 class _UnknownKind(ToolKind):
@@ -313,9 +315,12 @@ def _plain_message(item: AnyItem, item_type: str) -> PlainMessage:
     return PlainMessage("user", [{"type": "input_text", "text": text}, *others])
 
 
-def _user_text(item: AnyItem, otherwise: str) -> str:
-    if item.get("role") != "user" and item.get("type") != "agent_message":
-        return otherwise
+def _asks(item: AnyItem) -> bool:
+    """Does the item speak for the user?"""
+    return item.get("role") == "user" or item.get("type") == "agent_message"
+
+
+def _text(item: AnyItem) -> str:
     return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
 
 
@@ -364,14 +369,13 @@ def _compaction(item: AnyItem, sealer: Sealer) -> PlainMessage:
 
 
 # ---- Questions about a history
-def call_keys(items: Iterable[AnyItem], output: Iterable[AnyItem], tools: ToolTable) -> List[CallKey]:
+def call_keys(items: Sequence[AnyItem], output: Iterable[AnyItem], tools: ToolTable) -> List[CallKey]:
     """The keys of the calls in ``output``, as later requests ask for them.
 
     :param items: the history before ``output``
     """
-    asked = ""
-    for item in items:
-        asked = _user_text(item, asked)
+    question = next(filter(_asks, reversed(items)), None)
+    asked = "" if question is None else _text(question)
     calls = [_tool_call(item, tools, []) for item in output if is_call(item)]
     return [CallKey(call.id, call.name, call.arguments, asked) for call in calls]
 
