@@ -215,6 +215,19 @@ async def test_another_answer_is_a_difference(tmp_path: Path) -> None:
     )
 
 
+async def test_a_recording_that_breaks_off(tmp_path: Path) -> None:
+    """As the inspector gives it while the turn runs: what is there is the same."""
+    async with recorded(tmp_path) as (provider, api, folder):
+        provider.turns.append([think("Hm."), say("one two three four")])
+        await api.events("POST", "/responses", {"model": "gpt-5.5", "input": "x", "stream": True})
+        (path,) = await files(folder, 1)
+    whole = path.read_text().splitlines(keepends=True)
+    for length in (len(whole) // 2, len(whole) // 2 + 1, len(whole) - 2):
+        path.write_text("".join(whole[:length]))
+        done = await replay(str(path), "--diff")
+        assert done.returncode == 0 and "breaks off" in done.stderr, done.stdout
+
+
 async def test_the_recording_as_a_provider(tmp_path: Path) -> None:
     async with recorded(tmp_path) as (provider, api, folder):
         provider.turns += [[error(503, "busy", {"Retry-After": "0"})], [say("from the tape")]]

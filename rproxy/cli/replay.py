@@ -59,8 +59,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
 def show_difference(recorded: RecordedTurn, replayed: RecordedTurn) -> int:
     """Compare the events, and print what differs as ``diff -u`` does, an event a line."""
     before, after = lines(comparable(recorded)), lines(comparable(replayed))
-    if recorded.truncated:
-        complain("warning: the answer was too large to be recorded as a whole; its beginning is compared")
+    if recorded.truncated or not recorded.status:
+        complain("warning: the recording breaks off; what it has is compared")
         after = after[: len(before)]
     if before == after:
         complain(f"{len(before)} events, no difference")

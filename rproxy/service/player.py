@@ -74,7 +74,7 @@ class PlayedUpstream(Upstream):
             self._interrupt.cancel()
         elif attempt.error is not None:
             raise attempt.error
-        elif attempt.how == "cancelled":
+        elif attempt.how in ("cancelled", ""):  # "": the recording breaks off
             raise asyncio.CancelledError
         return Result(status or 599, attempt.headers, b"")
 
