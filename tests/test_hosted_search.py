@@ -708,6 +708,9 @@ search: {{kind: searxng, url: "http://127.0.0.1:1"}}
         inner.provider.turns += [[searching("a")], [say("Found.")]]
         async with served(inner.api.base_url, config=outer) as url:
             response = await Api(url)("POST", "/responses", asking(model="gpt-5.5"))
+            inner.provider.turns += [[say("Yes.")]]
+            await Api(url)("POST", "/responses", asking(previous_response_id=response["id"], input="Sure?"))
+        assert "no longer available" not in json.dumps(inner.messages(2))
         assert [item["type"] for item in response["output"]] == ["web_search_call", "message"]
         assert len(inner.services.asked) == 1
 

@@ -23,7 +23,8 @@ class HostedRequest(NamedTuple):
     """What the kinds may know of a request.
 
     ``items``: the whole history with the request's own input.  ``known``: what is remembered of the hosted
-    calls in it, by item id.  ``taken``: names of the client's own functions.
+    calls in it, by item id.  ``taken``: names of the client's own functions.  ``native``: types of tools that
+    the provider runs itself.
     """
 
     body: Json
@@ -31,6 +32,7 @@ class HostedRequest(NamedTuple):
     owner: str
     known: Mapping[str, HostedResult]
     taken: AbstractSet[str] = frozenset()
+    native: AbstractSet[str] = frozenset()
 
     @property
     def tools(self) -> List[Json]:

@@ -151,11 +151,12 @@ class _Session(KindSession):
     # ---- Histories
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
         written: List[AnyItem] = []
+        theirs = self._request.native & set(WebSearch.types)  # the provider has made most of them
         for number, item in enumerate(items):
-            if item.get("type") != ITEM:
+            known = self._request.known.get(str(item.get("id")))
+            if item.get("type") != ITEM or known is None and theirs:
                 written.append(item)
                 continue
-            known = self._request.known.get(str(item.get("id")))
             name, arguments, text = _remembered(known) if known is not None else _lost(item)
             written += function_call(item, self._request.name(name), arguments, text, number)
         return written

@@ -81,7 +81,7 @@ class HostedTools:
         kinds = [
             kind for kind in self._kinds if types.intersection(kind.types) or made.intersection(kind.items)
         ]
-        native = native_tools(request.model.providers[0])
+        native = set(native_tools(request.model.providers[0]))
         kinds = [kind for kind in kinds if not set(kind.types).issubset(native)]
         if not kinds:
             return None
@@ -94,7 +94,8 @@ class HostedTools:
         tools: List[Json] = [tool for tool in request.body.get("tools") or () if self._may(tool.get("type"))]
         body = {**request.body, "tools": tools}
         taken = own_names(request.body.get("tools") or (), items)
-        return HostedSession(kinds, HostedRequest(body, items, client.owner, known, taken), known)
+        hosted = HostedRequest(body, items, client.owner, known, taken, native)
+        return HostedSession(kinds, hosted, known)
 
     def _may(self, tool_type: object) -> bool:
         """Does the operator let tools of this type pass?"""
