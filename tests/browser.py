@@ -26,6 +26,7 @@ ALONE = (
 )  # fmt: skip
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "ArrowDown": (40, ""), "ArrowUp": (38, ""),
         "End": (35, ""), "Home": (36, ""), "PageDown": (34, "")}  # fmt: skip
+PATIENCE = 120.0  # seconds for one command; the machine may be busy
 # What a page does before its own script runs: it notes what its policy forbids.
 WATCH = """
 window.__violations = [];
@@ -75,7 +76,7 @@ class Page:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "method": method, "params": parameters, "sessionId": self._session}
         await self._socket.write_message(json.dumps(message))
-        found = await asyncio.wait_for(answer, 30)
+        found = await asyncio.wait_for(answer, PATIENCE)
         assert "error" not in found, (method, found["error"])
         result: Json = found["result"]
         return result
@@ -165,7 +166,7 @@ class Browser:
         await self._socket.write_message(
             json.dumps({"id": self._count, "method": method, "params": parameters})
         )
-        result: Json = (await asyncio.wait_for(answer, 30))["result"]
+        result: Json = (await asyncio.wait_for(answer, PATIENCE))["result"]
         return result
 
     async def page(self) -> Page:

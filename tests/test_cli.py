@@ -320,6 +320,8 @@ async def served(*options: str) -> AsyncIterator[Server]:
 async def test_demo_serves_what_the_banner_says() -> None:
     async with served("--demo") as server:
         assert f'openai_base_url="{server.url}"' in server.banner and "gpt-5.5" in server.banner
+        page = server.url.replace("/v1", "/")
+        assert f"Look:   {page} in a browser" in server.banner
         whole = json.loads(
             (await server.post(model="gpt-5.5", input="What is 2+2? Reply with just the number.")).body
         )

@@ -24,7 +24,7 @@ from rproxy.config.load import parse_config
 from rproxy.config.schema import Key
 from rproxy.errors import ConfigError
 from rproxy.inspector.page import asks_for_html
-from rproxy.inspector.summary import BUCKETS, summary_steps
+from rproxy.inspector.summary import BUCKETS, MOST_GROUPS, summary_steps
 from rproxy.telemetry.contents import Contents
 from rproxy.telemetry.recent import RecentTurns
 from rproxy.telemetry.recording import Recording
@@ -223,7 +223,23 @@ def test_sums() -> None:
     assert total["input_tokens"] == 400 and total["cache_hit"] == 0.5
     assert total["total_ms"] == {"p50": 20, "p95": 40} and total["first_event_ms"] == {"p50": 10, "p95": 15}
     assert [one["name"] for one in found["models"]] == ["gpt-5.5"] and found["keys"][0]["name"] == "ann"
-    assert len(total["sparklines"]["turns"]) == BUCKETS and sum(total["sparklines"]["turns"]) == 4
+    lines = total["sparklines"]
+    assert set(lines) == {"turns", "failed", "tokens", "cost", "total_ms"}
+    assert {len(line) for line in lines.values()} == {BUCKETS}
+    assert sum(lines["turns"]) == 4 and sum(lines["failed"]) == 1 and sum(lines["cost"]) == 2.0
+    assert lines["total_ms"][-1] == 20 and lines["total_ms"][0] is None
+
+
+def test_sums_of_any_number_of_names_are_bounded() -> None:
+    recent = RecentTurns(now=lambda: 1000.0)
+    for number in range(1000):
+        recent.add(record(number, model=f"model-{number}"), None, "")
+    steps = summary_steps(list(reversed(recent.turns)), 1000.0, 300.0)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(steps)
+    models = end.value.value["models"]
+    assert len(models) == MOST_GROUPS + 1 and sum(one["turns"] for one in models) == 1000
 
 
 async def test_the_summary_names_providers_and_their_cool_downs() -> None:

@@ -42,7 +42,7 @@ Try:    curl {target}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "What is 2+2? Reply with just the number."}}'
         curl -N {target}/responses -H 'Content-Type: application/json'{auth} \\
           -d '{{"model": "{model}", "input": "Tell me about yourself.", "stream": true}}'
-Stop:   Ctrl-C"""
+{look}Stop:   Ctrl-C"""
 CODEX = """\
 codex exec -c 'openai_base_url="{url}"' "list the files"
         or permanently, with this line at the top of ~/.codex/config.toml:  openai_base_url = "{url}\""""
@@ -50,6 +50,7 @@ codex exec -c 'openai_base_url="{url}"' "list the files"
 CODEX_WITH_KEY = """\
 CODEX_API_KEY=YOUR_KEY codex exec -c 'openai_base_url="{url}"' "list the files"
         or permanently, with a profile:  RPROXY_API_KEY=YOUR_KEY rproxy codex --url {url} --write"""
+LOOK = "Look:   {url}/ in a browser shows every turn\n"
 NO_CODEX = "needs a TCP address: --listen 127.0.0.1:3000"
 AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
@@ -88,6 +89,7 @@ def banner(config: Config, addresses: Sequence[ListenAddress], source: str, term
         codex=codex,
         target=target,
         auth=AUTH_HEADER if auth else "",
+        look="" if first.path or config.server.inspector == "off" else LOOK.format(url=first.url(tls)),
     )
 
 

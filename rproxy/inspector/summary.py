@@ -10,6 +10,9 @@ from ..types import Json
 WINDOW = 3600.0  # seconds
 BUCKETS = 30  # the parts of the time, for lines of development
 TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+LINES = ("turns", "failed", "tokens", "cost")
+MOST_GROUPS = 200  # models may have any name
+OTHERS = "(others)"
 AT_A_TIME = 200  # turns, a fraction of a millisecond
 
 
@@ -29,7 +32,8 @@ class Sums:
         self._cost: Optional[float] = None
         self._totals: List[float] = []
         self._firsts: List[float] = []
-        self._lines = {name: [0] * BUCKETS for name in ("turns", "failed", "tokens")}
+        self._lines: Dict[str, List[float]] = {name: [0] * BUCKETS for name in LINES}
+        self._times: List[List[float]] = [[] for _ in range(BUCKETS)]
 
     def add(self, turn: RecentTurn) -> None:
         record = turn.record
@@ -46,6 +50,8 @@ class Sums:
         self._lines["turns"][bucket] += 1
         self._lines["failed"][bucket] += record.status == "failed"
         self._lines["tokens"][bucket] += record.total_tokens
+        self._lines["cost"][bucket] += turn.cost or 0.0
+        self._times[bucket].append(record.total_ms)
 
     def json(self) -> Json:
         failed = self._statuses.get("failed", 0)
@@ -61,7 +67,7 @@ class Sums:
             "cost": None if self._cost is None else round(self._cost, 6),
             "total_ms": _percentiles(self._totals),
             "first_event_ms": _percentiles(self._firsts),
-            "sparklines": self._lines,
+            "sparklines": {**self._lines, "total_ms": [_percentile(times, 50) for times in self._times]},
         }
 
 
@@ -81,6 +87,8 @@ def summary_steps(turns: Sequence[RecentTurn], now: float, window: float) -> Gen
         currency = turn.currency or currency
         total.add(turn)
         for table, name in ((models, turn.record.model), (keys, turn.record.key)):
+            if name not in table and len(table) >= MOST_GROUPS:
+                name = OTHERS
             if name not in table:
                 table[name] = Sums(since, width)
             table[name].add(turn)
@@ -97,7 +105,10 @@ def summary_steps(turns: Sequence[RecentTurn], now: float, window: float) -> Gen
 
 
 def _percentiles(values: List[float]) -> Json:
+    return {f"p{percent}": _percentile(values, percent) for percent in (50, 95)}
+
+
+def _percentile(values: List[float], percent: int) -> Optional[float]:
     """By the nearest rank."""
     values.sort()
-    count = len(values)
-    return {f"p{p}": values[max(-(-count * p // 100) - 1, 0)] if count else None for p in (50, 95)}
+    return values[max(-(-len(values) * percent // 100) - 1, 0)] if values else None
