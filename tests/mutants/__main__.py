@@ -8,9 +8,9 @@ Prints the errors that no test has noticed.  Some change nothing that matters, s
 the others ask for a test.  Not a part of ``.ci/run``: a mutant that survives is a question, not a failure.
 
 It is small because it needs little: pytest collects the tests once, and each mutant is a fork in which one
-function gets other code.  Two packages do more, and were tried.  mutmut sends every call through a wrapper,
-which makes these tests several times slower and some fail (recursion, public names); cosmic-ray starts pytest
-anew for each mutant, which takes longer than most tests here.
+function gets other code.  Two packages do more: mutmut sends every call through a wrapper, which made these
+tests several times slower and some fail (recursion, public names); cosmic-ray starts pytest anew for each
+mutant, which would take longer than most tests here.
 """
 
 from __future__ import annotations
