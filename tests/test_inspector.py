@@ -148,6 +148,24 @@ async def test_steps_of_a_streamed_turn_follow_each_other(tmp_path: Any) -> None
         assert after["turns"][0]["first_event_ms"] is not None
 
 
+async def test_a_turn_that_waits_on_a_websocket_shows_it() -> None:
+    async with edge() as e:
+        socket = await e.ws()
+        for text in ("gate", "hello"):
+            await socket.write_message(json.dumps({"type": "response.create", "model": "m", "input": text}))
+        (session,) = e.state.sessions
+        await until(lambda: e.provider.sent == 1 and session.waiting() == 1)  # type: ignore[attr-defined]
+        await asyncio.sleep(0.02)
+        e.provider.gate.set()
+        ended = 0
+        while ended < 2:
+            ended += "response.completed" in str(await socket.read_message())
+        second, first = (await ask(e, "/inspector/turns"))["turns"]
+        assert first["transport"] == second["transport"] == "ws" and first["id"] != second["id"]
+        (queue,) = [span for span in second["spans"] if span["kind"] == "queue"]
+        assert queue["start"] == 0 and queue["end"] >= 20
+
+
 async def test_attempts_and_the_pauses_between_them(tmp_path: Any) -> None:
     async with site(tmp_path) as (provider, api, _):
         provider.turns += [[error(503, "Busy.", {"Retry-After": "0"})], [say("Yes.")]]
@@ -348,7 +366,7 @@ async def test_many_turns_come_in_few_events() -> None:
             assert sum(len(batch["turns"]) for batch in other.of("turns")) == 250
 
 
-@pytest.mark.parametrize("change", ["key", "inspector"])
+@pytest.mark.parametrize("change", ["key", "off", "content"])
 async def test_a_stream_ends_when_its_key_or_the_inspector_goes(change: str) -> None:
     async with edge(keys=[ANN]) as e, following(e, key=ANN) as stream:
         await until(lambda: stream.of("hello"))
@@ -356,13 +374,15 @@ async def test_a_stream_ends_when_its_key_or_the_inspector_goes(change: str) -> 
         if change == "key":
             server = dataclasses.replace(server, auth=dataclasses.replace(server.auth, keys=(BEN,)))
         else:
-            server = dataclasses.replace(server, inspector="off")
+            server = dataclasses.replace(server, inspector=change)
         recent = e.state.service.telemetry.recent
         assert recent is not None
         e.state.configure(dataclasses.replace(e.state.config, server=server))
         await turn(e, BEN if change == "key" else ANN)
         await until(lambda: not recent.listeners)
-        assert stream.of("turn") == []
+        assert stream.of("turn") == [] and e.state.service.telemetry.recent is (
+            None if change == "off" else recent
+        )
 
 
 # ---- Content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Dict, Generator, Iterator, List, Mapping, Optional, Sequence
 
 from ..telemetry.recent import RecentTurn, RecentTurns, RunningTurn
 from ..telemetry.records import TurnRecord
@@ -10,6 +10,7 @@ from ..types import Json
 from .viewer import Viewer
 
 MOST_LISTED = 1000  # turns in one answer
+AT_A_TIME = 50  # turns that are looked at in one step
 LISTED = 100  # ... when nobody says how many
 FILTERS = ("model", "downstream_model", "provider", "key", "transport", "status")  # exact values
 # The fields of a record that are shown as they are.
@@ -59,22 +60,25 @@ def matches(record: TurnRecord, wanted: Mapping[str, str]) -> bool:
     return all(getattr(record, name) == value for name, value in wanted.items())
 
 
-def page_of(
+def page_steps(
     recent: RecentTurns, viewer: Viewer, wanted: Mapping[str, str], before: Optional[int], limit: int
-) -> Json:
-    """A part of the turns that have ended, the newest first.
+) -> Generator[None, None, Json]:
+    """A part of the turns that have ended, the newest first; in steps for
+    :func:`rproxy.cooperative.run_cooperatively`.
 
     :param before: only turns with a lower number
     """
-    found: List[RecentTurn] = []
-    for turn in reversed(recent.turns):
+    found: List[Json] = []
+    for place, turn in enumerate(recent.since(0), 1):
+        if place % AT_A_TIME == 0:
+            yield
         if before is not None and turn.number >= before:
             continue
         if viewer.may_see(turn.record) and matches(turn.record, wanted):
-            found.append(turn)
-            if len(found) > limit:
-                break
-    return {"turns": [turn_json(turn) for turn in found[:limit]], "has_more": len(found) > limit}
+            if len(found) == limit:
+                return {"turns": found, "has_more": True}
+            found.append(turn_json(turn))
+    return {"turns": found, "has_more": False}
 
 
 def running_turns(recent: RecentTurns, viewer: Viewer) -> Iterator[Json]:

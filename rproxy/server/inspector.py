@@ -136,11 +136,12 @@ class TurnsHandler(InspectorHandler):
     """``/inspector/turns``: the turns, the newest first"""
 
     async def list_turns(self) -> None:
-        from ..inspector.turns import LISTED, MOST_LISTED, page_of, running_turns, wanted_of
+        from ..inspector.turns import LISTED, MOST_LISTED, page_steps, running_turns, wanted_of
 
         limit = self.number("limit", LISTED, MOST_LISTED) or LISTED
         before = self.number("before", None, 1 << 53)
-        found = page_of(self.recent, self.viewer, wanted_of(self.query()), before, limit)
+        wanted = wanted_of(self.query())
+        found = await run_cooperatively(page_steps(self.recent, self.viewer, wanted, before, limit))
         running = [] if before is not None else list(running_turns(self.recent, self.viewer))
         await self.put_json({"process": self.process, "running": running, **found})
 
@@ -256,7 +257,8 @@ class StreamHandler(InspectorHandler):
             recent.listeners.discard(self._wake)
 
     async def _follow(self, recent: RecentTurns, feed: Feed, body: StreamedBody) -> None:
-        while not (self.client_left or self.state.stopping) and self._recent is recent and self._still_may:
+        mode = self.state.config.server.inspector
+        while not (self.client_left or self.state.stopping) and self._still_may(recent, mode):
             wake = self._wake
             wake.clear()
             await body.write_all(feed.news())
@@ -269,9 +271,13 @@ class StreamHandler(InspectorHandler):
         if not self.client_left:
             await body.finish()
 
-    @property
-    def _still_may(self) -> bool:
-        """May the client still look?  Its key may have expired, or be gone from the configuration."""
+    def _still_may(self, recent: RecentTurns, mode: str) -> bool:
+        """May the client still look, at what it was told?
+
+        Its key may have expired or be gone from the configuration, and ``server.inspector`` may have changed.
+        """
+        if self._recent is not recent or self.state.config.server.inspector != mode:
+            return False
         try:
             return self.state.access.key(self.request.headers) == self.key
         except ApiError:
