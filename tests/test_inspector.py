@@ -11,6 +11,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
@@ -155,7 +156,8 @@ async def test_a_turn_that_waits_on_a_websocket_shows_it() -> None:
             await socket.write_message(json.dumps({"type": "response.create", "model": "m", "input": text}))
         (session,) = e.state.sessions
         await until(lambda: e.provider.sent == 1 and session.waiting() == 1)  # type: ignore[attr-defined]
-        await asyncio.sleep(0.02)
+        waiting = time.monotonic()
+        await until(lambda: time.monotonic() > waiting + 0.02)
         e.provider.gate.set()
         ended = 0
         while ended < 2:
