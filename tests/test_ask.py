@@ -456,7 +456,7 @@ async def test_sessions(sh: Shell) -> None:
     assert sh.asked() == [("user", "six")]
     kept = [path for path in (sh.home / "state" / "rproxy").rglob("*") if path.is_file()]
     assert kept and {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
-    assert {path.parent for path in kept} <= {sh.home / "state/rproxy", sh.home / "state/rproxy/ask"}
+    assert {path.parent for path in kept} == {sh.home / "state" / "rproxy"}
 
 
 async def test_a_thread_goes_on_at_a_server(sh: Shell) -> None:
@@ -480,6 +480,20 @@ async def test_each_terminal_has_its_last_answer(sh: Shell) -> None:
     assert sh.asked() == [("user", "a"), ("assistant", "A"), ("user", "c")]
     assert (await sh("rproxy ask --continue d")).out == "C2\n"  # without a terminal: the last one
     assert sh.asked()[-3:] == [("user", "c"), ("assistant", "A2"), ("user", "d")]
+
+
+async def test_what_is_old_is_forgotten_and_nothing_else(sh: Shell) -> None:
+    folder = sh.home / "state" / "rproxy"
+    folder.mkdir(parents=True)
+    for name in ("ask-thread-old.json", "ask-thread-new.json", "seal_key.old"):
+        (folder / name).touch()
+        if "new" not in name:
+            os.utime(folder / name, (0, 0))
+    sh.answers([say("ok")])
+    await sh("rproxy ask x")
+    names = {path.name for path in folder.iterdir()}
+    assert {"ask-thread-new.json", "seal_key.old", "ask-last"} <= names
+    assert "ask-thread-old.json" not in names
 
 
 async def test_what_failed_is_not_remembered(sh: Shell) -> None:

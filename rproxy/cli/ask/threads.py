@@ -1,8 +1,8 @@
-"""The conversations that ``rproxy ask --continue`` goes on with, in ``$XDG_STATE_HOME/rproxy/ask``.
+"""The conversations that ``rproxy ask --continue`` goes on with, in ``$XDG_STATE_HOME/rproxy``.
 
-A thread is a file with all of its messages, so that it can go on anywhere: in this process, or at any server.
-Three kinds of small files name one: ``last``, ``terminal-...`` for each terminal, ``session-...`` for each
-``--session``.  All have the mode 0600.
+A thread is a file ``ask-thread-...`` with all of its messages, so that it can go on anywhere: in this
+process, or at any server.  Three kinds of small files name one: ``ask-last``, ``ask-terminal-...`` for each
+terminal, ``ask-session-...`` for each ``--session``.  All have the mode 0600.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ...types import Json
 
 KEPT = 30 * 86_400  # seconds after its last answer that a thread is kept
 LONGEST_NAME = 64  # characters of a session's name
-LAST = "last"
+PREFIX = "ask-"  # of all files
+LAST = PREFIX + "last"
 
 
 class Thread(NamedTuple):
@@ -45,7 +46,7 @@ class Threads:
     """The threads of a user."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._folder = state_folder(environ) / "ask"
+        self._folder = state_folder(environ)
         self._terminal = terminal_name(environ)
 
     def find(self, session: str) -> Thread:
@@ -53,7 +54,7 @@ class Threads:
 
         :raises RproxyError: there is none
         """
-        names = [f"session-{quote(session, safe='')}"] if session else [self._terminal, LAST]
+        names = [f"{PREFIX}session-{quote(session, safe='')}"] if session else [self._terminal, LAST]
         for name in filter(None, names):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 thread_id = (self._folder / name).read_text(encoding="utf-8")
@@ -66,17 +67,17 @@ class Threads:
         """Remember a thread as the last one, and forget those that are too old."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write(self._file(thread.id), json.dumps(thread._asdict(), ensure_ascii=False))
-        named = f"session-{quote(thread.session, safe='')}" if thread.session else ""
+        named = f"{PREFIX}session-{quote(thread.session, safe='')}" if thread.session else ""
         for name in filter(None, [LAST, self._terminal, named]):
             self._write(self._folder / name, thread.id)
         oldest = time.time() - KEPT
-        for path in self._folder.iterdir():
+        for path in self._folder.glob(PREFIX + "*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
 
     def _file(self, thread_id: str) -> Path:
-        return self._folder / f"thread-{quote(thread_id, safe='')}.json"
+        return self._folder / f"{PREFIX}thread-{quote(thread_id, safe='')}.json"
 
     def _write(self, path: Path, text: str) -> None:
         """Readers see the old file or the new one, never half of one."""
@@ -97,5 +98,5 @@ def terminal_name(environ: Mapping[str, str]) -> str:
             if stream.isatty():
                 status = os.fstat(stream.fileno())
                 made = f"{status.st_rdev}:{status.st_ctime_ns}:{environ.get('WT_SESSION', '')}"
-                return "terminal-" + hashlib.sha256(made.encode()).hexdigest()[:16]
+                return f"{PREFIX}terminal-" + hashlib.sha256(made.encode()).hexdigest()[:16]
     return ""
