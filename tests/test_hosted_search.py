@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List, NamedTuple
 
 import pytest
-from api import Api, site
+from api import Api, site, valid
 from grammar import check_response, check_stream
 from rawserver import Peer, RawServer, until
 from scripted import CONFIG, CUT, KEY, ScriptedProvider, call, error, finish, say, served, think
@@ -860,3 +860,19 @@ def test_the_banner_says_who_searches() -> None:
     config = parse_config(text.encode(), "c.yaml", {"SCRIPTED_KEY": KEY})
     for terminal in (False, True):
         assert "web search: searxng" in banner(config, config.server.listen_addr, "c.yaml", terminal)
+
+
+async def test_the_types_of_the_openai_package() -> None:
+    """Except for the announcement: as at OpenAI, it has no action yet, which its type wants."""
+    responses = pytest.importorskip("openai.types.responses")
+    async with loop() as lab:
+        url = f"{lab.services.url}/page/a-1"
+        lab.provider.turns += [[think("Hm."), searching("a")], [say(f"See [it]({url}).")]]
+        filters = {"allowed_domains": ["127.0.0.1"]}
+        tool = {**TOOL, "filters": filters, "user_location": {"type": "approximate"}}
+        events = await lab.stream(tools=[tool], include=["web_search_call.action.sources"])
+    for event in events:
+        announces = event["type"] == "response.output_item.added"
+        if not (announces and event["item"]["type"] == "web_search_call"):
+            valid(responses.ResponseStreamEvent, event)
+    valid(responses.Response, events[-1]["response"])
