@@ -110,9 +110,7 @@ async def test_each_request_begins_with_the_one_before() -> None:
             [think("Hm."), searching("a", 0), searching("b", 1)],
             [think("More."), say("Wait. "), searching("c")],
             [say("Done.")],
-            [say("Fine.")],
-            [say("Fine.")],
-            [say("Fine.")],
+            *[[say("Fine.")]] * 4,
         ]
         first = await lab.whole()
         items = first["output"]
@@ -122,10 +120,12 @@ async def test_each_request_begins_with_the_one_before() -> None:
         await lab.whole(input=[question, *items, thanks])
         references = [{"type": "item_reference", "id": item["id"]} for item in items]
         await lab.whole(input=[question, *references, thanks])
-        requests = [lab.messages(number) for number in range(6)]
+        thoughtless = [item for item in items if item["type"] != "reasoning"]
+        await lab.whole(input=[question, *thoughtless, thanks])
+        requests = [lab.messages(number) for number in range(7)]
     for before, after in zip(requests, requests[1:4]):
         assert after[: len(before)] == before
-    assert requests[3] == requests[4] == requests[5]
+    assert requests[3] == requests[4] == requests[5] == requests[6]
     assert [message["role"] for message in requests[2]] == [
         "user", "assistant", "tool", "tool", "assistant", "tool",
     ]  # fmt: skip
