@@ -13,6 +13,7 @@ from typing import AbstractSet, Any, Dict, Iterable, List, Mapping, Optional, Se
 from ..convert.tools.hosted import HOSTED_TYPE, hosted_tool
 from ..convert.tools.kind import flat_form, flatten, plain
 from ..convert.tools.table import DEFAULT_ALLOW, TOOL_ITEMS
+from ..convert.tools.tool_lists import ToolLists
 from ..types import AnyItem, HostedResult, Json
 from .citations import Citations
 from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession
@@ -26,11 +27,17 @@ class HostedSession:
 
     :param kinds: those that the request has tools of, or that its history has items of
     :param known: what is remembered of earlier calls, by item id; grows with the calls of this response
+    :param lists: what was made of lists of tools that come again
     """
 
     def __init__(
-        self, kinds: Sequence[HostedKind], request: HostedRequest, known: Dict[str, HostedResult]
+        self,
+        kinds: Sequence[HostedKind],
+        request: HostedRequest,
+        known: Dict[str, HostedResult],
+        lists: ToolLists,
     ) -> None:
+        self._lists = lists
         self._sessions: List[KindSession] = []
         self._by_type: Dict[str, KindSession] = {}  # of the request's tools
         self._by_choice: Dict[str, KindSession] = {}  # ... which a choice may name in another way
@@ -98,7 +105,7 @@ class HostedSession:
                 done.append(id(session))
                 tools += self._offered(session)
         if tools or "tools" in body:
-            body["tools"] = tools
+            body["tools"] = self._lists.of(tools)
         theirs = (*native, *self._by_choice) if stage == CLIENTS else native
         choice = "none" if stage == LAST else self._choice(body.get("tool_choice"), theirs, first)
         body.pop("tool_choice", None)

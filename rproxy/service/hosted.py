@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..config.schema import Config
+from ..convert.tools.tool_lists import ToolLists
 from ..types import HostedResult, Json
 from ..upstream.client import Upstream
 from .client import Client
@@ -30,6 +31,7 @@ class HostedTools:
     def __init__(self, upstream: Upstream, history: History, now: Callable[[], float]) -> None:
         self._upstream, self._history, self._now = upstream, history, now
         self._kinds: List[HostedKind] = []
+        self._lists = ToolLists()  # those with functions in place of hosted tools, and those that are shown
         self._echoes: Dict[str, Callable[[Json], Json]] = {}  # by type of tool
         self._memory: Optional[ResultMemory] = None  # it outlives a new configuration
         self._approvals: Optional[Approvals] = None  # as does this
@@ -66,7 +68,7 @@ class HostedTools:
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
         shown = [self._echoes.get(str(tool.get("type")), _as_it_is)(tool) for tool in tools]
-        return request._replace(shown_tools=shown)
+        return request._replace(shown_tools=self._lists.of(shown))
 
     async def session(self, request: CreateRequest, client: Client) -> Optional[HostedSession]:
         """The hosted tools of a request; None if it has to do with none.
@@ -95,7 +97,7 @@ class HostedTools:
         body = {**request.body, "tools": tools}
         taken = own_names(request.body.get("tools") or (), items)
         hosted = HostedRequest(body, items, client.owner, known, taken, native)
-        return HostedSession(kinds, hosted, known)
+        return HostedSession(kinds, hosted, known, self._lists)
 
     def _may(self, tool_type: object) -> bool:
         """Does the operator let tools of this type pass?"""
