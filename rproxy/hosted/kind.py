@@ -8,14 +8,12 @@ for a configuration, a :class:`KindSession` once for a response.  The events of 
 
 from __future__ import annotations
 
-import re
 from typing import AbstractSet, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..convert.ids import hosted_call_id
 from ..errors import ApiError
 from ..types import AnyItem, HostedResult, Json
 
-LOST = "These results are no longer available; search again if you need them."
 _PREFIX = "hosted_"  # of a function whose name one of the client's own has
 
 
@@ -176,11 +174,3 @@ def cut(text: str, most: int) -> str:
     head = data[:half].decode("utf-8", "ignore")
     tail = data[len(data) - half :].decode("utf-8", "ignore")
     return head + note + tail
-
-
-_SAFE_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-def label(name: str) -> str:
-    """A configured name as a label of the metrics."""
-    return name if _SAFE_LABEL.fullmatch(name) else "other"

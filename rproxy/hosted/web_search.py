@@ -16,16 +16,7 @@ from ..cooperative import in_thread
 from ..types import AnyItem, HostedResult, Json
 from .addresses import host_of, named_by_user
 from .backend import Backend, Findings, Found, Moved, Query, SearchFailed
-from .kind import (
-    LOST,
-    HostedCall,
-    HostedFunction,
-    HostedKind,
-    HostedRequest,
-    KindSession,
-    Outcome,
-    function_call,
-)
+from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession, Outcome, function_call
 from .page_text import Page
 from .result_text import (
     CACHED_ONLY,
@@ -42,6 +33,7 @@ from .result_text import (
 )
 
 ITEM = "web_search_call"
+LOST = "These results are no longer available; search again if you need them."
 SEARCH, OPEN, FIND = "web_search", "open_page", "find_in_page"
 MAX_SNIPPET = 2000  # characters
 MAX_LINKS = 50  # of a page, that the model is told
