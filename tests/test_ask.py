@@ -127,6 +127,7 @@ async def test_what_is_piped_in_is_the_prompt_or_the_material(sh: Shell) -> None
         "--schema missing.json x",
         "--schema bad.json x",
         "--schema list.json x",
+        "--schema deep.json x",
         "--image missing.png x",
         "--image bad.json x",
         "--file missing x",
@@ -141,6 +142,7 @@ async def test_what_is_piped_in_is_the_prompt_or_the_material(sh: Shell) -> None
 )
 async def test_wrong_usage_is_2_without_a_configuration_too(arguments: str, sh: Shell) -> None:
     (sh.home / "bad.json").write_text("{", encoding="utf-8")
+    (sh.home / "deep.json").write_text('{"not":' * 900 + "{}" + "}" * 900, encoding="utf-8")
     (sh.home / "list.json").write_text("[]", encoding="utf-8")
     done = await sh(f"rproxy ask {arguments}", RPROXY_CONFIG="missing.yaml")
     assert (done.status, done.out) == (2, "") and done.err

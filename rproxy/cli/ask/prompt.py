@@ -33,6 +33,7 @@ class Schema(NamedTuple):
 
     path: str
     schema: Json
+    strict: bool
 
     def text_format(self) -> Json:
         """As ``text.format``."""
@@ -41,7 +42,7 @@ class Schema(NamedTuple):
             "type": "json_schema",
             "name": name[:64] or "answer",
             "schema": self.schema,
-            "strict": is_strict(self.schema),
+            "strict": self.strict,
         }
 
 
@@ -113,11 +114,12 @@ def read_schema(name: Optional[str]) -> Optional[Schema]:
         return None
     try:
         schema = json.loads(_read(name).decode("utf-8-sig"))
+        strict = is_strict(schema)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--schema {name}: this is no JSON: {error}") from None
     if not isinstance(schema, dict):
         raise UsageError(f"--schema {name}: a JSON Schema is an object")
-    return Schema(name, schema)
+    return Schema(name, schema, strict)
 
 
 def request_body(
