@@ -139,7 +139,7 @@ SCENARIOS: Dict[str, Scenario] = {
     "live": Scenario(live, 1.0, "rproxy rproxy-fast nginx relay naive", "sse ws chat", True),
     "burst": Scenario(burst, 0.4, "rproxy rproxy-fast nginx relay naive" + PEERS, "sse ws chat", False),
     "turn": Scenario(turn, 0.5, "rproxy rproxy-fast nginx relay naive" + PEERS, "sse ws json chat", True),
-    "codex": Scenario(codex, 0.6, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
+    "codex": Scenario(codex, 0.6, "rproxy rproxy-fast rproxy-x1 rproxy-x2 naive" + PEERS, "sse ws", False),
     "history": Scenario(history, 0.8, "rproxy rproxy-fast naive" + PEERS, "sse ws", False),
     "chain": Scenario(chain, 0.0, "rproxy rproxy-fast rproxy-sqlite rproxy-redis", "sse", False),
     "scale": Scenario(scale, 1.0, "rproxy rproxy-x1 rproxy-x2", "sse", False),
