@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional, Tuple, Type
+from typing import Any, Callable, ClassVar, Dict, Iterable, List, Optional, Tuple, Type, Union
 
 from . import PURE
 from .types import Json
@@ -25,7 +25,7 @@ try:
 except ImportError:
     orjson = None
 
-Parse = Callable[[str], Any]
+Parse = Callable[[Union[str, bytes]], Any]
 
 MAX_DEPTH = 254  # orjson's limit; deeper than anything meaningful, far below the interpreter's
 
@@ -130,14 +130,17 @@ class Standard:
 
     @staticmethod
     def parser(constant: Callable[[str], Any]) -> Parse:
-        """A function that reads JSON.  It raises ValueError for what is none, and RecursionError.
+        """A function that reads JSON; bytes are UTF-8, perhaps with a BOM.
+
+        It raises ValueError for what is no JSON, and RecursionError.
 
         :param constant: what to make of NaN, Infinity and -Infinity
         """
         decoder = json.JSONDecoder(parse_constant=constant)
         scan: Callable[[str, int], Tuple[Any, int]] = getattr(decoder, "scan_once")  # noqa: B009 - not in its stub
 
-        def parse(text: str) -> Any:
+        def parse(data: Union[str, bytes]) -> Any:
+            text = data if isinstance(data, str) else data.decode("utf-8-sig")
             # As decode() does it, but without looking for blanks where there are none.
             try:
                 value, end = scan(text, 0)
@@ -258,12 +261,12 @@ class Fast(Standard):
     def parser(constant: Callable[[str], Any]) -> Parse:
         standard = Standard.parser(constant)
 
-        def parse(text: str) -> Any:
+        def parse(given: Union[str, bytes]) -> Any:
             try:
-                data = text.encode()
-                return standard(text) if _has_long_number(data) else orjson.loads(data)
+                data = given.encode() if isinstance(given, str) else given
+                return standard(given) if _has_long_number(data) else orjson.loads(data)
             except ValueError:
-                return standard(text)
+                return standard(given)
 
         return parse
 

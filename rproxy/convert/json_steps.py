@@ -59,9 +59,17 @@ def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
 
     :param encode: writes any value as JSON without blanks
     """
-    if not is_large(value):
+    if type(value) is list and len(value) > MANY:
+        yield from _write_list(value, pieces, encode)  # which looks at a few at a time
+    elif is_large(value):
+        yield from write_large(value, pieces, encode)
+    else:
         pieces.append(value.json if type(value) in SHARED else encode(value))
-    elif isinstance(value, str):
+
+
+def write_large(value: Any, pieces: List[bytes], encode: Encode = encode_json) -> Steps:
+    """:func:`write_steps` for a value that :func:`is_large`."""
+    if isinstance(value, str):
         yield from _write_text(value, pieces, encode)
     elif isinstance(value, list):
         yield from _write_list(value, pieces, encode)

@@ -189,10 +189,12 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     :raises ApiError: 400; the message says what is wrong and where
     """
     with _reading(what):
-        text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        if not text.strip():
-            raise _empty(what)
-        value = _parse(text)
+        try:
+            value = _parse(data)
+        except ValueError:
+            if not (data if isinstance(data, str) else data.decode("utf-8-sig")).strip():
+                raise _empty(what) from None
+            raise
     if not isinstance(value, dict):
         raise _no_object(what, JSON_NAMES[type(value)])
     return value

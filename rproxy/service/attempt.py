@@ -18,7 +18,7 @@ from typing import Awaitable, Callable, Dict, Mapping, Optional, Sequence, Tuple
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import DeltaBatch, FastPath
-from ..convert.json_steps import is_large, write_steps
+from ..convert.json_steps import is_large, write_large
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..cooperative import SLICE, collect, in_thread
@@ -136,7 +136,7 @@ class Attempt:
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
         if is_large(request):
-            body = await collect(lambda pieces: write_steps(request, pieces))
+            body = await collect(lambda pieces: write_large(request, pieces))
         else:
             body = encode_json(request)
         self.request_bytes = len(body)

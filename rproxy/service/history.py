@@ -163,7 +163,8 @@ class History:
 
         :raises ApiError: 404 for an unknown one, 503
         """
-        wanted = {str(item.get("id")) for item in items if is_reference(item)}
+        untyped = (None, "item_reference")
+        wanted = {str(item.get("id")) for item in items if item.get("type") in untyped and is_reference(item)}
         if not wanted:
             return items
         found = _chosen(past.items, wanted)

@@ -49,6 +49,8 @@ class ReasoningCache:
 
     def recall(self, scope: Scope, key: CallKey) -> Optional[Thought]:
         """The reasoning that led to a call; thread-safe."""
+        if not self._known:
+            return None
         digest = _digest(scope, key)
         known = self._known.get(digest)
         if known is None:

@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import Any, Optional, Tuple
 
 from ..convert.json_reader import parse_steps
-from ..convert.json_steps import is_large, write_steps
+from ..convert.json_steps import is_large, write_large
 from ..cooperative import collect, run_cooperatively
 from ..errors import StoreError
 from ..json_codec import SHARED, SharedDict, encode_exactly, encode_json, parser
@@ -61,7 +61,7 @@ async def encode_cooperatively(record_id: str, record: Record) -> bytes:
     if is_large(record):
         _check_id(record_id)
         try:
-            blob = await collect(lambda pieces: write_steps(record, pieces, encode_exactly))
+            blob = await collect(lambda pieces: write_large(record, pieces, encode_exactly))
         except NO_JSON as error:
             raise _unwritable(record_id, error) from error
     else:

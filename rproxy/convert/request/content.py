@@ -73,19 +73,21 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
         return [{"type": "input_text", "text": content}]
     if content is None:
         return []
-    if type(content) is list and len(content) == 1 and type(content[0]) is dict:  # as most are
-        return [content[0]]
-    if not isinstance(content, list) or not all(isinstance(part, (dict, str)) for part in content):
-        raise invalid_value(
-            f"{where} must be a string or a list of content parts, not {type(content).__name__}."
-        )
-    return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
+    if isinstance(content, list):
+        if len(content) == 1 and type(content[0]) is dict:  # as most are
+            return [content[0]]
+        parts = [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
+        if all(isinstance(part, dict) for part in parts):
+            return parts
+    raise invalid_value(f"{where} must be a string or a list of content parts, not {type(content).__name__}.")
 
 
 def text_of(part: Json) -> str:
     """The text of a part; "" if it is not text."""
     kind = part.get("type", "text")
-    text = part.get(TEXT_KEYS.get(kind, "text")) if kind in TEXT_PARTS else None
+    if kind not in TEXT_PARTS:
+        return ""
+    text = part.get(TEXT_KEYS.get(kind, "text"))
     return text if isinstance(text, str) and not (kind == "encrypted_content" and is_ciphertext(text)) else ""
 
 

@@ -27,13 +27,15 @@ def with_texts(items: Sequence[AnyItem], texts: Mapping[str, str]) -> List[AnyIt
     return [_with_texts(item, texts) if any(map(_is_pdf, _parts(item))) else item for item in items]
 
 
-def _parts(item: AnyItem) -> Iterator[Any]:
+def _parts(item: AnyItem) -> List[Any]:
+    parts: List[Any] = []
     for value in (item.get("content"), item.get("output")):
-        parts = (
-            value.get("content") if isinstance(value, dict) else value
-        )  # a dict: the result of an MCP tool
-        if isinstance(parts, list):
-            yield from parts
+        if value and not isinstance(value, str):
+            inner = (
+                value.get("content") if isinstance(value, dict) else value
+            )  # a dict: the result of an MCP tool
+            parts += inner if isinstance(inner, list) else ()
+    return parts
 
 
 def _is_pdf(part: Any) -> bool:

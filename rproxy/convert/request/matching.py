@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ...types import AnyItem
-from .pairing import is_call
 
 
 class ToolCall:
@@ -21,15 +20,18 @@ class ToolCall:
 
 
 class OutputMatcher:
-    """Brings calls and outputs together, in whatever order they come."""
+    """Brings calls and outputs together, in whatever order they come.
 
-    def __init__(self, items: Sequence[AnyItem]) -> None:
+    :param calls: all the calls that will come
+    """
+
+    def __init__(self, calls: Iterable[AnyItem]) -> None:
         # The last call of each id: some providers number the calls of every answer alike.
         self._calls: Dict[str, ToolCall] = {}
         self._stems: Dict[str, Optional[str]] = {}  # of those calls
         self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
         self._texts: Dict[int, Set[str]] = {}  # of the outputs in a list that has several, by its identity
-        self._to_come = Counter(str(item["call_id"]) for item in items if is_call(item))
+        self._to_come = Counter([str(item["call_id"]) for item in calls])
 
     def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
         """Is this a call that waits for its output already, sent once more by the client?"""

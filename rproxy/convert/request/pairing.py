@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Deque, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 from ...types import AnyItem
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
@@ -19,18 +19,16 @@ from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 def is_call(item: AnyItem) -> bool:
     """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
     item_type = item.get("type")
-    if item_type == "message":  # as most are
+    if item_type == "message" or not isinstance(item_type, str):  # as most are
         return False
-    item_type = str(item_type)
     return item_type in CALL_KINDS or item_type.endswith("_call") and isinstance(item.get("call_id"), str)
 
 
 def is_output(item: AnyItem) -> bool:
     """Is the item the output of a call?"""
     item_type = item.get("type")
-    if item_type == "message":
+    if item_type == "message" or not isinstance(item_type, str):
         return False
-    item_type = str(item_type)
     return (
         item_type in OUTPUT_KINDS
         or item_type.endswith("_call_output")
@@ -45,8 +43,13 @@ def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
     calls, which stays the same as the history grows.  An output without one belongs to the oldest open call
     of the last run of calls before it, else to the last open call; if there is none, it stays as it is.
     """
-    if all(_call_id(item) for item in items if is_call(item) or is_output(item)):
-        return list(items)
+    for item in items:
+        if not _call_id(item) and (is_call(item) or is_output(item)):
+            return _paired(items)
+    return list(items)
+
+
+def _paired(items: Sequence[AnyItem]) -> List[AnyItem]:
     paired: List[AnyItem] = []
     calls = _OpenCalls()
     nameless = 0
@@ -110,7 +113,7 @@ class _OpenCalls:
         self._in_run = False
 
 
-def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> List[AnyItem]:
+def without_repeats(history: Sequence[AnyItem], new_items: Sequence[AnyItem]) -> List[AnyItem]:
     """``new_items`` without the calls and outputs that ``history`` already holds.
 
     A call is a repetition when the last call of its id has the same name and arguments; an output when that
@@ -120,6 +123,8 @@ def without_repeats(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) ->
     :param history: what the server already knows of the conversation
     :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``
     """
+    if not history:
+        return list(new_items)
     calls: Dict[str, Tuple[object, ...]] = {}
     outputs: Dict[str, List[AnyItem]] = {}
     for item in history:

@@ -17,6 +17,7 @@ templates).
 from __future__ import annotations
 
 import json
+from itertools import compress
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError, invalid_value
@@ -39,7 +40,8 @@ SUMMARY = "Summary of the conversation so far:\n\n"
 
 def stem(item: AnyItem) -> Optional[str]:
     """What the ids of all items of one answer of ours share; None for any other item."""
-    return round_stem(item.get("id"))
+    item_id = item.get("id")
+    return round_stem(item_id) if item_id else None
 
 
 class CallKey(NamedTuple):
@@ -74,24 +76,25 @@ class AssistantTurn:
         """The user's last text before it."""
         return "" if self._question is None else _text(self._question)
 
-    def takes(self, item: AnyItem) -> bool:
+    def takes(self, item_type: str, item_stem: Optional[str], call: Optional[ToolCall]) -> bool:
         """Does the item belong to this turn?"""
-        item_stem = stem(item)
         if item_stem and self.stem:
             return item_stem == self.stem
-        if item.get("type") == "reasoning":
+        if item_type == "reasoning":
             return not self.texts and not self.calls
-        return bool(self.calls) or not self.texts or is_call(item)
+        return call is not None or bool(self.calls) or not self.texts
 
-    def add(self, item: AnyItem, item_type: str, sealer: Sealer, warnings: List[str]) -> None:
+    def add(
+        self, item: AnyItem, item_type: str, item_stem: Optional[str], sealer: Sealer, warnings: List[str]
+    ) -> None:
         """Append reasoning or text."""
         if item_type == "reasoning":
             text, details = _reasoning(item, sealer, warnings)
             self.reasoning.append(text)
             self.details.extend(details)
         else:
-            text = "".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
-            if text and self.texts and stem(item) is None:
+            text = "".join(map(text_of, parts_of(item.get("content"), "content of a message")))
+            if text and self.texts and item_stem is None:
                 self.texts.append("\n")
             self.texts += [text] if text else []
             self.phase = item["phase"] if isinstance(item.get("phase"), str) else self.phase
@@ -134,22 +137,23 @@ def fold_items(
 
 def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
     items = with_call_ids(items)
+    calls = list(map(is_call, items))
     entries = _Entries()
-    matcher = OutputMatcher(items)
+    matcher = OutputMatcher(compress(items, calls))
     ours: Dict[str, AssistantTurn] = {}  # by stem
     seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
     turn: Optional[AssistantTurn] = None  # the one that is open
     question: Optional[AnyItem] = None  # the user's last message
-    for item in items:
+    for item, calls_tool in zip(items, calls):
         item_type = _type(item)
-        if _is_answer(item, item_type):
+        if calls_tool or _is_answer(item, item_type):
             item_stem = stem(item)
-            call = _tool_call(item, tools, warnings) if is_call(item) else None
+            call = _tool_call(item, tools, warnings) if calls_tool else None
             if item_stem and item["id"] in seen or call is not None and matcher.repeats(call, item_stem):
                 continue
             entries.reorder()
             turn = ours.get(item_stem or "", turn)
-            if turn is None or not turn.takes(item):
+            if turn is None or not turn.takes(item_type, item_stem, call):
                 turn = AssistantTurn(item_stem, question)
                 entries.append(turn)
             if item_stem:
@@ -157,7 +161,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
                 ours[item_stem] = turn
                 seen.add(item["id"])
             if call is None:
-                turn.add(item, item_type, sealer, warnings)
+                turn.add(item, item_type, item_stem, sealer, warnings)
             elif call.id not in turn.call_ids:  # otherwise the client repeats itself
                 turn.call_ids.add(call.id)
                 turn.calls.append(call)
@@ -259,10 +263,8 @@ def _role(item: AnyItem) -> str:
 
 
 def _is_answer(item: AnyItem, item_type: str) -> bool:
-    """Is the item part of an answer of the model?"""
-    if item_type == "message":
-        return item.get("role") == "assistant"
-    return item_type == "reasoning" or is_call(item)
+    """Is the item, which is no call, part of an answer of the model?"""
+    return item_type == "reasoning" or item_type == "message" and item.get("role") == "assistant"
 
 
 class _UnknownKind(ToolKind):
@@ -388,7 +390,7 @@ def check_orphans(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> N
 
     :raises ApiError: 400
     """
-    if not new_items or not all(is_output(item) for item in new_items):
+    if not new_items or not all(map(is_output, new_items)):
         return
     everything = with_call_ids([*history, *new_items])
     made = {item["call_id"] for item in everything if is_call(item)}

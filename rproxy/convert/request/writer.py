@@ -150,6 +150,9 @@ class _MessageWriter:
         texts: List[str] = []
         others: List[Json] = []
         for output in call.outputs:
+            if isinstance(output, str):
+                texts += [output] if output else []
+                continue
             more_texts, more_others = self._content.split(output_parts(output))
             texts += more_texts
             others += more_others

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, List, Optional, Tuple
 
+from ...json_codec import parser
 from ...types import AnyItem, Json
 from ..request.schema import has_numbers
 
 MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
+_parse = parser(float)
 PLAIN_NAMESPACE = "functions"  # Codex's name for "no namespace"
 
 
@@ -191,7 +193,7 @@ def loads(text: str) -> Any:
     A model may write anything, even brackets that nest too deep for the parser.
     """
     try:
-        return json.loads(text)
+        return _parse(text)
     except (ValueError, RecursionError):
         return text
 
