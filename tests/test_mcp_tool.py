@@ -332,6 +332,20 @@ async def test_an_approval_counts_once_for_all_processes_of_a_store(tmp_path: An
         assert "may have had an effect" in item["error"]["message"]
 
 
+async def test_an_approved_call_that_is_in_the_conversation_is_not_made_again() -> None:
+    request = {"type": "mcp_approval_request", "id": "mcpr_1", "server_label": "docs", "name": "echo"}
+    made = {"type": "mcp_call", "approval_request_id": "mcpr_1", "output": "done", "error": None}
+    request["arguments"] = made["arguments"] = "{}"
+    answer = {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True}
+    hello = {"role": "user", "content": "Hello."}
+    async with mcp_lab() as lab:
+        lab.provider.turns += [[say("Hi.")]]
+        items = [hello, request, {**request, **made, "id": "mcp_1"}, answer, hello]
+        final = await lab.whole(tools=[ALWAYS], input=items)
+        assert lab.double.calls == [] and of_type(final, "mcp_call") == []
+        assert [m["content"][-4:] for m in lab.messages(0) if m["role"] == "tool"] == ["done"]
+
+
 async def test_approvals_that_are_sent_whole_as_agents_do() -> None:
     async with mcp_lab() as lab:
         first = await asked(lab, store=False)
