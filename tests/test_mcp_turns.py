@@ -189,6 +189,10 @@ async def test_compaction_and_token_counts_run_nothing() -> None:
         assert counted["input_tokens"] > 100
         compact = await lab.api("POST", "/responses/compact", {"model": "gpt-5.5", "input": items})
         assert compact["output"][-1]["type"] == "compaction"
+        lab.provider.turns += [[say("A summary.")]]
+        trigger = {"type": "compaction_trigger"}  # as Codex sends it, with all its tools
+        last = await lab.api("POST", "/responses", asking(input=[items[0], trigger]))
+        assert [item["type"] for item in last["output"]] == ["compaction"]
         assert len(lab.double.asked) == asked
 
 
