@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, AsyncIterator, Dict, Tuple
 
@@ -33,6 +34,7 @@ HTTP: Dict[str, Dict[str, Any]] = {
 MODES = ["stdio", "sse", *HTTP]
 
 
+@cache
 def has_mcp(python: str) -> bool:
     return (
         bool(python)
