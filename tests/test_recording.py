@@ -16,6 +16,7 @@ from typing import Any, AsyncIterator, Dict, List, Sequence, Tuple
 import pytest
 from api import Api
 from grammar import check_stream
+from mcp_double import mcp_double
 from rawserver import until
 from scripted import CONFIG, CUT, KEY, ROOT, ScriptedProvider, call, error, finish, free_port, say, think
 from search_services import search_services
@@ -327,5 +328,54 @@ async def test_a_turn_of_several_rounds_is_recorded_and_served(tmp_path: Path, s
     assert len(kinds(path, "attempt")) == 2
     events = [event for part in kinds(path, "events") for event in part["events"]]
     assert check_stream(events)["output"][0]["type"] == "web_search_call"
-    played = await replay(str(path))
+    played = await replay(str(path), "--diff")
+    assert played.returncode == 0, (played.stdout[:3000], played.stderr)
+    older = path.with_name("older.jsonl")  # from before the tools were in it
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    older.write_text("".join(line for line in lines if '"kind": "hosted"' not in line), encoding="utf-8")
+    played = await replay(str(older))
     assert played.returncode != 0 and "2 rounds" in played.stderr
+
+
+async def test_turns_with_hosted_tools_play_to_the_same_events(tmp_path: Path) -> None:
+    """Several calls a round, calls of the client beside them, one that fails, citations, lists of tools,
+    approvals, too many calls, a client that leaves.
+    """
+    async with search_services() as services, mcp_double(gate=asyncio.Event()) as double:
+        more = (
+            f"search: {{{{kind: searxng, url: '{services.url}'}}}}\n"
+            f"mcp_servers: {{{{docs: {{{{url: '{double.url}'}}}}}}}}\n"
+            "hosted_tools: {{max_rounds: 3}}\n"
+        )
+        async with recorded(tmp_path, server="  retries: 1\n", more=more) as (provider, api, folder):
+            search: Json = {"type": "web_search"}
+            ask: Json = {"model": "gpt-5.5", "input": "x", "stream": True, "tools": [search, *TOOLS]}
+            ask["include"] = ["web_search_call.action.sources", "web_search_call.results"]
+
+            async def send(*turns: Any, **fields: Any) -> Json:
+                provider.turns += turns
+                events = await api.events("POST", "/responses", {**ask, **fields})
+                found: Json = events[-1]["response"]
+                return found
+
+            cited = say(f"See [this]({services.url}/page/a-1) for more.")
+            await send(
+                [think("Hm."), call("web_search", query="a"), call("web_search", "c2", 1, query="b")], [cited]
+            )
+            await send([call("web_search", query="a"), call("look", "c2", 1)])
+            await send([call("web_search", query="")], [cited], tool_choice="required")
+            await send(*[[call("web_search", query="a")]] * 3, [cited])
+            await send([error(500, "no")], [call("web_search", query="a")], [error(500, "no")], [cited, CUT])
+            mcp: Json = {"type": "mcp", "server_label": "docs", "require_approval": "always"}
+            first = await send([say("one "), call("docs__echo", text="a")], tools=[mcp])
+            (asked,) = [item for item in first["output"] if item["type"] == "mcp_approval_request"]
+            answer = {"type": "mcp_approval_response", "approval_request_id": asked["id"], "approve": True}
+            mine = {"tools": [mcp], "input": [answer], "previous_response_id": first["id"]}
+            provider.turns.append([say("nobody sees this")])
+            reader, writer = await api.post_and_keep("/responses", {**ask, **mine})
+            await reader.readuntil(b"mcp_call.in_progress")
+            writer.transport.abort()
+            found = await files(folder, 7)
+    for path in found:
+        done = await replay(str(path), "--diff")
+        assert done.returncode == 0, (kinds(path, "turn_end"), done.stdout[:3000], done.stderr)

@@ -41,6 +41,7 @@ class HostedSession:
         self._sessions: List[KindSession] = []
         self._by_type: Dict[str, KindSession] = {}  # of the request's tools
         self._by_choice: Dict[str, KindSession] = {}  # ... which a choice may name in another way
+        self._items = [item for kind in kinds for item in kind.items]
         types = {str(tool.get("type")) for tool in request.tools}
         for kind in kinds:
             session = kind.session(request)
@@ -68,6 +69,11 @@ class HostedSession:
     def citations(self) -> Citations:
         """Finds what is cited of all that was found in this conversation."""
         return Citations(source for result in self.known.values() for source in result["sources"])
+
+    def described(self) -> Json:
+        """What a recording has of the tools: enough to convert the same requests without them."""
+        functions = [function[:3] for function in self._functions.values()]
+        return {"types": [*self._by_choice], "items": self._items, "functions": functions}
 
     # ---- The request
     @staticmethod

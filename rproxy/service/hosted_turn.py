@@ -43,7 +43,7 @@ OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up
 BROKEN = "The tool failed for a reason that only the log of the proxy tells."
 
 
-class _Running(NamedTuple):
+class RunningCall(NamedTuple):
     """A call that was started at ``since`` (monotonic).
 
     ``asked``: the model's call; None: it is rproxy's own.
@@ -186,9 +186,9 @@ class HostedTurn(Turn):
         if self._budget.spent:
             self._rounds.stage = LAST
 
-    def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> _Running:
+    def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> RunningCall:
         task = None if call.pauses else asyncio.ensure_future(self._run_one(call))
-        return _Running(call, asked, task, time.monotonic())
+        return RunningCall(call, asked, task, time.monotonic())
 
     async def _run_one(self, call: HostedCall) -> Outcome:
         async with self._at_once:
@@ -209,7 +209,7 @@ class HostedTurn(Turn):
             HostedCallRecord(self._client.request_id, call.tool, call.server, status, milliseconds(started))
         )
 
-    async def _show_all(self, converter: RoundConverter, calls: Sequence[_Running]) -> None:
+    async def _show_all(self, converter: RoundConverter, calls: Sequence[RunningCall]) -> None:
         """Show the calls one after another, each with what came of it.
 
         :raises ApiError: one of them ends the response
@@ -234,7 +234,7 @@ class HostedTurn(Turn):
                 self._client.interrupt.on_cancel(None)
             await _stop([one.task for one in calls if one.task is not None])
 
-    def _outcome(self, one: _Running) -> Outcome:
+    def _outcome(self, one: RunningCall) -> Outcome:
         """What came of a call that has ended, or has to end now."""
         assert one.task is not None
         if one.task.done():
@@ -243,7 +243,7 @@ class HostedTurn(Turn):
         self._report(one.call, outcome, one.since)
         return outcome
 
-    async def _close(self, converter: RoundConverter, one: _Running, outcome: Outcome, note: str) -> None:
+    async def _close(self, converter: RoundConverter, one: RunningCall, outcome: Outcome, note: str) -> None:
         call = one.call
         if call.held:
             if outcome.error is not None and not self._begun:

@@ -1,7 +1,8 @@
 """A recorded turn once more: the bytes of its provider go through the converter of this rproxy.
 
 The turn is run as it always is (:meth:`rproxy.service.service.Service.run`), but its provider is a recording,
-and its client is nobody.  Only the last attempt is played: the client has seen nothing of those before.
+and its client is nobody.  Of each round only the last attempt is played: the client has seen nothing of those
+before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, List, Mapping, Optional, Sequence
 
+from ..config.hosted_schema import HostedLimits
 from ..config.schema import Config, Model, Provider, Server, Usage
 from ..convert.ids import Ids, response_stem
 from ..convert.request.chat import input_items
@@ -27,6 +29,7 @@ from ..types import AnyItem, Event, Json, Response
 from ..upstream.client import CancelToken, OnData, Result, StopReading, Upstream
 from .client import Client
 from .create_request import ConversationContext, CreateRequest
+from .hosted import HostedTools
 from .service import Service
 
 MOST_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that nobody reads
@@ -36,12 +39,13 @@ SEALED = "(sealed)"  # stands for what only the recorded rproxy could seal
 class PlayedUpstream(Upstream):
     """Answers each request as the recorded provider did.
 
-    :param interrupt: is cancelled where the recorded client interrupted the answer
+    :param attempts: one a round
+    :param interrupt: is cancelled where the recorded client interrupted the last answer
     """
 
-    def __init__(self, attempt: RecordedAttempt, interrupt: Optional[CancelToken]) -> None:
+    def __init__(self, attempts: Sequence[RecordedAttempt], interrupt: Optional[CancelToken]) -> None:
         super().__init__(environ={})
-        self._attempt = attempt
+        self._attempts = [*attempts]
         self._interrupt = interrupt
 
     async def chat(
@@ -55,7 +59,10 @@ class PlayedUpstream(Upstream):
         path: str = "/chat/completions",
         stop: Optional[CancelToken] = None,
     ) -> Result:
-        attempt, status = self._attempt, self._attempt.status
+        if not self._attempts:
+            raise ApiError(502, "this rproxy asks the provider once more than the recorded one did")
+        attempt = self._attempts.pop(0)
+        status = attempt.status
         pieces = [piece for _, piece in attempt.pieces]
         if on_sent is not None:
             on_sent()
@@ -70,7 +77,7 @@ class PlayedUpstream(Upstream):
                 waiting = on_data(piece)
                 if waiting is not None:
                     await waiting
-        if self._interrupt is not None:
+        if self._interrupt is not None and not self._attempts:
             self._interrupt.cancel()
         elif attempt.error is not None:
             raise attempt.error
@@ -106,28 +113,33 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     """Run a recorded turn again.
 
     :returns: what it is with this rproxy
-    :raises ApiError: it cannot be run: no provider was asked, or tools ran between two answers
+    :raises ApiError: it cannot be run: no provider was asked, or it is not known what tools ran between two
+        answers
     """
-    if (recorded.rounds or 0) > 1:
+    if (recorded.rounds or 0) > 1 and recorded.hosted is None:
         raise ApiError(
             400,
-            f"the turn had {recorded.rounds} rounds, with tools that rproxy ran between them; nobody can run "
-            "them again. Use --serve, which plays its provider, round by round",
+            f"the turn had {recorded.rounds} rounds, and the recording, which an older rproxy made, does not "
+            "tell what the tools between them came to. Use --serve, which plays its provider, round by round",
         )
-    if not recorded.attempts:
+    if not recorded.attempts and not recorded.calls:
         raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
-    attempt, turn, collector = recorded.attempts[-1], recorded.turn, _Collector()
+    turn, collector = recorded.turn, _Collector()
+    last_of_rounds = {attempt.round: attempt for attempt in recorded.attempts}
     interrupted = any(event["type"] == "response.interrupt.accepted" for event in recorded.events)
     interrupt = CancelToken() if interrupted else None
-    upstream = PlayedUpstream(attempt, interrupt)
+    unfinished = any(call.outcome is None for call in recorded.calls)
+    upstream = PlayedUpstream([*last_of_rounds.values()], None if unfinished else interrupt)
     telemetry = Telemetry()
     telemetry.recorders.append(collector)
-    request = _request(recorded, attempt.provider)
+    nobody = Provider(base_url="http://127.0.0.1", name="nobody")
+    request = _request(recorded, recorded.attempts[-1].provider if recorded.attempts else nobody)
     service = Service(
         _config(recorded, request.model),
         upstream,
         MemoryStore(1, MOST_BYTES, LIFETIME, time.monotonic),
         telemetry=telemetry,
+        hosted=_tools(recorded, interrupt),
         now=lambda: _completed_at(recorded) or turn["created_at"],
     )
     client = Client(None, turn["codex"], turn["transport"], turn["request_id"], {}, interrupt=interrupt)
@@ -141,13 +153,22 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     return read_recording(line.encode() for line in collector.recording.lines())
 
 
+def _tools(recorded: RecordedTurn, interrupt: Optional[CancelToken]) -> Optional[HostedTools]:
+    if recorded.hosted is None:
+        return None
+    from .played_tools import PlayedTools  # loaded only here, as it loads the hosted tools
+
+    return PlayedTools(recorded.hosted, recorded.calls, interrupt)
+
+
 def _completed_at(recorded: RecordedTurn) -> Any:
     response = recorded.events[-1].get("response") if recorded.events else None
     return response.get("completed_at") if response else None
 
 
 def _config(recorded: RecordedTurn, model: Model) -> Config:
-    settings = recorded.settings
+    settings, hosted = recorded.settings, recorded.hosted or {}
+    limits = {name: hosted[name] for name in ("max_rounds", "max_calls") if name in hosted}
     allow = settings["tool_type_allowlist"]
     server = Server(
         reasoning=settings["reasoning"],
@@ -158,7 +179,8 @@ def _config(recorded: RecordedTurn, model: Model) -> Config:
         content_timeout=0.0,
         heartbeat_interval=0.0,
     )
-    return Config((model,), server=server, usage=Usage(cached_tokens=settings["cached_tokens"]))
+    usage = Usage(cached_tokens=settings["cached_tokens"])
+    return Config((model,), server=server, usage=usage, hosted_tools=HostedLimits(**limits))
 
 
 def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:

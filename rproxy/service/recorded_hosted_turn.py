@@ -1,10 +1,37 @@
-"""A turn with hosted tools that is recorded."""
+"""A turn with hosted tools that is recorded: also their calls, and what came of them."""
 
 from __future__ import annotations
 
-from .hosted_turn import HostedTurn
+from typing import Dict, Optional
+
+from ..convert.events.rounds import RoundCall, RoundConverter
+from ..hosted.kind import HostedCall, Outcome
+from .hosted_turn import HostedTurn, RunningCall
 from .recorded_turn import RecordedTurn
 
 
 class RecordedHostedTurn(RecordedTurn, HostedTurn):
     """Both at once; the constructor's parameters are those of the first, then those of the second."""
+
+    async def _run_to_the_end(self) -> None:
+        session, limits = self._rounds.session, self._deps.config.hosted_tools
+        self._numbers: Dict[HostedCall, int] = {}
+        sources = [source for result in session.known.values() for source in result["sources"]]
+        known = {"sources": sources, "max_rounds": limits.max_rounds, "max_calls": limits.max_calls}
+        try:
+            await super()._run_to_the_end()
+        finally:
+            self.recording.hosted({**session.described(), **known})
+
+    async def _run_round(self) -> bool:
+        self.recording.round()
+        return await super()._run_round()
+
+    def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> RunningCall:
+        fields = {"function": call.function, "held": call.held, "pauses": call.pauses}
+        self._numbers[call] = self.recording.call({"item": call.item, **fields})
+        return super()._begin(call, asked)
+
+    async def _close(self, converter: RoundConverter, one: RunningCall, outcome: Outcome, note: str) -> None:
+        self.recording.outcome(self._numbers[one.call], outcome.item, outcome.sources, outcome.error)
+        await super()._close(converter, one, outcome, note)

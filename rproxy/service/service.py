@@ -83,6 +83,7 @@ class Service:
         telemetry: Optional[Telemetry] = None,
         seal_key: Optional[SealKey] = None,
         quotas: Optional[Quotas] = None,
+        hosted: Optional[HostedTools] = None,
         stem: Callable[[], str] = lambda: secrets.token_hex(16),
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -108,7 +109,7 @@ class Service:
         self._connecting: Set[asyncio.Task[None]] = set()
         self._mcp_servers: Optional[McpServers] = None  # they outlive a new configuration
         self.search = SearchEndpoint(upstream, self._running, self.telemetry, now)
-        self._hosted = HostedTools(upstream, self._history, now)
+        self._hosted = hosted or HostedTools(upstream, self._history, now)
         self._begin_with(config)
 
     def configure(self, config: Config) -> None:

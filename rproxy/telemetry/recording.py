@@ -16,6 +16,13 @@ part.  Every object has ``kind`` and ``at``, the milliseconds since the turn beg
                are not UTF-8 by themselves
 ``end``        it is over: ``attempt``, ``how`` (complete, stopped by rproxy, failed, cancelled), ``error``
 ``events``     the ``events`` that the client got, or, in JSON mode, that its answer was folded of
+``call``       a call of a hosted tool begins, see :class:`~rproxy.hosted.kind.HostedCall`: ``call`` (1, 2,
+               ...), ``item``, ``function``, ``held``, ``pauses``
+``outcome``    what came of it: ``call``, ``item``, ``sources``, ``error``; what the model read is in the next
+               attempt
+``round``      the calls of a round begin; the next attempt is one of the next round
+``hosted``     the hosted tools of the turn: ``types`` of their entries, ``items``, ``functions``, ``sources``
+               that were known before, ``max_rounds``, ``max_calls``
 ``turn_end``   the last line: ``status``, ``error``, ``truncated``, ``turn`` (the fields of the log's line)
 =============  ========================================================================================
 
@@ -82,6 +89,7 @@ class Recording:
         self._secrets = secrets
         self._began = time.monotonic()
         self._attempts = 0
+        self._calls = 0
 
     @property
     def request_id(self) -> str:
@@ -142,6 +150,30 @@ class Recording:
         """In JSON mode an attempt that failed has left nothing behind."""
         self.parts = [part for part in self.parts if part.kind != "events"]
 
+    # ---- Hosted tools
+    def call(self, fields: Json) -> int:
+        """A call begins.
+
+        :returns: its number
+        """
+        self._calls += 1
+        self._add("call", {"call": self._calls, **fields})
+        return self._calls
+
+    def outcome(self, call: int, item: Json, sources: Sequence[Any], error: Optional[ApiError]) -> None:
+        """What came of a call."""
+        value = {"call": call, "item": item, "sources": sources, "error": error_fields(error)}
+        self._add("outcome", value)
+
+    def round(self) -> None:
+        """A round has ended; its calls begin."""
+        self._add("round", {})
+
+    def hosted(self, fields: Json) -> None:
+        """The tools that there were."""
+        self._add("hosted", fields)
+
+    # ---- The end
     def turn_end(self, status: str, error: Optional[ApiError], fields: Json) -> None:
         """The turn has ended.
 

@@ -32,12 +32,28 @@ class RecordedAttempt:
     how: str = ""
     error: Optional[ApiError] = None
     at: float = 0.0
+    round: int = 0
+
+
+@dataclass
+class RecordedCall:
+    """A call of a hosted tool; the fields are those of :class:`~rproxy.hosted.kind.HostedCall`.  ``outcome``:
+    None when it did not end.  ``round``: 0 before the provider was asked.
+    """
+
+    item: Json
+    function: str
+    held: bool
+    pauses: bool
+    round: int
+    outcome: Optional[Json] = None
+    error: Optional[ApiError] = None
 
 
 @dataclass
 class RecordedTurn:
     """A whole recording; ``status`` and ``error`` are those of the turn.  ``rounds``: how many it had, if it
-    had hosted tools.
+    had hosted tools; ``hosted``: which, see ``hosted`` in :mod:`.recording`.
     """
 
     turn: Json
@@ -49,6 +65,9 @@ class RecordedTurn:
     error: Optional[ApiError] = None
     truncated: bool = False
     rounds: Optional[int] = None
+    calls: List[RecordedCall] = field(default_factory=list)
+    hosted: Optional[Json] = None
+    rounds_ended: int = 0
 
 
 def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
@@ -92,12 +111,15 @@ def _add(recorded: RecordedTurn, part: Json) -> None:
         provider = Provider(
             base_url=part["base_url"], name=part["provider"], wire=part["wire"], profile=profile
         )
-        recorded.attempts.append(RecordedAttempt(provider, part["body"], at=part["at"]))
+        attempt = RecordedAttempt(provider, part["body"], at=part["at"], round=recorded.rounds_ended)
+        recorded.attempts.append(attempt)
     elif kind == "events":
         recorded.events += part["events"]
     elif kind == "turn_end":
         recorded.status, recorded.error = part["status"], _error(part["error"])
         recorded.truncated, recorded.rounds = part["truncated"], part["turn"].get("rounds")
+    elif kind in ("call", "outcome", "round", "hosted"):
+        _add_hosted(recorded, part)
     elif kind in ("head", "data", "end"):
         attempt = recorded.attempts[part["attempt"] - 1]
         if kind == "head":
@@ -106,6 +128,20 @@ def _add(recorded: RecordedTurn, part: Json) -> None:
             attempt.pieces.append((part["at"], _bytes(part)))
         else:
             attempt.how, attempt.error = part["how"], _error(part["error"])
+
+
+def _add_hosted(recorded: RecordedTurn, part: Json) -> None:
+    kind = part["kind"]
+    if kind == "call":
+        known = {name: part[name] for name in ("item", "function", "held", "pauses")}
+        recorded.calls.append(RecordedCall(**known, round=recorded.rounds_ended))
+    elif kind == "outcome":
+        call = recorded.calls[part["call"] - 1]
+        call.outcome, call.error = part, _error(part["error"])
+    elif kind == "round":
+        recorded.rounds_ended += 1
+    else:
+        recorded.hosted = part
 
 
 def _bytes(part: Json) -> bytes:
