@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Iterator, List, Optional, Sequence
 
+from ..convert.tools.tool_lists import ToolLists
 from ..hosted.kind import (
     HostedCall,
     HostedFunction,
@@ -41,7 +42,7 @@ class PlayedTools(HostedTools):
         kind = _PlayedKind(self._hosted, self._calls, self._interrupt)
         before: HostedResult = {"name": "", "arguments": "", "text": "", "sources": self._hosted["sources"]}
         items = request.context.items + request.items
-        return HostedSession([kind], HostedRequest(request.body, items, "", {}), {"": before})
+        return HostedSession([kind], HostedRequest(request.body, items, "", {}), {"": before}, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
         """Nobody asks for it."""
