@@ -454,6 +454,38 @@ async def test_entries_that_are_wrong(entry: Json, words: str, param: str) -> No
         assert lab.double.asked == [] and lab.provider.requests == []
 
 
+ODD: List[Any] = [None, 7, True, "x", [], ["x"], {}, {"a": []}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=json.dumps)
+async def test_odd_values_are_no_bugs(odd: Any) -> None:
+    hello = {"role": "user", "content": "Hello."}
+    fields = {
+        "mcp_list_tools": ("id", "server_label", "tools", "error"),
+        "mcp_call": ("id", "server_label", "name", "arguments", "output", "error", "approval_request_id"),
+        "mcp_approval_request": ("id", "server_label", "name", "arguments"),
+        "mcp_approval_response": ("id", "approval_request_id", "approve", "reason"),
+    }
+    whole = {"id": "mcpr_1", "server_label": "docs", "name": "echo", "arguments": "{}", "approve": True}
+    items = [
+        {"type": kind, **{name: whole[name] for name in names if name in whole}, field: odd}
+        for kind, names in fields.items()
+        for field in names
+    ]
+    tools = [{**NEVER, field: odd} for field in ("server_url", "headers", "allowed_tools", "authorization")]
+    tools += [{**NEVER, "require_approval": value} for value in (odd, {"never": odd}, {"always": odd})]
+    tools += [{**NEVER, "allowed_tools": {"tool_names": odd}}, {**NEVER, "server_label": odd}]
+    async with mcp_lab() as lab:
+        for item in items:
+            lab.provider.turns.append([say("Hi.")])
+            status, content = await lab.api.raw("POST", "/responses", asking(input=[hello, item, hello]))
+            assert status < 500, (item, content)
+        for entry in tools:
+            lab.provider.turns.append([say("Hi.")])
+            status, content = await lab.api.raw("POST", "/responses", asking(tools=[entry]))
+            assert status < 500, (entry, content)
+
+
 async def test_two_entries_of_one_label() -> None:
     async with mcp_lab() as lab:
         status, error = await refused(lab.api, tools=[NEVER, NEVER])

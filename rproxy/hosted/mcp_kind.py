@@ -135,7 +135,8 @@ class McpSession(KindSession):
     def _new_approvals(self) -> Dict[str, HostedCall]:
         """The calls that the newest items approve, by the id of the request."""
         requests = {str(item.get("id")): item for item in self.request.items if item.get("type") == REQUEST}
-        made = {item.get("approval_request_id") for item in self.request.items if item.get("type") == CALL}
+        calls_made = (item for item in self.request.items if item.get("type") == CALL)
+        made = {_id(item, "approval_request_id") for item in calls_made}
         calls: Dict[str, HostedCall] = {}
         for item in _newest(self.request.items):
             asked = str(item.get("approval_request_id"))
@@ -195,8 +196,8 @@ class McpSession(KindSession):
 
     # ---- Histories
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
-        asked = {item.get("id") for item in items if item.get("type") == REQUEST}
-        made = {item.get("approval_request_id"): item for item in items if item.get("type") == CALL}
+        asked = {_id(item, "id") for item in items if item.get("type") == REQUEST}
+        made = {_id(item, "approval_request_id"): item for item in items if item.get("type") == CALL}
         written: List[AnyItem] = []
         number = 0
         for item in items:
@@ -205,7 +206,7 @@ class McpSession(KindSession):
                 written.append(item)
                 continue
             number += 1
-            request_id = item.get("id") if kind == REQUEST else item.get("approval_request_id")
+            request_id = _id(item, "id" if kind == REQUEST else "approval_request_id")
             waits = request_id in self._approved and request_id not in made  # it is not run yet
             if kind in (REQUEST, RESPONSE) and waits:
                 written.append(item)
@@ -240,6 +241,12 @@ class McpSession(KindSession):
     def _text(self, call: AnyItem) -> str:
         known: Optional[HostedResult] = self.request.known.get(str(call.get("id")))
         return text_of(call) if known is None else known["text"]
+
+
+def _id(item: AnyItem, field: str) -> Optional[str]:
+    """An id in an item; a client may send anything in its place."""
+    value = item.get(field)
+    return value if isinstance(value, str) else None
 
 
 def _answers(items: Sequence[AnyItem]) -> Dict[str, AnyItem]:
