@@ -202,6 +202,27 @@ def test_without_anything_the_error_names_three_next_steps(command: str, tmp_pat
 
 
 @own_network
+def test_doctor_names_three_next_steps_and_the_file_that_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("models: []", encoding="utf-8")
+    done = on_machine([], [*RPROXY, "doctor", "--json"], environ(tmp_path), cwd=tmp_path)
+    assert done.returncode == 78
+    nothing, unread, *_ = json.loads(done.stdout)["checks"]
+    for step in ("--demo", "DEEPSEEK_API_KEY=", "rproxy init"):
+        assert step in nothing["remedy"]
+    assert (unread["status"], "rproxy doctor --config config.yaml" in unread["message"]) == ("warning", True)
+    assert unread["remedy"]
+
+
+@own_network
+def test_models_says_what_was_found_and_which_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("models: []", encoding="utf-8")
+    env = environ(tmp_path, STUB_MODELS=models("qwen3:8b"))
+    done = on_machine([1234], [*RPROXY, "models", "--json"], env, cwd=tmp_path)
+    assert json.loads(done.stdout)[0]["model"] == "qwen3:8b"
+    assert "found LM Studio" in done.stderr and "rproxy models --config config.yaml" in done.stderr
+
+
+@own_network
 def test_ask_uses_what_was_found_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("models: []", encoding="utf-8")
     env = environ(tmp_path, STUB_MODELS=models("qwen3:8b"))

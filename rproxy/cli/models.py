@@ -23,6 +23,7 @@ SAME_NAME = "(the same)"
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     found = read_tolerantly(args, environ)
+    found.say_source(True)
     entries = model_entries(found.config)
     if args.json:
         print(json.dumps(entries, indent=2))

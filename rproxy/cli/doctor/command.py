@@ -20,6 +20,12 @@ from .. import exit_status
 from ..command import Command, Environ
 from .check import ERROR, OK, WARNING, Check
 
+NOTHING_REMEDY = (
+    "export a provider's key, such as DEEPSEEK_API_KEY=sk-..., or start a model server; then rproxy init. "
+    "Without a key: rproxy serve --demo"
+)
+UNREAD_REMEDY = "name the file, or move it away"
+
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     logging.getLogger().addHandler(logging.NullHandler())  # what providers refuse is told below
@@ -41,9 +47,10 @@ def read(args: argparse.Namespace, environ: Environ) -> Tuple[Optional[Config], 
     try:
         found = read_tolerantly(args, environ)
     except NothingConfigured as error:
-        remedy = "export a provider's key, or rproxy init; without a key: rproxy serve --demo"
         what = " ".join(str(error).partition(" Do one of these")[0].split())
-        return None, [Check(name, ERROR, what, remedy)], exit_status.BAD_CONFIG
+        note = find_config(args.config, environ, command=args.command).note
+        unread = [Check(name, WARNING, note, UNREAD_REMEDY)] if note else []
+        return None, [Check(name, ERROR, what, NOTHING_REMEDY), *unread], exit_status.BAD_CONFIG
     except ConfigError as error:
         path = find_config(args.config, environ, command=args.command).path
         missing = path is not None and not os.path.exists(path)
@@ -54,7 +61,7 @@ def read(args: argparse.Namespace, environ: Environ) -> Tuple[Optional[Config], 
     texts = [*found.config.warnings, *key_warnings(found.config, time.time())]
     checks += [Check(name, WARNING, text, "change that place of the configuration") for text in texts]
     if found.note:
-        checks.append(Check(name, WARNING, found.note, "name the file, or move it away"))
+        checks.append(Check(name, WARNING, found.note, UNREAD_REMEDY))
     return found.config, checks, exit_status.OK
 
 
