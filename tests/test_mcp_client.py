@@ -146,6 +146,21 @@ async def test_a_long_list_is_cut() -> None:
             assert len(await lab.list(at(double))) == 4
 
 
+def nested(levels: int) -> Any:
+    value: Any = {"type": "object"}
+    for _ in range(levels):
+        value = {"type": "object", "properties": {"a": value}}
+    return value
+
+
+async def test_what_is_nested_too_deep_is_left_out() -> None:
+    tools = [{"name": f"t{levels}", "inputSchema": nested(levels)} for levels in (10, 60, 300)]
+    async with mcp_double(tools=tools) as double, client() as lab:
+        assert await lab.list(at(double)) == ["t10"]
+        double.results["t10"] = lambda given: {"content": [], "structuredContent": nested(300)}
+        assert (await lab.call(at(double), "t10")).text == EMPTY
+
+
 async def test_arguments_that_are_headers_too() -> None:
     where = tool("where", region={"type": "string", "x-mcp-header": "Region"}, n={"x-mcp-header": "N"})
     async with (

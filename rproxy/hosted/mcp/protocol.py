@@ -14,7 +14,7 @@ import base64
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Generator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ... import __version__
 from ...types import Json
@@ -29,6 +29,7 @@ INTERNAL_ERROR = -32603
 MAX_PAGES = 50
 MAX_TOOLS = 128  # of a server
 MAX_SCHEMAS = 256 << 10  # bytes of its tools, as JSON
+MAX_DEPTH = 100  # of a tool, or of a structured result
 DEFAULT_TTL, MAX_TTL = 300.0, 3600.0  # seconds
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _ENCODED = re.compile(r"=\?base64\?.*\?=")
@@ -142,9 +143,10 @@ def tools(peer: Peer) -> Steps:
         ttl = min(ttl, _ttl(page))
         listed = page.get("tools")
         for tool in listed if isinstance(listed, list) else []:
-            room -= len(json.dumps(tool))
-            if len(found) < MAX_TOOLS and room >= 0 and is_usable(tool, found):
-                found.append(tool)
+            if len(found) < MAX_TOOLS and is_usable(tool, found):
+                room -= len(json.dumps(tool))
+                if room >= 0:
+                    found.append(tool)
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str) or not cursor or cursor in seen or room < 0:
             break
@@ -164,9 +166,25 @@ def is_usable(tool: Any, others: Sequence[Json]) -> bool:
     """Can it be called by its name, with headers that can be sent?"""
     if not isinstance(tool, dict) or not isinstance(tool.get("name"), str) or not tool["name"]:
         return False
+    if is_deep(tool):
+        return False
     return all(map(_HEADER_NAME.fullmatch, _header_parameters(tool).values())) and all(
         tool["name"] != other["name"] for other in others
     )
+
+
+def is_deep(value: Any) -> bool:
+    """Is it nested deeper than anything meaningful, and perhaps too deep for others?"""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def call(peer: Peer, tool: Json, arguments: Json) -> Steps:

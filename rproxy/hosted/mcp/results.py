@@ -7,6 +7,7 @@ from typing import Any, Iterator, List, NamedTuple, Sequence
 
 from ...json_codec import mend
 from ...types import Json
+from .protocol import is_deep
 
 MAX_IMAGES = 8
 _CUT = "\n[... {} bytes of this result are left out ...]\n"
@@ -33,7 +34,7 @@ def read_result(result: Json, max_bytes: int) -> Result:
     texts = [text for part in parts for text in _texts(part)]
     images = [url for part in parts for url in _images(part)][:MAX_IMAGES]
     structured = result.get("structuredContent")
-    if not texts and structured is not None:
+    if not texts and structured is not None and not is_deep(structured):
         texts = [json.dumps(structured, ensure_ascii=False)]
     text = cut_middle(mend("\n".join(texts)), max_bytes) or EMPTY
     return Result(text, result.get("isError") is True, images)
