@@ -115,7 +115,10 @@ class Standard:
         """
         if type(value) is dict and not HOLDERS.isdisjoint(value):
             return _spliced(value, _readable)
-        return _readable(value)
+        try:
+            return "".join(_pieces(value, 0)).encode()
+        except (ValueError, RecursionError):
+            return _readable(value)
 
     @classmethod
     def encode_exactly(cls, value: Any) -> bytes:

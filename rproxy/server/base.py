@@ -148,10 +148,14 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         state: AppState = self.settings["state"]  # Tornado calls this before initialize()
         self.request_id = self.request_id or new_request_id()
-        self.clear_header("Server")
-        self.set_header("Content-Type", "application/json")
-        self.set_header("x-request-id", self.request_id)
-        self.set_header("X-Content-Type-Options", "nosniff")
+        del self._headers["Server"]
+        self.put_headers(
+            {
+                "Content-Type": "application/json",
+                "x-request-id": self.request_id,
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
         if state.draining and not self.public:
             self.set_header("Connection", "close")  # a reverse proxy must not reuse this connection
         origin = self.request.headers.get("Origin")
@@ -159,6 +163,11 @@ class BaseHandler(RequestHandler):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Expose-Headers", "x-request-id, retry-after")
             self.set_header("Vary", "Origin")
+
+    def put_headers(self, headers: Mapping[str, str]) -> None:
+        """Set headers of our own: set_header() would check each for what clients may have put into it."""
+        for name, value in headers.items():
+            self._headers[name] = value
 
     @property
     def connection(self) -> HTTP1Connection:

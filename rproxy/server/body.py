@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
@@ -158,28 +157,33 @@ def _no_object(what: str, name: str) -> ApiError:
     return invalid(f"The {what} must be a JSON object, not {name}.")
 
 
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Inside, what is wrong with a text becomes an ApiError.
+_UNREADABLE = (TooManyValues, NotAnObject, ValueError, RecursionError)  # what reading a text can raise
 
+
+def _unreadable(error: Exception, what: str) -> ApiError:
+    """What is wrong with a text.
+
+    :param error: one of ``_UNREADABLE``
     :param what: what to call the text in an error message
     """
-    try:
-        yield
-    except TooManyValues:
-        raise invalid(
+    if isinstance(error, TooManyValues):
+        return invalid(
             f"The {what} has more than {MAX_CONTAINERS} objects and arrays, or {MAX_VALUES} values, "
             "the limits of this proxy. Send less at a time."
-        ) from None
-    except NotAnObject as error:
+        )
+    if isinstance(error, NotAnObject):
         name = JSON_NAMES[FIRST.get(error.first, int)] if error.first else ""
-        raise (_no_object(what, name) if name else _empty(what)) from None
-    except UnicodeDecodeError as error:
-        raise invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.") from None
-    except RecursionError:
-        raise invalid(f"The {what} is nested too deeply.") from None
-    except ValueError as error:
-        raise invalid(f"The {what} is not valid JSON: {error}.") from None
+        return _no_object(what, name) if name else _empty(what)
+    if isinstance(error, UnicodeDecodeError):
+        return invalid(f"The {what} is not UTF-8: invalid byte at offset {error.start}.")
+    if isinstance(error, RecursionError):
+        return invalid(f"The {what} is nested too deeply.")
+    return invalid(f"The {what} is not valid JSON: {error}.")
+
+
+def _is_blank(data: Union[str, bytes]) -> bool:
+    text = data if isinstance(data, str) else data.decode("utf-8-sig", "replace")
+    return not text.strip()
 
 
 def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
@@ -188,13 +192,10 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     :param what: what to call ``data`` in an error message
     :raises ApiError: 400; the message says what is wrong and where
     """
-    with _reading(what):
-        try:
-            value = _parse(data)
-        except ValueError:
-            if not (data if isinstance(data, str) else data.decode("utf-8-sig")).strip():
-                raise _empty(what) from None
-            raise
+    try:
+        value = _parse(data)
+    except _UNREADABLE as error:
+        raise (_empty(what) if _is_blank(data) else _unreadable(error, what)) from None
     if not isinstance(value, dict):
         raise _no_object(what, JSON_NAMES[type(value)])
     return value
@@ -206,8 +207,10 @@ async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request bo
     :param data: a text, or the pieces of one
     :raises ApiError: 400, also for more objects, arrays or other values than a request may have
     """
-    with _reading(what):
+    try:
         return await run_cooperatively(parse_steps(data, _no_constant, bounded=True))
+    except _UNREADABLE as error:
+        raise _unreadable(error, what) from None
 
 
 class BodyReader:

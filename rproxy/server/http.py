@@ -269,7 +269,8 @@ class HttpHandler(BaseHandler):
 
     def put_time(self) -> None:
         """Set ``openai-processing-ms``: the milliseconds that the request has taken so far."""
-        self.set_header("openai-processing-ms", str(max(0, int(self.request.request_time() * 1000))))
+        milliseconds = max(0, int(self.request.request_time() * 1000))
+        self.put_headers({"openai-processing-ms": str(milliseconds)})
 
 
 def current_task() -> asyncio.Task[Any]:

@@ -20,6 +20,12 @@ from ..types import Event, Response
 from .http import HttpHandler, StreamedBody
 from .writer import EventWriter
 
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
 
 class SSESink(EventWriter):
     """The events of one turn as a server-sent event stream (:class:`rproxy.service.client.EventSink`)."""
@@ -58,9 +64,7 @@ class SSESink(EventWriter):
         """Set the headers of an event stream."""
         for name, value in {**self._handler.codex_headers, **headers}.items():
             self._handler.set_header(name, value)
-        self._handler.set_header("Content-Type", "text/event-stream; charset=utf-8")
-        self._handler.set_header("Cache-Control", "no-cache")
-        self._handler.set_header("X-Accel-Buffering", "no")
+        self._handler.put_headers(STREAM_HEADERS)
         self._handler.put_time()
 
     def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:

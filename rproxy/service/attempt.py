@@ -308,9 +308,10 @@ def answer_headers(provider: Provider, headers: Mapping[str, str], secrets: Sequ
     :returns: who answered, the provider's id of the request, and its rate limits
     """
     wanted = {PROVIDER_HEADER: provider.name}
-    for name, value in headers.items():
-        if name.lower().startswith(RATE_LIMITS):
-            wanted[mask(name.lower(), secrets)] = mask(value, secrets)
-        elif name.lower() in REQUEST_IDS:
+    for given, value in headers.items():
+        name = given.lower()
+        if name.startswith(RATE_LIMITS):
+            wanted[mask(name, secrets)] = mask(value, secrets)
+        elif name in REQUEST_IDS:
             wanted[UPSTREAM_ID_HEADER] = mask(value, secrets)
     return wanted

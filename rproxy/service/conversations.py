@@ -218,7 +218,9 @@ def check_metadata(request: Mapping[str, Any]) -> None:
 
     :raises ApiError: 400
     """
-    metadata = request.get("metadata") or {}
+    metadata = request.get("metadata")
+    if not metadata:
+        return
     pairs, key_size, value_size = METADATA
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ApiError(400, "metadata must be an object of strings.", code="invalid_type", param="metadata")

@@ -29,6 +29,11 @@ WAIT = -1
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# The whole head of a final response, as nearly all servers write it; what differs is read line by line.
+_HEAD = re.compile(
+    rb"HTTP/1\.([01]) ([2-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n"
+    rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*)\r\n"
+)
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _NO_BODY = frozenset({204, 304})
@@ -61,7 +66,9 @@ class Head(NamedTuple):
 
         :param name: in lower case
         """
-        lines = (value for key, value in self.headers if key.lower() == name)
+        lines = [value for key, value in self.headers if key.lower() == name]
+        if not lines:
+            return []
         return [part.strip().lower() for line in lines for part in line.split(",") if part.strip()]
 
 
@@ -167,16 +174,26 @@ class ResponseParser:
         return line, end + 1
 
     def _status_line(self, data: bytes, position: int) -> int:
+        head = _HEAD.match(data, position, position + self._budget)
+        if head is not None:
+            minor, status, reason, lines = head.groups()
+            self._begin(minor, status, reason)
+            fields = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
+            self._headers = [(name, value.strip(" \t")) for name, _, value in fields]
+            self._end_of_head()
+            return head.end()
         line, after = self._line(data, position)
         if after != WAIT:
             match = _STATUS.fullmatch(line)
             if match is None:
                 raise ProtocolError(f"the response is not HTTP/1.1, it begins with {line[:80]!r}")
-            minor, status, reason = match.groups()
-            self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
-            self._headers = []
+            self._begin(*match.groups())
             self._state = ResponseParser._header_line
         return after
+
+    def _begin(self, minor: bytes, status: bytes, reason: Optional[bytes]) -> None:
+        self._start = ("HTTP/1." + minor.decode(), int(status), (reason or b"").decode("latin-1").strip())
+        self._headers = []
 
     def _header_line(self, data: bytes, position: int) -> int:
         line, after = self._line(data, position)

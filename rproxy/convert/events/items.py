@@ -14,7 +14,7 @@ Texts are collected in lists and joined once, when the item closes.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, cast
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
@@ -146,7 +146,7 @@ class EventBuilder:
         self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
         if self._watch is not None:
             self._watch(item, True)
-        self.done.append(cast(Item, item))
+        self.done.append(item)  # type: ignore[arg-type]  # one that is complete
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:

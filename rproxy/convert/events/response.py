@@ -79,7 +79,9 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
         "service_tier": "default",
     }
     response.update(_ECHO)
-    response.update((name, value) for name, value in request.items() if name in _ECHO and value is not None)
+    for name, value in request.items():
+        if name in _ECHO and value is not None:
+            response[name] = value
     response["reasoning"] = _reasoning(response["reasoning"])
     response["text"] = _text(response["text"])
     response["metadata"] = dict(response["metadata"])
@@ -211,13 +213,14 @@ def added(usage: Optional[Usage], more: Optional[Usage]) -> Optional[Usage]:
 
 
 def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
-    for first, *inner in paths:
-        value = raw.get(first)
-        for key in inner if value else ():
-            value = value.get(key) if isinstance(value, dict) else None
-        number = _int(value) if value else 0
-        if number:
-            return number
+    for path in paths:
+        if path[0] in raw:
+            value = raw[path[0]]
+            for key in path[1:]:
+                value = value.get(key) if isinstance(value, dict) else None
+            number = _int(value) if value else 0
+            if number:
+                return number
     return 0
 
 

@@ -7,7 +7,6 @@ maps the remaining fields by tables.  All differences between providers come fro
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass, field
 from functools import partial
@@ -293,7 +292,14 @@ def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(body.get(key), dict):
             _merge(body[key], value)
         else:
-            body[key] = copy.deepcopy(value)
+            body[key] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy of a JSON value."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 # ---- Tool choice

@@ -142,6 +142,8 @@ def check_request(request: Json) -> None:
 
 
 def _entries(values: Sequence[Any]) -> int:
+    if not values:
+        return 0
     inner = (value.get("tools") for value in values if isinstance(value, dict) and "tools" in value)
     return len(values) + sum(len(tools) for tools in inner if isinstance(tools, list))
 
