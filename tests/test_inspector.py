@@ -102,10 +102,8 @@ async def test_a_turn_with_all_that_is_known_of_it(tmp_path: Any) -> None:
         one = await api("GET", "/inspector/turns/" + request_id)
         assert one.pop("process") == found["process"]
         assert one == {**shown, "recording": None, "content": None}
-        kinds = [span["kind"] for span in shown["spans"]]
-        assert sorted(kinds) == sorted(
-            ["queue", "attempt", "connect", "first_byte", "thinking", "text", "tool", "tool"]
-        )
+        kinds = sorted(span["kind"] for span in shown["spans"])
+        assert kinds == ["attempt", "connect", "first_byte", "queue", "text", "thinking", "tool", "tool"]
         assert [span["label"] for span in shown["spans"] if span["kind"] == "tool"] == ["ls", "cat"]
         assert all(0 <= span["start"] <= span["end"] for span in shown["spans"])
         attempt = next(span for span in shown["spans"] if span["kind"] == "attempt")
@@ -222,7 +220,38 @@ def test_a_timeline_is_bounded() -> None:
     for _ in range(2000):
         timeline.watch({"type": "function_call", "name": "x" * 500}, False)
         timeline.watch({"type": "function_call"}, True)
-    assert len(timeline.spans) == MOST and len(timeline.spans[0][3]) == 80
+    assert len(timeline.spans) == MOST and max(len(label) for *_, label in timeline.spans) == 80
+
+
+def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
+    class Asked:
+        sent: Optional[float] = None
+        answered: Optional[float] = None
+
+        def __init__(self) -> None:
+            self.started = time.monotonic()
+
+    def pass_time() -> None:
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+
+    timeline = Timeline(time.monotonic())
+    for round_ in range(2):
+        pass_time()
+        timeline.begin_attempt(Asked())
+        pass_time()
+        timeline.end_attempt(f"round {round_}")
+        if round_ == 0:
+            call = {"type": "mcp_call", "name": "read", "server_label": "files"}
+            timeline.watch(call, False)
+            pass_time()
+            assert ("tool", "files.read") in [(kind, label) for kind, _, _, label in timeline.so_far()]
+            timeline.watch(call, True)
+    steps = sorted(timeline.spans, key=lambda span: (span[1], -span[2]))
+    kinds = [(kind, label) for kind, _, _, label in steps]
+    first, last = ([("queue", ""), ("attempt", f"round {n}"), ("connect", "")] for n in (0, 1))
+    assert kinds == [*first, ("tool", "files.read"), *last]
 
 
 def test_sums() -> None:

@@ -13,7 +13,8 @@ from ..types import AnyItem
 
 MOST = 100  # spans of a turn; an answer may have a thousand calls
 LONGEST = 80  # characters of a label
-ITEM_KINDS: Dict[str, str] = {"reasoning": "thinking", "message": "text"}  # calls: tool
+SHORTEST = 0.001  # seconds before an item that are a wait
+ITEM_KINDS: Dict[str, str] = {"reasoning": "thinking", "message": "text", "compaction": "text"}  # else: tool
 
 
 # One step: its kind (queue, attempt, connect, first_byte, thinking, text, tool, pause), its begin and its end
@@ -39,11 +40,12 @@ class Timeline:
     ``spans``: of the steps that are over.
     """
 
-    __slots__ = ("_attempt", "_began", "_free", "_item", "_since", "spans")
+    __slots__ = ("_attempt", "_began", "_free", "_item", "_since", "_wait", "spans")
 
     def __init__(self, began: float) -> None:
         self._began = began
         self._free = began  # when the last attempt ended, or what followed it
+        self._wait = "queue"  # what the time since then is
         self._attempt: Optional[Timed] = None  # the one under way
         self._item: Optional[AnyItem] = None  # the one that is open
         self._since = began
@@ -62,7 +64,7 @@ class Timeline:
         if attempt is not None:
             now = time.monotonic()
             self._add_attempt(self.spans, attempt, now, label)
-            self._free = now
+            self._free, self._wait = now, "pause"
 
     def watch(self, item: AnyItem, done: bool) -> None:
         """An output item was announced, or is done; they never overlap."""
@@ -70,6 +72,8 @@ class Timeline:
             self._close_item()
         else:
             self._item, self._since = item, time.monotonic()
+            if self._attempt is None and self._since - self._free > SHORTEST:
+                self._add_wait(self.spans, self._since)
 
     def so_far(self) -> List[Span]:
         """The spans of a turn that runs; what is under way ends now."""
@@ -86,7 +90,7 @@ class Timeline:
             now = time.monotonic()
             self._add_item(self.spans, item, now)
             if self._attempt is None:  # a tool that rproxy ran itself: the time was no pause
-                self._free = now
+                self._free, self._wait = now, "queue"
 
     def _add_item(self, spans: List[Span], item: AnyItem, end: float) -> None:
         kind = item["type"]
@@ -94,12 +98,15 @@ class Timeline:
         if what is not None:
             self._add(spans, what, self._since, end, "")
         else:
-            what = "tool" if kind.endswith("_call") else "text"
-            self._add(spans, what, self._since, end, str(item.get("name") or kind))
+            names = filter(None, (item.get("server_label"), item.get("name")))
+            self._add(spans, "tool", self._since, end, ".".join(map(str, names)) or kind)
+
+    def _add_wait(self, spans: List[Span], end: float) -> None:
+        self._add(spans, self._wait, self._free, end, "")
 
     def _add_attempt(self, spans: List[Span], attempt: Timed, end: float, label: str) -> None:
         started, sent, answered = attempt.started, attempt.sent, attempt.answered
-        self._add(spans, "queue" if self._free == self._began else "pause", self._free, started, "")
+        self._add_wait(spans, started)
         self._add(spans, "attempt", started, end, label)
         self._add(spans, "connect", started, end if sent is None else sent, "")
         if sent is not None:
