@@ -143,6 +143,15 @@ def test_paths_in_the_documents_exist(page: Page) -> None:
         assert (ROOT / path.rstrip(".")).exists(), path
 
 
+def test_the_readme_is_short_and_says_what_conforming_means() -> None:
+    assert len(README.text.splitlines()) <= 320
+    about = README.text.partition("## What conforming means")[2].partition("\n## ")[0]
+    for words in ("Open Responses", "17 of 17", "`server.reasoning: summary`", "`reasoning_text`"):
+        assert words in about
+    for page in ("docs/differences.md", "SECURITY.md", "docs/operating.md#troubleshooting"):
+        assert f"]({page})" in README.text
+
+
 # ---- Command lines
 
 
