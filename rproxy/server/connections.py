@@ -9,6 +9,7 @@ timer for each would cost every request.  The sweep looks at what a connection i
 
 * the client reads nothing of what is queued for it (``server.write_timeout``); a WebSocket, too
 * a request has begun, but its headers are not whole (``HEADER_TIMEOUT``)
+* the body of a request has not arrived (``ClientStream.body_due``)
 * no request is under way (``server.idle_timeout``); a WebSocket is not concerned, it may be idle for minutes
 
 Closing the connection is all that is done about it: to the handler it is as if the client had left, and what
@@ -38,6 +39,7 @@ from .tornado_patches import NoDelayServer
 
 log = logging.getLogger("rproxy.connections")
 
+NEVER = float("inf")
 UNIX = getattr(socket, "AF_UNIX", None)
 HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
 SWEEP_INTERVAL = 1.0  # seconds
@@ -85,7 +87,7 @@ class ClientStream(IOStream):
     """The socket of one client.
 
     ``awaiting`` is the HTTP connection whose request has not come; None while a request is under way, and for
-    a WebSocket.
+    a WebSocket.  ``body_due``: when the body of the request must have arrived, in monotonic seconds.
 
     :param on_close: called when the socket is closed
     """
@@ -93,6 +95,7 @@ class ClientStream(IOStream):
     def __init__(self, sock: socket.socket, on_close: Callable[[ClientStream], None], **options: Any) -> None:
         super().__init__(sock, **options)
         self.awaiting: Optional[HTTP1Connection] = None
+        self.body_due = NEVER
         self._on_closed = on_close
         self._written = 0  # bytes that were queued and have left
         self._seen: object = None  # what it waited for at the last sweep
@@ -122,7 +125,7 @@ class ClientStream(IOStream):
         if self.writing():
             state, limit = (self._written, unacknowledged(self.socket)), limits.write
         elif self.awaiting is None:
-            state, limit = None, float("inf")
+            state, limit = None, NEVER
         else:
             begun = len(self._read_buffer) > 0
             state, limit = (begun, self.awaiting), limits.header if begun else limits.idle
@@ -286,7 +289,7 @@ class ClientServer(NoDelayServer):
         crowded = len(self.streams) >= self.limits.connections
         for stream in list(self.streams):
             waited, limit = stream.waits(now, self.limits)
-            if waited >= limit:
+            if waited >= limit or now >= stream.body_due:
                 if stream.writing():
                     log.info("a client has read nothing for %g s; its connection is closed", waited)
                 stream.close()

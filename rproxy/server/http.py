@@ -17,6 +17,7 @@ through :mod:`rproxy.server.writer`.
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import chain
 from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Dict, Iterable, Mapping, Optional, TypeVar
 
@@ -29,6 +30,7 @@ from ..store.time_limit import limit_store_time
 from ..types import Json
 from .base import STOPPING, BaseHandler
 from .body import CONTENT_LENGTH, BodyReader
+from .connections import NEVER, ClientStream
 from .writer import SocketWriter, drained
 
 ROUTES_HINT = "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
@@ -55,18 +57,18 @@ class BodyPolicy:
     response has been sent already.  In each case the connection is closed when the body takes too long, and
     when more than ``MAX_DISCARDED`` bytes had to be thrown away.
 
-    :param stream: the connection
+    :param stream: the connection, which keeps the time limit
     :param expected: whether there is a body at all
     """
 
     def __init__(self, stream: IOStream, expected: bool) -> None:
+        assert isinstance(stream, ClientStream)
         self._stream = stream
         self._expected = expected
-        self._timer: Optional[asyncio.TimerHandle] = None
         self._discarded = 0
         self.reader: Optional[BodyReader] = None
         self.refused = False
-        self._restart_timer(BODY_TIMEOUT)
+        self._limit(BODY_TIMEOUT)
 
     def read(self, reader: BodyReader) -> None:
         """Keep the body."""
@@ -76,7 +78,7 @@ class BodyPolicy:
         """Discard what is still to come, within a shorter time."""
         self.reader = None
         self.refused = True
-        self._restart_timer(DISCARD_TIMEOUT)
+        self._limit(DISCARD_TIMEOUT)
 
     def receive(self, piece: bytes) -> None:
         """Take the next piece.
@@ -90,16 +92,12 @@ class BodyPolicy:
         if self._discarded > MAX_DISCARDED:
             self._stream.close()
 
-    def stop_timer(self) -> None:
+    def over(self) -> None:
         """The body has arrived, or nobody waits for it any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stream.body_due = NEVER
 
-    def _restart_timer(self, seconds: float) -> None:
-        self.stop_timer()
-        if self._expected:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._stream.close)
+    def _limit(self, seconds: float) -> None:
+        self._stream.body_due = time.monotonic() + seconds if self._expected else NEVER
 
 
 @stream_request_body
@@ -117,11 +115,11 @@ class HttpHandler(BaseHandler):
     # ---- The connection
 
     def on_finish(self) -> None:
-        self._body_policy.stop_timer()
+        self._body_policy.over()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._body_policy.stop_timer()
+        self._body_policy.over()
         self.client_left = True
         if self._turn is not None:
             self._turn.cancel()
@@ -187,7 +185,7 @@ class HttpHandler(BaseHandler):
 
     def dispatch(self, *args: str) -> Optional[Awaitable[None]]:
         """Answer the request; Tornado calls this when the whole body has arrived."""
-        self._body_policy.stop_timer()
+        self._body_policy.over()
         if self._body_policy.refused:
             return drained(self.finish())
         if self.request.method == "OPTIONS":

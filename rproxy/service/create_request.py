@@ -45,9 +45,10 @@ class CreateRequest(NamedTuple):
     @property
     def warms_up(self) -> bool:
         """Is the request only to be remembered, without an answer?"""
-        return self.body.get("generate") is False or bool(
-            (self.body.get("prompt_cache_options") or {}).get("prewarm")
-        )
+        body = self.body
+        if "prompt_cache_options" not in body:
+            return "generate" in body and body["generate"] is False
+        return body.get("generate") is False or bool((body["prompt_cache_options"] or {}).get("prewarm"))
 
     def response(self) -> Response:
         """The Response object before anything is in it."""

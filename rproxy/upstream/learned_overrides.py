@@ -70,6 +70,8 @@ class LearnedOverrides:
 
     def learned(self, provider: Provider, model: str) -> Sequence[Learned]:
         """The cures of form that hold for a provider's model."""
+        if not self._learned:
+            return ()
         key = _key(provider, model)
         cures = self._learned.get(key)
         if cures and cures[0].expires <= self._now():
@@ -91,6 +93,8 @@ class LearnedOverrides:
 
         :param owner: whose content it is
         """
+        if not self._refused:
+            return frozenset()
         parts = self._refused.get((owner, _key(provider, model)), {})
         return frozenset(fingerprint for fingerprint, expires in parts.items() if expires > self._now())
 

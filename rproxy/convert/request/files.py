@@ -28,12 +28,11 @@ def with_texts(items: Sequence[AnyItem], texts: Mapping[str, str]) -> List[AnyIt
 
 
 def _parts(item: AnyItem) -> List[Any]:
+    """The parts of its content and of its output; none where those are texts."""
     parts: List[Any] = []
     for value in (item.get("content"), item.get("output")):
         if value and not isinstance(value, str):
-            inner = (
-                value.get("content") if isinstance(value, dict) else value
-            )  # a dict: the result of an MCP tool
+            inner = value.get("content") if isinstance(value, dict) else value  # a dict: of an MCP tool
             parts += inner if isinstance(inner, list) else ()
     return parts
 

@@ -44,7 +44,8 @@ def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
     of the last run of calls before it, else to the last open call; if there is none, it stays as it is.
     """
     for item in items:
-        if not _call_id(item) and (is_call(item) or is_output(item)):
+        call_id = item.get("call_id")
+        if not (call_id and isinstance(call_id, str)) and (is_call(item) or is_output(item)):
             return _paired(items)
     return list(items)
 

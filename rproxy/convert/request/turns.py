@@ -145,7 +145,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
     turn: Optional[AssistantTurn] = None  # the one that is open
     question: Optional[AnyItem] = None  # the user's last message
     for item, calls_tool in zip(items, calls):
-        item_type = _type(item)
+        item_type = item["type"] if isinstance(item.get("type"), str) else _type(item)
         if calls_tool or _is_answer(item, item_type):
             item_stem = stem(item)
             call = _tool_call(item, tools, warnings) if calls_tool else None
