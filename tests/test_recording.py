@@ -330,8 +330,13 @@ async def test_a_turn_of_several_rounds_is_recorded_and_served(tmp_path: Path, s
     assert check_stream(events)["output"][0]["type"] == "web_search_call"
     played = await replay(str(path), "--diff")
     assert played.returncode == 0, (played.stdout[:3000], played.stderr)
-    older = path.with_name("older.jsonl")  # from before the tools were in it
+    running = path.with_name("running.jsonl")  # as the inspector gives it while the turn runs
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    second = [number for number, line in enumerate(lines) if '"kind": "attempt"' in line][1]
+    running.write_text("".join(lines[: second + 3]), encoding="utf-8")
+    played = await replay(str(running), "--diff")
+    assert played.returncode == 0 and "breaks off" in played.stderr, (played.stdout[:3000], played.stderr)
+    older = path.with_name("older.jsonl")  # from before the tools were in it
     older.write_text("".join(line for line in lines if '"kind": "hosted"' not in line), encoding="utf-8")
     played = await replay(str(older))
     assert played.returncode != 0 and "2 rounds" in played.stderr

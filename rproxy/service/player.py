@@ -116,7 +116,7 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     :raises ApiError: it cannot be run: no provider was asked, or it is not known what tools ran between two
         answers
     """
-    if (recorded.rounds or 0) > 1 and recorded.hosted is None:
+    if recorded.hosted is None and (recorded.rounds or 0) > 1:
         raise ApiError(
             400,
             f"the turn had {recorded.rounds} rounds, and the recording, which an older rproxy made, does not "

@@ -17,13 +17,18 @@ class RecordedHostedTurn(RecordedTurn, HostedTurn):
         session, limits = self._rounds.session, self._deps.config.hosted_tools
         self._numbers: Dict[HostedCall, int] = {}
         sources = [source for result in session.known.values() for source in result["sources"]]
-        known = {"sources": sources, "max_rounds": limits.max_rounds, "max_calls": limits.max_calls}
+        self._known = {"sources": sources, "max_rounds": limits.max_rounds, "max_calls": limits.max_calls}
         try:
             await super()._run_to_the_end()
         finally:
-            self.recording.hosted({**session.described(), **known})
+            self._describe()
+
+    def _describe(self) -> None:
+        """Record the tools, which are known when the first round was asked for."""
+        self.recording.hosted({**self._rounds.session.described(), **self._known})
 
     async def _run_round(self) -> bool:
+        self._describe()  # for who reads the recording before the turn has ended
         self.recording.round()
         return await super()._run_round()
 

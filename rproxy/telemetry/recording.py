@@ -22,7 +22,7 @@ part.  Every object has ``kind`` and ``at``, the milliseconds since the turn beg
                attempt
 ``round``      the calls of a round begin; the next attempt is one of the next round
 ``hosted``     the hosted tools of the turn: ``types`` of their entries, ``items``, ``functions``, ``sources``
-               that were known before, ``max_rounds``, ``max_calls``
+               that were known before, ``max_rounds``, ``max_calls``; of several the last one counts
 ``turn_end``   the last line: ``status``, ``error``, ``truncated``, ``turn`` (the fields of the log's line)
 =============  ========================================================================================
 
