@@ -49,6 +49,7 @@ class Attempt:
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
+    :param small: the request is known to be small, so nobody needs to look how large it is
 
     ``status`` is that of the provider's answer, None before there is one.  ``started``, ``sent`` and
     ``answered`` are when the attempt began, the request was on its way, and the answer began, in monotonic
@@ -65,6 +66,7 @@ class Attempt:
         send: Callable[[Sequence[Event]], Optional[Awaitable[None]]],
         secrets: Sequence[str],
         content_timeout: float = 0.0,
+        small: bool = False,
     ) -> None:
         self.provider = provider
         self.conversion = conversion
@@ -78,6 +80,7 @@ class Attempt:
         self.answer_bytes = 0
         self._new_converter = new_converter
         self._prepared = False
+        self._small = small
         self._send = send
         self._secrets = secrets
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
@@ -135,7 +138,7 @@ class Attempt:
 
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
-        if is_large(request):
+        if not self._small and is_large(request):
             body = await collect(lambda pieces: write_large(request, pieces))
         else:
             body = encode_json(request)

@@ -60,6 +60,9 @@ class HostedPlan(TurnPlan):
             body["max_output_tokens"] = min(body["max_output_tokens"], limit)
         return body
 
+    def _is_small(self) -> bool:
+        return False  # it grows with each round, and has tools of other servers
+
     def tokens_left(self) -> Optional[int]:
         """How many tokens the client still allows the model to write; None: no limit of its own."""
         limit = self._request.body.get("max_output_tokens")

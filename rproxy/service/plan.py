@@ -86,7 +86,8 @@ class TurnPlan:
 
     :param first: the number of its first event
 
-    ``providers`` can answer; ``model`` is the downstream model; ``first`` as above.
+    ``providers`` can answer; ``model`` is the downstream model; ``first`` as above.  ``small``: is
+    the request that was converted last known to be small?
     """
 
     def __init__(self, deps: TurnDeps, request: CreateRequest, client: Client, first: int = 0) -> None:
@@ -101,6 +102,7 @@ class TurnPlan:
         self._compacts = is_trigger(request.items)
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
         self._whole = self._items
+        self.small = False
         self._note = ""  # what a shortened compaction leaves out
         self._shares = iter(SHARES if self._compacts else ())
 
@@ -144,10 +146,12 @@ class TurnPlan:
             if provider.wire == "responses"
             else to_chat_request
         )
+        readable = await self._deps.file_texts.readable(self._items, provider.profile)
+        self.small = readable is self._items and self._is_small()
         convert = partial(
             to_request,
             self._body(native_tools(provider)),
-            await self._deps.file_texts.readable(self._items, provider.profile),
+            readable,
             provider.profile,
             downstream_model=self.model,
             allow=self._allow(provider),
@@ -156,6 +160,15 @@ class TurnPlan:
             sealer=self._sealer,
         )
         return await converted(convert, self._request, self._client, self._items)
+
+    def _is_small(self) -> bool:
+        """Is the request small, and is nothing added to it, such as earlier items or reasoning?"""
+        context = self._request.context
+        return (
+            self._client.size <= SMALL
+            and not (context.items or context.inherited)
+            and all(item.get("type") == "message" for item in self._items)
+        )
 
     def has_form(self, form: str, cure: Json) -> bool:
         """Does a cure change this request?

@@ -170,6 +170,7 @@ class Turn:
             self._send,
             self._deps.config.secrets,
             self._deps.config.server.content_timeout,
+            self._plan.small,
         )
         interrupt, timeline = self._client.interrupt, self.stats.timeline
         if timeline is not None:
