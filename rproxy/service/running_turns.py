@@ -7,9 +7,7 @@ nor do requests that join a turn that runs already.  Without auth all clients ar
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Callable, Optional
-from typing import Counter as CounterOf
+from typing import Callable, Dict, Optional
 
 from ..config.schema import Key, Server
 from ..errors import ApiError
@@ -28,7 +26,7 @@ class RunningTurns:
     def __init__(self, server: Server, quotas: Quotas) -> None:
         self.limits = server
         self._quotas = quotas
-        self._running: CounterOf[str] = Counter()
+        self._running: Dict[str, int] = {}  # by owner
 
     def begin(self, key: Optional[Key]) -> Callable[[], None]:
         """Count a turn.
@@ -41,7 +39,7 @@ class RunningTurns:
         server, running = self.limits, self._running
         for limit, count, whose, name in (
             (server.max_turns, sum(running.values()), "This proxy", "max_turns"),
-            (server.max_turns_per_key, running[owner], "Your API key", "max_turns_per_key"),
+            (server.max_turns_per_key, running.get(owner, 0), "Your API key", "max_turns_per_key"),
         ):
             if 0 < limit <= count:
                 raise ApiError(
@@ -53,7 +51,7 @@ class RunningTurns:
                     retry_after=PAUSE,
                 )
         self._quotas.begin_turn(key)
-        running[owner] += 1
+        running[owner] = running.get(owner, 0) + 1
         return lambda: self._end(owner)
 
     def _end(self, owner: str) -> None:

@@ -27,7 +27,7 @@ def milliseconds(since: float) -> float:
     return round((time.monotonic() - since) * 1000, 3)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TurnRecord:
     """A turn that has ended.  Sizes are in bytes; the provider and ``request_bytes`` are those of the last
     attempt, ``answer_bytes`` the sum of all.
@@ -79,7 +79,7 @@ class TurnRecord:
         return self.status == "failed" or self.error == "content_filter"
 
 
-@dataclass(frozen=True)
+@dataclass
 class AttemptRecord:
     """One request to a provider that has ended.
 

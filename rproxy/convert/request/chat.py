@@ -54,7 +54,7 @@ PLEAS = {
 _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Conversion:
     """A chat request, and what is needed to read its answer.
 
@@ -289,7 +289,7 @@ def _nested(dotted: str, value: Any) -> Json:
 def _merge(body: Dict[str, Any], more: Mapping[str, Any]) -> None:
     """Merge copies of nested mappings into the request."""
     for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(body.get(key), dict):
+        if isinstance(value, dict) and isinstance(body.get(key), dict):
             _merge(body[key], value)
         else:
             body[key] = _copy(value)

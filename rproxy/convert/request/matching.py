@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ...types import AnyItem
@@ -31,7 +30,10 @@ class OutputMatcher:
         self._stems: Dict[str, Optional[str]] = {}  # of those calls
         self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
         self._texts: Dict[int, Set[str]] = {}  # of the outputs in a list that has several, by its identity
-        self._to_come = Counter([str(item["call_id"]) for item in calls])
+        self._to_come: Dict[str, int] = {}  # by call id; a Counter takes longer to make
+        for item in calls:
+            call_id = str(item["call_id"])
+            self._to_come[call_id] = self._to_come.get(call_id, 0) + 1
 
     def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
         """Is this a call that waits for its output already, sent once more by the client?"""
@@ -58,7 +60,7 @@ class OutputMatcher:
         call_id = str(item.get("call_id"))
         if call_id in self._calls:
             outputs = self._calls[call_id].outputs
-        elif self._to_come[call_id]:
+        elif self._to_come.get(call_id):
             outputs = self._early.setdefault(call_id, [])
         else:
             return False

@@ -44,7 +44,7 @@ LEVELS = {level: level for level in ("low", "medium", "high")}  # of effort; eve
 SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResponsesConversion(Conversion):
     """``body`` is a Responses request without ``stream``; ``origin`` identifies the provider."""
 
