@@ -20,6 +20,7 @@ import hmac
 import re
 import time
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any, Callable, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ def _netloc_of(origin: str) -> str:
     return netloc if found else origin
 
 
+@lru_cache(maxsize=256)
 def hostname(netloc: str) -> str:
     if len(netloc) > LONGEST_HOST:
         return ""

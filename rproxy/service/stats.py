@@ -55,6 +55,8 @@ class FieldWarnings:
 
     def of(self, stats: TurnStats, downstream_model: str) -> List[str]:
         """The warnings of a turn that were not given yet."""
+        if not stats.left_out:
+            return []
         keys = [(stats.provider, downstream_model, name) for name in stats.left_out]
         new = [key for key in keys if key not in self._given]
         if len(self._given) > MOST_GIVEN:

@@ -77,7 +77,11 @@ def stronger_finish(old: Optional[str], word: Any) -> Optional[str]:
 
 def counts_tokens(usage: Any) -> bool:
     """Is it a usage block with at least one token?  Providers send null and zeros as placeholders."""
-    return type(usage) is dict and any("token" in key and _not_zero(value) for key, value in usage.items())
+    if type(usage) is dict:
+        for key, value in usage.items():
+            if "token" in key and _not_zero(value):
+                return True
+    return False
 
 
 def _not_zero(value: Any) -> bool:
