@@ -204,13 +204,16 @@ class _Reader:
         if self._text[self._at : self._at + 1] == "}":
             more = yield from self._next(",}", "{")
         while more:
-            if self._text[self._at : self._at + 1] != '"':
+            begin = self._at
+            if self._text[begin : begin + 1] != '"':
                 raise self._error('{"":0,' if result else "{")
             key = yield from self._value(depth)
             yield from self._next(":", '{""')
             result[key] = yield from self._value(depth)
             yield
             more = yield from self._next(",}", '{"":0')
+            if more and 0 < self._at - begin < TINY:
+                result.update((yield from self._neighbours("{}")))
         return result
 
     def _list(self, depth: int) -> Generator[None, None, List[Any]]:
@@ -224,27 +227,31 @@ class _Reader:
             yield
             more = yield from self._next(",]", "[0")
             if more and 0 < self._at - begin < TINY:
-                yield from self._neighbours(result)
+                result += yield from self._neighbours("[]")
         return result
 
-    def _neighbours(self, result: List[Any]) -> Steps:
-        """Read small entries together, as far as a comma that stands between two of them."""
+    def _neighbours(self, brackets: str) -> Generator[None, None, Any]:
+        """Read small entries together, as far as a comma that stands between two of them.
+
+        :param brackets: around the entries
+        :returns: a list or an object of them, which may be empty
+        """
         if self._apart:
             self._apart -= 1
-            return
+            return ()
         cut = self._text.rfind(",", self._at, self._at + WINDOW // 8)
         try:
-            values = self._decoder.decode(f"[{self._text[self._at : cut]}]") if cut > 0 else []
+            entries = self._decoder.decode(f"{brackets[0]}{self._text[self._at : cut]}{brackets[1]}")
         except ValueError:
-            values = []
-        if values:
+            entries = ()
+        if cut > 0 and entries:
             self._at = cut + 1
-            self._count(values)
-            self._take(-1, -1)  # the list around them
-            result += values
+            self._count(entries)
+            self._take(-1, -1)  # what is around them
             yield from self._skip_blanks()
-        else:
-            self._apart = APART
+            return entries
+        self._apart = APART
+        return ()
 
     def _long_string(self) -> Generator[None, None, str]:
         begin = self._before + self._at

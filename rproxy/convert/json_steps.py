@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
 from ..json_codec import SHARED, encode_json
-from ..types import Event
+from ..types import Event, Json
 
-MANY = 20  # a list with more items is worth several steps
+MANY = 20  # entries of a list or an object that are written together
 STEP = 1 << 17  # characters that are written in one step, in about a millisecond
 BLOCK = STEP  # bytes
 ENTRY = 16  # characters that an entry counts for beside its text
@@ -74,11 +74,7 @@ def write_large(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
     elif isinstance(value, list):
         yield from _write_list(value, pieces, encode)
     else:
-        for number, (key, inner) in enumerate(value.items()):
-            pieces.append(b"%b%b:" % (b"," if number else b"{", encode(str(key))))
-            yield from write_steps(inner, pieces, encode)
-            yield
-        pieces.append(b"}")
+        yield from _write_dict(value, pieces, encode)
 
 
 def _write_list(values: List[Any], pieces: List[bytes], encode: Encode) -> Steps:
@@ -96,6 +92,22 @@ def _write_list(values: List[Any], pieces: List[bytes], encode: Encode) -> Steps
             yield from write_steps(inner, pieces, encode)
             yield
     pieces.append(b"]")
+
+
+def _write_dict(values: Json, pieces: List[bytes], encode: Encode) -> Steps:
+    before, entries = b"{", iter(values.items())
+    for some in iter(lambda: dict(islice(entries, MANY)), {}):
+        if not is_large(some):
+            pieces += (before, encode(some)[1:-1])
+            before = b","
+            yield
+            continue
+        for key, inner in some.items():
+            pieces.append(b"%b%b:" % (before, encode(str(key))))
+            before = b","
+            yield from write_steps(inner, pieces, encode)
+            yield
+    pieces.append(b"}")
 
 
 def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:

@@ -21,6 +21,7 @@ from ..types import Json
 
 MOST_READ = 4000  # characters of a message
 LONGEST = 300  # characters of a reason
+LONGEST_ESCAPE = 6  # characters, as in \\u001f
 WINDOW = 1 << 17  # characters of a request in one step, a millisecond or two
 
 
@@ -83,7 +84,7 @@ def _batches(texts: Iterator[str]) -> Iterator[List[str]]:
     batch: List[str] = []
     size = 0
     for text in texts:
-        for window in _windows(text):
+        for window in _windows(text) if len(text) > WINDOW else (text,):
             batch.append(window)
             size += len(window) + RUN
             if size >= WINDOW:
@@ -94,6 +95,8 @@ def _batches(texts: Iterator[str]) -> Iterator[List[str]]:
 
 def _other_spellings(text: str) -> List[str]:
     """The forms of a text in which it does not occur in the JSON of the request."""
+    if len(text) * LONGEST_ESCAPE < RUN:
+        return []
     escaped = json.dumps(text)
     return [text, escaped] if len(escaped) != len(text) + 2 and len(escaped) >= RUN else []
 
