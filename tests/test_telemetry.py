@@ -133,7 +133,7 @@ def test_a_run_anywhere_in_a_long_request_is_found(size: int) -> None:
 
 
 async def test_a_large_request_does_not_hold_the_loop() -> None:
-    request = {"input": [{"content": f"{i} " * 10_000} for i in range(100)]}
+    request = {"input": [{"content": f"{i} " * 10_000} for i in range(400)]}
     looks = 0
 
     async def others() -> None:

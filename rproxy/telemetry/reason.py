@@ -21,7 +21,7 @@ from ..types import Json
 
 MOST_READ = 4000  # characters of a message
 LONGEST = 300  # characters of a reason
-LONGEST_ESCAPE = 6  # characters, as in \\u001f
+LONGEST_ESCAPE = 12  # characters, as in \ud83d\ude00
 WINDOW = 1 << 17  # characters of a request in one step, a millisecond or two
 
 
