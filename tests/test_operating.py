@@ -12,7 +12,7 @@ from typing import Any, AsyncIterator, Dict, List
 
 import pytest
 from edge import Edge, edge
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawserver import until
 from scripted import CONFIG, ScriptedProvider, error, finish, running, say, served
