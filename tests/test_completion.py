@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,6 +58,18 @@ def test_every_command_and_option_is_there(shell: str) -> None:
     if shell_path is not None:
         done = subprocess.run([shell_path, "-n"], input=text, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
+
+
+def test_zsh_takes_every_argument_as_it_is_meant() -> None:
+    """Of two rest arguments, and of an action behind a colon in a metavar, zsh complains while one types."""
+    for line in re.findall(r"_arguments (.*?)(?: ;;)?$", script("zsh"), re.M):
+        specs = [re.sub(r"\\.|\[.*\]", "", spec) for spec in shlex.split(line)]
+        assert sum(spec.startswith("*:") for spec in specs) <= 1, line
+        for spec in specs:
+            message = re.fullmatch(r"\*?(-[\w-]+)?(::?[^:]*:(_files|\([^)]*\)| ))?", spec)
+            assert message, spec
+    text = script("zsh")
+    assert "]::host\\:port: '" in text and "'*--image[" in text and "'::name: '" in text
 
 
 def test_help_texts_cannot_break_the_scripts() -> None:

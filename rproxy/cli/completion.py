@@ -17,12 +17,17 @@ FILES = ("FILE", "DIR")  # metavars of options and arguments that are paths
 
 
 class Option(NamedTuple):
-    """An option, or an argument (``names`` empty).  ``value``: its metavar; "" for a switch."""
+    """An option, or an argument (``names`` empty).  ``value``: its metavar; "" for a switch.
+
+    ``optional``: the value may be left out.  ``repeated``: it may come more than once.
+    """
 
     names: Tuple[str, ...]
     help: str
     value: str
     choices: Tuple[str, ...]
+    optional: bool
+    repeated: bool
 
     @property
     def is_path(self) -> bool:
@@ -53,7 +58,7 @@ def commands_of(parser: argparse.ArgumentParser) -> Dict[str, Completed]:
                 found[name] = Completed(abouts[name], tuple(map(_option, sub._actions)))
         else:
             options.append(_option(action))
-    top = Option((), "the command", "COMMAND", tuple(found))
+    top = Option((), "the command", "COMMAND", tuple(found), False, False)
     return {"": Completed("", (top, *options)), **found}
 
 
@@ -61,7 +66,15 @@ def _option(action: argparse.Action) -> Option:
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     takes_value = action.nargs != 0
     choices = tuple(map(str, action.choices or ()))
-    return Option(tuple(action.option_strings), action.help or "", metavar if takes_value else "", choices)
+    many = action.nargs in (argparse.ZERO_OR_MORE, argparse.ONE_OR_MORE, argparse.REMAINDER)
+    return Option(
+        tuple(action.option_strings),
+        action.help or "",
+        metavar if takes_value else "",
+        choices,
+        action.nargs == argparse.OPTIONAL,
+        many or isinstance(action, argparse._AppendAction),
+    )
 
 
 # ---- bash
@@ -139,19 +152,23 @@ def zsh(commands: Dict[str, Completed]) -> str:
 
 def _zsh_arguments(options: Sequence[Option]) -> Iterator[str]:
     for option in options:
-        value = _zsh_value(option)
+        value, star = _zsh_value(option), "*" if option.repeated else ""
         if not option.names:
-            yield shlex.quote(f"*{value}")
+            yield shlex.quote(f"{star}{value}")
         for name in option.names:
-            about = re.sub(r"([\[\]:\\])", r"\\\1", option.help)
-            yield shlex.quote(f"{name}[{about}]{value}")
+            yield shlex.quote(f"{star}{name}[{_zsh_text(option.help)}]{value}")
 
 
 def _zsh_value(option: Option) -> str:
     if not option.value and not option.choices:
         return ""
     how = f"({' '.join(option.choices)})" if option.choices else "_files" if option.is_path else " "
-    return f":{(option.value or 'value').lower()}:{how}"
+    colon = "::" if option.optional else ":"
+    return f"{colon}{_zsh_text((option.value or 'value').lower())}:{how}"
+
+
+def _zsh_text(text: str) -> str:
+    return re.sub(r"([\[\]:\\])", r"\\\1", text)
 
 
 # ---- fish
