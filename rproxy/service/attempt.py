@@ -172,8 +172,6 @@ class Attempt:
         self.status = status
         self.answered = time.monotonic()
         self.headers = answer_headers(self.provider, headers, self._secrets)
-        if self._content_timeout and 200 <= status < 300:
-            self._watch = ContentWatch(self._content_timeout, self._seen, self._stop.cancel)
 
     def _seen(self) -> Tuple[int, int]:
         return self.converter.content, self.answer_bytes
@@ -199,6 +197,8 @@ class Attempt:
         converter = self._fast_path.converter
         if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
             raise StopReading
+        if self._content_timeout and self._watch is None:  # an answer of one read needs none
+            self._watch = ContentWatch(self._content_timeout, self._seen, self._stop.cancel)
         if converter.finish_seen and (batches or self._grace is None):
             self._wait_for_more()
         if self.answer_bytes > MAX_ANSWER:

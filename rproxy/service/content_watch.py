@@ -15,7 +15,7 @@ LOOKS = 10  # within the limit
 
 
 class ContentWatch:
-    """Watches one answer from its head on.
+    """Watches one answer from its first bytes on.
 
     :param limit: seconds without content
     :param seen: gives what has come so far: how much content, and how many bytes
