@@ -118,6 +118,12 @@ def test_so_do_those_of_odd_forms(fields: Json, monkeypatch: pytest.MonkeyPatch)
     compare([{"choices": [{"index": 0, "delta": fields}]}, end()], cumulative=False)
 
 
+def test_so_does_a_large_call_that_is_sent_twice() -> None:
+    both = [{"choices": [{"index": 0, "delta": {"tool_calls": calls}}]} for calls in (CALLS[4:], CALLS[4:])]
+    compare([*both, end()], cumulative=False)
+    compare([{"choices": [{"index": 0, "delta": {"tool_calls": [LONG_CALL] * 2}}]}, end()], cumulative=False)
+
+
 def test_so_do_many_whole_messages() -> None:
     compare([{"choices": [{"index": 0, "message": {"content": LONG}}] * 5}], cumulative=False)
 

@@ -138,6 +138,7 @@ def test_what_cannot_be_done_is_said(field: str) -> None:
         ("tools", 4096, {"type": "function", "name": "f"}),
         ("tools", 2048, {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]}),
         ("include", 256, "reasoning.encrypted_content"),
+        ("stop", 256, "END"),
     ],
 )
 def test_so_many_entries_and_no_more(field: str, most: int, entry: Any) -> None:

@@ -222,10 +222,10 @@ def check_metadata(request: Mapping[str, Any]) -> None:
     if not metadata:
         return
     pairs, key_size, value_size = METADATA
+    if isinstance(metadata, dict) and len(metadata) > pairs:
+        raise invalid(f"metadata may have at most {pairs} pairs, not {len(metadata)}.", "metadata")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ApiError(400, "metadata must be an object of strings.", code="invalid_type", param="metadata")
-    if len(metadata) > pairs:
-        raise invalid(f"metadata may have at most {pairs} pairs, not {len(metadata)}.", "metadata")
     for key, value in metadata.items():
         if len(key) > key_size or len(value) > value_size:
             raise invalid(

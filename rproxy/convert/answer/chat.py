@@ -120,7 +120,7 @@ class ChunkReader:
         return out
 
     def parts(self, chunk: Json) -> Iterator[Json]:
-        return iter([chunk]) if self._snapshots else split(chunk, self._begun)
+        return iter([chunk]) if self._snapshots else split(chunk, self._begun, self._calls.repeats)
 
     def end(self) -> List[Delta]:
         out: List[Delta] = []

@@ -6,7 +6,7 @@ text of megabytes becomes many deltas, and so do many tool calls.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List
+from typing import Any, Callable, Iterator, List
 
 from ...types import Json
 from ..json_steps import is_large
@@ -20,10 +20,14 @@ _LISTS = ("annotations", "images")
 _TEXTS = (*_REASONING, "content", "refusal")  # in the order in which they are read
 
 
-def split(chunk: Json, begun: bool) -> Iterator[Json]:
+def split(
+    chunk: Json, begun: bool = False, repeats: Callable[[Json], bool] = lambda call: False
+) -> Iterator[Json]:
     """The chunks that say the same, in order; the chunk itself if it is of a form that must stay whole.
 
     :param begun: something came before it, so that a whole message repeats it
+    :param repeats: may a call repeat one that is complete, which only its whole arguments tell?  It is asked
+        when what comes before the call has been read
     """
     choices = chunk.get("choices")
     if type(choices) is list and len(choices) > CHOICES and not any(map(_is_whole, choices)):
@@ -61,7 +65,7 @@ def split(chunk: Json, begun: bool) -> Iterator[Json]:
         for some in _pieces(entries, PARTS):
             yield {"choices": [{"delta": {key: some}}]}
     for some in _lists(calls):
-        for fragments in _call_pieces(some):
+        for fragments in _call_pieces(some, repeats):
             yield {"choices": [{"delta": {"tool_calls": fragments}}]}
     over = {key: value for key, value in chunk.items() if key != "choices"}
     yield {**over, "choices": [{**later, "delta": {}}]}
@@ -104,11 +108,11 @@ def _has_place(call: Any) -> bool:
     return type(call) is dict and (type(call.get("index")) is int or bool(call.get("id")))
 
 
-def _call_pieces(calls: Any) -> Iterator[Any]:
+def _call_pieces(calls: Any, repeats: Callable[[Json], bool]) -> Iterator[Any]:
     """Tool calls as fragments whose arguments are not long."""
     function = calls[0].get("function") if type(calls) is list and type(calls[0]) is dict else None
     arguments = function.get("arguments") if type(function) is dict else None
-    if type(function) is not dict or type(arguments) is not str or len(calls) > 1:
+    if type(function) is not dict or type(arguments) is not str or len(calls) > 1 or repeats(calls[0]):
         yield calls
         return
     head, place = calls[0], {key: calls[0][key] for key in ("index", "id") if key in calls[0]}

@@ -93,6 +93,11 @@ class CallReader:
         """Has the answer more calls than it may?  Further ones are not read."""
         return len(self._calls) > MAX_CALLS
 
+    def repeats(self, fragment: Json) -> bool:
+        """Is a fragment about a call whose arguments are complete already?"""
+        call = self._by_id.get(_word(fragment.get("id"))) or self._by_index.get(_index(fragment.get("index")))
+        return call is not None and call.complete()
+
     def read(self, fragments: Any, out: List[Delta]) -> None:
         """The ``tool_calls`` of a delta, or of a message when there were no calls before."""
         for place, fragment in enumerate(fragments if type(fragments) is list else [fragments]):

@@ -43,6 +43,7 @@ Events = Sequence[Event]
 MAX_CANDIDATES = 8  # templates of an answer that may be made without being worthwhile
 WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
 MAX_UNSYNCED = 1 << 17  # bytes that bypass the converter before it gets their text
+TOGETHER = 128  # chunks of one read that are converted in one step, in a few milliseconds
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
 _DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
@@ -178,7 +179,7 @@ class FastPath:
         self._unsynced_bytes = 0
         self._served = 0  # texts in it that the converter got afterwards
         self._held = b""  # the beginning of an event
-        self._later: Deque[Json] = deque()  # chunks from a large one on
+        self._later: Deque[Json] = deque()  # chunks from a large one on, or beyond TOGETHER
 
     @property
     def converter(self) -> StreamConverter:
@@ -246,12 +247,17 @@ class FastPath:
         """The events of what is too large to be converted at once; an empty list is a step without any."""
         while self._later:
             chunk = self._later.popleft()
-            if type(chunk) is Unparsed:
+            if isinstance(chunk, Unparsed):
                 chunk = yield from _in_steps(chunk)
                 for part in self._converter.reader.parts(chunk):
                     yield self._converter.feed(part)
-            else:
-                yield self._converter.feed(chunk)
+                continue
+            events = self._converter.feed(chunk)
+            for _ in range(TOGETHER):
+                if not self._later or isinstance(self._later[0], Unparsed):
+                    break
+                events += self._converter.feed(self._later.popleft())
+            yield events
 
     def _sync(self) -> None:
         """Give the converter the text that bypassed it."""
@@ -293,8 +299,8 @@ class FastPath:
         events: List[Event] = []
         chunk: Json = {}
         new: List[Event] = []
-        for chunk in self._decoder.feed(data):
-            if type(chunk) is Unparsed or self._later:
+        for number, chunk in enumerate(self._decoder.feed(data)):
+            if type(chunk) is Unparsed or number >= TOGETHER or self._later:
                 self._later.append(chunk)
                 continue
             new = self._converter.feed(chunk)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Callable, Dict, Sequence, Tuple
+from itertools import islice
+from typing import Any, Callable, Dict, Tuple
 
 from ...errors import ApiError
 from ...types import Json
@@ -53,6 +54,11 @@ def _strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
+def _metadata(value: Any) -> bool:
+    """Where it is kept there may only be a few pairs, so no more are looked at."""
+    return _object(value) and all(map(_string, islice(value.values(), 1000)))
+
+
 FIELDS: Dict[str, Tuple[str, Check]] = {
     "model": ("a string", _string),
     "input": ("a string or a list of items (objects)", lambda v: _string(v) or _objects(v)),
@@ -90,7 +96,7 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
         lambda v: _object_of_strings("verbosity")(v) and (v.get("format") is None or _object(v["format"])),
     ),
     "truncation": ("a string", _string),
-    "metadata": ("an object of strings", lambda v: _object(v) and all(map(_string, v.values()))),
+    "metadata": ("an object of strings", _metadata),
     "include": ("a list of strings", _strings),
     "prompt_cache_key": ("a string", _string),
     "safety_identifier": ("a string", _string),
@@ -99,7 +105,7 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "prompt_cache_options": ("an object", _object),
 }
 # Far more than anybody needs; each entry costs time that all clients share.  Tools in a namespace count.
-MOST_ENTRIES = {"tools": 4096, "include": 256}
+MOST_ENTRIES = {"tools": 4096, "include": 256, "stop": 256}
 UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as instructions and input."}
 
 
@@ -118,19 +124,19 @@ def check_request(request: Json) -> None:
             raise ApiError(
                 400, f"{name} is not supported. {reason}", code="unsupported_parameter", param=name
             )
-    for name, (wanted, check) in FIELDS.items():
-        if name in request and not check(request[name]):
-            raise ApiError(
-                400, f"{name} must be {wanted}, not {_shown(request[name])}.", code="invalid_type", param=name
-            )
-    for name, most in MOST_ENTRIES.items():
-        count = _entries(request.get(name, ()))
+    for name, most in MOST_ENTRIES.items():  # first, because the other checks look at each
+        count = _entries(request.get(name), most)
         if count > most:
             raise ApiError(
                 400,
                 f"{name} has {count} entries, and {most} are the most that a request may have. Send fewer.",
                 code="array_above_max_length",
                 param=name,
+            )
+    for name, (wanted, check) in FIELDS.items():
+        if name in request and not check(request[name]):
+            raise ApiError(
+                400, f"{name} must be {wanted}, not {_shown(request[name])}.", code="invalid_type", param=name
             )
     if not request.get("model"):
         raise ApiError(
@@ -141,9 +147,10 @@ def check_request(request: Json) -> None:
         )
 
 
-def _entries(values: Sequence[Any]) -> int:
-    if not values:
-        return 0
+def _entries(values: Any, most: int) -> int:
+    """How many entries a list has, with those of namespaces in it, if it has at most ``most`` itself."""
+    if not isinstance(values, list) or len(values) > most:
+        return len(values) if isinstance(values, list) else 0
     inner = (value.get("tools") for value in values if isinstance(value, dict) and "tools" in value)
     return len(values) + sum(len(tools) for tools in inner if isinstance(tools, list))
 
