@@ -50,7 +50,10 @@ def _version(distribution: str, package: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        module = import_module(package)
+        try:
+            module = import_module(package)
+        except ImportError:
+            return "that cannot be loaded"
         return str(getattr(module, "__version__", None) or getattr(module, "version", "of unknown version"))
 
 
