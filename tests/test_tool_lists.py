@@ -123,6 +123,12 @@ def test_what_is_too_large_or_too_deep_is_not_remembered(tools: List[Json]) -> N
     assert ToolLists().of(tools) is tools
 
 
+@pytest.mark.parametrize("key", ["authorization", "headers"])
+def test_credentials_are_not_remembered(key: str) -> None:
+    tools = [*TOOLS, {"type": "mcp", "server_label": "s", key: "secret"}]
+    assert ToolLists().of(tools) is tools
+
+
 async def test_turns_with_the_same_tools_send_the_same() -> None:
     """Also when a turn chooses among them, and when its history brings more."""
     chosen = {"tool_choice": {"type": "function", "name": "look"}}

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 KEPT = 1 << 20  # bytes of the lists that are remembered; with what is made of them it is some ten times more
 LARGEST = KEPT // 4  # bytes of one list
+CREDENTIALS = frozenset(("authorization", "headers"))  # keys of tools
 FORMS = 8  # kept of one list, for as many kinds of providers
 
 # Writes an object that occurs twice as two, so that equal lists have equal bytes.
@@ -53,10 +54,13 @@ class ToolLists:
         self._size = 0
 
     def of(self, tools: List[Json]) -> List[Json]:
-        """A list that equals ``tools``: a remembered one, or ``tools`` itself if it is too large for that.
+        """A list that equals ``tools``: a remembered one, or ``tools`` itself if that must not be remembered,
+        because it is too large, or has credentials.
 
         Takes a millisecond for a megabyte.
         """
+        if not all(map(CREDENTIALS.isdisjoint, tools)):
+            return tools
         try:
             key = marshal.dumps(tools, _VERSION)
         except ValueError:
