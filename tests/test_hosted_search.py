@@ -485,6 +485,46 @@ async def test_without_a_search_nothing_changes(tmp_path: Path) -> None:
         assert "tools" not in provider.requests[0] and response["tools"] == [TOOL]
 
 
+# ---- Tools that items of the history define
+def added(*tools: Json) -> Json:
+    return {"type": "additional_tools", "role": "developer", "tools": [*tools]}
+
+
+async def test_a_search_that_an_item_of_the_history_defines() -> None:
+    question = {"role": "user", "content": "What is new?"}
+    async with loop() as lab:
+        lab.provider.turns += [[searching("a")], [say("Done.")], [searching("b")], [say("More.")]]
+        first = await lab.whole(tools=[], input=[added(LIST, TOOL), question])
+        assert [item["type"] for item in first["output"]] == ["web_search_call", "message"]
+        later = await lab.whole(tools=[], input=[question], previous_response_id=first["id"])
+        assert [item["type"] for item in later["output"]] == ["web_search_call", "message"]
+        assert [asked.body["q"] for asked in lab.services.asked] == ["a", "b"]
+        assert not [one for one in lab.provider.requests if one["tools"] != lab.provider.requests[0]["tools"]]
+        offered = [tool["function"]["name"] for tool in lab.provider.requests[0]["tools"]]
+        assert sorted(offered) == ["ls", "web_search"]
+        lab.provider.turns += [[say("No.")]]
+        path = "/responses/input_tokens"
+        counted = await lab.api("POST", path, asking(tools=[], input=[added(TOOL), question]))
+        assert counted["input_tokens"] > 60  # with its function
+        await lab.whole(tools=[], input=[added(TOOL), question], max_tool_calls=0)
+        assert "tools" not in lab.provider.requests[4]
+
+
+async def test_tools_of_the_history_are_taken_away_in_the_last_round() -> None:
+    async with loop() as lab:
+        lab.provider.turns += [[searching("a")], [searching("b")], [say("Well.")]]
+        question = {"role": "user", "content": "What is new?"}
+        await lab.whole(tools=[], input=[added(LIST, TOOL), question], max_tool_calls=1)
+        assert [one.get("tool_choice") for one in lab.provider.requests] == [None, "none", "none"]
+
+
+async def test_the_allowlist_holds_for_tools_of_the_history() -> None:
+    async with loop(server="  tool_type_allowlist: [function]\n") as lab:
+        lab.provider.turns += [[say("I cannot search.")]]
+        await lab.whole(tools=[], input=[added(TOOL), {"role": "user", "content": "What is new?"}])
+        assert "tools" not in lab.provider.requests[0]
+
+
 # ---- Other ways to ask
 async def test_a_conversation() -> None:
     async with loop() as lab:

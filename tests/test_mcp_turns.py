@@ -341,6 +341,39 @@ async def test_credentials_reach_their_server_and_nobody_else(
     assert not holders(tmp_path, TOKEN)
 
 
+async def test_a_server_that_an_item_of_the_history_defines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    async with mcp_double(token=TOKEN) as own:
+        store = f"store: {{{{kind: sqlite, path: '{tmp_path}/r.db'}}}}\n"
+        hosts = f"mcp_hosts: ['127.0.0.1:{own.port}']"
+        async with mcp_lab(more=store, hosted=hosts) as lab:
+            mine = {
+                "type": "mcp", "server_label": "own", "server_url": own.url + "?key=q-" + TOKEN,
+                "authorization": TOKEN, "headers": {"X-Secret": "h-" + TOKEN}, "require_approval": "never",
+            }  # fmt: skip
+            conversation = (await lab.api("POST", "/conversations", {}))["id"]
+            said = [
+                {"type": "additional_tools", "role": "developer", "tools": [mine, NEVER]},
+                {"role": "user", "content": "Hello."},
+            ]
+            lab.provider.turns += [[call("own__echo", text="x"), echo("y", 1)], [say("Done.")], [say("Bye.")]]
+            events = await lab.stream(tools=[], input=said, conversation=conversation)
+            final = check_stream(events)
+            kinds = [item["type"] for item in final["output"]]
+            assert kinds == ["mcp_list_tools"] * 2 + ["mcp_call"] * 2 + ["message"]
+            # The lists of the conversation are used again, without credentials.
+            await lab.whole(tools=[], input="More.", conversation=conversation)
+            assert lab.functions(2) == lab.functions(0) and len(own.calls) == 1
+            inputs = await lab.api("GET", f"/responses/{final['id']}/input_items")
+            past = await lab.api("GET", f"/conversations/{conversation}/items")
+            assert TOKEN not in json.dumps([events, inputs, past, lab.provider.requests, caplog.text])
+    with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as base:
+        base.execute("VACUUM")
+    assert not holders(tmp_path, TOKEN)
+
+
 async def test_recordings_have_no_credentials(tmp_path: Path) -> None:
     async with mcp_double(token="short1") as own:
         provider = ScriptedProvider()

@@ -4,15 +4,18 @@ For the conversion of a request there are no hosted tools: the client's entries 
 (:mod:`rproxy.convert.tools.hosted`), and their items in the history become calls of functions and outputs.
 So whatever a provider needs done to those is done to hosted ones as well, and a request of a later round, or
 of a later turn, has the same bytes as the first.
+
+Items of the history may define tools, too (``additional_tools``): the hosted ones among them count as the
+last entries of ``tools``.
 """
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
+from typing import AbstractSet, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, cast
 
 from ..convert.tools.hosted import HOSTED_TYPE, hosted_tool
 from ..convert.tools.kind import flat_form, flatten, plain
-from ..convert.tools.table import DEFAULT_ALLOW, TOOL_ITEMS
+from ..convert.tools.table import DEFAULT_ALLOW, TOOL_ITEMS, later_tools
 from ..convert.tools.tool_lists import ToolLists
 from ..types import AnyItem, HostedResult, Json
 from .citations import Citations
@@ -42,6 +45,9 @@ class HostedSession:
         self._by_type: Dict[str, KindSession] = {}  # of the request's tools
         self._by_choice: Dict[str, KindSession] = {}  # ... which a choice may name in another way
         self._items = [item for kind in kinds for item in kind.items]
+        self._passing = request.passing
+        self._later = _later_hosted(request)  # entries of tools that stand in items of the history
+        request = request._replace(body={**request.body, "tools": [*request.tools, *self._later]})
         types = {str(tool.get("type")) for tool in request.tools}
         for kind in kinds:
             session = kind.session(request)
@@ -64,7 +70,16 @@ class HostedSession:
         """The items with those of hosted tools as calls of functions and outputs."""
         for session in self._sessions:
             items = session.history(items)
-        return [*items]
+        return [self._without_hosted(item) if item.get("type") in TOOL_ITEMS else item for item in items]
+
+    def _without_hosted(self, item: AnyItem) -> AnyItem:
+        """An item that defines tools, without those that count as entries of ``tools``."""
+        tools: Any = item.get("tools")
+        if not isinstance(tools, list):
+            return item
+        left = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") not in self._passing]
+        changed: Any = {**item, "tools": left}
+        return cast(AnyItem, changed)
 
     def citations(self) -> Citations:
         """Finds what is cited of all that was found in this conversation."""
@@ -99,11 +114,10 @@ class HostedSession:
         body = {key: value for key, value in body.items() if key != "max_tool_calls"}
         if stage == NO_TOOLS:
             body.pop("tools", None)
-            body.pop("tool_choice", None)
-            return body
+            return {**body, "tool_choice": "none"}  # for those that items of the history define
         done: List[int] = []
         tools: List[Json] = []
-        for tool in body.get("tools") or ():
+        for tool in [*(body.get("tools") or ()), *self._later]:
             session = _of_type(self._by_type, tool, native)
             if session is None:
                 tools += [tool] if tool.get("type") != HOSTED_TYPE else []
@@ -150,15 +164,25 @@ def _of_type(sessions: Mapping[str, KindSession], tool: Json, native: Sequence[s
     return None if type_ in native else sessions.get(type_)
 
 
+def _later_hosted(request: HostedRequest) -> List[Json]:
+    """The hosted tools that items of the history define: of equal ones the newest, and none that ``tools``
+    has.
+    """
+    found = {_key(tool): tool for tool in later_tools(request.items) if tool.get("type") in request.passing}
+    own = {_key(tool) for tool in request.tools}
+    return [tool for key, tool in found.items() if key not in own]
+
+
+def _key(tool: Json) -> Tuple[str, str]:
+    return str(tool.get("type")), str(tool.get("server_label"))
+
+
 def own_names(tools: Iterable[Any], items: Iterable[AnyItem]) -> AbstractSet[str]:
     """The names of the functions that the client's own tools become."""
-    lists: List[Any] = [[*tools]]
-    lists += [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
     names: Set[str] = set()
-    for entries in lists:
-        for tool in entries if isinstance(entries, list) else ():
-            if isinstance(tool, dict):
-                names.update(_names(flat_form(tool)))
+    for tool in [*tools, *later_tools(items)]:
+        if isinstance(tool, dict):
+            names.update(_names(flat_form(tool)))
     return names
 
 

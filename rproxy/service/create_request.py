@@ -30,7 +30,7 @@ class CreateRequest(NamedTuple):
 
     ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the
     one it belongs to.  ``created_at``: seconds since the epoch.  ``shown_tools``: ``tools`` as the response
-    repeats them; None: as they came.
+    repeats them, ``kept_items``: ``items`` as they are stored; None: as they came.
     """
 
     body: Json
@@ -41,6 +41,7 @@ class CreateRequest(NamedTuple):
     conversation: Optional[str]
     created_at: int
     shown_tools: Optional[List[Json]] = None
+    kept_items: Optional[List[AnyItem]] = None
 
     @property
     def warms_up(self) -> bool:
@@ -49,6 +50,11 @@ class CreateRequest(NamedTuple):
         if "prompt_cache_options" not in body:
             return "generate" in body and body["generate"] is False
         return body.get("generate") is False or bool((body["prompt_cache_options"] or {}).get("prewarm"))
+
+    @property
+    def stored_items(self) -> List[AnyItem]:
+        """Its own input as it is stored."""
+        return self.items if self.kept_items is None else self.kept_items
 
     def response(self) -> Response:
         """The Response object before anything is in it."""
@@ -62,7 +68,7 @@ class CreateRequest(NamedTuple):
         """What is stored of a response to this request."""
         return {
             "response": response,
-            "input": self.items,
+            "input": self.stored_items,
             "previous": self.body.get("previous_response_id"),
             "conversation": self.conversation,
             "owner": owner,

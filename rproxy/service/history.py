@@ -259,7 +259,9 @@ class History:
             if record["previous"] is not None and not warning:  # most others are not continued
                 self._recent.remember(client.owner, [link_of(record)])
         if request.conversation is not None:
-            complete = cast(List[Item], request.items)  # they are listed() when they belong to a conversation
+            complete = cast(
+                List[Item], request.stored_items
+            )  # they are listed() when they belong to a conversation
             items = complete + response["output"]
             warning = await self._conversations.append(request.conversation, items, client.owner)
             warnings += [warning] if warning else []

@@ -5,11 +5,12 @@ Without any, nothing of :mod:`rproxy.hosted` is imported, and a turn is looked a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, cast
 
 from ..config.schema import Config
+from ..convert.tools.table import TOOL_ITEMS, later_tools
 from ..convert.tools.tool_lists import ToolLists
-from ..types import HostedResult, Json
+from ..types import AnyItem, HostedResult, Json
 from ..upstream.client import Upstream
 from .client import Client
 from .create_request import CreateRequest
@@ -63,7 +64,11 @@ class HostedTools:
         )
 
     def shown(self, request: CreateRequest) -> CreateRequest:
-        """The request, whose response repeats hosted tools in the right form, and without credentials."""
+        """The request, whose response repeats hosted tools in the right form, and without credentials, which
+        are not stored with its input either.
+        """
+        if any(tool.get("type") == "mcp" for tool in later_tools(request.items)):
+            request = request._replace(kept_items=[*map(_anonymous, request.items)])
         tools = request.body.get("tools")
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
@@ -78,7 +83,7 @@ class HostedTools:
         if not self._kinds:
             return None
         items = request.context.items + request.items
-        types = {str(tool.get("type")) for tool in request.body.get("tools") or ()}
+        types = {str(tool.get("type")) for tool in [*(request.body.get("tools") or ()), *later_tools(items)]}
         made = {str(item.get("type")) for item in items}
         kinds = [
             kind for kind in self._kinds if types.intersection(kind.types) or made.intersection(kind.items)
@@ -96,7 +101,8 @@ class HostedTools:
         tools: List[Json] = [tool for tool in request.body.get("tools") or () if self._may(tool.get("type"))]
         body = {**request.body, "tools": tools}
         taken = own_names(request.body.get("tools") or (), items)
-        hosted = HostedRequest(body, items, client.owner, known, taken, native)
+        passing = {name for kind in kinds for name in kind.types if self._may(name)}
+        hosted = HostedRequest(body, items, client.owner, known, taken, native, passing)
         return HostedSession(kinds, hosted, known, self._lists)
 
     def _may(self, tool_type: object) -> bool:
@@ -134,3 +140,19 @@ def _as_it_is(tool: Json) -> Json:
 def _without_credentials(tool: Json) -> Json:
     kept = {key: value for key, value in tool.items() if key != "authorization"}
     return {**kept, "headers": None} if "headers" in kept else kept
+
+
+def _anonymous(item: AnyItem) -> AnyItem:
+    """The item without the credentials of MCP servers, if it defines tools."""
+    tools: Any = item.get("tools")
+    if item.get("type") not in TOOL_ITEMS or not isinstance(tools, list):
+        return item
+    return cast(AnyItem, {**item, "tools": [*map(_anonymous_tool, tools)]})
+
+
+def _anonymous_tool(tool: Any) -> Any:
+    if not isinstance(tool, dict) or tool.get("type") != "mcp":
+        return tool
+    kept = {key: value for key, value in tool.items() if key not in ("authorization", "headers")}
+    url = kept.get("server_url")
+    return {**kept, "server_url": url.partition("?")[0]} if isinstance(url, str) else kept

@@ -42,7 +42,8 @@ class PlayedTools(HostedTools):
         kind = _PlayedKind(self._hosted, self._calls, self._interrupt)
         before: HostedResult = {"name": "", "arguments": "", "text": "", "sources": self._hosted["sources"]}
         items = request.context.items + request.items
-        return HostedSession([kind], HostedRequest(request.body, items, "", {}), {"": before}, ToolLists())
+        asked = HostedRequest(request.body, items, "", {}, passing={*kind.types})
+        return HostedSession([kind], asked, {"": before}, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
         """Nobody asks for it."""

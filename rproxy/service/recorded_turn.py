@@ -13,6 +13,7 @@ from ..config.schema import Config
 from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion, input_items
 from ..convert.request.validate import without_nulls
+from ..convert.tools.table import later_tools
 from ..telemetry.recorder import RecordedUpstream
 from ..telemetry.recording import Recording
 from ..types import Event, Json, Response
@@ -78,9 +79,10 @@ class RecordedTurn(Turn):
         return super()._send(events)
 
 
-def _credentials(tools: Any) -> Iterator[str]:
+def _credentials(request: CreateRequest) -> Iterator[str]:
     """What a client sends for MCP servers, which is for them only."""
-    for tool in tools if isinstance(tools, list) else ():
+    later = later_tools(request.context.items + request.items)
+    for tool in [*(request.body.get("tools") or ()), *later]:
         if isinstance(tool, dict) and tool.get("type") == "mcp":
             headers = tool.get("headers")
             given = [*headers.values()] if isinstance(headers, dict) else []
@@ -118,7 +120,7 @@ def begin_recording(
             "tool_type_allowlist": config.server.tool_type_allowlist,
             "cached_tokens": config.usage.cached_tokens,
         },
-        (*config.secrets, *_credentials(request.body.get("tools"))),
+        (*config.secrets, *_credentials(request)),
     )
     more: Json = {}
     if request.context.items:

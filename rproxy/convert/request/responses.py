@@ -25,7 +25,7 @@ from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
 from ..sealed import CHECKSUM, Sealer
 from ..tools.custom import unwrap
-from ..tools.table import DEFAULT_ALLOW, TOOL_ITEMS, ToolTable
+from ..tools.table import DEFAULT_ALLOW, ToolTable, later_tools
 from .chat import Conversion, drop_path, to_chat_request
 from .optional_fields import given_fields, left_out
 from .writer import Recall
@@ -160,14 +160,14 @@ def _effort(thinking: Thinking) -> Thinking:
 # ---- Tools
 def _customs(request: Mapping[str, Any], items: Sequence[AnyItem], allow: Sequence[str]) -> Dict[str, Json]:
     """The custom tools that pass unchanged, by name."""
-    lists = [request.get("tools"), *(item.get("tools") for item in items if item.get("type") in TOOL_ITEMS)]
-    tools = [
-        tool for entries in lists if isinstance(entries, list) for tool in entries if isinstance(tool, dict)
-    ]
+    own = request.get("tools")
+    tools = [*(own if isinstance(own, list) else ()), *later_tools(items)]
     return {
         tool["name"]: tool
         for tool in tools
-        if tool.get("type") == "custom" in allow and isinstance(tool.get("name"), str)
+        if isinstance(tool, dict)
+        and tool.get("type") == "custom" in allow
+        and isinstance(tool.get("name"), str)
     }
 
 

@@ -62,11 +62,10 @@ class ToolTable:
             table = tools.made(key, lambda: cls._of_request(tools, allowed, profile, SharedList()))._copy()
         else:
             table = cls._of_request(tools, allowed, profile, [])
-        later = [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
+        later = later_tools(items)
         if later:
             table.chat_tools = list(table.chat_tools)
-            for more in later:
-                table._add_all(more, allowed, profile)
+            table._add_all(later, allowed, profile)
         table._choose(request.get("tool_choice"))
         return table
 
@@ -218,6 +217,12 @@ class ToolTable:
         """The function name of an earlier call in the history."""
         name, namespace = kind.call_name(item), plain(item.get("namespace"))
         return self._names.get((namespace, name)) or flatten(namespace, name)
+
+
+def later_tools(items: Iterable[AnyItem]) -> List[Json]:
+    """The tools that items of a history define."""
+    lists = [item.get("tools") for item in items if item.get("type") in TOOL_ITEMS]
+    return [tool for tools in lists if isinstance(tools, list) for tool in tools if isinstance(tool, dict)]
 
 
 def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
