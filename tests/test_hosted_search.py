@@ -585,15 +585,19 @@ async def test_cancelling_a_background_response_ends_the_search() -> None:
         assert len(lab.provider.requests) == 1
 
 
-async def test_a_client_that_leaves_ends_the_search() -> None:
+@pytest.mark.parametrize("stream", [True, False], ids=["sse", "json"])
+async def test_a_client_that_leaves_ends_the_search(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rproxy")
     async with loop(search=", timeout: 600") as lab:
         lab.services.gate = asyncio.Event()
         lab.provider.turns += [[searching("a")], [say("Never.")]]
-        reader, writer = await lab.api.post_and_keep("/responses", asking(stream=True))
-        await reader.readuntil(b"web_search_call.searching")
+        reader, writer = await lab.api.post_and_keep("/responses", asking(stream=stream))
+        if stream:
+            await reader.readuntil(b"web_search_call.searching")
         await until(lambda: lab.services.running == 1)
         writer.transport.abort()
         await until(lambda: lab.services.gone == 1)
+        await until(lambda: "rounds=1 calls=1" in caplog.text)
         assert len(lab.provider.requests) == 1
 
 
@@ -663,13 +667,15 @@ async def test_metrics_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert 'rproxy_hosted_calls_total{tool="web_search",server="searxng",status="failed"} 1' in metrics
 
 
-async def test_codex_reads_the_tokens_of_the_last_round() -> None:
+async def test_codex_reads_the_tokens_of_the_last_round(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rproxy")
     async with loop() as lab:
         lab.provider.turns += [[searching("a")], [say("Yes.")]]
         response = await lab.api(
             "POST", "/responses", asking(), originator="codex_cli_rs", User_Agent="codex_cli_rs/0.171.0"
         )
         assert response["usage"]["total_tokens"] == 42
+    assert "input_tokens=60" in caplog.text and "output_tokens=24" in caplog.text
 
 
 # ---- Stores, providers, clients

@@ -237,6 +237,20 @@ async def test_max_tool_calls() -> None:
         assert lab.provider.requests[1]["tool_choice"] == "none"
 
 
+async def test_an_approved_call_counts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rproxy")
+    async with mcp_lab() as lab:
+        lab.provider.turns += [[echo("a")], [echo("b")], [say("Enough.")]]
+        first = await lab.whole(tools=[ALWAYS])
+        body = {"previous_response_id": first["id"], "input": approving(first), "max_tool_calls": 1}
+        second = await lab.whole(**body)
+        assert [item["type"] for item in second["output"]] == ["mcp_call", "message"]
+        assert [one.get("tool_choice") for one in lab.provider.requests] == [None, "none", None]
+        assert len(lab.double.calls) == 1
+        assert "answer with what you have" in lab.messages(1)[-1]["content"]
+    assert "rounds=2 calls=1" in caplog.text
+
+
 async def test_another_attempt_at_a_round_calls_no_tool_again() -> None:
     async with mcp_lab() as lab:
         lab.provider.turns += [[echo("a")], [error(503, "busy", {"Retry-After": "0"})], [say("Done.")]]

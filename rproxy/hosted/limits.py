@@ -28,12 +28,16 @@ class Budget:
     def calls_left(self) -> int:
         return self._calls - self.calls
 
-    def ends_with(self, calls: int) -> bool:
-        """Is nothing left after a round of so many calls, however long they take?"""
-        return self.rounds + 1 >= self._rounds or calls >= self.calls_left
+    def begin(self, calls: int, rounds: int = 1) -> bool:
+        """Count calls that begin.
 
-    def round(self, calls: int, seconds: float) -> None:
-        """Count a round of so many calls, which took so long."""
-        self.rounds += 1
+        :param rounds: 0 for calls before the first round
+        :returns: is nothing left after them, however long they take?
+        """
+        self.rounds += rounds
         self.calls += calls
+        return self.rounds >= self._rounds or self.calls_left <= 0
+
+    def took(self, seconds: float) -> None:
+        """Count the time that calls took."""
         self.seconds -= seconds

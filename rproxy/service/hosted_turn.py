@@ -166,7 +166,8 @@ class HostedTurn(Turn):
             return
         converter = self.converter = self._rounds.before(self._watch)
         self._held = converter.start()
-        await self._show_all(converter, [self._begin(call, None) for call in calls])
+        approved = sum(bool(call.tool) for call in calls)  # the others are lists of tools
+        await self._run_counted(converter, [self._begin(call, None) for call in calls], approved, rounds=0)
         self._rounds.shown_before(converter)
 
     # ---- Calls
@@ -176,14 +177,24 @@ class HostedTurn(Turn):
         for call in asked[left:]:
             converter.leave_out(call)
         asked = asked[:left]
-        session, began = self._rounds.session, time.monotonic()
-        self._note = LIMIT_REACHED if self._budget.ends_with(len(asked)) else ""
-        await self._show_all(
-            converter, [self._begin(session.call(one.function, one.arguments), one) for one in asked]
-        )
-        self._budget.round(len(asked), time.monotonic() - began)
+        session = self._rounds.session
+        running = [self._begin(session.call(one.function, one.arguments), one) for one in asked]
+        await self._run_counted(converter, running, len(running))
+
+    async def _run_counted(
+        self, converter: RoundConverter, running: Sequence[RunningCall], calls: int, rounds: int = 1
+    ) -> None:
+        """See calls to their end, and count them.
+
+        :param calls: how many of them count
+        :param rounds: 0 before the first round
+        """
+        began = time.monotonic()
+        self._note = LIMIT_REACHED if self._budget.begin(calls, rounds) and calls else ""
         self.stats.calls = self._budget.calls
-        if self._budget.spent:
+        await self._show_all(converter, running)
+        self._budget.took(time.monotonic() - began)
+        if self._budget.spent and self._rounds.stage == FREE:
             self._rounds.stage = LAST
 
     def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> RunningCall:
