@@ -367,7 +367,8 @@ async def test_a_server_that_an_item_of_the_history_defines(
                 "type": "mcp", "server_label": "own", "server_url": own.url + "?key=q-" + TOKEN,
                 "authorization": TOKEN, "headers": {"X-Secret": "h-" + TOKEN}, "require_approval": "never",
             }  # fmt: skip
-            conversation = (await lab.api("POST", "/conversations", {}))["id"]
+            item = {"type": "additional_tools", "role": "developer", "tools": [mine]}
+            conversation = (await lab.api("POST", "/conversations", {"items": [item]}))["id"]
             said = [
                 {"type": "additional_tools", "role": "developer", "tools": [mine, NEVER]},
                 {"role": "user", "content": "Hello."},
@@ -396,12 +397,14 @@ async def test_recordings_have_no_credentials(tmp_path: Path) -> None:
         async with running(tmp_path, provider.base_url, config=config, options=options) as one:
             provider.turns += [[call("own__echo", text="x")], [say("Done.")]]
             mine = {
-                "type": "mcp", "server_label": "own", "server_url": own.url, "authorization": "short1",
-                "headers": {"X-Key": "short2"}, "require_approval": "never",
+                "type": "mcp", "server_label": "own", "server_url": own.url + "?key=longer-one",
+                "authorization": "short1", "headers": {"X-Key": "short2"}, "require_approval": "never",
             }  # fmt: skip
             await Api(one.base_url)("POST", "/responses", asking(tools=[mine]))
         await provider.close()
-    assert holders(tmp_path / "rec", "own__echo") and not holders(tmp_path / "rec", "short1", "short2")
+    assert holders(tmp_path / "rec", "own__echo") and not holders(
+        tmp_path / "rec", "short1", "short2", "longer-one"
+    )
 
 
 def holders(folder: Path, *texts: str) -> List[Path]:

@@ -15,6 +15,7 @@ from ..convert.request.turns import type_of
 from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
+from .mcp_credentials import stored
 from .pagination import listed, page
 from .records import owned_conversation, store_errors
 
@@ -172,7 +173,7 @@ class Conversations:
             raise invalid("Every item needs a type or a role.", "items")
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
-        return listed(items, self._stem())
+        return listed(stored(items), self._stem())
 
 
 def _checked(record: Optional[AnyRecord], name: str, owner: str) -> ConversationRecord:

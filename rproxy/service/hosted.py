@@ -5,16 +5,17 @@ Without any, nothing of :mod:`rproxy.hosted` is imported, and a turn is looked a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, cast
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..config.schema import Config
-from ..convert.tools.table import TOOL_ITEMS, later_tools
+from ..convert.tools.table import later_tools
 from ..convert.tools.tool_lists import ToolLists
-from ..types import AnyItem, HostedResult, Json
+from ..types import HostedResult, Json
 from ..upstream.client import Upstream
 from .client import Client
 from .create_request import CreateRequest
 from .history import History
+from .mcp_credentials import has_servers, stored, without_credentials
 from .plan import native_tools
 from .search import make_backend
 
@@ -41,7 +42,7 @@ class HostedTools:
     def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
         """Use this configuration from now on."""
         self._kinds, self._allow = [], config.server.tool_type_allowlist
-        self._echoes = {"mcp": _without_credentials}  # it may go to a provider that has it
+        self._echoes = {"mcp": without_credentials}  # it may go to a provider that has it
         if config.search is None and not config.has_mcp:
             return
         from ..hosted.memory import ResultMemory  # loaded only where it is used
@@ -67,8 +68,8 @@ class HostedTools:
         """The request, whose response repeats hosted tools in the right form, and without credentials, which
         are not stored with its input either.
         """
-        if any(tool.get("type") == "mcp" for tool in later_tools(request.items)):
-            request = request._replace(kept_items=[*map(_anonymous, request.items)])
+        if has_servers(request.items):
+            request = request._replace(kept_items=stored(request.items))
         tools = request.body.get("tools")
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
@@ -121,10 +122,10 @@ class HostedTools:
             else:
                 known[item_id] = result
         if lost:
-            stored = await self._history.hosted_results(lost, owner)
-            for item_id, result in stored.items():
+            found = await self._history.hosted_results(lost, owner)
+            for item_id, result in found.items():
                 self.remember(owner, item_id, result)
-            known.update(stored)
+            known.update(found)
         return known
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
@@ -135,24 +136,3 @@ class HostedTools:
 
 def _as_it_is(tool: Json) -> Json:
     return tool
-
-
-def _without_credentials(tool: Json) -> Json:
-    kept = {key: value for key, value in tool.items() if key != "authorization"}
-    return {**kept, "headers": None} if "headers" in kept else kept
-
-
-def _anonymous(item: AnyItem) -> AnyItem:
-    """The item without the credentials of MCP servers, if it defines tools."""
-    tools: Any = item.get("tools")
-    if item.get("type") not in TOOL_ITEMS or not isinstance(tools, list):
-        return item
-    return cast(AnyItem, {**item, "tools": [*map(_anonymous_tool, tools)]})
-
-
-def _anonymous_tool(tool: Any) -> Any:
-    if not isinstance(tool, dict) or tool.get("type") != "mcp":
-        return tool
-    kept = {key: value for key, value in tool.items() if key not in ("authorization", "headers")}
-    url = kept.get("server_url")
-    return {**kept, "server_url": url.partition("?")[0]} if isinstance(url, str) else kept

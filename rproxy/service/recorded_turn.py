@@ -7,7 +7,7 @@ Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordedUps
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Awaitable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Awaitable, Mapping, Optional, Sequence
 
 from ..config.schema import Config
 from ..convert.events.converter import StreamConverter
@@ -19,6 +19,7 @@ from ..telemetry.recording import Recording
 from ..types import Event, Json, Response
 from .client import Client, EventSink
 from .create_request import CreateRequest
+from .mcp_credentials import credentials
 from .plan import TurnDeps, TurnPlan
 from .turn import Turn
 
@@ -79,18 +80,6 @@ class RecordedTurn(Turn):
         return super()._send(events)
 
 
-def _credentials(request: CreateRequest) -> Iterator[str]:
-    """What a client sends for MCP servers, which is for them only."""
-    later = later_tools(request.context.items + request.items)
-    for tool in [*(request.body.get("tools") or ()), *later]:
-        if isinstance(tool, dict) and tool.get("type") == "mcp":
-            headers = tool.get("headers")
-            given = [*headers.values()] if isinstance(headers, dict) else []
-            for value in (tool.get("authorization"), *given):
-                if isinstance(value, str):
-                    yield from (value, *value.split())
-
-
 def begin_recording(
     request: CreateRequest, body: Json, client: Client, first: int, config: Config
 ) -> Recording:
@@ -99,6 +88,7 @@ def begin_recording(
     :param body: as the client has sent it
     :param first: the number of the first event
     """
+    later = later_tools(request.context.items + request.items)
     recording = Recording(
         {
             "request_id": client.request_id,
@@ -120,7 +110,7 @@ def begin_recording(
             "tool_type_allowlist": config.server.tool_type_allowlist,
             "cached_tokens": config.usage.cached_tokens,
         },
-        (*config.secrets, *_credentials(request)),
+        (*config.secrets, *credentials([*(request.body.get("tools") or ()), *later])),
     )
     more: Json = {}
     if request.context.items:
