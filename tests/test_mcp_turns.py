@@ -87,6 +87,24 @@ async def test_a_client_that_leaves_ends_the_call(eras: List[str]) -> None:
         assert len(lab.provider.requests) == 1
 
 
+async def test_the_model_learns_of_a_call_that_was_interrupted() -> None:
+    async with mcp_lab(gate=asyncio.Event()) as lab:
+        lab.provider.turns += [[echo("a")], [say("I see.")]]
+        reader, writer = await lab.api.post_and_keep("/responses", asking(stream=True))
+        data = await reader.readuntil(b"mcp_call_arguments.done")
+        await until(lambda: lab.double.calls)
+        gone = lab.double.gone
+        writer.transport.abort()
+        await until(lambda: lab.double.gone > gone)
+        name = "resp_" + data.decode().partition('"resp_')[2].partition('"')[0]
+        for _ in range(500):  # until it is stored
+            if (await lab.api.raw("GET", f"/responses/{name}"))[0] == 200:
+                break
+            await asyncio.sleep(0.01)
+        await lab.whole(previous_response_id=name, input="And?")
+        assert "may have had an effect" in lab.messages(1)[2]["content"]
+
+
 async def test_a_client_that_leaves_an_approved_call_does_not_run_it_again() -> None:
     async with mcp_lab(gate=asyncio.Event()) as lab:
         lab.provider.turns += [[echo("a")], [say("Hm.")]]

@@ -22,6 +22,7 @@ from .mcp.servers import McpServers
 from .mcp_entry import Entry, read_entries
 from .mcp_items import (
     CALL,
+    INTERRUPTED,
     LIST,
     MAX_DESCRIPTION,
     REQUEST,
@@ -42,7 +43,6 @@ from .mcp_items import (
 MAX_FAILURES = 3  # of a server in one response; then its calls are answered without asking it
 INVALID_PARAMS = -32602  # of JSON-RPC
 OURS = ("function_call_output", "mcp_approval_response", "item_reference")  # input that is no answer
-INTERRUPTED = "The call was interrupted; it may have had an effect or not."
 # Notes that an approved call is run from now on: owner and id of the request -> is it the first time?
 Claim = Callable[[str, str], Awaitable[bool]]
 
