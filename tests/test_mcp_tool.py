@@ -480,10 +480,15 @@ async def test_odd_values_are_no_bugs(odd: Any) -> None:
             lab.provider.turns.append([say("Hi.")])
             status, content = await lab.api.raw("POST", "/responses", asking(input=[hello, item, hello]))
             assert status < 500, (item, content)
-        for entry in tools:
+        for entry in [*tools, {"type": odd}]:
             lab.provider.turns.append([say("Hi.")])
             status, content = await lab.api.raw("POST", "/responses", asking(tools=[entry]))
             assert status < 500, (entry, content)
+            later = {"type": "additional_tools", "tools": [entry, odd]}
+            for tools_too in ([], [NEVER]):
+                body = asking(tools=tools_too, input=[later, hello])
+                status, content = await lab.api.raw("POST", "/responses", body)
+                assert status < 500, (entry, content)
 
 
 async def test_two_entries_of_one_label() -> None:

@@ -77,7 +77,9 @@ class HostedSession:
         tools: Any = item.get("tools")
         if not isinstance(tools, list):
             return item
-        left = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") not in self._passing]
+        left = [
+            tool for tool in tools if not isinstance(tool, dict) or str(tool.get("type")) not in self._passing
+        ]
         changed: Any = {**item, "tools": left}
         return cast(AnyItem, changed)
 
@@ -168,7 +170,9 @@ def _later_hosted(request: HostedRequest) -> List[Json]:
     """The hosted tools that items of the history define: of equal ones the newest, and none that ``tools``
     has.
     """
-    found = {_key(tool): tool for tool in later_tools(request.items) if tool.get("type") in request.passing}
+    found = {
+        _key(tool): tool for tool in later_tools(request.items) if str(tool.get("type")) in request.passing
+    }
     own = {_key(tool) for tool in request.tools}
     return [tool for key, tool in found.items() if key not in own]
 
