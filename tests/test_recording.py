@@ -371,16 +371,31 @@ async def test_turns_with_hosted_tools_play_to_the_same_events(tmp_path: Path) -
             await send([call("web_search", query="")], [cited], tool_choice="required")
             await send(*[[call("web_search", query="a")]] * 3, [cited])
             await send([error(500, "no")], [call("web_search", query="a")], [error(500, "no")], [cited, CUT])
+            later = {"type": "additional_tools", "tools": [search, *TOOLS]}
+            said = [later, {"role": "user", "content": "x"}]
+            await send([call("web_search", query="a")], [cited], tools=[], input=said)
             mcp: Json = {"type": "mcp", "server_label": "docs", "require_approval": "always"}
-            first = await send([say("one "), call("docs__echo", text="a")], tools=[mcp])
-            (asked,) = [item for item in first["output"] if item["type"] == "mcp_approval_request"]
-            answer = {"type": "mcp_approval_response", "approval_request_id": asked["id"], "approve": True}
-            mine = {"tools": [mcp], "input": [answer], "previous_response_id": first["id"]}
+
+            async def approved() -> Json:
+                first = await send([say("one "), call("docs__echo", text="a")], tools=[mcp])
+                (asked,) = [item for item in first["output"] if item["type"] == "mcp_approval_request"]
+                answer = {
+                    "type": "mcp_approval_response",
+                    "approval_request_id": asked["id"],
+                    "approve": True,
+                }
+                return {"tools": [mcp], "input": [answer], "previous_response_id": first["id"]}
+
+            assert double.gate is not None
+            double.gate.set()
+            await send([call("docs__echo", text="b")], [cited], **await approved(), max_tool_calls=1)
+            double.gate.clear()
+            mine = await approved()
             provider.turns.append([say("nobody sees this")])
             reader, writer = await api.post_and_keep("/responses", {**ask, **mine})
             await reader.readuntil(b"mcp_call.in_progress")
             writer.transport.abort()
-            found = await files(folder, 7)
+            found = await files(folder, 10)
     for path in found:
         done = await replay(str(path), "--diff")
         assert done.returncode == 0, (kinds(path, "turn_end"), done.stdout[:3000], done.stderr)

@@ -166,7 +166,7 @@ class HostedTurn(Turn):
             return
         converter = self.converter = self._rounds.before(self._watch)
         self._held = converter.start()
-        approved = sum(bool(call.tool) for call in calls)  # the others are lists of tools
+        approved = sum(not call.held for call in calls)  # the others are lists of tools
         await self._run_counted(converter, [self._begin(call, None) for call in calls], approved, rounds=0)
         self._rounds.shown_before(converter)
 
