@@ -316,6 +316,18 @@ async def test_no_tool_call_at_all() -> None:
             assert "tool_choice" not in request
 
 
+async def test_a_call_that_the_client_has_forbidden_is_not_run() -> None:
+    async with loop() as lab:
+        lab.provider.strict = False
+        lab.provider.turns += [[searching("a")], [say("From memory.")], [searching("b"), say("No.")]]
+        for _ in range(2):
+            response = await lab.whole(tool_choice="none")
+            assert [item["type"] for item in response["output"]] == ["message"]
+        assert lab.services.asked == [] and response["tool_choice"] == "none"
+        asked = [(request.get("tool_choice"), "tools" in request) for request in lab.provider.requests]
+        assert asked == [("none", True), (None, False), ("none", True)]
+
+
 async def test_a_model_that_only_calls_tools_fails_in_the_end() -> None:
     async with loop(more="hosted_tools: {{max_rounds: 2}}\n") as lab:
         lab.provider.turns += [[searching(str(n))] for n in range(9)]

@@ -15,7 +15,7 @@ from ..convert.events.items import Watch
 from ..convert.events.rounds import Earlier, RoundConverter
 from ..convert.request.chat import Conversion
 from ..convert.tools.table import ToolTable
-from ..hosted.session import FREE, NO_TOOLS, HostedSession
+from ..hosted.session import FREE, LAST, NO_TOOLS, HostedSession
 from ..types import AnyItem, HostedResult, Json, Response
 from .client import Client
 from .create_request import CreateRequest
@@ -35,7 +35,8 @@ class HostedPlan(TurnPlan):
         super().__init__(deps, request, client, first)
         self.session = session
         self._items = self._whole = session.history(self._items)
-        self.stage = FREE
+        # A call that the client has forbidden is not run, even if the model makes it.
+        self.stage = LAST if request.body.get("tool_choice") == "none" else FREE
         self.earlier = Earlier()
 
     @property
