@@ -186,6 +186,18 @@ async def test_a_forced_choice_is_for_the_first_round(choice: Any, sent: Any) ->
 
 
 # ---- Lists
+async def test_a_tool_that_the_choice_does_not_allow_is_not_called() -> None:
+    own = {"type": "function", "name": "ls", "parameters": {"type": "object", "properties": {}}}
+    async with mcp_lab() as lab:
+        lab.provider.strict = False
+        lab.provider.turns += [[echo("a")], [say("Sorry.")]]
+        choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "ls"}]}
+        final = await lab.streamed(tools=[NEVER, own], tool_choice=choice)
+        assert lab.functions() == ["ls"] and lab.double.calls == []
+        assert "tool_choice" in of_type(final, "mcp_call")[0]["error"]["message"]
+        assert "tool_choice" in lab.messages(1)[-1]["content"] and final["status"] == "completed"
+
+
 async def test_a_list_of_the_conversation_is_used_again() -> None:
     async with mcp_lab(ttl=0) as lab:
         lab.provider.turns += [[echo("a")], [say("1")], *[[say("2")]] * 4]

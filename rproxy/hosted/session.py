@@ -56,6 +56,9 @@ class HostedSession:
             self._by_type.update(dict.fromkeys(own, session))
             self._by_choice.update(dict.fromkeys(kind.types if own else (), session))
         self._functions: Dict[str, HostedFunction] = {}
+        self._allowed: Optional[AbstractSet[str]] = (
+            None  # of the functions, by the choice of tools; None: all
+        )
         self.known = known
 
     def before(self) -> List[HostedCall]:
@@ -65,6 +68,10 @@ class HostedSession:
     def call(self, name: str, arguments: str) -> HostedCall:
         """The call of a function that the model was offered."""
         return self._functions[name].call(arguments)
+
+    def allows(self, name: str) -> bool:
+        """May this function be called?  A model can call one that it was not offered this time."""
+        return self._allowed is None or name in self._allowed
 
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
         """The items with those of hosted tools as calls of functions and outputs."""
@@ -143,6 +150,7 @@ class HostedSession:
             listed = choice.get("tools")
             tools = [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
             allowed = [one for tool in tools for one in self._chosen(tool, native, False)]
+            self._allowed = {str(one.get("name")) for one in allowed if one.get("type") == HOSTED_TYPE}
             mode = choice.get("mode") if first else "auto"
             return {**choice, "tools": allowed, "mode": mode}
         if not first:

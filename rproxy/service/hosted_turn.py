@@ -40,6 +40,7 @@ AT_ONCE = 4  # calls that run side by side
 STOP_TIMEOUT = 5.0  # seconds that a tool gets to end when it is cancelled
 LIMIT_REACHED = "\n\n(This answer may not use tools any more: answer with what you have.)"
 OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up."
+NOT_ALLOWED = "The tool was not called: the request's tool_choice does not allow it."
 BROKEN = "The tool failed for a reason that only the log of the proxy tells."
 
 
@@ -198,14 +199,15 @@ class HostedTurn(Turn):
             self._rounds.stage = LAST
 
     def _begin(self, call: HostedCall, asked: Optional[RoundCall]) -> RunningCall:
-        task = None if call.pauses else asyncio.ensure_future(self._run_one(call))
+        allowed = asked is None or self._rounds.session.allows(asked.function)
+        task = None if call.pauses else asyncio.ensure_future(self._run_one(call, allowed))
         return RunningCall(call, asked, task, time.monotonic())
 
-    async def _run_one(self, call: HostedCall) -> Outcome:
+    async def _run_one(self, call: HostedCall, allowed: bool) -> Outcome:
         async with self._at_once:
             started = time.monotonic()
             try:
-                outcome = await call.run()
+                outcome = await call.run() if allowed else call.stopped(NOT_ALLOWED)
             except Exception:
                 log.error("the hosted tool %s failed", call.tool, exc_info=True)
                 outcome = call.stopped(BROKEN)

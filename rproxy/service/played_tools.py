@@ -108,10 +108,15 @@ class _PlayedCall(HostedCall):
         self.round = call.round
         self._recorded, self._interrupt = call, interrupt
 
-    async def run(self) -> Outcome:
+    def stopped(self, reason: str) -> Outcome:
         outcome = self._recorded.outcome
-        if outcome is not None:
-            return Outcome(outcome["item"], "", outcome["sources"], self._recorded.error)
+        if outcome is None:
+            return super().stopped(reason)
+        return Outcome(outcome["item"], "", outcome["sources"], self._recorded.error)
+
+    async def run(self) -> Outcome:
+        if self._recorded.outcome is not None:
+            return self.stopped("")
         if self._interrupt is None:
             raise asyncio.CancelledError  # the recorded client left
         self._interrupt.cancel()
