@@ -76,7 +76,11 @@ class Shell:
     def begin(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
         whole = f'set -euo pipefail; rproxy() {{ {RPROXY} "$@"; }}; cd "$HOME"; {script}'
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(["bash", "-c", whole], env=self.environ, **{**pipes, **options})
+        # Where the tests run in the background of a shell, SIGINT is ignored, and would stay so.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            ["bash", "-c", whole], env=self.environ, preexec_fn=heed, **{**pipes, **options}
+        )
 
     async def __call__(self, script: str, **environ: str) -> Done:
         self.environ.update(environ)
@@ -398,7 +402,10 @@ async def test_interrupted_is_130(with_server: bool, sh: Shell) -> None:
         assert process.stdout is not None
         assert await in_thread(process.stdout.read, 7) == b"half of"
         process.send_signal(signal.SIGINT)
-        out, err = await in_thread(process.communicate, timeout=30)
+        try:
+            out, err = await in_thread(process.communicate, timeout=30)
+        finally:
+            process.kill()
         await until(lambda: sh.provider.gone)
     assert (process.returncode, out, err) == (130, b"\n", b"")
 
