@@ -10,7 +10,7 @@ from grammar import check_response, check_usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.events.response import response_object, usage_object
+from rproxy.convert.events.response import response_object, shared_response, usage_object, write_response
 
 Json = Dict[str, Any]
 
@@ -61,6 +61,14 @@ def test_defaults() -> None:
 
 def test_null_is_the_default() -> None:
     assert response({**dict.fromkeys(DEFAULTS), "model": "m"}) == DEFAULTS
+
+
+def test_only_the_json_of_a_shared_response_is_made_ahead() -> None:
+    plain = response_object({"model": "m"}, id="resp_1", created_at=1)
+    both: Any = (plain, shared_response(plain))
+    for one in both:
+        write_response(one)
+    assert not hasattr(plain, "written") and both[1].written
 
 
 def test_two_responses_share_nothing() -> None:

@@ -32,7 +32,7 @@ TOOLS = [
     {"type": "custom", "name": "patch"},
     {"type": "web_search"},
 ]
-LATER = [{"type": "additional_tools", "tools": [function("later"), function("look")]}]
+LATER = [{"type": "additional_tools", "tools": [function("later"), "no tool", function("look")]}]
 MESSAGE = {"type": "message", "role": "user", "content": "Hi"}
 PROFILES = [Profile(), Profile(strict_tools="omit"), Profile(schema=tuple(SCHEMA_REPAIRS))]
 
@@ -77,6 +77,12 @@ def test_a_list_that_comes_again_is_converted_as_at_first(tools: List[Json], tur
             echoed = response_object({"model": "m", "tools": given_list}, id="resp_1", created_at=1)
             plain = response_object({"model": "m", "tools": tools}, id="resp_1", created_at=1)
             assert encode_json(echoed) == encode_json(plain)
+
+
+def test_what_is_no_tool_is_left_out() -> None:
+    """Requests are checked for that; users of the library need not do so."""
+    odd: List[Any] = ["no tool", function("look")]
+    assert converted(odd, [MESSAGE], Profile(), "auto") == converted(odd[1:], [MESSAGE], Profile(), "auto")
 
 
 def test_an_equal_list_is_the_same() -> None:

@@ -19,11 +19,9 @@ DEFAULTS = {"service_tier": ("auto", "default")}
 
 def given_fields(request: Mapping[str, object]) -> Json:
     """The optional fields that a request has, by their names in a chat request."""
-    text = request.get("text")
-    if isinstance(text, dict):
-        request = {**request, "verbosity": text.get("verbosity")}
-    elif "verbosity" in request:
-        request = {**request, "verbosity": None}
+    if "text" in request or "verbosity" in request:
+        text = request.get("text")
+        request = {**request, "verbosity": text.get("verbosity") if isinstance(text, dict) else None}
     return {name: request[name] for name in OPTIONAL_FIELDS if name in request and request[name]}
 
 
