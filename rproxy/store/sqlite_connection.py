@@ -46,12 +46,14 @@ PRAGMA user_version = {VERSION};
 class SqliteFile:
     """The file of a store, which all its connections share.
 
-    ``identity``: which file is open, see :meth:`found`.  ``connections``: those of this process.
+    ``identity``: which file is open, see :meth:`found`.  ``lost``: it was missing or replaced since it was
+    opened; the next one may get the same inode.  ``connections``: those of this process.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.identity: Optional[Identity] = None
+        self.lost = False
         self.connections: List[SqliteConnection] = []
         self._opening = threading.Lock()
 
@@ -102,13 +104,13 @@ class SqliteFile:
             db.close()
             raise
         identity = self.found()
-        if self.identity not in (None, identity):
+        if self.lost or self.identity not in (None, identity):
             log.warning(
                 "store.path: %s was deleted or replaced while it was in use. What was stored in it may be "
                 "lost; the file that is there now is used",
                 self.path,
             )
-        self.identity = identity
+        self.identity, self.lost = identity, False
         return db
 
 
@@ -183,6 +185,8 @@ class SqliteConnection:
         """
         if self._db is None or self._file.found() == self._identity:
             return False
+        if self._identity == self._file.identity:  # nobody has opened another one yet
+            self._file.lost = True
         self._close()
         return True
 
