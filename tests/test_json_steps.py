@@ -258,8 +258,28 @@ def test_what_is_read_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_request_with_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
-    with pytest.raises(ApiError, match="more than .* objects and arrays"):
+    with pytest.raises(ApiError, match="request body has more than 100 objects and arrays, the limit"):
         await parse_large('{"a":[' + "[]," * 100 + "1]}")
+    monkeypatch.setattr(json_reader, "MAX_VALUES", 300)
+    with pytest.raises(ApiError, match="request body has more than 300 values, the limit"):
+        await parse_large('{"a":[' + "1," * 300 + "1]}")
+
+
+@pytest.mark.parametrize("value", ["0", '"' + "x" * 100 + '"', "[{}]"], ids=["small", "long", "nested"])
+async def test_an_object_has_so_many_members_and_no_more(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setattr(json_reader, "WINDOW", 200)  # what is read at once is not looked at
+    monkeypatch.setattr(json_reader, "MAX_MEMBERS", 100)
+    members = [f'"k{n}":{value}' for n in range(200)]
+    for outer in ("{%s}", '{"a":{%s}}', '{"a":[1,{"b":{%s}}]}'):
+        with pytest.raises(
+            ApiError, match="request body has an object with more than 100 members, the limit"
+        ):
+            await parse_large(outer % ",".join(members))
+        assert await parse_large(outer % ",".join(members[:100])) == json.loads(
+            outer % ",".join(members[:100])
+        )
+        text = outer % ",".join(members)
+        assert at_once(parse_steps(text, refuse)) == json.loads(text)  # where nobody from outside has sent it
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ every step is short, whatever the text is, and little slower than all of them at
 pieces: CPython extends a string in place as long as nobody else refers to it.
 
 The reader counts what it reads.  A few megabytes can hold millions of values, each of which takes fifty bytes
-and more of memory, and time wherever somebody looks at the request.
+and more of memory, and time wherever somebody looks at the request.  An object of very many members takes
+long even where nobody does: to grow and to free it is one step each.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ APART = 500  # entries that are read one by one after a failure to read some tog
 MAX_DEPTH = 64  # of values that are larger than a window
 MAX_CONTAINERS = 500_000  # objects and arrays in a text
 MAX_VALUES = 5_000_000  # values in a text
+MAX_MEMBERS = 50_000  # of one object
 
 VALUES = ("", '"', "[", "t", "f", "n", "-", *"0123456789")  # what other values begin with
 
@@ -35,7 +37,7 @@ Steps = Generator[None, None, None]
 
 
 class TooManyValues(ValueError):
-    """The text holds more objects, arrays or other values than it may."""
+    """The text holds more objects, arrays or other values than it may; the message says what of."""
 
 
 class NotAnObject(ValueError):
@@ -52,8 +54,8 @@ def parse_steps(
     """``json.loads`` of an object.
 
     :param data: a text, or pieces of one in UTF-8, perhaps with a byte order mark
-    :param bounded: the text comes from outside: it may not hold more than :data:`MAX_CONTAINERS` and
-        :data:`MAX_VALUES`
+    :param bounded: the text comes from outside: it may not hold more than :data:`MAX_CONTAINERS`,
+        :data:`MAX_VALUES` and :data:`MAX_MEMBERS`
     :raises TooManyValues: it does
     :raises NotAnObject: it is not an object
     :raises UnicodeDecodeError: it is not UTF-8; ``start`` counts from the beginning of the data
@@ -214,6 +216,8 @@ class _Reader:
             more = yield from self._next(",}", '{"":0')
             if more and 0 < self._at - begin < TINY:
                 result.update((yield from self._neighbours("{}")))
+            if self._bounded and len(result) > MAX_MEMBERS:
+                raise TooManyValues(f"an object with more than {MAX_MEMBERS} members")
         return result
 
     def _list(self, depth: int) -> Generator[None, None, List[Any]]:
@@ -303,5 +307,7 @@ class _Reader:
     def _take(self, containers: int, values: int) -> None:
         self._containers -= containers
         self._values -= values
-        if self._bounded and (self._containers < 0 or self._values < 0):
-            raise TooManyValues
+        if self._bounded and self._containers < 0:
+            raise TooManyValues(f"more than {MAX_CONTAINERS} objects and arrays")
+        if self._bounded and self._values < 0:
+            raise TooManyValues(f"more than {MAX_VALUES} values")

@@ -21,7 +21,7 @@ from importlib import import_module
 from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
-from ..convert.json_reader import MAX_CONTAINERS, MAX_VALUES, NotAnObject, TooManyValues, parse_steps
+from ..convert.json_reader import NotAnObject, TooManyValues, parse_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError, invalid, too_large
 from ..json_codec import parser
@@ -167,10 +167,7 @@ def _unreadable(error: Exception, what: str) -> ApiError:
     :param what: what to call the text in an error message
     """
     if isinstance(error, TooManyValues):
-        return invalid(
-            f"The {what} has more than {MAX_CONTAINERS} objects and arrays, or {MAX_VALUES} values, "
-            "the limits of this proxy. Send less at a time."
-        )
+        return invalid(f"The {what} has {error}, the limit of this proxy. Send less at a time.")
     if isinstance(error, NotAnObject):
         name = JSON_NAMES[FIRST.get(error.first, int)] if error.first else ""
         return _no_object(what, name) if name else _empty(what)

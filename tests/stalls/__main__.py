@@ -1,7 +1,9 @@
 """``scripts/stalls``: attack a proxy, and measure how long others wait.
 
 Prints a line for each attack: the longest time that a request for ``/health`` took meanwhile and the 99th
-percentile, in milliseconds; what the attack got; how long it took; and the most memory of the process in MiB.
+percentile, in milliseconds; the longest step of the event loop and the longest time that one thread held the
+interpreter, in milliseconds of CPU time, which other work on the machine does not change
+(:mod:`watched`); what the attack got; how long it took; and the most memory of the process in MiB.
 The exit status is 1 when a percentile is above the limit.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import json
 import os
 import re
 import signal
@@ -19,14 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 import attacks
 import probe
 import provider
 
 ROOT = Path(__file__).resolve().parents[2]
+WATCHED = Path(__file__).with_name("watched.py")
 TIMEOUT = 120.0  # seconds for one attack
 HEALING = "{heal_tool_text: true, think_tags: true}"
 CONFIG = """
@@ -42,10 +48,42 @@ models:
 
 
 class Outcome(NamedTuple):
+    """``steps``: see :mod:`watched`.  ``peak``: in MiB."""
+
     stalls: probe.Stalls
+    steps: Dict[str, Any]
     answer: str
     seconds: float
-    peak: int  # MiB
+    peak: int
+
+
+class Proxy(NamedTuple):
+    """A running rproxy; ``watch`` is the file in which it reports its steps."""
+
+    pid: int
+    port: int
+    watch: Path
+
+    def conversation(self) -> str:
+        """A new conversation.
+
+        :returns: its id
+        """
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/conversations", b"{}", method="POST")
+        ) as answer:
+            return str(json.load(answer)["id"])
+
+    def steps(self) -> Dict[str, Any]:
+        """What there was since the last time."""
+        self.watch.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGUSR1)
+        for _ in range(2000):
+            if self.watch.exists():
+                found: Dict[str, Any] = json.loads(self.watch.read_text())
+                return found
+            time.sleep(0.005)
+        raise SystemExit("rproxy does not report its steps")
 
 
 def free_port() -> int:
@@ -56,19 +94,25 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def proxy(url: str) -> Iterator[tuple[int, int]]:
-    """A running proxy: its process id and its port."""
+def proxy(url: str) -> Iterator[Proxy]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "config.yaml")
         path.write_text(CONFIG.format(port=port, url=url, healing=HEALING))
-        argv = [sys.executable, "-m", "rproxy", "serve", "--config", str(path)]
-        environ = {**os.environ, "XDG_STATE_HOME": folder}
+        argv = [sys.executable, str(WATCHED), "serve", "--config", str(path)]
+        watch = Path(folder, "steps")
+        environ = {
+            **os.environ,
+            "XDG_STATE_HOME": folder,
+            "STALLS_WATCH": str(watch),
+            "PYTHONPATH": str(ROOT),
+            "RPROXY_PURE": "1",  # uvloop's steps cannot be watched
+        }
         with Path(folder, "log").open("w+") as log:
             process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environ)
             try:
                 _wait(process, port, Path(folder, "log"))
-                yield process.pid, port
+                yield Proxy(process.pid, port, watch)
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -87,21 +131,23 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise SystemExit("rproxy does not listen")
 
 
-def run(name: str, attack: attacks.Attack, pid: int, port: int, health: probe.Probe) -> Outcome:
+def run(attack: attacks.Attack, running: Proxy, health: probe.Probe) -> Outcome:
     body = attack.body()
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is that of this attack
+    path = attack.path.replace("CONVERSATION", running.conversation())
+    Path(f"/proc/{running.pid}/clear_refs").write_text("5")  # the peak is that of this attack
     health.stalls()
+    running.steps()
     started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT) as client:
         try:
-            answer = (_message if attack.ws else _post)(client, attack, body)
+            answer = (_message if attack.ws else _post)(client, attack._replace(path=path), body)
         except OSError as error:
             answer = str(error)
     seconds = time.monotonic() - started
     time.sleep(max(0.3 - seconds, 0.02))
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{running.pid}/status").read_text()
     peak = int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) >> 10
-    return Outcome(health.stalls(), answer, seconds, peak)
+    return Outcome(health.stalls(), running.steps(), answer, seconds, peak)
 
 
 def _post(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
@@ -144,32 +190,49 @@ def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
             return end[1].decode() if end is not None else "closed"
 
 
+def show(name: str, outcome: Outcome, where: bool) -> None:
+    (worst, p99, _), steps = outcome.stalls, outcome.steps
+    print(
+        f"{name:24} {worst:6.0f} {p99:6.0f} {steps['step']:6.0f} {steps['hold']:6.0f} "
+        f"{outcome.seconds:8.1f} {outcome.peak:6}  {outcome.answer}",
+        flush=True,
+    )
+    if where:
+        for what in ("where", "held"):
+            print("".join(f"    {what}: {line}\n" for line in steps[what][:12]), end="")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/stalls", description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", help="attacks, or how their names begin; default: all")
+    parser.add_argument("names", nargs="*", help="attacks, how their names begin, or patterns")
     parser.add_argument("--limit", type=float, default=50.0, help="milliseconds (default: %(default)g)")
     parser.add_argument("--list", action="store_true", help="print the names")
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="also those with a / in their names, each shape of a value in each place; these are many",
+    )
+    parser.add_argument("--where", action="store_true", help="print what the longest steps did")
     options = parser.parse_args()
     chosen = {
         name: attack
-        for name, attack in attacks.attacks().items()
-        if not options.names or name.startswith(tuple(options.names))
+        for name, attack in attacks.attacks(options.everywhere or bool(options.names)).items()
+        if not options.names
+        or name.startswith(tuple(options.names))
+        or any(fnmatch(name, pattern) for pattern in options.names)
     }
     if options.list:
         print("\n".join(chosen))
         return 0
     process, port = provider.start()
     over = []
-    print(f"{'attack':24} {'worst':>8} {'p99':>8} {'seconds':>8} {'MiB':>6}  answer")
-    with proxy(f"http://127.0.0.1:{port}/v1") as (pid, own):
-        health = probe.Probe(own)
+    print(f"{'attack':24} {'worst':>6} {'p99':>6} {'step':>6} {'hold':>6} {'seconds':>8} {'MiB':>6}  answer")
+    with proxy(f"http://127.0.0.1:{port}/v1") as running:
+        health = probe.Probe(running.port)
         for name, attack in chosen.items():
-            stalls, answer, seconds, peak = run(name, attack, pid, own, health)
-            print(
-                f"{name:24} {stalls.worst:8.0f} {stalls.p99:8.0f} {seconds:8.1f} {peak:6}  {answer}",
-                flush=True,
-            )
-            over += [name] if stalls.p99 > options.limit else []
+            outcome = run(attack, running, health)
+            show(name, outcome, options.where)
+            over += [name] if outcome.stalls.p99 > options.limit else []
         health.stop()
     process.terminate()
     print(

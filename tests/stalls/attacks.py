@@ -13,7 +13,7 @@ import json
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pdf_maker import make_pdf, pdf_message
@@ -153,6 +153,84 @@ def packed(encoding: str, inside: bytes) -> Attack:
 
 def raw(body: Callable[[], bytes], path: str = CREATE) -> Attack:
     return Attack(path, body)
+
+
+# ---- Every shape in every place
+SHAPES: Dict[str, Callable[[], bytes]] = {
+    "lists": lambda: b"[%b[]]" % (b"[]," * 10_000_000),
+    "nested": lambda: b"[%b0]" % (b"[[[[[[0]]]]]]," * 80_000),
+    "keys": lambda: b'{%b"a":0}' % b"".join(b'"k%d":0,' % n for n in range(2_000_000)),
+    "some-keys": lambda: b'{%b"a":0}' % b"".join(b'"k%d":"v",' % n for n in range(49_000)),
+    "objects": lambda: b"[%b{}]" % b"".join(b'{"a":"%d"},' % n for n in range(450_000)),
+    "objects-of-objects": lambda: (
+        b"{%b}" % b",".join(b'"%d":{"a":{"b":{"type":"string"}}}' % n for n in range(45_000))
+    ),
+    "long-keys": lambda: b"{%b}" % b",".join(b'"%d%b":0' % (n, b"k" * (1 << 16)) for n in range(1000)),
+    "escapes": lambda: b'"%b"' % (b"\\n" * 30_000_000),
+    "text": lambda: b'"%b"' % (b"x" * (60 << 20)),
+    "numbers": lambda: b"[%b0]" % (b"1.5," * 4_900_000),
+    "strings": lambda: b"[%b0]" % b"".join(b'"%d",' % n for n in range(4_900_000)),
+}
+ITEM = b'{"type":"message","role":"user","content":%s}'
+FUNCTION = b'{"type":"function","name":"f","parameters":%s}'
+FIELDS: Dict[str, bytes] = {  # of a create request
+    "field": b'"input":"x","unknown":%s',
+    "input": b'"input":%s',
+    "content": b'"input":[' + ITEM + b"]",
+    "output": b'"input":[{"type":"function_call_output","call_id":"c","output":%s}]',
+    "instructions": b'"input":"x","instructions":%s',
+    "metadata": b'"input":"x","metadata":%s',
+    "include": b'"input":"x","include":%s',
+    "prompt": b'"input":"x","prompt":%s',
+    "schema": b'"input":"x","text":{"format":{"type":"json_schema","name":"f","schema":%s}}',
+    "tools": b'"input":"x","tools":%s',
+    "parameters": b'"input":"x","tools":[' + FUNCTION + b"]",
+    "properties": b'"input":"x","tools":[' + FUNCTION % b'{"type":"object","properties":%s}' + b"]",
+    "choice": b'"input":"x","tool_choice":%s',
+}
+PLACES: Dict[str, Tuple[str, bytes]] = {
+    **{f"create-{name}": (CREATE, b'{"model":"chat.hi",' + field + b"}") for name, field in FIELDS.items()},
+    **{
+        f"{route}-{name}": (f"{CREATE}/{route}", b'{"model":"chat.hi",' + FIELDS[name] + b"}")
+        for route in ("compact", "input_tokens")
+        for name in ("input", "content", "parameters", "instructions")
+    },
+    "conversations-items": ("/v1/conversations", b'{"items":%s}'),
+    "conversations-content": ("/v1/conversations", b'{"items":[' + ITEM + b"]}"),
+    "conversations-metadata": ("/v1/conversations", b'{"metadata":%s}'),
+    "add-items": ("/v1/conversations/CONVERSATION/items", b'{"items":%s}'),
+    "add-content": ("/v1/conversations/CONVERSATION/items", b'{"items":[' + ITEM + b"]}"),
+    "chat-field": ("/v1/chat/completions", b'{"model":"chat.hi","messages":[],"unknown":%s}'),
+    "chat-messages": ("/v1/chat/completions", b'{"model":"chat.hi","messages":%s}'),
+    "chat-content": (
+        "/v1/chat/completions",
+        b'{"model":"chat.hi","messages":[{"role":"user","content":%s}]}',
+    ),
+    "chat-input": ("/v1/chat/completions", b'{"model":"chat.hi","input":%s}'),
+    "search-field": ("/v1/alpha/search", b'{"model":"chat.hi","unknown":%s}'),
+}
+
+
+def everywhere() -> Dict[str, Attack]:
+    """Each shape in each place, and in some places compressed or as a message of a WebSocket."""
+    found: Dict[str, Attack] = {}
+    for place, (path, text) in PLACES.items():
+        for shape, make in SHAPES.items():
+            found[f"{place}/{shape}"] = Attack(path, lambda text=text, make=make: text % make())
+    for place in ("create-content", "create-properties"):
+        path, text = PLACES[place]
+        message = text.replace(b"{", b'{"type":"response.create",', 1)
+        for shape, make in SHAPES.items():
+            found[f"{place}-websocket/{shape}"] = Attack(
+                CREATE, lambda text=message, make=make: text % make(), ws=True
+            )
+            for encoding in ("gzip", "zstd"):
+                found[f"{place}-{encoding}/{shape}"] = Attack(
+                    path,
+                    lambda text=text, make=make, encoding=encoding: compressed(encoding, text % make()),
+                    f"Content-Encoding: {encoding}\r\n",
+                )
+    return found
 
 
 def pdf_in_text(size: int) -> List[Any]:
@@ -369,9 +447,12 @@ REQUESTS: Dict[str, Attack] = {
 }
 
 
-def attacks() -> Dict[str, Attack]:
-    """All attacks, by name."""
-    found = dict(REQUESTS)
+def attacks(all_places: bool) -> Dict[str, Attack]:
+    """The attacks, by name.
+
+    :param all_places: with those of :func:`everywhere`
+    """
+    found = {**REQUESTS, **(everywhere() if all_places else {})}
     for name in ANSWERS:
         models = ["heal"] if name.startswith("leaked") else ["chat"]
         if name in ("items", "function-calls", "response-30mb", "response-text-100mb"):
