@@ -53,6 +53,8 @@ class Fast:
                 assert len(batch) > 0
                 self.used += len(batch) if isinstance(batch, DeltaBatch) else 0
                 self.events += batch
+            for batch in self.path.later():
+                self.events += batch
             if beats:
                 self.events += self.path.converter.heartbeat()
         self.events += self.path.close()
@@ -185,6 +187,22 @@ def test_a_burst_takes_it_too_wherever_it_is_cut() -> None:
     assert same([body[i : i + 4096] for i in range(0, len(body), 4096)]).used > 900
 
 
+def test_a_long_read_teaches_itself() -> None:
+    body = spelled(HEAD) + spelled(think("hm")) * 200 + spelled(text(" word")) * 400 + spelled(end()) + DONE
+    assert same([body]).used > 550
+
+
+@given(
+    st.lists(st.tuples(NORMAL | STRANGE, st.integers(1, 150)), min_size=1, max_size=4),
+    SPELLINGS,
+    OPTIONS,
+    st.integers(0, 400),
+)
+def test_any_long_reads(runs: List[Tuple[Json, int]], how: Spelling, options: Json, missing: int) -> None:
+    body = b"".join(spelled(chunk, *how) * count for chunk, count in runs) + DONE
+    same(cut(body, [len(body) // 2, len(body) // 2 - missing]), **options)
+
+
 def test_thinking_then_text_learns_twice() -> None:
     reads = [spelled(think("hm"))] * 20 + [spelled(text("so"))] * 20 + [spelled(end()) + DONE]
     assert same(reads).used == 38
@@ -240,6 +258,8 @@ def test_what_is_illegal_in_a_string_is_left_to_the_plain_path() -> None:
     for bad in (
         b"\xff",
         b"\x01",
+        b"\0",
+        b"a\0b",
         b"\\x",
         b"\\u12",
         b"\\ud83c",
@@ -272,7 +292,7 @@ def test_an_event_is_sent_before_its_blank_line_has_come() -> None:
 
 def test_nothing_is_read_after_done() -> None:
     event = spelled(text(" word"))
-    assert same([event, event, event + DONE + event, event]).used == 1
+    assert same([event, event, event + DONE + event, event]).used == 2
     assert (
         same([event + DONE + event, event]).used == 0
     )  # the last event in the read looks like the last chunk

@@ -44,6 +44,7 @@ MAX_CANDIDATES = 8  # templates of an answer that may be made without being wort
 WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
 MAX_UNSYNCED = 1 << 17  # bytes that bypass the converter before it gets their text
 TOGETHER = 128  # chunks of one read that are converted in one step, in a few milliseconds
+PROBE = 1 << 10  # bytes of a long read from which a template for the rest is made
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
 _DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
@@ -51,7 +52,7 @@ _ENDS = (b"\n\n", b"\r\n\r\n")
 _MARK = "\ue000"
 _PLAIN = rb'[^"\\\x00-\x1f]*'
 _ESCAPE = rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})'
-_STRING = rb"(?!\0|\Z)" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*"
+_STRING = rb"(?![\0\"]|\Z)" + _PLAIN + rb"(?:" + _ESCAPE + _PLAIN + rb")*(?=[\0\"]|\Z)"
 _STRINGS = re.compile(_STRING + rb"(?:\0" + _STRING + rb")*")  # separated by NUL
 
 
@@ -149,8 +150,15 @@ class Template:
                 return [text], after
         except UnicodeDecodeError:
             return [], 0
-        texts = text.split(suffix + prefix)
-        return (texts, after) if _STRINGS.fullmatch(b"\0".join(texts)) and _is_utf8(text) else ([], 0)
+        strings = b"\0" not in text and _STRINGS.match(b"\0".join(text.split(suffix + prefix)))
+        if not strings:
+            return [], 0
+        texts = strings.group().split(b"\0")
+        between = len(suffix) + len(prefix)
+        end = begin + strings.end() + (len(texts) - 1) * (between - 1)
+        if not data.startswith(suffix, end):  # the last one is of another form
+            end -= len(texts.pop()) + between
+        return (texts, end + len(suffix)) if texts and _is_utf8(data[begin:end]) else ([], 0)
 
     def chunk(self, text: bytes) -> Json:
         """The chunk with this text, which is spelled as in JSON."""
@@ -159,7 +167,9 @@ class Template:
 
     def begins(self, data: bytes) -> bool:
         """May this become an event of the template when more bytes arrive?"""
-        return self.prefix.startswith(data) or data.startswith(self.prefix) and data[-1:] not in b"\r\n}"
+        if not data.startswith(self.prefix):
+            return self.prefix.startswith(data)
+        return data[-1:] not in b"\r}" and b"\n" not in data
 
 
 class FastPath:
@@ -276,8 +286,18 @@ class FastPath:
 
     def _plain(self, data: bytes) -> List[Events]:
         self._forget()
+        if len(data) > 8 * PROBE and self._candidates_left and not self._later:
+            first = _end_of_event(data, PROBE)
+            batches = self._convert(data[:first])
+            self.learn()
+            if self._template is not None:
+                return batches + self.feed(data[first:])
+            data = data[first:]
+        else:
+            batches = []
         cut = data.rfind(b"\n") + 1
-        batches = self._convert(data[:cut]) if cut else []
+        if cut:
+            batches += self._convert(data[:cut])
         if cut < len(data):
             self.learn()
             batches += self._begin(data[cut:])
@@ -315,6 +335,12 @@ class FastPath:
             self._candidates_left -= 1
             self._candidate = data, chunk, new[-1]
         return [events] if events else []
+
+
+def _end_of_event(data: bytes, begin: int) -> int:
+    """Where the first event ends that does so behind ``begin``; 0 if there is none."""
+    ends = [found + len(end) for end in _ENDS for found in (data.find(end, begin),) if found >= 0]
+    return min(ends, default=0)
 
 
 def _in_steps(chunk: Unparsed) -> Generator[List[Event], None, Json]:
