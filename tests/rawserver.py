@@ -80,15 +80,17 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 async def standstill(counter: Callable[[], int]) -> int:
-    """Wait until the counter has not moved for a tenth of a second.
+    """Wait until the counter has not moved for a tenth of a second, or for longer where this process gets
+    little time: in twenty rounds of the loop.
 
     :returns: where it stands
     """
-    count, since = counter(), time.monotonic()
-    while time.monotonic() - since < 0.1:
+    count, rounds = counter(), 0
+    while rounds < 20:
         await asyncio.sleep(0.005)
+        rounds += 1
         if counter() != count:
-            count, since = counter(), time.monotonic()
+            count, rounds = counter(), 0
     return count
 
 
