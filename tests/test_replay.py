@@ -6,8 +6,9 @@ from typing import Any, Dict, List
 
 import pytest
 from grammar import check_stream
-from stream_tools import COMPLETED, CREATED, Turn, call, delta, end, text, think
+from stream_tools import COMPLETED, CREATED, Turn, call, converter, delta, drive, end, text, think
 
+from rproxy.convert.answer.responses import EventReader
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.replay import events, opening, tail
 from rproxy.convert.events.response import response_object
@@ -77,6 +78,22 @@ def test_a_compaction_shows_its_content_at_once() -> None:
     item = {"id": "cmp_1", "type": "compaction", "encrypted_content": "blob"}
     added = events({**TURNS["empty"].final, "output": [item]})[2]
     assert added["item"] == item
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "computer_call", "content": [{"type": "screenshot"}], "status": "completed"},
+        {"type": "memory", "content": "a text", "summary": 5},
+        {"type": "apply_patch_call", "operation": {}},
+    ],
+    ids=lambda item: str(item["type"]),
+)
+def test_an_item_of_a_provider_s_own_kind_is_shown_as_it_was(item: Json) -> None:
+    whole = {"type": "response.completed", "response": {"status": "completed", "output": [item]}}
+    stream = converter(reader=EventReader())
+    first = drive(stream, [whole])
+    assert len(first) == 5 and without_deltas(events(stream.response)) == without_deltas(first)
 
 
 def test_a_background_response_is_queued_first() -> None:

@@ -12,7 +12,9 @@ from histories import JSON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rproxy.convert.profile import Profile
 from rproxy.convert.request import schema as schema_module
+from rproxy.convert.request.response_format import response_format
 from rproxy.convert.request.schema import REPAIRS, function_schema, has_numbers, repaired
 
 Json = Dict[str, Any]
@@ -291,6 +293,16 @@ def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None
     every: List[str] = sorted(REPAIRS, reverse=True)
     repaired_one = repaired(sound, every)
     assert "$ref" not in repaired_one and repaired_one["type"] == "object"
+
+
+@settings(max_examples=200)
+@given(schema=SCHEMAS, repair=st.sampled_from(sorted(REPAIRS)))
+def test_any_schema_of_an_answer_can_be_repaired(schema: Json, repair: str) -> None:
+    form = {"type": "json_schema", "schema": schema}
+    sent, words = response_format({"text": {"format": form}}, [], Profile(response_schema=(repair,)))
+    assert sent is not None and isinstance(sent["json_schema"]["schema"], dict) and words == ""
+    sent, _ = response_format({"text": {"format": form}}, [], Profile())
+    assert sent is not None and sent["json_schema"]["schema"] is schema
 
 
 def test_objects_are_closed_all_the_way_down() -> None:

@@ -17,6 +17,7 @@ from .hosted_items import HOSTED_FORMS
 from .items import TEXT_KINDS
 
 AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
+TEXT_ITEMS = ("message", "reasoning")  # the items with parts; what others hold may be of any form
 _PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
 
 
@@ -88,11 +89,12 @@ def _numbered(unnumbered: Sequence[AnyEvent]) -> List[Event]:
 
 def _item(index: int, item: AnyItem) -> Iterator[Json]:
     at = {"item_id": item["id"], "output_index": index}
-    kind = CALL_KINDS.get(item["type"])
-    announced = _announced(item) if kind is None else _announced_call(item, kind)
+    kind = CALL_KINDS.get(item["type"]) if "call_id" in item else None
+    holders = ("summary", "content") if item["type"] in TEXT_ITEMS else ()
+    announced = _announced(item, holders) if kind is None else _announced_call(item, kind)
     yield {"type": "response.output_item.added", "output_index": index, "item": announced}
-    for holder in ("summary", "content"):
-        for number, part in enumerate(item.get(holder) or ()):
+    for holder in holders:
+        for number, part in enumerate(item.get(holder, ())):
             yield from _part(at, number, part)
     if kind is not None and kind.delta_type:
         text = item[kind.text_field]
@@ -111,8 +113,8 @@ def _hosted_item(index: int, item: AnyItem) -> Iterator[Json]:
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _announced(item: AnyItem) -> Json:
-    announced = {key: [] if key in ("content", "summary") else value for key, value in item.items()}
+def _announced(item: AnyItem, holders: Sequence[str]) -> Json:
+    announced = {key: [] if key in holders else value for key, value in item.items()}
     if "status" in item:
         announced["status"] = "in_progress"
     if item["type"] == "reasoning":

@@ -13,7 +13,7 @@ from typing import Any, Mapping, Optional, Sequence, Tuple
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..profile import Profile
-from .schema import repaired
+from .schema import answer_schema
 
 PLEA = "Answer with one JSON object and nothing else: no Markdown fence, no comment."
 
@@ -56,7 +56,7 @@ def _schema(form: Json, profile: Profile) -> Tuple[Optional[Json], str]:
         )
     if "json_schema" in profile.response_format:
         known = {k: form[k] for k in ("name", "description", "schema", "strict") if form.get(k) is not None}
-        known["schema"] = repaired(
+        known["schema"] = answer_schema(
             form["schema"], profile.response_schema, profile.drop_keywords.response_format
         )
         return {"type": "json_schema", "json_schema": {"name": "response", **known}}, ""

@@ -302,14 +302,21 @@ REPAIRS: Dict[str, Callable[[Json], Json]] = {
 
 
 def repaired(schema: Json, names: Iterable[str], drop: Sequence[str] = ()) -> Json:
-    """``schema``, sound as :func:`function_schema` makes it, after the repairs that a profile names, and
-    without the keywords in ``drop``.
+    """A schema after the repairs that a profile names, and without the keywords in ``drop``.
 
+    :param schema: sound, as :func:`function_schema` makes it
     :raises KeyError: for a name that is not in :data:`REPAIRS`
     """
     for name in names:
         schema = REPAIRS[name](schema)
     return without_keywords(schema, drop) if drop else schema
+
+
+def answer_schema(schema: Json, repairs: Sequence[str], drop: Sequence[str]) -> Json:
+    """The schema of an answer, as the client sent it, for :func:`repaired`: unchanged if nothing is to be
+    repaired.
+    """
+    return repaired(_sound(schema, schema) if repairs else schema, repairs, drop)
 
 
 def without_keywords(schema: Json, drop: Sequence[str]) -> Json:
