@@ -17,8 +17,10 @@ from mcp_double import MODERN, McpDouble, mcp_double, text, tool
 from rawserver import until
 
 from rproxy.config.mcp_schema import McpServer
-from rproxy.hosted.mcp.messages import AnswerReader, EventDecoder, LineDecoder, McpError, ServerEvent
-from rproxy.hosted.mcp.results import EMPTY, Result, read_result
+from rproxy.hosted.addresses import origin
+from rproxy.hosted.mcp.messages import BodyReader, EventDecoder, LineDecoder, McpError, ServerEvent
+from rproxy.hosted.mcp.protocol import Listed, Peer, Reply, tools
+from rproxy.hosted.mcp.results import EMPTY, ToolResult, read_result
 from rproxy.hosted.mcp.servers import McpServers
 from rproxy.upstream.client import Upstream
 
@@ -35,7 +37,7 @@ class Lab:
     async def list(self, server: McpServer, owner: str = "o") -> List[str]:
         return [tool["name"] for tool in await self.servers.tools(server, owner)]
 
-    async def call(self, server: McpServer, name: str, owner: str = "o", **arguments: Any) -> Result:
+    async def call(self, server: McpServer, name: str, owner: str = "o", **arguments: Any) -> ToolResult:
         listed = await self.servers.tools(server, owner)
         found = next((tool for tool in listed if tool["name"] == name), {"name": name})
         return await self.servers.call(server, owner, found, arguments)
@@ -73,8 +75,8 @@ ERAS = (["modern"], ["legacy"], ["modern", "legacy"])
 async def test_both_eras_with_json_and_events(eras: List[str], events: bool, more: Any) -> None:
     async with mcp_double(eras=eras, events=events, **more) as double, client() as lab:
         assert await lab.list(at(double)) == ["echo", "add", "fail", "crash"]
-        assert await lab.call(at(double), "echo", text="grüß") == Result("grüß", False, [])
-        assert await lab.call(at(double), "add", a=1, b=2) == Result('{"sum": 3}', False, [])
+        assert await lab.call(at(double), "echo", text="grüß") == ToolResult("grüß", False)
+        assert await lab.call(at(double), "add", a=1, b=2) == ToolResult('{"sum": 3}', False)
         modern = "modern" in eras
         begin = (
             ["server/discover"] if modern else ["server/discover", "initialize", "notifications/initialized"]
@@ -196,7 +198,7 @@ async def test_owners_do_not_share_a_session() -> None:
 # ---- Failures
 async def test_failures_of_tools_are_told_apart() -> None:
     async with mcp_double() as double, client() as lab:
-        assert await lab.call(at(double), "fail") == Result("the disk is full", True, [])
+        assert await lab.call(at(double), "fail") == ToolResult("the disk is full", True)
         error = await lab.failure(at(double), "crash")
         assert (error.kind, error.code, str(error)) == (
             "mcp_protocol_error", -32603, "Internal error: out of luck",
@@ -421,7 +423,7 @@ def test_lines_of_a_process() -> None:
     ('{"id": 5, "result": {}}', "none"), ("[[[", "none"), ("[" * 5000, "none"), ("", "none"), ("7", "none"),
 ])  # fmt: skip
 def test_the_answer_is_the_message_with_our_id(body: str, answer: Optional[Any]) -> None:
-    reader = AnswerReader(5, False, 10_000)
+    reader = BodyReader(5, False, 10_000)
     reader.feed(body.encode())
     reader.close()
     assert (reader.answer.get("result") if reader.answer is not None else "none") == answer
@@ -433,15 +435,27 @@ def test_the_answer_is_the_message_with_our_id(body: str, answer: Optional[Any])
     ([{"type": "resource", "resource": {"uri": "file:///x", "blob": "A"}}], "[resource file:///x, not text]"),
     ([{"type": "resource_link", "name": "n", "uri": "https://x/"}], "[resource n: https://x/]"),
     ([{"type": "audio", "data": "AA==", "mimeType": "audio/wav"}], "[audio, audio/wav]"),
+    ([{"type": "image", "data": "AA==", "mimeType": "image/png"}], "[image, image/png]"),
     ([7, None], EMPTY), (None, EMPTY), ("text", EMPTY), ([{"type": "text", "text": "\ud800"}], "\ufffd"),
 ])  # fmt: skip
 def test_results_as_text(content: Any, expected: str) -> None:
     assert read_result({"content": content}, 1000).text == expected
 
 
-def test_images_of_a_result() -> None:
-    result = read_result({"content": [{"type": "image", "data": "AA==", "mimeType": "image/png"}]}, 1000)
-    assert result == Result("[image, image/png]", False, ["data:image/png;base64,AA=="])
+@pytest.mark.parametrize(
+    "ttl, seconds", [(600_000, 600.0), (10**400, 3600.0), (-1, 0.0), (None, 300.0), (True, 300.0)]
+)
+def test_how_long_a_list_may_be_used(ttl: Any, seconds: float) -> None:
+    steps = tools(Peer(era="modern"))
+    next(steps)
+    with pytest.raises(StopIteration) as stop:
+        steps.send(Reply({"result": {"tools": [], "ttlMs": ttl}}))
+    assert stop.value.value == Listed([], seconds)
+
+
+def test_the_default_port_makes_no_other_origin() -> None:
+    assert origin("https://a.example/sse") == origin("https://a.example:443/messages")
+    assert origin("https://a.example") != origin("http://a.example:443")
 
 
 def test_the_pure_part_loads_nothing_that_does_input_or_output() -> None:

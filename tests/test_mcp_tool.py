@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 from api import Api
@@ -13,6 +13,9 @@ from mcp_double import mcp_double, text, tool
 from mcp_lab import ALWAYS, NEVER, Lab, approving, asking, echo, mcp_lab, of_type
 from rawserver import until
 from scripted import call, say, think
+
+from rproxy.hosted.approvals import Approvals
+from rproxy.hosted.kind import Outcome
 
 Json = Dict[str, Any]
 
@@ -109,7 +112,7 @@ async def test_arguments_that_are_none_do_not_reach_the_server() -> None:
         lab.provider.turns += [[{"call": ("docs__echo", "", 0, '{"text": "unfin')}], [say("Sorry.")]]
         final = await lab.streamed()
         assert lab.double.calls == []
-    assert of_type(final, "mcp_call")[0]["error"]["message"] == "the arguments are no JSON object"
+    assert of_type(final, "mcp_call")[0]["error"]["message"] == "the arguments are not a JSON object"
 
 
 # ---- Which tools
@@ -327,6 +330,22 @@ async def test_an_approval_runs_a_tool_once_however_often_it_is_sent() -> None:
         last = await lab.whole(tools=[ALWAYS], input=items)
         assert len(lab.double.calls) == 1 and of_type(last, "mcp_call") == []
         assert [m["content"] for m in lab.messages(-1) if m["role"] == "tool"][0].endswith("\n\na")
+
+
+async def test_an_approved_call_that_breaks_is_in_the_log_and_may_have_run(
+    expect_log: Callable[[str], None],
+) -> None:
+    async def claim() -> bool:
+        return True
+
+    async def work() -> Outcome:
+        raise ZeroDivisionError("of our own making")
+
+    expect_log("rproxy.hosted: the approved call 'mcpr_1' failed")
+    lost = Outcome({}, "lost")
+    approvals = Approvals()
+    for _ in range(2):
+        assert await approvals.run("o", "mcpr_1", claim, work, lost) is lost
 
 
 async def test_an_approval_counts_once_for_all_processes_of_a_store(tmp_path: Any) -> None:

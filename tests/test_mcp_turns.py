@@ -23,6 +23,7 @@ from scripted import CONFIG, ScriptedProvider, call, error, running, say, served
 from tornado.websocket import websocket_connect
 from wsclient import hear_until
 
+from rproxy.hosted.mcp.results import FRAME
 from rproxy.service import turn as turn_module
 
 Json = Dict[str, Any]
@@ -283,7 +284,8 @@ async def test_a_result_is_cut_and_a_huge_one_refused() -> None:
         lab.double.results["big"] = lambda given: text("x" * 50_000)
         lab.provider.turns += [[call("docs__big")], [say("Long.")], [call("docs__big")], [say("Too long.")]]
         (item,) = of_type(await lab.streamed(), "mcp_call")
-        assert len(item["output"]) < 2200 and "left out" in item["output"]
+        assert len(item["output"]) < 2000 and item["output"].count("left out") == 1
+        assert lab.messages(1)[-1]["content"] == FRAME + item["output"]
         lab.double.results["big"] = lambda given: text("x" * 5_000_000)
         (item,) = of_type(await lab.streamed(), "mcp_call")
         assert item["error"]["message"] == "its answer is longer than 1048576 bytes"

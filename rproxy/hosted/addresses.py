@@ -15,7 +15,7 @@ from ..config.addresses import is_loopback, is_public_address
 from ..types import Json
 from .page_text import LONGEST_URL
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}  # the default ones
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff<>\"\\]")
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 _WORD = re.compile(r"[^\s<>\"'`()\[\]{}|]+")
@@ -26,7 +26,7 @@ def host_of(url: str) -> str:
     """The host of an address of the web in lower case, "" if it is none."""
     try:
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or parts.username is not None or (parts.port or 1) < 1:
+        if parts.scheme not in PORTS or parts.username is not None or (parts.port or 1) < 1:
             return ""
     except ValueError:
         return ""
@@ -45,7 +45,7 @@ def in_ascii(url: str) -> str:
 def origin(url: str) -> Sequence[Any]:
     """Scheme, host and port."""
     parts = urlsplit(url)
-    return (parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme))
+    return (parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme))
 
 
 def refusal(url: str, service_url: str) -> str:

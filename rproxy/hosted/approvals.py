@@ -1,27 +1,30 @@
 """Approved calls, each of which runs once, however often a client sends its approval.
 
 Clients repeat approvals: SDKs when a connection breaks, some in every later turn, and two requests may come
-at the same time.  Whoever comes first runs the call; all others get what came of it.
+at the same time.  The first request runs the call; all others get its outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from typing import Awaitable, Callable, Optional, Tuple
 
 from ..errors import ApiError
 from .kind import Outcome
 
+log = logging.getLogger("rproxy.hosted")
+
 MAX_KNOWN = 50_000  # approvals
-MAX_BYTES = 16 << 20  # of what came of them
-GONE = 5.0  # seconds that a call gets to end when nobody waits for it any longer
+MAX_BYTES = 16 << 20  # of their outcomes
+STOP_TIMEOUT = 5.0  # seconds that a call gets to end when nobody waits for it any more
 
 
 class Approvals:
-    """Of one process; what other processes have run, the ``claim`` of a call tells.
+    """The approved calls of one process; ``claim`` tells which of them another process has run.
 
-    :param max_bytes: of all outcomes, as characters; the oldest are forgotten, but not that they were run
+    :param max_bytes: of all outcomes; the oldest are forgotten, but not that the calls were run
     """
 
     def __init__(self, max_known: int = MAX_KNOWN, max_bytes: int = MAX_BYTES) -> None:
@@ -30,7 +33,7 @@ class Approvals:
         self._bytes = 0
 
     def outcome(self, owner: str, approval_id: str) -> Optional[Outcome]:
-        """What came of an approved call, if that is known."""
+        """The outcome of an approved call, if it is known."""
         run = self._known.get((owner, approval_id))
         return None if run is None else run.outcome
 
@@ -42,11 +45,11 @@ class Approvals:
         work: Callable[[], Awaitable[Outcome]],
         lost: Outcome,
     ) -> Outcome:
-        """Run an approved call, or wait for what came of it.
+        """Run an approved call, or wait for its outcome.
 
-        :param claim: notes that the call is run from now on; False if somebody has noted that before
-        :param lost: the outcome when the call was run, but what came of it is not known
-        :raises ApiError: it could not be claimed, and was not run
+        :param claim: notes that the call is being run; returns False if that was noted before
+        :param lost: the outcome of a call that was run, if its own is not known
+        :raises ApiError: the call could not be claimed, and was not run
         """
         key = owner, approval_id
         run = self._known.get(key)
@@ -60,7 +63,7 @@ class Approvals:
             run.waiting -= 1
             if not run.waiting and not run.task.done():
                 run.task.cancel()
-                await asyncio.wait({run.task}, timeout=GONE)
+                await asyncio.wait({run.task}, timeout=STOP_TIMEOUT)
             self._settle(key, run, lost)
         if not run.task.cancelled() and isinstance(run.task.exception(), ApiError):
             run.task.result()
@@ -75,6 +78,8 @@ class Approvals:
         if isinstance(error, ApiError):
             self._known.pop(key, None)  # it may be tried again
             return
+        if error is not None:
+            log.error("the approved call %.80r failed", key[1], exc_info=error)
         run.outcome = lost if run.task.cancelled() or error is not None else run.task.result()
         self._bytes += run.size
         for other in list(self._known.values()):
@@ -89,7 +94,7 @@ class Approvals:
 
 
 class _Run:
-    """``waiting``: how many wait for it.  ``settled``: ``outcome`` is what came of it, or was forgotten."""
+    """``waiting``: how many wait for it.  ``settled``: it has ended; ``outcome`` may be forgotten since."""
 
     def __init__(self, task: asyncio.Task[Outcome]) -> None:
         self.task = task

@@ -165,13 +165,14 @@ def function_call(item: AnyItem, name: str, arguments: str, text: str, number: i
     return [call, {"type": "function_call_output", "call_id": call_id, "output": text}]
 
 
-def cut(text: str, most: int) -> str:
-    """A text of at most so many bytes as UTF-8; what is left out was in its middle."""
+# ---- Results
+def cut(text: str, max_bytes: int) -> str:
+    """The text; of one that is longer as UTF-8, the beginning and the end with a note between them."""
     data = text.encode("utf-8", "replace")
-    if len(data) <= most:
+    if len(data) <= max_bytes:
         return text
-    note = f"\n[... {len(data) - most} bytes left out ...]\n"
-    half = max(0, most - len(note)) // 2
+    note = f"\n[... {len(data) - max_bytes} bytes left out ...]\n"
+    half = max(0, max_bytes - len(note)) // 2
     head = data[:half].decode("utf-8", "ignore")
     tail = data[len(data) - half :].decode("utf-8", "ignore")
     return head + note + tail

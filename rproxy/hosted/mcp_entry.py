@@ -17,11 +17,11 @@ from ..convert.profile import suggestion
 from ..errors import ApiError, invalid
 from ..log import printable
 from ..types import Json
+from .addresses import PORTS
 from .mcp.servers import McpServers
 
 MAX_HEADERS, MAX_HEADER = 32, 8192  # how many; characters of one
 MAX_URL = 2048
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Filter(NamedTuple):
@@ -151,7 +151,7 @@ def _allowed_host(place: _Place, url: str, hosts: Sequence[McpHost]) -> McpHost:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+        port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
         port = 0
     if not port or not parts.hostname or not c.is_sendable(url) or " " in url or len(url) > MAX_URL:

@@ -17,7 +17,7 @@ from ..errors import ApiError, invalid
 from ..types import AnyItem, HostedResult, Json
 from .approvals import Approvals
 from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession, Outcome, function_call
-from .mcp.messages import PROTOCOL, McpError
+from .mcp.messages import INTERNAL_ERROR, INVALID_PARAMS, PROTOCOL, McpError
 from .mcp.servers import McpServers
 from .mcp_entry import Entry, read_entries
 from .mcp_items import (
@@ -36,14 +36,14 @@ from .mcp_items import (
     list_failed,
     listed,
     refused,
+    schema_of,
     text_of,
     tools_in,
 )
 
-MAX_FAILURES = 3  # of a server in one response; then its calls are answered without asking it
-INVALID_PARAMS = -32602  # of JSON-RPC
-OURS = ("function_call_output", "mcp_approval_response", "item_reference")  # input that is no answer
-# Notes that an approved call is run from now on: owner and id of the request -> is it the first time?
+MAX_FAILURES = 3  # of a server in one response; after that, it is not called again
+INPUT = ("function_call_output", "mcp_approval_response", "item_reference")  # items of the client's own
+# Notes that an approved call is being run: owner and id of the request -> is it the first time?
 Claim = Callable[[str, str], Awaitable[bool]]
 
 
@@ -60,7 +60,7 @@ class Mcp(HostedKind):
         self._hosts = hosts
 
     def echo(self, tool: Json) -> Json:
-        """Without credentials, which may stand in the query of the address, too."""
+        """Without credentials, which may also be in the query of the address."""
         shown: Json = {
             "type": "mcp",
             "server_label": tool.get("server_label"),
@@ -78,7 +78,7 @@ class Mcp(HostedKind):
 
 
 class _Server:
-    """A server in one response.  ``tools`` are known when ``ready`` is set."""
+    """A server in one response.  ``ready`` is set when ``tools`` are known, or cannot be had."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -93,7 +93,7 @@ class _Server:
 
     @property
     def label(self) -> str:
-        """Of the metrics."""
+        """Its label in the metrics."""
         return self.entry.label if self.entry.named else "other"
 
     def tool(self, name: str) -> Optional[Json]:
@@ -114,7 +114,7 @@ class McpSession(KindSession):
         self._approved = self._new_approvals()
 
     def _take_list(self, item: AnyItem) -> None:
-        """Use a list of the conversation; what is remembered counts more than what the client sends."""
+        """Use a list in the conversation; what is remembered counts for more than what the client sent."""
         server = self.servers.get(str(item.get("server_label"))) if item.get("type") == LIST else None
         if server is None or item.get("error") is not None:
             return
@@ -155,8 +155,8 @@ class McpSession(KindSession):
         server = self.servers.get(label)
         if server is None:
             self._problem = invalid(
-                f"The approved call is one of the MCP server '{label[:80]}', which is not among the tools of "
-                "this request; send its entry of tools again.",
+                f"The approved call belongs to the MCP server '{label[:80]}', which is not among the tools "
+                "of this request; send its entry of tools again.",
                 "tools",
                 "invalid_value",
             )
@@ -172,7 +172,7 @@ class McpSession(KindSession):
                 own = function_name(label, tool["name"], found)
                 self._names[json.dumps([label, tool["name"]])] = own
                 found[own] = HostedFunction(
-                    self.request.name(own), _description(tool), _schema(tool), _Caller(self, server, tool)
+                    self.request.name(own), _description(tool), schema_of(tool), _Caller(self, server, tool)
                 )
         return list(found.values())
 
@@ -244,13 +244,13 @@ class McpSession(KindSession):
 
 
 def _id(item: AnyItem, field: str) -> Optional[str]:
-    """An id in an item; a client may send anything in its place."""
+    """An id in an item, which may be anything: clients wrote it."""
     value = item.get(field)
     return value if isinstance(value, str) else None
 
 
 def _answers(items: Sequence[AnyItem]) -> Dict[str, AnyItem]:
-    """The answers of the user, by the id of what was asked; the first counts."""
+    """The user's answers by the id of the request; the first one counts."""
     found: Dict[str, AnyItem] = {}
     for item in items:
         if item.get("type") == RESPONSE:
@@ -259,13 +259,13 @@ def _answers(items: Sequence[AnyItem]) -> Dict[str, AnyItem]:
 
 
 def _newest(items: Sequence[AnyItem]) -> List[AnyItem]:
-    """The answers to approvals that the model does not know of yet: those behind its last output."""
+    """The answers to approval requests that the model does not know yet: those after its last output."""
     found: List[AnyItem] = []
     for item in reversed(items):
         kind = item.get("type")
         if kind == RESPONSE:
             found.append(item)
-        elif kind != REQUEST and kind not in OURS and item.get("role", "assistant") == "assistant":
+        elif kind != REQUEST and kind not in INPUT and item.get("role", "assistant") == "assistant":
             break
     return found[::-1]
 
@@ -273,11 +273,6 @@ def _newest(items: Sequence[AnyItem]) -> List[AnyItem]:
 def _description(tool: Json) -> str:
     text = tool.get("description")
     return text[:MAX_DESCRIPTION] if isinstance(text, str) else ""
-
-
-def _schema(tool: Json) -> Json:
-    schema = tool.get("inputSchema")
-    return schema if isinstance(schema, dict) else {"type": "object", "properties": {}}
 
 
 # ---- Calls
@@ -353,19 +348,16 @@ class _Call(HostedCall):
         }
 
     async def run(self) -> Outcome:
-        return await self._work()
-
-    async def _work(self) -> Outcome:
         session, server = self._session, self._server
         arguments = loads(self.item["arguments"])
         if not isinstance(arguments, dict):
-            return self._failed(PROTOCOL, INVALID_PARAMS, "the arguments are no JSON object")
+            return self._failed(PROTOCOL, INVALID_PARAMS, "the arguments are not a JSON object")
         await server.ready.wait()
         tool = server.tool(self._name)
         if tool is None:
             return self._failed(PROTOCOL, INVALID_PARAMS, f"there is no tool '{self._name[:100]}'")
         if server.failures >= MAX_FAILURES:
-            return self._failed(PROTOCOL, -32603, "the server has failed too often; do without it")
+            return self._failed(PROTOCOL, INTERNAL_ERROR, "the server has failed too often; do without it")
         try:
             result = await session.kind.servers.call(
                 server.entry.server, session.request.owner, tool, arguments
@@ -383,7 +375,7 @@ class _Call(HostedCall):
         return Outcome(known, text_of(known))
 
     def stopped(self, reason: str) -> Outcome:
-        return self._failed(PROTOCOL, -32603, reason)
+        return self._failed(PROTOCOL, INTERNAL_ERROR, reason)
 
 
 class _Approved(_Call):
@@ -397,11 +389,11 @@ class _Approved(_Call):
 
     async def run(self) -> Outcome:
         kind, owner, asked = self._session.kind, self._session.request.owner, self._approval_id
-        lost = self._failed(PROTOCOL, -32603, INTERRUPTED)
+        lost = self._failed(PROTOCOL, INTERNAL_ERROR, INTERRUPTED)
         try:
-            return await kind.approvals.run(owner, asked, lambda: kind.claim(owner, asked), self._work, lost)
+            return await kind.approvals.run(owner, asked, lambda: kind.claim(owner, asked), super().run, lost)
         except ApiError as error:
-            return Outcome(failed(PROTOCOL, -32603, str(error)), error=error)
+            return Outcome(failed(PROTOCOL, INTERNAL_ERROR, str(error)), error=error)
 
 
 class _Question(HostedCall):

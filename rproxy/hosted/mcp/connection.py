@@ -1,7 +1,7 @@
 """A connection to an MCP server, whatever the way to it: runs the steps of :mod:`.protocol`.
 
-A :class:`Connection` can send one message and wait for its answer.  :class:`Duplex` is the kind in which all
-messages go through one channel, and answers are told apart by their ids.
+A :class:`McpConnection` can send a message and wait for its answer.  In a :class:`Duplex`, all messages go
+through one channel, and the answers are matched by their ids.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ...types import Json
 from .messages import McpError, answers, is_request, reply_to, unreachable
 from .protocol import Exchange, Listed, Peer, Reply, Steps, call, cancelled, meet, tools
 
-LAST_WORDS = 2.0  # seconds for telling a server that something is over
+NOTIFY_TIMEOUT = 2.0  # seconds for a message that nobody waits for
 
 
-class Connection:
-    """One conversation with one server; its calls may run side by side.
+class McpConnection:
+    """A connection to one server; its calls may run side by side.
 
     :param peer: what is known of the server
     """
@@ -27,7 +27,7 @@ class Connection:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self._meeting = asyncio.Lock()
-        self._telling: Set[asyncio.Future[Any]] = set()
+        self._notifying: Set[asyncio.Future[Any]] = set()
 
     async def tools(self, seconds: float) -> Listed:
         """The server's tools.
@@ -48,8 +48,8 @@ class Connection:
         return result
 
     async def close(self) -> None:
-        """End it."""
-        for task in list(self._telling):
+        """Close the connection."""
+        for task in list(self._notifying):
             task.cancel()
 
     # ---- Running steps
@@ -92,31 +92,31 @@ class Connection:
         """
         raise NotImplementedError
 
-    def _tell(self, exchange: Exchange) -> None:
+    def _notify(self, exchange: Exchange) -> None:
         """Send a message that nobody waits for."""
 
         async def send() -> None:
             with suppress(McpError):
-                await self.exchange(exchange, LAST_WORDS)
+                await self.exchange(exchange, NOTIFY_TIMEOUT)
 
         task = asyncio.ensure_future(send())
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)
 
 
-class Duplex(Connection):
-    """A connection whose messages all go through one channel, which is opened when it is needed."""
+class Duplex(McpConnection):
+    """A connection with one channel for all messages, which is opened when it is needed."""
 
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer)
         self._waiting: Dict[int, asyncio.Future[Json]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listening: Optional[asyncio.Task[None]] = None
-        self._ending = False  # the channel is closed, but not everything is cleared away
+        self._ending = False  # the channel is closed, but not yet cleaned up
 
     # ---- The channel
     async def open(self, seconds: float) -> None:
-        """Make sure that there is a channel.
+        """Open the channel, unless it is open.
 
         :raises McpError: there is none
         """
@@ -126,8 +126,8 @@ class Duplex(Connection):
             if left <= 0:
                 raise unreachable("it was not ready in time")
             if self._listening is not None and not self._listening.done():
-                about: asyncio.Future[None] = self._listening if self._ending else self._ready
-                await asyncio.wait({about}, timeout=left)
+                awaited: asyncio.Future[None] = self._listening if self._ending else self._ready
+                await asyncio.wait({awaited}, timeout=left)
             else:
                 self._ending = False
                 self._ready = asyncio.get_running_loop().create_future()
@@ -145,12 +145,12 @@ class Duplex(Connection):
             self._closed_by(error)
 
     def _closed_by(self, error: McpError) -> None:
-        """Nothing more will come, and the next message has to open another channel."""
+        """Fail everything that waits; the next message opens another channel."""
         self._ending = True
         self.peer.era = ""
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # perhaps nobody waits
+            self._ready.exception()  # retrieved, in case nobody waits for it
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
@@ -158,7 +158,7 @@ class Duplex(Connection):
     async def _listen(self) -> None:
         """Open the channel, call :meth:`_opened`, and pass on what comes until it is closed.
 
-        :raises McpError: why that has come to an end
+        :raises McpError: why it was closed
         """
         raise NotImplementedError
 
@@ -194,17 +194,17 @@ class Duplex(Connection):
         finally:
             del self._waiting[number]
             if future.done() and not future.cancelled():
-                future.exception()  # has been seen
+                future.exception()  # retrieved, in case nobody has awaited it
 
     def _give_up(self, message: Json) -> None:
         if message["method"] == "tools/call":
-            self._tell(cancelled(self.peer, message["id"]))
+            self._notify(cancelled(self.peer, message["id"]))
 
     def _received(self, message: Json) -> None:
         if is_request(message):
-            return self._tell(Exchange(reply_to(message)))
+            return self._notify(Exchange(reply_to(message)))
         if message.get("id") is None and len(self._waiting) > 1:
-            return None  # nobody knows whose it is
+            return None  # an error without an id, which may belong to any of them
         for number, future in self._waiting.items():
             if answers(message, number) and not future.done():
                 future.set_result(message)

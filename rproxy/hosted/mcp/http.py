@@ -5,7 +5,7 @@ named is only looked for on the internet (:mod:`rproxy.upstream.web`).  A tool's
 of its own: one that was kept may turn out to be closed, and a request that is sent again could run the tool
 twice.
 
-A server that knows no POST may speak the transport of 2024-11-05, which is :mod:`.event_stream`.
+A server that refuses the POST may speak the transport of 2024-11-05, which is :class:`EventStream`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,25 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Callable, Mapping, NamedTuple, Optional
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from ...json_codec import encode_json
 from ...log import clean
 from ...types import Json
 from ...upstream.client import StopReading, Upstream
 from ...upstream.web import WebAnswer, WebError, WebRequest
-from .connection import LAST_WORDS, Connection, Duplex
-from .messages import HTTP, AnswerReader, EventDecoder, McpError, messages_in, reply_to, unreachable
+from ..addresses import origin
+from .connection import NOTIFY_TIMEOUT, Duplex, McpConnection
+from .messages import (
+    HTTP,
+    METHOD_NOT_FOUND,
+    BodyReader,
+    EventDecoder,
+    McpError,
+    messages_in,
+    reply_to,
+    unreachable,
+)
 from .protocol import Exchange, Peer, Reply, cancelled, reply_headers
 
 CONNECT = 10.0  # seconds
@@ -32,7 +42,7 @@ NO_POST = (400, 404, 405)  # how servers of the old transport refuse a message
 class Endpoint(NamedTuple):
     """Where a server is, and what every request to it carries.
 
-    ``public``: it has to be on the internet.  ``secrets``: what no message may show.  ``max_bytes``: of an
+    ``public``: it must be on the internet.  ``secrets``: what no message may show.  ``max_bytes``: of an
     answer.
     """
 
@@ -55,7 +65,7 @@ class Endpoint(NamedTuple):
         )
 
 
-class HttpConnection(Connection):
+class HttpConnection(McpConnection):
     """A conversation by POSTs."""
 
     def __init__(self, peer: Peer, endpoint: Endpoint, upstream: Upstream) -> None:
@@ -86,7 +96,7 @@ class HttpConnection(Connection):
         elif self.peer.session:
             session, self.peer.session = reply_headers(self.peer), ""
             try:
-                await self._upstream.fetch(self._endpoint.request("DELETE", LAST_WORDS, session))
+                await self._upstream.fetch(self._endpoint.request("DELETE", NOTIFY_TIMEOUT, session))
             except WebError:
                 pass  # it is gone already
 
@@ -103,9 +113,9 @@ class HttpConnection(Connection):
             raise unreachable(clean(str(error), self._endpoint.secrets)) from None
 
     def _give_up(self, exchange: Exchange) -> None:
-        """Without sessions, a closed connection says it; a session goes on."""
+        """Cancel a call.  Without sessions, the closed connection is enough."""
         if self.peer.era == "legacy" and exchange.message.get("method") == "tools/call":
-            self._tell(cancelled(self.peer, exchange.message["id"]))
+            self._notify(cancelled(self.peer, exchange.message["id"]))
 
     async def _post(self, exchange: Exchange, deadline: float) -> Reply:
         message = exchange.message
@@ -136,22 +146,24 @@ class HttpConnection(Connection):
         return Reply(answer.message or {}, answer.session)
 
     def _reply(self, message: Json) -> None:
-        self._tell(Exchange(reply_to(message), reply_headers(self.peer)))
+        self._notify(Exchange(reply_to(message), reply_headers(self.peer)))
 
 
 class _Answer:
-    """The answer to one request, over as many requests as it takes to read it."""
+    """The answer to one request; a broken stream takes further requests to read."""
 
     def __init__(self, endpoint: Endpoint, wanted: Optional[int], reply: Callable[[Json], None]) -> None:
         self._endpoint, self._wanted, self._reply_to = endpoint, wanted, reply
-        self._reader: Optional[AnswerReader] = None
+        self._reader: Optional[BodyReader] = None
         self.message: Optional[Json] = None
         self.session = self.last_id = ""
         self.retry = 1.0
         self.began = False  # an event stream
 
     async def read(self, upstream: Upstream, request: WebRequest) -> None:
-        """:raises McpError: it is none, or too long
+        """Send a request and read what it brings of the answer.
+
+        :raises McpError: the answer is an error without a message, or too long
         :raises WebError: there is no answer
         """
         try:
@@ -159,7 +171,7 @@ class _Answer:
         except WebError:
             if not self.last_id:
                 raise
-            return  # it broke off, and can be resumed
+            return  # the stream broke off, and can be resumed
         if not 200 <= answer.status < 300:
             self._refused(answer)
         elif self._reader is not None:
@@ -169,7 +181,7 @@ class _Answer:
     def _on_head(self, status: int, headers: Mapping[str, str]) -> None:
         self.session = headers.get("Mcp-Session-Id", "") or self.session
         self.began = _is_event_stream(headers)
-        self._reader = AnswerReader(self._wanted, self.began, self._endpoint.max_bytes)
+        self._reader = BodyReader(self._wanted, self.began, self._endpoint.max_bytes)
 
     def _on_data(self, data: bytes) -> None:
         reader = self._reader
@@ -179,7 +191,7 @@ class _Answer:
         if self.message is not None or self._wanted is None:
             raise StopReading  # a server may keep the stream open
 
-    def _look(self, reader: AnswerReader) -> None:
+    def _look(self, reader: BodyReader) -> None:
         self.message = reader.answer
         for request in reader.requests:
             self._reply_to(request)
@@ -188,14 +200,15 @@ class _Answer:
             self.last_id, self.retry = reader.events.last_id, reader.events.retry
 
     def _refused(self, answer: WebAnswer) -> None:
-        """Another status than 2xx: with a message it is an answer all the same.
+        """A status other than 2xx, which is still an answer if the body is a JSON-RPC error.
 
-        :raises McpError: there is no message
+        :raises McpError: it is not
         """
-        said = answer.body.decode("utf-8", "replace")
-        known = answer.status not in (401, 403) and not 300 <= answer.status < 400
-        if known and not (answer.status == 404 and "-32601" not in said):
-            reader = AnswerReader(self._wanted, False, len(answer.body))
+        readable = answer.status not in (401, 403) and not 300 <= answer.status < 400
+        if answer.status == 404:  # of a lost session, unless the method was not found
+            readable = str(METHOD_NOT_FOUND).encode() in answer.body
+        if readable:
+            reader = BodyReader(self._wanted, False, len(answer.body))
             reader.feed(answer.body)
             reader.close()
             if reader.answer is not None and "error" in reader.answer:
@@ -205,15 +218,21 @@ class _Answer:
 
 
 def _status_text(status: int) -> str:
-    """What a status means here.  The body is not shown: it may repeat what was sent."""
+    """What a status means.  The body is not shown, because it may repeat what was sent."""
     if 300 <= status < 400:
         return f"it answers with status {status}, a redirect, which is not followed"
-    meaning = {401: "it wants other credentials", 403: "it does not allow this", 404: "there is no MCP here"}
+    meaning = {
+        401: "it wants other credentials",
+        403: "it does not allow this",
+        404: "MCP is not served here",
+    }
     return f"it answers with status {status}" + (f": {meaning[status]}" if status in meaning else "")
 
 
 class EventStream(Duplex):
-    """The transport of 2024-11-05: a GET whose event stream says where to POST, and has all the answers."""
+    """The transport of 2024-11-05: the event stream of a GET names the address to POST to, and carries all
+    answers.
+    """
 
     def __init__(self, peer: Peer, endpoint: Endpoint, upstream: Upstream) -> None:
         super().__init__(peer)
@@ -249,7 +268,7 @@ class EventStream(Duplex):
         """:raises McpError: it is at another server, which must not get the credentials"""
         try:
             url = urljoin(self._endpoint.url, target.strip())
-            same = _origin(url) == _origin(self._endpoint.url)
+            same = origin(url) == origin(self._endpoint.url)
         except ValueError:
             same = False
         if not same:
@@ -281,8 +300,3 @@ class EventStream(Duplex):
 
 def _is_event_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
-
-
-def _origin(url: str) -> Any:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port

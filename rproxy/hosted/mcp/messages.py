@@ -14,15 +14,16 @@ from ...types import Json
 
 HTTP, PROTOCOL, TOOL = "http_error", "mcp_protocol_error", "mcp_tool_execution_error"
 NO_ANSWER = 424  # the code of an http_error without an answer: Failed Dependency
-METHOD_NOT_FOUND = -32601
-LONGEST_TEXT = 500  # characters of a server's own words
+# Codes of JSON-RPC.
+METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32601, -32602, -32603
+MAX_TEXT = 500  # characters of a server's own words
 
 
 class McpError(RproxyError):
     """A request to a server has failed; the text says why.
 
     ``kind`` and ``code`` are those of the ``error`` of an ``mcp_call``: HTTP with a status, PROTOCOL with a
-    code of JSON-RPC.  ``answered``: the server has said something.  ``sent``: it may have got the request.
+    JSON-RPC code.  ``answered``: the server has answered.  ``sent``: it may have received the request.
     """
 
     def __init__(self, kind: str, code: int, text: str, data: Any = None, *, answered: bool = True) -> None:
@@ -108,7 +109,7 @@ class EventDecoder:
 class LineDecoder:
     """Messages as lines, which is how they come through pipes.
 
-    :param max_bytes: of one line, and of what is no message between two of them
+    :param max_bytes: of one line, and of everything between two messages that is not a message
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -117,7 +118,7 @@ class LineDecoder:
         self._noise = 0  # bytes
 
     def feed(self, data: bytes) -> List[Json]:
-        """The messages that ``data`` completes; lines that are none are skipped, as programs print them.
+        """The messages that ``data`` completes; other lines, which programs print, are skipped.
 
         :raises McpError: a line is too long, or there are too many others
         """
@@ -136,15 +137,15 @@ class LineDecoder:
         return found
 
 
-class AnswerReader:
-    """The body of the answer to one request over HTTP.
+class BodyReader:
+    """Reads the body of the answer to one request over HTTP.
 
-    :param wanted: the id of the request; None: nothing is answered
+    :param wanted: the id of the request; None: the message was not a request
     :param events: the body is an event stream
     :param max_bytes: of the whole body
 
     .. attribute:: answer      the answer, as soon as it has come
-    .. attribute:: requests    what the server wants to know of us
+    .. attribute:: requests    what the server asks in turn
     """
 
     def __init__(self, wanted: Optional[int], events: bool, max_bytes: int) -> None:
@@ -200,7 +201,7 @@ def is_request(message: Json) -> bool:
 
 
 def answers(message: Json, wanted: Optional[int]) -> bool:
-    """Is it the answer to the request with this id?  An error without an id is."""
+    """Is it the answer to the request with this id?  An error without an id counts as one."""
     if wanted is None or "method" in message:
         return False
     if isinstance(message.get("error"), dict):
@@ -209,7 +210,7 @@ def answers(message: Json, wanted: Optional[int]) -> bool:
 
 
 def reply_to(message: Json) -> Json:
-    """What a request of the server's is answered with: a ping is, everything else is not supported."""
+    """The reply to the server's own request: only ``ping`` is supported."""
     reply: Dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
     if message["method"] == "ping":
         return {**reply, "result": {}}

@@ -1,9 +1,9 @@
-"""An MCP server as a process of rproxy's: messages are lines on its stdin and stdout.
+"""An MCP server as a child process: messages are lines on its stdin and stdout.
 
 Only the configuration names commands.  The process gets a small environment, without rproxy's keys, and leads
-a group of its own, all of which ends with the connection.  If rproxy itself is killed, the closed stdin tells
-the server to end.  A process that has ended is started again by the next message; if it keeps ending at once,
-after pauses that grow.
+a process group, all of which ends with the connection.  If rproxy itself is killed, the closed stdin tells
+the server to end.  The next message starts a process that has ended again; if it keeps ending at once, it is
+started after growing pauses.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ INHERITED = (
     "TMPDIR",
     "USER",
 )
-LAST_MOMENT = 1.0  # seconds to end, first of its own accord, then after SIGTERM
-SHORT_LIFE = 10.0  # seconds; who ends sooner is not started again at once
+STOP_TIMEOUT = 1.0  # seconds to end, first of its own accord, then after SIGTERM
+SHORT_LIFE = 10.0  # seconds; a process that ends sooner is not restarted at once
 MAX_PAUSE = 30.0  # seconds
 PIECE = 1 << 16  # bytes
 
@@ -71,7 +71,7 @@ class Command:
 
 
 class ProcessConnection(Duplex):
-    """A conversation with a process.
+    """A connection to a process.
 
     :param name: of the server, for the log
     :param max_bytes: of a message
@@ -82,43 +82,43 @@ class ProcessConnection(Duplex):
         self._name, self._command, self._max = name, command, max_bytes
         self._process: Optional[asyncio.subprocess.Process] = None
         self._started = 0.0
-        self._short_lives = 0  # of the last processes, one after another
+        self._short_lives = 0  # consecutive processes that ended at once
         self._closed = False
 
     async def _listen(self) -> None:
-        """Start the process, and when it ends, leave nothing of it behind."""
+        """Start the process, and clean up when it ends."""
         if self._closed:
-            raise unreachable("rproxy does not use it any longer")
+            raise unreachable("rproxy does not use it any more")
         if self._short_lives > 1:
             left = self._started + min(MAX_PAUSE, 2.0 ** (self._short_lives - 2)) - time.monotonic()
             if left > 0:
-                raise unreachable(f"its process has ended at once, and is started again in {left:.0f} s")
+                raise unreachable(f"its process ended at once, and is started again in {left:.0f} s")
         self._started = time.monotonic()
         try:
             self._process = process = await self._command.start()
         except (OSError, ValueError) as error:
-            self._count()
+            self._count_life()
             why = clean(getattr(error, "strerror", None) or str(error), self._command.secrets)
             raise unreachable(f"{self._command.argv[0]!r} cannot be started: {why}") from None
         log.debug("mcp %s: process %d started", self._name, process.pid)
-        complaints = asyncio.ensure_future(self._read_complaints(process))
+        stderr = asyncio.ensure_future(self._log_stderr(process))
         try:
             self._opened()
             await self._read(process)
-            await self._ended(process, LAST_MOMENT)
-            raise unreachable(f"its process has ended {_ending(process.returncode)}")
+            await self._ended(process, STOP_TIMEOUT)
+            raise unreachable(_ending(process.returncode))
         except McpError as error:
             self._closed_by(error)
             raise
         finally:
-            self._count()
-            for number in (signal.SIGTERM, _KILL):  # whatever the process has started, too
+            self._count_life()
+            for number in (signal.SIGTERM, _KILL):  # also to whatever the process has started
                 _signal(process, number)
-                await self._ended(process, LAST_MOMENT)
-            rest = asyncio.ensure_future(self._clear(process))
-            await asyncio.wait({rest, complaints}, timeout=LAST_MOMENT)
-            rest.cancel()
-            complaints.cancel()
+                await self._ended(process, STOP_TIMEOUT)
+            closing = asyncio.ensure_future(self._close_pipes(process))
+            await asyncio.wait({closing, stderr}, timeout=STOP_TIMEOUT)
+            closing.cancel()
+            stderr.cancel()
             log.debug("mcp %s: process %d has ended", self._name, process.pid)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -132,8 +132,8 @@ class ProcessConnection(Duplex):
             data = await process.stdout.read(PIECE)
 
     @staticmethod
-    async def _clear(process: asyncio.subprocess.Process) -> None:
-        """Have the pipes closed: they are when nothing is left in them."""
+    async def _close_pipes(process: asyncio.subprocess.Process) -> None:
+        """Close stdin, and read stdout to its end, at which asyncio closes it."""
         assert process.stdin is not None and process.stdout is not None
         process.stdin.close()
         with suppress(OSError):
@@ -141,7 +141,7 @@ class ProcessConnection(Duplex):
         while await process.stdout.read(PIECE):
             pass
 
-    async def _read_complaints(self, process: asyncio.subprocess.Process) -> None:
+    async def _log_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
         data = await process.stderr.read(PIECE)
         while data:
@@ -157,24 +157,22 @@ class ProcessConnection(Duplex):
             process.stdin.write(encode_json(message) + b"\n")
             await asyncio.wait_for(process.stdin.drain(), seconds)
         except (OSError, RuntimeError):
-            if (
-                self._listening is not None
-            ):  # which has more to say, or ends a process that only listens no more
-                await asyncio.wait({self._listening}, timeout=LAST_MOMENT)
+            # _listen knows why the process has ended; one that has only closed its stdin is made to end.
+            if self._listening is not None:
+                await asyncio.wait({self._listening}, timeout=STOP_TIMEOUT)
                 _signal(process, signal.SIGTERM)
-                await asyncio.wait({self._listening}, timeout=LAST_MOMENT)
-            how = _ending(process.returncode)
-            raise unreachable(f"its process has ended {how}", sent=False) from None
+                await asyncio.wait({self._listening}, timeout=STOP_TIMEOUT)
+            raise unreachable(_ending(process.returncode), sent=False) from None
         except asyncio.TimeoutError:
             raise unreachable("its process does not read its messages") from None
 
-    def _count(self) -> None:
+    def _count_life(self) -> None:
         short = time.monotonic() - self._started < SHORT_LIFE
         self._short_lives = min(self._short_lives + 1, 20) if short else 0
 
     @staticmethod
     async def _ended(process: asyncio.subprocess.Process, seconds: float) -> None:
-        """Wait until the process has ended, but not for long."""
+        """Wait for the process to end."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(process.wait(), seconds)
 
@@ -185,16 +183,16 @@ class ProcessConnection(Duplex):
         if listening is None:
             return
         if process is not None and process.stdin is not None:
-            process.stdin.close()  # which asks a server to end
+            process.stdin.close()  # which tells a server to end
         for number in (signal.SIGTERM, _KILL):
-            await asyncio.wait({listening}, timeout=LAST_MOMENT)
+            await asyncio.wait({listening}, timeout=STOP_TIMEOUT)
             if listening.done():
                 return
             if process is not None:
                 _signal(process, number)
-        await asyncio.wait({listening}, timeout=LAST_MOMENT)
+        await asyncio.wait({listening}, timeout=STOP_TIMEOUT)
         listening.cancel()
-        await asyncio.wait({listening}, timeout=LAST_MOMENT)
+        await asyncio.wait({listening}, timeout=STOP_TIMEOUT)
 
 
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -211,5 +209,6 @@ def _signal(process: asyncio.subprocess.Process, number: int) -> None:
 
 def _ending(status: Any) -> str:
     if status is None:
-        return "its input or its output"
-    return f"with exit status {status}" if status >= 0 else f"by signal {-status}"
+        return "its process has closed its stdin or stdout"
+    how = f"with exit status {status}" if status >= 0 else f"by signal {-status}"
+    return f"its process has ended {how}"

@@ -1,11 +1,11 @@
 """What is said to an MCP server, and what its answers mean, in both eras of the protocol.
 
-From 2026-07-28 on the protocol is stateless: every request says the version, and there is no beginning.
-Before, a client begins with ``initialize``, may get a session, and has to begin again when that is lost.
-Which era a server is of is found out by asking (:func:`meet`), and remembered in its :class:`Peer`.
+From 2026-07-28 on the protocol is stateless: every request names the version, and there is no handshake.
+Before that, a client starts with ``initialize``, may get a session, and has to start again when that is lost.
+:func:`meet` asks a server which era it belongs to, and its :class:`Peer` remembers the answer.
 
-The functions are generators: they yield each :class:`Exchange`, are sent its :class:`Reply`, and McpErrors
-are thrown into them.  Sources: the specification of 2026-07-28, and those of 2025-03-26 to 2025-11-25.
+The functions are generators: they yield an :class:`Exchange` and are sent its :class:`Reply`; an McpError is
+thrown into them.  Sources: the specification of 2026-07-28, and those of 2025-03-26 to 2025-11-25.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, Dict, Generator, Iterable, List, Mapping, NamedTuple, Op
 
 from ... import __version__
 from ...types import Json
-from .messages import HTTP, LONGEST_TEXT, PROTOCOL, McpError
+from .messages import HTTP, INTERNAL_ERROR, INVALID_PARAMS, MAX_TEXT, PROTOCOL, McpError
 
 MODERN = "2026-07-28"
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # the first is asked for
 META = "io.modelcontextprotocol/"
 CLIENT = {"name": "rproxy", "version": __version__}
-MODERN_CODES = (-32020, -32021, -32022)  # headers, capabilities, version: only a modern server has them
-INTERNAL_ERROR = -32603
+UNSUPPORTED_VERSION = -32022
+MODERN_CODES = (-32020, -32021, UNSUPPORTED_VERSION)  # the first two: of headers and capabilities
 MAX_PAGES = 50
 MAX_TOOLS = 128  # of a server
 MAX_SCHEMAS = 256 << 10  # bytes of its tools, as JSON
@@ -76,11 +76,11 @@ class Listed(NamedTuple):
 Steps = Generator[Exchange, Reply, Any]
 
 
-# ---- The beginning
+# ---- The handshake
 def meet(peer: Peer) -> Steps:
     """Find out what the server speaks.
 
-    :raises McpError: nothing that is known here
+    :raises McpError: it did not answer, or speaks nothing that rproxy does
     """
     ways = (_initialize, _discover) if peer.legacy_first else (_discover, _initialize)
     try:
@@ -106,12 +106,12 @@ def _is_final(error: McpError) -> bool:
 
 
 def _discover(peer: Peer) -> Steps:
-    """Ask as the stateless protocol does."""
+    """Begin as the stateless protocol does: ask for the versions that the server speaks."""
     peer.version = MODERN
     found = yield from _request(peer, "modern", "server/discover", {})
     versions = found.get("supportedVersions")
     if isinstance(versions, list) and MODERN not in versions:
-        raise McpError(PROTOCOL, -32022, f"it speaks no version of MCP that rproxy does ({MODERN})")
+        raise McpError(PROTOCOL, UNSUPPORTED_VERSION, f"it does not speak MCP {MODERN}, as rproxy does")
     peer.era = "modern"
 
 
@@ -124,7 +124,7 @@ def _initialize(peer: Peer) -> Steps:
     version = found.get("protocolVersion")
     if version not in LEGACY:
         shown = str(version)[:40]
-        raise McpError(PROTOCOL, -32602, f"it speaks MCP {shown}, which rproxy does not")
+        raise McpError(PROTOCOL, INVALID_PARAMS, f"it speaks MCP {shown}, which rproxy does not")
     peer.version, peer.era = str(version), "legacy"
     yield Exchange(
         {"jsonrpc": "2.0", "method": "notifications/initialized"}, _headers(peer, "legacy", "", {})
@@ -133,9 +133,12 @@ def _initialize(peer: Peer) -> Steps:
 
 # ---- Requests
 def tools(peer: Peer) -> Steps:
-    """The tools of the server, a :class:`Listed`: those that can be called, as many as are bearable."""
+    """The tools of the server that can be called, up to the limits above.
+
+    :returns: :class:`Listed`
+    """
     found: List[Json] = []
-    room, ttl = MAX_SCHEMAS, DEFAULT_TTL
+    room, ttl = MAX_SCHEMAS, MAX_TTL
     cursor: Any = None
     seen: List[Any] = []
     for _ in range(MAX_PAGES):
@@ -159,7 +162,7 @@ def _ttl(page: Json) -> float:
     given = page.get("ttlMs")
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         return DEFAULT_TTL
-    return max(0.0, min(given / 1000, MAX_TTL))
+    return max(0.0, min(given, MAX_TTL * 1000) / 1000)
 
 
 def is_usable(tool: Any, others: Sequence[Json]) -> bool:
@@ -204,7 +207,7 @@ def call(peer: Peer, tool: Json, arguments: Json) -> Steps:
 
 
 def request(peer: Peer, method: str, params: Json, headers: Optional[Mapping[str, str]] = None) -> Steps:
-    """Ask a server that has been met; a session that is lost is begun anew, once.
+    """Send a request to a server that has been met; a lost session is replaced once.
 
     :returns: the result
     """
@@ -214,7 +217,7 @@ def request(peer: Peer, method: str, params: Json, headers: Optional[Mapping[str
     except McpError as error:
         if peer.era != "legacy" or not session or error.kind != HTTP or error.code != 404:
             raise
-    if peer.session == session:  # and nobody else has begun anew
+    if peer.session == session:  # and nobody else has replaced it
         yield from _initialize(peer)
     return (yield from _request(peer, peer.era, method, params, headers))
 
@@ -237,7 +240,7 @@ def _request(
         raise McpError(
             PROTOCOL,
             code if type(code) is int else INTERNAL_ERROR,
-            str(error.get("message") or "it reports an error")[:LONGEST_TEXT],
+            str(error.get("message") or "it reports an error")[:MAX_TEXT],
             error.get("data"),
         )
     result = reply.message.get("result")
@@ -261,14 +264,14 @@ def _headers(peer: Peer, era: str, method: str, params: Json) -> Dict[str, str]:
 
 
 def cancelled(peer: Peer, request_id: Any) -> Exchange:
-    """Tells a server with sessions that nobody waits for an answer any longer."""
+    """The message that tells a server with sessions that nobody waits for an answer any more."""
     params = {"requestId": request_id, "reason": "The client has gone."}
     message = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
     return Exchange(message, _headers(peer, "legacy", "", {}))
 
 
 def reply_headers(peer: Peer) -> Mapping[str, str]:
-    """The headers of an answer to a request of the server's, and of the end of a session."""
+    """The headers of a reply to the server's own request, and of the request that ends a session."""
     return _headers(peer, "legacy", "", {})
 
 

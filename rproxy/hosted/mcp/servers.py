@@ -1,8 +1,8 @@
 """All MCP servers of a process: their connections, and the lists of their tools.
 
 A connection is kept for the next call.  Over HTTP every owner has one of their own, because a server may keep
-something in its session; a process of the configuration has one conversation, which all share.  A list is
-shared by all who have the same credentials, for as long as the server says.
+state in its session; all share the one connection to a process.  A list of tools is shared by all who have
+the same credentials, for as long as the server says.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from ...config.mcp_schema import McpServer
 from ...log import LONG, clean, mask_known
 from ...types import Json
 from ...upstream.client import Upstream
-from .connection import Connection
+from .connection import McpConnection
 from .http import Endpoint, HttpConnection
 from .messages import McpError
 from .process import Command, ProcessConnection
 from .protocol import Peer
-from .results import Result, read_result
+from .results import ToolResult, read_result
 
 LIST_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 1 << 20  # bytes, unless results may be longer
@@ -35,20 +35,20 @@ MAX_RESULT = 102_400  # bytes
 
 
 class McpServers:
-    """:param upstream: makes the connections"""
+    """:param upstream: carries what goes over HTTP"""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._servers: Dict[str, McpServer] = {}
         self._max_result = MAX_RESULT
-        self._connections: OrderedDict[str, _Kept] = OrderedDict()  # the one used last is the last
+        self._connections: OrderedDict[str, _Kept] = OrderedDict()  # the last used at the end
         self._lists: OrderedDict[str, Tuple[float, Sequence[Json]]] = OrderedDict()
-        self._legacy: OrderedDict[str, None] = OrderedDict()  # addresses of servers of the former era
+        self._legacy: OrderedDict[str, None] = OrderedDict()  # URLs of servers of the legacy era
         self._closing: Set[asyncio.Task[None]] = set()
         self._sweeper: Optional[asyncio.TimerHandle] = None
 
     def configure(self, servers: Sequence[McpServer], max_result: int = MAX_RESULT) -> None:
-        """Use these servers from now on; processes that are no longer wanted end.
+        """Use these servers from now on, and end the processes of others.
 
         :param max_result: bytes of a result's text
         """
@@ -67,11 +67,11 @@ class McpServers:
 
     @property
     def names(self) -> Sequence[str]:
-        """The names of all of them."""
+        """The names in the configuration."""
         return tuple(self._servers)
 
     async def tools(self, server: McpServer, owner: str) -> Sequence[Json]:
-        """The tools of a server, as it describes them; perhaps from an earlier answer.
+        """The tools of a server, as it describes them, perhaps in an earlier answer.
 
         :raises McpError: there is no list
         """
@@ -89,7 +89,7 @@ class McpServers:
                 self._lists.popitem(last=False)
         return found.tools
 
-    async def call(self, server: McpServer, owner: str, tool: Json, arguments: Json) -> Result:
+    async def call(self, server: McpServer, owner: str, tool: Json, arguments: Json) -> ToolResult:
         """Call a tool of the server's list, once.
 
         :raises McpError: there is no result
@@ -109,7 +109,7 @@ class McpServers:
 
     # ---- Connections
     @contextmanager
-    def _connection(self, server: McpServer, owner: str) -> Iterator[Connection]:
+    def _connection(self, server: McpServer, owner: str) -> Iterator[McpConnection]:
         identity = _identity(server)
         key = identity if server.command else f"{identity} {owner}"
         kept = self._connections.get(key)
@@ -129,7 +129,7 @@ class McpServers:
             self._close_unused(kept)
             self._sweep_later()
 
-    def _connect(self, server: McpServer) -> Connection:
+    def _connect(self, server: McpServer) -> McpConnection:
         max_bytes = max(MAX_ANSWER, 2 * self._max_result)
         if server.command:
             command = Command(server.command, server.env, server.cwd, server.secrets)
@@ -156,7 +156,7 @@ class McpServers:
         self._sweep_later()
 
     def _sweep_idle(self, most: int, seconds: float) -> None:
-        """Close at most so many connections that nobody has used for some seconds, the oldest first."""
+        """Close at most ``most`` connections that nobody has used for some seconds, the oldest first."""
         before = time.monotonic() - seconds
         idle = [
             key
@@ -175,30 +175,27 @@ class _Kept:
     ``retired``: it is closed as soon as nobody uses it.
     """
 
-    def __init__(self, connection: Connection, identity: str, is_process: bool) -> None:
+    def __init__(self, connection: McpConnection, identity: str, is_process: bool) -> None:
         self.connection, self.identity, self.is_process = connection, identity, is_process
         self.users, self.last_used = 0, time.monotonic()
         self.retired = False
 
 
 def _identity(server: McpServer) -> str:
-    """What tells servers apart, with their credentials, without showing them."""
-    parts = [server.url, server.public, server.command, server.cwd, *map(sorted, _items(server))]
+    """A digest of what distinguishes a server, credentials included."""
+    maps = [sorted(server.headers.items()), sorted(server.env.items())]
+    parts = [server.url, server.public, server.command, server.cwd, *maps]
     return sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _items(server: McpServer) -> List[List[Tuple[str, str]]]:
-    return [list(server.headers.items()), list(server.env.items())]
-
-
 def _long_secrets(server: McpServer) -> Sequence[str]:
-    """Those that are no common words."""
+    """The secrets that are too long to be common words."""
     return [secret for secret in server.secrets if len(secret) >= LONG]
 
 
 @contextmanager
 def _clean_errors(server: McpServer) -> Iterator[None]:
-    """Errors may repeat what the server says, which must not repeat credentials."""
+    """Mask the credentials in errors, which may repeat what the server said."""
     try:
         yield
     except McpError as error:
