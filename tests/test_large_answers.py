@@ -5,6 +5,7 @@ answer may hold.
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from stream_tools import call, converter, delta, drive, end, text, think
 
 from rproxy.convert import json_reader, json_steps
-from rproxy.convert.answer import decoder, split, tool_calls
+from rproxy.convert.answer import decoder, split, tool_calls, unparsed
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
+from rproxy.convert.answer.unparsed import Unparsed
 from rproxy.convert.events import fastpath
 from rproxy.convert.events.fastpath import FastPath
 from rproxy.convert.profile import Answer
@@ -288,3 +290,92 @@ def test_calls_of_any_length(calls: List[Json]) -> None:
     ]
     events += stream.converter.finish()
     assert outcome(events) == outcome(drive(converter(), [chunk]))
+
+
+# ---- Large pieces are not parsed at once
+CHUNK = '{"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (LONG * 12)
+BODIES = {
+    "list": f"data: [{CHUNK},1,{CHUNK}]\n\n",
+    "blank": f"   data:  {CHUNK}  \n\n",
+    "two-lines": f"data: {CHUNK[:200]}\ndata: {CHUNK[200:]}\n\n",
+    "damaged-line": f"data: x{CHUNK}\ndata: {CHUNK}\n\ndata: {CHUNK}\n\n",
+    "small-after-damaged": 'data: x{}\ndata: {{"choices":[]}}\ndata: {}\n\n'.format("y" * 200, "z" * 200),
+    "two-values": f"data: {CHUNK}{CHUNK}\n\n",
+    "lines-of-json": f"{CHUNK}\n{CHUNK}\n",
+    "values": f"{CHUNK} {CHUNK}{CHUNK}{{",
+    "document": json.dumps(json.loads(CHUNK), indent=1),
+    "document-end": json.dumps(json.loads(CHUNK), indent=1) + "\n" + CHUNK + "\n",
+    "string": 'data: "%s"\n\n' % (LONG * 12),
+    "garbage": f"data: {LONG * 12}\n\ndata: [DONE]\n\n",
+    "field": f"retry: {LONG * 12}\n\n" + f"data: {CHUNK}\n\n",
+    "error-line": 'error: {"message":"no"}\n' + f"data: {CHUNK}\n\n",
+    "nested": "data: " + "[" * 500 + "]" * 500 + "\n\n",
+    "bracket": "data: {%s}}\n\n" % (LONG * 12),
+    "carriage-returns": f"data: {CHUNK}\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+def test_large_pieces_are_the_same_chunks(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = BODIES[name].encode()
+    found = decoded(body, size)
+    monkeypatch.setattr(decoder, "LARGE", 1 << 30)
+    expected = decoded(body, size)
+    if name == "two-values":  # which nobody has ever sent
+        expected = []
+    assert found == expected
+
+
+def decoded(body: bytes, size: int) -> List[Json]:
+    chunks = decoder.ChunkDecoder()
+    found = [
+        chunk for begin in range(0, len(body), size) for chunk in chunks.feed(body[begin : begin + size])
+    ]
+    return [one for chunk in found + chunks.close() for one in whole(chunk)]
+
+
+def whole(chunk: Json) -> List[Json]:
+    return at_once(chunk.steps()) if isinstance(chunk, Unparsed) else [chunk]
+
+
+def at_once(steps: Any) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_large_error_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LARGE", 60)
+    for body in (b'event: error\ndata: {"message":"%b"}\n\n', b'error: {"message":"%b"}\n\n'):
+        (chunk,) = decoded(body % (b"no" * 100), 1000)
+        assert chunk["error"]["message"].startswith('{"message":"nono')
+        assert len(chunk["error"]["message"]) <= 60
+
+
+def test_a_chunk_of_too_many_values_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
+    monkeypatch.setattr(unparsed, "MANY", 10)
+    for body in (b'data: {"a":[%b]}\n\n' % b",".join([b"[]"] * 200), b"data: x\n" + b"data: {}\n" * 200):
+        assert [chunk["error"]["type"] for chunk in decoded(body, 1000)[-1:]] == ["protocol"]
+
+
+@pytest.mark.parametrize("head", [b"data: ", b"", b'data: {"choices":[\ndata: ', b"[\n"])
+def test_a_large_line_is_not_copied(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LARGE", 1 << 18)
+    chunks, piece = decoder.ChunkDecoder(), b"x" * 65536
+    chunks.feed(head)
+    chunks.feed(b'{"a":"')
+    for _ in range(128):
+        chunks.feed(piece)
+    tracemalloc.start()
+    try:
+        chunks.feed(b'"}\n')
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 128 * len(piece) * (
+        1.3 if b"\n" in head else 0.3
+    )  # those of several lines are held once more

@@ -34,6 +34,7 @@ _blanks = re.compile(r"[ \t\n\r]*").match
 _string = re.compile(r'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.S).match
 
 Steps = Generator[None, None, None]
+Bytes = Union[bytes, memoryview]
 
 
 class TooManyValues(ValueError):
@@ -49,7 +50,7 @@ class NotAnObject(ValueError):
 
 
 def parse_steps(
-    data: Union[str, Iterable[bytes]], parse_constant: Callable[[str], Any], *, bounded: bool = False
+    data: Union[str, Iterable[Bytes]], parse_constant: Callable[[str], Any], *, bounded: bool = False
 ) -> Generator[None, None, Json]:
     """``json.loads`` of an object.
 
@@ -70,7 +71,7 @@ def _windows(text: str) -> Iterator[str]:
     return (text[begin : begin + WINDOW] for begin in range(0, len(text), WINDOW))
 
 
-def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
+def _decoded(pieces: Iterable[Bytes]) -> Iterator[str]:
     decoder, before = codecs.getincrementaldecoder("utf-8-sig")(), 0
     for piece in chain(pieces, (b"",)):
         for begin in range(0, len(piece) or 1, WINDOW):

@@ -9,7 +9,8 @@ from typing import AsyncIterator, Iterator, List, Optional, Protocol, cast
 from urllib.parse import urlsplit
 
 from ...config.schema import Config, Provider
-from ...convert.answer.decoder import ChunkDecoder, Unparsed
+from ...convert.answer.decoder import ChunkDecoder
+from ...convert.answer.unparsed import Unparsed
 from ...errors import ApiError, RproxyError, Unreachable, UsageError
 from ...log import clean
 from ...server.app import open_service
@@ -95,7 +96,7 @@ class Remote:
         decoder = ChunkDecoder()  # reads any JSON in an event stream
 
         def take(chunks: List[Json]) -> None:
-            printer.send([cast(Event, _event(chunk)) for chunk in chunks])
+            printer.send([cast(Event, _event(one)) for chunk in chunks for one in _parsed(chunk)])
 
         with self._reached():
             result = await self._upstream.chat(
@@ -137,16 +138,18 @@ class Remote:
         return ApiError(result.status, text)
 
 
+def _parsed(chunk: Json) -> List[Json]:
+    """The chunks in what may be unparsed."""
+    steps = chunk.steps() if isinstance(chunk, Unparsed) else iter(())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return [chunk] if end.value is None else list(end.value)
+
+
 def _event(chunk: Json) -> Json:
     """An event; a server that does not stream sends the Response object itself."""
-    if isinstance(chunk, Unparsed):
-        steps = chunk.steps()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                chunk = end.value
-                break
     if "type" not in chunk and chunk.get("object") == "response":
         return {"type": f"response.{chunk.get('status')}", "response": chunk}
     return {"type": "error", **chunk} if "type" not in chunk and "error" in chunk else chunk

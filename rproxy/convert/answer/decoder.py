@@ -10,18 +10,19 @@ Event streams are read more leniently than the standard asks for.  A ``data:`` l
 is a chunk at once, without waiting for the blank line.  This serves providers that separate events by one
 newline, and saves latency with all others.  Only a line that is not JSON by itself waits for the rest of its
 event.  Every byte is scanned a bounded number of times, even when they arrive one by one.
+
+What is large is neither copied nor parsed here: an :class:`Unparsed` takes the place of its chunks.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Dict, Generator, List, Optional, Union
+from typing import Any, List, Optional, Union
 
 from ...json_codec import parser
 from ...types import Json
 from ..json_end import JsonEnd
-from ..json_reader import parse_steps
+from .unparsed import GARBAGE, UNREADABLE, Unparsed, chunks_of, protocol_error, values_of
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
@@ -29,53 +30,19 @@ _NO_BLANK = re.compile(r"[^ \t]|\Z")
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
 _DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
 _DONE_SIZE = 19  # the most bytes that this matches
-_UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
+_DATA = re.compile(rb"[ \t]*data:[ \t]*")
 
-LARGE = 1 << 18  # bytes of a chunk that is left to be parsed in steps
+LARGE = 1 << 18  # bytes of a value that is left to be parsed in steps
 _STRIPPED = " \t\r\n\ufeff"
-_GARBAGE = object()
 # NaN and Infinity are not JSON, and must not leave again.
-_decoder = json.JSONDecoder(parse_constant=lambda word: None)
 _parse = parser(lambda word: None)
 
 
-def _values(text: str) -> List[Any]:
-    """The JSON values at the beginning of ``text``; the last is ``_GARBAGE`` if the rest is unreadable."""
-    values: List[Any] = []
-    text = text.strip(_STRIPPED)
-    position = 0
-    try:
-        while position < len(text):
-            value, position = _decoder.raw_decode(text, position)
-            values.append(value)
-            while text[position : position + 1].isspace():
-                position += 1
-    except _UNREADABLE:
-        values.append(_GARBAGE)
-    return values
+Bytes = Union[bytes, bytearray]  # a large line is a bytearray, to spare a copy
 
 
-def _str(line: bytes) -> str:
+def _str(line: Bytes) -> str:
     return str(line, "utf-8", "replace")
-
-
-def _protocol_error(message: str) -> Json:
-    return {"error": {"message": message, "type": "protocol"}}
-
-
-class Unparsed(Dict[str, Any]):
-    """A chunk that is too large to be parsed in one go; ``data`` is its JSON."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self.data = data
-
-    def steps(self) -> Generator[None, None, Json]:
-        """The chunk; empty if it is no JSON.  Yields while there is more to do."""
-        try:
-            return (yield from parse_steps([self.data], lambda word: None))
-        except _UNREADABLE:
-            return {}
 
 
 class ChunkDecoder:
@@ -111,11 +78,12 @@ class ChunkDecoder:
         if self._after_cr and data[:1] == b"\n":
             data = data[1:]
         self._after_cr = data[-1:] == b"\r"
-        lines = data.splitlines()
+        lines: List[Any] = data.splitlines()
         rest = b"" if data[-1:] in b"\r\n" else lines.pop()
         if self._partial and lines:
-            lines[0] = bytes(self._partial + lines[0])
-            self._partial.clear()
+            begun, self._partial = self._partial, bytearray()
+            begun += lines[0]
+            lines[0] = bytes(begun) if len(begun) <= LARGE else begun
         for line in lines:
             self._line(line, out)
             if self._kind == "over":
@@ -134,22 +102,42 @@ class ChunkDecoder:
         self._stop()
         return out
 
-    def _line(self, line: bytes, out: List[Json]) -> None:
+    def _line(self, line: Bytes, out: List[Json]) -> None:
+        if len(line) > LARGE and self._large_data(line, out):
+            return
         if self._kind == "lines" and line[:5] == b"data:" and len(line) <= self._max:
             self._data(line[5:], out)
             return
-        line = line.lstrip(_BLANKS)
+        if line[:1] in (b" ", b"\t"):
+            line = line.lstrip(_BLANKS)
         if self._is_json(line):
-            end = self._end.find(str(line, "latin-1"), self._scanned)
+            end = self._end.find(str(memoryview(line)[self._scanned :], "latin-1"))
             if end >= 0:
-                line = line[self._values(line, end, out) :]
+                line = line[self._values(line, self._scanned + end, out) :]
             if self._kind != "over" and self._is_json(line):
                 self._open_end(line, out)
                 return
         if self._kind != "over":
             self._other(line, out)
 
-    def _other(self, line: bytes, out: List[Json]) -> None:
+    def _large_data(self, line: Bytes, out: List[Json]) -> bool:
+        """Take a long line of an event stream, without a copy.
+
+        :returns: False if it is something else, or too long
+        """
+        match = _DATA.match(line)
+        if match is None or self._kind == "document" or len(line) > self._max:
+            return False
+        begin = match.end()
+        ends = line[begin : begin + 1] + line[-8:].rstrip()[-1:]
+        self._kind = "lines"
+        if ends in (b"{}", b"[]") and not (self._held or self._alarm):
+            out.append(Unparsed(line, begin))
+        else:
+            self._hold(memoryview(line)[begin:], out)
+        return True
+
+    def _other(self, line: Bytes, out: List[Json]) -> None:
         """A line that does not begin with a JSON value."""
         if len(line) > self._max and not _DONE_LINE.match(line):
             self._too_long(out)
@@ -158,7 +146,7 @@ class ChunkDecoder:
         elif line[:5] == b"data:":
             self._data(line[5:], out)
         elif line:
-            self._field(line, out)
+            self._field(bytes(line[:LARGE]), out)
         elif self._held or self._alarm:
             self._flush(out)
 
@@ -168,8 +156,9 @@ class ChunkDecoder:
         if self._is_json(self._partial):
             end = self._end.find(str(self._partial[self._scanned :], "latin-1"))
             if end >= 0:
-                line, end = bytes(self._partial), self._scanned + end
-                self._partial = bytearray(line[self._values(line, end, out) :])
+                line, self._partial = self._partial, bytearray()
+                begin = self._values(line, self._scanned + end, out)
+                self._partial += memoryview(line)[begin:]
             self._scanned = len(self._partial) if self._is_json(self._partial) else 0
         if self._kind != "over" and _DONE_LINE.match(self._partial) and self._kind != "document":
             self._other(bytes(self._partial), out)
@@ -177,27 +166,30 @@ class ChunkDecoder:
             self._too_long(out)
 
     # ---- JSON without a field name
-    def _is_json(self, line: Union[bytes, bytearray]) -> bool:
+    def _is_json(self, line: Bytes) -> bool:
         return self._kind == "document" or _OPENS.match(line) is not None
 
-    def _values(self, line: bytes, end: int, out: List[Json]) -> int:
+    def _values(self, line: Bytes, end: int, out: List[Json]) -> int:
         """Take the JSON values at the beginning of a line.
 
         :param end: where the first of them ends
         :returns: where the rest of the line begins.  If that is JSON, it does not end on this line, and
             ``_end`` has read it
         """
-        text, begin = str(line, "latin-1"), 0
-        while end >= 0:
-            self._value(line[begin:end], out)
+        view, begin = memoryview(line), 0
+        self._value(view[:end], out)
+        text, after = str(view[end:], "latin-1"), end  # where the text begins
+        while True:
             self._end, self._scanned = JsonEnd("{["), 0
-            begin = _NO_BLANK.search(text, end).start()  # type: ignore[union-attr]
+            begin = after + _NO_BLANK.search(text, end - after).start()  # type: ignore[union-attr]
             if self._kind == "over" or not _OPENS.match(line, begin):
-                break
-            end = self._end.find(text, begin)
-        return begin
+                return begin
+            end = after + self._end.find(text, begin - after)
+            if end < after:
+                return begin
+            self._value(view[begin:end], out)
 
-    def _value(self, piece: bytes, out: List[Json]) -> None:
+    def _value(self, piece: memoryview, out: List[Json]) -> None:
         """A complete value, or the end of a document of several lines."""
         if self._kind == "document":
             self._hold(piece, out)
@@ -206,13 +198,13 @@ class ChunkDecoder:
                 self._kind = "next"
         elif len(piece) > self._max:
             self._too_long(out)
-        elif piece == b"[DONE]":
+        elif bytes(piece[:7]) == b"[DONE]":
             self._finish()
         else:
             self._kind = "lines"
             self._emit_whole(piece, out)
 
-    def _open_end(self, line: bytes, out: List[Json]) -> None:
+    def _open_end(self, line: Bytes, out: List[Json]) -> None:
         """A value that continues in the next line, as only a document does."""
         if len(line) > self._max:
             self._too_long(out)
@@ -224,13 +216,13 @@ class ChunkDecoder:
         self._scanned = 0
 
     # ---- Lines of an event stream
-    def _first(self, line: bytes, out: List[Json]) -> None:
+    def _first(self, line: Bytes, out: List[Json]) -> None:
         """Decide what the body is."""
         while line.startswith(_BOM):
             line = line[len(_BOM) :]
         if line[:1] == b"<" and self._kind == "?":
             out.append(
-                _protocol_error(
+                protocol_error(
                     "The answer is an HTML page, not a completion: check base_url, and proxies on the way."
                 )
             )
@@ -239,7 +231,7 @@ class ChunkDecoder:
             self._kind = "lines"
             self._line(line, out)
 
-    def _data(self, payload: bytes, out: List[Json]) -> None:
+    def _data(self, payload: Bytes, out: List[Json]) -> None:
         if not self._held and not self._alarm and self._emit_whole(payload, out):
             return
         payload = payload.strip()
@@ -259,7 +251,7 @@ class ChunkDecoder:
         elif name == b"error" and value:  # llama.cpp before its pull request 16109
             self._emit_error(_str(value), out)
 
-    def _hold(self, line: bytes, out: List[Json]) -> None:
+    def _hold(self, line: Union[Bytes, memoryview], out: List[Json]) -> None:
         self._held += line
         self._held += b"\n"
         if len(self._held) > self._max:
@@ -267,30 +259,34 @@ class ChunkDecoder:
 
     def _flush(self, out: List[Json]) -> None:
         """The end of an event, or of the document."""
-        text, alarm = str(self._held, "utf-8", "replace").strip(), self._alarm
+        held, alarm = self._held, self._alarm
         self._held, self._alarm = bytearray(), False
         if alarm:
-            self._emit_error(text, out)
+            self._emit_error(_str(held[:LARGE]).strip(), out)
             return
-        values = _values(text)
-        if values[:1] != [_GARBAGE]:
+        if len(held) > LARGE:
+            out.append(Unparsed(held, lines=True))
+            return
+        text = _str(held).strip()
+        values = values_of(text)
+        if values[:1] != [GARBAGE]:
             self._emit_values(values, out)
         else:  # there may be a damaged line between good ones
             for line in text.split("\n"):
-                self._emit_values(_values(line), out)
+                self._emit_values(values_of(line), out)
 
-    def _emit_whole(self, payload: bytes, out: List[Json]) -> bool:
+    def _emit_whole(self, payload: Union[Bytes, memoryview], out: List[Json]) -> bool:
         """Emit the payload if it is JSON by itself.
 
         :returns: False if it is not
         """
-        if len(payload) > LARGE and payload[:8].lstrip()[:1] == b"{" and payload[-8:].rstrip()[-1:] == b"}":
+        if len(payload) > LARGE:  # a value from its first bracket to its last
             out.append(Unparsed(payload))
             return True
         text = str(payload, "utf-8", "replace").strip(_STRIPPED)
         try:
             value = _parse(text)
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
         if type(value) is dict:
             out.append(value)
@@ -304,10 +300,10 @@ class ChunkDecoder:
             if value == "[DONE]":  # in quotes
                 self._finish()
                 return
-            out.extend(item for item in (value if type(value) is list else [value]) if type(item) is dict)
+            out += chunks_of(value)
 
     def _emit_error(self, text: str, out: List[Json]) -> None:
-        values = _values(text)
+        values = values_of(text)
         error: Optional[Any] = values[0] if len(values) == 1 and type(values[0]) is dict else None
         if error is None:
             out.append({"error": {"message": text or "The provider reported an error without a message."}})
@@ -326,5 +322,5 @@ class ChunkDecoder:
     def _too_long(self, out: List[Json]) -> None:
         self._stop()
         out.append(
-            _protocol_error(f"The answer has a line, event or document of more than {self._max} bytes.")
+            protocol_error(f"The answer has a line, event or document of more than {self._max} bytes.")
         )

@@ -34,7 +34,8 @@ from typing import (
 
 from ...json_codec import encode_json
 from ...types import Event, Json
-from ..answer.decoder import ChunkDecoder, Unparsed
+from ..answer.decoder import ChunkDecoder
+from ..answer.unparsed import Unparsed
 from .converter import StreamConverter
 from .items import TEXT_KINDS
 
@@ -258,9 +259,9 @@ class FastPath:
         while self._later:
             chunk = self._later.popleft()
             if isinstance(chunk, Unparsed):
-                chunk = yield from _in_steps(chunk)
-                for part in self._converter.reader.parts(chunk):
-                    yield self._converter.feed(part)
+                for whole in (yield from _in_steps(chunk)):
+                    for part in self._converter.reader.parts(whole):
+                        yield self._converter.feed(part)
                 continue
             events = self._converter.feed(chunk)
             for _ in range(TOGETHER):
@@ -343,13 +344,13 @@ def _end_of_event(data: bytes, begin: int) -> int:
     return min(ends, default=0)
 
 
-def _in_steps(chunk: Unparsed) -> Generator[List[Event], None, Json]:
-    steps = chunk.steps()
+def _in_steps(unparsed: Unparsed) -> Generator[List[Event], None, List[Json]]:
+    steps = unparsed.steps()
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found: Json = end.value
+            found: List[Json] = end.value
             return found
         yield []
 

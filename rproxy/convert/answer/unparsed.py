@@ -1,0 +1,121 @@
+"""A large piece of an answer, parsed in steps: one value, or the lines of an event or a document.
+
+It is as lenient as the decoder is with small ones: of a list its objects count, and what cannot be parsed as
+a whole is parsed line by line, because there may be a damaged line between good ones.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any, Dict, Generator, Iterator, List, Union
+
+from ...types import Json
+from ..json_reader import TooManyValues, parse_steps
+
+UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
+
+LARGE = 1 << 16  # bytes of a line that is parsed in steps
+MANY = 100_000  # chunks in lines
+TOO_MANY = "The answer has a chunk of too many values."
+GARBAGE = object()
+
+_STRIPPED = " \t\r\n\ufeff"
+# NaN and Infinity are not JSON, and must not leave again.
+_decoder = json.JSONDecoder(parse_constant=lambda word: None)
+
+Steps = Generator[None, None, List[Json]]
+
+
+def values_of(text: str) -> List[Any]:
+    """The JSON values at the beginning of a text; the last is ``GARBAGE`` if the rest is unreadable."""
+    values: List[Any] = []
+    text = text.strip(_STRIPPED)
+    position = 0
+    try:
+        while position < len(text):
+            value, position = _decoder.raw_decode(text, position)
+            values.append(value)
+            while text[position : position + 1].isspace():
+                position += 1
+    except UNREADABLE:
+        values.append(GARBAGE)
+    return values
+
+
+def chunks_of(value: Any) -> List[Json]:
+    """The objects in a JSON value that can be chunks: itself, or those in the list."""
+    return [one for one in (value if type(value) is list else [value]) if type(one) is dict]
+
+
+def protocol_error(message: str) -> Json:
+    """A chunk that ends the answer."""
+    return {"error": {"message": message, "type": "protocol"}}
+
+
+class Unparsed(Dict[str, Any]):
+    """What takes the place of the chunks that are in large JSON.
+
+    :param data: belongs to this object from now on
+    :param begin: where the JSON begins in it
+    :param lines: there may be several lines
+    """
+
+    def __init__(
+        self, data: Union[bytes, bytearray, memoryview], begin: int = 0, lines: bool = False
+    ) -> None:
+        super().__init__()
+        self._data = memoryview(data)[begin:]
+        self._lines = lines
+
+    def steps(self) -> Steps:
+        """Parse it; yields while there is more to do.
+
+        :returns: the chunks; none if it is no JSON
+        """
+        try:
+            return (yield from _objects(self._data))
+        except TooManyValues:
+            return [protocol_error(TOO_MANY)]
+        except UNREADABLE:
+            return (yield from _by_lines(self._data)) if self._lines else []
+
+
+def _by_lines(data: memoryview) -> Steps:
+    chunks: List[Json] = []
+    for line in _cut(data):
+        yield
+        if len(line) <= LARGE:
+            for value in values_of(str(line, "utf-8", "replace")):
+                chunks += chunks_of(value)
+        else:
+            with suppress(*UNREADABLE):
+                chunks += yield from _objects(line)
+        if len(chunks) > MANY:
+            return [protocol_error(TOO_MANY)]
+    return chunks
+
+
+def _objects(data: memoryview) -> Steps:
+    """The object, or those of the list.
+
+    :raises ValueError: it is no JSON
+    :raises RecursionError: it is nested too deeply
+    """
+    found = yield from parse_steps((b'{"":', data, b"}"), lambda word: None, bounded=True)
+    if len(found) != 1:
+        raise ValueError("not one value")
+    return chunks_of(found[""])
+
+
+def _cut(data: memoryview) -> Iterator[memoryview]:
+    """The lines, without a copy of all of them."""
+    begin = 0
+    for block in range(0, len(data), 1 << 16):
+        found = bytes(data[block : block + (1 << 16)])
+        end = found.find(b"\n")
+        while end >= 0:
+            yield data[begin : block + end]
+            begin = block + end + 1
+            end = found.find(b"\n", end + 1)
+    yield data[begin:]
