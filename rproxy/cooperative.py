@@ -3,20 +3,32 @@
 A thread does not help where a C function holds the interpreter's lock until it is done, as those do that read
 and write JSON.  Long work in Python goes to one of a few threads (:func:`in_thread`): the interpreter changes
 between them and the event loop every few milliseconds.
+
+To free a value is work, too, and one step when nobody refers to it any more, however large it is: a list of
+100,000 objects takes 30 milliseconds and more.  :func:`free_later` holds on to it until nobody else does, and
+then empties it piece by piece.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import Callable, Generator, List, TypeVar
+from itertools import islice
+from typing import Any, Callable, Generator, Iterable, List, Set, TypeVar
 
 T = TypeVar("T")
 
 SLICE = 0.005  # seconds
 THREADS = 2  # at a time; each one more makes the event loop wait longer for its turn
+CONTAINERS = frozenset((dict, list))
+SOME = 100  # entries of a container that are freed together
+FEW = 16  # entries that are freed with the container around them
+LOOKED_AT = 3  # entries of a container, to see whether somebody uses what is in it
+LEVELS = 6  # of containers in containers that are looked at
+SOON, LATER = 0.02, 1.0  # seconds between two looks whether a value is still in use: at first, and at most
 
 _threads = ThreadPoolExecutor(THREADS, "rproxy")
 
@@ -64,3 +76,82 @@ async def collect(steps: Callable[[List[bytes]], Generator[None, None, None]]) -
 async def in_thread(work: Callable[[], T]) -> T:
     """Call a function that takes long."""
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
+
+
+# ---- To free what is large
+
+
+def _references(entries: List[Any]) -> List[int]:
+    """How many there are to each entry."""
+    return [sys.getrefcount(entry) for entry in entries]
+
+
+ONE = _references([[]])[0]  # what is found for an entry that only its list refers to
+_tasks: Set[asyncio.Task[None]] = set()
+
+
+def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
+    """Free lists and dicts in short steps, as soon as nobody else refers to them.
+
+    They keep what they hold as long as somebody else refers to them, or to what is in them.
+
+    :param levels: of what is in them; what is further down may be part of other values for good
+    """
+    task = asyncio.get_running_loop().create_task(_free([*values], levels))
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+def large_values() -> int:
+    """How many values are in use that were given to :func:`free_later`?"""
+    return len(_tasks)
+
+
+async def _free(held: List[Any], levels: int) -> None:
+    await _until(lambda: max(_references(held), default=ONE) <= ONE)
+    # What is in an object may have users of its own, who do not need the other things in it.
+    held[:] = [inner for value in held for inner in (value.values() if type(value) is dict else [value])]
+    held[:] = [value for value in held if type(value) in CONTAINERS]
+    await _until(lambda: not _in_use(held, levels))
+    await run_cooperatively(free_steps(held))
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    pause = SOON
+    while not reached():
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LATER)
+
+
+def _in_use(held: List[Any], levels: int) -> bool:
+    """Does somebody else refer to one of these values, or to what is in them, as far as a sample shows?"""
+    level, ours = held, ONE
+    for _ in range(levels):
+        if max(_references(level), default=ONE) > ours:
+            return True
+        entries = (reversed(value.values() if type(value) is dict else value) for value in level[-LOOKED_AT:])
+        level = [one for some in entries for one in islice(some, LOOKED_AT) if type(one) in CONTAINERS]
+        ours = ONE + 1  # the list of this level refers to them, too
+    return False
+
+
+def free_steps(held: List[Any]) -> Generator[None, None, None]:
+    """Empty a list of lists and dicts, from its end, and each of them that nobody else refers to."""
+    while held:
+        value = held[-1]
+        if type(value) is dict:
+            some = [value.popitem()[1] for _ in range(min(SOME, len(value)))]
+        else:
+            some = value[-SOME:]
+            del value[-SOME:]
+        if not some:
+            held.pop()
+        only = [entry for entry, count in zip(some, _references(some)) if count <= ONE]
+        held += [entry for entry in only if type(entry) in CONTAINERS and _is_worth_steps(entry)]
+        yield
+
+
+def _is_worth_steps(value: Any) -> bool:
+    """Is there more in it than a few plain values?"""
+    entries = value.values() if type(value) is dict else value
+    return len(value) > FEW or not CONTAINERS.isdisjoint(map(type, entries))

@@ -15,7 +15,7 @@ import codecs
 import json
 import re
 from itertools import chain
-from typing import Any, Callable, Generator, Iterable, Iterator, List, Union
+from typing import Any, Callable, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..types import Json
 
@@ -50,13 +50,19 @@ class NotAnObject(ValueError):
 
 
 def parse_steps(
-    data: Union[str, Iterable[Bytes]], parse_constant: Callable[[str], Any], *, bounded: bool = False
+    data: Union[str, Iterable[Bytes]],
+    parse_constant: Callable[[str], Any],
+    *,
+    bounded: bool = False,
+    unfinished: Optional[List[Any]] = None,
 ) -> Generator[None, None, Json]:
     """``json.loads`` of an object.
 
     :param data: a text, or pieces of one in UTF-8, perhaps with a byte order mark
     :param bounded: the text comes from outside: it may not hold more than :data:`MAX_CONTAINERS`,
         :data:`MAX_VALUES` and :data:`MAX_MEMBERS`
+    :param unfinished: holds the large objects and arrays that are not complete: when reading fails, what
+        has been read
     :raises TooManyValues: it does
     :raises NotAnObject: it is not an object
     :raises UnicodeDecodeError: it is not UTF-8; ``start`` counts from the beginning of the data
@@ -64,7 +70,7 @@ def parse_steps(
     :raises ValueError: it is not JSON, in the words of ``json.loads``
     """
     texts = _windows(data) if isinstance(data, str) else _decoded(data)
-    return (yield from _Reader(texts, parse_constant, bounded).read())
+    return (yield from _Reader(texts, parse_constant, bounded, unfinished).read())
 
 
 def _windows(text: str) -> Iterator[str]:
@@ -88,7 +94,13 @@ def _decoded(pieces: Iterable[Bytes]) -> Iterator[str]:
 class _Reader:
     """:param texts: pieces of the text, none much longer than a window"""
 
-    def __init__(self, texts: Iterator[str], parse_constant: Callable[[str], Any], bounded: bool) -> None:
+    def __init__(
+        self,
+        texts: Iterator[str],
+        parse_constant: Callable[[str], Any],
+        bounded: bool,
+        unfinished: Optional[List[Any]] = None,
+    ) -> None:
         self._texts = texts
         self._decoder = json.JSONDecoder(parse_constant=parse_constant)
         self._text = ""
@@ -96,6 +108,7 @@ class _Reader:
         self._whole = False  # nothing follows the text
         self._apart = 0  # entries that are still to be read one by one
         self._bounded = bounded
+        self._unfinished = [] if unfinished is None else unfinished
         self._containers, self._values = MAX_CONTAINERS, MAX_VALUES  # that may still come
         # ---- Where the text stands in the whole
         self._before = 0  # characters
@@ -203,6 +216,7 @@ class _Reader:
 
     def _object(self, depth: int) -> Generator[None, None, Json]:
         result: Json = {}
+        self._unfinished.append(result)
         more = yield from self._next("{", "")
         if self._text[self._at : self._at + 1] == "}":
             more = yield from self._next(",}", "{")
@@ -219,10 +233,12 @@ class _Reader:
                 result.update((yield from self._neighbours("{}")))
             if self._bounded and len(result) > MAX_MEMBERS:
                 raise TooManyValues(f"an object with more than {MAX_MEMBERS} members")
+        self._unfinished.pop()
         return result
 
     def _list(self, depth: int) -> Generator[None, None, List[Any]]:
         result: List[Any] = []
+        self._unfinished.append(result)
         more = yield from self._next("[", "")
         if self._text[self._at : self._at + 1] == "]":
             more = yield from self._next(",]", "[")
@@ -233,6 +249,7 @@ class _Reader:
             more = yield from self._next(",]", "[0")
             if more and 0 < self._at - begin < TINY:
                 result += yield from self._neighbours("[]")
+        self._unfinished.pop()
         return result
 
     def _neighbours(self, brackets: str) -> Generator[None, None, Any]:

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..convert.json_reader import NotAnObject, TooManyValues, parse_steps
-from ..cooperative import run_cooperatively
+from ..cooperative import free_later, run_cooperatively
 from ..errors import ApiError, invalid, too_large
 from ..json_codec import parser
 from ..types import Json
@@ -199,15 +199,19 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
 
 
 async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request body") -> Json:
-    """:func:`parse_object` that lets other tasks run in between.
+    """:func:`parse_object` that lets other tasks run in between, also when the object is freed.
 
     :param data: a text, or the pieces of one
     :raises ApiError: 400, also for more objects, arrays or other values than a request may have
     """
+    unfinished: List[Any] = []
     try:
-        return await run_cooperatively(parse_steps(data, _no_constant, bounded=True))
+        value = await run_cooperatively(parse_steps(data, _no_constant, bounded=True, unfinished=unfinished))
     except _UNREADABLE as error:
+        free_later(unfinished)
         raise _unreadable(error, what) from None
+    free_later([value])
+    return value
 
 
 class BodyReader:

@@ -15,16 +15,22 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from importlib import import_module
-from typing import Any, Coroutine, Iterator, List, Mapping
+from typing import Any, Coroutine, Iterator, List, Mapping, Optional
 
 from .. import PURE
+from ..cooperative import large_values
 from ..errors import ConfigError
 from ..json_codec import orjson
 
 VARIABLE = "RPROXY_NO_SPEEDUPS"
 NAMES = ("dates", "unmask", "nodelay", "gc", "threads")
-GC_THRESHOLDS = (5000, 20, 20)  # Python's own: 700, 10, 10
+# Python's own: 700, 10, 10.  The last number is out of reach: a collection of everything is one step.
+GC_THRESHOLDS = (5000, 10, 1_000_000)
+COLLECTION = 60.0  # seconds between two collections of everything
+SHARE = 1000  # times as long as it took is at least until the next one
+MOST_POSTPONED = 10  # collections because something large is in use
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own: 0.005
 
 
@@ -50,14 +56,46 @@ def settled_gc() -> Iterator[None]:
     if not enabled("gc"):
         yield
         return
-    former = gc.get_threshold()
+    former, collector = gc.get_threshold(), Collector()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    collector.start(COLLECTION)
     try:
         yield
     finally:
+        collector.stop()
         gc.set_threshold(*former)
         gc.unfreeze()
+
+
+class Collector:
+    """Collects the garbage of all generations now and then.
+
+    That is one step, which takes a tenth of a second for the objects of a large request.  So it waits until
+    nothing large is in use, if it can.
+    """
+
+    def __init__(self) -> None:
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._postponed = 0
+
+    def start(self, delay: float) -> None:
+        """Collect after so many seconds, and again and again."""
+        self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _due(self) -> None:
+        took = 0.0
+        if large_values() and self._postponed < MOST_POSTPONED:
+            self._postponed += 1
+        elif gc.get_count()[2]:  # something has outlived the collections of what is young
+            self._postponed, began = 0, time.monotonic()
+            gc.collect()
+            took = time.monotonic() - began
+        self.start(max(COLLECTION, SHARE * took))
 
 
 @contextlib.contextmanager
