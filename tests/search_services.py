@@ -37,7 +37,7 @@ SERVICES = {
 }
 PAGE = """<!doctype html><html><head><title>Page {name}</title><style>p{{}}</style></head><body>
 <script>alert('no')</script><h1>Page &amp; more</h1><p>All about {name}.</p><pre>def f():
-    return 1</pre><a href="/page/next">next</a> <a href="file:///etc/passwd">file</a></body></html>"""
+    return 1</pre><a href="/page/next_(one)">next</a> <a href="file:///etc/passwd">file</a></body></html>"""
 
 
 class Asked(NamedTuple):

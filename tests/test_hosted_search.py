@@ -824,7 +824,7 @@ async def test_pages_are_opened_where_that_is_allowed() -> None:
                 call("open_page", index=0, url=url),
                 call("find_in_page", index=1, url=url, pattern="all about"),
             ],
-            [call("open_page", url=f"{lab.services.url}/page/next")],
+            [call("open_page", url=f"{lab.services.url}/page/next_(one)")],
             [call("open_page", index=0, url="http://127.0.0.1:1/x"), call("find_in_page", index=1, url=url)],
             [say(f"It is [here]({url}).")],
         ]

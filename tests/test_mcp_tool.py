@@ -465,7 +465,7 @@ MISTAKES = [
     ({**NEW, "server_url": "file:///etc/passwd"}, "must be a URL", "tools[0].server_url"),
     ({**NEW, "server_url": 7}, "must be a string", "tools[0].server_url"),
     ({"connector_id": "connector_gmail"}, "a service of OpenAI", "tools[0].connector_id"),
-    ({**OK, "headers": {"Host": "x"}}, "no header that can",
+    ({**OK, "headers": {"Host": "x"}}, "is not a header that can",
      "tools[0].headers"),
     ({**OK, "headers": {"A": "s3cret\r\n"}}, "cannot have",
      "tools[0].headers"),

@@ -178,10 +178,10 @@ async def test_commands_that_there_are_not_are_a_line_each() -> None:
 @pytest.mark.parametrize(
     "commands, said",
     [
-        ({"search_query": [{}]}, "q must be a text"),
+        ({"search_query": [{}]}, "q must be a string"),
         ({"search_query": ["x"]}, "must be objects"),
         ({"search_query": "x"}, "must be objects"),
-        ({"find": [{"ref_id": "turn0search0"}]}, "pattern must be a text"),
+        ({"find": [{"ref_id": "turn0search0"}]}, "pattern must be a string"),
         ({"open": [{"ref_id": 5}]}, "is not known"),
         ({"click": [{"ref_id": "turn0search0", "id": 0}]}, "no page that was opened"),
     ],

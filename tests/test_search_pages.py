@@ -169,7 +169,7 @@ async def test_a_redirect_is_not_followed_but_its_target_can_be_opened() -> None
         there.services.pages["/page/x-3"] = (302, {"Location": "file:///etc/passwd"}, "")
         await there.run(search_query=query("x"))
         text = await there.text(open=ref("turn0search0") + ref("turn0search1") + ref("turn0search2"))
-        assert "/page/new; open turn1view0" in text and "none of the web" in text
+        assert "/page/new; open turn1view0" in text and "outside the web" in text
         assert "/page/new" not in there.services.paths
         assert "All about new." in await there.text(open=ref("turn1view0"))
         assert "not on the internet" in await there.text(open=ref("turn1view1"))
@@ -179,7 +179,7 @@ async def test_a_redirect_is_not_followed_but_its_target_can_be_opened() -> None
     "answer, said",
     [
         ((404, {}, "gone"), "answers with status 404"),
-        ((200, {"Content-Type": "image/png"}, b"\x89PNG"), "it is no text but image/png"),
+        ((200, {"Content-Type": "image/png"}, b"\x89PNG"), "it is not text but image/png"),
         ((200, {"Content-Type": "text/plain; charset=punycode"}, "plain text"), "L1: plain text"),
         ((200, {"Content-Type": "text/plain; charset=latin-1"}, b"caf\xe9"), "L1: caf\xe9"),
         ((200, {"Content-Type": "application/json"}, '{"a": 1}'), 'L1: {"a": 1}'),

@@ -1,14 +1,14 @@
 """Which addresses may be shown and opened.
 
-A page is opened only if its address is one of the web: no user name, no other scheme, and no private host,
-unless it is at the search service itself, which the configuration names.  What a name resolves to is checked
-when it is connected to (:mod:`rproxy.upstream.web`).
+A page is opened only if its address is one of the web: http or https, no user name, and no private host other
+than that of the search service, which the configuration names.  What a name resolves to is checked when
+rproxy connects to it (:mod:`rproxy.upstream.web`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence, Tuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..config.addresses import is_loopback, is_public_address
@@ -18,12 +18,14 @@ from .page_text import LONGEST_URL
 PORTS = {"http": 80, "https": 443}  # the default ones
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff<>\"\\]")
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
+_URL = re.compile(r"https?://[^\s<>\"\\^`{|}]{1,2048}")
+_AFTER = ".,;:!?'*_~"  # punctuation after an address
 _WORD = re.compile(r"[^\s<>\"'`()\[\]{}|]+")
 MAX_USER_TEXT = 200_000  # characters that are looked through for addresses
 
 
 def host_of(url: str) -> str:
-    """The host of an address of the web in lower case, "" if it is none."""
+    """The host of an address of the web, in lower case; "" for anything else."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in PORTS or parts.username is not None or (parts.port or 1) < 1:
@@ -55,13 +57,13 @@ def refusal(url: str, service_url: str) -> str:
     """
     host = host_of(url)
     if not host:
-        return "it is no http or https address that can be opened"
+        return "it is not an http or https address that can be opened"
     if origin(url) == origin(service_url):
         return ""
     try:
         private = not is_public_address(host)
     except ValueError:  # a name
-        # The last part of a name is no number, but some resolvers read 127.1 and 0x7f.1 as addresses.
+        # No domain ends with a number, but some resolvers read 127.1 and 0x7f.1 as addresses.
         private = is_loopback(host) or "." not in host or not re.search(r"\.[^.]*[a-z-][^.]*\Z", host)
         private = private or bool(re.fullmatch("0x[0-9a-f]*", host.rpartition(".")[2]))
     return "it is not on the internet" if private else ""
@@ -76,6 +78,26 @@ def domain_of(text: str) -> str:
     """A domain as people write it (``https://Example.com/x``, ``*.example.com``) in its plain form."""
     text = text.strip().lower().partition("://")[2] or text.strip().lower()
     return re.split(r"[/:?#]", text, maxsplit=1)[0].lstrip("*.").rstrip(".")
+
+
+def urls_in(text: str) -> Iterator[Tuple[int, str]]:
+    """Position and address for each address in a text, without what belongs to the sentence around it."""
+    for match in _URL.finditer(text):
+        yield match.start(), _without_closing(match[0])
+
+
+def _without_closing(address: str) -> str:
+    """The address without the brackets that it does not open, and the punctuation after it."""
+    for opening, closing in ("()", "[]"):
+        depth = 0
+        if closing not in address:
+            continue
+        for place, char in enumerate(address):
+            depth += (char == opening) - (char == closing)
+            if depth < 0:
+                address = address[:place]
+                break
+    return address.rstrip(_AFTER)
 
 
 def named_by_user(url: str, items: Any) -> bool:

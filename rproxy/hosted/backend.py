@@ -1,8 +1,8 @@
 """One search, or one page, from the configured service.
 
-What a service is asked, and where it has its results, are data (:mod:`rproxy.providers.search_table`).  Its
-results are not trusted: those without an address of the web, and those of domains that were not asked for,
-are dropped, and texts are cut.  A request that fails in a way that may pass is sent once more.
+How a service is asked, and where its answer has the results, is data (:mod:`rproxy.providers.search_table`).
+Results are not trusted: those without an address of the web, and those of domains that were not asked for,
+are dropped, and texts are cut.  A request that fails temporarily is sent once more.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .page_text import Page, html_page, plain, text_page
 
 MAX_ANSWER = 8 << 20  # bytes of a service's answer; long texts in it are cut
 LARGE_ANSWER = 1 << 18  # ... from which on it is read in a thread
-MAX_PAGE = 1 << 20  # bytes of a page; the rest is left out
+MAX_PAGE_BYTES = 1 << 20  # of a page; the rest is left out
 MAX_TITLE, MAX_TEXT, MAX_DATE = 200, 2000, 40  # characters
-MAX_DOMAINS = 20  # in one query to a service; results are filtered by all
+MAX_QUERY_DOMAINS = 20  # that a service is told; results are filtered by all domains
 MAX_RUNNING = 32  # requests at the same time; others wait
 PAUSE, MAX_PAUSE = 0.5, 2.0  # seconds before the second attempt
 DAY = 86_400  # seconds
@@ -41,7 +41,7 @@ PAGE_HEADERS = {
     "Connection": "close",
 }
 TEXT_TYPES = re.compile(r"text/|application/([\w.+-]+\+)?(json|xml|yaml|javascript|x-yaml|toml)\b")
-# Others of Python's codecs take long for some bytes, or are no encodings of text.
+# Python's other codecs can be slow, or are not encodings of text.
 CHARSETS = re.compile(
     "utf-?(8|16)|us-ascii|latin-?1|iso-?8859-|windows-|cp125|gb|big5|shift_jis|euc-|koi8-", re.I
 )
@@ -50,17 +50,18 @@ _CHARSET = re.compile(r"""charset=["']?([\w.:-]{1,40})""", re.I)
 
 
 class SearchFailed(RproxyError):
-    """There are no results, or there is no page; the text says why."""
+    """There are no results, or no page; the text says why."""
 
 
 class Moved(RproxyError):
-    """The page is at another address now, which is the text."""
+    """The page has moved; the text is its new address."""
 
 
 class Query(NamedTuple):
     """What to look for.
 
-    ``only``: sets of domains; a result is in each of them.  ``days``: how old results may be; None: any age.
+    ``most``: results.  ``only``: lists of domains; a result must match each list.  ``days``: the greatest age
+    of results; None: any age.
     """
 
     text: str
@@ -70,7 +71,7 @@ class Query(NamedTuple):
     days: Optional[int] = None
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """One result."""
 
     url: str
@@ -80,10 +81,10 @@ class Found(NamedTuple):
     host: str
 
 
-class Findings(NamedTuple):
-    """What a search has found.  ``text``: in the service's own words, in place of the results."""
+class SearchResults(NamedTuple):
+    """What a search has found.  ``text``: the service's own words, in place of the results."""
 
-    found: Sequence[Found]
+    found: Sequence[SearchResult]
     text: str = ""
 
 
@@ -101,17 +102,17 @@ class Backend:
         self._running = asyncio.Semaphore(MAX_RUNNING)
 
     # ---- A search
-    async def search(self, query: Query) -> Findings:
-        """The results that fit, at most ``query.most``.
+    async def search(self, query: Query) -> SearchResults:
+        """The results that match, at most ``query.most``.
 
-        :raises SearchFailed: the service has not answered, or not with results
+        :raises SearchFailed: the service did not answer, or not with results
         """
         service = self._service
         answer = await self._json(service.path, self._parameters(query), service.method)
         found = _at(answer, service.results)
         if not isinstance(found, list):
             raise SearchFailed("its answer has no list of results")
-        return Findings(fitting(service, found, query))
+        return SearchResults(fitting(service, found, query))
 
     def _parameters(self, query: Query) -> Dict[str, Any]:
         service = self._service
@@ -122,7 +123,7 @@ class Backend:
             (service.include_key, only, " OR site:"),
             (service.exclude_key, query.blocked, " -site:"),
         ):
-            if domains and len(domains) <= MAX_DOMAINS:
+            if domains and len(domains) <= MAX_QUERY_DOMAINS:
                 if key:
                     parameters[key] = list(domains)
                 else:
@@ -140,7 +141,7 @@ class Backend:
         return parameters
 
     def _add_recency(self, days: int, parameters: Dict[str, Any], operators: List[str]) -> None:
-        """Say how old results may be."""
+        """Tell the service how old results may be."""
         service = self._service
         date = datetime.fromtimestamp(max(0.0, self._now() - days * DAY), timezone.utc).strftime("%Y-%m-%d")
         if service.recency_words:
@@ -154,10 +155,10 @@ class Backend:
 
     # ---- A page
     async def page(self, url: str) -> Page:
-        """A page, by the service if it has an endpoint for that.
+        """A page, read by the service if it has an endpoint for that.
 
         :raises SearchFailed: it cannot be read
-        :raises Moved: it redirects
+        :raises Moved: it redirects to another address
         """
         problem = refusal(url, self._search.url)
         if problem:
@@ -166,7 +167,9 @@ class Backend:
             return await self._page_of_service(self._service.page, url)
         own = refusal(url, "") != ""  # at the search service itself, which may be private
         answer = await self._fetch(
-            WebRequest(in_ascii(url), self._search.timeout, MAX_PAGE, headers=PAGE_HEADERS, public=not own)
+            WebRequest(
+                in_ascii(url), self._search.timeout, MAX_PAGE_BYTES, headers=PAGE_HEADERS, public=not own
+            )
         )
         location = answer.headers.get("Location", "")
         if 300 <= answer.status < 400 and location:
@@ -183,15 +186,15 @@ class Backend:
         text = page.get(endpoint.text) if isinstance(page, dict) else None
         if not isinstance(page, dict) or not isinstance(text, str) or not text.strip():
             raise SearchFailed("the search service has no text of it")
-        content = text[:MAX_PAGE]
+        content = text[:MAX_PAGE_BYTES]
         title = plain(str(page.get("title") or ""))[:MAX_TITLE]
         return await in_thread(lambda: text_page(title, content))
 
     # ---- Requests
     async def _json(self, path: str, parameters: Mapping[str, Any], method: str) -> Any:
-        """What the service answers.
+        """The answer of the service.
 
-        :raises SearchFailed: it does not, or not with JSON
+        :raises SearchFailed: it did not answer, or not with JSON
         """
         request = self._request(path, parameters, method)
         answer = await self._fetch(request)
@@ -199,13 +202,13 @@ class Backend:
             raise SearchFailed(_status_text(answer, self._secrets))
         if len(answer.body) >= MAX_ANSWER:
             raise SearchFailed(f"its answer is longer than {MAX_ANSWER >> 20} MiB")
-        # Pages show keys of others, which stay; a short key may be a common word.
+        # Only our own keys are masked: pages show those of others, and a short one may be a common word.
         secrets = [secret for secret in self._secrets if len(secret) >= LONG]
         read = partial(_read, answer.body, secrets)
         try:
             return await in_thread(read) if len(answer.body) > LARGE_ANSWER else read()
         except (ValueError, RecursionError):
-            raise SearchFailed("its answer is no JSON") from None
+            raise SearchFailed("its answer is not JSON") from None
 
     def _request(self, path: str, parameters: Mapping[str, Any], method: str) -> WebRequest:
         search, service = self._search, self._service
@@ -224,7 +227,7 @@ class Backend:
         return WebRequest(url, search.timeout, MAX_ANSWER, method, headers, body)
 
     async def _fetch(self, request: WebRequest) -> WebAnswer:
-        """Send a request, and once more if it fails in a way that may pass; all within its time.
+        """Send a request, and once more if it fails temporarily, all within its time limit.
 
         :raises SearchFailed: there is no answer
         """
@@ -252,9 +255,9 @@ def _read(body: bytes, secrets: Sequence[str]) -> Any:
     return json.loads(mask_known(body.decode("utf-8", "replace"), secrets))
 
 
-def fitting(service: SearchService, entries: Sequence[Any], query: Query) -> List[Found]:
-    """The results among the entries of an answer that fit."""
-    results: Dict[str, Found] = {}
+def fitting(service: SearchService, entries: Sequence[Any], query: Query) -> List[SearchResult]:
+    """The results among the entries of an answer that match the query, each address once."""
+    results: Dict[str, SearchResult] = {}
     for entry in entries:
         result = _result(service, entry)
         if result is not None and _fits(query, result.host):
@@ -268,8 +271,8 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def _result(service: SearchService, entry: Any) -> Optional[Found]:
-    """A result, or None if it has no address of the web."""
+def _result(service: SearchService, entry: Any) -> Optional[SearchResult]:
+    """An entry as a result; None if it has no address of the web."""
     url = entry.get(service.link) if isinstance(entry, dict) else None
     host = host_of(url) if isinstance(url, str) else ""
     if not isinstance(url, str) or not host:
@@ -280,7 +283,7 @@ def _result(service: SearchService, entry: Any) -> Optional[Found]:
         text = " ".join(filter(None, [text, _text(entry.get(service.more))]))
     title = _text(entry.get(service.title))[:MAX_TITLE] or host
     date = _TIME_OF_DAY.sub("", _text(entry.get(service.date)))[:MAX_DATE]
-    return Found(url, title, text[:MAX_TEXT], date, host)
+    return SearchResult(url, title, text[:MAX_TEXT], date, host)
 
 
 def _text(value: Any) -> str:
@@ -294,7 +297,7 @@ def _fits(query: Query, host: str) -> bool:
 
 
 def _pause(headers: Mapping[str, str]) -> float:
-    """How long to wait before the second attempt; what the service says, within limits."""
+    """Seconds to wait before the second attempt: what the service asks for, within limits."""
     try:
         return min(MAX_PAUSE, max(0.0, float(headers.get("Retry-After", PAUSE))))
     except ValueError:
@@ -302,7 +305,7 @@ def _pause(headers: Mapping[str, str]) -> float:
 
 
 def _status_text(answer: WebAnswer, secrets: Sequence[str]) -> str:
-    """A status other than 2xx, with what to do about it or with the service's own words."""
+    """What a status other than 2xx means: what to do about it, or the service's own words."""
     if answer.status in (401, 403):
         hint = "check search.api_key" + (
             ", or the formats that it allows (SearXNG: search.formats in its settings needs json)"
@@ -320,7 +323,7 @@ async def _page(url: str, answer: WebAnswer) -> Page:
     content_type = answer.headers.get("Content-Type", "text/html").strip().lower()
     is_html = content_type.startswith(("text/html", "application/xhtml"))
     if not is_html and not TEXT_TYPES.match(content_type):
-        raise SearchFailed(f"it is no text but {plain(content_type)[:80]}")
+        raise SearchFailed(f"it is not text but {plain(content_type)[:80]}")
     text = _decoded(answer.body, content_type)
     return await in_thread(partial(html_page, text, url) if is_html else partial(text_page, "", text))
 

@@ -1,23 +1,20 @@
 """What an answer cites: addresses in its text that hosted tools have found.
 
-Chat models say nothing about their sources; they are asked to write Markdown links.  An address that was not
-found by a tool is none of our business: nothing is invented.
+Chat models do not name their sources; they are asked to write Markdown links.  An address that no tool has
+found is not annotated: nothing is invented.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from ..types import Json
+from .addresses import urls_in
 
 Source = Tuple[str, str]  # address, title
 
 MAX_LABEL = 500  # characters of a link's text
 MAX_ANNOTATIONS = 500  # in one text
-# An address in a text; what belongs to the sentence around it is taken off afterwards.
-_URL = re.compile(r"https?://[^\s<>\"\\^`{|}]{1,2048}")
-_AFTER = ".,;:!?'*_~"
 
 
 class Citations:
@@ -36,12 +33,11 @@ class Citations:
         if not self._sources or "http" not in text:
             return []
         found: List[Json] = []
-        for match in _URL.finditer(text):
-            address = _without_closing(match[0])
+        for begin, address in urls_in(text):
             source = self._sources.get(_plain(address))
             if source is None:
                 continue
-            start, end = _link(text, match.start(), match.start() + len(address))
+            start, end = _link(text, begin, begin + len(address))
             url, title = source
             cited = {"type": "url_citation", "start_index": start, "end_index": end, "url": url}
             found.append({**cited, "title": title})
@@ -51,7 +47,7 @@ class Citations:
 
 
 def _link(text: str, start: int, end: int) -> Tuple[int, int]:
-    """Where the link begins and ends whose address stands there, or else the address itself."""
+    """Where the link around an address begins and ends; without a link, the address itself."""
     if start >= 2 and text.startswith("](", start - 2):
         close = text.find(")", end, end + MAX_LABEL)
         opening = _label_start(text, start - 2)
@@ -63,7 +59,7 @@ def _link(text: str, start: int, end: int) -> Tuple[int, int]:
 
 
 def _label_start(text: str, end: int) -> int:
-    """Where the text of a link begins that ends before ``end``; -1: nowhere."""
+    """Where the text of a link that ends before ``end`` begins; -1: there is no link."""
     depth = 0
     for place in range(end - 1, max(-1, end - MAX_LABEL), -1):
         if text[place] == "]":
@@ -75,20 +71,6 @@ def _label_start(text: str, end: int) -> int:
         elif text[place] == "\n" and text[place - 1 : place] == "\n":
             return -1
     return -1
-
-
-def _without_closing(address: str) -> str:
-    """The address without what belongs to the sentence: brackets that it does not open, and punctuation."""
-    for opening, closing in ("()", "[]"):
-        depth = 0
-        if closing not in address:
-            continue
-        for place, char in enumerate(address):
-            depth += (char == opening) - (char == closing)
-            if depth < 0:
-                address = address[:place]
-                break
-    return address.rstrip(_AFTER)
 
 
 def _plain(url: str) -> str:

@@ -1,11 +1,11 @@
 """``POST /alpha/search``: the search that Codex runs itself, with the model's commands.
 
 Codex offers its model a tool, sends each call of it here, and puts ``output`` into the conversation.
-Whatever goes wrong with a command is a line of that text: Codex does not send a request again, and a model
+Whatever goes wrong with a command becomes a line of that text: Codex does not repeat the request, and a model
 can do more with a sentence than with a status.  Source of the fields: Codex 0.171,
 ``codex-api/src/endpoint/search.rs``.
 
-Texts of the web cannot be made harmless.  They are framed as data, cut, and never longer in all than the
+Texts from the web cannot be made harmless.  They are framed as data, cut, and together never longer than the
 client asks for.
 """
 
@@ -20,13 +20,15 @@ from ..cooperative import in_thread
 from ..errors import invalid
 from ..types import Json
 from .addresses import host_of, named_by_user
-from .backend import Backend, Found, Moved, Query, SearchFailed
+from .backend import Backend, Moved, Query, SearchFailed, SearchResult
 from .page_text import Page
-from .references import References, Turn
+from .references import References, SearchTurn
 from .result_text import (
     CACHED_ONLY,
     FRAME,
+    MAX_SNIPPET,
     domains,
+    line_of,
     lines_from,
     mapping,
     matches,
@@ -40,12 +42,12 @@ from .result_text import (
 NOTHING = "No command was given; use search_query."
 MAX_COMMANDS = 16  # in one request
 DEFAULT_TOKENS, MAX_TOKENS, CHARACTERS = 10_000, 25_000, 4  # of output; characters of a token
-MAX_SNIPPET, MIN_SNIPPET = 2000, 200  # characters
-SETTINGS = ("response_length",)  # among the commands, but none
+MIN_SNIPPET = 200  # characters of a result's text, however many results there are
+SETTINGS = ("response_length",)  # keys among the commands that are not commands
 _NAME = re.compile(r"[a-z_]{1,40}")
 
 
-class Answer(NamedTuple):
+class SearchAnswer(NamedTuple):
     """The body of the answer, and how many requests to the service succeeded and failed."""
 
     body: Json
@@ -57,7 +59,7 @@ class _Results(NamedTuple):
     """``text``: the service's own words, in place of the results."""
 
     query: str
-    found: Sequence[Found]
+    found: Sequence[SearchResult]
     text: str = ""
 
 
@@ -82,7 +84,7 @@ class CodexSearch:
     def __init__(self, search: Search, backend: Backend, references: References) -> None:
         self._search, self._backend, self._references = search, backend, references
 
-    async def answer(self, body: Json, owner: str) -> Answer:
+    async def answer(self, body: Json, owner: str) -> SearchAnswer:
         """Run the commands of one request, side by side.
 
         :raises ApiError: 400, the body has another form
@@ -94,7 +96,7 @@ class CodexSearch:
         lines = [*done, *request.unavailable()] or [NOTHING]
         text, results = _written(turn, lines, _room(body))
         answer = {"output": text, "encrypted_output": None, "results": results}
-        return Answer(answer, request.completed, request.failed)
+        return SearchAnswer(answer, request.completed, request.failed)
 
 
 def _mapping(body: Json, name: str) -> Json:
@@ -120,7 +122,7 @@ class _Request:
     """The commands of one request."""
 
     def __init__(
-        self, search: Search, backend: Backend, turn: Turn, body: Json, commands: Json, settings: Json
+        self, search: Search, backend: Backend, turn: SearchTurn, body: Json, commands: Json, settings: Json
     ) -> None:
         self._search, self._backend, self._turn = search, backend, turn
         self._items = body.get("input")
@@ -143,7 +145,7 @@ class _Request:
         return known[:MAX_COMMANDS]
 
     def unavailable(self) -> List[str]:
-        """A line for every kind of command that there is not, and for those that are too many."""
+        """A line for every kind of command that does not exist, and one if there were too many."""
         lines = [
             f"{kind if _NAME.fullmatch(kind) else 'This command'} is not available on this proxy."
             for kind, entries in self._commands.items()
@@ -164,7 +166,7 @@ class _Request:
     async def search(self, entry: Json) -> _Done:
         text = text_of(entry.get("q"))
         if not text:
-            return "search_query: q must be a text."
+            return "search_query: q must be a string."
         if self._cached_only and not self._search.cached:
             return CACHED_ONLY
         only = (domains(entry, "domains"), domains(self._filters, "allowed_domains"))
@@ -185,13 +187,12 @@ class _Request:
         return _Results(query.text, found.found, found.text)
 
     async def open(self, entry: Json) -> _Done:
-        line = entry.get("lineno")
-        return await self._view(entry, line if isinstance(line, int) and line > 0 else 1)
+        return await self._view(entry, line_of(entry.get("lineno")))
 
     async def find(self, entry: Json) -> _Done:
         pattern = text_of(entry.get("pattern"))
         if not pattern:
-            return "find: pattern must be a text."
+            return "find: pattern must be a string."
         return await self._view(entry, pattern=pattern)
 
     async def click(self, entry: Json) -> _Done:
@@ -213,7 +214,7 @@ class _Request:
         return await self._read(url, line, pattern)
 
     def _address(self, entry: Json) -> Optional[str]:
-        """The address that a command means: by the name of a result or a page, or by itself."""
+        """The address that a command refers to, by the name of a result or a page, or by itself."""
         name = text_of(entry.get("ref_id"))
         known = self._turn.url(name)
         return name if known is None and host_of(name) and named_by_user(name, self._items) else known
@@ -241,9 +242,9 @@ class _Request:
         return _View(url, page, *lines_from(lines, line))
 
     def _moved(self, url: str, target: str) -> str:
-        """A redirect is not followed, but the model may open its target, which is checked as any other."""
+        """A redirect is not followed, but the model may open its target, which is checked like any other."""
         if not host_of(target):
-            return f"{shown(url)} cannot be opened: it redirects to an address that is none of the web."
+            return f"{shown(url)} cannot be opened: it redirects to an address outside the web."
         return f"{shown(url)} has moved to {target}; open {self._turn.name('view', target)}."
 
 
@@ -256,8 +257,8 @@ COMMANDS: Mapping[str, Any] = {
 
 
 # ---- The output
-def _written(turn: Turn, done: Sequence[_Done], room: int) -> Tuple[str, List[Json]]:
-    """The text for the model, and the results as Codex shows them; names are given in their order."""
+def _written(turn: SearchTurn, done: Sequence[_Done], room: int) -> Tuple[str, List[Json]]:
+    """The text for the model, and the results as Codex shows them."""
     count = sum(len(one.found) for one in done if isinstance(one, _Results))
     most = max(MIN_SNIPPET, min(MAX_SNIPPET, room * 3 // 4 // max(1, count)))
     parts: List[str] = []
@@ -266,9 +267,9 @@ def _written(turn: Turn, done: Sequence[_Done], room: int) -> Tuple[str, List[Js
         if isinstance(one, str):
             parts.append(one)
         elif isinstance(one, _Results):
-            told = [_result(turn, found, most) for found in one.found]
-            results += told
-            parts.append(_results_text(one, told, room))
+            named = [_result(turn, found, most) for found in one.found]
+            results += named
+            parts.append(_results_text(one, named, room))
         else:
             parts.append(_view_text(turn, one))
     if any(not isinstance(one, str) for one in done):
@@ -278,7 +279,7 @@ def _written(turn: Turn, done: Sequence[_Done], room: int) -> Tuple[str, List[Js
     return text if len(text) <= room else text[: max(0, room - len(note))] + note, results
 
 
-def _result(turn: Turn, found: Found, most: int) -> Json:
+def _result(turn: SearchTurn, found: SearchResult, most: int) -> Json:
     return {
         "type": "text_result",
         "ref_id": turn.name("search", found.url),
@@ -289,17 +290,17 @@ def _result(turn: Turn, found: Found, most: int) -> Json:
     }
 
 
-def _results_text(results: _Results, told: Sequence[Json], room: int) -> str:
+def _results_text(results: _Results, named: Sequence[Json], room: int) -> str:
     if results.text:
-        names = [f"[{one['ref_id']}] {one['url']}" for one in told]
+        names = [f"[{one['ref_id']}] {one['url']}" for one in named]
         return "\n\n".join([f"Results for {shown(results.query)}:", results.text[:room], *names])
-    if not told:
+    if not named:
         return f"The search for {shown(results.query)} found nothing."
-    entries = [f"[{one['ref_id']}] {one['title']}\n{one['url']}\n{one['snippet']}".rstrip() for one in told]
+    entries = [f"[{one['ref_id']}] {one['title']}\n{one['url']}\n{one['snippet']}".rstrip() for one in named]
     return "\n\n".join([f"Results for {shown(results.query)}:", *entries])
 
 
-def _view_text(turn: Turn, view: _View) -> str:
+def _view_text(turn: SearchTurn, view: _View) -> str:
     name = turn.name("view", view.url)
     heading = f"[{name}] {view.page.title}".rstrip()
     lines = numbered(view.page.lines, view.chosen)

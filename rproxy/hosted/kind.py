@@ -1,8 +1,8 @@
 """What a kind of hosted tool is: a tool that rproxy runs itself, between two requests to the provider.
 
-The model gets ordinary functions; what it calls becomes an item of the response, and the result goes back to
-it in the next request (:mod:`rproxy.service.hosted_turn` is the loop).  A :class:`HostedKind` is there once
-for a configuration, a :class:`KindSession` once for a response.  The events of an item follow from its type
+The model gets ordinary functions; each call becomes an item of the response, and its result goes back to the
+model in the next request (:mod:`rproxy.service.hosted_turn` is the loop).  There is one :class:`HostedKind`
+per configuration, and one :class:`KindSession` per response.  The events of an item follow from its type
 (:mod:`rproxy.convert.events.hosted_items`), so a kind only makes items and texts.
 """
 
@@ -14,7 +14,7 @@ from ..convert.ids import hosted_call_id
 from ..errors import ApiError
 from ..types import AnyItem, HostedResult, Json
 
-_PREFIX = "hosted_"  # of a function whose name one of the client's own has
+_PREFIX = "hosted_"  # of a function whose name is taken by one of the client's own
 
 
 class HostedRequest(NamedTuple):
@@ -22,7 +22,7 @@ class HostedRequest(NamedTuple):
 
     ``items``: the whole history with the request's own input.  ``known``: what is remembered of the hosted
     calls in it, by item id.  ``taken``: names of the client's own functions.  ``native``: types of tools that
-    the provider runs itself.  ``passing``: types of hosted tools that the operator lets pass.
+    the provider runs itself.  ``passing``: types of hosted tools that the operator allows.
     """
 
     body: Json
@@ -40,11 +40,11 @@ class HostedRequest(NamedTuple):
 
     @property
     def include(self) -> Sequence[str]:
-        """What the client wants beside the usual."""
+        """The ``include`` of the request."""
         return self.body.get("include") or ()
 
     def name(self, wanted: str) -> str:
-        """The name that the model gets to know a function by; it stays the same as long as the client's own
+        """The name by which the model knows a function; it stays the same as long as the client's own
         functions do.
         """
         while wanted in self.taken:
@@ -53,10 +53,10 @@ class HostedRequest(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a call.
+    """The outcome of a call.
 
-    ``item``: the keys of the finished item that were not known before, ``status`` among them if the item has
-    one.  ``text``: what the model reads.  ``sources``: address and title of what it may cite.  ``error``: the
+    ``item``: the keys of the finished item that were not known before, with ``status`` if the item has one.
+    ``text``: what the model reads.  ``sources``: address and title of what it may cite.  ``error``: why the
     response cannot go on.
     """
 
@@ -75,8 +75,9 @@ class HostedCall:
 
     ``item``: what is known of it before it runs, without id and status.  ``function``: the name of its
     function, as it was before :meth:`HostedRequest.name`.  ``tool`` and ``server``: its labels in the
-    metrics, where it counts if it has a ``tool``.  ``held``: it is shown when it has run, because its failure
-    is better told as an HTTP error.  ``pauses``: the response ends here, and the client has to answer.
+    metrics, which count it only if it has a ``tool``.  ``held``: it is shown after it has run, because its
+    failure is better reported as an HTTP error.  ``pauses``: the response ends here, and the client must
+    answer.
     """
 
     function = ""
@@ -87,7 +88,7 @@ class HostedCall:
     item: Json
 
     async def run(self) -> Outcome:
-        """Do it.  What goes wrong is part of the outcome; the turn cancels it when its client has left."""
+        """Run it.  What goes wrong is part of the outcome; the turn cancels it when its client has left."""
         raise NotImplementedError
 
     def stopped(self, reason: str) -> Outcome:
@@ -115,48 +116,51 @@ class KindSession:
     """What one kind does for one response."""
 
     def before(self) -> Sequence[HostedCall]:
-        """What is done and shown before the provider is asked for the first time."""
+        """The calls that are run and shown before the provider is asked for the first time."""
         return ()
 
     def functions(self) -> Sequence[HostedFunction]:
-        """What the model may call; asked for after what :meth:`before` gave has run."""
+        """What the model may call; asked for when the calls of :meth:`before` have run."""
         return ()
 
     def chosen(self, choice: Json, forced: bool) -> Sequence[str]:
-        """The names of the functions that an entry of ``tool_choice`` means.
+        """The names of the functions that an entry of ``tool_choice`` refers to.
 
-        :param forced: the model has to call one of them; else it may
+        :param forced: the model must call one of them; otherwise it may
         """
         raise NotImplementedError
 
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
-        """The items with those of this kind written as calls of functions and their outputs."""
+        """The items, with those of this kind as function calls and outputs."""
         raise NotImplementedError
 
 
 class HostedKind:
     """One kind of hosted tool.
 
-    ``types``: of the entries of ``tools``.  ``items``: types of the items that are its own in a history.
+    ``types``: of its entries in ``tools``.  ``items``: types of its items in a history.
     """
 
     types: Tuple[str, ...] = ()
     items: Tuple[str, ...] = ()
 
     def echo(self, tool: Json) -> Json:
-        """The entry of ``tools`` as the response repeats it."""
+        """An entry of ``tools`` as the response repeats it."""
         return tool
 
     def session(self, request: HostedRequest) -> KindSession:
-        """:raises ApiError: 400, what is wrong with the tools of this kind"""
+        """What this kind does for one response.
+
+        :raises ApiError: 400, what is wrong with the tools of this kind
+        """
         raise NotImplementedError
 
 
 # ---- Histories
 def function_call(item: AnyItem, name: str, arguments: str, text: str, number: int) -> List[AnyItem]:
-    """An item of a hosted call as the call of a function and its output, which is how the model knows it.
+    """The item of a hosted call as a function call and its output, which is how the model knows it.
 
-    :param number: of the call in its history, for one that has no id
+    :param number: of the call in its history, for an item without an id
     """
     call_id = hosted_call_id(item.get("id"), number)
     call: Dict[str, Any] = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}

@@ -10,7 +10,7 @@ from ..config.hosted_schema import HostedLimits
 class Budget:
     """What is left for one response.
 
-    :param max_calls: what the client allows (``max_tool_calls``); None: no limit of its own
+    :param max_calls: the client's own limit (``max_tool_calls``); None: it has none
     """
 
     def __init__(self, limits: HostedLimits, max_calls: Optional[int] = None) -> None:
@@ -21,7 +21,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Is nothing left?  Then the model has to answer with what it has."""
+        """Is nothing left?  Then the model must answer with what it has."""
         return self.rounds >= self._rounds or self.calls_left <= 0 or self.seconds <= 0
 
     @property
@@ -32,7 +32,7 @@ class Budget:
         """Count calls that begin.
 
         :param rounds: 0 for calls before the first round
-        :returns: is nothing left after them, however long they take?
+        :returns: whether nothing is left after them, however long they take
         """
         self.rounds += rounds
         self.calls += calls

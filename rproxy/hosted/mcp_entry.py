@@ -1,9 +1,8 @@
 """One ``mcp`` entry of a request's ``tools``: which server it means, and what may be done there.
 
-A server is one of the configuration, which the client knows by its name (``server_label``), or one at a
-``server_url`` that ``hosted_tools.mcp_hosts`` allows.  What a client sends as ``authorization`` and
-``headers`` goes to its own ``server_url`` only; a server of the configuration gets those of the
-configuration.
+A server is either one of the configuration, to which the client refers by ``server_label``, or one at a
+``server_url`` that ``hosted_tools.mcp_hosts`` allows.  The ``authorization`` and ``headers`` of a client go
+to its own ``server_url`` only; a server of the configuration gets those of the configuration.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MAX_URL = 2048
 
 
 class Filter(NamedTuple):
-    """Some of a server's tools: those with one of the names, and those that only read (or do not)."""
+    """Some of a server's tools: those with one of the names that are read-only, or are not; None: any."""
 
     names: Optional[Sequence[str]] = None
     read_only: Optional[bool] = None
@@ -38,8 +37,8 @@ class Filter(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """``named``: the server is one of the configuration.  ``always`` and ``never``: of which tools a call has
-    to be approved, and of which it need not be; of all others it has to.
+    """``named``: the server is one of the configuration.  ``always`` and ``never``: the tools whose calls
+    must be approved, and those whose calls need not be; those of all others must.
     """
 
     label: str
@@ -55,7 +54,7 @@ class Entry(NamedTuple):
         return self.allowed.has(tool) and (names is None or tool["name"] in names)
 
     def asks(self, tool: Json) -> bool:
-        """Does a call of this tool have to be approved?"""
+        """Must a call of this tool be approved?"""
         if self.server.require_approval == "always" or (self.always is not None and self.always.has(tool)):
             return True
         return self.never is None or not self.never.has(tool)
@@ -76,7 +75,7 @@ def read_entries(tools: Sequence[Any], servers: McpServers, hosts: Sequence[McpH
             raise place.error("server_label", f"'{entry.label}' names two servers; each needs its own label.")
         found[entry.label] = entry
     if len(found) > MAX_SERVERS:
-        raise invalid(f"There are {len(found)} MCP servers; at most {MAX_SERVERS} are possible.", "tools")
+        raise invalid(f"tools has {len(found)} MCP servers; it may have at most {MAX_SERVERS}.", "tools")
     return found
 
 
@@ -90,7 +89,10 @@ class _Place(NamedTuple):
         return invalid(text, f"{self.path}.{field}", "invalid_value")
 
     def text(self, field: str) -> str:
-        """:raises ApiError: 400, it is none"""
+        """A field that must be a string; "" if it is missing.
+
+        :raises ApiError: 400, it is something else
+        """
         value = self.tool.get(field)
         if value is not None and not isinstance(value, str):
             raise invalid(f"{self.path}.{field} must be a string.", f"{self.path}.{field}", "invalid_type")
@@ -106,7 +108,8 @@ def _entry(place: _Place, servers: McpServers, hosts: Sequence[McpHost]) -> Entr
     for field in ("connector_id", "tunnel_id"):
         if place.tool.get(field) is not None:
             raise place.error(
-                field, f"{field} is a service of OpenAI that rproxy has not; name a server by server_url."
+                field,
+                f"{field} names a service of OpenAI that rproxy does not have; send a server_url instead.",
             )
     server, named = _server(place, label, servers, hosts)
     always, never = _approvals(place, server)
@@ -124,8 +127,8 @@ def _server(
     if configured is not None:
         raise place.error(
             "server_url",
-            f"The MCP server '{label}' is one of the configuration and has another address there: leave "
-            "server_url out, or use another server_label.",
+            f"The MCP server '{label}' has another address in the configuration: leave out server_url, or "
+            "use another server_label.",
         )
     if not url:
         names = servers.names
@@ -185,14 +188,14 @@ def _headers(place: _Place) -> Dict[str, str]:
     for name, value in given.items():
         if not c.is_header_name(name) or is_own_header(name):
             raise place.error(
-                "headers", f"{place.path}.headers: '{printable(name)[:60]}' is no header that can be set."
+                "headers", f"{place.path}.headers: '{printable(name)[:60]}' is not a header that can be set."
             )
         _check_header(place, "headers", value)
     return dict(given)
 
 
 def _check_header(place: _Place, field: str, value: str) -> None:
-    """:raises ApiError: 400, without showing the value"""
+    """:raises ApiError: 400, the value cannot be sent; the text does not show it"""
     if not c.is_sendable(value) or len(value) > MAX_HEADER:
         raise place.error(field, f"{place.path}.{field} {c.NOT_SENDABLE}, or is too long.")
 
@@ -218,12 +221,12 @@ def _filter(place: _Place, field: str, given: Any) -> Filter:
 
 def _names(place: _Place, field: str, given: Any) -> List[str]:
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise place.error(field, f"{place.path}.{field} must be a list of names of tools.")
+        raise place.error(field, f"{place.path}.{field} must be a list of tool names.")
     return given
 
 
 def _approvals(place: _Place, server: McpServer) -> Tuple[Optional[Filter], Optional[Filter]]:
-    """Of which tools a call has to be approved, and of which it need not be."""
+    """The tools whose calls must always be approved, and those whose calls never need to be."""
     given = place.tool.get("require_approval")
     if given is None:
         given = server.require_approval
@@ -234,7 +237,7 @@ def _approvals(place: _Place, server: McpServer) -> Tuple[Optional[Filter], Opti
     if not isinstance(given, dict) or not given or set(given) - {"always", "never"}:
         raise place.error(
             "require_approval",
-            f"{place.path}.require_approval must be 'always', 'never', or an object with these two.",
+            f"{place.path}.require_approval must be 'always', 'never', or an object with these keys.",
         )
     filters: Mapping[str, Filter] = {
         name: _filter(place, f"require_approval.{name}", value)

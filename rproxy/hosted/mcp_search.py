@@ -1,28 +1,26 @@
-"""An MCP server's tool as the service that searches: ``search: {kind: mcp, ...}``.
+"""A tool of an MCP server as the search service: ``search: {kind: mcp, ...}``.
 
-Such tools answer with a text for a model.  If that is JSON with results, they are results as of any other
-service.  Otherwise it is passed on whole, and the addresses of the web in it can be cited and opened.
+Such tools answer with a text for a model.  If it is JSON with results, they are treated like those of any
+other service.  Otherwise the text is passed on whole, and the addresses in it can be cited and opened.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, List
 
 from ..config.search_schema import Search
 from ..log import clean
 from ..types import Json
 from ..upstream.client import Upstream
-from .addresses import host_of
-from .backend import Backend, Findings, Query, SearchFailed, fitting
+from .addresses import host_of, urls_in
+from .backend import Backend, Query, SearchFailed, SearchResults, fitting
 from .mcp.messages import McpError
 from .mcp.servers import McpServers
 
-OWNER = "search"  # the conversation with the server is nobody's in particular
+OWNER = "search"  # all clients share the connection to the server
 MAX_ADDRESSES = 20
-_ADDRESS = re.compile(r"https?://[^\s<>\"'`()\[\]{}|\\]+")
-_KEYS = {  # of a result -> what tools call them
+_KEYS = {  # key of a result -> what tools call it
     "url": ("url", "link", "href"),
     "title": ("title", "name"),
     "content": ("content", "snippet", "text", "description", "summary"),
@@ -40,20 +38,20 @@ class McpBackend(Backend):
         super().__init__(search, upstream, now)
         self._servers = servers
 
-    async def search(self, query: Query) -> Findings:
+    async def search(self, query: Query) -> SearchResults:
         text = await self._answer(query.text)
         entries = [_normal(entry) for entry in _entries(text)]
         if not entries:
-            entries = [{"url": url} for url in _addresses(text)]
-            return Findings(fitting(self._service, entries, query._replace(most=MAX_ADDRESSES)), text)
-        return Findings(fitting(self._service, entries, query))
+            entries = [{"url": url} for _, url in urls_in(text) if host_of(url)]
+            return SearchResults(fitting(self._service, entries, query._replace(most=MAX_ADDRESSES)), text)
+        return SearchResults(fitting(self._service, entries, query))
 
     async def _answer(self, text: str) -> str:
         """:raises SearchFailed: there is no answer, or the tool says that it has failed"""
         search = self._search
         server = self._servers.get(search.mcp)
         if server is None:
-            raise SearchFailed(f"there is no MCP server {search.mcp}")
+            raise SearchFailed(f"the configuration has no MCP server {search.mcp}")
         server = server.within(search.timeout)
         try:
             async with self._running:
@@ -84,17 +82,10 @@ def _entries(text: str) -> List[Json]:
 
 
 def _normal(entry: Json) -> Json:
-    """A result with the keys that are known here."""
+    """A result with our own names of the keys."""
     found: Dict[str, Any] = {}
     for name, others in _KEYS.items():
         value = next((entry[other] for other in others if entry.get(other)), None)
         if value is not None:
             found[name] = value
     return found
-
-
-def _addresses(text: str) -> Iterator[str]:
-    for match in _ADDRESS.finditer(text):
-        url = match[0].rstrip(".,;:!?*_")
-        if host_of(url):
-            yield url

@@ -1,7 +1,7 @@
 """What this process remembers of hosted calls: the texts that the model has read, which no item holds.
 
-Bounded, and the least recently used goes first.  Stored responses hold the same, for as long as they are
-kept.
+The memory is bounded; the least recently used result goes first.  Stored responses hold the same for as long
+as they are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Key = Tuple[str, str]  # owner, id of the item
 
 
 class ResultMemory:
-    """:param max_bytes: of all texts together, as characters"""
+    """:param max_bytes: of all texts together, counted in characters"""
 
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes

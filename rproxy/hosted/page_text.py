@@ -1,7 +1,7 @@
 """What a reader sees of an HTML page, as lines of text with numbered links.
 
-Pages come from anywhere, so this is one pass that takes time in proportion to the length, whatever the page.
-What browsers do with broken HTML is done here, too: an element or a comment that never ends takes the rest.
+Pages come from anywhere, so this is one pass, whose time is proportional to the length of any page.  Broken
+HTML is read as browsers read it: an element or a comment that never ends takes the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_LINKS = 300
 MAX_PAGE = 200_000  # characters of its text
 MAX_TAG = 4096  # characters of a tag that are looked at
 LONGEST_URL = 2048
-# Their content is not for readers; except for the last ones, it is not even HTML.
+# Elements whose content is not for readers; in most of them it is not even HTML.
 HIDDEN = frozenset(("script", "style", "noscript", "template", "svg", "iframe", "textarea", "title"))
 BLOCKS = frozenset(
     (
@@ -49,7 +49,7 @@ class Page(NamedTuple):
 def plain(text: str) -> str:
     """A text of one line without markup, entities and control characters, such as a title or a snippet.
 
-    ``List<int>`` is none of the tags in which services mark what they have found.
+    Only the tags with which services mark matches count as markup, so ``List<int>`` stays.
     """
     text = _unescaped(_MARKUP.sub("", text))
     return " ".join(_printable(text).split())
@@ -85,7 +85,7 @@ def html_page(source: str, url: str) -> Page:
 
 
 def text_page(title: str, text: str) -> Page:
-    """Plain text or Markdown, in which links get numbers, too."""
+    """Plain text or Markdown, whose links also get numbers."""
     links: List[str] = []
 
     def numbered(match: re.Match[str]) -> str:
@@ -98,7 +98,7 @@ def text_page(title: str, text: str) -> Page:
 
 
 def _tokens(source: str) -> Iterator[Tuple[str, str]]:
-    """("text", as it is), ("tag", without its brackets) and ("title", its content), in their order."""
+    """("text", as it is), ("tag", without its brackets) and ("title", its content), in order."""
     lowered, position = source.translate(_LOWER), 0
     while position < len(source):
         start = source.find("<", position)
@@ -137,7 +137,7 @@ def _end_of_name(tag: str) -> int:
 
 
 def _target(tag: str, base: str) -> str:
-    """The address that a link leads to, "" if that is no page of the web."""
+    """The address that a link leads to; "" if it is not one of the web."""
     found = _HREF.search(tag)
     if found is None:
         return ""
@@ -154,7 +154,7 @@ def _unescaped(text: str) -> str:
 
 
 def _lines(text: str) -> List[str]:
-    """Lines that are not empty; long ones are broken."""
+    """The lines that are not empty; long ones are wrapped."""
     lines: List[str] = []
     for line in text[:MAX_PAGE].split("\n"):
         line = _printable(line).rstrip()

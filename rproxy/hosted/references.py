@@ -1,7 +1,7 @@
-"""What the results of searches are called, and the pages that were read: ``turn0search1``, ``turn2view0``.
+"""The names of search results and of pages that were read: ``turn0search1``, ``turn2view0``.
 
-A client says such a name in a later request of the same session.  Names belong to the owner and the session;
-nobody else's are found.  All is in memory and bounded, and the least recently used goes first.
+A client uses such a name in a later request of the same session.  Names belong to an owner and a session, and
+nobody else finds them.  All of this is in memory and bounded; the least recently used goes first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .page_text import Page
 MAX_SESSIONS = 10_000
 MAX_NAMES = 50_000
 MAX_PAGES = 32 << 20  # characters
-MAX_LOOKED_AT = 500_000  # characters and values of a conversation
+MAX_SEARCHED = 500_000  # characters and values of a conversation
 _TURN = re.compile(r"\bturn(\d{1,6})(?:search|view)\d")
 
 Scope = bytes
@@ -31,11 +31,11 @@ class References:
         self._pages: OrderedDict[Tuple[Scope, str], Tuple[Page, int]] = OrderedDict()
         self._size = 0
 
-    def turn(self, owner: str, session: str, items: Any) -> Turn:
+    def turn(self, owner: str, session: str, items: Any) -> SearchTurn:
         """A new turn of a session.
 
         :param items: of the conversation; a process that does not know the session counts on from the names
-            in them
+            in it
         """
         scope = hashlib.sha256(repr((owner, session)).encode("utf-8", "replace")).digest()
         number = self._turns.pop(scope, None)
@@ -44,7 +44,7 @@ class References:
         self._turns[scope] = number + 1
         if len(self._turns) > MAX_SESSIONS:
             self._turns.popitem(last=False)
-        return Turn(self, scope, number)
+        return SearchTurn(self, scope, number)
 
     def url(self, scope: Scope, name: str) -> Optional[str]:
         if (scope, name) in self._urls:
@@ -52,7 +52,7 @@ class References:
         return self._urls.get((scope, name))
 
     def add(self, scope: Scope, name: str, url: str) -> None:
-        """Give a name to an address, which is also known by itself from now on."""
+        """Give a name to an address, which from now on is also known by itself."""
         self._urls[scope, name] = self._urls[scope, url] = url
         while len(self._urls) > MAX_NAMES:
             self._urls.popitem(last=False)
@@ -72,7 +72,7 @@ class References:
             self._size -= self._pages.popitem(last=False)[1][1]
 
 
-class Turn:
+class SearchTurn:
     """One request of a session, and the names that it gives."""
 
     def __init__(self, references: References, scope: Scope, number: int) -> None:
@@ -102,8 +102,8 @@ class Turn:
 
 
 def _turns_in(items: Any) -> Iterator[int]:
-    """The numbers of the turns that the last texts in a JSON value name."""
-    room, values = MAX_LOOKED_AT, [items]
+    """The numbers of the turns in the last names of a JSON value."""
+    room, values = MAX_SEARCHED, [items]
     while values and room > 0:
         value = values.pop()
         if isinstance(value, str):

@@ -1,11 +1,11 @@
 """What the hosted tools do for one response: all kinds together.
 
-For the conversion of a request there are no hosted tools: the client's entries of ``tools`` become functions
-(:mod:`rproxy.convert.tools.hosted`), and their items in the history become calls of functions and outputs.
-So whatever a provider needs done to those is done to hosted ones as well, and a request of a later round, or
-of a later turn, has the same bytes as the first.
+The conversion of a request knows no hosted tools: the client's entries of ``tools`` become functions
+(:mod:`rproxy.convert.tools.hosted`), and their items in the history become function calls and outputs.  So
+whatever a provider needs for these holds for hosted tools as well, and the request of a later round, or of a
+later turn, begins with the same bytes as the first.
 
-Items of the history may define tools, too (``additional_tools``): the hosted ones among them count as the
+Items of the history may also define tools (``additional_tools``); the hosted ones among them count as the
 last entries of ``tools``.
 """
 
@@ -28,9 +28,9 @@ FREE, CLIENTS, LAST, NO_TOOLS = "free", "clients", "last", "none"
 class HostedSession:
     """The hosted tools of one response.
 
-    :param kinds: those that the request has tools of, or that its history has items of
-    :param known: what is remembered of earlier calls, by item id; grows with the calls of this response
-    :param lists: what was made of lists of tools that come again
+    :param kinds: those of which the request has tools, or its history has items
+    :param known: what is remembered of earlier calls, by item id; the calls of this response are added
+    :param lists: remembers what was made of recurring lists of tools
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class HostedSession:
     ) -> None:
         self._lists = lists
         self._sessions: List[KindSession] = []
-        self._by_type: Dict[str, KindSession] = {}  # of the request's tools
-        self._by_choice: Dict[str, KindSession] = {}  # ... which a choice may name in another way
+        self._by_type: Dict[str, KindSession] = {}  # by the types of the request's tools
+        self._by_choice: Dict[str, KindSession] = {}  # by every type that tool_choice may name them by
         self._items = [item for kind in kinds for item in kind.items]
         self._passing = request.passing
-        self._later = _later_hosted(request)  # entries of tools that stand in items of the history
+        self._later = _later_hosted(request)  # those that items of the history define
         request = request._replace(body={**request.body, "tools": [*request.tools, *self._later]})
         types = {str(tool.get("type")) for tool in request.tools}
         for kind in kinds:
@@ -56,13 +56,11 @@ class HostedSession:
             self._by_type.update(dict.fromkeys(own, session))
             self._by_choice.update(dict.fromkeys(kind.types if own else (), session))
         self._functions: Dict[str, HostedFunction] = {}
-        self._allowed: Optional[AbstractSet[str]] = (
-            None  # of the functions, by the choice of tools; None: all
-        )
+        self._allowed: Optional[AbstractSet[str]] = None  # names, by the choice of tools; None: all
         self.known = known
 
     def before(self) -> List[HostedCall]:
-        """What is done and shown before the provider is asked."""
+        """The calls that are run and shown before the provider is asked."""
         return [call for session in self._sessions for call in session.before()]
 
     def call(self, name: str, arguments: str) -> HostedCall:
@@ -70,17 +68,17 @@ class HostedSession:
         return self._functions[name].call(arguments)
 
     def allows(self, name: str) -> bool:
-        """May this function be called?  A model can call one that it was not offered this time."""
+        """May this function be called?  A model can call one that was not offered this time."""
         return self._allowed is None or name in self._allowed
 
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
-        """The items with those of hosted tools as calls of functions and outputs."""
+        """The items, with those of hosted tools as function calls and outputs."""
         for session in self._sessions:
             items = session.history(items)
         return [self._without_hosted(item) if item.get("type") in TOOL_ITEMS else item for item in items]
 
     def _without_hosted(self, item: AnyItem) -> AnyItem:
-        """An item that defines tools, without those that count as entries of ``tools``."""
+        """An item that defines tools, without those that are handled like entries of ``tools``."""
         tools: Any = item.get("tools")
         if not isinstance(tools, list):
             return item
@@ -91,20 +89,20 @@ class HostedSession:
         return cast(AnyItem, changed)
 
     def citations(self) -> Citations:
-        """Finds what is cited of all that was found in this conversation."""
+        """What finds citations of anything that was found in this conversation."""
         return Citations(source for result in self.known.values() for source in result["sources"])
 
     def described(self) -> Json:
-        """What a recording has of the tools: enough to convert the same requests without them."""
+        """What a recording keeps of the tools: enough to convert the same requests without them."""
         functions = [function[:3] for function in self._functions.values()]
         return {"types": [*self._by_choice], "items": self._items, "functions": functions}
 
     # ---- The request
     @staticmethod
     def allow(types: Optional[Sequence[str]], native: Sequence[str] = ()) -> Sequence[str]:
-        """The types of tools that pass, with the functions of hosted ones.
+        """The types of tools that pass, with the functions of hosted tools.
 
-        :param types: what the operator lets pass; None: the default
+        :param types: what the operator allows; None: the default
         :param native: types of tools that the provider runs itself
         """
         return (*((*DEFAULT_ALLOW, *native) if types is None else types), HOSTED_TYPE)
@@ -118,7 +116,7 @@ class HostedSession:
 
         :param native: types of tools that the provider runs itself
         :param stage: ``FREE``, ``CLIENTS``, ``LAST`` or ``NO_TOOLS``
-        :param first: is this the first round?  A choice of tools is forced in that one only
+        :param first: is this the first round?  Only there is a choice of tools forced
         """
         body = {key: value for key, value in body.items() if key != "max_tool_calls"}
         if stage == NO_TOOLS:
@@ -175,7 +173,7 @@ def _of_type(sessions: Mapping[str, KindSession], tool: Json, native: Sequence[s
 
 
 def _later_hosted(request: HostedRequest) -> List[Json]:
-    """The hosted tools that items of the history define: of equal ones the newest, and none that ``tools``
+    """The hosted tools that items of the history define: the newest of equal ones, and none that ``tools``
     has.
     """
     found = {

@@ -1,27 +1,28 @@
 """``web_search`` in all its names: the model gets a function, and the configured service answers.
 
-With ``search.open_pages`` there are two more functions, for pages that a search has found, that stand in a
-page that was opened, or that the user has named.
+With ``search.open_pages`` there are two more functions: for pages that a search has found, to which an opened
+page links, or that the user has named.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Dict, List, Sequence, Set, Tuple
 
 from ..config.search_schema import Search
 from ..convert.tools.kind import loads
 from ..cooperative import in_thread
-from ..types import AnyItem, HostedResult, Json
-from .addresses import host_of, named_by_user
-from .backend import Backend, Findings, Found, Moved, Query, SearchFailed
+from ..types import AnyItem, Json
+from .addresses import host_of, named_by_user, urls_in
+from .backend import Backend, Moved, Query, SearchFailed, SearchResult, SearchResults
 from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession, Outcome, function_call
 from .page_text import Page
 from .result_text import (
     CACHED_ONLY,
     FRAME,
+    MAX_SNIPPET,
     domains,
+    line_of,
     lines_from,
     mapping,
     matches,
@@ -35,13 +36,11 @@ from .result_text import (
 ITEM = "web_search_call"
 LOST = "These results are no longer available; search again if you need them."
 SEARCH, OPEN, FIND = "web_search", "open_page", "find_in_page"
-MAX_SNIPPET = 2000  # characters
-MAX_LINKS = 50  # of a page, that the model is told
+MAX_LINKS = 50  # of a page that are listed for the model
 DESCRIPTION = (
     "Search the web. Use it for what you do not know or what may have changed. In your answer, cite what you "
     "use of the results as Markdown links: [title](url)."
 )
-_URL = re.compile(r"https?://[^\s<>\"'()\[\]]+")
 _TEXT = {"type": "string"}
 _LOCATION = ("city", "region", "country", "timezone")
 
@@ -53,7 +52,7 @@ def _parameters(**properties: Json) -> Json:
 
 
 class WebSearch(HostedKind):
-    """:param search: the configuration; ``backend`` asks its service"""
+    """:param backend: asks the service that the configuration ``search`` names"""
 
     types = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
     items = (ITEM,)
@@ -62,7 +61,7 @@ class WebSearch(HostedKind):
         self.search, self.backend = search, backend
 
     def echo(self, tool: Json) -> Json:
-        """With the defaults that OpenAI's answers have."""
+        """The entry with the defaults that OpenAI's answers have."""
         location = mapping(tool.get("user_location"))
         place = {"type": "approximate", **{key: location.get(key) for key in _LOCATION}}
         shown_tool = {
@@ -132,9 +131,8 @@ class _Session(KindSession):
         return _Search(self, _query(arguments))
 
     def _open(self, arguments: str) -> HostedCall:
-        line = _object(arguments).get("lineno")
-        first = line if isinstance(line, int) and not isinstance(line, bool) and line > 0 else 1
-        return _View(self, text_of(_object(arguments).get("url")), first=first)
+        given = _object(arguments)
+        return _View(self, text_of(given.get("url")), first=line_of(given.get("lineno")))
 
     def _find(self, arguments: str) -> HostedCall:
         given = _object(arguments)
@@ -143,31 +141,30 @@ class _Session(KindSession):
     # ---- Histories
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
         written: List[AnyItem] = []
-        theirs = self._request.native & set(WebSearch.types)  # the provider has made most of them
+        theirs = self._request.native & set(WebSearch.types)  # most were made by the provider
         for number, item in enumerate(items):
             known = self._request.known.get(str(item.get("id")))
             if item.get("type") != ITEM or known is None and theirs:
                 written.append(item)
                 continue
-            name, arguments, text = _remembered(known) if known is not None else _lost(item)
+            name, arguments, text = (
+                (known["name"], known["arguments"], known["text"]) if known is not None else _lost(item)
+            )
             written += function_call(item, self._request.name(name), arguments, text, number)
         return written
 
     def may_open(self, url: str) -> bool:
-        """Has the model got this address from a tool or from the user?"""
+        """Did the model get this address from a tool or from the user?"""
         known: Set[str] = set()
         for result in self._request.known.values():
-            known.update(match.rstrip(".,;:") for match in _URL.findall(result["text"]))
+            known.update(result["text"].split())  # as of the links of a page, which end as they like
+            known.update(address for _, address in urls_in(result["text"]))
             known.update(source[0] for source in result["sources"])
         return url in known or named_by_user(url, list(self._request.items))
 
 
-def _remembered(known: HostedResult) -> Tuple[str, str, str]:
-    return known["name"], known["arguments"], known["text"]
-
-
 def _lost(item: AnyItem) -> Tuple[str, str, str]:
-    """A call that only its item tells of."""
+    """Name, arguments and text of a call of which only the item is known."""
     action = mapping(item.get("action"))
     name = {"open_page": OPEN, "find_in_page": FIND}.get(str(action.get("type")), SEARCH)
     keys = {SEARCH: ("query",), OPEN: ("url",), FIND: ("url", "pattern")}[name]
@@ -183,7 +180,7 @@ def _object(arguments: str) -> Json:
 
 
 def _query(arguments: str) -> str:
-    """What to search for, which a model may have written in another way."""
+    """The query in the arguments, which a model may have written in another form."""
     value = loads(arguments)
     if isinstance(value, dict):
         value = next((value[name] for name in ("query", "q", "queries") if name in value), "")
@@ -218,7 +215,7 @@ class _Search(_Call):
     async def run(self) -> Outcome:
         session = self._session
         if not self._text:
-            return self._failed("web_search: query must be a text.")
+            return self._failed("web_search: query must be a string.")
         if session.cached_only:
             return self._failed(CACHED_ONLY)
         try:
@@ -234,7 +231,7 @@ class _Search(_Call):
         item = {"status": "completed", "action": action, **item}
         return Outcome(item, self._written(findings), [(one.url, one.title) for one in found])
 
-    def _written(self, findings: Findings) -> str:
+    def _written(self, findings: SearchResults) -> str:
         found = findings.found
         if not found and not findings.text:
             return f"The search for {shown(self._text)} found nothing."
@@ -244,7 +241,7 @@ class _Search(_Call):
         return "\n\n".join([FRAME, f"Results for {shown(self._text)}:", *entries])
 
 
-def _result(found: Found) -> Json:
+def _result(found: SearchResult) -> Json:
     return {
         "type": "text_result",
         "url": found.url,
@@ -253,8 +250,8 @@ def _result(found: Found) -> Json:
     }
 
 
-def _label(found: Found) -> str:
-    """The title as the text of a link."""
+def _label(found: SearchResult) -> str:
+    """The title, so that it can be the text of a link."""
     return found.title.replace("[", "(").replace("]", ")") or found.host
 
 
@@ -275,7 +272,7 @@ class _View(_Call):
     async def run(self) -> Outcome:
         url = self._url
         if self._find and not self._pattern:
-            return self._failed("find_in_page: pattern must be a text.")
+            return self._failed("find_in_page: pattern must be a string.")
         if not host_of(url) or not self._session.may_open(url):
             return self._failed(
                 f"{shown(url)} cannot be opened. Only addresses that a search has found, links of pages that "
@@ -287,10 +284,8 @@ class _View(_Call):
             page = self._session.pages.get(url) or await self._session.backend.page(url)
         except Moved as moved:
             target = str(moved)
-            where = (
-                f"has moved to {target}; open that" if host_of(target) else "redirects to no page of the web"
-            )
-            return self._failed(f"{shown(url)} {where}.")
+            where = f"to {target}; open that" if host_of(target) else "to an address outside the web"
+            return self._failed(f"{shown(url)} has moved {where}.")
         except SearchFailed as error:
             return self._failed(f"{shown(url)} cannot be opened: {error}.")
         self._session.pages[url] = page
