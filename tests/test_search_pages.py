@@ -46,7 +46,7 @@ async def test_a_page_is_opened_searched_and_its_links_are_followed() -> None:
             find=ref("turn1view0", pattern="absent")
         )
         assert there.services.paths.count("/page/x-1") == 1  # it is remembered
-        assert "All about next." in await there.text(click=ref("turn1view0", id=0))
+        assert "All about next_(one)." in await there.text(click=ref("turn1view0", id=0))
         assert "has no link '1'" in await there.text(click=ref("turn1view0", id=1))
 
 
