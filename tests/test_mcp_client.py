@@ -14,7 +14,7 @@ from typing import Any, AsyncIterator, List, Optional
 
 import pytest
 from mcp_double import MODERN, McpDouble, mcp_double, text, tool
-from rawserver import until
+from rawserver import RawServer, standstill, until
 
 from rproxy.config.mcp_schema import McpServer
 from rproxy.hosted.addresses import origin
@@ -24,6 +24,7 @@ from rproxy.hosted.mcp.results import EMPTY, ToolResult, read_result
 from rproxy.hosted.mcp.servers import McpServers
 from rproxy.upstream.client import Upstream
 
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 DEMO = (sys.executable, str(Path(__file__).with_name("mcp_demo.py")))
 
 
@@ -246,6 +247,63 @@ async def test_credentials_are_sent_and_never_shown() -> None:
         double.results["echo"] = lambda given: text("you have sent key-0123456789")
         assert (await lab.call(server, "echo", text="")).text == "you have sent ***"
         assert "s3cret" not in repr(server) and "key-0123456789" not in repr(server)
+
+
+async def test_a_list_that_repeats_the_credentials() -> None:
+    key = "key-0123456789"
+    tools = [tool("leak", f"Uses {key}.", **{key: {"enum": [key, 1]}}), tool("plain")]
+    async with mcp_double(tools=tools) as double, client() as lab:
+        listed = await lab.servers.tools(at(double, headers={"X-Key": key}), "o")
+        assert [one["name"] for one in listed] == ["leak", "plain"] and listed[1] == tools[1]
+        assert listed[0] == tool("leak", "Uses ***.", **{"***": {"enum": ["***", 1]}})
+
+
+PING = b'data: {"jsonrpc":"2.0","id":1,"method":"ping"}\n\n'
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["answer", "event-stream"])
+async def test_a_server_that_asks_without_end_gets_few_answers_at_a_time(old: bool) -> None:
+    """Each answer may need a connection, and a server need not take any."""
+    waiting: List[bytes] = []
+
+    async def script(peer: Any) -> None:
+        first, _, body = await peer.request()
+        message = json.loads(body or b"{}")
+        method = message.get("method")
+        if old and method:
+            return await peer.send(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
+        if old and first.startswith("GET") or method == "tools/list":
+            begin = b"event: endpoint\ndata: /m\n\n" if old else b""
+            await peer.send(EVENTS + begin, *[PING * 100] * 10)
+            return await peer.wait_gone()
+        if method is None:
+            waiting.append(body)
+            return await peer.wait_gone()
+        answer = json.dumps(
+            {"jsonrpc": "2.0", "id": message["id"], "result": {"supportedVersions": [MODERN]}}
+        )
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+        await peer.send((head + answer).encode())
+
+    server = RawServer(script)
+    async with server.running(), client() as lab:
+        asking = asyncio.ensure_future(lab.failure(McpServer(url=server.url + "/mcp", name="flood")))
+        await until(lambda: waiting)
+        await standstill(lambda: len(server.peers))
+        assert len(waiting) == 8 and len(server.peers) < 16
+        asking.cancel()
+        await asyncio.wait({asking})
+
+
+async def test_values_of_odd_sizes_and_types_are_no_bugs() -> None:
+    async with mcp_double(ttl=10**400) as double, client() as lab:
+        assert len(await lab.list(at(double))) == 4
+        deep: Any = "x"
+        for _ in range(500):
+            deep = [deep]
+        for odd in (deep, 7, None, {"a": 1}):
+            double.results["echo"] = lambda given, odd=odd: {"content": [{"type": "text", "text": odd}]}
+            assert (await lab.call(at(double), "echo")).text == EMPTY
 
 
 async def test_a_long_answer_is_refused_and_a_long_result_cut() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterable, List
 
 import pytest
 from api import Api
 from grammar import check_stream
-from mcp_double import mcp_double, text, tool
+from mcp_double import TOOLS, mcp_double, text, tool
 from mcp_lab import ALWAYS, NEVER, Lab, approving, asking, echo, mcp_lab, of_type
 from rawserver import until
 from scripted import call, say, think
@@ -462,6 +462,7 @@ MISTAKES = [
     ({**NEW, "server_url": "http://169.254.169.254/"}, "are not allowed", "tools[0].server_url"),
     ({**NEW, "server_url": "http://ok.example/"}, "needs https://", "tools[0].server_url"),
     ({**NEW, "server_url": "https://u:p@ok.example/"}, "must not have a user", "tools[0].server_url"),
+    ({**NEW, "server_url": "http+unix://ok.example:1/"}, "must be a URL", "tools[0].server_url"),
     ({**NEW, "server_url": "file:///etc/passwd"}, "must be a URL", "tools[0].server_url"),
     ({**NEW, "server_url": 7}, "must be a string", "tools[0].server_url"),
     ({"connector_id": "connector_gmail"}, "a service of OpenAI", "tools[0].connector_id"),
@@ -486,6 +487,22 @@ async def test_entries_that_are_wrong(entry: Json, words: str, param: str) -> No
 
 
 ODD: List[Any] = [None, 7, True, "x", [], ["x"], {}, {"a": []}]
+
+
+async def test_of_a_list_that_a_client_has_made_only_a_part_is_looked_at() -> None:
+    def tools(names: Iterable[Any]) -> List[Any]:
+        return [{"name": name, "input_schema": {"type": "object"}} for name in names]
+
+    item = {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs"}
+    hello = {"role": "user", "content": "Hello."}
+    huge = {"name": "huge", "input_schema": {"type": "object", "enum": [[]] * 200_000}}
+    for made, seen in (
+        (tools([*range(128), "late"]), []),
+        ([*tools(["first"]), huge, *tools(["behind"])], ["docs__first"]),
+    ):
+        async with mcp_lab() as lab:
+            await lab.whole(input=[{**item, "tools": made}, hello])
+            assert lab.functions() == (seen or [f"docs__{one['name']}" for one in TOOLS])
 
 
 @pytest.mark.parametrize("odd", ODD, ids=json.dumps)

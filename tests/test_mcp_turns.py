@@ -25,6 +25,7 @@ from wsclient import hear_until
 
 from rproxy.hosted.mcp.results import FRAME
 from rproxy.service import turn as turn_module
+from rproxy.service.mcp_credentials import without_credentials
 
 Json = Dict[str, Any]
 TOKEN = "s3cret-0123456789"
@@ -373,6 +374,11 @@ async def test_credentials_reach_their_server_and_nobody_else(
     with contextlib.closing(sqlite3.connect(tmp_path / "r.db")) as base:
         base.execute("VACUUM")
     assert not holders(tmp_path, TOKEN)
+
+
+def test_an_entry_is_repeated_without_the_credentials_in_its_address() -> None:
+    tool = {"type": "mcp", "server_label": "a", "server_url": f"https://u:{TOKEN}@a.example/x?key={TOKEN}"}
+    assert without_credentials(tool) == {**tool, "server_url": "https://a.example/x"}
 
 
 async def test_a_server_that_an_item_of_the_history_defines(

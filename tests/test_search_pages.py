@@ -96,6 +96,9 @@ async def test_a_process_that_does_not_know_a_session_gives_no_name_again() -> N
         "http://0x7f.0.0.1/",
         "http://[::ffff:127.0.0.1]/",
         "http://[64:ff9b::7f00:1]/",
+        "http://[::7f00:1]/",
+        "http://[fec0::1]/",
+        "http://[64:ff9b:1::7f00:1]/",
         "http://169.254.169.254/latest/meta-data",
         "http://localhost:1/",
         "http://x.localhost./",
@@ -173,6 +176,8 @@ async def test_a_redirect_is_not_followed_but_its_target_can_be_opened() -> None
         assert "/page/new" not in there.services.paths
         assert "All about new." in await there.text(open=ref("turn1view0"))
         assert "not on the internet" in await there.text(open=ref("turn1view1"))
+        there.services.pages["/page/x-1"] = (302, {"Location": "http://[x/"}, "")
+        assert "none of the web" in await there.text(open=ref("turn0search0"))
 
 
 @pytest.mark.parametrize(

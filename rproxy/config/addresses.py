@@ -16,6 +16,7 @@ from .checks import Place
 
 UNIX = "unix:"
 LONGEST_SOCKET_PATH = 103  # bytes; Linux has four more
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4: what is on the internet of IPv6
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses behind a translator
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
 
@@ -234,6 +235,8 @@ def is_public_address(text: str) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public_address(str(inner))
+        if address not in _UNICAST:
+            return False  # site-local and IPv4-compatible addresses count as global elsewhere
     return address.is_global and not address.is_multicast
 
 

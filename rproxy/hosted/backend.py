@@ -173,7 +173,7 @@ class Backend:
         )
         location = answer.headers.get("Location", "")
         if 300 <= answer.status < 400 and location:
-            raise Moved(urljoin(url, location))
+            raise Moved(_target(url, location))
         if not 200 <= answer.status < 300:
             raise SearchFailed(f"its server answers with status {answer.status}")
         return await _page(url, answer)
@@ -319,6 +319,14 @@ def _status_text(answer: WebAnswer, secrets: Sequence[str]) -> str:
 
 
 # ---- What a page says
+def _target(url: str, location: str) -> str:
+    """Where a page redirects to; "" if that is no address."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
+
+
 async def _page(url: str, answer: WebAnswer) -> Page:
     content_type = answer.headers.get("Content-Type", "text/html").strip().lower()
     is_html = content_type.startswith(("text/html", "application/xhtml"))

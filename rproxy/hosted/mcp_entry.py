@@ -7,7 +7,7 @@ to its own ``server_url`` only; a server of the configuration gets those of the 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config import checks as c
@@ -26,7 +26,7 @@ MAX_URL = 2048
 class Filter(NamedTuple):
     """Some of a server's tools: those with one of the names that are read-only, or are not; None: any."""
 
-    names: Optional[Sequence[str]] = None
+    names: Optional[AbstractSet[str]] = None
     read_only: Optional[bool] = None
 
     def has(self, tool: Json) -> bool:
@@ -157,7 +157,7 @@ def _allowed_host(place: _Place, url: str, hosts: Sequence[McpHost]) -> McpHost:
         port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
         port = 0
-    if not port or not parts.hostname or not c.is_sendable(url) or " " in url or len(url) > MAX_URL:
+    if not port or parts.scheme not in PORTS or not parts.hostname or not _is_sendable(url):
         raise place.error("server_url", f"{place.path}.server_url must be a URL with https:// and a host.")
     if parts.username is not None or parts.fragment:
         raise place.error(
@@ -175,6 +175,10 @@ def _allowed_host(place: _Place, url: str, hosts: Sequence[McpHost]) -> McpHost:
     if parts.scheme != "https" and not host.is_local:
         raise place.error("server_url", f"The MCP server at '{shown}' needs https://.")
     return host
+
+
+def _is_sendable(url: str) -> bool:
+    return c.is_sendable(url) and " " not in url and len(url) <= MAX_URL
 
 
 def _headers(place: _Place) -> Dict[str, str]:
@@ -219,10 +223,10 @@ def _filter(place: _Place, field: str, given: Any) -> Filter:
     return Filter(None if names is None else _names(place, field, names), read_only)
 
 
-def _names(place: _Place, field: str, given: Any) -> List[str]:
+def _names(place: _Place, field: str, given: Any) -> AbstractSet[str]:
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise place.error(field, f"{place.path}.{field} must be a list of tool names.")
-    return given
+    return frozenset(given)
 
 
 def _approvals(place: _Place, server: McpServer) -> Tuple[Optional[Filter], Optional[Filter]]:

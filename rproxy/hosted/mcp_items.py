@@ -15,7 +15,7 @@ from ..convert.tools.kind import flatten
 from ..errors import ApiError
 from ..types import AnyItem, Json
 from .mcp.messages import HTTP, NO_ANSWER, TOOL, McpError
-from .mcp.protocol import MAX_TOOLS, is_usable
+from .mcp.protocol import MAX_TOOLS, MAX_VALUES, is_usable, size_of
 from .mcp.results import FAILED, FRAME, ToolResult
 
 LIST, CALL, REQUEST, RESPONSE = (
@@ -53,10 +53,18 @@ def _entry(tool: Json) -> Json:
 
 
 def tools_in(entries: Any) -> List[Json]:
-    """The tools of an item in the form in which a server lists them, without those that cannot be called."""
+    """The tools of an item in the form in which a server lists them, without those that cannot be called.
+
+    A client may have made it of anything, so only as much is looked at as a server's list may have.
+    """
     found: List[Json] = []
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and len(found) < MAX_TOOLS:
+    room = MAX_VALUES
+    for entry in entries[:MAX_TOOLS] if isinstance(entries, list) else ():
+        size = size_of(entry, room)
+        if size is None:
+            break
+        room -= size
+        if isinstance(entry, dict):
             tool = {**entry, "inputSchema": entry.get("input_schema")}
             if is_usable(tool, found):
                 found.append(tool)

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Iterator, List, Sequence, cast
 from urllib.parse import parse_qsl
 
 from ..convert.tools.table import TOOL_ITEMS, later_tools
+from ..log import without_login
 from ..types import AnyItem, Json
 
 MIN_LENGTH = 8  # characters of a value in an address that may be a key
@@ -29,7 +30,7 @@ def credentials(tools: Iterable[Any]) -> Iterator[str]:
 
 def without_credentials(tool: Json) -> Json:
     """An entry of ``tools`` as a response repeats it."""
-    kept = {key: value for key, value in tool.items() if key != "authorization"}
+    kept = _bare(tool, ("authorization",))
     return {**kept, "headers": None} if "headers" in kept else kept
 
 
@@ -51,6 +52,11 @@ def _stored_item(item: AnyItem) -> AnyItem:
 def _stored_tool(tool: Any) -> Any:
     if not isinstance(tool, dict) or tool.get("type") != "mcp":
         return tool
-    kept = {key: value for key, value in tool.items() if key not in ("authorization", "headers")}
+    return _bare(tool, ("authorization", "headers"))
+
+
+def _bare(tool: Json, hidden: Sequence[str]) -> Json:
+    """An entry without these fields, and with the address of its server only."""
+    kept = {key: value for key, value in tool.items() if key not in hidden}
     url = kept.get("server_url")
-    return {**kept, "server_url": url.partition("?")[0]} if isinstance(url, str) else kept
+    return {**kept, "server_url": without_login(url.partition("?")[0])} if isinstance(url, str) else kept

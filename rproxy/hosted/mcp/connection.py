@@ -13,9 +13,10 @@ from typing import Any, Callable, Dict, Optional, Set
 
 from ...types import Json
 from .messages import McpError, answers, is_request, reply_to, unreachable
-from .protocol import Exchange, Listed, Peer, Reply, Steps, call, cancelled, meet, tools
+from .protocol import Exchange, Listed, Peer, Reply, Steps, call, cancelled, meet, reply_headers, tools
 
 NOTIFY_TIMEOUT = 2.0  # seconds for a message that nobody waits for
+MAX_REPLIES = 8  # to questions of a server that are under way
 
 
 class McpConnection:
@@ -91,6 +92,13 @@ class McpConnection:
         :raises McpError: there is none
         """
         raise NotImplementedError
+
+    def _answer(self, request: Json) -> None:
+        """Answer a request of the server's, unless it asks faster than it takes answers: each of them may
+        need a connection of its own.
+        """
+        if len(self._notifying) < MAX_REPLIES:
+            self._notify(Exchange(reply_to(request), reply_headers(self.peer)))
 
     def _notify(self, exchange: Exchange) -> None:
         """Send a message that nobody waits for."""
@@ -202,7 +210,7 @@ class Duplex(McpConnection):
 
     def _received(self, message: Json) -> None:
         if is_request(message):
-            return self._notify(Exchange(reply_to(message)))
+            return self._answer(message)
         if message.get("id") is None and len(self._waiting) > 1:
             return None  # an error without an id, which may belong to any of them
         for number, future in self._waiting.items():

@@ -22,16 +22,7 @@ from ...upstream.client import StopReading, Upstream
 from ...upstream.web import WebAnswer, WebError, WebRequest
 from ..addresses import origin
 from .connection import NOTIFY_TIMEOUT, Duplex, McpConnection
-from .messages import (
-    HTTP,
-    METHOD_NOT_FOUND,
-    BodyReader,
-    EventDecoder,
-    McpError,
-    messages_in,
-    reply_to,
-    unreachable,
-)
+from .messages import HTTP, METHOD_NOT_FOUND, BodyReader, EventDecoder, McpError, messages_in, unreachable
 from .protocol import Exchange, Peer, Reply, cancelled, reply_headers
 
 CONNECT = 10.0  # seconds
@@ -132,7 +123,7 @@ class HttpConnection(McpConnection):
             body=encode_json(message),
             fresh=message.get("method") == "tools/call",
         )
-        answer = _Answer(self._endpoint, wanted, self._reply)
+        answer = _Answer(self._endpoint, wanted, self._answer)
         await answer.read(self._upstream, request)
         resumed = 0
         while answer.message is None and wanted is not None:
@@ -144,9 +135,6 @@ class HttpConnection(McpConnection):
             left = max(0.001, deadline - time.monotonic())
             await answer.read(self._upstream, self._endpoint.request("GET", left, more))
         return Reply(answer.message or {}, answer.session)
-
-    def _reply(self, message: Json) -> None:
-        self._notify(Exchange(reply_to(message), reply_headers(self.peer)))
 
 
 class _Answer:

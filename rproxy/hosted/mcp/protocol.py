@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Sequence
@@ -30,6 +31,7 @@ MAX_PAGES = 50
 MAX_TOOLS = 128  # of a server
 MAX_SCHEMAS = 256 << 10  # bytes of its tools, as JSON
 MAX_DEPTH = 100  # of a tool, or of a structured result
+MAX_VALUES = 100_000  # in the tools of a list
 DEFAULT_TTL, MAX_TTL = 300.0, 3600.0  # seconds
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _ENCODED = re.compile(r"=\?base64\?.*\?=")
@@ -99,7 +101,7 @@ def _is_final(error: McpError) -> bool:
     """Would another question get the same answer?"""
     if error.kind == PROTOCOL and error.code in MODERN_CODES:
         supported = error.data.get("supported") if isinstance(error.data, dict) else None
-        return isinstance(supported, list) and bool(supported) and not set(map(str, supported)) & set(LEGACY)
+        return isinstance(supported, list) and bool(supported) and not any(old in supported for old in LEGACY)
     return not error.answered or (
         error.kind == HTTP and (error.code in (401, 403) or 300 <= error.code < 400)
     )
@@ -123,7 +125,7 @@ def _initialize(peer: Peer) -> Steps:
     )
     version = found.get("protocolVersion")
     if version not in LEGACY:
-        shown = str(version)[:40]
+        shown = version[:40] if isinstance(version, str) else "of no version"
         raise McpError(PROTOCOL, INVALID_PARAMS, f"it speaks MCP {shown}, which rproxy does not")
     peer.version, peer.era = str(version), "legacy"
     yield Exchange(
@@ -178,12 +180,22 @@ def is_usable(tool: Any, others: Sequence[Json]) -> bool:
 
 def is_deep(value: Any) -> bool:
     """Is it nested deeper than anything meaningful, and perhaps too deep for others?"""
-    level = [value]
+    return size_of(value) is None
+
+
+def size_of(value: Any, most: float = math.inf) -> Optional[int]:
+    """How many values are in it; None: more than ``most``, or it is nested deeper than anything
+    meaningful.
+    """
+    level, size = [value], 1
     for _ in range(MAX_DEPTH):
         level = [inner for one in level for inner in _inside(one)]
+        size += len(level)
+        if size > most:
+            return None
         if not level:
-            return False
-    return True
+            return size
+    return None
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -236,11 +248,11 @@ def _request(
         peer.session = reply.session
     error = reply.message.get("error")
     if isinstance(error, dict):
-        code = error.get("code")
+        code, said = error.get("code"), error.get("message")
         raise McpError(
             PROTOCOL,
             code if type(code) is int else INTERNAL_ERROR,
-            str(error.get("message") or "it reports an error")[:MAX_TEXT],
+            said[:MAX_TEXT] if isinstance(said, str) and said else "it reports an error",
             error.get("data"),
         )
     result = reply.message.get("result")

@@ -42,7 +42,8 @@ def _texts(part: Json) -> Iterator[str]:
     """The text of a part, or a note that there is something else."""
     kind = part.get("type")
     if kind == "text":
-        yield str(part.get("text") or "")
+        text = part.get("text")
+        yield text if isinstance(text, str) else ""
     elif kind == "resource":
         resource = part.get("resource")
         inner = resource if isinstance(resource, dict) else {}

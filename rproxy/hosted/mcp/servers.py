@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Dict, Iterator, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, Optional, Sequence, Set, Tuple
 
 from ...config.mcp_schema import McpServer
 from ...log import LONG, clean, mask_known
@@ -82,12 +82,13 @@ class McpServers:
             return listed
         with self._connection(server, owner) as connection, _clean_errors(server):
             found = await connection.tools(LIST_TIMEOUT)
+        listed = _without(_long_secrets(server), found.tools)
         if found.ttl:
-            self._lists[identity] = time.monotonic() + found.ttl, found.tools
+            self._lists[identity] = time.monotonic() + found.ttl, listed
             self._lists.move_to_end(identity)
             while len(self._lists) > MAX_LISTS:
                 self._lists.popitem(last=False)
-        return found.tools
+        return listed
 
     async def call(self, server: McpServer, owner: str, tool: Json, arguments: Json) -> ToolResult:
         """Call a tool of the server's list, once.
@@ -191,6 +192,25 @@ def _identity(server: McpServer) -> str:
 def _long_secrets(server: McpServer) -> Sequence[str]:
     """The secrets that are too long to be common words."""
     return [secret for secret in server.secrets if len(secret) >= LONG]
+
+
+def _without(secrets: Sequence[str], tools: Sequence[Json]) -> Sequence[Json]:
+    """The tools with ``***`` in place of secrets that a server repeats in what it says of them."""
+    text = json.dumps(tools, ensure_ascii=False)
+    if mask_known(text, secrets) == text:
+        return tools
+    masked: Sequence[Json] = _masked(secrets, list(tools))
+    return masked
+
+
+def _masked(secrets: Sequence[str], value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_known(value, secrets)
+    if isinstance(value, list):
+        return [_masked(secrets, inner) for inner in value]
+    if isinstance(value, dict):
+        return {mask_known(key, secrets): _masked(secrets, inner) for key, inner in value.items()}
+    return value
 
 
 @contextmanager
