@@ -457,7 +457,7 @@ OK = {**NEW, "server_url": "https://ok.example/"}
 MISTAKES = [
     ({"server_label": "other"}, "There is no MCP server 'other' in mcp_servers", "tools[0].server_label"),
     ({"server_label": ""}, "must be a name of up to 64", "tools[0].server_label"),
-    ({"server_url": "https://x.example/mcp"}, "has another address there", "tools[0].server_url"),
+    ({"server_url": "https://x.example/mcp"}, "has another address in the", "tools[0].server_url"),
     ({**NEW, "server_url": "https://x.example/"}, "are not allowed", "tools[0].server_url"),
     ({**NEW, "server_url": "http://169.254.169.254/"}, "are not allowed", "tools[0].server_url"),
     ({**NEW, "server_url": "http://ok.example/"}, "needs https://", "tools[0].server_url"),
