@@ -1,6 +1,7 @@
 """A headless Chromium, driven through its DevTools protocol; see https://chromedevtools.github.io.
 
-:func:`chromium` starts one, :meth:`Browser.page` opens a tab.  Debian's package is ``chromium``.
+:func:`chromium` starts one, for many tests; in each of them :func:`connected` drives it, and
+:meth:`Browser.page` opens a tab.  Debian's package is ``chromium``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import time
 from pathlib import Path
-from typing import Any, AsyncIterator, Dict, List, Optional
+from typing import Any, AsyncIterator, Dict, Iterator, List
 
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -170,8 +173,8 @@ class Browser:
         return result
 
     async def page(self) -> Page:
-        """A new tab, without cookies and storage of others."""
-        context = (await self._ask("Target.createBrowserContext"))["browserContextId"]
+        """A new tab, without cookies and storage of others; it closes with the connection."""
+        context = (await self._ask("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
         target = await self._ask("Target.createTarget", url="about:blank", browserContextId=context)
         session = (await self._ask("Target.attachToTarget", targetId=target["targetId"], flatten=True))[
             "sessionId"
@@ -181,45 +184,47 @@ class Browser:
         return page
 
 
-@contextlib.asynccontextmanager
-async def chromium(folder: Path) -> AsyncIterator[Browser]:
-    """A browser while the context lasts.
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[str]:
+    """A browser while the context lasts.  Gives the address of its DevTools.
 
     :param folder: for what it writes
     """
     assert CHROMIUM is not None
     log = folder / "chromium.log"
     with log.open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            CHROMIUM, *ALONE, f"--user-data-dir={folder / 'profile'}", "about:blank",
-            stdin=asyncio.subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-            env={**os.environ, "HOME": str(folder)},
+        process = subprocess.Popen(
+            [CHROMIUM, *ALONE, f"--user-data-dir={folder / 'profile'}", "about:blank"],
+            stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env={**os.environ, "HOME": str(folder)},
         )  # fmt: skip
-    socket: Optional[WebSocketClientConnection] = None
-    listening: Optional[asyncio.Task[None]] = None
     try:
-        socket = await websocket_connect(await _address(log, process), max_message_size=1 << 28)
-        browser = Browser(socket)
-        listening = asyncio.ensure_future(browser.listen())
+        yield _address(log, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Browser]:
+    """Drive the browser whose DevTools are at this address, while the context lasts."""
+    socket = await websocket_connect(address, max_message_size=1 << 28)
+    browser = Browser(socket)
+    listening = asyncio.ensure_future(browser.listen())
+    try:
         yield browser
     finally:
-        if socket is not None:
-            socket.close()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        if listening is not None:
-            await listening
+        socket.close()
+        await listening
 
 
-async def _address(log: Path, process: asyncio.subprocess.Process) -> str:
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
     for _ in range(600):
         for line in _said(log).splitlines():
             _, found, address = line.partition("DevTools listening on ")
             if found:
                 return address.strip()
-        assert process.returncode is None, _said(log)
-        await asyncio.sleep(0.05)
+        assert process.poll() is None, _said(log)
+        time.sleep(0.05)
     raise AssertionError("chromium does not start: " + _said(log))
 
 
