@@ -521,7 +521,8 @@ async def test_what_failed_is_not_remembered(sh: Shell) -> None:
     [
         ({"type": ["string", "null"]}, ["a", None], [1, []]),
         ({"type": "integer"}, [1, 1.0, -3], [1.5, True, "1"]),
-        ({"type": "number"}, [1, 1.5], [False]),
+        ({"type": "number"}, [1, 1.5, 10**400], [False]),
+        ({"type": "integer", "minimum": 0, "multipleOf": 5}, [10**400, 1e300], [10**400 + 1, -(10**400)]),
         ({"type": "boolean"}, [True], [0]),
         ({"type": "nonsense"}, [1], []),
         ({"enum": [1, "a", [1]]}, [1, "a", [1]], [True, [True], "b"]),

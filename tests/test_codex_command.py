@@ -441,6 +441,12 @@ def test_nothing_answers(home: Path, capsys: Any) -> None:
     assert "nothing answers at http://127.0.0.1:9/v1" in capsys.readouterr().err
 
 
+def test_a_key_that_cannot_be_sent(home: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("RPROXY_API_KEY", "one\nanother")
+    assert main(["codex", "--url", "http://127.0.0.1:9"]) == 78
+    assert "rproxy: $RPROXY_API_KEY " in capsys.readouterr().err
+
+
 # ---- the real Codex
 
 real = [pytest.mark.skipif(not REAL, reason="CODEX_BIN is not set"), pytest.mark.timeout(seconds=90)]

@@ -46,7 +46,7 @@ def test_a_request() -> None:
     done = convert("request", "--profile", "kimi", "--model", "kimi-k3", data={**request, **more})
     (chat,) = lines(done)
     assert chat["model"] == "kimi-k3" and b"web_search dropped" in done.stderr
-    assert b"previous_response_id: what came before is not here" in done.stderr
+    assert b"previous_response_id: the earlier turns are not known here" in done.stderr
 
 
 def test_any_locale() -> None:

@@ -13,7 +13,7 @@ from .. import log
 from . import codex_run
 from .codex_install import find_codex
 from .codex_profile import Profile
-from .command import Command, Environ, demo_config, read_config, warn, with_v1
+from .command import KEY_VARIABLE, Command, Environ, demo_config, read_config, warn, with_v1
 from .exit_status import OK
 
 
@@ -42,12 +42,12 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     warn(found.config.warnings)
     call = announced(call, found.source, args)
     if not args.quiet:
-        found.say_source(used=False)  # the line of the start names them
+        found.say_source(used=False)  # the line at the start names them
     return asyncio.run(codex_run.run_embedded(found.config, installed, call, environ))
 
 
 def announced(call: codex_run.Call, source: str, args: argparse.Namespace) -> codex_run.Call:
-    """The call with what one line says when Codex starts: where its models are from, and where the log is."""
+    """The call with the text for the line at the start: where the models are from, and where the log is."""
     if args.quiet:
         return call
     kept = "the server's" if args.url or args.port else "none (--log-file FILE keeps one)"
@@ -116,7 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--url",
         help="use an rproxy that is already running, such as http://127.0.0.1:3000; its key: "
-        f"${codex_run.KEY_VARIABLE}",
+        f"${KEY_VARIABLE}",
     )
     where.add_argument("--port", type=int, help="... on this port of this machine")
     where.add_argument(

@@ -25,16 +25,15 @@ from urllib.parse import urlsplit
 
 from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Auth, Config, Key
-from ..errors import KeyRefused, Unreachable
+from ..errors import KeyRefused
 from ..server.app import embedded
 from ..service.catalog import SEARCH_FIELD, codex_entry, models_body, with_prompt_of
 from ..types import Json
 from .codex_install import CALL_TIMEOUT, Installed
 from .codex_profile import CodexError, Profile, Settings
-from .command import Environ, complain
+from .command import KEY_VARIABLE, Environ, complain, key_of, nothing_answers
 
-KEY_VARIABLE = "RPROXY_API_KEY"  # where Codex finds the key for rproxy
-ANY_KEY = "rproxy"  # for a server without authentication: with env_key, Codex wants a key
+ANY_KEY = "rproxy"  # for a server without authentication: Codex wants a key all the same
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 FROM_TERMINAL = ("SIGINT", "SIGQUIT")
 
@@ -74,6 +73,7 @@ def entries_of(config: Config, wanted: Optional[str]) -> List[Json]:
 def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
     """The catalog entries of a running rproxy.
 
+    :raises ConfigError: the user's key cannot be sent
     :raises Unreachable: nothing answers there
     :raises KeyRefused: it does not take the key
     :raises CodexError: something else answers
@@ -82,7 +82,7 @@ def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
     import urllib.request
 
     request = urllib.request.Request(
-        base_url + "/models", headers={"Authorization": "Bearer " + environ.get(KEY_VARIABLE, ANY_KEY)}
+        base_url + "/models", headers={"Authorization": f"Bearer {key_of(environ) or ANY_KEY}"}
     )
     proxies: Optional[Dict[str, str]] = {} if is_loopback(urlsplit(base_url).hostname or "") else None
     try:
@@ -97,8 +97,7 @@ def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
             raise KeyRefused(f"{text}; put one of its keys into ${KEY_VARIABLE}") from None
         raise CodexError(text) from None
     except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise Unreachable(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve") from None
+        raise nothing_answers(base_url, getattr(error, "reason", error)) from None
     except (ValueError, LookupError, TypeError):
         raise CodexError(f"{base_url} is not an rproxy: its /models lists no models for Codex") from None
 
@@ -157,7 +156,7 @@ async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) 
             codex,
             Settings(base_url, model, catalog, KEY_VARIABLE, has_search(entries)),
             call,
-            {KEY_VARIABLE: ANY_KEY, **environ},
+            {**environ, KEY_VARIABLE: key_of(environ) or ANY_KEY},
             last,
         )
 
@@ -279,6 +278,6 @@ def fetched_settings(
         base_url,
         call.model or first_model(entries),
         str(profile.catalog),
-        KEY_VARIABLE if environ.get(KEY_VARIABLE) else None,
+        KEY_VARIABLE if key_of(environ) else None,
         has_search(entries),
     ), entries

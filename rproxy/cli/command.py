@@ -10,17 +10,20 @@ import sys
 from dataclasses import replace
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
 
+from ..config import checks
 from ..config.addresses import ListenAddress, server_name
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
 from ..config.zero_config import NothingConfigured, nothing_text
+from ..errors import ConfigError, Unreachable
 from ..log import clean, printable
 from ..providers.local_servers import LocalServer
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "
-# What needs neither a key nor a file, for a command that has found nothing.
+# What works without a key and a file, for a command that has found neither.
 DEMOS = {"serve": "rproxy serve --demo", "codex": "rproxy codex --demo", "ask": 'rproxy ask --demo "hello"'}
+KEY_VARIABLE = "RPROXY_API_KEY"  # the key that a running rproxy wants
 Environ = Mapping[str, str]
 
 # What --demo answers for: Codex's own model names, and every other one.
@@ -60,9 +63,9 @@ class ReadConfig(NamedTuple):
     local: Sequence[LocalServer] = ()
 
     def say_source(self, used: bool) -> None:
-        """Tell the user what is not in a file: which servers are used, and which file is not read.
+        """Tell the user what no file says: which local servers are used, and which file is not read.
 
-        :param used: the servers are named here
+        :param used: name the servers
         """
         if self.local and used:
             complain(self.source)
@@ -70,15 +73,15 @@ class ReadConfig(NamedTuple):
             complain(self.note)
 
 
+# ---- The configuration
 def read_config(
     args: argparse.Namespace, environ: Environ, local: Optional[Sequence[LocalServer]] = None
 ) -> ReadConfig:
-    """The configuration that the arguments and the environment name; without any, the model servers of this
-    machine.
+    """The configuration that the arguments and the environment name; if they name none, the model servers of
+    this machine.
 
-    :param local: those servers; None: look for them if nothing else is configured, for which no event loop
-        may be running
-    :raises ConfigError: there is nothing, or it cannot be used
+    :param local: these servers; None: look for them if they are needed, which starts an event loop
+    :raises ConfigError: nothing is configured, or it cannot be used
     """
     found = find_config(args.config, environ, command=args.command)
     try:
@@ -121,6 +124,24 @@ def with_v1(url: str) -> str:
     return re.sub(r"(/v1)?/*$", "/v1", url.strip(), count=1)
 
 
+# ---- A running rproxy
+def key_of(environ: Environ) -> Optional[str]:
+    """The user's key for a running rproxy, if there is one.
+
+    :raises ConfigError: it cannot be sent in a header
+    """
+    key = environ.get(KEY_VARIABLE, "").strip()
+    if not checks.is_sendable(key):
+        raise ConfigError(f"${KEY_VARIABLE} {checks.NOT_SENDABLE}")
+    return key or None
+
+
+def nothing_answers(base_url: str, reason: object) -> Unreachable:
+    """The error for a server that cannot be reached."""
+    return Unreachable(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve")
+
+
+# ---- What is shown
 def model_lines(config: Config) -> List[str]:
     """One line for each model: ``name -> downstream model @ provider (profile)``."""
     width = max(len(model.model) for model in config.models)

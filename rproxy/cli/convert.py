@@ -33,7 +33,7 @@ from .exit_status import FAILED, OK
 
 PIECE = 1 << 16  # bytes read at once
 PEEK = 1 << 16  # bytes in which an answer names its model
-NO_REQUEST = "."  # stands for the input that an answer belongs to
+NO_REQUEST = "."  # the input of an answer whose request is not given
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -74,9 +74,11 @@ def profile_for(args: argparse.Namespace, model: str) -> Profile:
 
 
 def unresolved(request: Json) -> List[str]:
-    """What of a request only a server could find."""
+    """Warnings about the fields of a request that only a server can resolve."""
     names = ("previous_response_id", "conversation")
-    return [f"{name}: what came before is not here, and left out" for name in names if request.get(name)]
+    return [
+        f"{name}: the earlier turns are not known here, and left out" for name in names if request.get(name)
+    ]
 
 
 # ---- Answers
@@ -113,7 +115,7 @@ def _as_lines(events: Sequence[Event]) -> bytes:
 
 
 class Answer:
-    """An answer of a provider on its way through the converter.
+    """A provider's answer, which the converter turns into events.
 
     :param source: its bytes
     """
@@ -144,7 +146,7 @@ class Answer:
         self._failure: Optional[str] = None
 
     def _named(self) -> str:
-        """The name of the model that the answer gives itself."""
+        """The name of the model, as the answer has it; "" if there is none."""
         for piece in self._pieces:
             self._begin += piece
             found = _MODEL.search(self._begin)
@@ -180,7 +182,7 @@ class Answer:
         yield from self._pieces
 
     def exit_status(self) -> int:
-        """The exit status, now that :meth:`events` are over; says what is wrong."""
+        """The exit status after :meth:`events`; complains if the answer failed."""
         if self._failure is None:
             return OK
         complain(f"the answer failed: {self._failure}")

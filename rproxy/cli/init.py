@@ -1,8 +1,8 @@
 """``rproxy init``: write down what is found, as a configuration file to start from.
 
 It is the configuration that counts without a file (:mod:`rproxy.config.zero_config`): the providers whose
-keys are in the environment, and the model servers of this machine.  Nobody on the internet is asked, and the
-file names the variables, not the keys.
+keys are in the environment, and the model servers of this machine.  No provider on the internet is asked, and
+the file names the variables, not the keys.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
-from typing import Iterator, List, Sequence
+from typing import Iterator, List, Optional, Sequence
 
 from ..config.load import user_config
 from ..config.schema import Model
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     sources = key_sources(environ) + local_sources(local)
     if not sources:
         raise NothingConfigured(nothing_text(local))
-    for backup in write(path, file_text(sources), args.force):
+    backup = write(path, file_text(sources), args.force)
+    if backup is not None:
         print(f"kept the former file as {backup}")
     print(f"wrote {path}, which only you can read:")
     print("\n".join("  " + about(source) for source in sources))
@@ -95,7 +96,7 @@ def file_text(sources: Sequence[Source]) -> str:
 
 
 def _first(model: Model, source: Source, anchor: str) -> Iterator[str]:
-    """The first model of a provider, with all that is to be known about it."""
+    """The first model of a provider, with the provider itself."""
     provider = source.provider
     yield f"  - model: {scalar(model.model)}"
     if model.context_window is not None:
@@ -109,6 +110,7 @@ def _first(model: Model, source: Source, anchor: str) -> Iterator[str]:
 
 
 def _further(model: Model, anchor: str) -> str:
+    """Another model of a provider that is there already."""
     entries = [f"model: {scalar(model.model)}", f"provider: *{anchor}"]
     if model.downstream_model:
         entries.append(f"downstream_model: {scalar(model.downstream_model)}")
@@ -118,18 +120,17 @@ def _further(model: Model, anchor: str) -> str:
 
 
 # ---- The file
-def write(path: Path, text: str, force: bool) -> List[Path]:
+def write(path: Path, text: str, force: bool) -> Optional[Path]:
     """Write the file, never over another one.
 
     :param force: an existing file becomes a backup
     :returns: the backup, if there is one
-    :raises RproxyError: somebody else has made the file in the meantime
+    :raises RproxyError: the file has been made in the meantime
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    backups: List[Path] = []
-    if force and os.path.lexists(path):
-        backups.append(_free_name(path))
-        path.rename(backups[0])
+    backup = _free_name(path) if force and os.path.lexists(path) else None
+    if backup is not None:
+        path.rename(backup)
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "w", encoding="utf-8") as file:
             file.write(text)
@@ -138,10 +139,10 @@ def write(path: Path, text: str, force: bool) -> List[Path]:
     except OSError:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-            for backup in backups:
+            if backup is not None:
                 backup.rename(path)
         raise
-    return backups
+    return backup
 
 
 def _free_name(path: Path) -> Path:

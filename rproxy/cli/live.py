@@ -1,7 +1,7 @@
 """``rproxy check --live``: does every provider answer, and does it take the key?
 
-Each is asked for its models.  One that has no such list answers all the same, and that is what counts; some
-give the list to everybody, whatever the key.
+Each is asked for its models.  Any answer shows that the provider is there, even one that has no such list;
+some give the list to everybody, whatever the key.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BUSY = (402, 429)  # the key is known
 
 
 class Answer(NamedTuple):
-    """What a provider said.  ``status``: an exit status.  ``http``: the status of its answer, and ``date``
-    that header; None without an answer.
+    """What a provider answered.  ``status``: an exit status.  ``http``: the HTTP status, and ``date``: the
+    ``Date`` header; None without an answer.
     """
 
     provider: Provider
@@ -48,7 +48,7 @@ async def ask_all(config: Config, environ: Environ) -> List[Answer]:
 
 
 def patient_upstream(config: Config, environ: Environ) -> Upstream:
-    """A client that waits for ``PATIENCE``, to be closed in the end."""
+    """A client that waits up to ``PATIENCE``; the caller closes it."""
     return Upstream(
         connect_timeout=config.server.connect_timeout,
         first_byte_timeout=PATIENCE,
@@ -72,7 +72,7 @@ async def ask(upstream: Upstream, provider: Provider) -> Answer:
 
 
 def judge(provider: Provider, result: Result) -> tuple[int, str]:
-    """The exit status for an answer, and what there is to say."""
+    """The exit status for an answer, and a text about it."""
     if 200 <= result.status < 300:
         return OK, _models(result.body)
     if result.status in NO_LIST:
@@ -114,5 +114,5 @@ def marks_for(stream: TextIO) -> Mapping[str, str]:
 
 
 def exit_status(answers: Sequence[Answer]) -> int:
-    """That of the worst answer: a key that is refused will not get better by itself."""
+    """That of the worst answer; a refused key is worse than a provider that cannot be reached."""
     return max((answer.status for answer in answers), default=OK)

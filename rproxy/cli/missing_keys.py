@@ -1,7 +1,7 @@
-"""A configuration whose keys are not all there, for the commands that show what is missing.
+"""A configuration that names variables that are not set, for the commands that show what is missing.
 
-``rproxy serve`` refuses such a configuration.  Here every variable that is not set has a stand-in, by which
-its places can be found; where a stand-in cannot be a value, the configuration's own error counts.
+``rproxy serve`` refuses such a configuration.  Here every unset variable gets a stand-in, which shows where
+it is used; if the configuration is refused even so, its own error is raised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``rproxy models``: the configured models, who answers for them, and what is missing.  Nobody is asked."""
+"""``rproxy models``: the configured models, their providers, and what is missing.  No provider is asked."""
 
 from __future__ import annotations
 

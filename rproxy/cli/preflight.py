@@ -22,7 +22,7 @@ SQLITE_HEADER = b"SQLite format 3\0"
 
 async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigError]:
     """What has to be changed before a start."""
-    found = [*file_errors(config)]
+    found = [*package_errors(config), *file_errors(config)]
     found += [error for error in address_errors(config) if not isinstance(error, AddressInUse)]
     upstream = Upstream(environ=environ)
     for provider in distinct_providers(config):
@@ -34,10 +34,14 @@ async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigEr
     return found
 
 
-def file_errors(config: Config) -> Iterator[ConfigError]:
-    """What is wrong with the files of the store, the ledger and the pid; or with the package of the store."""
+def package_errors(config: Config) -> Iterator[ConfigError]:
+    """The optional packages that the configuration needs and that are not installed."""
     if config.store.kind == "redis" and find_spec("redis") is None:
         yield ConfigError("store.kind: redis needs the Python package redis: pip install redis")
+
+
+def file_errors(config: Config) -> Iterator[ConfigError]:
+    """What is wrong with the files of the store, the ledger and the pid."""
     for name, path, problem_of in (
         ("store.path", config.store.path, database_problem),
         ("usage.path", config.usage.path, database_problem),
@@ -49,8 +53,8 @@ def file_errors(config: Config) -> Iterator[ConfigError]:
 
 
 def warnings_of(config: Config, now: float) -> Iterator[str]:
-    """What may be right: an address in use by this very server, a key that others can read or that has
-    expired.
+    """What may be intended: an address that this very server uses already, a key that others can read or that
+    has expired.
 
     :param now: seconds since the epoch
     """

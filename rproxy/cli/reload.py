@@ -6,26 +6,20 @@ import argparse
 import os
 import signal
 from contextlib import suppress
+from typing import List
 
-from ..errors import ConfigError
-from ..server.pid_file import running_servers
+from ..errors import ConfigError, RproxyError
+from ..server.pid_file import Server, running_servers
 from .command import Command, Environ, complain, read_config
-from .exit_status import FAILED, OK, USAGE
+from .exit_status import OK, USAGE
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     if not hasattr(signal, "SIGHUP"):
-        complain("this system has no SIGHUP; restart the server instead")
-        return FAILED
+        raise RproxyError("this system has no SIGHUP; restart the server instead")
     pid = args.pid
     if pid is None:
-        configured = None
-        with suppress(ConfigError):  # a bad file is the server's business: its log says what is wrong
-            configured = read_config(args, environ, local=()).config.server.pid_file
-        servers = running_servers(configured, environ)
-        if not servers:
-            complain("no running rproxy has a pid file here; name the process with --pid")
-            return FAILED
+        servers = find_servers(args, environ)
         if len(servers) > 1:
             complain("several are running; choose one with --pid:")
             for server in servers:
@@ -35,10 +29,23 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
-        complain(f"cannot signal process {pid}: {error.strerror}")
-        return FAILED
+        raise RproxyError(f"cannot signal process {pid}: {error.strerror}") from None
     print(f"process {pid} reads its configuration again; its log says what has changed")
     return OK
+
+
+def find_servers(args: argparse.Namespace, environ: Environ) -> List[Server]:
+    """The running servers that have a pid file where one is expected.
+
+    :raises RproxyError: there is none
+    """
+    configured = None
+    with suppress(ConfigError):  # a bad file is the server's business: its log says what is wrong
+        configured = read_config(args, environ, local=()).config.server.pid_file
+    servers = running_servers(configured, environ)
+    if not servers:
+        raise RproxyError("no running rproxy has a pid file here; name the process with --pid")
+    return servers
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,13 @@ from typing import List
 
 from ..config.addresses import parse_listen_address
 from ..convert.sse import DONE, encode_sse
+from ..errors import UsageError
 from ..log import MASK
 from ..service.player import comparable, play
 from ..telemetry.recording_file import NoRecording, RecordedTurn, read_recording
 from ..types import Json
 from .command import Command, Environ, complain
-from .exit_status import FAILED, OK, USAGE
+from .exit_status import FAILED, OK
 
 ANY_PORT = "127.0.0.1:0"
 REST_OF_SECRET = re.compile(rf"{re.escape(MASK)}[\w~+/=.-]*")
@@ -29,17 +30,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.file is None and args.serve not in (None, ANY_PORT):
         args.file, args.serve = args.serve, ANY_PORT  # replay --serve FILE
     if args.file is None:
-        complain("which recording? rproxy replay FILE")
-        return USAGE
-    try:
-        with open(args.file, "rb") as file:
-            recorded = read_recording(file)
-    except OSError as error:
-        complain(f"cannot read {args.file}: {error.strerror}")
-        return USAGE
-    except NoRecording as error:
-        complain(f"{args.file}: {error}")
-        return USAGE
+        raise UsageError("which recording? rproxy replay FILE")
+    recorded = read(args.file)
     if args.serve is not None:
         return serve(recorded, args.serve)
     logging.getLogger().addHandler(logging.NullHandler())  # the recorded turn has its line in the log already
@@ -54,6 +46,17 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if replayed.error is not None:
         complain(f"the turn fails: {replayed.error}")
     return OK
+
+
+def read(path: str) -> RecordedTurn:
+    """:raises UsageError: it cannot be read, or is no recording"""
+    try:
+        with open(path, "rb") as file:
+            return read_recording(file)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except NoRecording as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def show_difference(recorded: RecordedTurn, replayed: RecordedTurn) -> int:
@@ -83,11 +86,9 @@ def serve(recorded: RecordedTurn, text: str) -> int:
     try:
         address = parse_listen_address(text)
     except ValueError as error:
-        complain(f"--serve: {text!r} {error}")
-        return USAGE
+        raise UsageError(f"--serve: {text!r} {error}") from None
     if address.path:
-        complain("--serve needs HOST:PORT")
-        return USAGE
+        raise UsageError("--serve needs HOST:PORT")
 
     async def forever() -> None:
         with serve_recorded(recorded, address.host, address.port) as url:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, List, Sequence
 from .. import __version__, log
 from ..config.addresses import ListenAddress, parse_listen_address, proxy_secrets
 from ..config.schema import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, UsageError
 from ..server.app import serve
 from ..server.listen import Listener
 from ..server.reload import survive_hangup
@@ -28,7 +28,7 @@ from .command import (
     read_config,
     warn,
 )
-from .exit_status import OK, USAGE
+from .exit_status import OK
 
 if TYPE_CHECKING:
     from ..telemetry.recorder import Recorder
@@ -56,11 +56,11 @@ AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
 def banner(config: Config, addresses: Sequence[ListenAddress], source: str, terminal: bool) -> str:
-    """What is printed when the server listens: what can be done with it.
+    """What is printed when the server listens: where it is, and how to use it.
 
     :param addresses: those that it listens on
     :param source: where the configuration comes from
-    :param terminal: somebody reads it now; else it goes into a log, and is one line
+    :param terminal: whether it is shown on a terminal; in a log it is one line
     """
     tls, auth = config.server.tls is not None, config.server.auth.enabled
     packages = packages_in_use()
@@ -102,7 +102,7 @@ def one_line(address: ListenAddress, tls: bool, auth: bool) -> str:
 def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
     """The configuration with what the command line and the environment change.
 
-    :raises ConfigError: an address is none, or the environment names no log level that exists
+    :raises ConfigError: an address cannot be read, or the environment names an unknown log level
     """
     level = args.log_level or environ.get(LEVEL_VARIABLE) or config.server.log_level
     if level not in log.LEVELS:
@@ -121,7 +121,7 @@ def _listen_address(text: str) -> ListenAddress:
 async def serve_config(
     read: Callable[[], Config], source: str, args: argparse.Namespace, environ: Environ
 ) -> None:
-    """Serve until a signal comes; the banner is printed when the port is open.
+    """Serve until a signal comes; print the banner when the port is open.
 
     :param read: reads the configuration, now and for each reload
     """
@@ -173,8 +173,7 @@ async def serve_demo_config(args: argparse.Namespace, environ: Environ) -> None:
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.record_errors_only and args.record is None:
-        complain("--record-errors-only needs --record DIR")
-        return USAGE
+        raise UsageError("--record-errors-only needs --record DIR")
     survive_hangup()
     if args.demo:
         run_loop(serve_demo_config(args, environ))

@@ -11,11 +11,11 @@ from datetime import datetime, timezone
 from typing import List, Optional, Sequence
 
 from ..config.zero_config import NothingConfigured
-from ..errors import ConfigError
+from ..errors import ConfigError, RproxyError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
-from .command import Command, Environ, complain, read_config
-from .exit_status import FAILED, OK
+from .command import Command, Environ, read_config
+from .exit_status import OK
 
 DEFAULT_GROUPS = ("key", "model")
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥", "JPY": "¥"}
@@ -93,8 +93,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     try:
         entries = usage(path, args.since, groups)
     except OSError as error:
-        complain(f"cannot read the usage ledger {path}: {error}")
-        return FAILED
+        raise RproxyError(f"cannot read the usage ledger {path}: {error}") from None
     if args.json:
         print(json.dumps(entries, indent=2))
     else:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ...config.schema import Config, Provider
 from ...convert.answer.decoder import ChunkDecoder
 from ...convert.answer.unparsed import Unparsed
-from ...errors import ApiError, RproxyError, Unreachable, UsageError
+from ...errors import ApiError, RproxyError, UsageError
 from ...log import clean
 from ...server.app import open_service
 from ...server.base import new_request_id
@@ -20,10 +20,9 @@ from ...service.service import Service
 from ...types import Event, Json
 from ...upstream.client import Result, Upstream
 from ...upstream.os_errors import reason_for
-from ..command import Environ
+from ..command import KEY_VARIABLE, Environ, nothing_answers
 from .output import Printer
 
-KEY_VARIABLE = "RPROXY_API_KEY"
 NO_MODEL = "no model is named; name one with -m"
 
 
@@ -70,7 +69,8 @@ class InProcess:
 @contextlib.asynccontextmanager
 async def in_process(config: Config) -> AsyncIterator[Responder]:
     """The service of a configuration, as long as the context lasts."""
-    config = replace(config, server=replace(config.server, inspector="on"))  # which knows the warnings
+    # The inspector keeps the warnings of a turn.
+    config = replace(config, server=replace(config.server, inspector="on"))
     async with open_service(config) as service:
         yield InProcess(service)
 
@@ -121,10 +121,7 @@ class Remote:
             if not error.unreachable:
                 raise
             cause = getattr(error.__cause__, "real_error", None) or error.__cause__ or error
-            raise Unreachable(
-                f"nothing answers at {self._server.base_url} ({reason_for(cause).text}). "
-                "Start it with: rproxy serve"
-            ) from None
+            raise nothing_answers(self._server.base_url, reason_for(cause).text) from None
 
     def _error(self, result: Result) -> ApiError:
         """An answer with another status than 2xx."""
@@ -149,21 +146,22 @@ def _parsed(chunk: Json) -> List[Json]:
 
 
 def _event(chunk: Json) -> Json:
-    """An event; a server that does not stream sends the Response object itself."""
+    """The event in a chunk; a server that does not stream sends the Response object itself."""
     if "type" not in chunk and chunk.get("object") == "response":
         return {"type": f"response.{chunk.get('status')}", "response": chunk}
     return {"type": "error", **chunk} if "type" not in chunk and "error" in chunk else chunk
 
 
 @contextlib.asynccontextmanager
-async def remote(base_url: str, environ: Environ) -> AsyncIterator[Responder]:
+async def remote(base_url: str, key: Optional[str], environ: Environ) -> AsyncIterator[Responder]:
     """The server at an address, as long as the context lasts.
 
     :param base_url: with ``/v1``
+    :param environ: may name a proxy
     """
     upstream = Upstream(environ=environ)
-    key: Optional[str] = environ.get(KEY_VARIABLE, "").strip() or None
+    server = Provider(base_url=base_url, name=urlsplit(base_url).netloc, api_key=key)
     try:
-        yield Remote(upstream, Provider(base_url=base_url, name=urlsplit(base_url).netloc, api_key=key))
+        yield Remote(upstream, server)
     finally:
         upstream.close()

@@ -11,17 +11,27 @@ from urllib.parse import urlsplit
 
 from ...config import checks
 from ...convert.profile import EFFORTS
-from ...errors import ApiError, ConfigError, TryLater, UsageError
+from ...errors import ApiError, TryLater, UsageError
 from ...types import Json
 from .. import exit_status
-from ..command import Command, Environ, complain, demo_config, read_config, warn, with_v1
-from .client import KEY_VARIABLE, Responder, in_process, remote
+from ..command import (
+    KEY_VARIABLE,
+    Command,
+    Environ,
+    complain,
+    demo_config,
+    key_of,
+    read_config,
+    warn,
+    with_v1,
+)
+from .client import Responder, in_process, remote
 from .json_schema import first_problem
 from .output import Printer, use_utf8
 from .prompt import Schema, read_schema, request_body, user_message
 from .threads import LONGEST_NAME, Thread, Threads
 
-# What a turn that failed within its stream leads to, by the code of its error, while nothing was printed.
+# The exit status after a turn that failed before any text was shown, by the code of its error.
 BY_CODE: Mapping[str, int] = {
     "rate_limit_exceeded": exit_status.TRY_LATER,
     "server_error": exit_status.TRY_LATER,
@@ -59,7 +69,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.demo:
         return asyncio.run(ask_demo(question))
     if args.url is not None:
-        return asyncio.run(ask(question, remote(_address(args.url, environ), environ)))
+        return asyncio.run(ask(question, remote(_base_url(args.url), key_of(environ), environ)))
     found = read_config(args, environ)
     found.say_source(used=True)
     return asyncio.run(ask(question, in_process(found.config)))
@@ -74,13 +84,11 @@ async def ask_demo(question: Question) -> int:
         return await ask(question, in_process(config))
 
 
-def _address(url: str, environ: Environ) -> str:
+def _base_url(url: str) -> str:
     base_url = with_v1(url)
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--url {url}: this is no address; it looks like http://127.0.0.1:3000")
-    if not checks.is_sendable(environ.get(KEY_VARIABLE, "").strip()):
-        raise ConfigError(f"${KEY_VARIABLE} {checks.NOT_SENDABLE}")
     return base_url
 
 
@@ -103,8 +111,9 @@ async def ask(question: Question, responder: AsyncContextManager[Responder]) -> 
         return exit_status.OK
     warn(printer.warnings)
     status = conclude(printer, args.json, schema)
-    if printer.response is not None and text_of(printer.response):
-        answer = {"role": "assistant", "content": text_of(printer.response)}
+    text = "" if printer.response is None else text_of(printer.response)
+    if text:
+        answer = {"role": "assistant", "content": text}
         kept = thread._replace(model=body["model"], items=[*question.items, answer])
         _keep(Threads(question.environ), kept)
     return status
@@ -116,7 +125,7 @@ async def _turn(answering: Responder, body: Json, model: str, printer: Printer) 
 
 
 async def _within(work: Awaitable[None], seconds: Optional[float], printer: Printer) -> None:
-    """Do the work, unless it takes too long or nobody reads the answer any more.
+    """Do the work; stop it when it takes too long, or when nobody reads the answer any more.
 
     :raises TryLater: it takes too long
     """
@@ -147,8 +156,7 @@ def conclude(printer: Printer, whole: bool, schema: Optional[Schema]) -> int:
     """
     response = printer.response
     if response is None:
-        error = printer.error or {}
-        return _failed(error, printer.shown)
+        return _failed(printer.error or {}, printer.shown)
     if whole and (schema is None or response["status"] != "completed"):
         printer.whole(json.dumps(response, ensure_ascii=False, indent=2))
     if response["status"] == "failed":

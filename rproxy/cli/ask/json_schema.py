@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
@@ -19,7 +20,7 @@ IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 TYPES: Mapping[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: _is_number(value) and float(value).is_integer(),
+    "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
     "number": lambda value: _is_number(value),
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),
@@ -51,7 +52,9 @@ def is_strict(schema: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -271,10 +274,8 @@ def _itself(value: Any) -> Any:
 
 
 def _is_multiple(value: Any, wanted: Any) -> bool:
-    if wanted <= 0:
-        return True
-    quotient = value / wanted
-    return math.isfinite(quotient) and abs(quotient - round(quotient)) < 1e-9
+    """Of the decimal numbers as they are written: 1.3 is a multiple of 0.1."""
+    return wanted <= 0 or Fraction(repr(value)) % Fraction(repr(wanted)) == 0
 
 
 def _pattern(check: Check, value: Any, wanted: Any, where: Where) -> Problems:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import sys
-from typing import Any, Awaitable, Callable, Mapping, Optional, Sequence, TextIO
+from typing import Any, Awaitable, Callable, Iterator, Mapping, Optional, Sequence, TextIO
 
 from ...types import Event, Json, Response
 from ..command import discard_stdout
@@ -31,12 +31,12 @@ def use_utf8() -> None:
 
 
 def is_coloured(stream: Optional[TextIO], environ: Mapping[str, str]) -> bool:
-    """May there be colours?  Not in a file or a pipe, and not where the user wants none (no-color.org)."""
+    """May there be colours?  Not in a file or a pipe, nor where the user wants none (no-color.org)."""
     return is_terminal(stream) and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def is_terminal(stream: Optional[TextIO]) -> bool:
-    """Does somebody read it now?"""
+    """Is it a terminal, where somebody reads along?"""
     with contextlib.suppress(ValueError):  # it is closed
         return stream is not None and stream.isatty()
     return False
@@ -46,7 +46,7 @@ class Printer:
     """Shows one answer.
 
     ``response``: the final Response object, ``error``: that of an ``error`` event, once they have come.
-    ``warnings``: what of the request was changed or left out.  ``closed``: nobody reads stdout any more.
+    ``warnings``: what was changed in the request or left out.  ``closed``: nobody reads stdout any more.
     ``shown``: text of the answer has been printed.
 
     :param form: ``text``, ``events``, or ``nothing``: the caller prints the whole
@@ -77,14 +77,10 @@ class Printer:
 
     def send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
         """Show what the events say."""
-        if self.closed:
-            return None
-        try:
-            for event in events:
-                self._take(event)
-            _flush(sys.stdout)
-        except BrokenPipeError:
-            self.close_stdout()
+        if not self.closed:
+            with self._stdout():
+                for event in events:
+                    self._take(event)
         return None
 
     async def send_large(self, events: Sequence[Event]) -> None:
@@ -136,25 +132,24 @@ class Printer:
 
     def whole(self, text: str) -> None:
         """Print a whole text."""
-        try:
+        with self._stdout():
             self._write(sys.stdout, text if text.endswith("\n") else text + "\n")
-            _flush(sys.stdout)
-        except BrokenPipeError:
-            self.close_stdout()
 
     def finish(self) -> None:
-        """End what has been begun."""
-        try:
+        """End the last line."""
+        with self._stdout():
             self.end_line()
+
+    @contextlib.contextmanager
+    def _stdout(self) -> Iterator[None]:
+        """Flush stdout in the end; when nobody reads it any more, drop what Python still has for it."""
+        try:
+            yield
             _flush(sys.stdout)
         except BrokenPipeError:
-            self.close_stdout()
-
-    def close_stdout(self) -> None:
-        """Nobody reads it any more: whatever Python still has for it goes nowhere."""
-        self.closed = True
-        discard_stdout()
-        self.on_closed()
+            self.closed = True
+            discard_stdout()
+            self.on_closed()
 
 
 def _flush(stream: Optional[TextIO]) -> None:

@@ -1,1 +1,1 @@
-"""``rproxy doctor``: is everything as it has to be?  Each module looks at one part; nothing is changed."""
+"""``rproxy doctor``: is anything wrong?  Each module looks at one part; nothing is changed."""

@@ -8,9 +8,7 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 
 class Check(NamedTuple):
-    """What was found.  ``status``: ``OK``, ``WARNING`` or ``ERROR``.  ``remedy``: what to do; "" when it is
-    fine.
-    """
+    """What was found.  ``status``: ``OK``, ``WARNING`` or ``ERROR``.  ``remedy``: what to do, or ""."""
 
     name: str
     status: str

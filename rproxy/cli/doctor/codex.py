@@ -1,6 +1,6 @@
-"""Codex on this machine: is it there, does it use this rproxy, and would it ask anybody to sign in?
+"""Codex on this machine: is it there, does it use this rproxy, and would it ask the user to sign in?
 
-Its files are only read, and what is secret in them is not shown.
+Its files are only read, and the secrets in them are not shown.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DAEMON = (
 _SETTING = re.compile(r'^\s*(openai_base_url|base_url|env_key)\s*=\s*"([^"]*)"', re.M)
 
 
-class Leads(NamedTuple):
-    """Where one file of Codex leads.  ``env_key``: the variable for the key; ``own``: a provider of its own,
-    for which Codex needs no login.
+class Target(NamedTuple):
+    """Where one file of Codex sends its requests.  ``env_key``: the variable for the key; ``own``: as a
+    provider of its own, for which Codex needs no login.
     """
 
     file: Path
@@ -40,9 +40,9 @@ class Leads(NamedTuple):
 
 
 def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
-    """All there is to say about Codex; that it is missing is no error.
+    """The checks of Codex; a missing Codex is no error.
 
-    :param config: None: there is none that could be used
+    :param config: None if it cannot be used
     """
     try:
         installed = find_codex(environ)
@@ -55,7 +55,7 @@ def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
     found = []
     for file in (home / "config.toml", profile.toml):
         try:
-            found += _leads(file)
+            found += _targets(file)
         except ValueError as error:
             yield Check("Codex: configuration", WARNING, f"{file}: {error}", "correct the file")
     here = next((one for one in found if config is not None and _is_here(one.url, config)), None)
@@ -67,7 +67,7 @@ def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
 
 
 # ---- Its configuration
-def _leads(file: Path) -> List[Leads]:
+def _targets(file: Path) -> List[Target]:
     """:raises ValueError: it is no TOML"""
     try:
         text = file.read_text(encoding="utf-8")
@@ -76,21 +76,21 @@ def _leads(file: Path) -> List[Leads]:
     try:
         toml = import_module("tomllib")
     except ImportError:  # before Python 3.11
-        return _leads_in_text(file, text)
+        return _targets_in_text(file, text)
     data: Dict[str, Any] = toml.loads(text)
-    found = [Leads(file, data["openai_base_url"])] if isinstance(data.get("openai_base_url"), str) else []
+    found = [Target(file, data["openai_base_url"])] if isinstance(data.get("openai_base_url"), str) else []
     chosen = (data.get("model_providers") or {}).get(data.get("model_provider"))
     if isinstance(chosen, dict) and isinstance(chosen.get("base_url"), str):
-        found.insert(0, Leads(file, chosen["base_url"], str(chosen.get("env_key") or ""), True))
+        found.insert(0, Target(file, chosen["base_url"], str(chosen.get("env_key") or ""), True))
     return found
 
 
-def _leads_in_text(file: Path, text: str) -> List[Leads]:
-    """The same without a parser for TOML: what the lines say."""
+def _targets_in_text(file: Path, text: str) -> List[Target]:
+    """The same without a parser for TOML, from single lines."""
     lines = _SETTING.findall(text)
     key = next((value for name, value in lines if name == "env_key"), "")
     return [
-        Leads(file, value, key if name == "base_url" else "", name == "base_url")
+        Target(file, value, key if name == "base_url" else "", name == "base_url")
         for name, value in lines
         if name != "env_key"
     ]
@@ -109,19 +109,19 @@ def _is_here(url: str, config: Config) -> bool:
     return False
 
 
-def _configuration_check(here: Optional[Leads], found: List[Leads]) -> Check:
+def _configuration_check(here: Optional[Target], found: List[Target]) -> Check:
     name = "Codex: configuration"
     if here is not None:
         how = "" if here.file.name == "config.toml" else " (codex --profile rproxy)"
-        return Check(name, OK, f"{here.file} leads to this rproxy{how}")
+        return Check(name, OK, f"{here.file} points to this rproxy{how}")
     if found:
-        where = f"{found[0].file} leads to {found[0].url}, where this configuration does not listen"
+        where = f"{found[0].file} points to {found[0].url}, where this configuration does not listen"
         return Check(name, WARNING, where, f"rproxy codex --write, or correct the URL; {RUN}")
     remedy = f"{RUN}; for a profile: rproxy codex --write, then codex --profile rproxy"
-    return Check(name, WARNING, "it does not lead to this rproxy", remedy)
+    return Check(name, WARNING, "it does not point to this rproxy", remedy)
 
 
-def _key_check(here: Leads, environ: Environ) -> Check:
+def _key_check(here: Target, environ: Environ) -> Check:
     name = "Codex: key"
     if environ.get(here.env_key):
         return Check(name, OK, f"${here.env_key} is set")
@@ -129,7 +129,7 @@ def _key_check(here: Leads, environ: Environ) -> Check:
     return Check(name, WARNING, f"${here.env_key}, from which Codex takes its key, is not set", remedy)
 
 
-def _login_check(here: Optional[Leads], home: Path, environ: Environ) -> Check:
+def _login_check(here: Optional[Target], home: Path, environ: Environ) -> Check:
     name, login = "Codex: login", _login(home)
     if login:
         return Check(name, OK, f"logged in with {login}")
@@ -152,7 +152,7 @@ def _login(home: Path) -> str:
 
 
 # ---- Its background server
-def _daemon_check(here: Optional[Leads], home: Path, environ: Environ) -> Check:
+def _daemon_check(here: Optional[Target], home: Path, environ: Environ) -> Check:
     """Has a background server another key in its environment than a Codex that starts now?"""
     name, variable = "Codex: background server", here.env_key if here is not None else ""
     running = list(_daemons())

@@ -1,4 +1,4 @@
-"""``rproxy doctor``: everything that can be wrong, checked in one run, with a remedy for each bad line."""
+"""``rproxy doctor``: check everything that can be wrong in one run, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNREAD_REMEDY = "name the file, or move it away"
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
-    logging.getLogger().addHandler(logging.NullHandler())  # what providers refuse is told below
+    logging.getLogger().addHandler(logging.NullHandler())  # the checks below report what providers refuse
     config, checks, status = read(args, environ)
     checks += asyncio.run(all_checks(config, args, environ))
     secrets = () if config is None else config.secrets
@@ -66,7 +66,7 @@ def read(args: argparse.Namespace, environ: Environ) -> Tuple[Optional[Config], 
 
 
 async def all_checks(config: Optional[Config], args: argparse.Namespace, environ: Environ) -> List[Check]:
-    """All checks but that of the configuration."""
+    """All checks except those of the configuration."""
     from .codex import codex_checks
     from .machine import clock_check, extras_check
 
@@ -94,14 +94,14 @@ async def checks_of(config: Config, args: argparse.Namespace, environ: Environ) 
         found += await store_checks(config)
         if args.live:
             usable = [provider for provider, one in zip(providers, examined) if one.usable]
-            found += await try_models(config, usable, upstream, tell)
+            found += await try_models(config, usable, upstream, report)
     finally:
         upstream.close()
     return found
 
 
-def tell(text: str) -> None:
-    """What is done now, for people who wait."""
+def report(text: str) -> None:
+    """Show what is being done to people who wait."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What of this machine rproxy needs: its port, its store, its packages, and the right time."""
+"""What rproxy needs of this machine: its port, its store, its packages, and the right time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ...store import open_store
 from ...upstream.client import Upstream
 from ...upstream.web import WebError, WebRequest
 from ..check import EXPOSED
-from ..preflight import file_errors
+from ..preflight import file_errors, package_errors
 from ..version import EXTRAS
 from .check import ERROR, OK, WARNING, Check
 
-ASKING = 2.0  # seconds for an rproxy that may be running
+ASKING = 2.0  # seconds that a running rproxy has for its answer
 SMALL = 1 << 16  # bytes
 SKEW = 60.0  # seconds that the clock may be wrong
 
@@ -57,12 +57,11 @@ async def _is_rproxy(url: str, upstream: Upstream) -> bool:
 
 # ---- The store
 async def store_checks(config: Config) -> List[Check]:
-    """Can responses, the ledger and the pid be kept?"""
+    """Can the store, the ledger and the pid file be used?"""
+    right = "give this user the right to write there, or change the path"
     found = [
-        Check("store", ERROR, str(error), "give this user the right to write there, or change the path")
-        if ": cannot use " in str(error)
-        else Check("store", ERROR, str(error), "pip install redis")
-        for error in file_errors(config)
+        *(Check("store", ERROR, str(error), "pip install redis") for error in package_errors(config)),
+        *(Check("store", ERROR, str(error), right) for error in file_errors(config)),
     ]
     return found or [await _store_check(config)]
 
@@ -95,13 +94,13 @@ def extras_check() -> Check:
 def clock_check(dates: Sequence[Optional[str]], now: float) -> Check:
     """Is the clock right?
 
-    :param dates: what providers have said of the time
+    :param dates: the ``Date`` headers of providers
     :param now: seconds since the epoch
     """
     skews = sorted((now - stamp for stamp in _stamps(dates)), key=abs)
     if not skews:
-        told = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-        return Check("clock", OK, f"it is {told}; no provider has told the time to compare with")
+        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+        return Check("clock", OK, f"it is {shown}; no provider sent a date to compare it with")
     if abs(skews[0]) <= SKEW:
         return Check("clock", OK, "it agrees with the providers'")
     way = "ahead of" if skews[0] > 0 else "behind"

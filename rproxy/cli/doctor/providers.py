@@ -1,6 +1,6 @@
 """The way to each provider, step by step: its key, the proxy, DNS, the connection with TLS, ``GET /models``.
 
-The first step that fails is told; those behind it could only fail, too.
+The first step that fails is reported; the ones after it would only fail, too.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from typing import List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -25,7 +26,9 @@ PATIENCE = 10.0  # seconds for DNS
 
 
 class Examined(NamedTuple):
-    """``date``: what the provider's answer said of the time.  ``usable``: it can be asked."""
+    """What the steps have shown.  ``date``: the ``Date`` header of the provider's answer.  ``usable``: the
+    provider can be asked.
+    """
 
     checks: List[Check]
     date: Optional[str] = None
@@ -34,9 +37,8 @@ class Examined(NamedTuple):
 
 async def examine(provider: Provider, upstream: Upstream, environ: Environ) -> Examined:
     """All steps for one provider."""
-    checks: List[Check] = []
     key = key_check(provider)
-    checks.append(key)
+    checks = [key]
     url = endpoint(provider, "/models")
     try:
         proxy = find_proxy(url, environ, provider.http_proxy)
@@ -45,21 +47,18 @@ async def examine(provider: Provider, upstream: Upstream, environ: Environ) -> E
         return Examined([*checks, Check(f"{provider.name}: proxy", ERROR, str(error), remedy)])
     text = "none; the provider is reached directly" if proxy is None else f"through {proxy}"
     checks.append(Check(f"{provider.name}: proxy", OK, text))
-    for step in (_dns_check(provider, url, proxy), _connection_check(provider, url, upstream)):
-        check = await step if checks[-1].status != ERROR else step.close()
-        if check is not None:
-            checks.append(check)
-    if checks[-1].status == ERROR:
+    checks += await _dns_check(provider, url, proxy)
+    if checks[-1].status != ERROR:
+        checks.append(await _connection_check(provider, url, proxy, upstream))
+    if ERROR in (checks[-1].status, key.status):  # without the key, the provider would only refuse
         return Examined(checks)
-    if key.status == ERROR:
-        return Examined(checks)  # without the key, it could only refuse
     answer = await live.ask(upstream, provider)
     if answer.status == exit_status.REFUSED:
         remedy = "make a new key at the provider, and check that its variable has the right one"
         checks[0] = Check(key.name, ERROR, f"not accepted: {answer.text}", remedy)
         return Examined(checks, answer.date)
     if provider.api_key and answer.http == 200:
-        checks[0] = Check(key.name, key.status, f"{key.message}, and accepted", key.remedy)
+        checks[0] = key._replace(message=f"{key.message}, and accepted")
     checks.append(models_check(answer))
     return Examined(checks, answer.date, answer.status == exit_status.OK)
 
@@ -76,21 +75,23 @@ def key_check(provider: Provider) -> Check:
     return Check(name, OK, "present" if provider.secrets else "none, and none is expected at this address")
 
 
-async def _dns_check(provider: Provider, url: str, proxy: Optional[Proxy]) -> Optional[Check]:
+async def _dns_check(provider: Provider, url: str, proxy: Optional[Proxy]) -> List[Check]:
+    """One check; none where there is no name to resolve."""
     name, (host, port) = f"{provider.name}: DNS", _first_hop(url, proxy)
     if not host or _is_address(host):
-        return None
+        return []
     loop = asyncio.get_running_loop()
     try:
         found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), PATIENCE)
     except (OSError, asyncio.TimeoutError) as error:
         reason = getattr(error, "strerror", None) or f"no answer within {PATIENCE:.0f} s"
         remedy = "check the name in base_url (or of the proxy), and this machine's DNS server"
-        return Check(name, ERROR, f"{host} cannot be resolved: {reason}", remedy)
-    return Check(name, OK, f"{host} is {found[0][4][0]}")
+        return [Check(name, ERROR, f"{host} cannot be resolved: {reason}", remedy)]
+    return [Check(name, OK, f"{host} is {found[0][4][0]}")]
 
 
 def _first_hop(url: str, proxy: Optional[Proxy]) -> Tuple[str, int]:
+    """The host and port to connect to; "" for a Unix socket."""
     if proxy is not None:
         return proxy.host, proxy.port
     parts = urlsplit(url)
@@ -106,22 +107,26 @@ def _is_address(host: str) -> bool:
         return False
 
 
-async def _connection_check(provider: Provider, url: str, upstream: Upstream) -> Check:
+async def _connection_check(
+    provider: Provider, url: str, proxy: Optional[Proxy], upstream: Upstream
+) -> Check:
     encrypted = urlsplit(url).scheme == "https"
     name = f"{provider.name}: {'TLS' if encrypted else 'connection'}"
     try:
         await upstream.preconnect(provider)
     except ApiError as error:
-        return Check(name, ERROR, error.message, _connection_remedy(error.message))
+        return Check(name, ERROR, error.message, _connection_remedy(error, proxy))
     return Check(
         name, OK, "the certificate is trusted" if encrypted else "it accepts connections, without TLS"
     )
 
 
-def _connection_remedy(text: str) -> str:
-    if "certificate" in text or "TLS" in text:
+def _connection_remedy(error: ApiError, proxy: Optional[Proxy]) -> str:
+    failure = error.__cause__
+    reason = getattr(failure, "real_error", None) or getattr(failure, "__cause__", None)
+    if isinstance(reason, ssl.SSLError) or "certificate" in str(reason):
         return "check the clock; for a certificate of your own, set ca_file; behind a proxy, its certificate"
-    if "proxy" in text:
+    if proxy is not None:
         return "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or http_proxy of the provider"
     return "check base_url, that the provider (or the local server) runs, and firewalls on the way"
 

@@ -19,7 +19,7 @@ from ...types import Event, Json, Response
 from ...upstream.client import Upstream
 from .check import ERROR, OK, WARNING, Check
 
-MOST_TOKENS = 2000  # of an answer: a model that thinks needs some before it says a word
+MOST_TOKENS = 2000  # of an answer; a model that thinks needs some before it answers
 TOOL: Json = {
     "type": "function",
     "name": "report_status",
@@ -34,7 +34,7 @@ ASK: Json = {"store": False, "max_output_tokens": MOST_TOKENS}
 
 
 class Events:
-    """Takes the events of a turn.  ``first``: when the first came that shows something."""
+    """Takes the events of a turn.  ``first``: when the first delta came."""
 
     blocked = False
 
@@ -66,8 +66,8 @@ class Trial(NamedTuple):
 def trials_of(model: Model) -> Iterator[Trial]:
     """The turns that a model is tried with."""
     yield Trial("streamed turn", {"input": "Answer with the one word: ready"}, _judge_text)
-    told = "Call the tool report_status with the status 'ready'. Do nothing else."
-    yield Trial("tool turn", {"input": told, "tools": [TOOL]}, _judge_call)
+    order = "Call the tool report_status with the status 'ready'. Do nothing else."
+    yield Trial("tool turn", {"input": order, "tools": [TOOL]}, _judge_call)
     efforts = [effort for effort in efforts_of(model) if effort != "none"]
     if efforts:
         reasoning = {"effort": "low" if "low" in efforts else efforts[0], "summary": "auto"}
@@ -80,7 +80,7 @@ def _judge_text(response: Response, events: Events) -> Tuple[str, str]:
         deltas = sum(kind.endswith(".delta") for kind in events.types)
         if deltas:
             return "", ""
-        return "the answer came in one piece", "expect that clients show nothing while it is written"
+        return "the answer came in one piece", "clients show nothing until it is complete"
     return "the answer had no text", "try again; if it stays so, choose another model"
 
 
@@ -120,12 +120,12 @@ def tried_models(config: Config, usable: Sequence[Provider]) -> List[Tuple[Model
 
 
 async def try_models(
-    config: Config, usable: Sequence[Provider], upstream: Upstream, tell: Callable[[str], None]
+    config: Config, usable: Sequence[Provider], upstream: Upstream, report: Callable[[str], None]
 ) -> List[Check]:
     """Run the turns, one after the other.
 
     :param usable: the providers that answer
-    :param tell: takes a line about what is done now
+    :param report: takes a line about what is being done
     """
     plans = [
         (model, provider, trial)
@@ -134,7 +134,7 @@ async def try_models(
     ]
     found = []
     for number, (model, provider, trial) in enumerate(plans, 1):
-        tell(f"[{number}/{len(plans)}] {shown(model, provider)}: {trial.name} ...")
+        report(f"[{number}/{len(plans)}] {shown(model, provider)}: {trial.name} ...")
         found.append(await _try(config, model, provider, trial, upstream))
     return found
 
