@@ -65,6 +65,8 @@ _KEYS = re.compile(
 )
 # Without one of these there is nothing to find, and looking for them takes a fraction of the time.
 _MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")
+# What the names of headers, parameters and variables with credentials contain.
+_CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONG, SHORT = 8, 4  # characters; a short secret is masked as a word only, a shorter one is a dummy
 
@@ -85,6 +87,11 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
     else:
         return text
     return _KEYS.sub(lambda match: f"{match[1] or match[2] or match[3]}{MASK}", text)
+
+
+def names_credential(name: str) -> bool:
+    """Does something of this name hold a credential, such as a header?"""
+    return _CREDENTIAL.search(name) is not None
 
 
 def mask_known(text: str, secrets: Sequence[str]) -> str:

@@ -227,7 +227,10 @@ def server_name(url: str) -> str:
 
 
 def is_public_address(text: str) -> bool:
-    """Is this address on the internet, and so is the IPv4 address that it stands for, if it does?"""
+    """Is this address on the internet?  One that stands for an IPv4 address counts as that.
+
+    :raises ValueError: it is not an address
+    """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
@@ -241,8 +244,8 @@ def is_public_address(text: str) -> bool:
 
 
 def is_public(host: str) -> bool:
-    """Is this host on the internet? Judged by its address, or by the form of its name."""
+    """Is this host on the internet, to judge by its address or by the form of its name?"""
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_global
+        return is_public_address(host)
     except ValueError:
         return "." in host and not re.search(r"\.(local|localhost|internal|lan|home|test|svc|cluster)$", host)

@@ -3,7 +3,7 @@
 A section of the file is a dataclass, and each of its fields is a row: ``key(type, default, doc)``.  A type is
 a function from a :class:`Place` (a value and where it is in the file) to the checked value; it raises the
 ConfigError that the place makes.  Fields that are not declared with :func:`key` are not keys of the file.
-Errors are collected (:class:`Mistakes`), so that one run tells all of them.
+Errors are collected (:class:`Mistakes`), so that one run shows all of them.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class Mistakes:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """A context in which one part is read; what follows does not know it if that fails."""
+        """A context in which one part is read; its error is kept, and what follows is read all the same."""
         try:
             yield
         except ConfigError as error:
             self._found += error.each
 
     def check(self) -> None:
-        """Call it before the parts are used.
+        """To be called before the parts are used.
 
         :raises ConfigError: there were errors
         """
@@ -139,7 +139,7 @@ def values_of(section: type, place: Place) -> Dict[str, Any]:
     unknown = [name for name in place.value if name not in known]
     for name, f in known.items():
         with mistakes.collected():
-            misspelt = any(suggestion(other, [name]) for other in unknown)  # which has been said above
+            misspelt = any(suggestion(other, [name]) for other in unknown)  # that error names this key
             if f.metadata["required"] and place.value.get(name) is None and not misspelt:
                 raise place.error(f"{name!r} is missing: {f.metadata['doc']}")
     mistakes.check()

@@ -118,7 +118,7 @@ def read_keys(place: Place) -> Tuple[Key, ...]:
         ):
             first = table.setdefault(value, i)
             if first != i and (isinstance(place.value[i], dict) or isinstance(place.value[first], dict)):
-                line = place.document.place((*place.path, first))[0]
+                line = place.document.position((*place.path, first))[0]
                 raise place.step(i).error(f"{what} that of the entry in line {line} already")
         if digests[one.digest] == i:
             kept.append(one)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from ..convert.profile import FieldError, Profile
 from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
-from ..log import LONG
+from ..log import LONG, names_credential
 from ..providers.profiles import default_wire, row_name, row_of_host
 from . import addresses
 from . import checks as c
@@ -21,7 +21,7 @@ from .addresses import url_secrets
 from .checks import REQUIRED, Place, key, secret
 from .rewrite_rules import rewrite_rules
 
-# Headers and query parameters whose values anybody may see.
+# Headers and query parameters whose values are no secret.
 _PUBLIC = frozenset(
     (
         "accept", "accept-language", "api-version", "cache-control", "connection", "content-type",
@@ -30,8 +30,6 @@ _PUBLIC = frozenset(
         "openai-beta",
     )
 )  # fmt: skip
-# Names whose values are secret, however short, and wherever they come from.
-_CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
 _DUMMIES = ("lm-studio", "not-needed", "no-key-needed", "dummy-key")  # keys for servers without keys
 
 
@@ -111,7 +109,7 @@ class Provider:
         named = {
             name: value
             for name, value in {**profile.headers, **profile.query}.items()
-            if _CREDENTIAL.search(name)
+            if names_credential(name)
         }
         named.update({**self.headers, **self.query})
         values = [form for name, value in named.items() for form in secret_forms(name, value)]
@@ -126,7 +124,7 @@ def secret_forms(name: str, value: str) -> List[str]:
     if name.lower() in _PUBLIC or not value.strip():
         return []
     forms, least = [value.strip(), value.rsplit(maxsplit=1)[-1]], LONG
-    if _CREDENTIAL.search(name):
+    if names_credential(name):
         forms += [part for part in re.split(r"[\s;,=&]+", value) if len(part) >= LONG]
         least = 0
     return [form for form in forms if len(form) >= least]

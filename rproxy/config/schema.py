@@ -139,7 +139,7 @@ def _models(place: Place) -> Tuple[Model, ...]:
     names = [entry.get("model") if isinstance(entry, dict) else None for entry in entries]
     for i, name in enumerate(names):
         if name is not None and names.index(name) != i:
-            line = place.document.place((*place.path, names.index(name), "model"))[0]
+            line = place.document.position((*place.path, names.index(name), "model"))[0]
             text = f"the model {name!r} is in line {line} already; for several providers, give one model "
             with mistakes.collected():
                 raise place.step(i).step("model").error(text + "a list under 'provider'")

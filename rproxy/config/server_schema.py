@@ -9,7 +9,7 @@ from ..log import LEVELS
 from . import addresses
 from . import checks as c
 from .addresses import ListenAddress
-from .checks import Place, key, secret
+from .checks import Check, Place, key, secret
 from .keys import Key, read_keys
 from .tls import Tls, read_tls
 
@@ -52,18 +52,15 @@ def read_store(place: Place) -> Store:
     return store
 
 
-def read_metrics(place: Place) -> str:
-    """``auto``, ``on`` or ``off``, which YAML reads as true and false."""
-    if isinstance(place.value, bool):
-        return "on" if place.value else "off"
-    return c.one_of("auto", "on", "off")(place)
+def switch(other: str) -> Check[str]:
+    """``on``, ``off`` or one other word; YAML reads the first two as true and false."""
 
+    def check(place: Place) -> str:
+        if isinstance(place.value, bool):
+            return "on" if place.value else "off"
+        return c.one_of(other, "on", "off")(place)
 
-def read_inspector(place: Place) -> str:
-    """``on``, ``off`` or ``content``; YAML reads the first two as true and false."""
-    if isinstance(place.value, bool):
-        return "on" if place.value else "off"
-    return c.one_of("on", "off", "content")(place)
+    return check
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,12 @@ class Server:
         'reverse proxies whose X-Forwarded-For is believed: addresses, CIDR blocks, "unix"',
     )
     metrics: str = key(
-        read_metrics,
+        switch("auto"),
         "auto",
         "GET /metrics: auto (for this machine, and with a key), on (for everybody) or off",
     )
     inspector: str = key(
-        read_inspector,
+        switch("content"),
         "on",
         "the page at /: on, off, or content (it also shows requests and answers, kept in memory)",
     )

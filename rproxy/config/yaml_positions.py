@@ -1,9 +1,9 @@
 """YAML whose errors name ``file:line:col`` and say what to do.
 
 PyYAML composes the text into nodes, which carry their marks.  :func:`load` turns them into a
-:class:`Document`: plain values, and beside them the place of every key and value under its path, a tuple such
-as ``("models", 0, "provider")``.  PyYAML alone would recurse without limit on a deep file, expand aliases
-without limit, and let the second of two equal keys win in silence; here these are errors.
+:class:`Document`: plain values, and beside them the position of every key and value under its path, a tuple
+such as ``("models", 0, "provider")``.  PyYAML alone would recurse without limit on a deep file, expand
+aliases without limit, and let the second of two equal keys win in silence; here these are errors.
 
 Only what a configuration needs is accepted: mappings with text keys, lists, text, numbers, booleans, null,
 anchors and merge keys (``<<``).  Dates and sexagesimal numbers (``12:30``) stay text.  No other module
@@ -21,7 +21,7 @@ import yaml
 from ..errors import ConfigError
 
 Path = Tuple[Union[str, int], ...]
-Place = Tuple[int, int]  # line and column, counted from 1
+Position = Tuple[int, int]  # line and column, counted from 1
 
 MAX_DEPTH = 50
 MAX_VALUES = 100_000  # an alias counts as everything it stands for
@@ -43,10 +43,10 @@ class Document:
 
     def __init__(self, name: str) -> None:
         self.name, self.data = name, None  # type: str, Any
-        self.keys: Dict[Path, Place] = {}
-        self.values: Dict[Path, Place] = {}
+        self.keys: Dict[Path, Position] = {}
+        self.values: Dict[Path, Position] = {}
 
-    def place(self, path: Path, key: bool = False) -> Place:
+    def position(self, path: Path, key: bool = False) -> Position:
         """Where a value is, or the nearest enclosing value that is in the file.
 
         :param key: where the value's key is
@@ -61,11 +61,11 @@ class Document:
     def error(self, path: Path, text: str, key: bool = False) -> ConfigError:
         """The error ``file:line:col: path: text`` for the value at ``path`` (``key``: for its key)."""
         what = path_text(path[:-1] if key else path)
-        return self.error_at(self.place(path, key), what + ": " + text if what else text)
+        return self.error_at(self.position(path, key), what + ": " + text if what else text)
 
-    def error_at(self, place: Place, text: str) -> ConfigError:
+    def error_at(self, position: Position, text: str) -> ConfigError:
         """The error ``file:line:col: text``."""
-        return ConfigError(f"{self.name}:{place[0]}:{place[1]}: {text}")
+        return ConfigError(f"{self.name}:{position[0]}:{position[1]}: {text}")
 
 
 def dump(data: Any) -> str:
@@ -89,17 +89,17 @@ def load(text: Union[str, bytes], name: str) -> Document:
             raise document.error_at((1, 1), "the file is empty")
         document.data = _Builder(loader, document).build(loader.get_node(), ()).value
         if loader.check_node():
-            place = _place(loader.peek_event().start_mark)
-            raise document.error_at(place, "a second YAML document begins here; there may be only one")
+            position = _position(loader.peek_event().start_mark)
+            raise document.error_at(position, "a second YAML document begins here; there may be only one")
     except yaml.reader.ReaderError as error:
-        place = _find(decoded, chr(error.character))
+        position = _find(decoded, chr(error.character))
         text = f"the character U+{error.character:04X} is not allowed in YAML"
-        raise document.error_at(place, text) from None
+        raise document.error_at(position, text) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise document.error_at(_place(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
+        raise document.error_at(_position(mark) if mark else (1, 1), _explain(error, decoded, mark)) from None
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF", a number of 10,000 digits
-        raise document.error_at(_place(loader.get_mark()), f"cannot be read: {error}") from None
+        raise document.error_at(_position(loader.get_mark()), f"cannot be read: {error}") from None
     return document
 
 
@@ -123,13 +123,15 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if self._depth > MAX_DEPTH:
-            raise self._document.error_at(_place(event.start_mark), f"nested deeper than {MAX_DEPTH} levels")
+            raise self._document.error_at(
+                _position(event.start_mark), f"nested deeper than {MAX_DEPTH} levels"
+            )
         if self.check_event(yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
             name = event.anchor
             if name not in self.anchors:
                 text = f"the alias *{name} has no anchor &{name} before it"
-                raise self._document.error_at(_place(event.start_mark), text)
+                raise self._document.error_at(_position(event.start_mark), text)
             return _Alias(name, self.anchors[name], event.start_mark, event.end_mark)
         self.anchors.pop(event.anchor, None)  # an anchor may be set again
         self._depth += 1
@@ -151,7 +153,7 @@ class _Builder:
         self._built: Dict[int, _Built] = {}  # by the id of the node
 
     def build(self, node: Any, path: Path) -> _Built:
-        place = self._document.values[path] = _place(node.start_mark)
+        position = self._document.values[path] = _position(node.start_mark)
         if isinstance(node, _Alias):
             if id(node.value) not in self._built:
                 raise self._error(node, f"the alias *{node.tag} is inside its own anchor &{node.tag}")
@@ -163,7 +165,7 @@ class _Builder:
                 built = self._sequence(node, path) if node.id == "sequence" else self._mapping(node, path)
             self._built[id(node)] = built
         if built.size > MAX_VALUES:
-            raise self._document.error_at(place, f"stands for more than {MAX_VALUES} values")
+            raise self._document.error_at(position, f"stands for more than {MAX_VALUES} values")
         return built
 
     def _sequence(self, node: yaml.SequenceNode, path: Path) -> _Built:
@@ -182,7 +184,7 @@ class _Builder:
             if key in own:
                 first = self._document.keys[here][0]
                 raise self._error(key_node, f"the key {key!r} is here a second time (first in line {first})")
-            self._document.keys[here] = _place(key_node.start_mark)
+            self._document.keys[here] = _position(key_node.start_mark)
             value = self.build(value_node, here)
             size += value.size
             if key_node.tag == _MERGE:
@@ -227,7 +229,7 @@ class _Builder:
             raise self._error(node, f"the tag {_short(node.tag)} is not allowed here; remove it")
 
     def _error(self, node: yaml.Node, text: str) -> ConfigError:
-        return self._document.error_at(_place(node.start_mark), text)
+        return self._document.error_at(_position(node.start_mark), text)
 
 
 def scalar(text: str) -> str:
@@ -245,16 +247,16 @@ def _decode(text: Union[str, bytes], document: Document) -> str:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8")
-        place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise document.error_at(place, "the file is not UTF-8 text") from None
+        position = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise document.error_at(position, "the file is not UTF-8 text") from None
     return decoded[1:] if decoded.startswith("\ufeff") else decoded
 
 
-def _place(mark: Any) -> Place:
+def _position(mark: Any) -> Position:
     return mark.line + 1, mark.column + 1
 
 
-def _find(text: str, character: str) -> Place:
+def _find(text: str, character: str) -> Position:
     position = max(text.find(character), 0)
     return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
 

@@ -34,7 +34,8 @@ class Source(NamedTuple):
     """A provider that was found.
 
     ``models``: the main model, the small one if there is one, then others and globs.  ``variable``: the
-    environment variable with its key; "" for a local server.  ``windows``: the context windows that it tells.
+    environment variable with its key; "" for a local server.  ``windows``: the context windows, as far as the
+    server names them.
     """
 
     provider: Provider

@@ -1,4 +1,4 @@
-"""The stream: what has changed since somebody looked last, as server-sent events.
+"""The stream: what has changed, as server-sent events.
 
 ========== =================================================================================
 hello      which process it is, and what it shows
@@ -27,7 +27,7 @@ FEW = 20  # turns that get an event each
 
 
 class Feed:
-    """What one client gets.
+    """The events for one client.
 
     :param hello: the first event
     :param providers: gives their states as they are now
@@ -50,7 +50,7 @@ class Feed:
         self._number = recent.count if not after else _number(after, recent.id)
         self._running: Dict[RunningTurn, str] = {}  # those that were shown: their ids
 
-    def news(self) -> Iterator[bytes]:
+    def updates(self) -> Iterator[bytes]:
         """The events since the last time, in pieces that are made one by one."""
         if self._hello is not None:
             yield _event("hello", self._hello)

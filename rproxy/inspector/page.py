@@ -43,7 +43,7 @@ def page() -> Tuple[bytes, Dict[str, str]]:
 
 
 def asks_for_html(accept: str) -> bool:
-    """Does a client want a page rather than JSON?  Only who names HTML, as browsers do.
+    """Does a client want a page rather than JSON?  It does if it names HTML, as browsers do.
 
     :param accept: the header of that name
     """

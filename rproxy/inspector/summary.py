@@ -1,4 +1,4 @@
-"""Sums over the turns of some time: for all of them, for each model, and for each key."""
+"""Sums over the turns of a period: for all of them, for each model, and for each key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..telemetry.recent import RecentTurn
 from ..types import Json
 
 WINDOW = 3600.0  # seconds
-BUCKETS = 30  # the parts of the time, for lines of development
+BUCKETS = 30  # parts of the window, for the sparklines
 TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 LINES = ("turns", "failed", "tokens", "cost")
 MOST_GROUPS = 200  # models may have any name
@@ -17,7 +17,7 @@ AT_A_TIME = 200  # turns, a fraction of a millisecond
 
 
 class Sums:
-    """What is summed up of some turns.
+    """The sums over some turns.
 
     :param since: seconds since the epoch, when the first bucket begins
     :param width: seconds of a bucket
@@ -79,8 +79,9 @@ def summary_steps(turns: Sequence[RecentTurn], now: float, window: float) -> Gen
     :param window: only turns that ended within these last seconds
     """
     since, width = now - window, window / BUCKETS
-    total, models, keys = Sums(since, width), {}, {}  # type: Sums, Dict[str, Sums], Dict[str, Sums]
-    currency = ""
+    total, currency = Sums(since, width), ""
+    models: Dict[str, Sums] = {}
+    keys: Dict[str, Sums] = {}
     for place, turn in enumerate(turns, 1):
         if turn.ended < since:
             break

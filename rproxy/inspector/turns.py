@@ -9,9 +9,9 @@ from ..telemetry.records import TurnRecord
 from ..types import Json
 from .viewer import Viewer
 
-MOST_LISTED = 1000  # turns in one answer
+LISTED = 100  # turns in one answer, when the client does not say how many
+MOST_LISTED = 1000
 AT_A_TIME = 50  # turns that are looked at in one step
-LISTED = 100  # ... when nobody says how many
 FILTERS = ("model", "downstream_model", "provider", "key", "transport", "status")  # exact values
 # The fields of a record that are shown as they are.
 FIELDS = (

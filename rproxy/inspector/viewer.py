@@ -15,10 +15,7 @@ from ..telemetry.records import TurnRecord
 
 
 class Viewer(NamedTuple):
-    """Somebody who looks.
-
-    ``key`` is None when there is no authentication.
-    """
+    """A client of the inspector.  ``key`` is None when there is no authentication."""
 
     key: Optional[Key]
 

@@ -36,7 +36,7 @@ UNRECORDED = (
 )
 PIECE = 1 << 16  # bytes
 BATCH = 0.1  # seconds in which what happens is sent together
-BEAT = 5.0  # seconds between two looks at the states of the providers; a sign of life, too
+BEAT = 5.0  # seconds between two looks at the states of the providers, and between two signs of life
 
 
 class InspectorHandler(HttpHandler):
@@ -61,7 +61,7 @@ class InspectorHandler(HttpHandler):
 
     @property
     def recent(self) -> RecentTurns:
-        """The turns; there are some, by :meth:`check_verb`, unless the inspector was switched off since.
+        """The turns; :meth:`check_verb` has found them, but the inspector may have been switched off since.
 
         :raises ApiError: 404
         """
@@ -238,6 +238,10 @@ class SummaryHandler(InspectorHandler):
 class StreamHandler(InspectorHandler):
     """``/inspector/stream``: what happens, as server-sent events; see :mod:`rproxy.inspector.feed`"""
 
+    def initialize(self) -> None:
+        super().initialize()
+        self._wake = asyncio.Event()  # something has happened, or the client has left
+
     async def follow(self) -> None:
         from ..inspector.feed import Feed
 
@@ -246,7 +250,7 @@ class StreamHandler(InspectorHandler):
         feed = Feed(recent, self.viewer, self.process, self.providers, after)
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("X-Accel-Buffering", "no")
-        self._wake, body = asyncio.Event(), StreamedBody(self)
+        body = StreamedBody(self)
         recent.listeners.add(self._wake)
         try:
             await self._follow(recent, feed, body)
@@ -259,11 +263,10 @@ class StreamHandler(InspectorHandler):
     async def _follow(self, recent: RecentTurns, feed: Feed, body: StreamedBody) -> None:
         mode = self.state.config.server.inspector
         while not (self.client_left or self.state.stopping) and self._still_may(recent, mode):
-            wake = self._wake
-            wake.clear()
-            await body.write_all(feed.news())
+            self._wake.clear()
+            await body.write_all(feed.updates())
             try:
-                await asyncio.wait_for(wake.wait(), BEAT)
+                await asyncio.wait_for(self._wake.wait(), BEAT)
             except asyncio.TimeoutError:
                 await body.write_all([b": alive\n\n"])
             else:
@@ -272,7 +275,7 @@ class StreamHandler(InspectorHandler):
             await body.finish()
 
     def _still_may(self, recent: RecentTurns, mode: str) -> bool:
-        """May the client still look, at what it was told?
+        """May the client still see what it sees?
 
         Its key may have expired or be gone from the configuration, and ``server.inspector`` may have changed.
         """
@@ -283,11 +286,8 @@ class StreamHandler(InspectorHandler):
         except ApiError:
             return False
 
-    _wake: asyncio.Event
-
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        if hasattr(self, "_wake"):
-            self._wake.set()
+        self._wake.set()
 
     verbs = {"GET": follow}

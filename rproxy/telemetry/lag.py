@@ -1,4 +1,4 @@
-"""How late the event loop is: what nobody should have to wait for, measured."""
+"""How late the event loop runs what is due: the time that every client waits."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Callable, Deque, List, NamedTuple, Optional, Set
 
-from .records import MAX_WARNINGS, TurnRecord
+from .records import MAX_WARNINGS, TurnRecord, first_warnings
 
 MOST = 10_000  # turns
 
@@ -54,10 +54,10 @@ class RunningTurn:
 
 
 class RecentTurns:
-    """The turns of one process, since it looks.
+    """The turns of one process, since the inspector is on.
 
-    ``id`` tells this list from that of another process, and from an earlier one.  ``listeners`` are set
-    whenever something has changed.  ``began``: seconds since the epoch.
+    ``id`` distinguishes this list from that of another process, and from an earlier one.  ``listeners`` are
+    set whenever something has changed.  ``began``: seconds since the epoch.
 
     :param most: so many are kept
     :param now: seconds since the epoch
@@ -75,8 +75,7 @@ class RecentTurns:
     def add(self, record: TurnRecord, cost: Optional[float], currency: str) -> None:
         """Keep a turn."""
         if len(record.warnings) > MAX_WARNINGS:
-            more = len(record.warnings) - MAX_WARNINGS
-            record = replace(record, warnings=[*record.warnings[:MAX_WARNINGS], f"and {more} more"])
+            record = replace(record, warnings=first_warnings(record.warnings))
         self.count += 1
         self.turns.append(RecentTurn(self.count, self.now(), record, cost, currency))
         self.changed()

@@ -44,13 +44,12 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from .. import __version__
 from ..config.schema import Provider
 from ..errors import ApiError
-from ..log import MASK, mask
+from ..log import MASK, mask, names_credential
 from ..types import Event, Json
 
 VERSION = 1
 MOST_BYTES = 128 << 20  # of one answer; the rest of it is left out
 EVENT_SIZE = 400  # bytes, about, that an event takes
-_SECRET_NAME = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
 _PUBLIC_NAME = re.compile("x-ratelimit-", re.I)
 
 
@@ -268,7 +267,7 @@ _JSON_OF: Mapping[str, Any] = {"attempt": _attempt_json, "events": _events_json}
 def _shown(headers: Mapping[str, str]) -> Json:
     """Headers by their names in lower case, without the values of those that hold credentials."""
     return {
-        name.lower(): MASK if _SECRET_NAME.search(name) and not _PUBLIC_NAME.match(name) else value
+        name.lower(): MASK if names_credential(name) and not _PUBLIC_NAME.match(name) else value
         for name, value in headers.items()
     }
 

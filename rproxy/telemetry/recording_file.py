@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
-from typing import Any, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Tuple
 
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError, RproxyError
@@ -15,7 +15,7 @@ from .recording import ERROR_FIELDS, VERSION
 
 
 class NoRecording(RproxyError):
-    """A file is not a recording, or one of a later rproxy; the text says which."""
+    """A file is not a recording, or one of another version; the text says which."""
 
 
 @dataclass
@@ -82,8 +82,8 @@ def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
             part = json.loads(line)
             if recorded is None:
                 recorded = _begin(part)
-            else:
-                _add(recorded, part)
+            elif part["kind"] in _ADD:
+                _ADD[part["kind"]](recorded, part)
         except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
             raise NoRecording(f"line {number} is not one of a recording: {error!r}") from None
     if recorded is None:
@@ -102,46 +102,72 @@ def _begin(part: Json) -> RecordedTurn:
     return RecordedTurn(part["turn"], part["settings"])
 
 
-def _add(recorded: RecordedTurn, part: Json) -> None:
-    kind = part["kind"]
-    if kind == "request":
-        recorded.request = part
-    elif kind == "attempt":
-        profile = profile_of(part["profile"])
-        provider = Provider(
-            base_url=part["base_url"], name=part["provider"], wire=part["wire"], profile=profile
-        )
-        attempt = RecordedAttempt(provider, part["body"], at=part["at"], round=recorded.rounds_ended)
-        recorded.attempts.append(attempt)
-    elif kind == "events":
-        recorded.events += part["events"]
-    elif kind == "turn_end":
-        recorded.status, recorded.error = part["status"], _error(part["error"])
-        recorded.truncated, recorded.rounds = part["truncated"], part["turn"].get("rounds")
-    elif kind in ("call", "outcome", "round", "hosted"):
-        _add_hosted(recorded, part)
-    elif kind in ("head", "data", "end"):
-        attempt = recorded.attempts[part["attempt"] - 1]
-        if kind == "head":
-            attempt.status, attempt.headers = part["status"], part["headers"]
-        elif kind == "data":
-            attempt.pieces.append((part["at"], _bytes(part)))
-        else:
-            attempt.how, attempt.error = part["how"], _error(part["error"])
+# ---- The kinds of parts
+def _request(recorded: RecordedTurn, part: Json) -> None:
+    recorded.request = part
 
 
-def _add_hosted(recorded: RecordedTurn, part: Json) -> None:
-    kind = part["kind"]
-    if kind == "call":
-        known = {name: part[name] for name in ("item", "function", "held", "pauses")}
-        recorded.calls.append(RecordedCall(**known, round=recorded.rounds_ended))
-    elif kind == "outcome":
-        call = recorded.calls[part["call"] - 1]
-        call.outcome, call.error = part, _error(part["error"])
-    elif kind == "round":
-        recorded.rounds_ended += 1
-    else:
-        recorded.hosted = part
+def _attempt(recorded: RecordedTurn, part: Json) -> None:
+    profile = profile_of(part["profile"])
+    provider = Provider(base_url=part["base_url"], name=part["provider"], wire=part["wire"], profile=profile)
+    attempt = RecordedAttempt(provider, part["body"], at=part["at"], round=recorded.rounds_ended)
+    recorded.attempts.append(attempt)
+
+
+def _head(recorded: RecordedTurn, part: Json) -> None:
+    attempt = recorded.attempts[part["attempt"] - 1]
+    attempt.status, attempt.headers = part["status"], part["headers"]
+
+
+def _data(recorded: RecordedTurn, part: Json) -> None:
+    recorded.attempts[part["attempt"] - 1].pieces.append((part["at"], _bytes(part)))
+
+
+def _end(recorded: RecordedTurn, part: Json) -> None:
+    attempt = recorded.attempts[part["attempt"] - 1]
+    attempt.how, attempt.error = part["how"], _error(part["error"])
+
+
+def _events(recorded: RecordedTurn, part: Json) -> None:
+    recorded.events += part["events"]
+
+
+def _call(recorded: RecordedTurn, part: Json) -> None:
+    known = {name: part[name] for name in ("item", "function", "held", "pauses")}
+    recorded.calls.append(RecordedCall(**known, round=recorded.rounds_ended))
+
+
+def _outcome(recorded: RecordedTurn, part: Json) -> None:
+    call = recorded.calls[part["call"] - 1]
+    call.outcome, call.error = part, _error(part["error"])
+
+
+def _round(recorded: RecordedTurn, part: Json) -> None:
+    recorded.rounds_ended += 1
+
+
+def _hosted(recorded: RecordedTurn, part: Json) -> None:
+    recorded.hosted = part
+
+
+def _turn_end(recorded: RecordedTurn, part: Json) -> None:
+    recorded.status, recorded.error = part["status"], _error(part["error"])
+    recorded.truncated, recorded.rounds = part["truncated"], part["turn"].get("rounds")
+
+
+_ADD: Mapping[str, Callable[[RecordedTurn, Json], None]] = {
+    "request": _request,
+    "attempt": _attempt,
+    "head": _head,
+    "data": _data,
+    "end": _end,
+    "events": _events,
+    "call": _call,
+    "outcome": _outcome,
+    "round": _round,
+    "hosted": _hosted,
+    "turn_end": _turn_end,
+}
 
 
 def _bytes(part: Json) -> bytes:

@@ -34,8 +34,8 @@ class TurnRecord:
 
     ``model`` is what the client asked for, ``route`` the configured name that answers for it.  ``key`` is the
     name of the client's key, "" without authentication.  ``cached_tokens`` are hits, whatever
-    ``usage.cached_tokens`` tells clients.  ``rounds`` are the answers of a turn with hosted tools, ``calls``
-    the calls of those; None: it has none.  ``retries`` are the rounds after the first one, ``attempts`` all
+    ``usage.cached_tokens`` says.  ``rounds`` are the answers of a turn with hosted tools, ``calls`` the calls
+    of those; None: it has none.  ``retries`` are the rounds after the first one, ``attempts`` all
     requests to providers.  ``owner`` and ``spans`` are for the inspector only.
     """
 
@@ -96,7 +96,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A search of Codex that has ended, without a word of what was looked for.
+    """A search of Codex that has ended, without its query.
 
     ``server``: the kind of the search service.  ``completed`` and ``failed``: its searches and pages.
     """
@@ -181,31 +181,23 @@ TURN_FIELDS: Mapping[str, Callable[[Any], str]] = {
     "calls": _number,
     "warnings": _list,
 }
-REFUSAL_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    field.name: _number if field.name == "status" else _text for field in fields(RefusalRecord)
-}
-SEARCH_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "request_id": _text,
-    "key": _text,
-    "remote": _text,
-    "server": _text,
-    "completed": _number,
-    "failed": _number,
-    "total_ms": _number,
-}
-ATTEMPT_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "request_id": _text,
-    "provider": _text,
-    "status": _text,
-    "request_bytes": _number,
-    "answer_bytes": _number,
-    "total_ms": _number,
-}
 
 
-HOSTED_CALL_FIELDS: Mapping[str, Callable[[Any], str]] = {
-    field.name: _number if field.name == "total_ms" else _text for field in fields(HostedCallRecord)
-}
+def _fields_of(record: type) -> Mapping[str, Callable[[Any], str]]:
+    """All fields of a record, in their order."""
+    return {field.name: _text if field.type == "str" else _number for field in fields(record)}
+
+
+ATTEMPT_FIELDS = _fields_of(AttemptRecord)
+SEARCH_FIELDS = _fields_of(SearchRecord)
+HOSTED_CALL_FIELDS = _fields_of(HostedCallRecord)
+REFUSAL_FIELDS = _fields_of(RefusalRecord)
+
+
+def first_warnings(warnings: Sequence[str]) -> Sequence[str]:
+    """At most ``MAX_WARNINGS`` warnings, and how many more there are."""
+    more = len(warnings) - MAX_WARNINGS
+    return warnings if more <= 0 else [*warnings[:MAX_WARNINGS], f"and {more} more"]
 
 
 def turn_fields(record: TurnRecord) -> Json:
@@ -214,8 +206,7 @@ def turn_fields(record: TurnRecord) -> Json:
     if record.input_tokens and record.cached_tokens is not None:
         known["cache_hit"] = round(record.cached_tokens / record.input_tokens, 3)
     if len(record.warnings) > MAX_WARNINGS:
-        more = len(record.warnings) - MAX_WARNINGS
-        known["warnings"] = [*record.warnings[:MAX_WARNINGS], f"and {more} more"]
+        known["warnings"] = first_warnings(record.warnings)
     return {name: known[name] for name in TURN_FIELDS if known.get(name) not in (None, "", [], ())}
 
 

@@ -47,8 +47,7 @@ class Telemetry:
     """What one process reports.
 
     ``recent`` is what the inspector shows; None: it is off.  ``contents``: what was asked and answered; None:
-    that is not kept.  ``recorders``: who records turns; without any,
-    recording costs nothing.
+    that is not kept.  ``recorders``: who records turns; without any, recording costs nothing.
 
     :param ledger: None: none is kept
     """
@@ -79,7 +78,7 @@ class Telemetry:
             self.contents = None
 
     def timeline(self, arrived: Optional[float]) -> Optional[Timeline]:
-        """What notes when the steps of a turn happen, if somebody may want to know.
+        """The timeline of a new turn, if the inspector is on.
 
         :param arrived: when its request came, in monotonic seconds; None: now
         """
