@@ -276,7 +276,7 @@ async def serving(provider: str) -> AsyncIterator[Running]:
     one = Running()
     opened: asyncio.Future[Sequence[Listener]] = asyncio.get_running_loop().create_future()
     settings = parse_config((CONFIG % provider).encode(), "test", {})
-    one.task = asyncio.ensure_future(app.serve(settings, ready=opened.set_result))
+    one.task = asyncio.ensure_future(app.serve(settings, load=lambda: settings, ready=opened.set_result))
     one.url = (await asyncio.wait_for(opened, 5))[0].address.url(False)
     try:
         yield one

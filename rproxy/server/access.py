@@ -30,8 +30,6 @@ from ..errors import forbidden, unauthorized
 
 LONGEST_HOST = 270  # characters; no name and address, with a port, is longer
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
-
-
 _SEPARATOR = re.compile(r"[\s,]+")  # Tornado joins repeated headers with commas; RFC 6454 has spaces
 
 
@@ -43,6 +41,7 @@ def _netloc_of(origin: str) -> str:
 
 @lru_cache(maxsize=256)
 def hostname(netloc: str) -> str:
+    """The host in ``HOST`` or ``HOST:PORT``, in lower case; "" if there is none."""
     if len(netloc) > LONGEST_HOST:
         return ""
     try:
@@ -56,7 +55,7 @@ class Access:
 
     :param keys: the accepted API keys, or None when authentication is off
     :param origins: listed origins (``https://chat.example.com``), host names, or ``*``
-    :param addresses: those that the server listens on, with the ports that it has got
+    :param addresses: those that the server listens on, with their actual ports
     :param now: seconds since the epoch
     """
 

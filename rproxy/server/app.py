@@ -93,9 +93,8 @@ ROUTES = (
 )
 SLASHES = re.compile("//+")
 
+
 # ---- The application
-
-
 class Upgrade(Matcher):
     """Matches a WebSocket handshake on the path ``pattern``.
 
@@ -130,8 +129,9 @@ class App(Application):
 def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress]) -> Application:
     """The Tornado application.
 
-    :param addresses: those that it is reached at, with the ports that they have got
     ``settings["state"]`` is the :class:`rproxy.server.base.AppState` that its handlers share.
+
+    :param addresses: those that the server listens on, with their actual ports
     """
     apply_patches()
     return App(
@@ -174,9 +174,7 @@ def buffer_size(config: Config) -> int:
     return max(config.server.max_body_size, config.server.max_message_size) + HEADROOM
 
 
-# ---- Its life
-
-
+# ---- The server's life
 @contextlib.asynccontextmanager
 async def open_service(config: Config, recorders: Sequence[Recorder] = ()) -> AsyncIterator[Service]:
     """The service with its store and its provider client; all are closed at the end.
@@ -334,13 +332,13 @@ async def run(
             state: AppState = running.app.settings["state"]
             reload = Reload(state, load, running.configure)
 
-            def reload_and_tell() -> None:
+            def reload_and_notify() -> None:
                 manager.reloading()
                 reload()
                 manager.ready()
 
             path = config.server.pid_file
-            with hangup_signal(reload_and_tell, stop.set), pid_file(path), settled_gc(), quick_switches():
+            with hangup_signal(reload_and_notify, stop.set), pid_file(path), settled_gc(), quick_switches():
                 if ready is not None:
                     ready(running.listeners)
                 manager.ready()
@@ -352,7 +350,7 @@ async def run(
 async def serve(
     config: Config,
     *,
-    load: Optional[Callable[[], Config]] = None,
+    load: Callable[[], Config],
     insecure: bool = False,
     reuse_port: bool = False,
     ready: Optional[Callable[[Sequence[Listener]], None]] = None,
@@ -360,7 +358,7 @@ async def serve(
 ) -> None:
     """Put the parts together and serve until a signal; returns after a clean shutdown.
 
-    :param load: reads the configuration again, for a reload; None: it stays as it is
+    :param load: reads the configuration again, for a reload
     :param insecure: listen beyond loopback even without authentication
     :param reuse_port: share the port with other processes
     :param ready: called with the listeners once they are open
@@ -376,9 +374,6 @@ async def serve(
         check_exposure(found, insecure)
         return found
 
-    def load_checked() -> Config:
-        return checked(load() if load is not None else config)
-
     config = checked(config)
     raise_limit()
     stopped = asyncio.Event()
@@ -389,7 +384,7 @@ async def serve(
                 await run(
                     config,
                     service,
-                    load=load_checked,
+                    load=lambda: checked(load()),
                     reuse_port=reuse_port,
                     inherited=inherited,
                     ready=ready,

@@ -53,7 +53,7 @@ class Session(Protocol):
 class AppState:
     """What the handlers of one server share.
 
-    ``addresses``: those that the server is reached at.  ``turns`` maps a running task to the task that the
+    ``addresses``: those that the server listens on.  ``turns`` maps a running task to the task that the
     shutdown cancels after the grace period: usually the same one, or None when the turn is over and only the
     last bytes are being written.  ``pending``: the bytes of WebSocket messages that wait.
     """
@@ -63,8 +63,8 @@ class AppState:
     addresses: Sequence[ListenAddress]
     access: Access = field(init=False)
     proxies: TrustedProxies = field(init=False)
-    stopping: bool = False  # the process will end; no longer ready
-    draining: bool = False  # and it takes no new turns
+    stopping: bool = False  # no longer ready, because the process will end
+    draining: bool = False  # no new turns any more
     turns: Dict[asyncio.Task[Any], Optional[asyncio.Task[Any]]] = field(default_factory=dict)
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
@@ -207,8 +207,8 @@ class BaseHandler(RequestHandler):
     def admit(self) -> None:
         """Check the host name, the origin and the key, and that the server is not draining.
 
-        A server that drains closes the connection without an answer: that is all that a balancer may take as
-        leave to send the request to another process.  A 503 could come from a provider that has been asked.
+        A server that drains closes the connection without an answer: only then may a balancer send the
+        request to another process.  A 503 could come from a provider that has been asked.
 
         :raises ApiError: 401 or 403
         :raises Finish: the connection is closed

@@ -12,7 +12,7 @@ timer for each would cost every request.  The sweep looks at what a connection i
 * the body of a request has not arrived (``ClientStream.body_due``)
 * no request is under way (``server.idle_timeout``); a WebSocket is not concerned, it may be idle for minutes
 
-Closing the connection is all that is done about it: to the handler it is as if the client had left, and what
+When the time is up, the connection is closed; to the handler it is as if the client had left, and a turn that
 nobody else follows is cancelled.
 """
 
@@ -48,7 +48,7 @@ RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
 WARN_INTERVAL = 60.0  # seconds between two warnings of a kind
 ACCEPTS = 128  # connections accepted before other work of the event loop
-# What accept() reports of a connection that has gone already; anything else concerns the system.
+# What accept() reports for a connection that has gone already; any other error concerns the system.
 GONE = frozenset(
     getattr(errno, name, 0)
     for name in (
@@ -73,7 +73,7 @@ class Limits(NamedTuple):
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the system still holds for the other side; 0 where it does not tell.
+    """How many bytes the system still holds for the other side; 0 where that cannot be found out.
 
     It takes a megabyte or more before a socket can be written again, which is minutes for a slow client.
     """
@@ -167,7 +167,6 @@ class ClientServer(NoDelayServer):
         self._warned: Dict[str, float] = {}
 
     # ---- Accepting
-
     def add_sockets(self, sockets: Any) -> None:
         self._accept_more(False)
         self._listening += sockets
@@ -256,7 +255,6 @@ class ClientServer(NoDelayServer):
             log.warning("%s", text)
 
     # ---- The life of a connection
-
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         assert isinstance(request_conn, HTTP1Connection)
         stream = request_conn.stream
@@ -270,9 +268,8 @@ class ClientServer(NoDelayServer):
             self._accept_more(True)
 
     # ---- Time limits
-
     def _schedule(self) -> None:
-        """See to it that there is a sweep, and soon when new connections wait."""
+        """Schedule the next sweep, an early one when new connections wait."""
         soon = bool(self._listening) and not self._accepting
         if self._sweeper is not None:
             if not soon:
@@ -290,7 +287,7 @@ class ClientServer(NoDelayServer):
         for stream in list(self.streams):
             waited, limit = stream.waits(now, self.limits)
             if waited >= limit or now >= stream.body_due:
-                if stream.writing():
+                if waited >= limit and stream.writing():
                     log.info("a client has read nothing for %g s; its connection is closed", waited)
                 stream.close()
             elif crowded and waited >= RECLAIM_AFTER and stream.idle:

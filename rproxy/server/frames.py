@@ -14,8 +14,6 @@ from tornado.websocket import WebSocketProtocol13
 
 PROTOCOL_ERROR = 1002
 OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
-
-
 _FIN, _TEXT, _CONTINUATION = 0x80, 0x1, 0x0
 
 

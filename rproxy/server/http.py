@@ -113,7 +113,6 @@ class HttpHandler(BaseHandler):
         self.client_left = False
 
     # ---- The connection
-
     def on_finish(self) -> None:
         self._body_policy.over()
 
@@ -125,7 +124,6 @@ class HttpHandler(BaseHandler):
             self._turn.cancel()
 
     # ---- The request
-
     def prepare(self) -> None:
         self.connection.set_max_body_size(UNLIMITED)
         headers = self.request.headers
@@ -226,7 +224,6 @@ class HttpHandler(BaseHandler):
         return {name: self.get_query_argument(name) for name in self.request.query_arguments}
 
     # ---- The response
-
     async def run_turn(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work``; cancel it when the client disconnects or the grace period of a shutdown ends.
 

@@ -40,7 +40,7 @@ SOCKET_FILE_REASONS: Dict[int, str] = {
 
 
 class Listener(NamedTuple):
-    """A listening socket, and its address with the port that it has got."""
+    """A listening socket, and its address with the actual port."""
 
     socket: socket.socket
     address: ListenAddress

@@ -14,12 +14,12 @@ from typing import NamedTuple, Optional, Union
 from ..errors import ApiError
 from ..types import Json
 
-CONNECTIONS = 4  # with full budgets fill that of the process
+CONNECTIONS = 4  # so many full connections fill the budget of the process
 PAUSE = 1.0  # seconds after which the client may try again
 
 
 class ByteBudget:
-    """So many bytes may be used.
+    """A number of bytes that may be used.
 
     :param limit: in bytes
     :param parent: a budget from which these bytes are taken as well
@@ -70,7 +70,7 @@ class Charge:
         self.size = size
 
     def release(self) -> None:
-        """Give them back; once is enough."""
+        """Give them back; more than once does no harm."""
         size, self.size = self.size, 0
         self._budget._add(-size)
 
@@ -98,13 +98,14 @@ class Waiting(NamedTuple):
         return self.request.get("generate") is False
 
     def start(self) -> Optional[Charge]:
-        """It waits no longer.
+        """It waits no longer, and gives its bytes back unless it is a warm-up.
 
-        :returns: the charge of a warm-up, which goes on
+        :returns: the charge of a warm-up
         """
-        if not self.warms_up:
-            self.drop()
-        return self.charge if self.warms_up else None
+        if self.warms_up:
+            return self.charge
+        self.drop()
+        return None
 
     def drop(self) -> None:
         """Give its bytes back."""

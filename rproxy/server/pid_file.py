@@ -23,7 +23,7 @@ class Server(NamedTuple):
 
 
 def pid_directory(environ: Mapping[str, str]) -> Optional[Path]:
-    """Where pid files are without ``server.pid_file``: ``$XDG_RUNTIME_DIR/rproxy``."""
+    """The folder for pid files without ``server.pid_file``: ``$XDG_RUNTIME_DIR/rproxy``, if there is one."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) / "rproxy" if runtime and os.path.isdir(runtime) else None
 
@@ -40,22 +40,26 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
     if path is None:
         yield
         return
+    file: Optional[int] = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if not configured:
-            yield  # nobody asked for it
-            return
-        raise ConfigError(f"server.pid_file: cannot write {path}: {error.strerror}") from error
+        if configured:
+            raise ConfigError(f"server.pid_file: cannot write {path}: {error.strerror}") from error
+    if file is None:  # nobody asked for it
+        yield
+        return
     try:
         if not _lock(file):
             raise ConfigError(f"server.pid_file: {path} belongs to another rproxy that is running")
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
-        yield
-        with contextlib.suppress(OSError):
-            path.unlink()  # before the lock goes
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # before the lock goes
     finally:
         os.close(file)
 

@@ -117,8 +117,6 @@ def quick_switches() -> Iterator[None]:
 
 
 # ---- Optional packages
-
-
 def event_loops() -> Any:
     """The module that makes event loops: ``uvloop``, or ``asyncio``."""
     try:
@@ -129,7 +127,8 @@ def event_loops() -> Any:
 
 def packages_in_use() -> List[str]:
     """The names of the optional packages that make this server faster."""
-    return ["orjson"] * (orjson is not None) + ["uvloop"] * (event_loops() is not asyncio)
+    found = {"orjson": orjson is not None, "uvloop": event_loops() is not asyncio}
+    return [name for name, used in found.items() if used]
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

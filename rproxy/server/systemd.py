@@ -1,4 +1,4 @@
-"""systemd: sockets that it has opened for us, and what we tell it (see sd_listen_fds and sd_notify).
+"""systemd: the sockets that it has opened for us, and our notifications (see sd_listen_fds and sd_notify).
 
 Both protocols are a few environment variables, so they need no library, and without them nothing happens.
 
@@ -57,7 +57,7 @@ def _listening(descriptor: int, name: str) -> socket.socket:
 
 
 class Notifier:
-    """Tells the service manager how the process is.
+    """Tells the service manager what the process is doing.
 
     :param environ: ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``
     """
@@ -72,18 +72,18 @@ class Notifier:
 
     def ready(self) -> None:
         """The server answers, or answers by the configuration that it has just read."""
-        self._tell("READY=1")
+        self._notify("READY=1")
 
     def reloading(self) -> None:
         """The configuration is being read; :meth:`ready` ends it."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, seconds: float) -> None:
         """The process will end.
 
         :param seconds: how long that may take
         """
-        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}")
+        self._notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}")
 
     @contextlib.contextmanager
     def watchdog(self) -> Iterator[None]:
@@ -92,7 +92,7 @@ class Notifier:
 
         def feed(interval: float) -> None:
             nonlocal timer
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
             timer = asyncio.get_running_loop().call_later(interval, feed, interval)
 
         if self._interval is not None:
@@ -103,7 +103,7 @@ class Notifier:
             if timer is not None:
                 timer.cancel()
 
-    def _tell(self, state: str) -> None:
+    def _notify(self, state: str) -> None:
         if self._address[:1] not in ("/", "@"):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -112,4 +112,4 @@ class Notifier:
                 sock.setblocking(False)  # the event loop waits for nobody
                 sock.sendto(state.encode(), address)
         except OSError as error:
-            log.debug("systemd was not told %s: %s", state.partition("\n")[0], error)
+            log.debug("cannot notify systemd of %s: %s", state.partition("\n")[0], error)
