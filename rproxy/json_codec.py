@@ -38,8 +38,6 @@ def mend(text: str) -> str:
 
 
 # ---- Values that are written several times
-
-
 class Shared:
     """A value with its JSON, which is made once, when it is first needed: do not change it."""
 
@@ -79,8 +77,6 @@ HOLDERS = frozenset(("response", "instructions", "tools"))  # the keys of shared
 
 
 # ---- The standard library
-
-
 def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any, int], Iterable[str]]:
     """A function that gives the pieces of a value; its second argument is 0.
 
@@ -213,7 +209,6 @@ def _tamed(value: Any, depth: int) -> Any:
 
 
 # ---- orjson
-
 # orjson reads an integer that is too large as a float, and says nothing.  It has this many digits at least.
 _LONG = 19
 _STRIDE = 4  # so many of its digits are this far apart: _LONG // _STRIDE
@@ -275,7 +270,6 @@ class Fast(Standard):
 
 
 # ---- The one in use
-
 _implementation: Type[Standard] = Standard if orjson is None else Fast
 encode_json = _implementation.encode
 encode_exactly = _implementation.encode_exactly

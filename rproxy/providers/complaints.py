@@ -136,7 +136,7 @@ def _of_reprs(text: str) -> Tuple[str, List[Complaint]]:
 
 
 def _end_of_dict(text: str, start: int) -> int:
-    """Behind the brace that closes the one at ``start``."""
+    """The position behind the brace that closes the one at ``start``."""
     depth = 0
     for place in re.finditer(r"[{}]", text[start:]):
         depth += 1 if place[0] == "{" else -1

@@ -22,16 +22,8 @@ MAX_PARAM = 200  # characters
 
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
 TEXT_KEYS = (
-    "message",
-    "msg",
-    "error_msg",
-    "error_message",
-    "errmsg",
-    "error_description",
-    "detail",
-    "Message",
-    "raw",
-)
+    "message", "msg", "error_msg", "error_message", "errmsg", "error_description", "detail", "Message", "raw",
+)  # fmt: skip
 INNER_KEYS = ("error", "errors", "metadata", "innererror", "details", "failed")
 STATUS_KEYS = ("code", "status", "status_code", "statusCode", "http_code", "http_status")
 DELAY_KEYS = {

@@ -13,7 +13,7 @@ NOT_FOR_CHAT = "embed"  # in the names of models that answer with vectors
 
 
 class LocalKind(NamedTuple):
-    """A kind of server.  ``port``: its default.  ``owner``: ``owned_by`` of its models, if that tells it."""
+    """A kind of server.  ``port``: its default.  ``owner``: ``owned_by`` of its models, if it is special."""
 
     name: str
     profile: str
@@ -54,12 +54,10 @@ class LocalServer(NamedTuple):
         return f"{self.kind.name} at {self.base_url} ({count} model{'' if count == 1 else 's'})"
 
 
-def local_server(
-    kind: LocalKind, body: bytes, kinds: Tuple[LocalKind, ...] = LOCAL_KINDS
-) -> Optional[LocalServer]:
-    """What the answer to ``GET /v1/models`` tells; None if it is no list of models.
+def local_server(kind: LocalKind, body: bytes) -> Optional[LocalServer]:
+    """The server that gave this answer to ``GET /v1/models``; None if it is no list of models.
 
-    :param kind: that of the port; ``owned_by`` may tell another one
+    :param kind: that of the port; ``owned_by`` may show that it is another one
     """
     try:
         data = json.loads(body)
@@ -71,8 +69,8 @@ def local_server(
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return None
     owners = {entry.get("owned_by") for entry in entries if isinstance(entry.get("owned_by"), str)}
-    told = next((other for other in kinds if other.owner and owners == {other.owner}), kind)
-    return LocalServer(told, kind.base_url, tuple(_chat_models(entries)))
+    real = next((other for other in LOCAL_KINDS if other.owner and owners == {other.owner}), kind)
+    return LocalServer(real, kind.base_url, tuple(_chat_models(entries)))
 
 
 def _chat_models(entries: List[Any]) -> List[LocalModel]:

@@ -20,30 +20,17 @@ SHORTEST = 4
 CUT = " … "
 # Values of these keys are words of the API, or names that the two sides gave to things.
 STRUCTURE = frozenset(
-    [
-        "role",
-        "type",
-        "name",
-        "id",
-        "call_id",
-        "tool_call_id",
-        "status",
-        "model",
-        "detail",
-        "format",
-        "mime_type",
-        "mimeType",
-        "object",
-        "phase",
-    ]
-)
+    (
+        "role", "type", "name", "id", "call_id", "tool_call_id", "status", "model", "detail", "format",
+        "mime_type", "mimeType", "object", "phase",
+    )
+)  # fmt: skip
 # The keys of a request whose values are, or hold, what the client has written.
 CONTENT = (
     "messages", "input", "instructions", "metadata", "user", "user_id", "safety_identifier",
-    "prompt_cache_key", "stop",
-    "prediction",
+    "prompt_cache_key", "stop", "prediction",
 )  # fmt: skip
-# The keys within tools and formats that hold prose or data and not form.
+# The keys within tools and formats whose values are prose or data.
 PROSE = ("description", "title", "const", "default", "example", "examples", "enum", "$comment")
 
 

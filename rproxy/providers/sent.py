@@ -56,19 +56,12 @@ class Sent:
     @property
     def effort(self) -> Optional[str]:
         """The level that the request asks for."""
-        level = next(
-            (
-                v
-                for v in (self.value("reasoning_effort"), self.value("reasoning.effort"))
-                if isinstance(v, str)
-            ),
-            None,
-        )
-        return (
-            level
-            if level is not None or not self.profile.thinking.effort
-            else self.value(self.profile.thinking.effort)
-        )
+        for key in ("reasoning_effort", "reasoning.effort"):
+            level = self.value(key)
+            if isinstance(level, str):
+                return level
+        own = self.profile.thinking.effort
+        return self.value(own) if own else None
 
     @cached_property
     def thinking_keys(self) -> FrozenSet[str]:

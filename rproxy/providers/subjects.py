@@ -16,10 +16,10 @@ from .sent import SCHEMA_PLACES, Sent
 
 THINK = r"\bthink|reasoning effort|\beffort\b|\breasoning\b|chat template|思考|推理"
 SCHEMA = (
-    r"schema (?:field|keyword|error|conversion|is not|must)|(?:invalid|unsupported|bad|flavored) (?:json "
-    r")?schema|\bkeywords?\b"
-    r"|function declarations|\bgrammar\b|\$ref|any ?of|additional properties|json payload|every object|in "
-    r"context"
+    r"schema (?:field|keyword|error|conversion|is not|must)"
+    r"|(?:invalid|unsupported|bad|flavored) (?:json )?schema|\bkeywords?\b"
+    r"|function declarations|\bgrammar\b|\$ref|any ?of|additional properties|json payload|every object"
+    r"|in context"
 )
 HISTORY = r"reasoning (?:content|details|text)|think chunk|thinking (?:chunk|part|block|content)"
 
@@ -76,8 +76,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "answers in one piece",
-        r"non stream|stream(?:ing)? (?:mode )?(?:only|is required|must)|only support\w* stream|must "
-        r".{0,20}stream|enable .{0,10}stream",
+        r"non stream|stream(?:ing)? (?:mode )?(?:only|is required|must)|only support\w* stream"
+        r"|must .{0,20}stream|enable .{0,10}stream",
         lambda sent: not sent.body.get("stream"),
         fields.streaming_only,
         "whole",
@@ -139,8 +139,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "the user's message",
-        r"no user (?:query|message|role)|(?:at least )?(?:one|a) (?:\w+ )?(?:with )?(?:the )?(?:role "
-        r")?user\b|user message",
+        r"no user (?:query|message|role)"
+        r"|(?:at least )?(?:one|a) (?:\w+ )?(?:with )?(?:the )?(?:role )?user\b|user message",
         lambda sent: "user" not in sent.roles,
         messages.user_message,
         "messages",
@@ -170,8 +170,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     ),
     Subject(
         "images and files",
-        r"image|vision|multi "
-        r"?modal|\bpng\b|jpe?g|\bbmp\b|webp|\bgif\b|picture|\bfiles?\b|\bpdf\b|audio|图|untagged enum"
+        r"image|vision|multi ?modal|\bpng\b|jpe?g|\bbmp\b|webp|\bgif\b|picture|\bfiles?\b|\bpdf\b|audio|图"
+        r"|untagged enum"
         r"|content (?:\w+ )?(?:part|type|block|must be|should be|array|list)",
         lambda sent: sent.media(),
         messages.media,
@@ -195,8 +195,8 @@ SUBJECTS: Tuple[Subject, ...] = (
     Subject(
         "tools",
         r"(?:support|allow|accept|enable|use)\w* (?:\w+ ){0,2}(?:tools?|functions?)\b"
-        r"|\b(?:tools?|functions?)(?: \w+){0,2} (?:(?:is|are) )?(?:not "
-        r"|un)(?:support|allow|available|enabl|accept|permit)",
+        r"|\b(?:tools?|functions?)(?: \w+){0,2} (?:(?:is|are) )?"
+        r"(?:not |un)(?:support|allow|available|enabl|accept|permit)",
         lambda sent: sent.tools,
         tools.tools,
         "content",

@@ -21,9 +21,9 @@ from ..config.addresses import proxy_secrets
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
-from ..upstream.os_errors import connect_error
 from .connect import ConnectTimeout, Route
 from .http_client import PooledHTTPClient
+from .os_errors import connect_error
 from .pool import UNLIMITED
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest

@@ -128,7 +128,6 @@ class Connection:
         self._on_state(self)
 
     # ---- How an exchange ends
-
     def _release(self) -> Optional[Receiver]:
         """Let go of the receiver, its limits and the awaitable it returned."""
         receiver, self._receiver, self._deliver = self._receiver, None, None
@@ -165,7 +164,6 @@ class Connection:
             receiver.on_done(None)
 
     # ---- Time limits
-
     def _arm(self, limit: float) -> None:
         """Allow ``limit`` seconds of silence from now on; 0 for no limit."""
         self._last, self._limit = time.monotonic(), limit
@@ -192,7 +190,6 @@ class Connection:
         self._fail(TransportError("timeout", text, self._answered, TimeoutError(text)))
 
     # ---- The socket
-
     def _watch(self) -> None:
         reading = self._pause is None and self.state is not State.CLOSED
         writing = bool(self._output)
@@ -276,7 +273,6 @@ class Connection:
             self._finish()
 
     # ---- Backpressure
-
     def _hold(self, wait_for: Awaitable[None]) -> None:
         """Read no more until the receiver is ready."""
         pause = asyncio.ensure_future(wait_for)

@@ -187,7 +187,6 @@ class _Fetch:
                 self.fail(error)
 
     # ---- What the connection calls
-
     def on_head(self, head: Head) -> OnData:
         self._pieces.clear()
         return self._reader.on_head(head)
@@ -207,7 +206,6 @@ class _Fetch:
         self._complete(error)
 
     # ---- How it ends
-
     def fail(self, error: BaseException) -> None:
         self._abort()
         self._complete(error)

@@ -13,7 +13,7 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Sequence, Tuple
 
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
@@ -103,37 +103,43 @@ class LearnedOverrides:
         expires, key = self._now() + LIFETIME, _key(provider, model)
         for subject, form, cure in cures:
             if cure.refused:
-                parts = self._refused.setdefault((owner, key), {})
-                self._refused.move_to_end((owner, key))
-                parts.update(dict.fromkeys(cure.refused, expires))
-                for fingerprint in list(parts)[:-MAX_PARTS]:
-                    del parts[fingerprint]
+                self._keep_parts((owner, key), dict.fromkeys(cure.refused, expires))
                 log.warning(
                     "%s refused a part of a request for %s (%s); it was left out",
                     provider.name,
                     model,
                     subject,
                 )
-            if cure.override and len(json.dumps(cure.override)) <= MAX_OVERRIDE:
-                learned = self._learned.setdefault(key, [])
-                learned[:] = [known for known in learned if known.override != cure.override]
-                learned.append(Learned(subject, form, cure.override, expires))
-                del learned[:-MAX_LEARNED]
-                self._learned.move_to_end(key)
-                while len(self._learned) > MAX_MODELS:
-                    self._learned.popitem(last=False)
-                self._applied.clear()
+            text = json.dumps(cure.override)  # which is YAML, too
+            if cure.override and len(text) <= MAX_OVERRIDE:
+                self._keep_form(key, Learned(subject, form, cure.override, expires))
                 log.warning(
                     "%s refused a request for %s (%s); such requests are sent in another form for a day. To "
-                    "make this "
-                    "permanent, put under the provider:  override: %s",
+                    "make this permanent, put under the provider:  override: %s",
                     provider.name,
                     model,
                     subject,
-                    json.dumps(cure.override),  # which is YAML, too
+                    text,
                 )
+
+    def _keep_parts(self, place: Tuple[str, Key], fingerprints: Mapping[str, float]) -> None:
+        parts = self._refused.setdefault(place, {})
+        self._refused.move_to_end(place)
+        parts.update(fingerprints)
+        for fingerprint in list(parts)[:-MAX_PARTS]:
+            del parts[fingerprint]
         while len(self._refused) > MAX_OWNERS:
             self._refused.popitem(last=False)
+
+    def _keep_form(self, key: Key, cure: Learned) -> None:
+        learned = self._learned.setdefault(key, [])
+        learned[:] = [known for known in learned if known.override != cure.override]
+        learned.append(cure)
+        del learned[:-MAX_LEARNED]
+        self._learned.move_to_end(key)
+        while len(self._learned) > MAX_MODELS:
+            self._learned.popitem(last=False)
+        self._applied.clear()
 
 
 def _key(provider: Provider, model: str) -> Key:

@@ -158,7 +158,6 @@ class ResponseParser:
         return b""
 
     # ---- Lines of the head
-
     def _line(self, data: bytes, position: int) -> Tuple[bytes, int]:
         end = data.find(b"\n", position)
         size = (end + 1 if end >= 0 else len(data)) - position
@@ -254,7 +253,6 @@ class ResponseParser:
             self._state = ResponseParser._until_close
 
     # ---- Bytes of the body
-
     def _until_close(self, data: bytes, position: int) -> int:
         self._body.append(data[position:])
         return len(data)

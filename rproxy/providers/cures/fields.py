@@ -51,21 +51,11 @@ ANY_VALUE = (
 NEEDED = frozenset(["model", "messages", "input", "tools", "stream", "instructions"])
 # Fields whose names are words of any sentence, too.
 PLAIN = frozenset(
-    [
-        "user",
-        "stop",
-        "text",
-        "include",
-        "store",
-        "prediction",
-        "metadata",
-        "reasoning",
-        "truncation",
-        "seed",
-        "thinking",
-        "think",
-    ]
-)
+    (
+        "user", "stop", "text", "include", "store", "prediction", "metadata", "reasoning", "truncation",
+        "seed", "thinking", "think",
+    )
+)  # fmt: skip
 
 
 def fields(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
