@@ -52,13 +52,13 @@ def read_store(place: Place) -> Store:
     return store
 
 
-def switch(other: str) -> Check[str]:
-    """``on``, ``off`` or one other word; YAML reads the first two as true and false."""
+def switch(*choices: str) -> Check[str]:
+    """One of some words; YAML reads ``on`` and ``off`` as true and false."""
 
     def check(place: Place) -> str:
         if isinstance(place.value, bool):
             return "on" if place.value else "off"
-        return c.one_of(other, "on", "off")(place)
+        return c.one_of(*choices)(place)
 
     return check
 
@@ -141,12 +141,12 @@ class Server:
         'reverse proxies whose X-Forwarded-For is believed: addresses, CIDR blocks, "unix"',
     )
     metrics: str = key(
-        switch("auto"),
+        switch("auto", "on", "off"),
         "auto",
         "GET /metrics: auto (for this machine, and with a key), on (for everybody) or off",
     )
     inspector: str = key(
-        switch("content"),
+        switch("on", "off", "content"),
         "on",
         "the page at /: on, off, or content (it also shows requests and answers, kept in memory)",
     )
