@@ -394,6 +394,8 @@ async def test_many_turns_come_in_few_events() -> None:
             batches = [batch["turns"] for batch in stream.of("turns")]
             assert [len(batch) for batch in batches] == [100, 100, 40] and not stream.of("turn")
             assert [one["number"] for batch in batches for one in batch] == list(range(250, 10, -1))
+        async with following(e, f"?after={recent.id}-" + "9" * 5000) as odd:
+            await until(lambda: odd.last_id == f"{recent.id}-250")
         async with following(e, "?after=00000000-200") as other:  # of another process: from the beginning
             await until(lambda: other.last_id == f"{recent.id}-250")
             assert sum(len(batch["turns"]) for batch in other.of("turns")) == 250
@@ -553,6 +555,10 @@ async def test_no_other_site_gets_at_it() -> None:
             assert not [name for name in answer.headers if name.startswith("Access-Control")]
             assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
             assert answer.headers["Cache-Control"] == "no-store"
+        for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+            headers = {"Sec-Fetch-Site": site}  # all that a browser says of an image or a script
+            assert (await e.fetch("/inspector/turns", headers=headers)).code == status
+            assert (await e.fetch("/", headers={**headers, "Accept": "text/html"})).code == 200  # a link
 
 
 async def test_it_only_reads() -> None:

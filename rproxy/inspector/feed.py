@@ -24,6 +24,7 @@ from .viewer import Viewer
 
 BATCH = 100  # turns in one event
 FEW = 20  # turns that get an event each
+LONGEST_NUMBER = 18  # digits of the number of a turn
 
 
 class Feed:
@@ -90,7 +91,8 @@ class Feed:
 def _number(after: str, process: str) -> int:
     """How far a client is, by an id of ours; 0 if it comes from another list of turns."""
     whose, _, number = after.partition("-")
-    return int(number) if whose == process and number.isdecimal() else 0
+    known = whose == process and number.isdecimal() and len(number) <= LONGEST_NUMBER
+    return int(number) if known else 0
 
 
 def _event(kind: str, data: Json, cursor: str = "") -> bytes:

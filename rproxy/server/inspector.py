@@ -17,7 +17,7 @@ from tornado.web import Finish
 from .. import __version__
 from ..config.schema import Model
 from ..cooperative import run_cooperatively
-from ..errors import ApiError, invalid, not_found
+from ..errors import ApiError, forbidden, invalid, not_found
 from ..json_codec import encode_json
 from ..telemetry.recent import RecentTurns
 from ..telemetry.records import TurnRecord
@@ -35,6 +35,7 @@ UNRECORDED = (
     "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
 )
 PIECE = 1 << 16  # bytes
+OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
 BATCH = 0.1  # seconds in which what happens is sent together
 BEAT = 5.0  # seconds between two looks at the states of the providers, and between two signs of life
 
@@ -50,9 +51,12 @@ class InspectorHandler(HttpHandler):
         self.set_header("Cross-Origin-Resource-Policy", "same-origin")
 
     def check_verb(self) -> None:
-        """:raises ApiError: 404, the inspector is not for this client; 405"""
+        """:raises ApiError: 404, the inspector is not for this client; 403, another site asks; 405"""
         if self._recent is None or not (self.state.config.server.auth.enabled or self.is_local):
             raise not_found("Path", self.request.path, hint=ROUTES_HINT)
+        if not self.public and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+            # It could not read the answer, but measure how long that takes and how large it is.
+            raise forbidden("Only the inspector's own page may ask for its data from a browser.")
         super().check_verb()
 
     @property
