@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any, Dict
 
+import pytest
+
 from rproxy import convert
 from rproxy.convert import (
     ChunkDecoder,
@@ -65,6 +67,16 @@ def test_a_whole_completion_is_a_stream_of_one_chunk() -> None:
         + b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\ndata: [DONE]\n\n'
     )
     assert whole["status"] == "completed" and whole["usage"]["total_tokens"] == 5
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_a_large_chunk_is_fed_like_any_other(size: int) -> None:
+    text = b"x" * size
+    answer = b'{"choices": [{"message": {"content": "%b"}, "finish_reason": "stop"}]}' % text
+    for body in (answer, b"data: %b\n\n" % answer.replace(b"message", b"delta")):
+        response = answered(body)
+        assert response["status"] == "completed"
+        assert response["output"][0]["content"][0]["text"] == text.decode()
 
 
 def test_the_library_needs_no_server() -> None:

@@ -96,7 +96,8 @@ class Remote:
         decoder = ChunkDecoder()  # reads any JSON in an event stream
 
         def take(chunks: List[Json]) -> None:
-            printer.send([cast(Event, _event(one)) for chunk in chunks for one in _parsed(chunk)])
+            parts = [chunk.parsed() if isinstance(chunk, Unparsed) else [chunk] for chunk in chunks]
+            printer.send([cast(Event, _event(one)) for part in parts for one in part])
 
         with self._reached():
             result = await self._upstream.chat(
@@ -133,16 +134,6 @@ class Remote:
         if result.status == 401:
             text = f"{text.rstrip('.')}. Put one of its keys into ${KEY_VARIABLE}"
         return ApiError(result.status, text)
-
-
-def _parsed(chunk: Json) -> List[Json]:
-    """The chunks in what may be unparsed."""
-    steps = chunk.steps() if isinstance(chunk, Unparsed) else iter(())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return [chunk] if end.value is None else list(end.value)
 
 
 def _event(chunk: Json) -> Json:

@@ -68,6 +68,15 @@ class Unparsed(Dict[str, Any]):
         self._data = memoryview(data)[begin:]
         self._lines = lines
 
+    def parsed(self) -> List[Json]:
+        """The chunks; none if it is no JSON."""
+        steps = self.steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return list(end.value)
+
     def steps(self) -> Steps:
         """Parse it; yields while there is more to do.
 

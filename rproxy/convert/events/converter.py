@@ -24,6 +24,7 @@ from ...types import CallPiece, Delta, Event, Json, Response, ResponseError, Usa
 from ..answer.chat import ChunkReader
 from ..answer.fields import is_keep_alive
 from ..answer.reader import AnswerReader
+from ..answer.unparsed import Unparsed
 from ..profile import Answer
 from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
@@ -207,6 +208,8 @@ class StreamConverter:
 
     def feed(self, chunk: Json) -> List[Event]:
         if not self._ended:
+            if type(chunk) is Unparsed:
+                return [event for part in chunk.parsed() for event in self.feed(part)]
             deltas = self.reader.read(chunk)
             if not deltas and is_keep_alive(chunk):
                 self._keep_alives += 1
