@@ -14,10 +14,11 @@ from collections import OrderedDict
 from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
-from typing import Dict, Mapping, NamedTuple, Sequence
+from typing import Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 from ..convert.profile import Profile
 from ..convert.request.files import pdf_files, with_texts
+from ..cooperative import in_thread
 from ..errors import ApiError, invalid_value
 from ..types import AnyItem
 
@@ -40,22 +41,31 @@ class FileTexts:
         self._texts: OrderedDict[bytes, str] = OrderedDict()  # the last used at the end
         self._size = 0  # characters in them
 
-    async def readable(self, items: Sequence[AnyItem], profile: Profile) -> Sequence[AnyItem]:
+    async def readable(
+        self, items: Sequence[AnyItem], profile: Profile, short: bool = True
+    ) -> Sequence[AnyItem]:
         """``items`` as ``profile`` needs them: with the texts of the PDF files, if it takes no files.
 
+        :param short: they are looked through in a few milliseconds
         :raises ApiError: 400, when a file cannot be read
         """
         if "file" in profile.modalities:
             return items
-        texts = await self._read(items)
-        return with_texts(items, texts) if texts else items
+        files = [*pdf_files(items)] if short else await in_thread(lambda: [*pdf_files(items)])
+        if not files:
+            return items
+        texts = await self._read(files)
+        return with_texts(items, texts) if short else await in_thread(lambda: with_texts(items, texts))
 
-    async def _read(self, items: Sequence[AnyItem]) -> Mapping[str, str]:
-        """The texts of all PDF files, by their ``file_data``; "" for a file without text."""
+    async def _read(self, files: Iterable[Tuple[str, str]]) -> Mapping[str, str]:
+        """The texts of PDF files, by their ``file_data``; "" for a file without text.
+
+        :param files: see :func:`~rproxy.convert.request.files.pdf_files`
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         texts: Dict[str, str] = {}
-        for name, data in pdf_files(items):
+        for name, data in files:
             if data in texts:
                 continue
             if len(data) > MAX_FILE * 4 // 3 + 1000:

@@ -12,10 +12,12 @@ Item references need no index: our items carry the hex digits of their response'
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, cast
+from functools import partial
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cast
 
 from ..convert.ids import RESPONSE, item_stem, output_stem
 from ..convert.status import RUNNING
+from ..cooperative import in_thread
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyItem, AnyRecord, HostedResult, Item, LocalRecord, Record, Response, ResponseRecord
@@ -30,6 +32,7 @@ NO_ITEM_HINT = (
     "No stored response has it; it may have expired or been deleted. "
     "Send the item itself instead of a reference."
 )
+MANY = 500  # items that are looked through in one step
 MAX_CHAIN = 10_000  # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a warm-up inherit
 
@@ -163,14 +166,17 @@ class History:
 
         :raises ApiError: 404 for an unknown one, 503
         """
-        untyped = (None, "item_reference")
-        wanted = {str(item.get("id")) for item in items if item.get("type") in untyped and is_reference(item)}
+        if len(items) + len(past.items) > MANY:
+            wanted, found = await in_thread(partial(_referred, items, past.items))
+        else:
+            wanted, found = _referred(items, past.items)
         if not wanted:
             return items
-        found = _chosen(past.items, wanted)
         unread = _by_stem(wanted - found.keys())
         resolved: List[AnyItem] = []
-        for item in items:
+        for number, item in enumerate(items):
+            if number % MANY == MANY - 1:
+                await asyncio.sleep(0)
             if is_reference(item):
                 name = str(item.get("id"))
                 if name not in found:
@@ -312,6 +318,13 @@ def _local_record(request: CreateRequest, response: Response) -> LocalRecord:
         "items": [*context.items, *request.items, *response["output"]],
         "inherited": {**context.inherited, **kept},
     }
+
+
+def _referred(items: List[AnyItem], past: List[AnyItem]) -> Tuple[Set[str], Dict[str, AnyItem]]:
+    """The ids that references name, and which of these items are in the history."""
+    untyped = (None, "item_reference")
+    wanted = {str(item.get("id")) for item in items if item.get("type") in untyped and is_reference(item)}
+    return wanted, _chosen(past, wanted) if wanted else {}
 
 
 def _chosen(items: Iterable[AnyItem], wanted: Set[str]) -> Dict[str, AnyItem]:

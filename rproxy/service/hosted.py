@@ -15,7 +15,7 @@ from ..upstream.client import Upstream
 from .client import Client
 from .create_request import CreateRequest
 from .history import History
-from .mcp_credentials import has_servers, stored, without_credentials
+from .mcp_credentials import without_credentials
 from .plan import native_tools
 from .search import make_backend
 
@@ -65,11 +65,7 @@ class HostedTools:
         )
 
     def shown(self, request: CreateRequest) -> CreateRequest:
-        """The request, whose response repeats hosted tools in the right form, and without credentials, which
-        are not stored with its input either.
-        """
-        if has_servers(request.items):
-            request = request._replace(kept_items=stored(request.items))
+        """The request, whose response repeats hosted tools in the right form, and without credentials."""
         tools = request.body.get("tools")
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request

@@ -20,7 +20,7 @@ from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
-from ..cooperative import in_thread
+from ..cooperative import free_later, in_thread
 from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
@@ -68,17 +68,15 @@ def native_tools(provider: Provider) -> Sequence[str]:
     return provider.profile.native_tools if provider.wire == "responses" else ()
 
 
-async def converted(
-    convert: Callable[[], T], request: CreateRequest, client: Client, items: Sequence[AnyItem]
-) -> T:
-    """Call a function that converts a request, in a thread if that would keep others waiting.
+def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -> bool:
+    """Is a request converted, or looked through, in a few milliseconds?
 
-    :param items: the history that it converts
+    :param items: the history that is converted
     """
-    small, before = len(items) <= LONG_HISTORY, request.context.size
+    short, before = len(items) <= LONG_HISTORY, request.context.size
     if client.size > SMALL or before is None or before > LARGE:
-        small = small and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
-    return convert() if small else await in_thread(convert)
+        short = short and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
+    return short
 
 
 class TurnPlan:
@@ -146,7 +144,8 @@ class TurnPlan:
             if provider.wire == "responses"
             else to_chat_request
         )
-        readable = await self._deps.file_texts.readable(self._items, provider.profile)
+        short = is_short(self._request, self._client, self._items)
+        readable = await self._deps.file_texts.readable(self._items, provider.profile, short)
         self.small = readable is self._items and self._is_small()
         convert = partial(
             to_request,
@@ -159,7 +158,11 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        return await converted(convert, self._request, self._client, self._items)
+        if short:
+            return convert()
+        conversion = await in_thread(convert)
+        free_later([conversion.history], levels=1)
+        return conversion
 
     def _is_small(self) -> bool:
         """Is the request small, and is nothing added to it, such as earlier items or reasoning?"""

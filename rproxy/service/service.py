@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from ..config.schema import Config, Model, Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.ids import Ids
-from ..convert.request.chat import input_items, to_chat_request
+from ..convert.request.chat import Conversion, input_items, to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
 from ..convert.tools.tool_lists import ToolLists
-from ..cooperative import in_thread
+from ..cooperative import free_later, in_thread, run_cooperatively
 from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
 from ..telemetry.exposition import Metric, gauge, gauges
 from ..telemetry.records import RefusalRecord, turn_fields
 from ..telemetry.telemetry import Telemetry
-from ..types import AnyItem, Compaction, Json, Response
+from ..types import Compaction, Json, Response
 from ..upstream.client import Upstream
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -39,16 +39,17 @@ from .background import Background, Running
 from .catalog import Catalog
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
-from .compact import compaction_object, compaction_request
+from .compact import compaction_request, compaction_steps
 from .conversations import Conversations, check_metadata, conversation_id
 from .create_request import CreateRequest, need_input
 from .file_text import FileTexts
 from .history import History
 from .hosted import HostedTools
 from .make_turn import make_turn
+from .mcp_credentials import has_servers, stored
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, converted
+from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, is_short
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -207,9 +208,10 @@ class Service:
         session = await self._hosted.session(request, client)
         if session is not None:
             items, body, allow = session.history(items), session.first_body(body), session.allow(allow)
-        readable = await self._file_texts.readable(items, profile)
+        short = is_short(request, client, items)
+        readable = await self._file_texts.readable(items, profile, short)
 
-        def count() -> int:
+        def count() -> Tuple[int, Conversion]:
             conversion = to_chat_request(
                 body,
                 readable,
@@ -218,9 +220,11 @@ class Service:
                 allow=allow,
                 sealer=self._sealers.of(client.owner),
             )
-            return estimate(conversion.body)
+            return estimate(conversion.body), conversion
 
-        counted = await converted(count, request, client, items)
+        counted, conversion = count() if short else await in_thread(count)
+        if not short:
+            free_later([conversion.history], levels=1)
         return {"object": "response.input_tokens", "input_tokens": counted}
 
     async def compact(self, body: Json, client: Client) -> Tuple[Compaction, Mapping[str, str]]:
@@ -233,7 +237,10 @@ class Service:
         need_input(body)
         items = input_items(body)
         response, headers = await self.create(compaction_request(body, items), client, None)
-        return compaction_object(items, response, self._stem), headers
+        compaction = await run_cooperatively(compaction_steps(items, response, self._stem))
+        if len(items) > LONG_HISTORY:
+            free_later([compaction["output"]], levels=1)
+        return compaction, headers
 
     async def close(self) -> None:
         """Give the store what it has not got yet."""
@@ -304,13 +311,9 @@ class Service:
         context = await self._history.context(body, conversation, client)
         body = {**context.inherited, **body}
         items = await self._history.resolved(input_items(body), context, client.owner)
-        complete = partial(_complete, context.items, items, ids.stem if conversation is not None else None)
-        long = len(context.items) + len(items) > LONG_HISTORY
-        items = await in_thread(complete) if long else complete()
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
-        if not request.warms_up:
-            need_input(body, "conversation")
-            check_orphans(context.items, items)
+        long = len(context.items) + len(items) > LONG_HISTORY
+        request = await in_thread(partial(_completed, request)) if long else _completed(request)
         return self._hosted.shown(request)
 
     def _refused(
@@ -422,10 +425,19 @@ class Service:
         return int(self._now())
 
 
-def _complete(past: List[AnyItem], items: List[AnyItem], stem: Optional[str]) -> List[AnyItem]:
-    """New items without those that repeat the history.
+def _completed(request: CreateRequest) -> CreateRequest:
+    """The request without items that repeat its history, and in a conversation with an id for each item.
 
-    :param stem: of the ids that are missing, where items have to have one
+    :raises ApiError: 400, it has no input, or only answers calls that nobody made
     """
-    items = without_repeats(past, items)
-    return items if stem is None else [*listed(items, stem)]
+    items, past = request.items, request.context.items
+    if past:
+        items = without_repeats(past, items)
+    if request.conversation is not None:
+        items = [*listed(items, request.ids.stem)]
+    if not request.warms_up:
+        need_input(request.body, "conversation")
+        check_orphans(past, items)
+    if has_servers(items):
+        return request._replace(items=items, kept_items=stored(items))
+    return request if items is request.items else request._replace(items=items)

@@ -87,6 +87,12 @@ class Conversion:
         return profile.stream != "never" and (wanted or profile.non_stream == "force_stream")
 
     @property
+    def history(self) -> List[Json]:
+        """The messages, which are the largest part of the body."""
+        messages: List[Json] = self.body["messages"]
+        return messages
+
+    @property
     def logprobs(self) -> bool:
         """Is the provider asked for the probabilities of the tokens?"""
         return "logprobs" in self.body

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ...types import AnyItem, Json
 from ..answer.responses import EventReader
@@ -56,6 +56,11 @@ class ResponsesConversion(Conversion):
     @property
     def logprobs(self) -> bool:
         return LOGPROBS in self.body.get("include", ())
+
+    @property
+    def history(self) -> List[Json]:
+        items: List[Json] = self.body["input"]
+        return items
 
     def reader(self) -> EventReader:
         return EventReader(self.origin)
@@ -200,8 +205,11 @@ class _Writer:
         self.freeform: Dict[str, bool] = {}  # call id -> is it a call of a custom tool?
 
 
-def _items(messages: Sequence[Json], writer: _Writer) -> Iterator[Json]:
-    for message in messages:
+def _items(messages: List[Json], writer: _Writer) -> Iterator[Json]:
+    """The items that messages become; takes them out of the list, so that each is freed by itself."""
+    messages.reverse()
+    while messages:
+        message = messages.pop()
         role, content = message["role"], message.get("content")
         if role == "tool":
             kind = (

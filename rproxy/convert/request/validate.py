@@ -46,12 +46,17 @@ def _object_of_strings(*names: str) -> Check:
     )
 
 
+def _list_of(value: Any, wanted: type) -> bool:
+    # A set of the types, because there may be very many values.
+    return isinstance(value, list) and all(issubclass(kind, wanted) for kind in set(map(type, value)))
+
+
 def _objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
+    return _list_of(value, dict)
 
 
 def _strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return _list_of(value, str)
 
 
 def _metadata(value: Any) -> bool:

@@ -50,7 +50,9 @@ def to_messages(
     entries = fold_items(items, tools, resends=resends, sealer=sealer, warnings=warnings)
     if instructions:
         writer.plain(PlainMessage.of_text("system", instructions))
-    for entry in entries:
+    entries.reverse()
+    while entries:  # each is freed by itself: all of them at once would keep other threads waiting
+        entry = entries.pop()
         if isinstance(entry, PlainMessage):
             writer.plain(entry)
         else:
