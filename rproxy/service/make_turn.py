@@ -42,19 +42,19 @@ async def make_turn(
         hosted_plan = HostedPlan(deps, request, client, first, session)
         if recording is None:
             return HostedTurn(deps, hosted_plan, client, sink, hosted)
-        from .recorded_hosted_turn import RecordedHostedTurn
+        from .recording_hosted_turn import RecordingHostedTurn
 
-        return RecordedHostedTurn(deps, hosted_plan, client, sink, recording, hosted)
+        return RecordingHostedTurn(deps, hosted_plan, client, sink, recording, hosted)
     plan = TurnPlan(deps, request, client, first)
     if recording is None:
         return Turn(deps, plan, client, sink)
-    from .recorded_turn import RecordedTurn
+    from .recording_turn import RecordingTurn
 
-    return RecordedTurn(deps, plan, client, sink, recording)
+    return RecordingTurn(deps, plan, client, sink, recording)
 
 
 def _recording(deps: TurnDeps, request: CreateRequest, body: Json, client: Client, first: int) -> Recording:
-    from .recorded_turn import begin_recording
+    from .recording_turn import begin_recording
 
     recording = begin_recording(request, body, client, first, deps.config)
     for recorder in deps.telemetry.recorders:

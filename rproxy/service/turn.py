@@ -55,7 +55,7 @@ class Turn:
     :param sink: takes the events; None in JSON mode, where only the result counts
     """
 
-    recording: Optional[Recording] = None  # see rproxy.service.recorded_turn
+    recording: Optional[Recording] = None  # see rproxy.service.recording_turn
 
     def __init__(self, deps: TurnDeps, plan: TurnPlan, client: Client, sink: Optional[EventSink]) -> None:
         server = deps.config.server

@@ -1,7 +1,8 @@
 """Who records turns: the tap between a turn and its provider, and the folder that recordings are kept in.
 
-Nothing of this is loaded, and nothing is asked per delta, unless somebody records.  A turn that is recorded
-(:class:`rproxy.service.recorded_turn.RecordedTurn`) asks its providers through a :class:`RecordedUpstream`.
+Nothing of this is loaded, and nothing is checked per delta, unless somebody records.  A turn that is recorded
+(:class:`rproxy.service.recording_turn.RecordingTurn`) asks its providers through a
+:class:`RecordingUpstream`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def file_name(recording: Recording) -> str:
     return f"{stamp}.{int(recording.started % 1 * 1000):03d}Z-{recording.request_id}{SUFFIX}"
 
 
-class RecordedUpstream:
+class RecordingUpstream:
     """The provider's side of a turn that is recorded (:class:`~rproxy.upstream.client.ChatClient`)."""
 
     def __init__(self, upstream: ChatClient, recording: Recording) -> None:

@@ -1,7 +1,7 @@
 """A turn that is recorded: the same turn, with taps on both of its sides.
 
-Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordedUpstream`, its events pass a
-:class:`RecordedSink`.  An ordinary turn has neither, so recording costs nothing while it is off.
+Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordingUpstream`, its events pass a
+:class:`RecordingSink`.  An ordinary turn has neither, so recording costs nothing while it is off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..convert.events.converter import StreamConverter
 from ..convert.request.chat import Conversion, input_items
 from ..convert.request.validate import without_nulls
 from ..convert.tools.table import later_tools
-from ..telemetry.recorder import RecordedUpstream
+from ..telemetry.recorder import RecordingUpstream
 from ..telemetry.recording import Recording
 from ..types import Event, Json, Response
 from .client import Client, EventSink
@@ -24,7 +24,7 @@ from .plan import TurnDeps, TurnPlan
 from .turn import Turn
 
 
-class RecordedSink:
+class RecordingSink:
     """Records the events on their way to another sink."""
 
     def __init__(self, sink: EventSink, recording: Recording) -> None:
@@ -47,7 +47,7 @@ class RecordedSink:
         await self._sink.send_large(events)
 
 
-class RecordedTurn(Turn):
+class RecordingTurn(Turn):
     """:class:`~rproxy.service.turn.Turn`, recorded."""
 
     recording: Recording
@@ -59,10 +59,10 @@ class RecordedTurn(Turn):
         client: Client,
         sink: Optional[EventSink],
         recording: Recording,
-        *more: Any,  # what another kind of turn takes, see recorded_hosted_turn
+        *more: Any,  # what another kind of turn takes, see recording_hosted_turn
     ) -> None:
-        tapped = replace(deps, upstream=RecordedUpstream(deps.upstream, recording))
-        recorded = None if sink is None else RecordedSink(sink, recording)
+        tapped = replace(deps, upstream=RecordingUpstream(deps.upstream, recording))
+        recorded = None if sink is None else RecordingSink(sink, recording)
         super().__init__(tapped, plan, client, recorded, *more)
         self.recording = recording
 

@@ -7,10 +7,10 @@ from typing import Dict, Optional
 from ..convert.events.rounds import RoundCall, RoundConverter
 from ..hosted.kind import HostedCall, Outcome
 from .hosted_turn import HostedTurn, RunningCall
-from .recorded_turn import RecordedTurn
+from .recording_turn import RecordingTurn
 
 
-class RecordedHostedTurn(RecordedTurn, HostedTurn):
+class RecordingHostedTurn(RecordingTurn, HostedTurn):
     """Both at once; the constructor's parameters are those of the first, then those of the second."""
 
     async def _run_to_the_end(self) -> None:
