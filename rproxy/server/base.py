@@ -34,6 +34,7 @@ from ..types import Json, LocalRecord
 from ..upstream.client import CancelToken
 from .access import Access, hostname
 from .pending import CONNECTIONS, ByteBudget
+from .recent_bodies import RecentBodies
 from .remote import PROXY_HEADERS, UNIX, TrustedProxies
 
 log = logging.getLogger("rproxy.http")
@@ -69,6 +70,7 @@ class AppState:
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
     pending: ByteBudget = field(init=False)
+    recent_bodies: RecentBodies = field(default_factory=RecentBodies)
     lag: LoopLag = field(default_factory=LoopLag)
     reports: Set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -146,7 +146,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_parse = parser(_no_constant)
+parse_json = parser(_no_constant)
 
 
 def _empty(what: str) -> ApiError:
@@ -190,7 +190,7 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     :raises ApiError: 400; the message says what is wrong and where
     """
     try:
-        value = _parse(data)
+        value = parse_json(data)
     except _UNREADABLE as error:
         raise (_empty(what) if _is_blank(data) else _unreadable(error, what)) from None
     if not isinstance(value, dict):
@@ -272,9 +272,10 @@ class BodyReader:
         await run_cooperatively(hashing())
         return digest.hexdigest()
 
-    async def parsed(self) -> Json:
+    async def parsed(self, parse: Callable[[bytes], Json] = parse_object) -> Json:
         """The whole body as a JSON object; other tasks run in between when it is large.
 
+        :param parse: parses one that is not
         :raises ApiError: 400 or 413, see :func:`decompressed` and :func:`parse_object`
         """
         pieces = self._plain()
@@ -284,7 +285,7 @@ class BodyReader:
             if self.json_size > LARGE:
                 self.value = await parse_large(chain(first, pieces))
                 return self.value
-        self.value = parse_object(b"".join(first))
+        self.value = parse(b"".join(first))
         return self.value
 
     def _plain(self) -> Iterator[bytes]:

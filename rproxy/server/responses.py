@@ -7,6 +7,7 @@ and begin again.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import AsyncIterator, List, Optional
 
 from ..convert.events.replay import events as replayed
@@ -45,7 +46,7 @@ class ResponsesHandler(HttpHandler):
 
     async def create(self) -> None:
         dedup = await dedup_key(self.request.headers, self.owner, self.body.digest)
-        request = await self.body.parsed()
+        request = await self.body.parsed(partial(self.state.recent_bodies.parse, self.owner))
         stream = request.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' must be true or false.", param="stream")

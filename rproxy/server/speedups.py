@@ -1,8 +1,9 @@
 """What makes the server faster without changing what it does, and the switch for it.
 
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
-``gc`` is :func:`settled_gc`, and ``threads`` is :func:`quick_switches`.  To find out whether one of them
-causes a problem, start the server without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
+``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, and ``bodies`` is
+:mod:`rproxy.server.recent_bodies`.  To find out whether one of them causes a problem, start the server
+without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
 
 Two optional packages (the extra ``fast``) make it faster still: orjson, in :mod:`rproxy.json_codec`, and
 uvloop, in :func:`run`.  Both are used where they are installed, except with ``RPROXY_PURE=1``.
@@ -25,7 +26,7 @@ from ..errors import ConfigError
 from ..json_codec import orjson
 
 VARIABLE = "RPROXY_NO_SPEEDUPS"
-NAMES = ("dates", "unmask", "nodelay", "gc", "threads")
+NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "bodies")
 # Python's own: 700, 10, 10.  The last number is out of reach: a collection of everything is one step.
 GC_THRESHOLDS = (5000, 10, 1_000_000)
 COLLECTION = 60.0  # seconds between two collections of everything

@@ -1,0 +1,111 @@
+"""A memory of what the owners of keys have used last, bounded by the bytes that it takes."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from typing import Any, Generic, Hashable, Iterable, List, Optional, Tuple, TypeVar
+
+T = TypeVar("T")
+
+
+class OwnerCache(Generic[T]):
+    """Values of each owner, by key.
+
+    The least recently used values of an owner go first; when there are too many in all, those of the owner
+    who has used none for the longest time.
+
+    :param max_bytes: of all values together
+    :param max_bytes_of_owner: of the values of one owner
+    """
+
+    def __init__(self, max_bytes: int, max_bytes_of_owner: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_bytes_of_owner = max_bytes_of_owner
+        self._owners: OrderedDict[str, _Values[T]] = (
+            OrderedDict()
+        )  # without empty ones, the last used at the end
+        self.bytes = 0
+
+    def get(self, key: Hashable, owner: str) -> Optional[T]:
+        """This owner's value, if it is remembered."""
+        values = self._owners.get(owner)
+        return values.get(key) if values is not None else None
+
+    def of(self, owner: str) -> List[T]:
+        """All values of an owner."""
+        values = self._owners.get(owner)
+        return values.all() if values is not None else []
+
+    def keep(self, owner: str, values: Iterable[Tuple[Hashable, T, int]]) -> None:
+        """Keep values of one owner as the last used ones.
+
+        :param values: their keys, the values and their bytes; the first of them go first when there are too
+            many
+        """
+        owned = self._owners.pop(owner, None) or _Values()
+        self.bytes -= owned.bytes
+        for key, value, size in values:
+            owned.put(key, value, size)
+        while owned.bytes > self._max_bytes_of_owner:
+            owned.drop(owned.oldest())
+        self._put_back(owner, owned)
+        while self.bytes > self._max_bytes:
+            owner, owned = self._owners.popitem(last=False)
+            self.bytes -= owned.bytes
+            owned.drop(owned.oldest())
+            self._put_back(owner, owned, last=False)
+
+    def forget(self, owner: str, keys: Iterable[Hashable]) -> None:
+        """Drop values."""
+        owned = self._owners.pop(owner, None) or _Values()
+        self.bytes -= owned.bytes
+        for key in keys:
+            owned.drop(key)
+        self._put_back(owner, owned)
+
+    def _put_back(self, owner: str, owned: _Values[T], last: bool = True) -> None:
+        if owned.bytes:
+            self._owners[owner] = owned
+            self._owners.move_to_end(owner, last)
+            self.bytes += owned.bytes
+
+
+class _Values(Generic[T]):
+    """Those of one owner; the last used are at the end."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Hashable, Tuple[T, int]] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: Hashable) -> Optional[T]:
+        found = self._values.get(key)
+        return found[0] if found is not None else None
+
+    def all(self) -> List[T]:
+        return [value for value, _ in self._values.values()]
+
+    def put(self, key: Hashable, value: T, size: int) -> None:
+        self.drop(key)
+        self._values[key] = value, size
+        self.bytes += size
+
+    def oldest(self) -> Hashable:
+        return next(iter(self._values))
+
+    def drop(self, key: Hashable) -> None:
+        _, size = self._values.pop(key, (None, 0))
+        self.bytes -= size
+
+
+def memory_of(value: Any) -> int:
+    """The bytes that a JSON value takes in memory, as if it shared nothing."""
+    size, found = 0, [value]
+    for inner in found:
+        size += sys.getsizeof(inner)
+        if isinstance(inner, dict):
+            size += sum(map(sys.getsizeof, inner))
+            found += inner.values()
+        elif isinstance(inner, list):
+            found += inner
+    return size
