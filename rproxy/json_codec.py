@@ -27,6 +27,7 @@ except ImportError:
 
 Parse = Callable[[Union[str, bytes]], Any]
 
+PIECE = 1 << 16  # characters of a text that are looked at together
 MAX_DEPTH = 254  # orjson's limit; deeper than anything meaningful, far below the interpreter's
 
 
@@ -34,7 +35,19 @@ def mend(text: str) -> str:
     """``text`` as it can be written in UTF-8: halves of a surrogate pair are joined, and a lone half becomes
     U+FFFD.
     """
+    if is_well_formed(text):
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def is_well_formed(text: str) -> bool:
+    """Can the text be written in UTF-8 as it is?  Makes no copy of a large one."""
+    try:
+        for begin in range(0, len(text), PIECE):
+            text[begin : begin + PIECE].encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # ---- Values that are written several times

@@ -14,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import call, converter, delta, drive, end, text, think
 
-from rproxy.convert import json_reader, json_steps
+from rproxy.convert import json_reader, json_steps, text_buffer
 from rproxy.convert.answer import decoder, split, tool_calls, unparsed
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
 from rproxy.convert.answer.unparsed import Unparsed
-from rproxy.convert.events import fastpath
+from rproxy.convert.events import compaction, fastpath
+from rproxy.convert.events import converter as events_converter
 from rproxy.convert.events.fastpath import FastPath
+from rproxy.convert.events.response import response_object
 from rproxy.convert.profile import Answer
+from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]
 
@@ -379,3 +382,55 @@ def test_a_large_line_is_not_copied(head: bytes, monkeypatch: pytest.MonkeyPatch
     assert peak < 128 * len(piece) * (
         1.3 if b"\n" in head else 0.3
     )  # those of several lines are held once more
+
+
+# ---- There is an end
+def test_an_answer_of_too_many_items_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_converter, "MAX_ITEMS", 5)
+    stream = converter()
+    found = drive(stream, [one for _ in range(3) for one in (text("a"), think("b"))] + [end()])
+    assert "more than 5 items" in str(stream.reader.error)
+    assert found[-1]["type"] == "response.failed"
+
+
+def test_reasoning_that_is_too_long_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_converter, "MOST_SEALED", 100)
+    for size, sealed in ((10, True), (200, False)):
+        stream = converter(seal=lambda payload: "sealed")
+        items = outcome(drive(stream, [think("x" * size), text("a"), end()]))["output"]
+        assert ("encrypted_content" in items[0]) == sealed
+
+
+def test_a_text_that_is_repeated_is_compared_at_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_buffer, "REMEMBERED", 8)
+    for whole, expected in ((LONG * 3 + "!", LONG * 3 + "!"), ("no" + LONG * 3, LONG * 3), ("x", LONG * 3)):
+        message = {"choices": [{"message": {"role": "assistant", "content": whole}, "finish_reason": "stop"}]}
+        (item,) = outcome(drive(converter(), [text(LONG)] * 3 + [message]))["output"]
+        assert item["content"][0]["text"] == expected
+
+
+@given(st.lists(st.text(max_size=5)), st.integers(0, 9))
+def test_a_text_grows(pieces: List[str], enough: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text_buffer, "ENOUGH", enough)
+        buffer = text_buffer.TextBuffer()
+        for number, piece in enumerate(pieces, 1):
+            buffer.append(piece)
+            assert number % 3 or buffer.text() == "".join(pieces[:number])
+        assert buffer.text() == "".join(pieces)
+        assert bool(buffer) == any(pieces) or not buffer.text()
+
+
+def test_a_summary_that_is_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "MOST_SEALED", 100)
+    stream = compaction.CompactionConverter(
+        response_object({"model": "m"}, id="resp_1", created_at=1),
+        ToolTable(),
+        ids=lambda prefix: prefix,
+        now=lambda: 1,
+    )
+    for _ in range(6):
+        stream.feed(text(LONG))
+    stream.feed(end())
+    failure = stream.failure(True)
+    assert failure is not None and "more than 100 characters" in failure.message

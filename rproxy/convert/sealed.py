@@ -21,6 +21,7 @@ FOREIGN = "another service made it"
 DAMAGED = "it is damaged"
 
 _parse = parser(float)
+MUCH = 1 << 20  # bytes of JSON that take long to compress well
 _MAX = 16 << 20  # bytes of JSON; a small blob may unfold into gigabytes
 
 
@@ -47,7 +48,8 @@ class Sealer(Protocol):
 
 def pack(kind: str, payload: Json) -> bytes:
     """The content of a blob as bytes, for a sealer to protect."""
-    return zlib.compress(encode_json([kind, payload]))
+    plain = encode_json([kind, payload])
+    return zlib.compress(plain, zlib.Z_BEST_SPEED if len(plain) > MUCH else zlib.Z_DEFAULT_COMPRESSION)
 
 
 def unpack(packed: bytes) -> Optional[Tuple[str, Json]]:

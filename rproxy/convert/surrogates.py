@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from ..json_codec import mend
+from ..json_codec import is_well_formed, mend
 
 REPLACEMENT = "\ufffd"
 
@@ -18,9 +18,7 @@ def mend_piece(text: str) -> Tuple[str, str]:
 
     :returns: the text, and the first half of a pair at its end, which must wait for the next piece ("": none)
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        return mend(text[: len(text) - len(half)]), half
-    return text, ""
+    if is_well_formed(text):
+        return text, ""
+    half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+    return mend(text[: len(text) - len(half)]), half

@@ -117,9 +117,13 @@ class WebSocketSink(EventWriter):
         return self._session.write_events(events, self._stream_id)
 
     async def send_large(self, events: Sequence[Event]) -> None:
-        """Write events piece by piece, as the client takes them."""
+        """Write events piece by piece, as the client takes them.
+
+        Who no longer waits for that, because the user has interrupted the turn, does not end it: what is sent
+        next comes behind it.
+        """
         self.note(events)
-        await self._session.write_large(events, self._stream_id)
+        await asyncio.shield(asyncio.ensure_future(self._session.write_large(events, self._stream_id)))
 
     def fail(self, error: Exception, request: Json) -> None:
         """End the turn with its terminal event if it has begun, else with an error frame."""

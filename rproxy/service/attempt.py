@@ -38,6 +38,7 @@ REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
 RATE_LIMITS = "x-ratelimit-"
 GRACE = 5.0  # seconds without data after a finish_reason that end an answer
 LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
+LARGE_ANSWER = 1 << 20  # bytes; a single event of a larger one may be too large for one step
 MAX_ANSWER = 512 << 20  # bytes; the longest real answers, a token in each chunk, are below 150 MiB
 
 
@@ -47,6 +48,7 @@ class Attempt:
     :param conversion: the request in the provider's terms
     :param new_converter: makes the converter of the answer
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
+    :param send_in_steps: takes events that are too large for that
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
     :param small: the request is known to be small, so nobody needs to look how large it is
@@ -64,6 +66,7 @@ class Attempt:
         conversion: Conversion,
         new_converter: Callable[[], StreamConverter],
         send: Callable[[Sequence[Event]], Optional[Awaitable[None]]],
+        send_in_steps: Callable[[Sequence[Event]], Awaitable[None]],
         secrets: Sequence[str],
         content_timeout: float = 0.0,
         small: bool = False,
@@ -82,6 +85,7 @@ class Attempt:
         self._prepared = False
         self._small = small
         self._send = send
+        self._send_in_steps = send_in_steps
         self._secrets = secrets
         self._stop = CancelToken()  # cancelled when nothing more is worth reading
         self._grace: Optional[asyncio.TimerHandle] = None
@@ -188,9 +192,10 @@ class Attempt:
             return self._send(batches[0])  # text, and nothing else
         written: Optional[Awaitable[None]] = None
         if batches:  # of several kinds, as when the text ends: one write all the same
-            written = self._send(
-                batches[0] if len(batches) == 1 else [event for events in batches for event in events]
-            )
+            events = batches[0] if len(batches) == 1 else [event for events in batches for event in events]
+            written = self.write(events)
+            if written is not None and self.answer_bytes > LARGE_ANSWER:
+                return self._work_off(written)  # which waits before it looks whether the answer is over
         if self._fast_path.pending:
             return self._work_off(written)
         self._fast_path.learn()
@@ -205,13 +210,20 @@ class Attempt:
             raise self._too_large()
         return written
 
+    def write(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:
+        """Send events, in steps if they are large, as only those of a large answer can be."""
+        large = self.answer_bytes > LARGE_ANSWER and is_large(events)
+        return self._send_in_steps(events) if large else self._send(events)
+
     async def _work_off(self, written: Optional[Awaitable[None]] = None) -> None:
         """Convert what is too large to be converted at once, in slices; nothing is read meanwhile."""
+        if self._grace is not None:
+            self._grace.cancel()  # the client may take its time
         if written is not None:
             await written
         began = time.monotonic()
         for events in self._fast_path.later():
-            blocked = self._send(events) if events else None
+            blocked = self.write(events) if events else None
             if blocked is not None:
                 await blocked
             if time.monotonic() - began > SLICE:

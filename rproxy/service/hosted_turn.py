@@ -278,7 +278,8 @@ class HostedTurn(Turn):
 
     async def _show(self, events: Sequence[Event]) -> None:
         """Send events, and wait for a client that does not keep up."""
-        blocked = self._send(events) if events else None
+        write = self._send if self._attempt is None else self._attempt.write
+        blocked = write(events) if events else None
         if blocked is not None:
             await blocked
 

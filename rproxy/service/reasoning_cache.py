@@ -14,6 +14,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Iterable, Optional, Tuple
 
+from ..convert.json_steps import is_large
 from ..convert.request.turns import CallKey
 from ..json_codec import encode_json
 from ..types import Thought
@@ -22,6 +23,7 @@ Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
 MAX_COUNT = 20_000  # calls
 MAX_BYTES = 64 << 20  # of reasoning, as JSON
+MOST_EACH = 4 << 20  # characters of the reasoning of one answer
 
 
 class ReasoningCache:
@@ -37,6 +39,8 @@ class ReasoningCache:
 
         :param thought: what :data:`~rproxy.convert.request.writer.Recall` returns
         """
+        if is_large(thought, MOST_EACH):
+            return
         size = len(encode_json(thought))
         for key in keys:
             digest = _digest(scope, key)

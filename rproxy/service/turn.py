@@ -28,7 +28,7 @@ from ..errors import ApiError, error_event
 from ..log import mask
 from ..providers.provider_errors import Refusal
 from ..types import Event, Json
-from .attempt import Attempt
+from .attempt import LARGE_ANSWER, Attempt
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
 from .plan import TurnDeps, TurnPlan
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ..telemetry.recording import Recording
 
 COMMIT_AFTER = 10.0  # seconds
-LARGE_ANSWER = 1 << 20  # bytes; the last events of a larger one are written piece by piece
 SMALL = 1 << 16  # bytes of a request and its answer, the JSON of which is made without looking at its size
 BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
 
@@ -91,7 +90,7 @@ class Turn:
             return self._result()
         except ApiError as error:
             self.stats.error = error
-            failed = self._fail(error)
+            failed = await self._fail(error)
             await self._keep_unfinished()
             return failed
         except asyncio.CancelledError:
@@ -168,6 +167,7 @@ class Turn:
             conversion,
             partial(self._new_converter, conversion),
             self._send,
+            self._send_in_steps,
             self._deps.config.secrets,
             self._deps.config.server.content_timeout,
             self._plan.small,
@@ -205,7 +205,7 @@ class Turn:
         if self._attempt.answer_bytes + self._client.size <= SMALL:
             write_response(converter.response)
         self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
-        await self._send_last(last_events, self._attempt.answer_bytes)
+        await self._send_last(last_events)
 
     async def reason(self, error: ApiError) -> str:
         return await self._plan.reason(error)
@@ -227,7 +227,7 @@ class Turn:
     def _watch(self) -> Optional[Watch]:
         return self.stats.timeline.watch if self.stats.timeline is not None else None
 
-    def _fail(self, error: ApiError) -> TurnResult:
+    async def _fail(self, error: ApiError) -> TurnResult:
         """Show the client a final error in the stream, if that has begun or is better for Codex.
 
         :raises ApiError: ``error``, in all other cases
@@ -241,9 +241,8 @@ class Turn:
             raise error
         if not self._codex and self._client.transport == "sse":
             self._sink.send([error_event(shown, converter.next_sequence())])
-        self._send(
-            converter.fail(shown.stream_code, shown.failed_message(), type=shown.type, param=shown.param)
-        )
+        last = converter.fail(shown.stream_code, shown.failed_message(), type=shown.type, param=shown.param)
+        await self._send_last(last)
         return self._result()
 
     # ---- Writing
@@ -262,16 +261,28 @@ class Turn:
         self._last_sent = time.monotonic()
         return self._sink.send(events)
 
-    async def _send_last(self, events: Sequence[Event], answer_bytes: int) -> None:
+    async def _send_last(self, events: Sequence[Event]) -> None:
         """Write events that have the whole text of the answer, some of them several times."""
-        if self._sink is None or answer_bytes <= LARGE_ANSWER:
+        if self._attempt is None or self._attempt.answer_bytes <= LARGE_ANSWER:
+            self._send(events)
+        else:
+            await self._send_in_steps(events)
+
+    async def _send_in_steps(self, events: Sequence[Event]) -> None:
+        """Write events that may be too large for one step, as the client takes them."""
+        if self._sink is None:
             self._send(events)
             return
         if not self._begun:
             self._send([])
-        self._interval = float("inf")  # no heartbeat within an event
-        self._last_sent = time.monotonic()
-        await self._sink.send_large(events)
+        interval, self._interval = self._interval, float("inf")  # no heartbeat within an event
+        try:
+            await self._sink.send_large(events)
+        finally:
+            self._interval, self._last_sent = interval, time.monotonic()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm(interval)
 
     def _arm(self, delay: float) -> None:
         if delay < float("inf"):

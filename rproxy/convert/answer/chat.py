@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 from ...types import Delta, Json, TextKind
 from ..profile import Answer
 from ..surrogates import REPLACEMENT, mend_piece
+from ..text_buffer import Received
 from .fields import (
     counts_tokens,
     error_of,
@@ -36,6 +37,10 @@ from .tool_calls import MAX_CALLS, CallReader
 
 # The first that is not empty counts.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+
+
+def _nothing_received() -> Dict[TextKind, Received]:
+    return {"text": Received(), "reasoning": Received(), "refusal": Received()}
 
 
 class ChunkReader:
@@ -65,7 +70,7 @@ class ChunkReader:
             {"text": "", "reasoning": "", "refusal": ""} if answer.cumulative else {}
         )
         # The text as it came, but without what snapshots repeat.
-        self._received: Dict[TextKind, List[str]] = {"text": [], "reasoning": [], "refusal": []}
+        self._received: Dict[TextKind, Received] = _nothing_received()
         self._halves: Dict[TextKind, str] = {}  # first halves of surrogate pairs
         self._begun = False  # something came before this chunk
         self._tagged = False  # reasoning came in tags
@@ -132,7 +137,7 @@ class ChunkReader:
             ]
             out.append(("annotations", sources))
         self._cited = {}
-        self._received = {"text": [], "reasoning": [], "refusal": []}  # frees the pieces
+        self._received = _nothing_received()  # frees the pieces
         return out
 
     def _count(self, usage: Any) -> None:
@@ -224,10 +229,9 @@ class ChunkReader:
             known = {**message, "reasoning_details": None} if self.reasoning_details else message
             wholes["reasoning"] = self._reasoning(known) or wholes["reasoning"]
         for kind, whole in wholes.items():
-            received = "".join(self._received[kind])
-            self._received[kind] = [received]
-            if len(whole) > len(received) and whole.startswith(received):
-                self._new_text(kind, whole[len(received) :], out)
+            more = self._received[kind].more(whole)
+            if more:
+                self._new_text(kind, more, out)
         if not self._annotated and type(message.get("annotations")) is list:
             self._delta({"annotations": message["annotations"]}, out)
         if message.get("images"):

@@ -22,6 +22,7 @@ from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
 from ..status import ANSWERED, TERMINAL_EVENTS
 from ..surrogates import mend_piece
+from ..text_buffer import Received
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
 from .split import split_event
@@ -87,7 +88,7 @@ class _Item:
         self.type = type_
         self.number = number  # of its call
         self.keys: Json = {}  # further keys of our item
-        self.texts: Dict[Place, List[str]] = {}  # so far
+        self.texts: Dict[Place, Received] = {}  # so far
         self.form: Optional[str] = None  # of reasoning: content or summary; the other one repeats it
         self.half = ""  # the first half of a surrogate pair
         self.annotations = 0
@@ -335,12 +336,11 @@ class EventReader:
         if item.half or not text.isascii():
             text, item.half = (mend(text), "") if whole else mend_piece(item.half + text)
         if whole and before:
-            known = "".join(before)
-            text = text[len(known) :] if text.startswith(known) else ""
+            text = before.more(text)
         if not text:
             return
         if place[0] == "arguments":
-            item.texts.setdefault(place, []).append(text)
+            item.texts.setdefault(place, Received()).append(text)
             if item.type == "custom_tool_call":
                 text = _wrapped(text, begin=not before)
             self._call(item, arguments=text)
@@ -353,7 +353,7 @@ class EventReader:
         self._select(item, kind)
         if not before and item.texts and item.form == "summary":
             self._out.append((kind, "\n\n"))  # the parts of a summary are paragraphs
-        item.texts.setdefault(place, []).append(text)
+        item.texts.setdefault(place, Received()).append(text)
         self._out.append((kind, text))
 
     def _select(self, item: _Item, kind: TextKind) -> None:

@@ -46,19 +46,20 @@ def split(
         yield chunk
         return
     small = dict(fields)
-    deltas: List[Json] = []
+    texts: List[Any] = []  # keys and values
     reasoned = next((key for key in _REASONING if fields.get(key)), None)
     for key in _TEXTS:
         value = small.pop(key, None)
         if value and (key not in _REASONING or key == reasoned):
-            deltas += ({key: piece} for piece in _pieces(value))
+            texts.append((key, value))
     lists = [(key, small.pop(key)) for key in _LISTS if type(small.get(key)) is list]
     calls = small.pop("tool_calls", None)
     later = {key: choice[key] for key in ("finish_reason", "usage") if key in choice}
     rest = {key: value for key, value in choice.items() if key not in later and key != source}
     head = {key: value for key, value in chunk.items() if key not in ("usage", "x_groq")}
-    for delta in deltas:
-        yield {"choices": [{"delta": delta}]}
+    for key, value in texts:
+        for piece in _pieces(value):
+            yield {"choices": [{"delta": {key: piece}}]}
     if small or rest:
         yield {**head, "choices": [{**rest, "delta": small}]}
     for key, entries in lists:

@@ -82,12 +82,13 @@ class Unparsed(Dict[str, Any]):
 
         :returns: the chunks; none if it is no JSON
         """
+        data, self._data = self._data, memoryview(b"")  # which nobody needs once it is parsed
         try:
-            return (yield from _objects(self._data))
+            return (yield from _objects(data))
         except TooManyValues:
             return [protocol_error(TOO_MANY)]
         except UNREADABLE:
-            return (yield from _by_lines(self._data)) if self._lines else []
+            return (yield from _by_lines(data)) if self._lines else []
 
 
 def _by_lines(data: memoryview) -> Steps:

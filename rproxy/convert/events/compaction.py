@@ -12,8 +12,9 @@ from typing import Any, List, Optional, Sequence
 
 from ...types import AnyItem, Delta, Event, Item, Response
 from ..sealed import CHECKSUM
+from ..text_buffer import TextBuffer
 from ..tools.table import ToolTable
-from .converter import StreamConverter
+from .converter import MOST_SEALED, StreamConverter
 from .terminal import COMPLETED, Failure
 
 PROMPT = (
@@ -44,10 +45,12 @@ class CompactionConverter(StreamConverter):
     def __init__(self, response: Response, tools: ToolTable, *, note: str = "", **options: Any) -> None:
         super().__init__(response, tools, **options)
         self._note = note
-        self._summary: List[str] = []
+        self._summary = TextBuffer()
 
     def _apply(self, deltas: Sequence[Delta]) -> None:
-        self._summary += [delta[1] for delta in deltas if delta[0] == "text"]
+        for delta in deltas:
+            if delta[0] == "text":
+                self._summary.append(delta[1])
 
     @property
     def is_empty(self) -> bool:
@@ -55,12 +58,16 @@ class CompactionConverter(StreamConverter):
 
     def failure(self, done: bool) -> Optional[Failure]:
         failure = super().failure(done)
-        if failure is None and not "".join(self._summary).strip():
+        summary = self._summary.text()
+        if failure is None and len(summary) > MOST_SEALED:
+            limit = f"The summary of the conversation has more than {MOST_SEALED} characters. Try again."
+            return Failure("server_error", limit)
+        if failure is None and not summary.strip():
             return Failure("server_error", "The model wrote no summary of the conversation. Try again.")
         return failure
 
     def finish(self) -> List[Event]:
-        summary = "".join(self._summary).strip() + (f"\n\n{self._note}" if self._note else "")
+        summary = self._summary.text().strip() + (f"\n\n{self._note}" if self._note else "")
         seal = self._seal or partial(CHECKSUM.seal, "compaction")
         blob = seal({"text": summary})
         item: Item = {"id": self._builder.ids("cmp"), "type": "compaction", "encrypted_content": blob}

@@ -25,6 +25,7 @@ from ..answer.chat import ChunkReader
 from ..answer.fields import is_keep_alive
 from ..answer.reader import AnswerReader
 from ..answer.unparsed import Unparsed
+from ..json_steps import is_large
 from ..profile import Answer
 from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
@@ -35,6 +36,8 @@ from .response import heartbeat_object, shared_response, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
+MAX_ITEMS = 4096  # of an answer
+MOST_SEALED = 1 << 20  # characters of reasoning that a client can bring back; to seal more takes too long
 
 
 class StreamConverter:
@@ -361,6 +364,9 @@ class StreamConverter:
             live.annotate()
 
     def _append(self, item: GrowingItem) -> None:
+        if self._builder.added - self._builder.first + len(self._queue) >= MAX_ITEMS:
+            message = f"The answer has more than {MAX_ITEMS} items."
+            self.reader.error = self.reader.error or {"message": message, "type": "protocol"}
         self._queue.append(item)
         if len(self._queue) == 1:
             item.start()
@@ -401,7 +407,9 @@ class StreamConverter:
         payload: Json = {"text": text}
         if details:
             payload["details"] = details
-        return {"encrypted_content": self._seal(payload)} if text or details else {}
+        if not (text or details) or is_large(payload, MOST_SEALED):
+            return {}
+        return {"encrypted_content": self._seal(payload)}
 
     # ---- The end
     def _drain(self) -> None:

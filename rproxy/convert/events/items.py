@@ -9,7 +9,7 @@ tool. An item is in one of three states: *waiting* (an item before it is still o
 *live* (what arrives is sent at once) and *closed*.  It is announced when it has something to show, because
 the id, call id and name of an announced item must not change any more, and it must not stay empty.
 
-Texts are collected in lists and joined once, when the item closes.
+Texts are collected in a :class:`~rproxy.convert.text_buffer.TextBuffer`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Protocol, Se
 
 from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
+from ..text_buffer import TextBuffer
 from ..tools.kind import ArgumentsReader, Offer
 from ..tools.table import ToolTable
 from .code_fence import CodeFenceFilter
@@ -192,7 +193,7 @@ class TextItem:
         self._cite = cite
         self._live = False
         self._waiting: List[str] = []
-        self._texts: List[str] = []
+        self._sent = TextBuffer()
         self._item: Json = {}
         self._at: Json = {}  # the keys that all its events repeat
         self._annotations: List[Json] = []
@@ -200,12 +201,12 @@ class TextItem:
 
     @property
     def text(self) -> str:
-        return "".join(self._texts)
+        return self._sent.text()
 
     @property
     def received(self) -> str:
         """The text with what waits."""
-        return "".join(self._texts + self._waiting)
+        return "".join([self.text, *self._waiting])
 
     def start(self) -> None:
         """The item before it has closed."""
@@ -226,11 +227,11 @@ class TextItem:
 
     def _emit_text(self, text: str) -> None:
         kind = self.kind
-        if not self._texts:
+        if not self._sent:
             self._announce()
             self._at[kind.counter] = 0
             self._builder.emit(kind.part_event + ".added", self._at, part=kind.new_part("", [], []))
-        self._texts.append(text)
+        self._sent.append(text)
         if not kind.annotated:
             self._builder.emit(kind.delta_event, self._at, delta=text)
             return
@@ -253,7 +254,7 @@ class TextItem:
 
     def annotate(self) -> None:
         """Send the annotations that have arrived, if this is text that they can belong to."""
-        if self.kind.annotated and self._texts:
+        if self.kind.annotated and self._sent:
             for annotation in self._builder.annotations:
                 self._builder.emit(
                     self.kind.text_event + ".annotation.added",
@@ -270,7 +271,6 @@ class TextItem:
         if rest:
             self._emit_text(rest)
         text = self.text
-        self._texts = [text] if text else []  # frees the pieces
         seal, self._seal = self._seal, None  # breaks a reference cycle with the converter
         more = seal(text) if seal is not None else {}
         if text:

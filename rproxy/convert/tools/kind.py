@@ -18,6 +18,7 @@ from typing import Any, List, Optional, Tuple
 from ...json_codec import parser
 from ...types import AnyItem, Json
 from ..request.schema import has_numbers
+from ..text_buffer import TextBuffer
 
 MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every provider copied
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
@@ -72,15 +73,15 @@ class ArgumentsReader:
     """Turns the fragments of a call's arguments into the text for the client.  This one passes them on."""
 
     def __init__(self) -> None:
-        self._parts: List[str] = []
+        self._text = TextBuffer()
 
     def feed(self, fragment: str) -> str:
-        self._parts.append(fragment)
+        self._text.append(fragment)
         return fragment
 
     def close(self) -> Tuple[str, str]:
         """:returns: the text still to be streamed, and the whole text"""
-        return "", "".join(self._parts)
+        return "", self._text.text()
 
 
 @dataclass(frozen=True)
