@@ -21,6 +21,7 @@ The modules without ``test_`` in their names are shared:
 ``scripted``        :class:`ScriptedProvider` plays turns made of ``think``, ``say``, ``call``, ``error``
                     and refuses what DeepSeek refuses; :func:`served` is rproxy in this process,
                     :func:`running` a process of its own
+``forkserver``      the command ``rproxy`` without what a new interpreter costs; ``forkclient`` is its program
 ``edge``            :func:`edge` is the application in front of a provider whose answers the first word of
                     the input chooses: for tests of the client's side; ``wsclient`` has WebSocket clients
 ``api``             :func:`site` is a scripted provider, rproxy and an HTTP client in one; :func:`valid`

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import AsyncIterator, List, NamedTuple, Sequence
 
@@ -104,7 +105,7 @@ async def observed(folder: Path, base_url: str, server: str, config: str) -> Asy
     """:func:`scripted.running`, under observation: its log must stay free of tracebacks, and its end must be
     clean.
     """
-    async with running(folder, base_url, server, config, program=("-c", PROGRAM)) as rproxy:
+    async with running(folder, base_url, server, config, command=(sys.executable, "-c", PROGRAM)) as rproxy:
         yield Observed(rproxy)
 
 

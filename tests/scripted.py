@@ -15,12 +15,12 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Deque, Dict, Iterator, List, Optional, Sequence
 
+from forkserver import rproxy_command
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
@@ -297,19 +297,20 @@ async def running(
     base_url: str,
     server: str = "",
     config: str = CONFIG,
-    program: Sequence[str] = ("-m", "rproxy"),
+    command: Sequence[str] = (),
     options: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
-    """Start ``python -m rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look
-    at how it ended.
+    """Start ``rproxy serve`` in front of the provider at ``base_url``; stop it in the end, and look at how it
+    ended.
+
+    :param command: instead of what :mod:`forkserver` gives
     """
     port = free_port()
     path, log = folder / "config.yaml", folder / "rproxy.log"
     path.write_text(config.format(port=port, base_url=base_url, server=server), encoding="utf-8")
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *program,
+            *(command or rproxy_command()),
             "serve",
             "--config",
             str(path),

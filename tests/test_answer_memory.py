@@ -12,6 +12,7 @@ import pytest
 from anything import numbers_alike
 from api import Api
 from edge import Edge, edge
+from forkserver import REAL
 from grammar import check_stream, parse_sse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ def memory(pid: int, name: str) -> int:
 @pytest.mark.parametrize("way, copies", [("json", 1), ("sse", 5), ("websocket", 5)])
 async def test_an_answer_takes_at_most_three_times_its_size(tmp_path: Path, way: str, copies: int) -> None:
     server = RawServer(large)
-    async with server.running(), running(tmp_path, server.url) as rproxy:
+    async with server.running(), running(tmp_path, server.url, command=REAL) as rproxy:
         api, pid = Api(rproxy.base_url), rproxy.process.pid
         await api("POST", "/responses", {"model": "unknown", "input": "hi"}, expect=404)
         base = memory(pid, "VmRSS")

@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import pty
+import shlex
 import signal
 import socket
 import stat
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, TypeVar
 
 import pytest
+from forkserver import rproxy_command
 from rawserver import CHUNKED, RawServer, chunk, keep_serving, until
 from scripted import CUT, ScriptedProvider, error, finish, gate, say, served, think
 
@@ -31,7 +33,6 @@ from rproxy.cli.ask.json_schema import first_problem, is_strict
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = os.environ.get("ASK_PYTHON", sys.executable)
 T = TypeVar("T")
-RPROXY = os.environ.get("ASK_COMMAND", f"{PYTHON} -m rproxy")
 CONFIG = """\
 server: {{retries: 0}}
 models:
@@ -48,6 +49,13 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
+
+
+def rproxy_words() -> str:
+    """The command, for a shell."""
+    if "ASK_PYTHON" in os.environ:
+        return os.environ.get("ASK_COMMAND", f"{PYTHON} -m rproxy")
+    return os.environ.get("ASK_COMMAND", "") or shlex.join(rproxy_command())
 
 
 async def in_thread(call: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -74,7 +82,7 @@ class Shell:
         self.provider.turns += turns
 
     def begin(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
-        whole = f'set -euo pipefail; rproxy() {{ {RPROXY} "$@"; }}; cd "$HOME"; {script}'
+        whole = f'set -euo pipefail; rproxy() {{ {rproxy_words()} "$@"; }}; cd "$HOME"; {script}'
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         # Where the tests run in the background of a shell, SIGINT is ignored, and would stay so.
         heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -398,7 +406,7 @@ async def test_a_timeout_is_75(steps: List[Any], sh: Shell) -> None:
 async def test_interrupted_is_130(with_server: bool, sh: Shell) -> None:
     sh.answers([say("half of"), gate(asyncio.Event())])
     async with served(sh.provider.base_url) as url:
-        process = sh.begin(f"exec {RPROXY} ask {f'--url {url}' if with_server else ''} x")
+        process = sh.begin(f"exec {rproxy_words()} ask {f'--url {url}' if with_server else ''} x")
         assert process.stdout is not None
         assert await in_thread(process.stdout.read, 7) == b"half of"
         process.send_signal(signal.SIGINT)

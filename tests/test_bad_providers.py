@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
+from forkserver import REAL
 from grammar import check_sse
 from rawserver import CHUNKED, END, Peer, RawServer, chunk, nothing_left, until
 from scripted import free_port, running, served
@@ -303,7 +304,7 @@ def memory(pid: int) -> int:
 async def test_each_gives_the_right_error_in_time_and_leaves_nothing(tmp_path: Path) -> None:
     async with (
         RawServer(by_model).running() as provider,
-        running(tmp_path, provider.url, SERVER, CONFIG) as rproxy,
+        running(tmp_path, provider.url, SERVER, CONFIG, REAL) as rproxy,
     ):
         refused = Case(hangs, 502, "refused")
         assert await check(rproxy.base_url, "refused", refused, True) == []

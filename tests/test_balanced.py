@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from api import Api
+from forkserver import rproxy_command
 from grammar import check_sse
 from rawserver import until
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say
@@ -184,7 +185,7 @@ async def started(folder: Path, base_url: str, port: int, *options: str, server:
     os.makedirs(folder, exist_ok=True)
     config, log = folder / "config.yaml", folder / "log"
     config.write_text(CONFIG.format(port=port, base_url=base_url, server=server))
-    command = [sys.executable, "-m", "rproxy", "serve", "--config", str(config), *options]
+    command = rproxy_command("serve", "--config", str(config), *options)
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=str(ROOT), env=dict(os.environ, SCRIPTED_KEY=KEY), stdout=out, stderr=out

@@ -20,6 +20,7 @@ from typing import Any, AsyncIterator, List, Tuple
 
 import pytest
 import tornado
+from forkserver import rproxy_command
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy import __version__
@@ -289,15 +290,7 @@ async def served(*options: str) -> AsyncIterator[Server]:
     """``rproxy serve`` with a terminal for its banner."""
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "rproxy",
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        *options,
-        stdout=slave,
-        stderr=subprocess.PIPE,
+        *rproxy_command("serve", "--listen", "127.0.0.1:0", *options), stdout=slave, stderr=subprocess.PIPE
     )
     os.close(slave)
     banner = ""

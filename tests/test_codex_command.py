@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
+from forkserver import rproxy_command
 from scripted import free_port
 
 from rproxy.cli.codex_install import find_codex
@@ -389,9 +390,7 @@ async def on_running(home: Path, *argv: str, auth: str = "") -> Tuple[int, str]:
     """``rproxy codex`` on a running ``rproxy serve``. :returns: its exit status and what it complains of"""
     (home / "served.yaml").write_text(auth + CONFIG, encoding="utf-8")
     serve = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "rproxy",
+        *rproxy_command(),
         "serve",
         "-c",
         str(home / "served.yaml"),
@@ -404,7 +403,7 @@ async def on_running(home: Path, *argv: str, auth: str = "") -> Tuple[int, str]:
         url = (await asyncio.wait_for(serve.stdout.readline(), 10)).decode().split(" on ")[1].split()[0]
         words = [word.format(url=url, port=url.split(":")[2].split("/", maxsplit=1)[0]) for word in argv]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rproxy", "codex", *words, stderr=asyncio.subprocess.PIPE
+            *rproxy_command("codex", *words), stderr=asyncio.subprocess.PIPE
         )
         _, complaint = await asyncio.wait_for(process.communicate(), 20)
         return process.returncode or 0, complaint.decode()
@@ -458,9 +457,7 @@ async def rproxy_codex(home: Path, *argv: str) -> Tuple[int, List[Json], str]:
     """:returns: exit status, Codex's finished items, stderr"""
     environ = dict(os.environ, CODEX_BIN=REAL, PATH="%s:/usr/bin:/bin" % (home / "bin"))
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "rproxy",
+        *rproxy_command(),
         "codex",
         *argv,
         env=environ,
@@ -507,9 +504,7 @@ class TestReal:
         (home / "work").mkdir()
         (home / "work" / "file-of-mine").touch()
         serve = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rproxy",
+            *rproxy_command(),
             "serve",
             "--demo",
             "--listen",
@@ -577,9 +572,7 @@ class TestReal:
         config = 'server: {listen_addr: "127.0.0.1:%d"}\n' + CONFIG
         (home / "config.yaml").write_text(config % free_port(), encoding="utf-8")
         serve = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rproxy",
+            *rproxy_command(),
             "serve",
             "--demo",
             "-c",

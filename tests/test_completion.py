@@ -11,6 +11,7 @@ import sys
 from typing import List
 
 import pytest
+from forkserver import rproxy_command
 from scripted import ROOT
 
 from rproxy.cli.completion import SHELLS, commands_of
@@ -18,7 +19,7 @@ from rproxy.cli.main import COMMANDS, make_parser
 
 
 def script(shell: str) -> str:
-    command = [sys.executable, "-m", "rproxy", "completion", shell]
+    command = rproxy_command("completion", shell)
     done = subprocess.run(command, cwd=str(ROOT), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == ""
     return done.stdout

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+from forkserver import rproxy_command
 from grammar import check_stream, parse_sse
 from scripted import ROOT
 
@@ -20,7 +21,7 @@ END = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DON
 
 def convert(*argv: str, data: Any) -> subprocess.CompletedProcess[bytes]:
     given = data.encode() if isinstance(data, str) else json.dumps(data).encode()
-    command = [sys.executable, "-m", "rproxy", "convert", *argv]
+    command = rproxy_command("convert", *argv)
     return subprocess.run(command, cwd=str(ROOT), input=given, capture_output=True, timeout=60)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
+from forkserver import rproxy_command
 from rawserver import Peer, RawServer, make_certificate
 from scripted import KEY, ROOT, ScriptedProvider, call, error, free_port, running, say, think, tokens
 
@@ -58,7 +59,7 @@ class Patient:
 
     async def raw(self, *options: str, **variables: str) -> Tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rproxy", "doctor", *options),
+            *rproxy_command("doctor", *options),
             cwd=str(ROOT),
             env={**self.environ, **variables},
             stdout=asyncio.subprocess.PIPE,

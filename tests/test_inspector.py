@@ -17,6 +17,7 @@ from typing import Any, AsyncIterator, Dict, List, Optional
 import pytest
 from api import site
 from edge import Edge, config, edge, error_of
+from forkserver import rproxy_command
 from rawserver import until
 from scripted import call, error, say, think
 from tornado.httpclient import AsyncHTTPClient
@@ -445,7 +446,7 @@ async def test_content_is_kept_only_where_it_is_wanted(tmp_path: Any) -> None:
             path = tmp_path / one["recording"]
             path.write_bytes(recording)
             replay = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "rproxy", "replay", str(path), "--diff", stdout=asyncio.subprocess.PIPE
+                *rproxy_command("replay", str(path), "--diff"), stdout=asyncio.subprocess.PIPE
             )
             assert (await replay.communicate(), replay.returncode) == ((b"", None), 0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Dict
 
+from forkserver import rproxy_command
 from scripted import ROOT
 
 CONFIG = """\
@@ -33,7 +33,7 @@ KEYS = [
 def rproxy(tmp_path: Path, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environ: Dict[str, str] = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **variables}
     return subprocess.run(
-        [sys.executable, "-m", "rproxy", "models", *argv],
+        rproxy_command("models", *argv),
         cwd=str(ROOT),
         env=environ,
         capture_output=True,

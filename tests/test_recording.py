@@ -9,12 +9,12 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List, Sequence, Tuple
 
 import pytest
 from api import Api
+from forkserver import rproxy_command
 from grammar import check_stream
 from mcp_double import mcp_double
 from rawserver import until
@@ -43,17 +43,7 @@ async def recorded(
     config.write_text((CONFIG + more).format(port=port, base_url=provider.base_url, server=server))
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "rproxy",
-                "serve",
-                "--config",
-                str(config),
-                "--record",
-                str(folder),
-                *options,
-            ),
+            *rproxy_command("serve", "--config", str(config), "--record", str(folder), *options),
             cwd=str(ROOT),
             env={**os.environ, "SCRIPTED_KEY": KEY},
             stdout=stderr,
@@ -81,9 +71,7 @@ def kinds(path: Path, kind: str) -> List[Json]:
 
 
 def rproxy(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rproxy", *argv], cwd=str(ROOT), capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(rproxy_command(*argv), cwd=str(ROOT), capture_output=True, text=True, timeout=60)
 
 
 async def replay(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -235,9 +223,7 @@ async def test_the_recording_as_a_provider(tmp_path: Path) -> None:
         await api("POST", "/responses", {"model": "gpt-5.5", "input": "x"})
         (path,) = await files(folder, 1)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "rproxy", "replay", str(path), "--serve"),
-            cwd=str(ROOT),
-            stdout=asyncio.subprocess.PIPE,
+            *rproxy_command("replay", str(path), "--serve"), cwd=str(ROOT), stdout=asyncio.subprocess.PIPE
         )
         try:
             assert process.stdout is not None

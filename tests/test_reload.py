@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List, Sequence
 
 import pytest
+from forkserver import REAL
 from rawserver import until
 from scripted import CONFIG, KEY, Running, ScriptedProvider, finish, free_port, gate, running, say
 from tornado.httpclient import AsyncHTTPClient
@@ -131,7 +132,7 @@ async def serving(folder: Path) -> AsyncIterator[Server]:
     provider = ScriptedProvider(strict=False)
     provider.aside = lambda body: [say("hello"), finish("stop")]
     try:
-        async with running(folder, provider.base_url) as one:
+        async with running(folder, provider.base_url, command=REAL) as one:
             server = Server(folder, one, provider)
             await server.models()  # who answers also listens for the signal; an open port may be too early
             yield server
