@@ -141,7 +141,7 @@ def nothing_answers(base_url: str, reason: object) -> Unreachable:
     return Unreachable(f"nothing answers at {base_url} ({reason}). Start it with: rproxy serve")
 
 
-# ---- What is shown
+# ---- Texts for people
 def model_lines(config: Config) -> List[str]:
     """One line for each model: ``name -> downstream model @ provider (profile)``."""
     width = max(len(model.model) for model in config.models)
@@ -160,6 +160,18 @@ def hosted_lines(config: Config) -> List[str]:
         (one.name, one.command[0] if one.command else server_name(one.url)) for one in config.mcp_servers
     ]
     return [*search, *(f"  mcp {name} @ {where}" for name, where in servers)]
+
+
+def columns(rows: Sequence[Sequence[str]], left: int) -> List[str]:
+    """Rows as lines, in columns: the first ones flush left, the others flush right.
+
+    :param left: how many are flush left
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    pads = [str.ljust] * left + [str.rjust] * (len(widths) - left)
+    return [
+        "  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths)).rstrip() for row in rows
+    ]
 
 
 def address_lines(addresses: Sequence[ListenAddress], auth: bool) -> List[str]:

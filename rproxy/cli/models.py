@@ -12,7 +12,7 @@ from ..config.addresses import is_public
 from ..config.schema import Config, Model, Provider
 from ..service.catalog import efforts_of
 from ..types import Json
-from .command import Command, Environ, complain
+from .command import Command, Environ, columns, complain
 from .exit_status import OK
 from .missing_keys import missing_variables, read_tolerantly
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     if args.json:
         print(json.dumps(entries, indent=2))
         return OK
-    print("\n".join(table([HEAD, *(cells(entry) for entry in entries)])))
+    print("\n".join(columns([HEAD, *map(cells, entries)], len(HEAD))))
     unset = {name for model in found.config.models for p in model.providers for name in missing_variables(p)}
     for name in sorted(unset):
         complain(f"${name} is not set: export {name}=...")
@@ -92,12 +92,6 @@ def cells(entry: Json) -> Sequence[str]:
         _cost(entry["price"]),
         entry["state"],
     )
-
-
-def table(rows: Sequence[Sequence[str]]) -> List[str]:
-    """Rows in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _tokens(count: Optional[int]) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import List
 
 from ..errors import ConfigError, RproxyError
-from ..server.pid_file import Server, running_servers
+from ..server.pid_file import RunningServer, running_servers
 from .command import Command, Environ, complain, read_config
 from .exit_status import OK, USAGE
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
     return OK
 
 
-def find_servers(args: argparse.Namespace, environ: Environ) -> List[Server]:
+def find_servers(args: argparse.Namespace, environ: Environ) -> List[RunningServer]:
     """The running servers that have a pid file where one is expected.
 
     :raises RproxyError: there is none

@@ -14,7 +14,7 @@ from ..config.zero_config import NothingConfigured
 from ..errors import ConfigError, RproxyError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
-from .command import Command, Environ, read_config
+from .command import Command, Environ, columns, read_config
 from .exit_status import OK
 
 DEFAULT_GROUPS = ("key", "model")
@@ -40,7 +40,7 @@ def since(text: str, now: float) -> float:
 
 def table(entries: Sequence[Json], groups: Sequence[str]) -> List[str]:
     """One line for each entry, in columns."""
-    lines = [
+    rows = [
         [
             *(str(entry[group]) or "-" for group in groups),
             f"{entry['turns']} turn{'s' if entry['turns'] != 1 else ''}",
@@ -50,15 +50,7 @@ def table(entries: Sequence[Json], groups: Sequence[str]) -> List[str]:
         ]
         for entry in entries
     ]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    left = len(groups)
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths))
-        ).rstrip()
-        for cells in lines
-    ]
+    return columns(rows, len(groups))
 
 
 def _short(count: int) -> str:

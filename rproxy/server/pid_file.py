@@ -15,7 +15,7 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional
 from ..errors import ConfigError
 
 
-class Server(NamedTuple):
+class RunningServer(NamedTuple):
     """A running server."""
 
     pid: int
@@ -64,14 +64,16 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
         os.close(file)
 
 
-def running_servers(configured: Optional[str], environ: Mapping[str, str] = os.environ) -> List[Server]:
+def running_servers(
+    configured: Optional[str], environ: Mapping[str, str] = os.environ
+) -> List[RunningServer]:
     """The servers that run and have a pid file.
 
     :param configured: ``server.pid_file``; without it, all of the default directory are looked at
     """
     directory = pid_directory(environ)
     paths = [Path(configured)] if configured else sorted(directory.glob("*.pid")) if directory else []
-    return [Server(pid, path) for path in paths for pid in _pid_of_running(path)]
+    return [RunningServer(pid, path) for path in paths for pid in _pid_of_running(path)]
 
 
 def _pid_of_running(path: Path) -> Iterator[int]:

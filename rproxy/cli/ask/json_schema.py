@@ -30,7 +30,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
 
 def first_problem(value: Any, schema: Any) -> Optional[str]:
     """What is wrong with a value; None if it fits."""
-    return next(Check(schema).problems(value, schema, "$", 0), None)
+    return next(Validator(schema).problems(value, schema, "$", 0), None)
 
 
 def is_strict(schema: Any) -> bool:
@@ -95,7 +95,7 @@ class Where(NamedTuple):
         return f"{self.path}.{step}" if IDENTIFIER.fullmatch(step) else f"{self.path}[{step!r}]"
 
 
-class Check:
+class Validator:
     """A schema with what its references refer to."""
 
     def __init__(self, root: Any) -> None:
@@ -135,122 +135,122 @@ class Check:
         return found
 
 
-Rule = Callable[[Check, Any, Any, Where], Problems]
+Rule = Callable[[Validator, Any, Any, Where], Problems]
 
 
 # ---- Any value
-def _type(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _type(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     names = [name for name in (wanted if isinstance(wanted, list) else [wanted]) if str(name) in TYPES]
     if names and not any(TYPES[name](value) for name in names):
         yield f"{where.path} must be {' or '.join(map(str, names))}"
 
 
-def _enum(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _enum(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if not any(_same(value, one) for one in wanted):
         yield f"{where.path} must be one of {', '.join(map(repr, wanted))}"
 
 
-def _const(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _const(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if not _same(value, wanted):
         yield f"{where.path} must be {wanted!r}"
 
 
-def _ref(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    yield from check.problems(value, check.referred(wanted), where.path, where.depth + 1)
+def _ref(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    yield from validator.problems(value, validator.referred(wanted), where.path, where.depth + 1)
 
 
-def _all_of(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _all_of(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     for schema in wanted:
-        yield from check.problems(value, schema, where.path, where.depth + 1)
+        yield from validator.problems(value, schema, where.path, where.depth + 1)
 
 
-def _any_of(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    if not any(check.fits(value, schema, where) for schema in wanted):
+def _any_of(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    if not any(validator.fits(value, schema, where) for schema in wanted):
         yield f"{where.path} fits none of anyOf"
 
 
-def _one_of(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    fitting = sum(check.fits(value, schema, where) for schema in wanted)
+def _one_of(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    fitting = sum(validator.fits(value, schema, where) for schema in wanted)
     if fitting != 1:
         yield f"{where.path} fits {fitting} of oneOf, not one"
 
 
-def _not(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    if check.fits(value, wanted, where):
+def _not(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    if validator.fits(value, wanted, where):
         yield f"{where.path} is what 'not' excludes"
 
 
-def _if(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    then = where.schema.get("then" if check.fits(value, wanted, where) else "else", True)
-    yield from check.problems(value, then, where.path, where.depth + 1)
+def _if(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    then = where.schema.get("then" if validator.fits(value, wanted, where) else "else", True)
+    yield from validator.problems(value, then, where.path, where.depth + 1)
 
 
 # ---- Objects
-def _properties(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _properties(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         for name, schema in wanted.items():
             if name in value:
-                yield from check.within(value[name], schema, where, name)
+                yield from validator.within(value[name], schema, where, name)
 
 
-def _required(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _required(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         names = [name for name in wanted if isinstance(name, str)]
         yield from (f"{where.at(name)} is missing" for name in names if name not in value)
 
 
-def _pattern_properties(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _pattern_properties(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         for pattern, schema in wanted.items():
             for name in value:
                 if _matches(pattern, name):
-                    yield from check.within(value[name], schema, where, name)
+                    yield from validator.within(value[name], schema, where, name)
 
 
-def _additional_properties(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _additional_properties(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         patterns, named = where.part("patternProperties"), where.part("properties")
         for name in value:
             if name not in named and not any(_matches(pattern, name) for pattern in patterns):
-                yield from check.within(value[name], wanted, where, name)
+                yield from validator.within(value[name], wanted, where, name)
 
 
-def _property_names(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _property_names(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         for name in value:
-            yield from check.within(name, wanted, where, name)
+            yield from validator.within(name, wanted, where, name)
 
 
-def _dependent_required(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _dependent_required(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, dict):
         for name, others in wanted.items():
             if name in value and isinstance(others, list):
-                yield from _required(check, value, others, where)
+                yield from _required(validator, value, others, where)
 
 
 # ---- Arrays
-def _items(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _items(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, list):
         before = len(where.part("prefixItems"))
         for n, item in enumerate(value):
             if isinstance(wanted, list):  # until draft 2019-09
-                yield from check.within(item, wanted[n] if n < len(wanted) else True, where, n)
+                yield from validator.within(item, wanted[n] if n < len(wanted) else True, where, n)
             elif n >= before:
-                yield from check.within(item, wanted, where, n)
+                yield from validator.within(item, wanted, where, n)
 
 
-def _prefix_items(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _prefix_items(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, list):
         for n, (item, schema) in enumerate(zip(value, wanted)):
-            yield from check.within(item, schema, where, n)
+            yield from validator.within(item, schema, where, n)
 
 
-def _contains(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
-    if isinstance(value, list) and not any(check.fits(item, wanted, where) for item in value):
+def _contains(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
+    if isinstance(value, list) and not any(validator.fits(item, wanted, where) for item in value):
         yield f"{where.path} has no item that 'contains' describes"
 
 
-def _unique_items(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _unique_items(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if wanted is True and isinstance(value, list):
         for n, item in enumerate(value):
             if any(_same(item, other) for other in value[:n]):
@@ -261,7 +261,7 @@ def _unique_items(check: Check, value: Any, wanted: Any, where: Where) -> Proble
 def _limit(kind: type, measure: Callable[[Any], Any], fits: Callable[[Any, Any], bool], text: str) -> Rule:
     """A keyword whose value is a number."""
 
-    def rule(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+    def rule(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
         applies = _is_number(value) if kind is float else isinstance(value, kind)
         if applies and _is_number(wanted) and not fits(measure(value), wanted):
             yield f"{where.path} must {text} {wanted}"
@@ -278,7 +278,7 @@ def _is_multiple(value: Any, wanted: Any) -> bool:
     return wanted <= 0 or Fraction(repr(value)) % Fraction(repr(wanted)) == 0
 
 
-def _pattern(check: Check, value: Any, wanted: Any, where: Where) -> Problems:
+def _pattern(validator: Validator, value: Any, wanted: Any, where: Where) -> Problems:
     if isinstance(value, str) and not _matches(str(wanted), value):
         yield f"{where.path} must match {wanted!r}"
 
