@@ -70,8 +70,7 @@ def texts(items: List[Json]) -> List[str]:
 
 # ---- Size
 @pytest.mark.parametrize(
-    "kind,megabytes",
-    [("memory", 1), ("memory", 8), ("sqlite", 1), ("sqlite", 4), ("redis", 1), ("redis", 4)],
+    "kind,megabytes", [("memory", 1), ("memory", 8), ("sqlite", 1), ("sqlite", 4), ("redis", 1), ("redis", 4)]
 )
 async def test_concurrent_requests_add_to_a_large_conversation(
     kind: str, megabytes: int, tmp_path: Path, request: pytest.FixtureRequest
