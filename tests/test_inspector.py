@@ -242,7 +242,7 @@ def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
         pass_time()
         timeline.begin_attempt(Asked())
         pass_time()
-        timeline.end_attempt(f"round {round_}")
+        timeline.end_attempt("round", str(round_))
         if round_ == 0:
             call = {"type": "mcp_call", "name": "read", "server_label": "files"}
             timeline.watch(call, False)

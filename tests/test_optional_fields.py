@@ -79,7 +79,7 @@ async def test_the_log_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_each_provider_and_model_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "MOST_GIVEN", 2)
+    monkeypatch.setattr(stats, "MAX_GIVEN", 2)
     warnings = FieldWarnings()
     turn = TurnStats(provider="a", left_out=["metadata"])
     for model in ("m", "n"):

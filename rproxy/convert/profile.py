@@ -128,7 +128,7 @@ class DropKeywords:
 class Profile:
     """One kind of provider.
 
-    The defaults are the generic provider; sources of each rule: DESIGN and the rows' comments.
+    The defaults are the generic provider; the comments of the rows name the source of each rule.
     """
 
     name: str = "generic"
@@ -167,13 +167,10 @@ class Profile:
     # "force_stream": the provider is always asked for a stream; "never": it is never asked for one
     non_stream: str = _one_of("pass", "pass", "force_stream")
     stream: str = _one_of("pass", "pass", "never")
-    extra: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # merged into the request when it streams and has tools
+    extra: Mapping[str, Any] = field(default_factory=dict)  # added to a request that streams and has tools
     keep_extra_content: bool = False  # Gemini: a thought_signature must come back with its tool call
-    empty_answer: str = _one_of(
-        "complete", "complete", "error"
-    )  # "error": an answer without anything is a failure that may be retried
+    # "error": an answer without anything is a failure that may be retried
+    empty_answer: str = _one_of("complete", "complete", "error")
     answer: Answer = field(default_factory=Answer)
     modalities: Tuple[str, ...] = _one_of(MODALITIES[:3], *MODALITIES)  # of the input
     context_window: Optional[int] = None  # tokens; what GET /models tells Codex

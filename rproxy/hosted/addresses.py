@@ -13,8 +13,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..config.addresses import is_loopback, is_public_address
 from ..types import Json
-from .page_text import LONGEST_URL
 
+MAX_URL = 2048  # characters
 PORTS = {"http": 80, "https": 443}  # the default ones
 _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff<>\"\\]")
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
@@ -32,7 +32,7 @@ def host_of(url: str) -> str:
             return ""
     except ValueError:
         return ""
-    if len(url) > LONGEST_URL or _NOT_IN_URL.search(url):
+    if len(url) > MAX_URL or _NOT_IN_URL.search(url):
         return ""
     return (parts.hostname or "").rstrip(".")
 

@@ -16,11 +16,10 @@ from ..convert.profile import suggestion
 from ..errors import ApiError, invalid
 from ..log import printable
 from ..types import Json
-from .addresses import PORTS
+from .addresses import MAX_URL, PORTS
 from .mcp.servers import McpServers
 
 MAX_HEADERS, MAX_HEADER = 32, 8192  # how many; characters of one
-MAX_URL = 2048
 
 
 class Filter(NamedTuple):

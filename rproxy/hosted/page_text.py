@@ -11,11 +11,12 @@ import re
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
 from urllib.parse import urljoin
 
+from .addresses import MAX_URL
+
 MAX_LINE = 400  # characters
 MAX_LINKS = 300
 MAX_PAGE = 200_000  # characters of its text
 MAX_TAG = 4096  # characters of a tag that are looked at
-LONGEST_URL = 2048
 # Elements whose content is not for readers; in most of them it is not even HTML.
 HIDDEN = frozenset(("script", "style", "noscript", "template", "svg", "iframe", "textarea", "title"))
 BLOCKS = frozenset(
@@ -146,7 +147,7 @@ def _target(tag: str, base: str) -> str:
     except ValueError:
         return ""
     target = target.partition("#")[0]
-    return target if target.startswith(("http://", "https://")) and len(target) <= LONGEST_URL else ""
+    return target if target.startswith(("http://", "https://")) and len(target) <= MAX_URL else ""
 
 
 def _unescaped(text: str) -> str:

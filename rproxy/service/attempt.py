@@ -51,7 +51,7 @@ class Attempt:
     :param send_in_steps: takes events that are too large for that
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
-    :param small: the request is known to be small, so nobody needs to look how large it is
+    :param small: the request is known to be small, so nobody needs to measure it
 
     ``status`` is that of the provider's answer, None before there is one.  ``started``, ``sent`` and
     ``answered`` are when the attempt began, the request was on its way, and the answer began, in monotonic
@@ -114,10 +114,8 @@ class Attempt:
         finally:
             if self._grace is not None:
                 self._grace.cancel()
-            watch, self._watch = (
-                self._watch,
-                None,
-            )  # which knows this attempt: so both go without the collector
+            watch = self._watch
+            self._watch = None  # it refers to this attempt: so both are freed without the garbage collector
             if watch is not None:
                 watch.stop()
         if watch is not None and watch.expired:
@@ -161,7 +159,7 @@ class Attempt:
             self._prepared = True
 
     def record(self, request_id: str) -> AttemptRecord:
-        """What there is to report, now that :meth:`run` has ended."""
+        """The record of the attempt, when :meth:`run` has ended."""
         return AttemptRecord(
             request_id=request_id,
             provider=self.provider.name,

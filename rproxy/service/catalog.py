@@ -35,17 +35,11 @@ EFFORT_TEXTS = {
     "max": "Thinks as long as it can",
 }
 SWITCHED_ON = "medium"  # the name of thinking where it can only be switched
-DEFAULT_EFFORTS = (
-    "medium",
-    "high",
-    "low",
-    "minimal",
-    "xhigh",
-    "max",
-)  # the first that there is; never "none": that must be chosen
+# The first of these that the model has is its default; "none" must be chosen.
+DEFAULT_EFFORTS = ("medium", "high", "low", "minimal", "xhigh", "max")
 SEARCH_FIELD = "web_search_tool_type"  # Codex: what searches find; rproxy: somebody answers them
 DEFAULT_WINDOW = 128_000  # tokens
-LONGEST_NAME = 256  # characters of a model's name: clients choose them, and several caches keep them
+MAX_NAME = 256  # characters of a model's name: clients choose them, and several caches keep them
 # What a bundled entry has that is true at OpenAI only; a key that an entry does not have is not added.
 NOT_HERE: Mapping[str, Any] = {
     "upgrade": None,
@@ -98,11 +92,11 @@ class View:
     def find(self, name: str) -> Model:
         """The model that answers for ``name``; see :mod:`rproxy.config.routes`.
 
-        :raises ApiError: 404, none does; 400, the name is longer than ``LONGEST_NAME``
+        :raises ApiError: 404, none does; 400, the name is longer than ``MAX_NAME``
         """
-        if len(name) > LONGEST_NAME:
+        if len(name) > MAX_NAME:
             raise invalid(
-                f"model has {len(name)} characters, but the name of a model has at most {LONGEST_NAME}. "
+                f"model has {len(name)} characters, but the name of a model has at most {MAX_NAME}. "
                 "GET /v1/models lists the names.",
                 "model",
                 "string_above_max_length",

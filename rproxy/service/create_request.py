@@ -17,7 +17,7 @@ class ConversationContext:
     """What came before a request.
 
     ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request
-    may leave out.  ``size``: at least the characters in the items; None: that is not known.
+    may leave out.  ``size``: an upper bound of the characters in the items; None: not known.
     """
 
     items: List[AnyItem] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""Errors in an answer that is passed through: their texts are masked, and all else stays byte for byte.
+"""Errors in an answer that is passed through: secrets in them are masked; all else stays byte for byte.
 
 An answer with status 200 may still say that something failed, in an event or as the whole document.  As long
 as nothing looks like that, the bytes pass at once.  From then on they pass line by line, and the lines that
-are errors are masked.  What the model says is never searched: a line that is JSON without an error is its.
+are errors are masked.  What the model says is never searched: JSON without an error is the model's.
 """
 
 from __future__ import annotations

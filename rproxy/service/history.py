@@ -38,7 +38,7 @@ KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a war
 
 
 class _NotClaimed(Exception):
-    """``unknown``: the response is none of this owner's."""
+    """``unknown``: the owner has no such response."""
 
     def __init__(self, unknown: bool) -> None:
         super().__init__()
@@ -214,10 +214,10 @@ class History:
         return found
 
     async def claim_approval(self, owner: str, item_id: str) -> bool:
-        """Note with the stored response that asked for an approval that the call is run from now on.
+        """Note in the stored response that asked for an approval that its call is being run.
 
         :param item_id: of the ``mcp_approval_request``
-        :returns: False if that has been noted before, perhaps by another process
+        :returns: False if that was noted before, perhaps by another process
         :raises ApiError: 503
         """
         stem = output_stem(item_id)
@@ -265,11 +265,10 @@ class History:
             if record["previous"] is not None and not warning:  # most others are not continued
                 self._recent.remember(client.owner, [link_of(record)])
         if request.conversation is not None:
-            complete = cast(
-                List[Item], request.stored_items
-            )  # they are listed() when they belong to a conversation
-            items = complete + response["output"]
-            warning = await self._conversations.append(request.conversation, items, client.owner)
+            new = cast(List[Item], request.stored_items)  # complete, as those of a conversation are
+            warning = await self._conversations.append(
+                request.conversation, new + response["output"], client.owner
+            )
             warnings += [warning] if warning else []
         return warnings
 
@@ -279,7 +278,7 @@ class History:
         client: Client,
         response: Response,
         last: int,
-        hosted: Mapping[str, HostedResult] = {},
+        hosted: Mapping[str, HostedResult],
     ) -> None:
         """Store a response that did not come to its end, if the client wants its responses stored.
 

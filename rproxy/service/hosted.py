@@ -1,6 +1,6 @@
 """The hosted tools of one process: which kinds the configuration has, and what is remembered of their calls.
 
-Without any, nothing of :mod:`rproxy.hosted` is imported, and a turn is looked at no further.
+Without any of them, nothing of :mod:`rproxy.hosted` is imported.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class HostedTools:
     def __init__(self, upstream: Upstream, history: History, now: Callable[[], float]) -> None:
         self._upstream, self._history, self._now = upstream, history, now
         self._kinds: List[HostedKind] = []
-        self._lists = ToolLists()  # those with functions in place of hosted tools, and those that are shown
+        self._lists = ToolLists()  # with functions in place of hosted tools, and as they are shown
         self._echoes: Dict[str, Callable[[Json], Json]] = {}  # by type of tool
-        self._memory: Optional[ResultMemory] = None  # it outlives a new configuration
-        self._approvals: Optional[Approvals] = None  # as does this
+        self._memory: Optional[ResultMemory] = None  # it survives a reload
+        self._approvals: Optional[Approvals] = None  # so does this
         self._allow: Optional[Sequence[str]] = None
 
     def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
@@ -65,7 +65,7 @@ class HostedTools:
         )
 
     def shown(self, request: CreateRequest) -> CreateRequest:
-        """The request, whose response repeats hosted tools in the right form, and without credentials."""
+        """The request, with hosted tools as its response is to show them, and without their credentials."""
         tools = request.body.get("tools")
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
@@ -73,9 +73,9 @@ class HostedTools:
         return request._replace(shown_tools=self._lists.of(shown))
 
     async def session(self, request: CreateRequest, client: Client) -> Optional[HostedSession]:
-        """The hosted tools of a request; None if it has to do with none.
+        """The hosted tools of a request; None if it involves none.
 
-        :raises ApiError: 400, what is wrong with a tool; 503
+        :raises ApiError: 400, what is wrong with a tool; 503, earlier calls cannot be read
         """
         if not self._kinds:
             return None
@@ -103,11 +103,11 @@ class HostedTools:
         return HostedSession(kinds, hosted, known, self._lists)
 
     def _may(self, tool_type: object) -> bool:
-        """Does the operator let tools of this type pass?"""
+        """Does the operator allow tools of this type?"""
         return self._allow is None or tool_type in self._allow
 
     async def _known(self, item_ids: Sequence[str], owner: str) -> Dict[str, HostedResult]:
-        """What is remembered of these calls: in memory, or else in the store."""
+        """What is remembered of these calls, in memory or else in the store."""
         assert self._memory is not None
         known: Dict[str, HostedResult] = {}
         lost: List[str] = []
@@ -125,7 +125,7 @@ class HostedTools:
         return known
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
-        """Keep what came of a call."""
+        """Remember the result of a call."""
         assert self._memory is not None
         self._memory.remember(owner, item_id, result)
 

@@ -1,7 +1,7 @@
-"""The plan of a turn with hosted tools: as any, but of several rounds.
+"""The plan of a turn with hosted tools, which may have several rounds.
 
-What was said and done in earlier rounds is history in the next one, in the same form in which a later turn
-brings it back.
+What earlier rounds have said and done is history in the next one, in the same form in which a later turn
+sends it back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .plan import TurnDeps, TurnPlan, native_tools
 class HostedPlan(TurnPlan):
     """:param session: the hosted tools of the request
 
-    ``stage``: what the model may do in the round, see :meth:`HostedSession.body`.  ``earlier``: the rounds so
+    ``stage``: what the model may do in the round; see :meth:`HostedSession.body`.  ``earlier``: the rounds so
     far.
     """
 
@@ -65,7 +65,7 @@ class HostedPlan(TurnPlan):
         return False  # it grows with each round, and has tools of other servers
 
     def tokens_left(self) -> Optional[int]:
-        """How many tokens the client still allows the model to write; None: no limit of its own."""
+        """How many tokens the client still allows the model to write; None: it sets no limit."""
         limit = self._request.body.get("max_output_tokens")
         spent = self.earlier.counted["output_tokens"] if self.earlier.counted is not None else 0
         return None if limit is None else int(limit) - spent
@@ -86,7 +86,7 @@ class HostedPlan(TurnPlan):
     def before(self, watch: Optional[Watch]) -> RoundConverter:
         """The converter of what is shown before the provider is asked.
 
-        :param watch: is told of each item
+        :param watch: called with each item
         """
         return RoundConverter(
             self._request.response(),
@@ -110,7 +110,7 @@ class HostedPlan(TurnPlan):
         self._ids = self._request.ids.in_round(self.earlier.number)
 
     def _add(self, done: RoundConverter) -> None:
-        """Make history of the items of a round."""
+        """Add the items of a round to the history."""
         self._items = self._whole = self.session.history([*self._items, *done.round_items])
 
     def _answer(self, done: StreamConverter) -> Sequence[AnyItem]:

@@ -5,9 +5,9 @@ nothing; what earlier rounds have shown, and what their tools have done, is neve
 rounds the calls run side by side and are shown one after another, in the model's order.
 
 **The end.**  A round without calls of hosted tools is the last; so is one that also calls tools of the
-client, who has to answer first.  When a limit is reached, the model is asked once more, to answer with what
-it has, then without tools; if it says nothing even so, the turn fails: a response without a message must not
-look complete.
+client, which must answer first.  When a limit is reached, the model is asked once more, to answer with what
+it has, and then without tools; if it still says nothing, the turn fails: a response without a message must
+not look complete.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STOP_TIMEOUT = 5.0  # seconds that a tool gets to end when it is cancelled
 LIMIT_REACHED = "\n\n(This answer may not use tools any more: answer with what you have.)"
 OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up."
 NOT_ALLOWED = "The tool was not called: the request's tool_choice does not allow it."
-BROKEN = "The tool failed for a reason that only the log of the proxy tells."
+BROKEN = "The tool failed; only the log of the proxy says why."
 
 
 class RunningCall(NamedTuple):
@@ -57,7 +57,7 @@ class RunningCall(NamedTuple):
 
 
 class HostedTurn(Turn):
-    """:param hosted: remembers what came of the calls"""
+    """:param hosted: remembers the results of the calls"""
 
     def __init__(
         self, deps: TurnDeps, plan: HostedPlan, client: Client, sink: Optional[EventSink], hosted: HostedTools
@@ -71,7 +71,7 @@ class HostedTurn(Turn):
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._more = False  # the round is not the last
         self._paused = False  # the client has to answer before it goes on
-        self._note = ""  # what the model is told with the last result of the round
+        self._note = ""  # what is added to the last result of the round
         if self._budget.calls_left <= 0:
             plan.stage = CLIENTS
 
@@ -112,9 +112,9 @@ class HostedTurn(Turn):
         return self.converter
 
     async def _run_round(self) -> bool:
-        """Do what the model has called for, and prepare the next round.
+        """Run what the model has called, and prepare the next round.
 
-        :returns: was it the last round after all?
+        :returns: whether it was the last round after all
         """
         assert self._attempt is not None and self._prepared is not None
         converter, (fitted, conversion) = self._attempt.converter, self._prepared
@@ -143,9 +143,9 @@ class HostedTurn(Turn):
         return self._client.interrupt is not None and self._client.interrupt.cancelled
 
     def _take_tools_away(self) -> None:
-        """The model calls tools, or says nothing, although it should answer with what it has.
+        """The model called tools, or said nothing, although it was to answer with what it has.
 
-        :raises ApiError: it had no tools any more
+        :raises ApiError: it had no tools left
         """
         if self._rounds.stage == NO_TOOLS:
             raise ApiError(
@@ -161,7 +161,7 @@ class HostedTurn(Turn):
         self._rounds.stage = NO_TOOLS
 
     async def _run_before(self) -> None:
-        """What is done and shown before the provider is asked."""
+        """Run and show what comes before the first request to a provider."""
         calls = [] if self._rounds.compacts else self._rounds.session.before()
         if not calls:
             return
@@ -173,7 +173,7 @@ class HostedTurn(Turn):
 
     # ---- Calls
     async def _run_calls(self, converter: RoundConverter) -> None:
-        """Run the hosted calls of a round, as many as are left; the others are as if they had not been."""
+        """Run the hosted calls of a round, as many as the limits allow; the others are left out."""
         asked, left = converter.hosted_calls(), self._budget.calls_left
         for call in asked[left:]:
             converter.leave_out(call)
@@ -185,7 +185,7 @@ class HostedTurn(Turn):
     async def _run_counted(
         self, converter: RoundConverter, running: Sequence[RunningCall], calls: int, rounds: int = 1
     ) -> None:
-        """See calls to their end, and count them.
+        """Wait for calls, show them, and count them.
 
         :param calls: how many of them count
         :param rounds: 0 before the first round
@@ -216,14 +216,14 @@ class HostedTurn(Turn):
 
     def _report(self, call: HostedCall, outcome: Outcome, started: float) -> None:
         if not call.tool:
-            return  # it calls no tool
+            return  # not a call of a tool
         status = "failed" if outcome.failed else "completed"
         self._deps.telemetry.hosted_call_ended(
             HostedCallRecord(self._client.request_id, call.tool, call.server, status, milliseconds(started))
         )
 
     async def _show_all(self, converter: RoundConverter, calls: Sequence[RunningCall]) -> None:
-        """Show the calls one after another, each with what came of it.
+        """Show the calls one after another, each with its outcome.
 
         :raises ApiError: one of them ends the response
         """
@@ -237,7 +237,7 @@ class HostedTurn(Turn):
                     await self._show(converter.open(one.call.item, one.asked))
                 outcome = Outcome({})
                 if one.task is not None:
-                    await _first(one.task, interrupted, deadline - time.monotonic())
+                    await _wait(one.task, interrupted, deadline - time.monotonic())
                     if self._interrupted:
                         return
                     outcome = self._outcome(one)
@@ -248,7 +248,7 @@ class HostedTurn(Turn):
             await _stop([one.task for one in calls if one.task is not None])
 
     def _outcome(self, one: RunningCall) -> Outcome:
-        """What came of a call that has ended, or has to end now."""
+        """The outcome of a call that has ended, or must end now."""
         assert one.task is not None
         if one.task.done():
             return one.task.result()
@@ -284,14 +284,14 @@ class HostedTurn(Turn):
             await blocked
 
 
-async def _first(task: asyncio.Task[Outcome], interrupted: asyncio.Future[bool], seconds: float) -> None:
-    """Wait until the task has ended, or for so long, or until the user interrupts."""
+async def _wait(task: asyncio.Task[Outcome], interrupted: asyncio.Future[bool], seconds: float) -> None:
+    """Wait for the task, but not longer than ``seconds``, nor when the user interrupts."""
     waiting: List[asyncio.Future[Any]] = [task, interrupted]
     await asyncio.wait(waiting, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _stop(tasks: Sequence[asyncio.Task[Outcome]]) -> None:
-    """Cancel what still runs, and see it end."""
+    """Cancel what still runs, and wait for it to end."""
     running = [task for task in tasks if not task.done()]
     for task in running:
         task.cancel()

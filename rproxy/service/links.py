@@ -4,10 +4,10 @@ A response that continues another is the end of a chain, and a turn that continu
 link.  To read all their records in each turn would cost more and more, most of it for what their responses
 repeat of their requests: tools and instructions.  So the links of this process's last turns stay in memory.
 
-The store decides all the same what is there: a record may expire, or another process may delete it.  Whoever
-uses links from memory asks the store whether it still has their records, all of them at once
-(:meth:`rproxy.store.Store.has`).  What a record says cannot be out of date, because the answer of a response
-that was given (:data:`~rproxy.convert.status.ANSWERED`) does not change; others are not remembered.
+The store still decides what exists: a record may expire, or another process may delete it.  So whoever uses
+links from memory asks the store whether it has their records, all of them at once
+(:meth:`rproxy.store.Store.has`).  The links themselves cannot be out of date: only those of responses with an
+answer (:data:`~rproxy.convert.status.ANSWERED`) are remembered, which do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINK_BYTES = 500  # a link without its items
 
 
 class Link(NamedTuple):
-    """What a chain needs of the record of a response; nobody changes its items."""
+    """What a chain needs of the record of a response; its items are never changed."""
 
     id: str
     status: str
@@ -43,7 +43,7 @@ class Link(NamedTuple):
 
 
 def link_of(record: ResponseRecord) -> Link:
-    """The link that a record is; old ones may lack what does not lead anywhere."""
+    """The link that a record makes; old records may lack keys that would be null."""
     response = record["response"]
     return Link(
         response["id"],

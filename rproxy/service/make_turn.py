@@ -1,6 +1,6 @@
 """The turn for a request: an ordinary one, one with hosted tools, one that is recorded, or both.
 
-What the rarer ones need is loaded only where there is one.
+What the rarer kinds need is loaded only for the first of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def make_turn(
 
     :param body: as the client has sent it
     :param first: the number of the first event
-    :raises ApiError: 400, a hosted tool is wrong; 503, what is known of earlier calls cannot be read
+    :raises ApiError: 400, a hosted tool is wrong; 503, earlier calls cannot be read
     """
     session = await hosted.session(request, client)
     recording = _recording(deps, request, body, client, first) if deps.telemetry.recorders else None

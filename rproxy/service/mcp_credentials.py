@@ -1,6 +1,6 @@
-"""What a client sends along for its MCP servers: for those only, and neither stored nor shown.
+"""The credentials that a client sends for its MCP servers: for those only, and neither stored nor shown.
 
-It stands in the ``mcp`` entries of ``tools``, and in those of items that define tools.
+They are in the ``mcp`` entries of ``tools``, and of items that define tools.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MIN_LENGTH = 8  # characters of a value in an address that may be a key
 
 
 def credentials(tools: Iterable[Any]) -> Iterator[str]:
-    """The texts that nobody else may read."""
+    """The secrets in some entries of ``tools``."""
     for tool in tools:
         if isinstance(tool, dict) and tool.get("type") == "mcp":
             headers = tool.get("headers")

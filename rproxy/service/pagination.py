@@ -38,13 +38,12 @@ PART_DEFAULTS: Mapping[str, Json] = {
 }
 
 
-def listed(items: Sequence[AnyItem], stem: str, first: int = 0) -> List[Item]:
+def listed(items: Sequence[AnyItem], stem: str) -> List[Item]:
     """The items in their complete form.
 
     :param stem: 32 hex digits for the ids that are missing
-    :param first: the number of the first item
     """
-    return [_complete(item, stem, number) for number, item in enumerate(items, first)]
+    return [_complete(item, stem, number) for number, item in enumerate(items)]
 
 
 def _complete(item: AnyItem, stem: str, number: int) -> Item:

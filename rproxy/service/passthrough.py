@@ -1,8 +1,8 @@
 """Chat Completions as they are: a request goes to its model's provider, the answer comes back byte for byte.
 
-Many tools want this API of the same base URL.  Nothing is translated: the model's name becomes the
-provider's, the client's key is replaced by the provider's, and of the headers only those pass that a turn
-passes, too.  A provider that cannot be reached is replaced by the next one.
+Many tools expect this API at the same base URL.  Nothing is translated: the model's name becomes the
+provider's, the client's key is replaced by the provider's, and the only headers that pass are those that a
+turn passes.  A provider that cannot be reached is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from .running_turns import RunningTurns
 from .usage_reader import UsageReader
 
 ERROR_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
-OTHER_MODELS = ("models", "fallbacks")  # fields in which OpenRouter and LiteLLM take models to fall back to
+OTHER_MODELS = ("models", "fallbacks")  # fields that name further models to OpenRouter and LiteLLM
 
 
-class Answer(Protocol):
+class AnswerSink(Protocol):
     """Where the answer goes."""
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
@@ -74,11 +74,11 @@ class Passthrough:
         self._failover = failover
         self._telemetry = telemetry
 
-    async def chat(self, request: Json, client: Client, answer: Answer) -> None:
+    async def chat(self, request: Json, client: Client, answer: AnswerSink) -> None:
         """Pass one request on.
 
-        :raises ApiError: the request is wrong, its key may not, no provider has answered, or the answer broke
-            off
+        :raises ApiError: the request is wrong, its key may not use the model, no provider has answered, or
+            the answer broke off
         """
         name = request.get("model")
         if not isinstance(name, str) or not name:
@@ -113,14 +113,14 @@ class Passthrough:
 
 
 def _check_other_models(request: Json) -> None:
-    """Refuse what would name further models to the provider, for a key that is limited to some.
+    """Refuse fields that name further models to the provider, for a key that is limited to some models.
 
     :raises ApiError: 400
     """
     for field in OTHER_MODELS:
         if request.get(field):
             raise invalid(
-                f"This API key may use some models only, so that '{field}' is not allowed; name one in "
+                f"This API key is limited to some models, so it may not send '{field}'. Name one model, in "
                 "'model'.",
                 field,
             )
@@ -140,7 +140,7 @@ class _Relayed:
         name: str,
         request: Json,
         client: Client,
-        answer: Answer,
+        answer: AnswerSink,
         secrets: Sequence[str],
     ) -> None:
         self.providers = model.providers
@@ -219,7 +219,7 @@ class _Relayed:
             )
             self._telemetry.attempt_ended(record)
             if self._timeline is not None:
-                self._timeline.end_attempt(f"{record.provider} {record.status}".strip())
+                self._timeline.end_attempt(record.provider, record.status)
 
     def _on_sent(self) -> None:
         self.sent = time.monotonic()

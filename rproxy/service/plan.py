@@ -1,7 +1,7 @@
-"""What one turn has to do, as its :class:`~rproxy.service.turn.Turn` asks for it.
+"""What one turn is about; its :class:`~rproxy.service.turn.Turn` asks for it.
 
-The turn knows attempts, retries and events; the plan knows what they are about: who can answer, how the
-conversation reads in a provider's terms, what makes events of the answer, and what is remembered in the end.
+The turn knows attempts, retries and events; the plan knows who can answer, what the conversation is in a
+provider's terms, what makes events of the answer, and what is remembered in the end.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class TurnPlan:
         return await reason_of(error, {**self._request.body, "input": self._items})
 
     def conversation_key(self) -> str:
-        """What the turns of one conversation have in common: the key that the client gives it, else how it
-        begins.
+        """What the turns of one conversation have in common: the key that the client gives it, else its
+        first message.
         """
         if len(self.providers) == 1:
             return ""  # there is nothing to choose
@@ -203,7 +203,7 @@ class TurnPlan:
         """What makes events of the answer.
 
         :param sequence: the number of the first event, if that is higher than the plan's own
-        :param watch: is told of each item
+        :param watch: called with each item
         """
         return self._converter_kind()(
             self._request.response(),
@@ -232,9 +232,7 @@ class TurnPlan:
         return max(int(self._deps.now()), self._request.created_at)
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
-        """What makes ``encrypted_content``, when the client has to bring the reasoning or a summary back by
-        itself.
-        """
+        """What makes ``encrypted_content``, where the client must send the reasoning or a summary back."""
         body = self._request.body
         if self._compacts:
             return partial(self._sealer.seal, "compaction")
@@ -275,7 +273,7 @@ class TurnPlan:
 
     async def keep_unfinished(self, cut: StreamConverter) -> None:
         """Store the response as far as it came, when the answer broke off or its client left."""
-        if self._client.transport != "background":  # which keeps what became of it by itself
+        if self._client.transport != "background":  # whose task stores it
             response, last = cut.unfinished_response(), cut.sequence - 1
             hosted = self._hosted(response)
             await self._deps.history.keep_unfinished(self._request, self._client, response, last, hosted)

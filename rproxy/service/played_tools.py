@@ -1,6 +1,6 @@
-"""The hosted tools of a recorded turn: their calls have come to what they came to then.
+"""The hosted tools of a recorded turn: their calls have the recorded outcomes.
 
-The turn goes on from round to round as it always does (:mod:`.hosted_turn`); only nothing is run.
+The turn goes from round to round as usual (:mod:`.hosted_turn`), but no tool is run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .hosted import HostedTools
 
 class PlayedTools(HostedTools):
     """:param hosted: see ``hosted`` in :mod:`rproxy.telemetry.recording`
-    :param interrupt: is cancelled at the call that the recorded client interrupted
+    :param interrupt: cancelled at the call that the recorded client interrupted
     """
 
     def __init__(self, hosted: Json, calls: Sequence[RecordedCall], interrupt: Optional[CancelToken]) -> None:
@@ -46,7 +46,7 @@ class PlayedTools(HostedTools):
         return HostedSession([kind], asked, {"": before}, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
-        """Nobody asks for it."""
+        """Nothing to do: nobody asks for it again."""
 
 
 class _PlayedKind(HostedKind):
@@ -82,7 +82,7 @@ class _PlayedSession(KindSession):
         return [function.name for function in self._functions]
 
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
-        """What the model is told of the calls does not matter any more."""
+        """The items; what the model reads of the calls does not matter here."""
         written: List[AnyItem] = []
         for number, item in enumerate(items):
             own = item.get("type") in self._items
@@ -94,7 +94,7 @@ class _PlayedSession(KindSession):
 
 
 class _LostCall(HostedCall):
-    """A call that was not made then."""
+    """A call that the recorded model did not make."""
 
     item: Json = {"type": "web_search_call"}
 

@@ -1,8 +1,7 @@
-"""A recorded turn once more: the bytes of its provider go through the converter of this rproxy.
+"""Plays a recorded turn again: the bytes of its provider go through the converter of this rproxy.
 
-The turn is run as it always is (:meth:`rproxy.service.service.Service.run`), but its provider is a recording,
-and its client is nobody.  Of each round only the last attempt is played: the client has seen nothing of those
-before.
+The turn runs as usual (:meth:`rproxy.service.service.Service.run`), but its provider is a recording, and it
+has no client.  Of each round only the last attempt is played: the client saw nothing of the earlier ones.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from .create_request import ConversationContext, CreateRequest
 from .hosted import HostedTools
 from .service import Service
 
-MOST_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that nobody reads
-SEALED = "(sealed)"  # stands for what only the recorded rproxy could seal
+MAX_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that nobody reads
+SEALED = "(sealed)"  # stands for what only the recording rproxy could seal
 
 
 class PlayedUpstream(Upstream):
     """Answers each request as the recorded provider did.
 
     :param attempts: one a round
-    :param interrupt: is cancelled where the recorded client interrupted the last answer
+    :param interrupt: cancelled where the recorded client interrupted the last answer
     """
 
     def __init__(self, attempts: Sequence[RecordedAttempt], interrupt: Optional[CancelToken]) -> None:
@@ -60,7 +59,7 @@ class PlayedUpstream(Upstream):
         stop: Optional[CancelToken] = None,
     ) -> Result:
         if not self._attempts:
-            raise ApiError(502, "this rproxy asks the provider once more than the recorded one did")
+            raise ApiError(502, "this rproxy asks the provider once more than the recording one did")
         attempt = self._attempts.pop(0)
         status = attempt.status
         pieces = [piece for _, piece in attempt.pieces]
@@ -87,7 +86,7 @@ class PlayedUpstream(Upstream):
 
 
 class _Nobody:
-    """Takes events; the recorder sees them on their way."""
+    """Takes events, which the recorder sees on their way."""
 
     blocked = False
 
@@ -99,7 +98,7 @@ class _Nobody:
 
 
 class _Collector:
-    """Keeps the one recording that there is."""
+    """Keeps the one recording."""
 
     recording: Recording
 
@@ -112,15 +111,14 @@ class _Collector:
 async def play(recorded: RecordedTurn) -> RecordedTurn:
     """Run a recorded turn again.
 
-    :returns: what it is with this rproxy
-    :raises ApiError: it cannot be run: no provider was asked, or it is not known what tools ran between two
-        answers
+    :returns: the turn as this rproxy runs it
+    :raises ApiError: it cannot be run: no provider was asked, or the outcomes of its tools are not known
     """
     if recorded.hosted is None and (recorded.rounds or 0) > 1:
         raise ApiError(
             400,
-            f"the turn had {recorded.rounds} rounds, and the recording, which an older rproxy made, does not "
-            "tell what the tools between them came to. Use --serve, which plays its provider, round by round",
+            f"the turn had {recorded.rounds} rounds, and the recording, which an older rproxy made, lacks "
+            "the results of the tools between them. Use --serve, which plays its provider, round by round",
         )
     if not recorded.attempts and not recorded.calls:
         raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
@@ -137,7 +135,7 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     service = Service(
         _config(recorded, request.model),
         upstream,
-        MemoryStore(1, MOST_BYTES, LIFETIME, time.monotonic),
+        MemoryStore(1, MAX_BYTES, LIFETIME, time.monotonic),
         telemetry=telemetry,
         hosted=_tools(recorded, interrupt),
         now=lambda: _completed_at(recorded) or turn["created_at"],
@@ -198,9 +196,7 @@ def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:
 
 
 def _openable(items: Sequence[AnyItem]) -> List[AnyItem]:
-    """Items with a summary that can be opened here: it changes nothing of the answer, but it has to be
-    there.
-    """
+    """The items, with summaries that can be opened here; what they say does not matter for the answer."""
     blob = CHECKSUM.seal("compaction", {"text": SEALED})
     return [
         {**item, "encrypted_content": blob} if item.get("type") == "compaction" else item for item in items
@@ -209,8 +205,8 @@ def _openable(items: Sequence[AnyItem]) -> List[AnyItem]:
 
 # ---- Comparison
 def comparable(turn: RecordedTurn) -> List[Json]:
-    """The events of a turn without what differs from run to run: heartbeats, which depend on the time, the
-    numbers that they take, and what is sealed.  The error of a turn that failed without events is the last.
+    """The events of a turn without what differs from run to run: heartbeats, the numbers that they take, and
+    what is sealed.  The error of a turn that failed without an event of its own is the last one.
     """
     progress = [i for i, event in enumerate(turn.events) if event["type"] == "response.in_progress"]
     heartbeats = set(progress[1:])

@@ -1,4 +1,4 @@
-"""Whether new turns would succeed: the answer of ``GET /ready``; and how the providers are.
+"""Whether new turns would succeed (``GET /ready``), and the states of the providers.
 
 ``/ready`` is open to everybody, so asking it must be cheap: the store is asked at most once in
 ``PROBE_INTERVAL`` seconds, however many want to know.
@@ -21,7 +21,7 @@ from ..upstream.failover import Failover
 log = logging.getLogger("rproxy.ready")
 
 PROBE_INTERVAL = 1.0  # seconds
-NOBODY = "ready"  # an id that no record has
+PROBE_ID = "ready"  # which no record has
 
 
 class Readiness:
@@ -55,11 +55,11 @@ class Readiness:
             return True
         if self._probe is None or (self._probe.done() and self._now() - self._probed >= PROBE_INTERVAL):
             self._probe = asyncio.ensure_future(self._ask_store())
-        return await asyncio.shield(self._probe)  # one who leaves does not take the answer from the others
+        return await asyncio.shield(self._probe)  # a client that leaves must not cancel it for the others
 
     async def _ask_store(self) -> bool:
         try:
-            await self._store.get(NOBODY)
+            await self._store.get(PROBE_ID)
         except StoreError as error:
             if self._reachable:
                 log.warning("not ready: the store cannot be reached: %s", error)
@@ -73,7 +73,7 @@ class Readiness:
 
 
 def provider_states(models: Sequence[Model], failover: Failover, now: float) -> List[Json]:
-    """How the endpoints of some models are: each provider, and each of its keys, once.
+    """The states of the endpoints of some models: each provider, and each of its keys, once.
 
     ``state`` is ``up``, ``cooling`` until the time ``until``, or ``probing`` (it has failed, and the next
     turn tries it).

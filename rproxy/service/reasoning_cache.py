@@ -1,5 +1,4 @@
-"""What the turns of this process thought, for clients that send calls back without the reasoning that led to
-them.
+"""The reasoning of recent turns, for clients that send calls back without the reasoning that led to them.
 
 Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and
 not every client gives back what it got.  A call is found again by its whole context: who asked, where, the

@@ -1,4 +1,4 @@
-"""A turn with hosted tools that is recorded: also their calls, and what came of them."""
+"""A turn with hosted tools that is recorded, with their calls and outcomes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class RecordingHostedTurn(RecordingTurn, HostedTurn):
             self._describe()
 
     def _describe(self) -> None:
-        """Record the tools, which are known when the first round was asked for."""
+        """Record the tools, which are known once the first round was asked for."""
         self.recording.hosted({**self._rounds.session.described(), **self._known})
 
     async def _run_round(self) -> bool:
-        self._describe()  # for who reads the recording before the turn has ended
+        self._describe()  # for whoever reads the recording before the turn has ended
         self.recording.round()
         return await super()._run_round()
 

@@ -24,7 +24,7 @@ LOST: ResponseError = {
 
 
 class ResponseRetrieval:
-    """All methods raise ApiError: 404 for a response that is not there or is somebody else's, 503 when the
+    """All methods raise ApiError: 404 for a response that does not exist or is somebody else's, 503 when the
     store fails.
     """
 
@@ -35,8 +35,8 @@ class ResponseRetrieval:
 
     async def retrieve(self, response_id: str, owner: str) -> Response:
         """GET /responses/{id}"""
-        job = await self._job(response_id, owner)
-        return job.response if job is not None else (await self._seen(response_id, owner))["response"]
+        running = await self._running(response_id, owner)
+        return running.response if running is not None else (await self._seen(response_id, owner))["response"]
 
     async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> ItemPage:
         """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
@@ -83,9 +83,9 @@ class ResponseRetrieval:
         """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running
         response as they come.
         """
-        job = await self._job(response_id, owner)
-        if job is not None:
-            async for batch in job.follow(after):
+        running = await self._running(response_id, owner)
+        if running is not None:
+            async for batch in running.follow(after):
                 yield batch
             return
         record = await self._seen(response_id, owner)
@@ -109,18 +109,15 @@ class ResponseRetrieval:
         record = await self._record(response_id, owner)
         return {**record, "response": await self._present(record["response"])}
 
-    async def _job(self, response_id: str, owner: str) -> Optional[Running]:
-        """What this process knows of a background response by itself.
-
-        One that has ended may have been deleted since, by anybody.
-        """
-        job = self._background.running(response_id, owner)
-        if job is not None and job.ended:
+    async def _running(self, response_id: str, owner: str) -> Optional[Running]:
+        """A background response of this process, unless it has ended and was deleted since, by anybody."""
+        running = self._background.running(response_id, owner)
+        if running is not None and running.ended:
             try:
-                return job if await self._store.get(response_id) is not None else None
+                return running if await self._store.get(response_id) is not None else None
             except StoreError:
-                pass
-        return job
+                pass  # what is known here is better than nothing
+        return running
 
     async def _record(self, response_id: str, owner: str) -> ResponseRecord:
         with store_errors():
@@ -128,8 +125,10 @@ class ResponseRetrieval:
         return _checked(record, response_id, owner)
 
     async def _present(self, response: Response) -> Response:
-        """The stored state. A response is stored as queued until it ends, and no job waits for long: while
-        its process lives it is in progress, and failed when that has died.
+        """The stored response, with its present status.
+
+        It is stored as queued until it ends, and does not wait long: as long as its process lives it is in
+        progress, and when that has died it has failed.
         """
         if response["status"] not in RUNNING:
             return response

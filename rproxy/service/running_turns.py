@@ -33,7 +33,7 @@ class RunningTurns:
 
         :param key: the client's; None: there is no auth
         :returns: to be called once, when the turn has ended
-        :raises ApiError: 429, as many run as may, or the key has used up its quota; the turn does not count
+        :raises ApiError: 429, a limit is reached, or the quota of the key is used up; the turn does not count
         """
         owner = key.owner if key is not None else ""
         server, running = self.limits, self._running
@@ -44,7 +44,7 @@ class RunningTurns:
             if 0 < limit <= count:
                 raise ApiError(
                     429,
-                    f"{whose} has {count} turns running, as many as it may (server.{name}). "
+                    f"{whose} has {count} turns running, which is the limit (server.{name}). "
                     "Try again when one of them has ended.",
                     type="rate_limit_error",
                     code="rate_limit_exceeded",

@@ -1,7 +1,7 @@
 """Where the seal key comes from: the configuration, or a place that outlives the process and is made once.
 
-It must be the same for all processes that share a store, and after a restart, or what clients hold could not
-be read any more.  So it is kept beside an sqlite file, in Redis, or, for the memory store, in the user's
+It must be the same for all processes that share a store, and after a restart; otherwise nobody could read
+what clients hold.  So it is kept beside an sqlite file, in Redis, or, for the memory store, in the user's
 state folder.  The scheme is kept with it: processes with and without the package ``cryptography`` must not
 seal differently.
 """
@@ -48,17 +48,15 @@ async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str]
             where, key = str(path), _from_file(path)
     except (OSError, StoreError, ValueError, asyncio.TimeoutError) as error:
         log.warning(
-            "no seal key can be kept (%s), so the reasoning and the summaries that clients hold cannot be "
-            "read "
-            "after a restart. Set server.seal_key to 64 hex digits",
+            "no seal key can be kept (%s), so after a restart the reasoning and the summaries that clients "
+            "hold cannot be read. Set server.seal_key to 64 hex digits",
             error,
         )
         return new_seal_key()
     if key.scheme == AES_GCM and aes_gcm() is None:
         log.warning(
-            "the seal key of %s is for encryption, and the package cryptography is missing here: what was "
-            "sealed "
-            "with it cannot be opened (pip install cryptography)",
+            "the seal key in %s is for encryption, and the package cryptography is missing here: what was "
+            "sealed with it cannot be opened (pip install cryptography)",
             where,
         )
     return key

@@ -39,7 +39,7 @@ NO_PACKAGE = (
     "it is encrypted, and the Python package cryptography is not installed here (pip install cryptography)"
 )
 UNSEALED = "it was made by an older rproxy without a seal (server.accept_unsealed takes such ones for now)"
-MOST_OPENED = 8 << 20  # bytes of what was opened lately
+MAX_OPENED = 8 << 20  # bytes of what was opened lately
 _NONCE, _MAC = 12, 32  # bytes
 
 
@@ -62,11 +62,11 @@ class SealKey(NamedTuple):
 class RecentlyOpened:
     """The JSON in blobs that were opened lately, by the key that opened them.  Threads may share it.
 
-    :param most: bytes, with those of the blobs
+    :param max_bytes: of all of it, with the blobs
     """
 
-    def __init__(self, most: int = MOST_OPENED) -> None:
-        self._room = most
+    def __init__(self, max_bytes: int = MAX_OPENED) -> None:
+        self._room = max_bytes
         self._found: OrderedDict[Tuple[bytes, str], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -147,9 +147,7 @@ class KeyedSealer:
             return b"", DAMAGED
         try:
             return self._cipher(self._aes_key).decrypt(raw[:_NONCE], raw[_NONCE:], None), ""
-        except (
-            Exception
-        ):  # InvalidTag, or ValueError for a piece that is too short: it is not ours in any case
+        except Exception:  # InvalidTag, or ValueError for a blob that is too short: it is not ours
             return b"", NOT_YOURS
 
 

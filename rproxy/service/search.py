@@ -1,7 +1,7 @@
 """``POST /alpha/search``: the searches of Codex, if the configuration names a service that answers them.
 
-A search counts as a turn: the limits of :mod:`rproxy.service.running_turns` and of the key hold.  Without a
-service nobody is asked, and nothing of :mod:`rproxy.hosted` is imported.
+A search counts as a turn for the limits of :mod:`rproxy.service.running_turns` and of the key.  Without a
+service, nothing of :mod:`rproxy.hosted` is imported.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SearchEndpoint:
         self, upstream: Upstream, running: RunningTurns, telemetry: Telemetry, now: Callable[[], float]
     ) -> None:
         self._upstream, self._running, self._telemetry, self._now = upstream, running, telemetry, now
-        self._references: Optional[References] = None  # they outlive a new configuration
+        self._references: Optional[References] = None  # they survive a reload
         self._search: Optional[CodexSearch] = None
         self._server = ""
 

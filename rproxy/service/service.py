@@ -108,7 +108,7 @@ class Service:
         self._overrides = LearnedOverrides(time.monotonic)
         self._reasoning = ReasoningCache()
         self._connecting: Set[asyncio.Task[None]] = set()
-        self._mcp_servers: Optional[McpServers] = None  # they outlive a new configuration
+        self._mcp_servers: Optional[McpServers] = None  # they survive a reload
         self.search = SearchEndpoint(upstream, self._running, self.telemetry, now)
         self._hosted = hosted or HostedTools(upstream, self._history, now)
         self._begin_with(config)
@@ -156,7 +156,7 @@ class Service:
         )
 
     def _configure_mcp(self, config: Config) -> None:
-        """Know the MCP servers; what is needed for them is loaded only where there are some."""
+        """Take over the MCP servers; what they need is loaded only where there are some."""
         if not config.has_mcp and self._mcp_servers is None:
             return
         from ..hosted.mcp.servers import McpServers
@@ -171,7 +171,7 @@ class Service:
         return await self._readiness.obstacle(self.config.models)
 
     async def gauges(self) -> List[Metric]:
-        """What there is now of providers, connections and stored responses."""
+        """The present state of providers, connections and the store, as metrics."""
         providers = [provider for model in self.config.models for provider in model.providers]
         up: Dict[Tuple[str, ...], float] = {}
         for provider in providers:  # an endpoint that is up makes its name up
@@ -243,7 +243,7 @@ class Service:
         return compaction, headers
 
     async def close(self) -> None:
-        """Give the store what it has not got yet."""
+        """End what runs in the background, and wait for the store to have everything."""
         await self._background.close()
         if self._mcp_servers is not None:
             await self._mcp_servers.close()
@@ -284,7 +284,7 @@ class Service:
             raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
         if await self._hosted.session(request, client) is None:
-            # What the turn could only fail with is better told now.
+            # What is wrong with the request is better said now than by a response that fails.
             await TurnPlan(self._deps, request, client).convert(request.model.providers[0])
         end = self._running.begin(client.key)
         away = client._replace(transport="background", local=None, interrupt=None)
@@ -319,7 +319,7 @@ class Service:
     def _refused(
         self, error: ApiError, request: CreateRequest, client: Client, sink: Optional[EventSink]
     ) -> TurnResult:
-        """A turn that has to wait: for Codex a response that says so, else an HTTP error.
+        """Refuse a turn that must wait: for Codex with a response that says so, else with an HTTP error.
 
         :raises ApiError: ``error``
         """

@@ -1,4 +1,4 @@
-"""What a turn counts, and the record that becomes of it."""
+"""What a turn counts, and the record that is made of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .client import Client
 from .create_request import CreateRequest
 from .token_estimate import estimate_output
 
-MOST_GIVEN = 1000  # models may have any name
+MAX_GIVEN = 1000  # models may have any name
 FILTERED = "The provider's content filter stopped the answer."
 
 
@@ -59,7 +59,7 @@ class FieldWarnings:
             return []
         keys = [(stats.provider, downstream_model, name) for name in stats.left_out]
         new = [key for key in keys if key not in self._given]
-        if len(self._given) > MOST_GIVEN:
+        if len(self._given) > MAX_GIVEN:
             self._given.clear()
         self._given.update(new)
         return [f"{name} left out: the provider does not know it" for _, _, name in new]

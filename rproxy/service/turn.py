@@ -1,7 +1,7 @@
 """One turn: the life of every create request, up to its terminal event.
 
 :meth:`Turn.run` makes attempts (:mod:`.attempt`) until one succeeds or the retry policy (:mod:`.retry`) says
-that the error is final.  What the turn is about, it asks its plan (:mod:`.plan`).  How events are written is
+that the error is final.  Its plan (:mod:`.plan`) knows what the turn is about.  How events are written is
 the business of :class:`~rproxy.service.client.EventSink`; without one (JSON mode) only the final Response
 object counts.
 
@@ -98,7 +98,7 @@ class Turn:
             raise
         finally:
             self.stats.retries += self._retries.state.retries
-            self._attempt = None  # which knows this turn: so both go without the garbage collector
+            self._attempt = None  # it refers to this turn: so both are freed without the garbage collector
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -181,7 +181,7 @@ class Turn:
             record = attempt.record(self._client.request_id)
             self._deps.telemetry.attempt_ended(record)
             if timeline is not None:
-                timeline.end_attempt(f"{record.provider} {record.status}".strip())
+                timeline.end_attempt(record.provider, record.status)
             self.stats.request_bytes = attempt.request_bytes
             self.stats.upstream_status = attempt.status
             self.stats.answer_bytes += attempt.answer_bytes
@@ -289,7 +289,7 @@ class Turn:
             self._timer = asyncio.get_running_loop().call_later(delay, self._beat)
 
     def _beat(self) -> None:
-        """Was nothing sent for a while? Then say that the turn is alive."""
+        """Send a heartbeat, if nothing else was sent for a while."""
         due = self._last_sent + self._interval if self._begun else 0.0
         converter = self._latest
         if converter is None:

@@ -54,16 +54,16 @@ class Timeline:
     def begin_attempt(self, attempt: Timed) -> None:
         self._attempt = attempt
 
-    def end_attempt(self, label: str) -> None:
+    def end_attempt(self, provider: str, status: str) -> None:
         """The attempt has ended just now, and so has its open item.
 
-        :param label: whose it was, and how it ended
+        :param status: how it ended; "" if that is not known
         """
         self._close_item()
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             now = time.monotonic()
-            self._add_attempt(self.spans, attempt, now, label)
+            self._add_attempt(self.spans, attempt, now, f"{provider} {status}".strip())
             self._free, self._wait = now, "pause"
 
     def watch(self, item: AnyItem, done: bool) -> None:

@@ -382,9 +382,8 @@ class CallItem:
             return
         offer = self._offer or self._announce()
         if self._end.untouched:
-            self._emit_text(
-                self._reader.feed("{}")
-            )  # clients parse the arguments, and take them from the deltas
+            # Clients parse the arguments, and take them from the deltas.
+            self._emit_text(self._reader.feed("{}"))
         rest, whole = self._reader.close()
         self._emit_text(rest)
         if offer.kind.done_type:

@@ -110,7 +110,7 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "prompt_cache_options": ("an object", _object),
 }
 # Far more than anybody needs; each entry costs time that all clients share.  Tools in a namespace count.
-MOST_ENTRIES = {"tools": 4096, "include": 256, "stop": 256}
+MAX_ENTRIES = {"tools": 4096, "include": 256, "stop": 256}
 UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as instructions and input."}
 
 
@@ -129,7 +129,7 @@ def check_request(request: Json) -> None:
             raise ApiError(
                 400, f"{name} is not supported. {reason}", code="unsupported_parameter", param=name
             )
-    for name, most in MOST_ENTRIES.items():  # first, because the other checks look at each
+    for name, most in MAX_ENTRIES.items():  # first, because the other checks look at each
         count = _entries(request.get(name), most)
         if count > most:
             raise ApiError(
