@@ -486,6 +486,22 @@ def test_the_benchmark_can_renew_its_tables(tmp_path: Path) -> None:
         assert heads(blocks[name]) <= heads(read(path)), "run scripts/bench --readme"
 
 
+def test_the_benchmark_compares_two_commits() -> None:
+    medians = {
+        "rproxy, SSE": {"turn": 3.0, "rss": 30.0},
+        "rproxy, JSON": {"turn": 1.0, "live": 2.0},
+        "earlier, SSE": {"turn": 2.0},
+        "earlier, JSON": {"live": 4.0},
+    }
+    table = bench_tables().comparison(medians, "rproxy", "earlier")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [cells[0], *cells[2:]] == [
+        ["divided by: earlier", "live", "ms/turn"],
+        ["rproxy, SSE", "", "1.50"],
+        ["rproxy, JSON", "0.50", ""],
+    ]
+
+
 def heads(text: str) -> Set[Tuple[str, ...]]:
     """The heads of the tables in a text."""
     found = re.findall(r"^\|(.*)\|\n\|-", text, re.M)

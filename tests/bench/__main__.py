@@ -18,12 +18,23 @@ import lab
 import limits
 import tables
 from scenarios import SCENARIOS, Bench, Figures
-from variants import DIRECT, LITELLM, OURS, PEERS, PROJECT, RIVALS, Variant, launch, obstacle
+from variants import (
+    DIRECT,
+    EARLIER,
+    LITELLM,
+    OURS,
+    PEERS,
+    PROJECT,
+    RIVALS,
+    Variant,
+    earlier,
+    launch,
+    obstacle,
+)
 
 Row = Tuple[str, bool]  # name of the variant, TLS to the provider
 Samples = Dict[Row, Dict[str, List[float]]]
-TLS_SERVERS = ("rproxy", "naive")
-NAMES = [variant.name for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]]
+TLS_SERVERS = ("rproxy", "naive", EARLIER)
 
 
 def say(text: str) -> None:
@@ -35,7 +46,8 @@ def measure(scenario: str, benches: List[Bench], samples: Samples, seconds: floa
     run, _, servers, forms, tls = SCENARIOS[scenario]
     for bench in benches:
         secure = bench.provider.ca is not None
-        known = (bench.variant.server or "direct") in servers.split() and bench.variant.form in forms.split()
+        server = bench.variant.like or bench.variant.server or "direct"
+        known = server in servers.split() and bench.variant.form in forms.split()
         if not known or secure and not tls:
             continue
         figures: Figures = {}
@@ -85,9 +97,10 @@ def play(
             process.stop()
 
 
-def medians(samples: Samples) -> Dict[str, Dict[str, float]]:
+def medians(samples: Samples, variants: List[Variant]) -> Dict[str, Dict[str, float]]:
     """Variant -> figure -> median over the rounds, in the order of the variants."""
-    ordered = sorted(samples.items(), key=lambda sample: NAMES.index(sample[0][0]))
+    names = [variant.name for variant in variants]
+    ordered = sorted(samples.items(), key=lambda sample: names.index(sample[0][0]))
     return {
         name + ", TLS" if tls else name: {
             figure: statistics.median(values) for figure, values in figures.items()
@@ -99,7 +112,8 @@ def medians(samples: Samples) -> Dict[str, Dict[str, float]]:
 def choose(args: argparse.Namespace) -> List[Variant]:
     """The variants that can run here."""
     few = args.no_peers or args.smoke
-    wanted = [DIRECT, *OURS, *RIVALS, *([] if few else PEERS), *([LITELLM] if args.litellm else [])]
+    before = earlier(args.against.resolve()) if args.against else []
+    wanted = [DIRECT, *OURS, *before, *RIVALS, *([] if few else PEERS), *([LITELLM] if args.litellm else [])]
     able = []
     for variant in wanted:
         reason = obstacle(variant, install=not few)
@@ -133,6 +147,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument(
         "--no-peers", action="store_true", help="without the packages that pip would have to install"
     )
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="also with the commit that is checked out in DIR"
+    )
     parser.add_argument("--litellm", action="store_true", help="with litellm[proxy], which is large")
     parser.add_argument(
         "--readme", action="store_true", help="also put the tables into README.md and docs/performance.md"
@@ -162,9 +179,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         say("every variant works" if not errors else "something does not work")
         return 1 if errors else 0
     peers = [variant.name for variant in [*PEERS, LITELLM] if "Rust" not in variant.name]
-    about = {variant.name: variant.about for variant in [DIRECT, *OURS, *RIVALS, *PEERS, LITELLM]}
-    found = tables.blocks(medians(samples), peers, about, lab.machine(), rounds)
+    about = {variant.name: variant.about for variant in variants}
+    middle = medians(samples, variants)
+    found = tables.blocks(middle, peers, about, lab.machine(), rounds)
     print(found["figures"], end="")
+    if args.against:
+        print("", *tables.comparison(middle, "rproxy", EARLIER), sep="\n")
     if args.readme:
         tables.update_documents(PROJECT, found)
     return 1 if any(error.startswith("rproxy") for error in errors) else 0

@@ -117,6 +117,22 @@ def ratios(medians: Medians, python_peers: Sequence[str]) -> List[str]:
     return markdown(rows)
 
 
+def comparison(medians: Medians, mine: str, other: str) -> List[str]:
+    """The figures of the rows called ``mine, ...`` divided by those of ``other, ...``.
+
+    What only one of them has stays blank.
+    """
+    pairs = {name: medians.get(name.replace(mine, other, 1), {}) for name in medians if name.startswith(mine)}
+    measured = [
+        column for column in COLUMNS.values() if any(column.figure in theirs for theirs in pairs.values())
+    ]
+    rows = [[f"divided by: {other}", *(column.heading.partition(",")[0] for column in measured)]]
+    for name, theirs in pairs.items():
+        figures = (column.figure for column in measured)
+        rows.append([name, *(f"{medians[name][f] / theirs[f]:.2f}" if f in theirs else "" for f in figures)])
+    return markdown([row for row in rows if any(row[1:])])
+
+
 def blocks(
     medians: Medians, python_peers: Sequence[str], about: Mapping[str, str], machine: str, rounds: int
 ) -> Dict[str, str]:

@@ -22,6 +22,7 @@ Json = Dict[str, Any]
 Start = Tuple[List[str], Dict[str, str]]  # argv, environment
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rproxy-bench"
 PROJECT = HERE.parent.parent
+EARLIER = "earlier"  # the server of another commit
 
 
 class Place(NamedTuple):
@@ -47,6 +48,7 @@ class Variant(NamedTuple):
     packages: Tuple[str, ...] = ()  # what pip installs into a venv of its own
     programs: Tuple[str, ...] = ()  # what must be installed
     leaks: bool = False  # streams to the provider outlive the client's
+    like: str = ""  # takes part in the scenarios of this server, not its own
 
 
 def nginx(place: Place) -> Start:
@@ -70,7 +72,7 @@ def rival(kind: str) -> Callable[[Place], Start]:
     return start
 
 
-def rproxy(place: Place, python: str = sys.executable, store: str = "") -> Start:
+def rproxy(place: Place, python: str = sys.executable, store: str = "", project: Path = PROJECT) -> Start:
     ca = f", ca_file: {place.provider.ca}" if place.provider.ca else ""
     config = place.file(
         "rproxy.yaml",
@@ -80,7 +82,26 @@ def rproxy(place: Place, python: str = sys.executable, store: str = "") -> Start
     )
     listen = f"127.0.0.1:{place.port}"
     argv = [python, "-m", "rproxy", "serve", "--config", config, "--listen", listen]
-    return argv, {"PYTHONPATH": str(PROJECT), "RPROXY_PURE": "1"}
+    return argv, {"PYTHONPATH": str(project), "RPROXY_PURE": "1"}
+
+
+def earlier(project: Path) -> List[Variant]:
+    """The variants of another commit, which is checked out in ``project``."""
+
+    def start(kind: str) -> Callable[[Place], Start]:
+        store = "store: {{kind: sqlite, path: {folder}/responses.db}}\n" if kind == "sqlite" else ""
+        return lambda place: rproxy(place, store=store.format(folder=place.folder), project=project)
+
+    return [
+        variant._replace(
+            name=variant.name.replace("rproxy", EARLIER),
+            server=variant.server.replace("rproxy", EARLIER),
+            like=variant.server,
+            start=start(variant.server.rpartition("-")[2]),
+        )
+        for variant in OURS
+        if variant.server in ("rproxy", "rproxy-sqlite")
+    ]
 
 
 def rproxy_fast(place: Place) -> Start:
