@@ -222,9 +222,9 @@ def _tamed(value: Any, depth: int) -> Any:
 
 
 # ---- orjson
-# orjson reads an integer that is too large as a float, and says nothing.  It has this many digits at least.
+# orjson silently reads an integer of more than 64 bits, which has at least so many digits, as a float.
 _LONG = 19
-_STRIDE = 4  # so many of its digits are this far apart: _LONG // _STRIDE
+_STRIDE = 4  # every fourth byte is a sample: of so many digits in a row, it has _LONG // _STRIDE
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # digits become 0, all else blanks
 
 
