@@ -21,7 +21,7 @@ from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, thi
 
 from rproxy.config.load import parse_config
 from rproxy.convert.ids import input_item_id
-from rproxy.convert.request.pairing import without_repeats
+from rproxy.convert.request.turns import check_orphans
 from rproxy.service import service as service_module
 from rproxy.service.client import Client
 from rproxy.service.create_request import ConversationContext
@@ -152,11 +152,11 @@ async def test_the_work_for_references_grows_with_them_and_the_history() -> None
 async def test_a_long_history_is_compared_in_a_thread(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: List[threading.Thread] = []
 
-    def compared(past: Any, items: Any) -> Any:
+    def compared(past: Any, items: Any) -> None:
         threads.append(threading.current_thread())
-        return without_repeats(past, items)
+        check_orphans(past, items)
 
-    monkeypatch.setattr(service_module, "without_repeats", compared)
+    monkeypatch.setattr(service_module, "check_orphans", compared)
     config = parse_config(
         CONFIG.format(port=0, base_url="http://127.0.0.1:9", server="").encode(), "c", {"SCRIPTED_KEY": KEY}
     )

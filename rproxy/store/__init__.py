@@ -27,7 +27,7 @@ log = logging.getLogger("rproxy.store")
 
 T = TypeVar("T")
 Change = Callable[[AnyRecord], Record]
-TRIES = 100  # of an update, while other processes write the same record
+TRIES = 100  # of an update while other processes write the same record
 
 
 class Store:
@@ -51,9 +51,7 @@ class Store:
         return await self._look_up(record_id, brief=False)
 
     async def get_brief(self, record_id: str) -> Optional[AnyRecord]:
-        """The same for a reader who does not need what a response repeats of its request, and need not decode
-        it; see :mod:`.encoding`.
-        """
+        """The same without most of what a response repeats of its request; see :mod:`.encoding`."""
         return await self._look_up(record_id, brief=True)
 
     async def _look_up(self, record_id: str, brief: bool) -> Optional[AnyRecord]:
@@ -71,11 +69,11 @@ class Store:
         await self._limited(self._write(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Record]:
-        """Replace a record by what ``change`` makes of it; nobody writes it in between.
+        """Replace a record by what ``change`` makes of it, atomically.
 
-        :param change: a plain function; it is called again when somebody did.  What it raises leaves the
-            record as it is
-        :returns: the new record; None when there was none
+        :param change: a plain function; it is called again if the record was written in between.  If it
+            raises something, the record stays as it is
+        :returns: the new record; None if there was none
         """
         if not valid_id(record_id):
             return None
@@ -100,7 +98,7 @@ class Store:
     async def has(self, ids: Sequence[str]) -> bool:
         """Are there records under all these ids?
 
-        Asks once for all, and reads none; counts as a use of them.
+        One question for all of them, which reads none; it counts as a use.
 
         :param ids: different ones
         """

@@ -1,14 +1,14 @@
 """How stores keep a record: as JSON.
 
-Most bytes of a response repeat its request: tools and instructions, which a client sends in every turn.  Who
-continues a chain of responses needs none of them.  So a record says at its end where they are, and a *brief*
+Most bytes of a response repeat its request: tools and instructions, which a client sends in every turn.  They
+are not needed to continue a chain of responses.  So a record says at its end where they are, and a *brief*
 reader leaves them out before it decodes the rest::
 
     {"response":{"id":...,"output":[...],...,"tools":[...],...},"input":[...],...,"cut":[90,30000,31000]}
 
-The numbers say where the part begins, which is the first large field behind the output, where it ends, which
-is the end of the response, and where they stand themselves: others who write a record may not know what they
-mean.  A record without ``cut`` is decoded as a whole.
+The numbers say where the part begins (at the first large field behind the output), where it ends (at the end
+of the response), and where ``cut`` itself is, which shows that nobody has changed the record since without
+knowing what it means.  A record without ``cut`` is decoded as a whole.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def encode_cooperatively(record_id: str, record: Record) -> bytes:
 
 
 def _repeated(record: Record, blob: bytes) -> Optional[Tuple[int, int]]:
-    """Where in its stored form a response repeats its request; None if that is not worth while."""
+    """Where the stored form of a response repeats its request; None if it is not worth leaving out."""
     response = record.get("response")
     if type(response) is not SharedDict or not blob.startswith(HEAD):
         return None
@@ -95,6 +95,17 @@ def _brief(blob: bytes) -> bytes:
     if cut is None or int(cut[3]) != cut.start() or not int(cut[1]) < int(cut[2]) < cut.start():
         return blob
     return b"%bnull%b" % (blob[: int(cut[1])], blob[int(cut[2]) :])
+
+
+def check_size(record_id: str, blob: bytes, max_bytes: int) -> None:
+    """Refuse a record for which a store can never have room.
+
+    :raises StoreError: it is larger than all records together may be
+    """
+    if len(blob) > max_bytes:
+        raise StoreError(
+            f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({max_bytes})"
+        )
 
 
 def _check_id(record_id: str) -> None:

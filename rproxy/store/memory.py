@@ -1,8 +1,8 @@
 """Responses in the memory of this process, within limits of number, bytes and age.
 
-Two ordered dicts have the same ids: ``_blobs`` in the order of the last use, whose first goes when there is
-too much; ``_born`` in the order of writing, whose first goes when it is too old.  Every operation touches the
-ends only.
+Two ordered dicts have the same ids: ``_blobs`` in the order of use, of which the first goes when there is too
+much; ``_born`` in the order of writing, of which the first goes when it is too old.  Every operation touches
+their ends only.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Callable, Optional, Sequence, Tuple
 
-from ..errors import StoreError
 from . import Store
+from .encoding import check_size
 
 
 class MemoryStore(Store):
@@ -67,10 +67,7 @@ class MemoryStore(Store):
         self._bytes = 0
 
     def _keep(self, record_id: str, blob: bytes) -> None:
-        if len(blob) > self._max_bytes:
-            raise StoreError(
-                f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({self._max_bytes})"
-            )
+        check_size(record_id, blob, self._max_bytes)
         self._drop(record_id)
         self._blobs[record_id] = blob
         self._born[record_id] = self._now()

@@ -3,11 +3,10 @@
 Each response is one key, ``rproxy:response:ID``, with a time to live.  Limits of number and bytes are Redis'
 own (``maxmemory`` and its policy).  The package ``redis`` is optional and loaded when it is needed.
 
-Reads and writes have connections of their own, so that writes that wait do not hold up reads.  A command
-whose connection breaks is sent once more: Redis may have been restarted, or have closed a connection that
-was kept.  Only a swap is not, because nobody knows then whether it has happened.  A server that takes no
-writes any more, after a failover, is left: its connections are closed, and the next ones go where the name
-leads now.
+Reads and writes have connections of their own, so waiting writes do not hold up reads.  A command whose
+connection breaks is sent once more: Redis may have been restarted, or have closed an idle connection.  Only a
+swap is not, because it may have happened.  When a server no longer takes writes, after a failover, its
+connections are closed, and the next ones go where its name leads now.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..log import without_login
 from . import Store, log
 from .time_limit import PATIENCE, WRITE_LIMIT
 
-PREFIX, SHARED = "rproxy:response:", "rproxy:"
+PREFIX, SHARED_PREFIX = "rproxy:response:", "rproxy:"
 # Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
 SWAP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -56,9 +55,9 @@ class RedisStore(Store):
             raise ConfigError(f"store.url: {without_login(url)} is not a Redis URL: {error}") from error
 
     async def shared_value(self, name: str, value: str) -> str:
-        """A text that all processes share for ever: the one that is there, else ``value``."""
-        await self._ask(self._writes, "SET", SHARED + name, value, "NX")
-        kept: bytes = await self._ask(self._reads, "GET", SHARED + name)
+        """A text that all processes share, and that never expires: the one that is there, else ``value``."""
+        await self._ask(self._writes, "SET", SHARED_PREFIX + name, value, "NX")
+        kept: bytes = await self._ask(self._reads, "GET", SHARED_PREFIX + name)
         return kept.decode("utf-8", "replace")
 
     async def close(self) -> None:

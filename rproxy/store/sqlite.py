@@ -17,8 +17,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Callable, Optional, Sequence, Tuple
 
-from ..errors import ConfigError, StoreError
+from ..errors import ConfigError
 from . import Store, log
+from .encoding import check_size
 from .sqlite_connection import SqliteConnection, SqliteFile, is_locked
 
 SWEEP_INTERVAL = 60.0  # seconds
@@ -64,25 +65,20 @@ class SqliteStore(Store):
         return await self._reader.run(lambda db: self._select(db, record_id))
 
     async def _write(self, record_id: str, blob: bytes) -> None:
-        self._check_size(record_id, blob)
+        check_size(record_id, blob, self._limits[1])
         await self._writer.run(lambda db: self._insert(db, record_id, blob))
         await self._sweep_if_due()
 
     async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
-        self._check_size(record_id, new)
+        check_size(record_id, new, self._limits[1])
         swapped = await self._writer.run(lambda db: self._replace(db, record_id, old, new))
         await self._sweep_if_due()
         return swapped
 
     async def _delete(self, record_id: str) -> bool:
-        return await self._writer.run(
-            lambda db: (
-                db.execute(
-                    "DELETE FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
-                ).rowcount
-                > 0
-            )
-        )
+        query = "DELETE FROM responses WHERE id = ? AND stored > ?"
+        deleted = await self._writer.run(lambda db: db.execute(query, (record_id, self._oldest())).rowcount)
+        return deleted > 0
 
     async def _count(self, ids: Sequence[str]) -> int:
         return await self._reader.run(lambda db: self._count_rows(db, ids))
@@ -96,20 +92,15 @@ class SqliteStore(Store):
         if not 0 <= self._now() - self._swept < SWEEP_INTERVAL:
             await self._writer.run(self._sweep)
 
-    def _check_size(self, record_id: str, blob: bytes) -> None:
-        if len(blob) > self._limits[1]:
-            raise StoreError(
-                f"response {record_id} has {len(blob)} bytes, more than store.max_bytes ({self._limits[1]})"
-            )
-
     # ---- In the threads
     def _select(self, db: sqlite3.Connection, record_id: str) -> Optional[bytes]:
         row = db.execute(
             "SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
         ).fetchone()
-        if row is None or isinstance(row[0], bytes):
-            return None if row is None else row[0]
-        return str(row[0]).encode("utf-8", "surrogatepass")  # somebody else wrote it
+        if row is None:
+            return None
+        record = row[0]  # text, if another program wrote it
+        return record if isinstance(record, bytes) else str(record).encode("utf-8", "surrogatepass")
 
     def _count_rows(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
         found, oldest = 0, self._oldest()
@@ -135,7 +126,7 @@ class SqliteStore(Store):
         return same
 
     def _sweep(self, db: sqlite3.Connection) -> None:
-        """Delete what is too old or too much.  The write before is done: a failure is not an error of it."""
+        """Delete what is too old or too much.  A failure is not one of the write before, which is done."""
         now = self._now()
         try:
             db.execute("UPDATE responses SET stored = ? WHERE stored > ?", (now, now))

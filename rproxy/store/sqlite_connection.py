@@ -1,15 +1,15 @@
 """One connection to an sqlite file: in a thread of its own, never waiting for a lock, never to a lost file.
 
-**Locks.**  sqlite itself would wait for a lock inside the thread, and one after the other would all that is
-queued for it: with twenty writers, the last would wait twenty times as long.  Here sqlite fails at once, and
-the coroutine tries again until it is cancelled, which is when its time is up.  What was cancelled while the
-file was locked has not happened.
+**Locks.**  sqlite itself would wait for a lock inside the thread, and so would, one after the other, all that
+is queued for it: with twenty writers, the last would wait twenty times as long.  Here sqlite fails at once,
+and the coroutine tries again until its time is up and it is cancelled.  What was cancelled while the file was
+locked has not happened.
 
 **A lost file.**  Somebody may delete the file (or its ``-wal`` file, where the latest writes are), or put
-another one in its place.  The connection would go on with the file that has no name any more, and everything
-in it would be lost with the process.  So the names are looked up before each piece of work, and after each
-write once more; if they lead elsewhere, the file that is there is opened, or made, with a warning, and a
-write is done again.  A new ``-wal`` file can only be opened when everybody has let go of the old one.
+another one in its place.  The connection would go on with a file that no longer has a name, and everything in
+it would be lost with the process.  So the names are looked up before each piece of work, and again after each
+write; if they lead elsewhere, the file that is there is opened, or made, with a warning, and the write is
+done again.  A new ``-wal`` file can only be opened when everybody has let go of the old one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 Identity = Tuple[int, int, int, int]
 VERSION = 1
-START_LIMIT = 10.0  # seconds that a start waits for other processes that start
+START_LIMIT = 10.0  # seconds that a start waits for the starts of other processes
 WAL_PAUSE = 0.05  # seconds
 PAUSES = (0.001, 0.05)  # seconds between two tries of work on a locked file: the first, the longest
 SCHEMA = f"""
@@ -131,7 +131,7 @@ class SqliteConnection:
         file.connections.append(self)
 
     async def run(self, work: Work[T]) -> T:
-        """Have the thread do some work; an error leaves no transaction open.
+        """Let the thread do some work; an error leaves no transaction open.
 
         :param work: it may be done more than once
         :raises StoreError: it failed

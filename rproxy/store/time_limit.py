@@ -12,12 +12,12 @@ import asyncio
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Awaitable, Callable, Iterator, Optional, TypeVar
+from typing import Any, Awaitable, Callable, Iterator, Optional, TypeVar
 
 T = TypeVar("T")
 
 PATIENCE = 2.0  # seconds that a request waits for the store
-WRITE_LIMIT = 10.0  # seconds that the writes get for which no request waits any more
+WRITE_LIMIT = 10.0  # seconds for a write for which no request waits any more
 # An answer that takes no longer costs nothing: on a busy event loop, hundreds of quick ones would use up the
 # limit, though the store is well.
 QUICK = 0.02  # seconds
@@ -64,9 +64,9 @@ class StoreTime:
                 self._spent = spent
 
     async def acquire(self, lock: asyncio.Lock, others: Callable[[], float]) -> bool:
-        """Wait for a lock, as long as those who have it before do not wait for the store too long.
+        """Wait for a lock, as long as earlier holders do not wait for the store too long.
 
-        :param others: the seconds that they have waited so far
+        :param others: the seconds that they have waited for it so far
         :returns: whether the lock was acquired
         """
         task, before = asyncio.ensure_future(lock.acquire()), others()
@@ -97,13 +97,13 @@ def limit_store_time(seconds: Optional[float] = None) -> None:
 
 
 def store_time() -> StoreTime:
-    """The time of whoever calls."""
+    """The time of the running task."""
     return _current.get() or StoreTime(PATIENCE)
 
 
 @contextmanager
 def using(spending: StoreTime) -> Iterator[None]:
-    """All waits inside are taken from this time."""
+    """Waits inside are charged to this time."""
     token = _current.set(spending)
     try:
         yield
@@ -114,9 +114,9 @@ def using(spending: StoreTime) -> Iterator[None]:
 async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
     """Wait for the store, and cancel ``work`` when the time is up.
 
-    The cancelled work is not waited for, as ``asyncio.wait_for`` does: a client library may take its time.
+    Unlike ``asyncio.wait_for``, this does not wait for the cancelled work, which may take its time.
 
-    :param error: makes what is raised then
+    :param error: makes the exception for that case
     """
     task = asyncio.ensure_future(work)
     try:
@@ -124,8 +124,14 @@ async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
             return task.result()
     finally:
         task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # which nobody wants any more
+    task.add_done_callback(retrieve)
     raise error()
+
+
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Look at the exception of a task that nobody awaits, or asyncio would complain of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def done_within_limit(task: asyncio.Future[T]) -> bool:

@@ -1,11 +1,11 @@
 """A store whose writes do not delay the turn, and whose work on one record has an order.
 
-**Order.**  All work on the same record that is under way in this process goes through one line
-(:class:`_Line`), so writes happen in the order in which they were asked for, changes do not get in each
-other's way, and who reads a record finds what was written before.
+**Order.**  All work of this process on the same record goes through one line (:class:`_Line`), so writes
+happen in the order in which they were asked for, changes do not get in each other's way, and a read finds
+what was written before it.
 
 **What a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``) succeeds within
-the time limit, or raises :class:`~rproxy.errors.StoreError` and is given up.
+the time limit, or is given up with a :class:`~rproxy.errors.StoreError`.
 
 **What a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) is a task of its own.  The
 turn waits for it within its time limit, because its terminal event waits for the turn; after that, the write
@@ -25,7 +25,15 @@ from ..convert.json_steps import MANY
 from ..errors import StoreError
 from ..types import AnyRecord, Record
 from . import Change, Store
-from .time_limit import WRITE_LIMIT, StoreTime, done_within_limit, limit_store_time, store_time, using
+from .time_limit import (
+    WRITE_LIMIT,
+    StoreTime,
+    done_within_limit,
+    limit_store_time,
+    retrieve,
+    store_time,
+    using,
+)
 
 log = logging.getLogger("rproxy.store")
 
@@ -45,25 +53,26 @@ class _Work:
 
 
 class _Line:
-    """The work on one record that is under way or waits; one after the other works."""
+    """The work on one record: one piece is under way, the others wait."""
 
     def __init__(self) -> None:
         self.work: List[_Work] = []
         self._lock = asyncio.Lock()
-        self._head: Optional[StoreTime] = None  # of who works
-        self._waited = 0.0  # seconds that the store has kept the former ones waiting, less the head's before
+        self._head: Optional[StoreTime] = None  # of the work under way
+        self._waited = 0.0  # seconds that earlier work has waited for the store, less those before it began
 
     @property
     def writes(self) -> bool:
-        """Has a turn left a record behind that will be there?"""
+        """Will the record be there, because a turn has left it behind?"""
         left = [work for work in self.work if work.behind]
         return bool(left) and left[-1].record is not None
 
     @asynccontextmanager
-    async def turn(self, limited: bool) -> AsyncIterator[None]:
-        """Wait for the turn; inside, nobody else has it.
+    async def entered(self, limited: bool) -> AsyncIterator[None]:
+        """Wait in line; inside, nobody else works on the record.
 
-        :param limited: give up when the store keeps those before waiting too long
+        :param limited: give up when the store keeps earlier work waiting too long
+        :raises StoreError: it did
         """
         mine = store_time()
         if limited and self._lock.locked():
@@ -84,7 +93,7 @@ class _Line:
 
 
 class WriteBehindStore:
-    """Works with ``store``; who opened that closes it."""
+    """:param store: whoever opened it closes it"""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -105,7 +114,7 @@ class WriteBehindStore:
     ) -> Optional[AnyRecord]:
         line = self._lines.get(record_id)
         left = [work for work in line.work if work.behind] if line is not None else []
-        if not left:  # what clients have asked for may as well happen after this
+        if not left:  # what other clients have asked for may just as well happen after this
             return await get(record_id)
         if left[-1].record is not None:
             return left[-1].record
@@ -132,6 +141,10 @@ class WriteBehindStore:
         """Delete a record; see :meth:`rproxy.store.Store.delete`."""
         async with self._in_line(record_id):
             return await self._store.delete(record_id)
+
+    async def size(self) -> Tuple[int, int]:
+        """See :meth:`rproxy.store.Store.size`."""
+        return await self._store.size()
 
     # ---- What a turn leaves behind
     async def keep(self, record_id: str, record: Record) -> Optional[str]:
@@ -166,9 +179,7 @@ class WriteBehindStore:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # even if the caller is gone
+        task.add_done_callback(retrieve)  # even if the caller is gone
         if not await done_within_limit(task):
             task.add_done_callback(lambda done: _log_failure(record_id, done))
             return "not stored yet: the store is slow"
@@ -186,21 +197,17 @@ class WriteBehindStore:
             if await self._store.update(record_id, change) is None:
                 raise StoreError(f"{record_id} does not exist any more")
 
-    async def size(self) -> Tuple[int, int]:
-        """See :meth:`rproxy.store.Store.size`."""
-        return await self._store.size()
-
     # ---- Order
     @asynccontextmanager
     async def _in_line(self, record_id: str, work: Optional[_Work] = None) -> AsyncIterator[None]:
         """Inside, nothing else in this process works on the record.
 
-        :raises StoreError: the work before takes too long
+        :raises StoreError: earlier work takes too long
         """
         line, work = self._lines.setdefault(record_id, _Line()), work or _Work()
         line.work.append(work)
         try:
-            async with line.turn(limited=not self._store.instant):
+            async with line.entered(limited=not self._store.instant):
                 yield
         finally:
             line.work.remove(work)
