@@ -10,6 +10,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any, AsyncIterator, Callable, List, Optional, Sequence, Tuple
 
 import pytest
@@ -22,6 +24,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from rproxy.cli.demo.server import serve_demo
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
+from rproxy.errors import ConfigError
 from rproxy.server import app
 from rproxy.server.listen import Listener
 from rproxy.service.service import Service
@@ -45,6 +48,18 @@ def test_what_is_rarely_needed_is_not_imported_at_the_start() -> None:
 
 
 # ---- Life and death
+async def test_what_was_opened_is_closed_when_the_rest_cannot_be(tmp_path: Path) -> None:
+    text = (
+        "models: [{model: m, provider: {base_url: 'http://127.0.0.1:9'}}]\n"
+        f"store: {{kind: sqlite, path: '{tmp_path}/responses.db'}}\nusage: {{path: '{tmp_path}'}}\n"
+    )
+    before = set(threading.enumerate())
+    with pytest.raises(ConfigError, match=r"usage\.path: cannot use"):
+        async with app.open_service(parse_config(text.encode(), "test.yaml", {})):
+            pass
+    assert set(threading.enumerate()) <= before
+
+
 class Running:
     """A server under :func:`rproxy.server.app.run`."""
 

@@ -177,43 +177,42 @@ def buffer_size(config: Config) -> int:
 # ---- The server's life
 @contextlib.asynccontextmanager
 async def open_service(config: Config, recorders: Sequence[Recorder] = ()) -> AsyncIterator[Service]:
-    """The service with its store and its provider client; all are closed at the end.
+    """The service with its store and its provider client; all are closed at the end, the service first.
 
     :param recorders: get a recording of each turn
     """
     server, kept = config.server, config.store
-    store = open_store(
-        kept.kind,
-        kept.path,
-        kept.url,
-        max_responses=kept.max_responses,
-        max_bytes=kept.max_bytes,
-        ttl=kept.ttl,
-    )
-    clients = server.max_connections or max_connections(limit())
-    upstream = Upstream(
-        max_open=max_provider_connections(limit(), clients),
-        connect_timeout=server.connect_timeout,
-        first_byte_timeout=server.first_byte_timeout,
-        idle_timeout=server.request_timeout,
-    )
-    telemetry = Telemetry(open_ledger(config.usage))
-    telemetry.recorders += recorders
-    service = Service(
-        config,
-        upstream,
-        store,
-        telemetry=telemetry,
-        seal_key=await load_seal_key(config, store),
-        quotas=quotas_of_today(config),
-    )
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        store = open_store(
+            kept.kind,
+            kept.path,
+            kept.url,
+            max_responses=kept.max_responses,
+            max_bytes=kept.max_bytes,
+            ttl=kept.ttl,
+        )
+        opened.push_async_callback(store.close)
+        telemetry = Telemetry(open_ledger(config.usage))
+        opened.push_async_callback(telemetry.close)
+        telemetry.recorders += recorders
+        clients = server.max_connections or max_connections(limit())
+        upstream = Upstream(
+            max_open=max_provider_connections(limit(), clients),
+            connect_timeout=server.connect_timeout,
+            first_byte_timeout=server.first_byte_timeout,
+            idle_timeout=server.request_timeout,
+        )
+        opened.callback(upstream.close)
+        service = Service(
+            config,
+            upstream,
+            store,
+            telemetry=telemetry,
+            seal_key=await load_seal_key(config, store),
+            quotas=quotas_of_today(config),
+        )
+        opened.push_async_callback(service.close)
         yield service
-    finally:
-        await service.close()
-        upstream.close()
-        await store.close()
-        await telemetry.close()
 
 
 def quotas_of_today(config: Config) -> Quotas:

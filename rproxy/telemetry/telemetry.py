@@ -148,7 +148,7 @@ class Telemetry:
         await asyncio.shield(keeping)
 
     async def _keep(self, recording: Recording, record: TurnRecord) -> None:
-        for recorder in self.recorders:
+        for recorder in tuple(self.recorders):  # a reload may change them meanwhile
             try:
                 await recorder.end(recording, record)
             except OSError as error:
