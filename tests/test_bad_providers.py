@@ -1,8 +1,8 @@
 """Providers that refuse, hang, cut, flood and never end: each gives the right error in time, in bounded
 memory, and nothing is left over.
 
-All of them are asked at once through one rproxy; the ones that flood it one after the other, so that its
-memory can be measured.
+All of them are asked at once through one rproxy; those that flood it one after the other, through another
+one, so that its memory can be measured.
 """
 
 from __future__ import annotations
@@ -187,11 +187,11 @@ CASES: Dict[str, Case] = {
         plays(SSE, *(bytes([byte]) for byte in WHOLE + DONE), pause=0.01), 200, "Hello", "Hello", 2.0
     ),
     "pings for long": Case(
-        plays(SSE, *[b": ping\n\n"] * 4, WHOLE + DONE, pause=SILENCE / 2),
+        plays(SSE, *[b": ping\n\n"] * 2, WHOLE + DONE, pause=SILENCE / 2),
         200,
         "Hello",
         "Hello",
-        2.5 * SILENCE,
+        1.5 * SILENCE,
     ),
     "one huge chunk": Case(
         plays(SSE + delta(content="Hello" + "x" * (4 * MIB)) + delta("stop") + DONE), 200, "Hello", "Hello"
@@ -315,7 +315,18 @@ async def test_each_gives_the_right_error_in_time_and_leaves_nothing(tmp_path: P
             *(check(rproxy.base_url, name, case, stream) for stream in (True, False) for name, case in cases)
         )
         assert [line for lines in wrong for line in lines] == []
-        await until(lambda: fds(pid) <= before)
+        await until(lambda: fds(pid) <= before and all(task.done() for task in provider.tasks))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts file descriptors in /proc")
+async def test_floods_end_in_bounded_memory(tmp_path: Path) -> None:
+    async with (
+        RawServer(by_model).running() as provider,
+        running(tmp_path, provider.url, SERVER, CONFIG) as rproxy,
+    ):
+        pid = rproxy.process.pid
+        assert await check(rproxy.base_url, "page", CASES["page"], True) == []
+        before = fds(pid)
         for name, case in FLOODS.items():
             for stream in (True, False):
                 assert await check(rproxy.base_url, name, case, stream) == []
