@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, get_args, get_type_hints
 
 from ..errors import ConfigError
@@ -228,10 +229,16 @@ _KINDS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+@lru_cache(maxsize=None)
+def _hints(kind: Type[Any]) -> Dict[str, Any]:
+    """The types of the fields; finding them takes most of the time of an override."""
+    return get_type_hints(kind)
+
+
 def _override(base: T, data: Mapping[str, Any], path: Tuple[str, ...]) -> T:
     """A copy of the dataclass instance ``base`` with the checked values of ``data``."""
     specs = {f.name: f for f in fields(base) if path or f.name != "name"}  # type: ignore[arg-type]
-    hints = get_type_hints(type(base))
+    hints = _hints(type(base))
     values: Dict[str, Any] = {}
     for key, value in data.items():
         here = path + (str(key),)
