@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, get_args, get_type_hints
 
 from ..errors import ConfigError
@@ -229,7 +229,7 @@ _KINDS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(kind: Type[Any]) -> Dict[str, Any]:
     """The types of the fields; finding them takes most of the time of an override."""
     return get_type_hints(kind)
