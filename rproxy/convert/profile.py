@@ -238,7 +238,7 @@ def _hints(kind: Type[Any]) -> Dict[str, Any]:
 def _override(base: T, data: Mapping[str, Any], path: Tuple[str, ...]) -> T:
     """A copy of the dataclass instance ``base`` with the checked values of ``data``."""
     specs = {f.name: f for f in fields(base) if path or f.name != "name"}  # type: ignore[arg-type]
-    hints = _hints(type(base))
+    hints = _hints(type(base))  # type: ignore[arg-type]
     values: Dict[str, Any] = {}
     for key, value in data.items():
         here = path + (str(key),)
