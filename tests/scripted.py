@@ -32,6 +32,7 @@ from rproxy.server.app import embedded
 Json = Dict[str, Any]
 KEY = "sk-scripted-provider-key"
 ROOT = Path(__file__).resolve().parent.parent
+END_TIMEOUT = 60.0  # seconds until a process that was told to end has ended, on a busy machine
 USAGE = {
     "prompt_tokens": 30,
     "completion_tokens": 12,
@@ -325,7 +326,7 @@ async def running(
         await _listening(port, process)
         yield Running(process, port, log)
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) == 0, log.read_text()
+        assert await asyncio.wait_for(process.wait(), END_TIMEOUT) == 0, log.read_text()
     finally:
         if process.returncode is None:
             process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any, Callable, Dict, Iterable, List
 
 import pytest
@@ -473,6 +474,7 @@ MISTAKES = [
     ({**OK, "authorization": "s3cret\nx"}, "cannot have",
      "tools[0].authorization"),
     ({"allowed_tools": "echo"}, "must be a list of names", "tools[0].allowed_tools"),
+    ({"allowed_tools": ["echo"] * 4097}, "more than 4096 names", "tools[0].allowed_tools"),
     ({"require_approval": "sometimes"}, "must be 'always', 'never'", "tools[0].require_approval"),
 ]  # fmt: skip
 
@@ -503,6 +505,29 @@ async def test_of_a_list_that_a_client_has_made_only_a_part_is_looked_at() -> No
         async with mcp_lab() as lab:
             await lab.whole(input=[{**item, "tools": made}, hello])
             assert lab.functions() == (seen or [f"docs__{one['name']}" for one in TOOLS])
+
+
+async def test_others_have_their_turn_while_many_items_are_looked_up() -> None:
+    """The longest step of the event loop is a small part of what the request takes."""
+    count = 15_000
+    call = {"type": "mcp_call", "server_label": "docs", "name": "echo", "arguments": "{}", "output": "x"}
+    items = [{**call, "id": f"mcp_{number:032x}0000"} for number in range(count)]
+    steps: List[float] = []
+
+    async def step() -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            steps.append(time.thread_time() - last)
+            last = time.thread_time()
+
+    async with mcp_lab() as lab:
+        stepping = asyncio.ensure_future(step())
+        await lab.api(
+            "POST", "/responses/input_tokens", asking(input=[*items, {"role": "user", "content": "Hello."}])
+        )
+        stepping.cancel()
+    assert max(steps) < sum(steps) / 8
 
 
 @pytest.mark.parametrize("odd", ODD, ids=json.dumps)

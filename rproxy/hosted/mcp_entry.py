@@ -20,6 +20,7 @@ from .addresses import MAX_URL, PORTS
 from .mcp.servers import McpServers
 
 MAX_HEADERS, MAX_HEADER = 32, 8192  # how many; characters of one
+MAX_NAMES = 4096  # of tools in a list
 
 
 class Filter(NamedTuple):
@@ -223,6 +224,8 @@ def _filter(place: _Place, field: str, given: Any) -> Filter:
 
 
 def _names(place: _Place, field: str, given: Any) -> AbstractSet[str]:
+    if isinstance(given, list) and len(given) > MAX_NAMES:
+        raise place.error(field, f"{place.path}.{field} has more than {MAX_NAMES} names.")
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise place.error(field, f"{place.path}.{field} must be a list of tool names.")
     return frozenset(given)

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cas
 
 from ..convert.ids import RESPONSE, item_stem, output_stem
 from ..convert.status import RUNNING
-from ..cooperative import in_thread
+from ..cooperative import Slices, in_thread
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyItem, AnyRecord, HostedResult, Item, LocalRecord, Record, Response, ResponseRecord
@@ -101,7 +101,9 @@ class History:
         links: List[Link] = []
         remembered: List[str] = []
         name: Optional[str] = response_id
+        slices = Slices()
         while name is not None:
+            await slices.pause()
             link = self._recent.get(name, owner)
             if link is not None:
                 remembered.append(name)
@@ -206,7 +208,9 @@ class History:
         :raises ApiError: 503
         """
         found: Dict[str, HostedResult] = {}
+        slices = Slices()
         for stem, wanted in _by_stem(item_ids).items():
+            await slices.pause()  # a client names any number of responses
             record = await self.stored(RESPONSE + stem, owner) if stem else None
             known = record.get("hosted") if record is not None else None
             if isinstance(known, dict):

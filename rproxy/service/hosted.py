@@ -5,18 +5,20 @@ Without any of them, nothing of :mod:`rproxy.hosted` is imported.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..config.schema import Config
 from ..convert.tools.table import later_tools
 from ..convert.tools.tool_lists import ToolLists
-from ..types import HostedResult, Json
+from ..cooperative import Slices
+from ..types import AnyItem, HostedResult, Json
 from ..upstream.client import Upstream
 from .client import Client
 from .create_request import CreateRequest
 from .history import History
 from .mcp_credentials import without_credentials
-from .plan import native_tools
+from .plan import for_history, native_tools
 from .search import make_backend
 
 if TYPE_CHECKING:
@@ -80,26 +82,45 @@ class HostedTools:
         if not self._kinds:
             return None
         items = request.context.items + request.items
-        types = {str(tool.get("type")) for tool in [*(request.body.get("tools") or ()), *later_tools(items)]}
-        made = {str(item.get("type")) for item in items}
-        kinds = [
-            kind for kind in self._kinds if types.intersection(kind.types) or made.intersection(kind.items)
-        ]
-        native = set(native_tools(request.model.providers[0]))
-        kinds = [kind for kind in kinds if not set(kind.types).issubset(native)]
+        kinds, ids = await for_history(items, partial(self._kinds_of, request, items))
         if not kinds:
             return None
+        known = await self._known(ids, client.owner)
+        return await for_history(items, partial(self._session, request, items, client.owner, kinds, known))
+
+    def _kinds_of(
+        self, request: CreateRequest, items: Sequence[AnyItem]
+    ) -> Tuple[Sequence[HostedKind], Sequence[str]]:
+        """The kinds that a request has to do with, and the ids of the items of theirs in its history."""
+        types = {str(tool.get("type")) for tool in [*(request.body.get("tools") or ()), *later_tools(items)]}
+        made = {str(item.get("type")) for item in items}
+        native = set(native_tools(request.model.providers[0]))
+        kinds = [
+            kind
+            for kind in self._kinds
+            if (types.intersection(kind.types) or made.intersection(kind.items))
+            and not native.issuperset(kind.types)
+        ]
+        own = {name for kind in kinds for name in kind.items}
+        return kinds, [str(item.get("id")) for item in items if str(item.get("type")) in own] if own else []
+
+    def _session(
+        self,
+        request: CreateRequest,
+        items: List[AnyItem],
+        owner: str,
+        kinds: Sequence[HostedKind],
+        known: Dict[str, HostedResult],
+    ) -> HostedSession:
         from ..hosted.kind import HostedRequest
         from ..hosted.session import HostedSession, own_names
 
-        own = {name for kind in kinds for name in kind.items}
-        ids = [str(item.get("id")) for item in items if str(item.get("type")) in own]
-        known = await self._known(ids, client.owner)
         tools: List[Json] = [tool for tool in request.body.get("tools") or () if self._may(tool.get("type"))]
         body = {**request.body, "tools": tools}
+        native = set(native_tools(request.model.providers[0]))
         taken = own_names(request.body.get("tools") or (), items)
         passing = {name for kind in kinds for name in kind.types if self._may(name)}
-        hosted = HostedRequest(body, items, client.owner, known, taken, native, passing)
+        hosted = HostedRequest(body, items, owner, known, taken, native, passing)
         return HostedSession(kinds, hosted, known, self._lists)
 
     def _may(self, tool_type: object) -> bool:
@@ -111,7 +132,9 @@ class HostedTools:
         assert self._memory is not None
         known: Dict[str, HostedResult] = {}
         lost: List[str] = []
+        slices = Slices()
         for item_id in item_ids:
+            await slices.pause()
             result = self._memory.recall(owner, item_id)
             if result is None:
                 lost.append(item_id)

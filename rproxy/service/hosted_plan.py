@@ -19,7 +19,7 @@ from ..hosted.session import FREE, LAST, NO_TOOLS, HostedSession
 from ..types import AnyItem, HostedResult, Json, Response
 from .client import Client
 from .create_request import CreateRequest
-from .plan import TurnDeps, TurnPlan, native_tools
+from .plan import TurnDeps, TurnPlan, for_history, native_tools
 
 
 class HostedPlan(TurnPlan):
@@ -34,7 +34,6 @@ class HostedPlan(TurnPlan):
     ) -> None:
         super().__init__(deps, request, client, first)
         self.session = session
-        self._items = self._whole = session.history(self._items)
         # A call that the client has forbidden is not run, even if the model makes it.
         self.stage = LAST if request.body.get("tool_choice") == "none" else FREE
         self.earlier = Earlier()
@@ -49,6 +48,14 @@ class HostedPlan(TurnPlan):
     def compacts(self) -> bool:
         """Is the conversation only to be compacted?  Then nothing is run."""
         return self._compacts
+
+    async def write(self, more: Sequence[AnyItem] = ()) -> None:
+        """Write the history with calls of functions in place of the items of hosted tools.
+
+        :param more: items that are added to it
+        """
+        items = [*self._items, *more]
+        self._items = self._whole = await for_history(items, partial(self.session.history, items))
 
     # ---- The request
     def _allow(self, provider: Provider) -> Sequence[str]:
@@ -97,21 +104,17 @@ class HostedPlan(TurnPlan):
             watch=watch,
         )
 
-    def shown_before(self, converter: RoundConverter) -> None:
+    async def shown_before(self, converter: RoundConverter) -> None:
         """Begin the first round with what was shown before it."""
-        self._add(converter)
+        await self.write(converter.round_items)
         self.earlier = converter.to_next()._replace(number=0)
 
-    def next_round(self, done: RoundConverter, conversion: Conversion, provider: Provider) -> None:
+    async def next_round(self, done: RoundConverter, conversion: Conversion, provider: Provider) -> None:
         """Go on after a round whose calls have run."""
         self._remember_reasoning(done, self._answer(done), conversion, provider)
-        self._add(done)
+        await self.write(done.round_items)
         self.earlier = done.to_next()
         self._ids = self._request.ids.in_round(self.earlier.number)
-
-    def _add(self, done: RoundConverter) -> None:
-        """Add the items of a round to the history."""
-        self._items = self._whole = self.session.history([*self._items, *done.round_items])
 
     def _answer(self, done: StreamConverter) -> Sequence[AnyItem]:
         items = done.round_items if isinstance(done, RoundConverter) else done.response["output"]

@@ -131,7 +131,7 @@ class HostedTurn(Turn):
         if converter.calls_client or self._paused:
             await self._end(converter.finish())
             return True
-        plan.next_round(converter, conversion, fitted)
+        await plan.next_round(converter, conversion, fitted)
         left = plan.tokens_left()
         if left is not None and left <= 0:
             await self._end(converter.finish_out_of_tokens())
@@ -169,7 +169,7 @@ class HostedTurn(Turn):
         self._held = converter.start()
         approved = sum(not call.held for call in calls)  # the others are lists of tools
         await self._run_counted(converter, [self._begin(call, None) for call in calls], approved, rounds=0)
-        self._rounds.shown_before(converter)
+        await self._rounds.shown_before(converter)
 
     # ---- Calls
     async def _run_calls(self, converter: RoundConverter) -> None:

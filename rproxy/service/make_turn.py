@@ -40,6 +40,7 @@ async def make_turn(
         from .hosted_turn import HostedTurn
 
         hosted_plan = HostedPlan(deps, request, client, first, session)
+        await hosted_plan.write()
         if recording is None:
             return HostedTurn(deps, hosted_plan, client, sink, hosted)
         from .recording_hosted_turn import RecordingHostedTurn

@@ -79,6 +79,11 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
     return short
 
 
+async def for_history(items: Sequence[AnyItem], work: Callable[[], T]) -> T:
+    """Call a function that looks at each of these items, in a thread if they are many."""
+    return work() if len(items) <= LONG_HISTORY else await in_thread(work)
+
+
 class TurnPlan:
     """The plan of one turn.
 

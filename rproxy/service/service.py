@@ -49,7 +49,7 @@ from .make_turn import make_turn
 from .mcp_credentials import has_servers, stored
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, is_short
+from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, for_history, is_short
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -207,7 +207,8 @@ class Service:
         allow: Optional[Sequence[str]] = self.config.server.tool_type_allowlist
         session = await self._hosted.session(request, client)
         if session is not None:
-            items, body, allow = session.history(items), session.first_body(body), session.allow(allow)
+            items = await for_history(items, partial(session.history, items))
+            body, allow = session.first_body(body), session.allow(allow)
         short = is_short(request, client, items)
         readable = await self._file_texts.readable(items, profile, short)
 

@@ -95,13 +95,15 @@ class Sweep:
             server.tasks.clear()
 
 
-def parts_of(step: int, port: int, tls: bool) -> Iterable[Part]:
-    """The parts, in the order in which they run."""
+def parts_of(step: int, port: int, tls: int) -> Iterable[Part]:
+    """The parts, in the order in which they run.
+
+    :param tls: over TLS so many times as sparse; 0: not at all
+    """
     for way in ("", "tls/") if tls else ("",):
         for kind in hostile.KINDS:
-            # What is over TLS takes the same way through rproxy above its sockets: every third byte will do.
             # Silence costs a timeout, but any number of turns may be silent at the same time.
-            sparse = step * (3 if way else 1) * (5 if kind == "stall" else 1)
+            sparse = step * (tls if way else 1) * (5 if kind == "stall" else 1)
             yield Part(
                 f"provider: {way}{kind}",
                 providers.jobs(port, way, kind, sparse),
@@ -111,7 +113,7 @@ def parts_of(step: int, port: int, tls: bool) -> Iterable[Part]:
         yield Part(f"client: {name}", found, parallel)
 
 
-async def play(step: int, tls: bool, only: str, folder: Path) -> int:
+async def play(step: int, tls: int, only: str, folder: Path) -> int:
     """:returns: 1 when something went wrong"""
     context, cert = None, ""
     if tls:
@@ -150,10 +152,15 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", help="a regular expression for the parts, such as provider: cut"
     )
-    parser.add_argument("--no-tls", action="store_true", help="plain sockets only")
+    tls = parser.add_mutually_exclusive_group()
+    # What is over TLS takes the same way through rproxy above its sockets: every third byte will usually do.
+    tls.add_argument(
+        "--tls", type=int, default=3, metavar="N", help="over TLS only every Nth of these (default: 3)"
+    )
+    tls.add_argument("--no-tls", dest="tls", action="store_const", const=0, help="plain sockets only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rproxy-faults-") as folder:
-        return asyncio.run(play(args.step, not args.no_tls, args.only, Path(folder)))
+        return asyncio.run(play(args.step, args.tls, args.only, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -182,9 +182,9 @@ async def play(minutes: float, intervals: int, clients: int, seed: str, folder: 
             soak.intervals.append(await soak.interval(minutes * 60 / intervals, clients))
             print(soak.intervals[-1].line((time.monotonic() - began) / 60), flush=True)
         wrong = soak.wrong + soak.trends()
-    print(", ".join(f"{number} {word}" for word, number in soak.counts.most_common()))
-    for text in wrong[:10]:
-        print("WRONG " + text[:600])
+        print(", ".join(f"{number} {word}" for word, number in soak.counts.most_common()))
+        for text in wrong[:10]:
+            print("WRONG " + text[:600], flush=True)
     return 1 if wrong else 0
 
 

@@ -44,6 +44,8 @@ models:
   - {{model: "heal.*", provider: {{base_url: "{url}", override: {{answer: {healing}}}}}}}
   - {{model: "kimi.*", provider: {{base_url: "{url}", profile: moonshot}}}}
   - {{model: "wire.*", provider: {{base_url: "{url}", wire: responses}}}}
+search: {{kind: searxng, url: "{url}"}}
+mcp_servers: {{docs: {{url: "{url}/mcp"}}}}
 """
 
 

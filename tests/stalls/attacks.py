@@ -135,6 +135,41 @@ def interleaved(count: int) -> List[Any]:
     return [*items[::2], *[text("user", "x")] * count, *items[1::2]]
 
 
+# ---- Hosted tools
+DOCS = {"type": "mcp", "server_label": "docs", "require_approval": "never"}
+
+
+def mcp_list(tools: List[Any]) -> Dict[str, Any]:
+    return {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "docs", "tools": tools}
+
+
+def mcp_tools(count: int, name: str = "f{}") -> List[Any]:
+    return [{"name": name.format(n), "input_schema": {"type": "object"}} for n in range(count)]
+
+
+def mcp_calls(count: int) -> List[Any]:
+    """Calls of as many responses, which nobody remembers."""
+    call = {"type": "mcp_call", "server_label": "docs", "name": "f1", "arguments": "{}", "output": "x"}
+    return [{**call, "id": f"mcp_{n:032x}0000"} for n in range(count)]
+
+
+def searches(count: int) -> List[Any]:
+    action = {"type": "search", "query": "x"}
+    call = {"type": "web_search_call", "status": "completed", "action": action}
+    return [{**call, "id": f"ws_{n:032x}0000"} for n in range(count)]
+
+
+def approvals(count: int) -> List[Any]:
+    """Questions and their answers, each of which says no."""
+    asked = {"type": "mcp_approval_request", "server_label": "docs", "name": "f1", "arguments": "{}"}
+    said = {"type": "mcp_approval_response", "approve": False}
+    found: List[Any] = []
+    for n in range(count):
+        name = f"mcpr_{n:032x}0000"
+        found += [{**asked, "id": name}, {**said, "approval_request_id": name}]
+    return found
+
+
 # ---- Bodies
 def compressed(encoding: str, data: bytes) -> bytes:
     if encoding == "gzip":
@@ -413,6 +448,23 @@ REQUESTS: Dict[str, Attack] = {
     "tools-of-items": ask(
         input=lambda: [{"type": "additional_tools", "tools": many_tools(6_000)}, *messages(2)]
     ),
+    # ---- Hosted tools
+    "hosted-messages": ask(input=lambda: messages(300_000), tools=[{"type": "web_search"}]),
+    "hosted-searches": ask(input=lambda: searches(100_000), tools=[{"type": "web_search"}]),
+    "hosted-calls": ask(
+        input=lambda: [mcp_list(mcp_tools(128)), *mcp_calls(100_000), text("user", "x")], tools=[DOCS]
+    ),
+    "hosted-approvals": ask(
+        input=lambda: [mcp_list(mcp_tools(128)), *approvals(50_000), text("user", "x")], tools=[DOCS]
+    ),
+    "hosted-list": ask(
+        input=lambda: [mcp_list(mcp_tools(127) + mcp_tools(400_000, "f1")), text("user", "x")], tools=[DOCS]
+    ),
+    "hosted-names": ask(
+        input=[mcp_list(mcp_tools(128)), text("user", "x")],
+        tools=lambda: [{**DOCS, "allowed_tools": [f"g{n}" for n in range(1_000_000)]}],
+    ),
+    "hosted-entries": ask(tools=lambda: [{**DOCS, "server_label": f"d{n}"} for n in range(4_096)]),
     "metadata": raw(
         lambda: (
             b'{"model":"chat.hi","input":"x","metadata":{%b"a":"x"}}'
