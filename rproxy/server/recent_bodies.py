@@ -17,10 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, List, Sequence
 
-from ..convert.json_steps import is_large
 from ..json_codec import encode_json
 from ..service.mcp_credentials import has_servers
-from ..service.owner_cache import OwnerCache, memory_of
+from ..service.owner_cache import OwnerCache, text_memory
 from ..types import Json
 from .body import parse_json, parse_object
 from .speedups import enabled
@@ -103,7 +102,7 @@ def _first(data: bytes, value: Json) -> _Body:
     before, after = parse_json(data[: begin.start()] + b'"input":0}'), _fields(data[end:])
     if [*before, *after] != names:
         raise ValueError("'input' begins or ends elsewhere")
-    size = _memory(value["input"], end, [before, after])
+    size = _memory(value["input"], [before, after], len(data))
     return _Body([data[:end]], end, before, [*value["input"]], after, data[end:], len(data) + size)
 
 
@@ -116,13 +115,13 @@ def _following(last: _Body, data: bytes) -> _Body:
     if not data.endswith(last.end):
         end = _end(data, list(after))
         after = _fields(data[end:])
-        size = _memory([], 0, [after])
+        size = _memory([], [after], len(data) - end)
     new = data[last.length : end]
     text = new.lstrip(_BLANKS)
     items = parse_json(b"[%b]" % text[1:])
     if text[:1] not in (b"", b",") or bool(text) is not bool(items) or end < last.length:
         raise ValueError("no items follow")
-    size += last.size + len(new) + _memory(items, len(new), [])
+    size += last.size + len(new) + _memory(items, [], len(new))
     return _Body([*last.pieces, new], end, last.before, [*last.items, *items], after, data[end:], size)
 
 
@@ -154,15 +153,13 @@ def _fields(end: bytes) -> Json:
     return fields
 
 
-def _memory(items: List[Any], length: int, fields: List[Json]) -> int:
+def _memory(items: List[Any], fields: List[Json], length: int) -> int:
     """The memory of a part of a body.
 
-    :param length: of the bytes of the items
+    :param length: of its bytes
     :raises ValueError: it is not to be kept: it holds MCP servers, or little text
     """
     tools = [{"type": "additional_tools", "tools": one.get("tools")} for one in fields]
     if not all(type(item) is dict for item in items) or has_servers([*items, *tools]):
         raise ValueError("it holds something else than items, or MCP servers")
-    if is_large(items, 3 * length + 1024):
-        raise ValueError("it holds many small values, which take a while to count")
-    return memory_of([items, *fields])
+    return text_memory([items, fields], length)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Awaitable, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.fastpath import DeltaBatch, FastPath
-from ..convert.json_steps import is_large, write_large
+from ..convert.json_steps import Steps, is_large, write_large
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..cooperative import SLICE, collect, in_thread
@@ -27,7 +27,7 @@ from ..json_codec import encode_json
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
 from ..telemetry.records import AttemptRecord, milliseconds
-from ..types import Event
+from ..types import Event, Json
 from ..upstream.client import CancelToken, ChatClient, Result, StopReading
 from .content_watch import ContentWatch
 
@@ -52,6 +52,7 @@ class Attempt:
     :param secrets: what must not be shown of the provider's errors and of the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
     :param small: the request is known to be small, so nobody needs to measure it
+    :param write: writes one that is large
 
     ``status`` is that of the provider's answer, None before there is one.  ``started``, ``sent`` and
     ``answered`` are when the attempt began, the request was on its way, and the answer began, in monotonic
@@ -70,6 +71,7 @@ class Attempt:
         secrets: Sequence[str],
         content_timeout: float = 0.0,
         small: bool = False,
+        write: Callable[[Json, List[bytes]], Steps] = write_large,
     ) -> None:
         self.provider = provider
         self.conversion = conversion
@@ -84,6 +86,7 @@ class Attempt:
         self._new_converter = new_converter
         self._prepared = False
         self._small = small
+        self._write = write
         self._send = send
         self._send_in_steps = send_in_steps
         self._secrets = secrets
@@ -141,7 +144,7 @@ class Attempt:
     async def _encoded(self, stream: bool) -> bytes:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
         if not self._small and is_large(request):
-            body = await collect(lambda pieces: write_large(request, pieces))
+            body = await collect(lambda pieces: self._write(request, pieces))
         else:
             body = encode_json(request)
         self.request_bytes = len(body)

@@ -6,6 +6,8 @@ import sys
 from collections import OrderedDict
 from typing import Any, Generic, Hashable, Iterable, List, Optional, Tuple, TypeVar
 
+from ..convert.json_steps import is_large
+
 T = TypeVar("T")
 
 
@@ -96,6 +98,17 @@ class _Values(Generic[T]):
     def drop(self, key: Hashable) -> None:
         _, size = self._values.pop(key, (None, 0))
         self.bytes -= size
+
+
+def text_memory(value: Any, length: int) -> int:
+    """:func:`memory_of` for a value that is mostly text.
+
+    :param length: of its JSON
+    :raises ValueError: it is not, and so it takes a while to count
+    """
+    if is_large(value, 3 * length + 1024):
+        raise ValueError("it holds many small values")
+    return memory_of(value)
 
 
 def memory_of(value: Any) -> int:

@@ -35,6 +35,7 @@ from .create_request import CreateRequest
 from .file_text import FileTexts
 from .history import History
 from .reasoning_cache import ReasoningCache, Scope
+from .recent_messages import RecentMessages
 from .sealer import Sealers
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class TurnDeps:
     reasoning: ReasoningCache
     file_texts: FileTexts
     history: History
+    recent_messages: RecentMessages
     sealers: Sealers
     telemetry: Telemetry
     now: Callable[[], float]

@@ -53,6 +53,7 @@ from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, for_history, is_short
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
+from .recent_messages import RecentMessages
 from .retrieval import ResponseRetrieval
 from .running_turns import RunningTurns
 from .seal_key import new_seal_key
@@ -103,6 +104,7 @@ class Service:
         self.retrieval = ResponseRetrieval(self._store, self._history, self._background)
         self._file_texts = FileTexts()
         self._tool_lists = ToolLists()
+        self._recent_messages = RecentMessages()
         self._seal_key = seal_key or new_seal_key()
         self._field_warnings = FieldWarnings()
         self._overrides = LearnedOverrides(time.monotonic)
@@ -150,6 +152,7 @@ class Service:
             reasoning=self._reasoning,
             file_texts=self._file_texts,
             history=self._history,
+            recent_messages=self._recent_messages,
             sealers=self._sealers,
             telemetry=self.telemetry,
             now=self._now,

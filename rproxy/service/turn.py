@@ -171,6 +171,7 @@ class Turn:
             self._deps.config.secrets,
             self._deps.config.server.content_timeout,
             self._plan.small,
+            partial(self._deps.recent_messages.write, self._client.owner),
         )
         interrupt, timeline = self._client.interrupt, self.stats.timeline
         if timeline is not None:
