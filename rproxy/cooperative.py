@@ -103,6 +103,32 @@ ONE = _references([[]])[0]  # what is found for an entry that only its list refe
 _tasks: Set[asyncio.Task[None]] = set()
 
 
+class LargeValues:
+    """How many large values are being made, or in use, in this process.
+
+    ``watch`` is called with True when there is one, and with False when there is none any more.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.watch: Callable[[bool], None] = lambda any_: None
+
+    def begin(self) -> None:
+        """There is one more."""
+        self.count += 1
+        if self.count == 1:
+            self.watch(True)
+
+    def end(self, *_: Any) -> None:
+        """There is one less."""
+        self.count -= 1
+        if self.count == 0:
+            self.watch(False)
+
+
+large_values = LargeValues()
+
+
 def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
     """Free lists and dicts in short steps, as soon as nobody else refers to them.
 
@@ -112,12 +138,9 @@ def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
     """
     task = asyncio.get_running_loop().create_task(_free([*values], levels))
     _tasks.add(task)
+    large_values.begin()
     task.add_done_callback(_tasks.discard)
-
-
-def large_values() -> int:
-    """How many values are in use that were given to :func:`free_later`?"""
-    return len(_tasks)
+    task.add_done_callback(large_values.end)
 
 
 async def _free(held: List[Any], levels: int) -> None:

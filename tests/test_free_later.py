@@ -91,9 +91,9 @@ async def test_it_is_whole_as_long_as_somebody_uses_it(user: Callable[[Json], An
     for _ in range(20):
         await asyncio.sleep(0)
     await asyncio.sleep(2 * cooperative.SOON)  # it has been looked at
-    assert used == before and large_values() == 1
+    assert used == before and large_values.count == 1
     del used
-    await until(lambda: large_values() == 0)
+    await until(lambda: large_values.count == 0)
 
 
 async def test_what_is_beside_a_used_part_is_freed() -> None:
@@ -106,9 +106,9 @@ async def test_what_is_beside_a_used_part_is_freed() -> None:
     free_later([value])
     del value, beside
     await until(lambda: gone() is None)
-    assert len(used) == 1000 and large_values() == 1
+    assert len(used) == 1000 and large_values.count == 1
     del used
-    await until(lambda: large_values() == 0)
+    await until(lambda: large_values.count == 0)
 
 
 async def test_who_shares_what_is_further_down_does_not_count() -> None:
@@ -116,15 +116,15 @@ async def test_who_shares_what_is_further_down_does_not_count() -> None:
     messages = [{"role": "user", "content": item["content"]} for item in value["input"]]
     free_later([messages], levels=2)
     del messages
-    await until(lambda: large_values() == 0)
+    await until(lambda: large_values.count == 0)
     assert value == request()
 
 
 async def test_a_large_body_is_freed_in_steps() -> None:
     value = await parse_large(json.dumps(request()))
-    assert value == request() and large_values() == 1
+    assert value == request() and large_values.count == 1
     del value
-    await until(lambda: large_values() == 0)
+    await until(lambda: large_values.count == 0)
 
 
 async def test_what_was_read_of_a_damaged_body_is_freed_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ async def test_what_was_read_of_a_damaged_body_is_freed_in_steps(monkeypatch: py
     monkeypatch.setattr(json_reader, "WINDOW", 200)
     with pytest.raises(ApiError, match="not valid JSON"):
         await parse_large('{"a":[' + "[[],1]," * 1000 + "x]}")
-    await until(lambda: large_values() == 0)
+    await until(lambda: large_values.count == 0)
     assert freed == [1000]  # the list; the object was empty yet
 
 
@@ -170,12 +170,14 @@ async def test_it_waits_while_something_large_is_in_use(monkeypatch: pytest.Monk
     asked: List[int] = []
     collected: List[int] = []
 
-    def counting() -> int:
-        asked.append(large_values())
-        return asked[-1]
+    class Counting:
+        @property
+        def count(self) -> int:
+            asked.append(large_values.count)
+            return asked[-1]
 
     monkeypatch.setattr(speedups, "COLLECTION", 0.001)
-    monkeypatch.setattr(speedups, "large_values", counting)
+    monkeypatch.setattr(speedups, "large_values", Counting())
     monkeypatch.setattr(gc, "collect", lambda: collected.append(len(asked)))
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, 1))
     value, collector = request(), Collector()
@@ -186,3 +188,22 @@ async def test_it_waits_while_something_large_is_in_use(monkeypatch: pytest.Monk
     del value
     await until(lambda: asked[-1] == 0 and collected[-1] == len(asked))
     collector.stop()
+
+
+async def test_none_happens_by_itself_meanwhile() -> None:
+    with speedups.settled_gc():
+        assert gc.isenabled()
+        value = await parse_large(json.dumps(request()))
+        assert not gc.isenabled()
+        del value
+        await until(gc.isenabled)
+        try:
+            await parse_large('{"a":[' + "[1]," * 100_000)
+        except ApiError:
+            assert not gc.isenabled()
+        await until(gc.isenabled)
+        value = await parse_large(json.dumps(request()))
+    assert gc.isenabled()
+    del value
+    await until(lambda: large_values.count == 0)
+    assert gc.isenabled()

@@ -266,7 +266,9 @@ async def test_a_request_with_too_many_values_is_refused(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("value", ["0", '"' + "x" * 100 + '"', "[{}]"], ids=["small", "long", "nested"])
-async def test_an_object_has_so_many_members_and_no_more(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+async def test_an_object_and_an_array_have_so_many_entries_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setattr(json_reader, "WINDOW", 200)  # what is read at once is not looked at
     monkeypatch.setattr(json_reader, "MAX_MEMBERS", 100)
     members = [f'"k{n}":{value}' for n in range(200)]
@@ -280,6 +282,12 @@ async def test_an_object_has_so_many_members_and_no_more(monkeypatch: pytest.Mon
         )
         text = outer % ",".join(members)
         assert at_once(parse_steps(text, refuse)) == json.loads(text)  # where nobody from outside has sent it
+    monkeypatch.setattr(json_reader, "MAX_ENTRIES", 100)
+    for outer in ('{"a":[%s]}', '{"a":[1,{"b":[[%s]]}]}'):
+        with pytest.raises(ApiError, match="request body has an array with more than 100 entries, the limit"):
+            await parse_large(outer % ",".join([value] * 200))
+        text = outer % ",".join([value] * 100)
+        assert await parse_large(text) == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ def test_the_switch() -> None:
         "unmask",
         "nodelay",
         "threads",
+        "bodies",
     ]
     assert not any(enabled(name, {VARIABLE: "all"}) for name in NAMES)
     with pytest.raises(ConfigError, match="unknown speed-up 'fast'; known: dates,"):

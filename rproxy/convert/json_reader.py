@@ -5,8 +5,8 @@ every step is short, whatever the text is, and little slower than all of them at
 pieces: CPython extends a string in place as long as nobody else refers to it.
 
 The reader counts what it reads.  A few megabytes can hold millions of values, each of which takes fifty bytes
-and more of memory, and time wherever somebody looks at the request.  An object of very many members takes
-long even where nobody does: to grow and to free it is one step each.
+and more of memory, and time wherever somebody looks at the request.  Very many entries of one object or array
+take long even where nobody does: an object grows, and both are copied, in one step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ TINY = 24  # characters of an entry that is worth being read together with its n
 APART = 500  # entries that are read one by one after a failure to read some together
 MAX_DEPTH = 64  # of values that are larger than a window
 MAX_CONTAINERS = 500_000  # objects and arrays in a text
-MAX_VALUES = 5_000_000  # values in a text
+MAX_VALUES = 2_000_000  # values in a text
 MAX_MEMBERS = 50_000  # of one object
+MAX_ENTRIES = 500_000  # of one array
 
 VALUES = ("", '"', "[", "t", "f", "n", "-", *"0123456789")  # what other values begin with
 
@@ -60,7 +61,7 @@ def parse_steps(
 
     :param data: a text, or pieces of one in UTF-8, perhaps with a byte order mark
     :param bounded: the text comes from outside: it may not hold more than :data:`MAX_CONTAINERS`,
-        :data:`MAX_VALUES` and :data:`MAX_MEMBERS`
+        :data:`MAX_VALUES`, :data:`MAX_MEMBERS` and :data:`MAX_ENTRIES`
     :param unfinished: holds the large objects and arrays that are not complete: when reading fails, what
         has been read
     :raises TooManyValues: it does
@@ -171,24 +172,23 @@ class _Reader:
 
     def _error(self, context: str) -> ValueError:
         """What ``json.loads`` says of the text after ``context``."""
-        found = json.JSONDecodeError("Invalid JSON", "", len(context))
+        message, at = "Invalid JSON", len(context)
         try:
             json.loads(context + self._text[self._at : self._at + WINDOW])
-        except json.JSONDecodeError as error:
-            found = error
-        return self._placed(found, len(context) - self._at)
+        except json.JSONDecodeError as error:  # which must not stay in a variable: it refers to this frame
+            message, at = error.msg, error.pos
+        return self._placed(message, at - len(context) + self._at)
 
-    def _placed(self, error: json.JSONDecodeError, shift: int = 0) -> ValueError:
-        """The error with its place in the whole text.
+    def _placed(self, message: str, at: int) -> ValueError:
+        """An error with its place in the whole text.
 
-        :param shift: by how much its position is higher than that in the present text
+        :param at: in the present text
         """
-        at = error.pos - shift
         lines = self._text.count("\n", 0, at)
         start = self._before + self._text.rfind("\n", 0, at) + 1 if lines else self._line_start
         place = self._before + at
         return ValueError(
-            f"{error.msg}: line {self._lines + lines + 1} column {place - start + 1} (char {place})"
+            f"{message}: line {self._lines + lines + 1} column {place - start + 1} (char {place})"
         )
 
     # ---- Values
@@ -200,7 +200,7 @@ class _Reader:
             value, end = self._decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             if self._whole or text[at] not in '"[{':
-                raise self._placed(error) from None
+                raise self._placed(error.msg, error.pos) from None
         else:
             if end == len(text) and not self._whole and type(value) in (int, float):
                 raise ValueError("a number has too many digits")
@@ -249,6 +249,8 @@ class _Reader:
             more = yield from self._next(",]", "[0")
             if more and 0 < self._at - begin < TINY:
                 result += yield from self._neighbours("[]")
+            if self._bounded and len(result) > MAX_ENTRIES:
+                raise TooManyValues(f"an array with more than {MAX_ENTRIES} entries")
         self._unfinished.pop()
         return result
 
@@ -289,7 +291,7 @@ class _Reader:
             try:
                 piece: str = self._decoder.decode(f'"{half}{text[at:end]}"')
             except json.JSONDecodeError as error:
-                raise self._placed(error, 1 + len(half) - at) from None
+                raise self._placed(error.msg, error.pos - 1 - len(half) + at) from None
             half = ""
             if "\ud800" <= piece[-1:] <= "\udbff" and not closed:  # the other half may follow
                 piece, half = piece[:-1], f"\\u{ord(piece[-1]):04x}"

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..convert.json_reader import NotAnObject, TooManyValues, parse_steps
-from ..cooperative import free_later, run_cooperatively
+from ..cooperative import free_later, large_values, run_cooperatively
 from ..errors import ApiError, invalid, too_large
 from ..json_codec import parser
 from ..types import Json
@@ -205,13 +205,16 @@ async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request bo
     :raises ApiError: 400, also for more objects, arrays or other values than a request may have
     """
     unfinished: List[Any] = []
+    large_values.begin()
     try:
         value = await run_cooperatively(parse_steps(data, _no_constant, bounded=True, unfinished=unfinished))
+        free_later([value])
+        return value
     except _UNREADABLE as error:
         free_later(unfinished)
         raise _unreadable(error, what) from None
-    free_later([value])
-    return value
+    finally:
+        large_values.end()
 
 
 class BodyReader:

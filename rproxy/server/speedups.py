@@ -31,7 +31,7 @@ NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "bodies")
 GC_THRESHOLDS = (5000, 10, 1_000_000)
 COLLECTION = 60.0  # seconds between two collections of everything
 SHARE = 1000  # times as long as it took is at least until the next one
-MOST_POSTPONED = 10  # collections because something large is in use
+MOST_POSTPONED = 2  # collections because something large is in use
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own: 0.005
 
 
@@ -52,7 +52,8 @@ def settled_gc() -> Iterator[None]:
     """Spare the garbage collector what exists now, and run it less often, as long as the context lasts.
 
     What a server has made before its first request stays until its end, and a turn leaves no cycles behind:
-    only errors do, which need no more than a collection now and then.
+    only errors do, which need no more than a collection now and then.  None happens by itself while a large
+    value is made or in use: it would look at all of it, in one step, and find nothing.
     """
     if not enabled("gc"):
         yield
@@ -61,9 +62,12 @@ def settled_gc() -> Iterator[None]:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     collector.start(COLLECTION)
+    large_values.watch = lambda any_: gc.disable() if any_ else gc.enable()
     try:
         yield
     finally:
+        large_values.watch = lambda any_: None
+        gc.enable()
         collector.stop()
         gc.set_threshold(*former)
         gc.unfreeze()
@@ -90,7 +94,7 @@ class Collector:
 
     def _due(self) -> None:
         took = 0.0
-        if large_values() and self._postponed < MOST_POSTPONED:
+        if large_values.count and self._postponed < MOST_POSTPONED:
             self._postponed += 1
         elif gc.get_count()[2]:  # something has outlived the collections of what is young
             self._postponed, began = 0, time.monotonic()

@@ -6,7 +6,7 @@ It is a turn like any other, with a trigger behind its input; what makes the sea
 
 from __future__ import annotations
 
-from typing import Callable, Generator, List
+from typing import Callable, List
 
 from ..convert.ids import Ids
 from ..convert.request.content import parts_of
@@ -24,29 +24,24 @@ def compaction_request(body: Json, items: List[AnyItem]) -> Json:
     return {**taken, "input": items + [{"type": "compaction_trigger"}], "store": False}
 
 
-def compaction_steps(
-    items: List[AnyItem], response: Response, stem: Callable[[], str]
-) -> Generator[None, None, Compaction]:
-    """The ``response.compaction`` object.  A generator that yields between its steps.
+def compaction_object(items: List[AnyItem], response: Response, stem: Callable[[], str]) -> Compaction:
+    """The ``response.compaction`` object.
 
     :param items: the input that was compacted; the user's messages stay in the output
     :param response: what :func:`compaction_request` has brought
     :param stem: makes 32 hex digits for the id of a message
     """
-    messages: List[Item] = []
-    for item in items:
-        if item.get("role") == "user":
-            content = parts_of(item.get("content"))
-            messages.append(
-                {
-                    "id": Ids(stem())("msg"),
-                    "type": "message",
-                    "status": "completed",
-                    "role": "user",
-                    "content": content,
-                }
-            )
-        yield
+    messages: List[Item] = [
+        {
+            "id": Ids(stem())("msg"),
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": parts_of(item.get("content")),
+        }
+        for item in items
+        if item.get("role") == "user"
+    ]
     return {
         "id": response["id"],
         "object": "response.compaction",

@@ -24,7 +24,7 @@ from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
 from ..convert.tools.tool_lists import ToolLists
-from ..cooperative import free_later, in_thread, run_cooperatively
+from ..cooperative import free_later, in_thread
 from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
@@ -39,7 +39,7 @@ from .background import Background, Running
 from .catalog import Catalog
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
-from .compact import compaction_request, compaction_steps
+from .compact import compaction_object, compaction_request
 from .conversations import Conversations, check_metadata, conversation_id
 from .create_request import CreateRequest, need_input
 from .file_text import FileTexts
@@ -241,9 +241,11 @@ class Service:
         need_input(body)
         items = input_items(body)
         response, headers = await self.create(compaction_request(body, items), client, None)
-        compaction = await run_cooperatively(compaction_steps(items, response, self._stem))
-        if len(items) > LONG_HISTORY:
-            free_later([compaction["output"]], levels=1)
+        make = partial(compaction_object, items, response, self._stem)
+        if client.size <= LARGE:
+            return make(), headers
+        compaction = await in_thread(make)
+        free_later([compaction["output"]], levels=1)
         return compaction, headers
 
     async def close(self) -> None:

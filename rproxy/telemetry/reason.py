@@ -23,6 +23,7 @@ MOST_READ = 4000  # characters of a message
 LONGEST = 300  # characters of a reason
 LONGEST_ESCAPE = 12  # characters, as in \ud83d\ude00
 WINDOW = 1 << 17  # characters of a request in one step, a millisecond or two
+BATCH = 1 << 14  # the same of single texts, which take longer
 
 
 async def reason_of(error: ApiError, request: Json) -> str:
@@ -80,14 +81,14 @@ def _overlapping(pieces: List[bytes]) -> Iterator[str]:
 
 
 def _batches(texts: Iterator[str]) -> Iterator[List[str]]:
-    """Texts in lists of about ``WINDOW`` characters."""
+    """Texts in lists of about ``BATCH`` characters."""
     batch: List[str] = []
     size = 0
     for text in texts:
         for window in _windows(text) if len(text) > WINDOW else (text,):
             batch.append(window)
             size += len(window) + RUN
-            if size >= WINDOW:
+            if size >= BATCH:
                 yield batch
                 batch, size = [], 0
     yield batch
