@@ -15,7 +15,7 @@ from edge import Edge, edge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawserver import until
-from scripted import CONFIG, ScriptedProvider, error, finish, running, say, served
+from scripted import CONFIG, ScriptedProvider, error, finish, running, say, served, tokens
 from tornado.httpclient import AsyncHTTPClient
 from wsclient import begin, hear
 
@@ -319,6 +319,28 @@ async def test_who_may_read_the_metrics(mode: str, keys: Any, headers: Dict[str,
 
 
 # ---- The ledger of a process
+async def test_odd_names_and_counts_do_not_end_the_ledger(tmp_path: Path) -> None:
+    counts = iter([10**30, 10**400])
+    provider = ScriptedProvider(strict=False)
+    provider.aside = lambda body: [say("hello"), finish("stop"), tokens(next(counts, 1))]
+    config = CONFIG.replace("model: gpt-5.5", 'model: "*"', 1)
+    config += f"usage: {{{{path: {tmp_path / 'usage.db'}}}}}\n"
+    http = AsyncHTTPClient(force_instance=True)
+    async with running(tmp_path, provider.base_url, "", config) as one:
+        for model in ("one", "two", "half of a pair: \ud800", "\0", "last"):
+            body = json.dumps({"model": model, "input": "hi"})
+            url = f"http://127.0.0.1:{one.port}/v1/responses"
+            answer = await http.fetch(url, method="POST", body=body, raise_error=False)
+            assert answer.code == 200
+        await until(
+            lambda: sum(entry["turns"] for entry in usage(str(tmp_path / "usage.db"), 0, ["model"])) == 5
+        )
+    entries = usage(str(tmp_path / "usage.db"), 0, ["model"])
+    assert {entry["model"] for entry in entries} == {"one", "two", "half of a pair: \ufffd", "\0", "last"}
+    http.close()
+    await provider.close()
+
+
 async def test_a_turn_gets_into_the_ledger_and_limits_survive_a_restart(tmp_path: Path) -> None:
     provider = ScriptedProvider(strict=False)
     provider.aside = lambda body: [say("hello"), finish("stop")]

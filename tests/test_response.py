@@ -288,6 +288,7 @@ DEEPSEEK = {
             (0, 0, 0, 0, 0),
         ),
         ({"prompt_tokens": float("inf"), "completion_tokens": float("nan")}, (0, 0, 0, 0, 0)),
+        ({"prompt_tokens": 10**400, "completion_tokens": "1e300"}, (0, 0, 0, 0, 0)),
     ],
 )
 def test_usage(raw: Any, expected: Any) -> None:

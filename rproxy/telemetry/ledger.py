@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ..errors import ConfigError
+from ..json_codec import mend
 from .records import TurnRecord
 
 log = logging.getLogger("rproxy.ledger")
@@ -118,9 +119,11 @@ class Ledger:
 
     def _insert(self, rows: Sequence[Row]) -> None:
         """In the thread."""
+        # The name of a model may hold anything that a client can send.
+        writable = [[mend(value) if isinstance(value, str) else value for value in row] for row in rows]
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(f"INSERT INTO turns VALUES ({', '.join('?' * 14)})", rows)
+            self._db.executemany(f"INSERT INTO turns VALUES ({', '.join('?' * 14)})", writable)
             if not 0 <= self._now() - self._swept < DAY:
                 self._db.execute("DELETE FROM turns WHERE time < ?", (self._now() - self._keep,))
                 self._swept = self._now()

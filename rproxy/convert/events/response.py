@@ -145,7 +145,7 @@ def _filled(value: Json, defaults: Json) -> Json:
 
 
 # ---- Usage
-
+MOST_TOKENS = (1 << 53) - 1  # the largest number that every JSON parser reads exactly; more is no count
 # Where providers put a figure; the first that is not zero counts.
 _INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
 _OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
@@ -226,11 +226,10 @@ def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
 
 def _int(value: Any) -> int:
     """A number of tokens, which may be written as ``12.0`` or ``"12"``; anything else is zero."""
-    if type(value) is int:
-        return max(0, value)
     if isinstance(value, bool):
         return 0
     try:
-        return max(0, int(float(value)))
+        count = value if type(value) is int else int(float(value))
     except (TypeError, ValueError, OverflowError):
         return 0
+    return count if 0 < count <= MOST_TOKENS else 0
