@@ -109,18 +109,20 @@ def test_what_is_remembered_is_bounded() -> None:
     lists = ToolLists()
     tools = [function("look", description="x" * 10_000)]
     first = lists.of(copy.deepcopy(tools))
-    for number in range(tool_lists.KEPT // 10_000):
+    for number in range(tool_lists.MAX_BYTES // 10_000):
         lists.of([function(f"look{number}", description="x" * 10_000)])
     assert lists.of(copy.deepcopy(tools)) is not first
-    assert lists._size <= tool_lists.KEPT and lists._size == sum(map(len, lists._lists))
+    assert lists._size <= tool_lists.MAX_BYTES and lists._size == sum(map(len, lists._lists))
     found = lists.of([])
     assert isinstance(found, ToolList)
     for number in range(100):
         assert found.made(number, lambda: number) == number  # noqa: B023 - called at once
-    assert len(found._made) == tool_lists.FORMS
+    assert len(found._made) == tool_lists.MAX_FORMS
 
 
-@pytest.mark.parametrize("tools", [[function("n", x="x" * tool_lists.LARGEST)], [{"type": "function"}]])
+@pytest.mark.parametrize(
+    "tools", [[function("n", x="x" * tool_lists.MAX_LIST_BYTES)], [{"type": "function"}]]
+)
 def test_what_is_too_large_or_too_deep_is_not_remembered(tools: List[Json]) -> None:
     inner = tools[0]
     for _ in range(3000 if len(tools[0]) == 1 else 0):

@@ -60,23 +60,23 @@ def response_stem(response_id: str) -> str:
 
 
 def output_stem(item_id: Any) -> Optional[str]:
-    """The stem of the response whose output the item is; None if the id is not one of ours."""
+    """The stem of the response to whose output an item belongs; None if the id is not ours."""
     match = _OUTPUT_ITEM.fullmatch(str(item_id))
     return match.group(2) if match else None
 
 
 def round_stem(item_id: Any) -> Optional[str]:
-    """What the ids of one round of a response share; None if the id is not one of an output item of ours."""
+    """What the ids of the output items of one round share; None if the id is not ours."""
     match = _OUTPUT_ITEM.fullmatch(str(item_id))
     return match.group(1) if match else None
 
 
 def hosted_call_id(item_id: Any, number: int) -> str:
-    """The id by which a provider knows the call of a hosted tool, whose item has only an id of its own.
+    """The id by which a provider knows the call of a hosted tool, whose item has no call id.
 
     It follows from the item, so that it is the same in every request, and is short enough for OpenAI.
 
-    :param number: of the call in its history, which stands in for an id that is missing
+    :param number: of the call in its history, in place of a missing id
     """
     if not isinstance(item_id, str) or not item_id:
         return f"call_hosted_{number}"
@@ -87,7 +87,7 @@ def hosted_call_id(item_id: Any, number: int) -> str:
 
 
 def item_stem(item_id: Any) -> Optional[str]:
-    """The stem of the response whose input or output the item is; None if the id is not one of ours."""
+    """The stem of the response to whose input or output an item belongs; None if the id is not ours."""
     match = _INPUT_ITEM.fullmatch(str(item_id))
     return match.group(1) if match else output_stem(item_id)
 

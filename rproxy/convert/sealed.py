@@ -82,7 +82,7 @@ def to_text(prefix: str, raw: bytes) -> str:
 
 
 def from_text(prefix: str, blob: str) -> Optional[bytes]:
-    """The bytes behind ``prefix``; None if they are no base64url."""
+    """The bytes behind ``prefix``; None if the rest is not base64url."""
     text = blob[len(prefix) :]
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 RUNNING = ("queued", "in_progress")
 ANSWERED = ("completed", "incomplete")  # there is an answer, though perhaps not all of it
-# Final status -> terminal event. A cancelled response has none of its own: it ended early, and is no failure.
+# Final status -> terminal event. A cancelled response has none of its own: it ended early, but did not fail.
 TERMINAL_EVENTS = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",

@@ -10,7 +10,7 @@ import json
 from typing import Dict, List, Sequence, Set, Tuple
 
 from ..config.search_schema import Search
-from ..convert.tools.kind import loads
+from ..convert.tools.kind import loads, loads_object
 from ..cooperative import in_thread
 from ..types import AnyItem, Json
 from .addresses import host_of, named_by_user, urls_in
@@ -41,14 +41,32 @@ DESCRIPTION = (
     "Search the web. Use it for what you do not know or what may have changed. In your answer, cite what you "
     "use of the results as Markdown links: [title](url)."
 )
-_TEXT = {"type": "string"}
 _LOCATION = ("city", "region", "country", "timezone")
 
 
-def _parameters(**properties: Json) -> Json:
-    optional = [name for name, schema in properties.items() if schema.pop("optional", False)]
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+def _parameters(required: Json, optional: Json) -> Json:
+    """The schema of a function's arguments."""
+    properties = {**required, **optional}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*required],
+        "additionalProperties": False,
+    }
+
+
+def _string(description: str) -> Json:
+    return {"type": "string", "description": description}
+
+
+_URL = _string("The address of a page: of a result, or one that the user named.")
+_LINE = {"type": "integer", "description": "The first line to read."}
+SEARCH_PARAMETERS = _parameters(
+    {"query": _string("What to search for, as you would type it into a search engine.")}, {}
+)
+OPEN_PARAMETERS = _parameters({"url": _URL}, {"lineno": _LINE})
+FIND_PARAMETERS = _parameters({"url": _URL, "pattern": _string("The text to look for.")}, {})
+FIND_DESCRIPTION = "Find a text in a page of the web; gives the lines that have it."
 
 
 class WebSearch(HostedKind):
@@ -97,26 +115,14 @@ class _Session(KindSession):
     # ---- What the model gets
     def functions(self) -> Sequence[HostedFunction]:
         name = self._request.name
-        query = {**_TEXT, "description": "What to search for, as you would type it into a search engine."}
-        found = [HostedFunction(name(SEARCH), self._description(), _parameters(query=query), self._search)]
-        if self.search.open_pages:
-            url = {**_TEXT, "description": "The address of a page: of a result, or one that the user named."}
-            line = {"type": "integer", "description": "The first line to read.", "optional": True}
-            found.append(
-                HostedFunction(
-                    name(OPEN), "Read a page of the web.", _parameters(url=url, lineno=line), self._open
-                )
-            )
-            pattern = {**_TEXT, "description": "The text to look for."}
-            found.append(
-                HostedFunction(
-                    name(FIND),
-                    "Find a text in a page of the web; gives the lines that have it.",
-                    _parameters(url={**url}, pattern=pattern),
-                    self._find,
-                )
-            )
-        return found
+        search = HostedFunction(name(SEARCH), self._description(), SEARCH_PARAMETERS, self._search)
+        if not self.search.open_pages:
+            return [search]
+        return [
+            search,
+            HostedFunction(name(OPEN), "Read a page of the web.", OPEN_PARAMETERS, self._open),
+            HostedFunction(name(FIND), FIND_DESCRIPTION, FIND_PARAMETERS, self._find),
+        ]
 
     def _description(self) -> str:
         location = mapping(self._tool.get("user_location"))
@@ -131,11 +137,11 @@ class _Session(KindSession):
         return _Search(self, _query(arguments))
 
     def _open(self, arguments: str) -> HostedCall:
-        given = _object(arguments)
+        given = loads_object(arguments)
         return _View(self, text_of(given.get("url")), first=line_of(given.get("lineno")))
 
     def _find(self, arguments: str) -> HostedCall:
-        given = _object(arguments)
+        given = loads_object(arguments)
         return _View(self, text_of(given.get("url")), text_of(given.get("pattern")), find=True)
 
     # ---- Histories
@@ -173,10 +179,6 @@ def _lost(item: AnyItem) -> Tuple[str, str, str]:
         action = {**action, "query": " ".join(map(str, queries))}
     arguments = {key: str(action.get(key) or "") for key in keys}
     return name, json.dumps(arguments, ensure_ascii=False), LOST
-
-
-def _object(arguments: str) -> Json:
-    return mapping(loads(arguments))
 
 
 def _query(arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A memory of what the owners of keys have used last, bounded by the bytes that it takes."""
+"""A memory of what each owner of a key has used last, bounded by the bytes that it takes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class OwnerCache(Generic[T]):
     def __init__(self, max_bytes: int, max_bytes_of_owner: int) -> None:
         self._max_bytes = max_bytes
         self._max_bytes_of_owner = max_bytes_of_owner
-        self._owners: OrderedDict[str, _Values[T]] = (
-            OrderedDict()
-        )  # without empty ones, the last used at the end
+        self._owners: OrderedDict[str, _Values[T]] = OrderedDict()  # none is empty; the last used at the end
         self.bytes = 0
 
     def get(self, key: Hashable, owner: str) -> Optional[T]:
@@ -74,7 +72,7 @@ class OwnerCache(Generic[T]):
 
 
 class _Values(Generic[T]):
-    """Those of one owner; the last used are at the end."""
+    """The values of one owner; the last used at the end."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[Hashable, Tuple[T, int]] = OrderedDict()

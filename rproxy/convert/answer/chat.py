@@ -20,6 +20,7 @@ from ..profile import Answer
 from ..surrogates import REPLACEMENT, mend_piece
 from ..text_buffer import Received
 from .fields import (
+    REASONING_KEYS,
     counts_tokens,
     error_of,
     image_urls,
@@ -34,9 +35,6 @@ from .reasoning_details import ReasoningDetails
 from .split import split
 from .think_tags import ThinkTagFilter
 from .tool_calls import MAX_CALLS, CallReader
-
-# The first that is not empty counts.
-_REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 
 
 def _nothing_received() -> Dict[TextKind, Received]:
@@ -210,7 +208,7 @@ class ChunkReader:
     def _reasoning(self, delta: Json) -> str:
         details = delta.get("reasoning_details")
         detailed = self._details.read(details) if details and type(details) is list else ""
-        for key in _REASONING_KEYS:
+        for key in REASONING_KEYS:
             text = text_of(delta.get(key))
             if text:
                 return text

@@ -50,6 +50,8 @@ _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length":
 
 # Codes of flat objects that are not errors.  An object without a code, only {"message": "..."}, is one.
 _FINE = (0, 200, "0", "200", "", "ok", "OK", "success")
+# Keys of a delta with reasoning; the first that is not empty counts.
+REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _TEXT_KEYS = ("text", "content", "thinking", "summary", "reasoning", "refusal", "value")
 _PART_KINDS: Dict[str, TextKind] = {
     "thinking": "reasoning",

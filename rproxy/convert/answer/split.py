@@ -10,14 +10,14 @@ from typing import Any, Callable, Iterator, List
 
 from ...types import Json
 from ..json_steps import is_large
+from .fields import REASONING_KEYS
 
 TEXT = 1 << 15  # characters of a piece
 CALLS = 16  # tool calls of a piece
 CHOICES = 100  # choices of a piece
 PARTS = 500  # content parts of a piece
-_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _LISTS = ("annotations", "images")
-_TEXTS = (*_REASONING, "content", "refusal")  # in the order in which they are read
+_TEXTS = (*REASONING_KEYS, "content", "refusal")  # in the order in which they are read
 
 
 def split(
@@ -47,10 +47,10 @@ def split(
         return
     small = dict(fields)
     texts: List[Any] = []  # keys and values
-    reasoned = next((key for key in _REASONING if fields.get(key)), None)
+    reasoned = next((key for key in REASONING_KEYS if fields.get(key)), None)
     for key in _TEXTS:
         value = small.pop(key, None)
-        if value and (key not in _REASONING or key == reasoned):
+        if value and (key not in REASONING_KEYS or key == reasoned):
             texts.append((key, value))
     lists = [(key, small.pop(key)) for key in _LISTS if type(small.get(key)) is list]
     calls = small.pop("tool_calls", None)

@@ -17,9 +17,9 @@ Row = Tuple[str, Json]  # type of an event, and the keys of its own
 class HostedForm(NamedTuple):
     """One type of item.
 
-    ``event``: what the types of its events begin with.  ``kept``: keys of the item that it is announced
-    with; ``early``: further ones, with what they are then.  ``begun``: the events after that; ``arguments``
-    are then told as one delta.  ``ended``: the event when it has succeeded, and when it has failed.
+    ``event``: what the types of its events begin with.  ``kept``: keys of the item that it is announced with;
+    ``early``: further keys, with their values at that time.  ``begun``: the events after that, before those
+    of ``arguments``.  ``ended``: the event when it has succeeded, and when it has failed.
     """
 
     prefix: str  # of the item's id
@@ -56,7 +56,7 @@ HOSTED_FORMS: Mapping[str, HostedForm] = {
         kept=(),
         early={"status": "in_progress"},
         begun=("in_progress", "searching"),
-        ended=("completed", "completed"),  # there is no other
+        ended=("completed", "completed"),  # OpenAI has no event for a failure
     ),
     "mcp_list_tools": HostedForm(
         prefix="mcpl",
@@ -103,7 +103,7 @@ class HostedItem:
         return str(self._item["id"])
 
     def start(self) -> None:
-        """The item before it has closed: announce it, and say that the work begins."""
+        """The item before it has closed: announce this one, and that its work begins."""
         self._at = self._builder.add(self._form.announced(self._item))
         for type_, more in self._form.opening(self._item):
             self._builder.emit(type_, self._at, **more)

@@ -6,7 +6,7 @@ attempt at it does not, so a round can be tried again like any answer.
 
 A call of a hosted function waits in the queue and holds back what follows it until the caller has run it:
 :meth:`RoundConverter.hosted_calls`, then for each call :meth:`~RoundConverter.open` and
-:meth:`~RoundConverter.close`.  What it becomes, the caller says: an item without its id.
+:meth:`~RoundConverter.close`.  The caller says what it becomes: an item without its id.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from .terminal import COMPLETED, OUT_OF_TOKENS, TERMINAL_STATUSES
 
 
 class Earlier(NamedTuple):
-    """What the earlier rounds of a response came to.
+    """The earlier rounds of a response together.
 
-    ``number``: how many they were.  ``counted``: their tokens together, ``told``: the same as the client
-    reads them (see ``cached`` in :func:`~rproxy.convert.events.response.usage_object`).
+    ``number``: how many they were.  ``counted``: their tokens together; ``shown``: the same as the client
+    sees them (see ``cached`` in :func:`~rproxy.convert.events.response.usage_object`).
     """
 
     number: int = 0
     items: Sequence[Item] = ()
     counted: Optional[Usage] = None
-    told: Optional[Usage] = None
+    shown: Optional[Usage] = None
 
 
 class RoundCall(CallItem):
-    """A call, perhaps of a hosted function; such a one is not announced, and never closes by itself."""
+    """A call; one of a hosted function is not announced, and never closes by itself."""
 
     item_id: Optional[str] = None  # of the item that a hosted call became
-    nobodys = False  # the model was offered nothing to call
+    unoffered = False  # the model was offered nothing to call
 
     @property
     def hosted(self) -> bool:
-        return self.nobodys or bool(self.name) and self._tools.offer(self.name).kind is HOSTED
+        return self.unoffered or bool(self.name) and self._tools.offer(self.name).kind is HOSTED
 
     @property
     def function(self) -> str:
@@ -75,7 +75,7 @@ class RoundConverter(StreamConverter):
     :param earlier: the rounds before
     :param cite: finds the annotations of a text
     :param no_tools: the model was offered nothing to call, so that calls are like those of hosted functions
-    :param last_usage: the response tells the tokens of its last round, not the sum: Codex takes them for the
+    :param last_usage: the response has the tokens of its last round, not the sum: Codex takes them for the
         length of the conversation
     """
 
@@ -99,7 +99,7 @@ class RoundConverter(StreamConverter):
 
     def _new_call(self) -> RoundCall:
         call = RoundCall(self._builder, self._tools)
-        call.nobodys = self._no_tools
+        call.unoffered = self._no_tools
         return call
 
     # ---- The calls of the round, when the provider has stopped
@@ -142,7 +142,7 @@ class RoundConverter(StreamConverter):
         return hosted.id
 
     def leave_out(self, call: RoundCall) -> None:
-        """Show nothing of a call that is not run."""
+        """Leave out a call that is not run."""
         was_live = self._queue[0] is call
         self._queue.remove(call)
         if was_live and self._queue:
@@ -198,17 +198,17 @@ class RoundConverter(StreamConverter):
         return self._end(OUT_OF_TOKENS)
 
     def to_next(self) -> Earlier:
-        """What the rounds came to, this one included."""
+        """The rounds so far, this one included."""
         number = self._earlier.number + bool(self.round_items)
-        return Earlier(number, tuple(self._builder.done), self.counted, self._told())
+        return Earlier(number, tuple(self._builder.done), self.counted, self._shown_usage())
 
     @property
     def counted(self) -> Optional[Usage]:
         raw = self.reader.usage
         return added(self._earlier.counted, None if raw is None else usage_object(raw))
 
-    def _told(self) -> Optional[Usage]:
-        return added(self._earlier.told, super()._usage())
+    def _shown_usage(self) -> Optional[Usage]:
+        return added(self._earlier.shown, super()._usage())
 
     def _usage(self) -> Optional[Usage]:
-        return super()._usage() if self._last_usage else self._told()
+        return super()._usage() if self._last_usage else self._shown_usage()

@@ -197,7 +197,7 @@ def has_numbers(schema: Any) -> bool:
     return isinstance(schema, list) and any(map(has_numbers, schema))
 
 
-# ---- repairs by name, for profiles
+# ---- Repairs by name, for profiles
 def _inline_refs(schema: Json) -> Json:
     """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs,
     any object will do.

@@ -10,8 +10,7 @@ Two items belong to one turn when their ids share the stem of one answer of ours
 wherever they are.  Without our ids, they do when nothing but assistant items is between them and no
 reasoning begins anew.
 
-The rules come from the message-order table of the provider study (OpenAI, DeepSeek, Kimi, Mistral, chat
-templates).
+The rules are those of OpenAI, DeepSeek, Kimi, Mistral and the chat templates of open models.
 """
 
 from __future__ import annotations
@@ -241,7 +240,7 @@ def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -
 
 # ---- One item
 def type_of(item: AnyItem) -> Optional[str]:
-    """The type of an item, which a message may leave out; None for something that is no item."""
+    """The type of an item, which a message may leave out; None for something that is not an item."""
     item_type = item.get("type")
     if item_type is None and "role" in item:
         return "message"
@@ -263,7 +262,7 @@ def _role(item: AnyItem) -> str:
 
 
 def _is_answer(item: AnyItem, item_type: str) -> bool:
-    """Is the item, which is no call, part of an answer of the model?"""
+    """Is an item other than a call part of an answer of the model?"""
     return item_type == "reasoning" or item_type == "message" and item.get("role") == "assistant"
 
 
@@ -294,7 +293,9 @@ def _tool_call(item: AnyItem, tools: ToolTable, warnings: List[str]) -> ToolCall
     name, arguments = tools.chat_name(kind, item), kind.call_arguments(item)
     sound = _sound_arguments(arguments)
     if sound != arguments and arguments.strip():
-        warnings.append(f"the arguments of an earlier call of {name[:64]} are no JSON object: sent as one")
+        warnings.append(
+            f"the arguments of an earlier call of {name[:64]} are not a JSON object: sent inside one"
+        )
     return ToolCall(item["call_id"], name, sound)
 
 

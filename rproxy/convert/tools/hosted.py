@@ -1,7 +1,7 @@
 """Functions that stand for hosted tools, which rproxy runs itself.
 
-They are no tools of a client: the service puts them in the place of the client's hosted tools, so their type
-is none of the Responses API, and nobody else's passes under it.
+No client sends them: the service puts them in place of the client's hosted tools.  So their type is not one
+of the Responses API, and no other tool passes under it.
 """
 
 from __future__ import annotations

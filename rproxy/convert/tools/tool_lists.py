@@ -1,4 +1,4 @@
-"""Lists of tools that come again.
+"""Recurring lists of tools.
 
 An agent sends the same tools in every turn, and they are most of its request: Codex's are 30 KB of schemas.
 :class:`ToolLists` gives equal lists the same :class:`ToolList`, and what was made of one is kept with it: its
@@ -15,10 +15,12 @@ from ...types import Json
 
 T = TypeVar("T")
 
-KEPT = 1 << 20  # bytes of the lists that are remembered; with what is made of them it is some ten times more
-LARGEST = KEPT // 4  # bytes of one list
-CREDENTIALS = frozenset(("authorization", "headers"))  # keys of tools
-FORMS = 8  # kept of one list, for as many kinds of providers
+MAX_BYTES = (
+    1 << 20
+)  # bytes of the lists that are remembered; with what is made of them it is some ten times more
+MAX_LIST_BYTES = MAX_BYTES // 4  # bytes of one list
+CREDENTIALS = frozenset(("authorization", "headers"))  # keys of tools that are not remembered
+MAX_FORMS = 8  # of one list, for as many kinds of providers
 
 # Writes an object that occurs twice as two, so that equal lists have equal bytes.
 _VERSION = 2
@@ -39,7 +41,7 @@ class ToolList(List[Json]):
         found = self._made.get(key)
         if found is None:
             found = make()
-            while len(self._made) >= FORMS:
+            while len(self._made) >= MAX_FORMS:
                 self._made.pop(next(iter(self._made)))
             self._made[key] = found
         result: T = found
@@ -65,14 +67,14 @@ class ToolLists:
             key = marshal.dumps(tools, _VERSION)
         except ValueError:
             return tools  # nested too deeply
-        if len(key) > LARGEST:
+        if len(key) > MAX_LIST_BYTES:
             return tools
         known = self._lists.pop(key, None)
         if known is None:
             known = ToolList(tools)
             self._size += len(key)
         self._lists[key] = known
-        while self._size > KEPT:
+        while self._size > MAX_BYTES:
             oldest = next(iter(self._lists))
             del self._lists[oldest]
             self._size -= len(oldest)
