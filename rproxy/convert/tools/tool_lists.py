@@ -15,9 +15,7 @@ from ...types import Json
 
 T = TypeVar("T")
 
-MAX_BYTES = (
-    1 << 20
-)  # bytes of the lists that are remembered; with what is made of them it is some ten times more
+MAX_BYTES = 1 << 20  # of the lists that are remembered; what is made of them takes some ten times more
 MAX_LIST_BYTES = MAX_BYTES // 4  # bytes of one list
 CREDENTIALS = frozenset(("authorization", "headers"))  # keys of tools that are not remembered
 MAX_FORMS = 8  # of one list, for as many kinds of providers
