@@ -917,3 +917,17 @@ def test_hostile_answers_are_read_quickly(body: bytes) -> None:
     for status in (400, 429, 500):
         check_form(provider_error(status, {}, body, "acme", secrets=["secret-secret-secret", "abcd"]))
     assert time.process_time() - began < 2.0
+
+
+def test_of_a_large_error_the_beginning_is_read() -> None:
+    deep: Any = "x"
+    for _ in range(9):
+        deep = {"a": deep}
+    raw = {
+        "message": "the prompt is too long, " * 100_000,
+        "code": "context_length_exceeded",
+        "more": [[{"x": 1}]] * 100_000,
+        "deep": deep,
+    }
+    error = stream_error(raw, "acme")
+    assert error.stream_code == "context_length_exceeded" and len(error.message) < 100_000

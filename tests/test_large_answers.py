@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stream_tools import call, converter, delta, drive, end, text, think
 
 from rproxy.convert import json_reader, json_steps, text_buffer
-from rproxy.convert.answer import decoder, split, tool_calls, unparsed
+from rproxy.convert.answer import decoder, reasoning_details, split, tool_calls, unparsed
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
 from rproxy.convert.answer.unparsed import Unparsed
@@ -351,7 +351,7 @@ def at_once(steps: Any) -> Any:
 
 
 def test_a_large_error_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LARGE", 60)
+    monkeypatch.setattr(decoder, "MOST_SHOWN", 60)
     for body in (b'event: error\ndata: {"message":"%b"}\n\n', b'error: {"message":"%b"}\n\n'):
         (chunk,) = decoded(body % (b"no" * 100), 1000)
         assert chunk["error"]["message"].startswith('{"message":"nono')
@@ -385,6 +385,32 @@ def test_a_large_line_is_not_copied(head: bytes, monkeypatch: pytest.MonkeyPatch
 
 
 # ---- There is an end
+def test_values_without_line_ends_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "MANY", 10)
+    assert decoded(b"{}" * 25, 8) == [{}] * 25
+    assert "10 JSON values" in decoded(b"{}" * 25 + b"\n{}\n", 100)[-1]["error"]["message"]
+
+
+def test_only_so_many_pieces_of_a_chunk_are_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasoning_details, "MOST", 3)
+    pieces = [{"type": "reasoning.encrypted", "data": "x", "id": str(n)} for n in range(5)]
+    stream = converter()
+    stream.feed(delta(reasoning_details=pieces))
+    assert stream.reader.reasoning_details == pieces[:3]
+
+
+def test_what_was_parsed_in_steps_is_there_to_be_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "WINDOW", 64)
+    for limit, error in ((1000, False), (20, True)):
+        monkeypatch.setattr(json_reader, "MAX_CONTAINERS", limit)
+        path = FastPath(converter())
+        path.feed(b'data: {"choices":[%b]}\n\n' % b",".join([b'{"delta":{}}'] * 50))
+        for _ in path.later():
+            pass
+        assert (path.converter.reader.error is not None) == error
+        assert len(json.dumps(path.spent)) > 200
+
+
 def test_an_answer_of_too_many_items_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_converter, "MAX_ITEMS", 5)
     stream = converter()

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 from typing import Any, AsyncIterator, Iterator
 
@@ -177,6 +178,7 @@ def test_the_switch() -> None:
         "unmask",
         "nodelay",
         "threads",
+        "malloc",
         "bodies",
     ]
     assert not any(enabled(name, {VARIABLE: "all"}) for name in NAMES)
@@ -195,3 +197,31 @@ async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytes
     async with running():
         assert gc.get_threshold() == before and gc.get_freeze_count() == 0
         assert sys.getswitchinterval() == interval
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_large_blocks_of_memory_are_mapped() -> None:
+    """A fresh process: how far the heap grows when a large block was freed before."""
+    script = """
+import sys
+from rproxy.server.speedups import map_large_blocks
+map_large_blocks()
+text = "x" * (20 << 20)
+del text  # from now on glibc would take such blocks from its heap
+held = ["x" * (8 << 20) for _ in range(4)]
+maps = open("/proc/self/maps").read().splitlines()
+heap = next((line.split()[0].split("-") for line in maps if line.endswith("[heap]")), ("0", "0"))
+print(int(heap[1], 16) - int(heap[0], 16))
+"""
+    sizes = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", script],
+                env={**os.environ, "RPROXY_NO_SPEEDUPS": off},
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+        for off in ("", "malloc")
+    ]
+    assert sizes[0] < 24 << 20 < 32 << 20 <= sizes[1]

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any, Dict, List, Mapping, Optional
 
+from ..convert.json_steps import is_large
 from .complaints import find_complaints
 from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, header_delay, without_tags
 from .failures import REFUSED, ErrorFacts, Finding, classify
 
 MAX_DEPTH = 6  # of objects inside objects
+MOST_ENTRIES = 20  # of a list, and of a large object, that are read
 MAX_PARAM = 200  # characters
 
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
@@ -55,7 +58,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float
 
 def read_object(raw: Any) -> Finding:
     """Read an error object from a 2xx answer; the status is the one that the object names, if any."""
-    facts = ErrorFacts()
+    facts, raw = ErrorFacts(), _short(raw) if is_large(raw) else raw
     _gather(raw, facts, 0)
     facts.raw, facts.details = raw, _dump(raw)
     facts.shape = "json" if facts.texts or facts.codes else "empty"
@@ -107,6 +110,17 @@ def _parsed(text: str) -> Any:
         return None
 
 
+def _short(raw: Any, depth: int = 0) -> Any:
+    """The beginning of a large error, so that it does not take long to read."""
+    if isinstance(raw, str):
+        return raw[:MAX_SCANNED]
+    if depth > MAX_DEPTH or not isinstance(raw, (dict, list)):
+        return None if isinstance(raw, (dict, list)) else raw
+    if isinstance(raw, list):
+        return [_short(entry, depth + 1) for entry in raw[:MOST_ENTRIES]]
+    return {key: _short(value, depth + 1) for key, value in islice(raw.items(), MOST_ENTRIES)}
+
+
 def _dump(raw: Any) -> str:
     try:
         return json.dumps(raw, default=str)[:MAX_SCANNED]
@@ -123,7 +137,7 @@ def _gather(raw: Any, facts: ErrorFacts, depth: int) -> None:
     elif isinstance(raw, dict):
         _gather_dict(raw, facts, depth)
     elif isinstance(raw, list):
-        for entry in raw[:20]:
+        for entry in raw[:MOST_ENTRIES]:
             _gather(entry, facts, depth + 1)
 
 

@@ -53,7 +53,7 @@ from .responses import (
 )
 from .search import SearchHandler
 from .shutdown import drain, stop_being_ready, stop_signals
-from .speedups import quick_switches, settled_gc
+from .speedups import map_large_blocks, quick_switches, settled_gc
 from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
 from .websocket import PING_INTERVAL, ResponsesSocket
@@ -341,6 +341,7 @@ async def run(
                 if ready is not None:
                     ready(running.listeners)
                 manager.ready()
+                map_large_blocks()  # not earlier, as it takes some milliseconds
                 await stop.wait()
             server = state.config.server
             manager.stopping(server.drain_delay + server.drain_timeout)

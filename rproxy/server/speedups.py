@@ -1,9 +1,9 @@
 """What makes the server faster without changing what it does, and the switch for it.
 
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
-``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, and ``bodies`` is
-:mod:`rproxy.server.recent_bodies`.  To find out whether one of them causes a problem, start the server
-without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
+``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`map_large_blocks`,
+and ``bodies`` is :mod:`rproxy.server.recent_bodies`.  To find out whether one of them causes a problem, start
+the server without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
 
 Two optional packages (the extra ``fast``) make it faster still: orjson, in :mod:`rproxy.json_codec`, and
 uvloop, in :func:`run`.  Both are used where they are installed, except with ``RPROXY_PURE=1``.
@@ -26,12 +26,14 @@ from ..errors import ConfigError
 from ..json_codec import orjson
 
 VARIABLE = "RPROXY_NO_SPEEDUPS"
-NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "bodies")
+NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "malloc", "bodies")
 # Python's own: 700, 10, 10.  The last number is out of reach: a collection of everything is one step.
 GC_THRESHOLDS = (5000, 10, 1_000_000)
 COLLECTION = 60.0  # seconds between two collections of everything
 SHARE = 1000  # times as long as it took is at least until the next one
 MOST_POSTPONED = 2  # collections because something large is in use
+M_MMAP_THRESHOLD = -3  # of malloc.h
+LARGE_BLOCK = 1 << 20  # bytes
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own: 0.005
 
 
@@ -119,6 +121,20 @@ def quick_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(former)
+
+
+def map_large_blocks() -> None:
+    """Let the C library map large blocks of memory by themselves, for the whole process.
+
+    glibc begins so, but once a large block was freed it takes others from its heap, where a text or a buffer
+    that grows is copied again and again (in 30 ms when it has 32 MB), and leaves holes behind.  What is
+    mapped grows without a copy, and goes back to the system when it is freed.  Other libraries have no such
+    switch.
+    """
+    if enabled("malloc") and sys.platform == "linux":
+        mallopt = getattr(import_module("ctypes").CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 # ---- Optional packages

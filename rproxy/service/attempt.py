@@ -21,7 +21,7 @@ from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import Steps, is_large, write_large
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import SLICE, collect, in_thread
+from ..cooperative import SLICE, collect, free_later, in_thread
 from ..errors import ApiError
 from ..json_codec import encode_json
 from ..log import mask
@@ -230,6 +230,9 @@ class Attempt:
             if time.monotonic() - began > SLICE:
                 await asyncio.sleep(0)
                 began = time.monotonic()
+        if self._fast_path.spent:
+            free_later(self._fast_path.spent)
+            self._fast_path.spent.clear()
         converter = self._fast_path.converter
         if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
             self._stop.cancel()

@@ -47,14 +47,13 @@ def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
     todo: List[Sequence[Any]] = [output]
     while todo:
         for value in todo.pop():
-            if isinstance(value, dict):
-                total += sum(
-                    _text(text) for key, text in value.items() if key in WRITTEN and type(text) is str
-                )
-                todo += [
-                    inner for key, inner in value.items() if isinstance(inner, list) and key != "annotations"
-                ]  # there may be very many of them, and the model has written none
-                todo += [[inner] for inner in value.values() if isinstance(inner, dict)]
+            for key, inner in value.items() if isinstance(value, dict) else ():
+                if type(inner) is str:
+                    total += _text(inner) if key in WRITTEN else 0.0
+                elif isinstance(inner, dict):
+                    todo.append([inner])
+                elif isinstance(inner, list) and key != "annotations":
+                    todo.append(inner)  # annotations may be very many, and the model has written none
     return max(1, round(total))
 
 

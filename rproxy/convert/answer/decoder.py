@@ -33,6 +33,8 @@ _DONE_SIZE = 19  # the most bytes that this matches
 _DATA = re.compile(rb"[ \t]*data:[ \t]*")
 
 LARGE = 1 << 18  # bytes of a value that is left to be parsed in steps
+MOST_SHOWN = 1 << 14  # bytes of an error
+MANY = 2048  # values in one read that have no line ends between them
 _STRIPPED = " \t\r\n\ufeff"
 # NaN and Infinity are not JSON, and must not leave again.
 _parse = parser(lambda word: None)
@@ -134,6 +136,9 @@ class ChunkDecoder:
         if ends in (b"{}", b"[]") and not (self._held or self._alarm):
             out.append(Unparsed(line, begin))
         else:
+            if not self._held and isinstance(line, bytearray):
+                self._held, line, begin = line, b"", 0
+                del self._held[: match.end()]
             self._hold(memoryview(line)[begin:], out)
         return True
 
@@ -146,7 +151,7 @@ class ChunkDecoder:
         elif line[:5] == b"data:":
             self._data(line[5:], out)
         elif line:
-            self._field(bytes(line[:LARGE]), out)
+            self._field(bytes(line[:MOST_SHOWN]), out)
         elif self._held or self._alarm:
             self._flush(out)
 
@@ -179,7 +184,7 @@ class ChunkDecoder:
         view, begin = memoryview(line), 0
         self._value(view[:end], out)
         text, after = str(view[end:], "latin-1"), end  # where the text begins
-        while True:
+        for _ in range(MANY):
             self._end, self._scanned = JsonEnd("{["), 0
             begin = after + _NO_BLANK.search(text, end - after).start()  # type: ignore[union-attr]
             if self._kind == "over" or not _OPENS.match(line, begin):
@@ -188,6 +193,9 @@ class ChunkDecoder:
             if end < after:
                 return begin
             self._value(view[begin:end], out)
+        self._stop()
+        out.append(protocol_error(f"The answer has more than {MANY} JSON values in one piece."))
+        return len(line)
 
     def _value(self, piece: memoryview, out: List[Json]) -> None:
         """A complete value, or the end of a document of several lines."""
@@ -262,7 +270,7 @@ class ChunkDecoder:
         held, alarm = self._held, self._alarm
         self._held, self._alarm = bytearray(), False
         if alarm:
-            self._emit_error(_str(held[:LARGE]).strip(), out)
+            self._emit_error(_str(held[:MOST_SHOWN]).strip(), out)
             return
         if len(held) > LARGE:
             out.append(Unparsed(held, lines=True))

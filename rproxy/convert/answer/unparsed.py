@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any, Dict, Generator, Iterator, List, Union
+from typing import Any, Dict, Generator, Iterator, List, Optional, Union
 
 from ...types import Json
 from ..json_reader import TooManyValues, parse_steps
@@ -77,14 +77,15 @@ class Unparsed(Dict[str, Any]):
             except StopIteration as end:
                 return list(end.value)
 
-    def steps(self) -> Steps:
+    def steps(self, unfinished: Optional[List[Any]] = None) -> Steps:
         """Parse it; yields while there is more to do.
 
+        :param unfinished: see :func:`~rproxy.convert.json_reader.parse_steps`
         :returns: the chunks; none if it is no JSON
         """
         data, self._data = self._data, memoryview(b"")  # which nobody needs once it is parsed
         try:
-            return (yield from _objects(data))
+            return (yield from _objects(data, unfinished))
         except TooManyValues:
             return [protocol_error(TOO_MANY)]
         except UNREADABLE:
@@ -106,13 +107,14 @@ def _by_lines(data: memoryview) -> Steps:
     return chunks
 
 
-def _objects(data: memoryview) -> Steps:
+def _objects(data: memoryview, unfinished: Optional[List[Any]] = None) -> Steps:
     """The object, or those of the list.
 
     :raises ValueError: it is no JSON
     :raises RecursionError: it is nested too deeply
     """
-    found = yield from parse_steps((b'{"":', data, b"}"), lambda word: None, bounded=True)
+    pieces = (b'{"":', data, b"}")
+    found = yield from parse_steps(pieces, lambda word: None, bounded=True, unfinished=unfinished)
     if len(found) != 1:
         raise ValueError("not one value")
     return chunks_of(found[""])

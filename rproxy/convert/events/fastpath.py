@@ -190,6 +190,7 @@ class FastPath:
         self._unsynced_bytes = 0
         self._served = 0  # texts in it that the converter got afterwards
         self._held = b""  # the beginning of an event
+        self.spent: List[Any] = []  # what was parsed in steps, which takes as long to free
         self._later: Deque[Json] = deque()  # chunks from a large one on, or beyond TOGETHER
 
     @property
@@ -259,7 +260,9 @@ class FastPath:
         while self._later:
             chunk = self._later.popleft()
             if isinstance(chunk, Unparsed):
-                for whole in (yield from _in_steps(chunk)):
+                chunks = yield from _in_steps(chunk.steps(self.spent))
+                self.spent += chunks
+                for whole in chunks:
                     for part in self._converter.reader.parts(whole):
                         yield self._converter.feed(part)
                 continue
@@ -344,8 +347,7 @@ def _end_of_event(data: bytes, begin: int) -> int:
     return min(ends, default=0)
 
 
-def _in_steps(unparsed: Unparsed) -> Generator[List[Event], None, List[Json]]:
-    steps = unparsed.steps()
+def _in_steps(steps: Generator[None, None, List[Json]]) -> Generator[List[Event], None, List[Json]]:
     while True:
         try:
             next(steps)
