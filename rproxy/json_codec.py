@@ -167,7 +167,7 @@ def _readable(value: Any) -> bytes:
     try:
         text = "".join(_pieces(value, 0))
     except (ValueError, RecursionError):
-        text = "".join(_pieces(_tamed(value, MAX_DEPTH), 0))
+        text = "".join(_pieces(tamed(value, MAX_DEPTH), 0))
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -178,7 +178,7 @@ def _exact(value: Any) -> bytes:
     try:
         text = "".join(_pieces(value, 0))
     except ValueError:
-        text = "".join(_pieces(_tamed(value, MAX_DEPTH), 0))
+        text = "".join(_pieces(tamed(value, MAX_DEPTH), 0))
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -208,7 +208,7 @@ def _marked(value: Json, parts: List[bytes]) -> Json:
     return {**value, **marks} if marks else value
 
 
-def _tamed(value: Any, depth: int) -> Any:
+def tamed(value: Any, depth: int) -> Any:
     """A copy without the numbers that JSON lacks; what nests deeper than ``depth`` becomes null."""
     if isinstance(value, float):
         return value if value - value == 0 else None
@@ -217,8 +217,8 @@ def _tamed(value: Any, depth: int) -> Any:
     if depth == 0:
         return None
     if isinstance(value, dict):
-        return {key: _tamed(inner, depth - 1) for key, inner in value.items()}
-    return [_tamed(inner, depth - 1) for inner in value]
+        return {key: tamed(inner, depth - 1) for key, inner in value.items()}
+    return [tamed(inner, depth - 1) for inner in value]
 
 
 # ---- orjson

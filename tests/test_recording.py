@@ -14,6 +14,7 @@ from typing import Any, AsyncIterator, Dict, List, Sequence, Tuple
 
 import pytest
 from api import Api
+from edge import edge
 from forkserver import rproxy_command
 from grammar import check_stream
 from mcp_double import mcp_double
@@ -26,6 +27,7 @@ from wsclient import turn
 from rproxy.service.player import comparable
 from rproxy.telemetry.recording import Recording
 from rproxy.telemetry.recording_file import NoRecording, read_recording
+from rproxy.telemetry.records import TurnRecord
 
 Json = Dict[str, Any]
 CLIENT_KEY = "a client's own key 0123456789"
@@ -289,6 +291,30 @@ def test_a_lone_surrogate_can_be_written() -> None:
     made = recording()
     made.events([{"type": "x", "delta": "\ud800 ☃"}])  # type: ignore[list-item]
     assert "".join(made.lines()).encode("utf-8")
+
+
+def test_deep_nesting_can_be_written() -> None:
+    body: Json = {}
+    for _ in range(5000):
+        body = {"inner": body}
+    made = recording()
+    made.request({}, body, {})
+    assert [json.loads(line)["kind"] for line in made.lines()] == ["recording", "request"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_recorder_that_fails_does_not_fail_the_turn(stream: bool, expect_log: Any) -> None:
+    class Broken:
+        def begin(self, recording: Recording) -> None: ...
+
+        async def end(self, recording: Recording, record: TurnRecord) -> None:
+            raise RuntimeError("a bug")
+
+    expect_log("cannot record req_")
+    async with edge() as e:
+        e.state.service.telemetry.recorders.append(Broken())
+        answer = await e.fetch("/v1/responses", {"model": "m", "input": "hello", "stream": stream})
+        assert answer.code == 200 and b"response.failed" not in answer.body
 
 
 def test_a_later_version_is_refused() -> None:

@@ -29,7 +29,7 @@ part.  Every object has ``kind`` and ``at``, the milliseconds since the turn beg
 A reader ignores kinds and keys that it does not know; ``version`` changes when old readers would go wrong.
 
 Keys, authorization and the secrets of the configuration are masked (:func:`rproxy.log.mask`) when parts
-become lines; the content stays.
+become lines; the content stays, but for what is nested too deep to be written.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from .. import __version__
 from ..config.schema import Provider
 from ..errors import ApiError
+from ..json_codec import MAX_DEPTH, tamed
 from ..log import MASK, mask, names_credential
 from ..types import Event, Json
 
@@ -212,7 +213,10 @@ class Recording:
         # With blanks behind commas and colons, so that nothing that is masked can reach from one text into
         # the next.
         whole = {"kind": kind, "at": round(at * 1000, 3), **value}
-        text = json.dumps(whole, ensure_ascii=False)
+        try:
+            text = json.dumps(whole, ensure_ascii=False)
+        except RecursionError:
+            text = json.dumps(tamed(whole, MAX_DEPTH), ensure_ascii=False)
         if not text.isascii():
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "backslashreplace")
         return mask(text, self._secrets) + "\n"

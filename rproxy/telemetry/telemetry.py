@@ -153,6 +153,8 @@ class Telemetry:
                 await recorder.end(recording, record)
             except OSError as error:
                 recordings.warning("cannot write the recording of %s: %s", record.request_id, error)
+            except Exception:  # a bug: it must not fail a turn that has succeeded
+                recordings.exception("cannot record %s", record.request_id)
 
     async def close(self) -> None:
         if self._keeping:
