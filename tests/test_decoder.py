@@ -76,11 +76,12 @@ def test_these_bytes_mean_the_same_wherever_they_are_cut(body: bytes, limit: int
     check_cuts(body, limit)
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_recorded_answers_mean_the_same_wherever_they_are_cut(body: bytes) -> None:
-    whole = read([body])
-    for i in range(1, len(body), 1 + len(body) // 60):
-        assert read([body[:i], body[i:]]) == whole
+@pytest.mark.parametrize("part", range(4))
+def test_recorded_answers_mean_the_same_wherever_they_are_cut(part: int) -> None:
+    for body in BODIES[part::4]:
+        whole = read([body])
+        for i in range(1, len(body), 1 + len(body) // 60):
+            assert read([body[:i], body[i:]]) == whole, (body, i)
 
 
 def test_a_backslash_outside_of_a_string_hides_nothing() -> None:

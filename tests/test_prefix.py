@@ -228,19 +228,20 @@ def parent(items: List[Json], earlier: List[Tuple[List[Json], Json]]) -> Optiona
     )
 
 
-@pytest.mark.parametrize("name", ["deepseek", "generic", "vllm", "mistral", "openai"])
 @pytest.mark.parametrize("path", CODEX, ids=[path.stem for path in CODEX])
-def test_codex_sessions_only_ever_append(path: Path, name: str) -> None:
-    profile = PROFILES[name]
-    earlier: List[Tuple[List[Json], Json]] = []
-    for request, items in recorded(path):
-        if items[-1]["type"] == "compaction_trigger":
-            continue  # asks for a summary of its own accord, see rproxy.convert.events.compaction
-        body = chat(request, items, profile)
-        before = parent(items, earlier)
-        if before is not None:
-            check_continuation(before, body, profile)
-        earlier.append((items, body))
+def test_codex_sessions_only_ever_append(path: Path) -> None:
+    requests = list(recorded(path))
+    for name in ("deepseek", "generic", "vllm", "mistral", "openai"):
+        profile = PROFILES[name]
+        earlier: List[Tuple[List[Json], Json]] = []
+        for request, items in requests:
+            if items[-1]["type"] == "compaction_trigger":
+                continue  # asks for a summary of its own accord, see rproxy.convert.events.compaction
+            body = chat(request, items, profile)
+            before = parent(items, earlier)
+            if before is not None:
+                check_continuation(before, body, profile)
+            earlier.append((items, body))
 
 
 def test_the_recordings_have_continuations() -> None:
