@@ -228,6 +228,17 @@ async def test_a_list_of_the_conversation_is_used_again() -> None:
     assert requests[2] == requests[3] == requests[4]
 
 
+async def test_a_list_is_remembered_whole_however_short_results_must_be() -> None:
+    tools = [tool(name, "x" * 900) for name in "abc"]
+    async with mcp_lab(hosted="max_result_bytes: 2000", tools=tools) as lab:
+        lab.provider.turns += [[say("1")], [say("2")]]
+        (listing, said) = (await lab.whole())["output"]
+        emptied = {**listing, "tools": []}
+        items = [{"role": "user", "content": "Hello."}, emptied, said, {"role": "user", "content": "And?"}]
+        assert [item["type"] for item in (await lab.whole(input=items))["output"]] == ["message"]
+        assert lab.functions(1) == lab.functions(0) != []
+
+
 async def test_what_is_remembered_survives_a_restart_with_the_store(tmp_path: Any) -> None:
     store = f"store: {{{{kind: sqlite, path: '{tmp_path}/r.db'}}}}\n"
     async with mcp_lab(more=store) as lab:

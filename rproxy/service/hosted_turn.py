@@ -264,10 +264,11 @@ class HostedTurn(Turn):
             await self._show(converter.open(call.item, one.asked))
         self._paused = self._paused or call.pauses
         arguments = one.asked.arguments if one.asked is not None else str(call.item.get("arguments", ""))
+        text = cut(outcome.text, self._max_bytes) if call.tool else outcome.text  # a list of tools is JSON
         result: HostedResult = {
             "name": call.function,
             "arguments": arguments,
-            "text": cut(outcome.text, self._max_bytes) + note,
+            "text": text + note,
             "sources": [list(source) for source in outcome.sources],
         }
         self._rounds.session.known[converter.open_id] = result
