@@ -28,6 +28,7 @@ except ImportError:
 Parse = Callable[[Union[str, bytes]], Any]
 
 PIECE = 1 << 16  # characters of a text that are looked at together
+UNREADABLE = (ValueError, RecursionError)  # what reading JSON raises; a ValueError: integers too long, too
 MAX_DEPTH = 254  # orjson's limit; deeper than anything meaningful, far below the interpreter's
 
 

@@ -164,7 +164,7 @@ def answering(status: int, body: Any, seen: List[Tuple[str, str]]) -> RawServer:
     async def answer(peer: Peer) -> None:
         line, headers, _ = await peer.request()
         seen.append((line, headers.get("authorization", "")))
-        content = json.dumps(body).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
         await peer.send(f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
 
     return RawServer(answer)
@@ -174,6 +174,7 @@ def answering(status: int, body: Any, seen: List[Tuple[str, str]]) -> RawServer:
     "answers, status, marks",
     [
         ([(200, {"data": [{"id": "a"}, {"id": "b"}]})], 0, ["✓ p0  N ms, 2 models"]),
+        ([(200, b"[" * 100_000)], 0, ["✓ p0  N ms, answers, but not with a list of models"]),
         ([(404, {})], 0, ["✓ p0  N ms, answers (HTTP 404 to GET /models)"]),
         ([(429, {"error": {"message": "slow down"}})], 0, ["✓ p0  N ms, p0 (429): slow down"]),
         ([(401, REFUSAL)], 77, ["✗ p0  N ms, "]),

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from forkserver import rproxy_command
 from grammar import check_stream, parse_sse
@@ -59,7 +59,8 @@ def test_any_locale() -> None:
 
 
 def test_requests_that_cannot_be_converted() -> None:
-    for data in ("", "no", "[]", '{"model": "m"}', '{"input": "x"}', {"model": "m", "input": 1}):
+    odd = ("", "no", "[]", "[" * 100_000, '{"model": "m"}', '{"input": "x"}', {"model": "m", "input": 1})
+    for data in odd:
         done = convert("request", data=data)
         assert done.returncode == 1 and done.stdout == b"" and done.stderr.startswith(b"rproxy: ")
         assert b"Traceback" not in done.stderr
@@ -108,7 +109,9 @@ def test_a_stream_leaves_as_it_comes() -> None:
 
 def test_answers_that_fail() -> None:
     error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
-    for data, code in ((STREAM, "server_error"), (error, "rate_limit_exceeded"), ("", "server_error")):
+    failures: List[Tuple[Any, str]] = [(error, "rate_limit_exceeded")]
+    failures += [(data, "server_error") for data in (STREAM, "", r'{"model": "\x"}', "[" * 100_000)]
+    for data, code in failures:
         done = convert("stream", "--json-lines", data=data)
         last = lines(done)[-1]
         assert (

@@ -243,7 +243,7 @@ async def test_the_recording_as_a_provider(tmp_path: Path) -> None:
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    for text in ("", "{}", "not JSON", '{"kind": "recording", "version": 99, "rproxy": "9"}'):
+    for text in ("", "{}", "not JSON", "[" * 100_000, '{"kind": "recording", "version": 99, "rproxy": "9"}'):
         path.write_text(text)
         done = rproxy("replay", str(path))
         assert done.returncode == 2 and done.stderr.startswith("rproxy: ") and "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
+from ..json_codec import UNREADABLE
 from ..types import Json
 from .codex_profile import CodexError
 from .command import Environ
@@ -41,7 +42,7 @@ class Installed(NamedTuple):
     def bundled(self, environ: Environ) -> List[Json]:
         """The models that Codex knows by itself, with its prompts; empty if it cannot list them."""
         done = _call([self.path, "debug", "models", "--bundled"], environ)
-        with contextlib.suppress(ValueError, LookupError, TypeError):
+        with contextlib.suppress(*UNREADABLE, LookupError, TypeError):
             return [model for model in json.loads(done.stdout)["models"] if isinstance(model, dict)]
         return []
 

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Auth, Config, Key
 from ..errors import KeyRefused
+from ..json_codec import UNREADABLE
 from ..server.app import embedded
 from ..service.catalog import SEARCH_FIELD, codex_entry, models_body, with_prompt_of
 from ..types import Json
@@ -98,7 +99,7 @@ def fetched_entries(base_url: str, environ: Environ) -> List[Json]:
         raise CodexError(text) from None
     except OSError as error:
         raise nothing_answers(base_url, getattr(error, "reason", error)) from None
-    except (ValueError, LookupError, TypeError):
+    except (*UNREADABLE, LookupError, TypeError):
         raise CodexError(f"{base_url} is not an rproxy: its /models lists no models for Codex") from None
 
 

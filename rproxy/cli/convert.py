@@ -12,6 +12,7 @@ import re
 import secrets
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence
 
@@ -24,7 +25,7 @@ from ..convert.request.chat import Conversion, input_items, to_chat_request
 from ..convert.request.validate import check_request, without_nulls
 from ..convert.sse import DONE, encode_sse
 from ..errors import ApiError, ConfigError, RproxyError
-from ..json_codec import encode_json
+from ..json_codec import UNREADABLE, encode_json
 from ..providers.profiles import choose_profile, row_name
 from ..service.answer_form import reasoning_form, wants_schema
 from ..types import Event, Json
@@ -151,7 +152,9 @@ class Answer:
             self._begin += piece
             found = _MODEL.search(self._begin)
             if found is not None:
-                return str(json.loads(found[1].decode("utf-8", "replace")))
+                with suppress(ValueError):
+                    return str(json.loads(found[1].decode("utf-8", "replace")))
+                break
             if len(self._begin) > PEEK or b'"choices"' in self._begin and self._begin.endswith(b"\n"):
                 break
         return ""
@@ -200,7 +203,7 @@ def json_object(data: bytes, name: str) -> Json:
     """:raises RproxyError: ``data`` is no JSON object"""
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise RproxyError(f"{name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise RproxyError(f"{name} is JSON, but not an object")

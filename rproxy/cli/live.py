@@ -14,6 +14,7 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence, TextIO
 
 from ..config.schema import Config, Provider
 from ..errors import ApiError
+from ..json_codec import UNREADABLE
 from ..providers.provider_errors import provider_error
 from ..upstream.client import Result, Upstream
 from .command import Environ
@@ -89,7 +90,7 @@ def _models(body: bytes) -> str:
     try:
         data = json.loads(body)
         return f"{len(data['data'] if isinstance(data, dict) else data)} models"
-    except (ValueError, LookupError, TypeError):
+    except (*UNREADABLE, LookupError, TypeError):
         return "answers, but not with a list of models"
 
 

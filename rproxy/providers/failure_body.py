@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..convert.json_steps import is_large
+from ..json_codec import UNREADABLE
 from .complaints import find_complaints
 from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, header_delay, without_tags
 from .failures import REFUSED, ErrorFacts, Finding, classify
@@ -106,7 +107,7 @@ def _parsed(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, List, NamedTuple, Optional, Tuple
 
+from ..json_codec import UNREADABLE
+
 NOT_FOR_CHAT = "embed"  # in the names of models that answer with vectors
 
 
@@ -61,7 +63,7 @@ def local_server(kind: LocalKind, body: bytes) -> Optional[LocalServer]:
     """
     try:
         data = json.loads(body)
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
     if not isinstance(data, dict) or "data" not in data:
         return None

@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, List, Mapping, Optional, Tuple
 
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError, RproxyError
+from ..json_codec import UNREADABLE
 from ..providers.profiles import profile_of
 from ..types import Event, Json
 from .recording import ERROR_FIELDS, VERSION
@@ -84,7 +85,7 @@ def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
                 recorded = _begin(part)
             elif part["kind"] in _ADD:
                 _ADD[part["kind"]](recorded, part)
-        except (ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
+        except (*UNREADABLE, LookupError, TypeError, AttributeError, ConfigError) as error:
             raise NoRecording(f"line {number} is not one of a recording: {error!r}") from None
     if recorded is None:
         raise NoRecording("the file is empty")

@@ -12,6 +12,7 @@ from ...config.schema import Config, Provider
 from ...convert.answer.decoder import ChunkDecoder
 from ...convert.answer.unparsed import Unparsed
 from ...errors import ApiError, RproxyError, UsageError
+from ...json_codec import UNREADABLE
 from ...log import clean
 from ...server.app import open_service
 from ...server.base import new_request_id
@@ -89,7 +90,7 @@ class Remote:
             raise self._error(result)
         try:
             return str(json.loads(result.body)["data"][0]["id"])
-        except (ValueError, LookupError, TypeError):
+        except (*UNREADABLE, LookupError, TypeError):
             raise UsageError(f"{self._server.base_url} lists no models; name one with -m") from None
 
     async def answer(self, body: Json, printer: Printer) -> None:
@@ -128,7 +129,7 @@ class Remote:
         """An answer with another status than 2xx."""
         try:
             message = str(json.loads(result.body)["error"]["message"])
-        except (ValueError, LookupError, TypeError):
+        except (*UNREADABLE, LookupError, TypeError):
             message = result.body[:200].decode("utf-8", "replace")
         text = clean(f"{self._server.base_url} answers {result.status}: {message}".rstrip(": "))
         if result.status == 401:

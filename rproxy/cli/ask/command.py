@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from ...config import checks
 from ...convert.profile import EFFORTS
 from ...errors import ApiError, TryLater, UsageError
+from ...json_codec import UNREADABLE
 from ...types import Json
 from .. import exit_status
 from ..command import (
@@ -182,7 +183,7 @@ def _checked(printer: Printer, whole: bool, schema: Schema) -> int:
     text = text_of(printer.response, last=True).strip()
     try:
         problem = first_problem(json.loads(text), schema.schema)
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         problem = f"it is no JSON ({error})"
     if problem is not None:
         complain(f"the answer does not fit {schema.path}: {problem}")

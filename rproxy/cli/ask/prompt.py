@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ...errors import UsageError
+from ...json_codec import UNREADABLE
 from ...types import Json
 from .json_schema import is_strict
 
@@ -115,7 +116,7 @@ def read_schema(name: Optional[str]) -> Optional[Schema]:
     try:
         schema = json.loads(_read(name).decode("utf-8-sig"))
         strict = is_strict(schema)
-    except (ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"--schema {name}: this is no JSON: {error}") from None
     if not isinstance(schema, dict):
         raise UsageError(f"--schema {name}: a JSON Schema is an object")

@@ -21,6 +21,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from ...json_codec import UNREADABLE
 from ...server.tornado_patches import NoDelayServer
 from ...types import Json
 from .rules import refusal
@@ -135,7 +136,7 @@ class ChatHandler(_Handler):
     async def post(self) -> None:
         try:
             body = json.loads(self.request.body)
-        except ValueError as exc:
+        except UNREADABLE as exc:
             return self.refuse(400, f"Failed to parse the request body as JSON: {exc}")
         problem = refusal(body)
         if problem:

@@ -19,10 +19,10 @@ from __future__ import annotations
 import re
 from typing import Any, List, Optional, Union
 
-from ...json_codec import parser
+from ...json_codec import UNREADABLE, parser
 from ...types import Json
 from ..json_end import JsonEnd
-from .unparsed import GARBAGE, UNREADABLE, Unparsed, chunks_of, protocol_error, values_of
+from .unparsed import GARBAGE, Unparsed, chunks_of, protocol_error, values_of
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"

@@ -10,10 +10,9 @@ import json
 from contextlib import suppress
 from typing import Any, Dict, Generator, Iterator, List, Optional, Union
 
+from ...json_codec import UNREADABLE
 from ...types import Json
 from ..json_reader import TooManyValues, parse_steps
-
-UNREADABLE = (ValueError, RecursionError)  # what JSON text can raise; also a ValueError: integers too long
 
 LARGE = 1 << 16  # bytes of a line that is parsed in steps
 MANY = 100_000  # chunks in lines
