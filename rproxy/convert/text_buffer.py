@@ -47,7 +47,7 @@ class TextBuffer:
 
 
 class Received:
-    """What has come of one text: how long it is, and its beginning; nothing is false."""
+    """The length and the beginning of a text that has arrived.  False while it is empty."""
 
     __slots__ = ("_beginning", "_size")
 
@@ -61,7 +61,7 @@ class Received:
         self._size += len(text)
 
     def more(self, whole: str) -> str:
-        """The end of the whole text, which has not come yet; nothing if it is another text."""
+        """What the whole text has beyond what has arrived; "" if it is another text."""
         if len(whole) <= self._size:
             return ""
         beginning = "".join(self._beginning)

@@ -27,7 +27,7 @@ LIST, CALL, REQUEST, RESPONSE = (
 LOST = "The result of this call is no longer available; call the tool again if you need it."
 INTERRUPTED = "The call was interrupted; it may have had an effect."
 UNANSWERED = "The user has not approved this call, so it was not made."
-UNKNOWN = "The user has approved this call, but what came of it is no longer known. Do not repeat it unasked."
+UNKNOWN = "The user has approved this call, but its outcome is no longer known. Do not repeat it unasked."
 MAX_DESCRIPTION = 2000  # characters
 
 

@@ -227,7 +227,7 @@ class McpSession(KindSession):
         return function_call(item, self.request.name(own), arguments, text, number)
 
     def _answer_text(self, request_id: str, call: Optional[AnyItem]) -> str:
-        """What came of a call that had to be approved."""
+        """What the model reads of a call that had to be approved."""
         answer = self._answers.get(request_id)
         if call is not None:
             return self._text(call)

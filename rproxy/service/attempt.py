@@ -1,6 +1,6 @@
 """One attempt: a chat request to one provider, and the bytes of its answer on their way to the client.
 
-The bytes of each read go through decoder and converter at once, and the events that come of them leave in one
+The bytes of each read go through decoder and converter at once, and the resulting events leave in one
 write (:meth:`Attempt.data`, the hot path: a plain function, without an await, a task or a model object per
 delta).
 
@@ -192,7 +192,7 @@ class Attempt:
         if len(batches) == 1 and type(batches[0]) is DeltaBatch and self.answer_bytes <= MAX_ANSWER:
             return self._send(batches[0])  # text, and nothing else
         written: Optional[Awaitable[None]] = None
-        if batches:  # of several kinds, as when the text ends: one write all the same
+        if batches:  # of several kinds, as when the text ends: still one write
             events = batches[0] if len(batches) == 1 else [event for events in batches for event in events]
             written = self.write(events)
             if written is not None and self.answer_bytes > LARGE_ANSWER:

@@ -14,7 +14,7 @@ from ..errors import RATE_LIMIT_PAUSE, ApiError
 BUSY_PAUSE = 2.0  # seconds; Codex repeats a 503 thirty times
 
 # What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400
-# invalid_prompt, one request, and the message alone is shown. A quota error is shown that way, too: for
+# invalid_prompt, one request, and the message alone is shown. A quota error is also shown that way: for
 # insufficient_quota Codex would show a text of its own.
 CODEX: Mapping[str, Tuple[int, str]] = {
     "context_length_exceeded": (400, "context_length_exceeded"),

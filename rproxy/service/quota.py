@@ -71,7 +71,7 @@ class Quotas:
         """Count the tokens of a turn that has ended.
 
         :param sent: the request; where the provider began to answer and has not counted its tokens, an
-            estimate counts, or nobody would see what a client takes that leaves before the end
+            estimate counts: otherwise a client could leave before the end and use tokens uncounted
         """
         if key is None:
             return

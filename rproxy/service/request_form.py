@@ -1,7 +1,7 @@
 """The form in which one turn sends its request to each provider.
 
 The profile says what a provider takes, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides` what
-earlier refusals have taught.  When the provider refuses the request all the same, :meth:`RequestForm.change`
+earlier refusals have taught.  When the provider still refuses the request, :meth:`RequestForm.change`
 looks for a cure (:mod:`rproxy.providers.diagnosis`) and tries it out; :meth:`RequestForm.confirm` keeps what
 has helped.  A cure that the same refusal follows has not helped: it is taken back, and the next one is tried
 in its place.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..hosted.mcp.servers import McpServers
     from ..hosted.references import References
 
-# Codex may offer its model the search all the same, and this is what the model reads.
+# What the model reads: Codex may offer it the search anyway.
 OFF = (
     "Web search is not set up on this proxy. Do not use this tool again in this session; answer with what "
     "you know."

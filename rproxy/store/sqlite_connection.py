@@ -79,7 +79,7 @@ class SqliteFile:
         """Make the file, if it is missing.
 
         One that is there must not be opened: when a process closes a file, POSIX takes all its locks away,
-        those of sqlite, too, and other processes would believe that nobody uses the file.
+        including those of sqlite, and other processes would believe that nobody uses the file.
         """
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
         try:

@@ -22,7 +22,7 @@ WRITE_LIMIT = 10.0  # seconds for a write for which no request waits any more
 # limit, though the store is well.
 QUICK = 0.02  # seconds
 # On a busy event loop an answer may be there when the time is up, and only has to pass through this many
-# rounds of the loop: a future, a task, and who waits for it.
+# rounds of the loop: a future, a task, and its waiter.
 LATE = 5
 
 

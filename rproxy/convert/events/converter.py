@@ -436,5 +436,5 @@ class StreamConverter:
         return self._builder.take()
 
     def _usage(self) -> Optional[Usage]:
-        """What the client is told of the tokens; None: the provider has counted none."""
+        """The tokens as the client sees them; None: the provider has counted none."""
         return None if self.reader.usage is None else usage_object(self.reader.usage, self._cached)

@@ -97,7 +97,7 @@ def shared_response(response: Response) -> Response:
 
 
 def write_response(response: Response) -> None:
-    """Make the JSON of a :func:`shared_response` now, so that nobody needs to look how large it is."""
+    """Make the JSON of a :func:`shared_response` now, so that nobody needs to measure it."""
     if isinstance(response, SharedDict):
         response.json  # noqa: B018 - it is kept
 

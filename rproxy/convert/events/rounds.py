@@ -153,7 +153,7 @@ class RoundConverter(StreamConverter):
         """Close what stands before a call, and announce the item that it becomes.
 
         :param item: without id and status
-        :param call: None: nobody called, rproxy does this by itself
+        :param call: the model's; None: rproxy does this by itself
         """
         if call is not None:
             while self._queue[0] is not call:

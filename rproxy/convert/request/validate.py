@@ -60,7 +60,7 @@ def _strings(value: Any) -> bool:
 
 
 def _metadata(value: Any) -> bool:
-    """Where it is kept there may only be a few pairs, so no more are looked at."""
+    """An object of strings; where it is stored it may have a few pairs only, so not all are checked here."""
     return _object(value) and all(map(_string, islice(value.values(), 1000)))
 
 

@@ -1,4 +1,4 @@
-"""``function``: the kind that Chat Completions has, too.
+"""``function``: the kind that Chat Completions also has.
 
 Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema
 asks for numbers.  Models that compute in floats write it, and strict clients (Codex reads an unsigned

@@ -21,7 +21,7 @@ from .kinds import FUNCTION, TOOL_KINDS
 from .tool_lists import ToolList
 
 DEFAULT_ALLOW = ("function", "custom", "namespace", "tool_search")
-CHOICE_KEYS = ("type", "name", "namespace")  # what an entry of tool_choice is told apart by
+CHOICE_KEYS = ("type", "name", "namespace")  # what identifies an entry of tool_choice
 TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history that define tools
 
 

@@ -21,7 +21,7 @@ class ToolSearch(ToolKind):
     prefix = "tsc"
 
     def tool_name(self, tool: Json) -> str:
-        # One that the service itself would run has nobody to run it here.
+        # One that OpenAI itself would run has nobody to run it here.
         return "tool_search" if tool.get("execution") == "client" else ""
 
     def function(self, tool: Json) -> Json:

@@ -1,4 +1,4 @@
-"""What is said to an MCP server, and what its answers mean, in both eras of the protocol.
+"""The messages to an MCP server, and the meaning of its answers, in both eras of the protocol.
 
 From 2026-07-28 on the protocol is stateless: every request names the version, and there is no handshake.
 Before that, a client starts with ``initialize``, may get a session, and has to start again when that is lost.
@@ -288,7 +288,7 @@ def reply_headers(peer: Peer) -> Mapping[str, str]:
 
 
 def _header_parameters(tool: Json) -> Dict[str, str]:
-    """The arguments of a tool that are sent as headers, too: argument -> the rest of the header's name."""
+    """The arguments of a tool that are also sent as headers: argument -> the rest of the header's name."""
     schema = tool.get("inputSchema")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     return {
