@@ -37,6 +37,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from rproxy.upstream.connect import Route, dial
 from rproxy.upstream.connection import Connection
 from rproxy.upstream.http_client import PooledHTTPClient
+from rproxy.upstream.response import PIECE
 from rproxy.upstream.transport import CancelToken, StopReading, TransportError
 
 PROMPT = 0.25  # seconds; it is a few milliseconds, but the machine may be busy with other things
@@ -358,6 +359,37 @@ async def test_gzip(start: Start) -> None:
         lab.client = PooledHTTPClient(force_instance=True)
         await lab.fails("reset", method="POST", body=b"cut")
         await lab.fails("protocol", method="POST", body=b"bomb")
+        lab.client.close()
+
+
+async def test_what_gzip_expands_to_comes_in_pieces(start: Start) -> None:
+    plain = b"0123456789" * 200_000
+    coded = gzip.compress(plain)
+    head = GOOD_200 + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    got: List[bytes] = []
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += len(got) > 0
+
+    def stop(data: bytes) -> None:
+        got.append(data)
+        raise StopReading
+
+    async with start(keep_serving(head % len(coded) + coded)) as lab:
+        ticking = asyncio.ensure_future(tick())
+        response = await lab.post(on_data=got.append)
+        ticking.cancel()
+        await asyncio.wait({ticking})
+        assert b"".join(got) == plain and max(map(len, got)) <= PIECE and response.code == 200
+        assert ticks >= len(plain) // PIECE
+        for token in (CancelToken(), None):
+            got.clear()
+            await lab.post(on_data=stop, cancel_token=token)
+            assert len(got) == 1
         lab.client.close()
 
 

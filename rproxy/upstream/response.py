@@ -6,6 +6,7 @@ status, it is kept for ``HTTPResponse.body``: what a provider says about a refus
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Awaitable, Callable, Optional
 
@@ -17,6 +18,7 @@ from .request import PreparedRequest
 from .transport import OnData, StopReading
 
 MAX_BODY = 100 << 20  # bytes of a 2xx body without a streaming_callback; Tornado's own limit
+PIECE = 1 << 16  # bytes of a decoded body that are passed on at once, as many as one read has
 MAX_ERROR_BODY = 1 << 20  # bytes of any other body; what exceeds them is cut off
 
 
@@ -81,13 +83,24 @@ class ResponseReader:
         if not data:
             return None
         if self._callback is not None:
-            return self._callback(data)
+            return self._callback(data) if len(data) <= PIECE else self._in_pieces(self._callback, data)
         if self._success and len(self._body) + len(data) > MAX_BODY:
             raise ProtocolError(f"the body is longer than {MAX_BODY} bytes")
         self._body += data[: self._room - len(self._body)]
         if not self._success and len(self._body) >= self._room:
             raise StopReading
         return None
+
+    async def _in_pieces(self, callback: OnData, data: bytes) -> None:
+        """Pass on what one read has expanded to, as if it had been read bit by bit."""
+        for begin in range(0, len(data), PIECE):
+            try:
+                blocked = callback(data[begin : begin + PIECE])
+            except StopReading:
+                if self._request.cancel_token is not None:
+                    self._request.cancel_token.cancel()
+                return
+            await (blocked or asyncio.sleep(0))
 
     def _decode(self, decoder: GzipDecoder, data: bytes) -> bytes:
         try:
