@@ -384,6 +384,13 @@ def test_a_large_line_is_not_copied(head: bytes, monkeypatch: pytest.MonkeyPatch
     )  # those of several lines are held once more
 
 
+def test_what_is_not_utf_8_is_replaced_in_large_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"data: " + CHUNK.encode().replace(b"words", b"w\xffords\xe2\x82") + b"\n\n"
+    found = decoded(body, 50)
+    monkeypatch.setattr(decoder, "LARGE", 1 << 30)
+    assert found == decoded(body, 50) and "\ufffd" in str(found)
+
+
 # ---- There is an end
 def test_values_without_line_ends_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder, "MANY", 10)

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
@@ -20,8 +21,9 @@ import pytest
 from redis_server import redis_server
 from tornado.ioloop import IOLoop
 
+from rproxy.convert import json_reader
 from rproxy.errors import ConfigError, StoreError
-from rproxy.store import Store, encode, valid_id
+from rproxy.store import Store, encode, encoding, valid_id
 from rproxy.store import open_store as open_any_store
 from rproxy.store.memory import MemoryStore
 from rproxy.store.time_limit import limit_store_time
@@ -570,3 +572,24 @@ async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     limit_store_time(0.0)
     warnings = [await store.keep(f"resp_{n}", {}) for n in range(5)]
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]
+
+
+@pytest.mark.parametrize("brief", [False, True])
+async def test_large_records_are_read_from_their_bytes(brief: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_reader, "WINDOW", 16)
+    monkeypatch.setattr(encoding, "LARGE", 0)
+    for size in range(20):
+        record: Any = {"text": "x" * size + "\ud83d" + "é" * size + "\udc00", "n": [1.5, "€"]}
+        assert await encoding.decode("resp_1", encode("resp_1", record), brief) == record
+
+
+async def test_a_large_record_is_not_copied_before_it_is_read() -> None:
+    blob = b'{"text":"%b","cut":[9,%d,%d]}' % (b"x" * (8 << 20), (8 << 20) + 8, (8 << 20) + 10)
+    for brief in (False, True):
+        tracemalloc.start()
+        try:
+            record: Any = await encoding.decode("resp_1", blob, brief)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert record is not None and peak < len(record["text"] or "") + (2 << 20)

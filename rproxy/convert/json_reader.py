@@ -56,6 +56,7 @@ def parse_steps(
     *,
     bounded: bool = False,
     unfinished: Optional[List[Any]] = None,
+    errors: str = "strict",
 ) -> Generator[None, None, Json]:
     """``json.loads`` of an object.
 
@@ -64,13 +65,14 @@ def parse_steps(
         :data:`MAX_VALUES`, :data:`MAX_MEMBERS` and :data:`MAX_ENTRIES`
     :param unfinished: holds the large objects and arrays that are not complete: when reading fails, what
         has been read
+    :param errors: what to make of bytes that are not UTF-8, see :mod:`codecs`
     :raises TooManyValues: it does
     :raises NotAnObject: it is not an object
     :raises UnicodeDecodeError: it is not UTF-8; ``start`` counts from the beginning of the data
     :raises RecursionError: it is nested too deeply
     :raises ValueError: it is not JSON, in the words of ``json.loads``
     """
-    texts = _windows(data) if isinstance(data, str) else _decoded(data)
+    texts = _windows(data) if isinstance(data, str) else _decoded(data, errors)
     return (yield from _Reader(texts, parse_constant, bounded, unfinished).read())
 
 
@@ -78,8 +80,8 @@ def _windows(text: str) -> Iterator[str]:
     return (text[begin : begin + WINDOW] for begin in range(0, len(text), WINDOW))
 
 
-def _decoded(pieces: Iterable[Bytes]) -> Iterator[str]:
-    decoder, before = codecs.getincrementaldecoder("utf-8-sig")(), 0
+def _decoded(pieces: Iterable[Bytes], errors: str) -> Iterator[str]:
+    decoder, before = codecs.getincrementaldecoder("utf-8-sig")(errors), 0
     for piece in chain(pieces, (b"",)):
         for begin in range(0, len(piece) or 1, WINDOW):
             part = piece[begin : begin + WINDOW]

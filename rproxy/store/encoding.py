@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from itertools import takewhile
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 from ..convert.json_reader import parse_steps
 from ..convert.json_steps import is_large, write_large
@@ -89,12 +89,13 @@ def _is_large(value: Any) -> bool:
     return type(value) in SHARED and len(value.json) > WORTH_IT
 
 
-def _brief(blob: bytes) -> bytes:
-    """The stored form without what a response repeats of its request."""
+def _brief(blob: bytes) -> Tuple[Union[bytes, memoryview], ...]:
+    """The stored form, in pieces, without what a response repeats of its request."""
     cut = CUT.search(blob, max(0, len(blob) - CUT_SIZE))
     if cut is None or int(cut[3]) != cut.start() or not int(cut[1]) < int(cut[2]) < cut.start():
-        return blob
-    return b"%bnull%b" % (blob[: int(cut[1])], blob[int(cut[2]) :])
+        return (blob,)
+    whole = memoryview(blob)  # which copies nothing: it may be large
+    return whole[: int(cut[1])], b"null", whole[int(cut[2]) :]
 
 
 def check_size(record_id: str, blob: bytes, max_bytes: int) -> None:
@@ -123,9 +124,11 @@ async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[A
     :param brief: without most of what a response repeats of its request
     """
     try:
-        text = (_brief(blob) if brief else blob).decode("utf-8", "surrogatepass")
-        large = len(text) > LARGE
-        record = await run_cooperatively(parse_steps(text, float)) if large else _parse(text)
+        pieces = _brief(blob) if brief else (blob,)
+        if sum(map(len, pieces)) > LARGE:
+            record: Any = await run_cooperatively(parse_steps(pieces, float, errors="surrogatepass"))
+        else:
+            record = _parse(b"".join(pieces).decode("utf-8", "surrogatepass"))
         if isinstance(record, dict):
             record.pop("cut", None)
             return record

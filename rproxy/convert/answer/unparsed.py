@@ -113,7 +113,9 @@ def _objects(data: memoryview, unfinished: Optional[List[Any]] = None) -> Steps:
     :raises RecursionError: it is nested too deeply
     """
     pieces = (b'{"":', data, b"}")
-    found = yield from parse_steps(pieces, lambda word: None, bounded=True, unfinished=unfinished)
+    found = yield from parse_steps(
+        pieces, lambda word: None, bounded=True, unfinished=unfinished, errors="replace"
+    )
     if len(found) != 1:
         raise ValueError("not one value")
     return chunks_of(found[""])
