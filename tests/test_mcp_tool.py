@@ -344,6 +344,21 @@ async def test_an_approval_runs_a_tool_once_however_often_it_is_sent() -> None:
         assert [m["content"] for m in lab.messages(-1) if m["role"] == "tool"][0].endswith("\n\na")
 
 
+async def test_more_approvals_than_a_response_may_have_calls_run_nothing() -> None:
+    async with mcp_lab(hosted="max_calls: 2") as lab:
+        requests = [
+            {"type": "mcp_approval_request", "id": f"mcpr_{n}", "server_label": "docs", "name": "echo",
+             "arguments": '{"text": "x"}'}
+            for n in range(3)
+        ]  # fmt: skip
+        items = [*requests, *approving({"output": requests})]
+        status, error = await refused(lab.api, input=items, tools=[ALWAYS])
+        assert (status, error["param"]) == (400, "input") and "approves 3 calls" in error["message"]
+        assert lab.double.calls == [] and lab.provider.requests == []
+        lab.provider.turns += [[say("Done.")]]
+        assert len(of_type(await lab.whole(input=[*items[:2], *items[3:5]], tools=[ALWAYS]), "mcp_call")) == 2
+
+
 async def test_an_approved_call_that_breaks_is_in_the_log_and_may_have_run(
     expect_log: Callable[[str], None],
 ) -> None:

@@ -6,18 +6,22 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from typing import List
 
 import pytest
-from rawserver import until
+from rawserver import RawServer, keep_serving, until
 from search_services import CONFIG, KEY, Json, Lab, config, lab, query, ref, search_services
 from tornado.httpclient import AsyncHTTPClient
 
 from rproxy.config.load import parse_config
+from rproxy.config.search_schema import Search
 from rproxy.errors import ConfigError
+from rproxy.hosted.backend import Backend, Query
 from rproxy.providers.search_table import SEARCH_SERVICES
 from rproxy.server.app import embedded, open_service
 from rproxy.service.client import Client
+from rproxy.upstream.client import Upstream
 
 
 # ---- Searches
@@ -406,3 +410,28 @@ def test_secrets_of_the_section_are_known_and_not_shown() -> None:
     assert {KEY, "0123456789abc"} <= set(found.secrets) and KEY not in repr(found)
     warned = config(f"search: {{kind: brave, api_key: {KEY}, url: 'http://s.example.com'}}")
     assert "travels unencrypted" in warned.warnings[0]
+
+
+async def test_a_large_answer_is_read_in_slices_and_its_first_results_count() -> None:
+    """No step is a large part of the work, and a result behind a thousand others is not looked at."""
+    good = {"url": "https://a.example/", "title": "A"}
+    body = json.dumps({"results": [good, *[[]] * 400_000, {**good, "url": "https://late.example/"}]}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    steps: List[float] = []
+
+    async def step() -> None:
+        last = time.process_time()  # threads that hold the interpreter's lock count, too
+        while True:
+            await asyncio.sleep(0)
+            steps.append(time.process_time() - last)
+            last = time.process_time()
+
+    server, upstream = RawServer(keep_serving(head + body)), Upstream()
+    async with server.running():
+        backend = Backend(Search(kind="searxng", url=server.url), upstream, time.time)
+        stepping = asyncio.ensure_future(step())
+        found = await backend.search(Query("x", 8))
+        stepping.cancel()
+        upstream.close()
+    assert [one.url for one in found.found] == ["https://a.example/"]
+    assert max(steps) < sum(steps) / 5

@@ -18,7 +18,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from ..config.search_schema import Search
-from ..cooperative import in_thread
+from ..convert.json_reader import parse_steps
+from ..cooperative import in_thread, run_cooperatively
 from ..errors import RproxyError
 from ..json_codec import encode_json
 from ..log import LONG, clean, mask_known
@@ -29,7 +30,8 @@ from .addresses import host_of, in_ascii, refusal, within
 from .page_text import Page, html_page, plain, text_page
 
 MAX_ANSWER = 8 << 20  # bytes of a service's answer; long texts in it are cut
-LARGE_ANSWER = 1 << 18  # ... from which on it is read in a thread
+LARGE_ANSWER = 1 << 18  # ... from which on it is read in slices
+MAX_ENTRIES = 1000  # of its results that are looked at
 MAX_PAGE_BYTES = 1 << 20  # of a page; the rest is left out
 MAX_TITLE, MAX_TEXT, MAX_DATE = 200, 2000, 40  # characters
 MAX_QUERY_DOMAINS = 20  # that a service is told; results are filtered by all domains
@@ -206,7 +208,9 @@ class Backend:
         secrets = [secret for secret in self._secrets if len(secret) >= LONG]
         read = partial(_read, answer.body, secrets)
         try:
-            return await in_thread(read) if len(answer.body) > LARGE_ANSWER else read()
+            if len(answer.body) <= LARGE_ANSWER:
+                return json.loads(read())
+            return await run_cooperatively(parse_steps(await in_thread(read), float, bounded=True))
         except (ValueError, RecursionError):
             raise SearchFailed("its answer is not JSON") from None
 
@@ -251,14 +255,14 @@ class Backend:
 
 
 # ---- What a service says
-def _read(body: bytes, secrets: Sequence[str]) -> Any:
-    return json.loads(mask_known(body.decode("utf-8", "replace"), secrets))
+def _read(body: bytes, secrets: Sequence[str]) -> str:
+    return mask_known(body.decode("utf-8", "replace"), secrets)
 
 
 def fitting(service: SearchService, entries: Sequence[Any], query: Query) -> List[SearchResult]:
     """The results among the entries of an answer that match the query, each address once."""
     results: Dict[str, SearchResult] = {}
-    for entry in entries:
+    for entry in entries[:MAX_ENTRIES]:
         result = _result(service, entry)
         if result is not None and _fits(query, result.host):
             results.setdefault(result.url, result)

@@ -21,7 +21,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence
 from ..convert.events.converter import StreamConverter
 from ..convert.events.rounds import RoundCall, RoundConverter
 from ..convert.request.chat import Conversion
-from ..errors import ApiError
+from ..errors import ApiError, invalid
 from ..hosted.kind import HostedCall, Outcome, cut
 from ..hosted.limits import Budget
 from ..hosted.session import CLIENTS, FREE, LAST, NO_TOOLS
@@ -161,13 +161,24 @@ class HostedTurn(Turn):
         self._rounds.stage = NO_TOOLS
 
     async def _run_before(self) -> None:
-        """Run and show what comes before the first request to a provider."""
+        """Run and show what comes before the first request to a provider.
+
+        :raises ApiError: 400, more calls were approved than one response may have
+        """
         calls = [] if self._rounds.compacts else self._rounds.session.before()
         if not calls:
             return
+        approved = sum(not call.held for call in calls)  # the others are lists of tools
+        most = self._deps.config.hosted_tools.max_calls
+        if approved > most:
+            raise invalid(
+                f"This request approves {approved} calls; one response may have {most} "
+                "(hosted_tools.max_calls). Approve the others in a later request.",
+                "input",
+                "invalid_value",
+            )
         converter = self.converter = self._rounds.before(self._watch)
         self._held = converter.start()
-        approved = sum(not call.held for call in calls)  # the others are lists of tools
         await self._run_counted(converter, [self._begin(call, None) for call in calls], approved, rounds=0)
         await self._rounds.shown_before(converter)
 
