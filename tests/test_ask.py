@@ -28,7 +28,9 @@ from forkserver import rproxy_command
 from rawserver import CHUNKED, RawServer, chunk, keep_serving, until
 from scripted import CUT, ScriptedProvider, error, finish, gate, say, served, think
 
+from rproxy.cli.ask.command import conclude, text_of
 from rproxy.cli.ask.json_schema import first_problem, is_strict
+from rproxy.cli.ask.output import Printer
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = os.environ.get("ASK_PYTHON", sys.executable)
@@ -431,6 +433,39 @@ async def test_a_server_with_or_without_v1_and_its_key(suffix: str, sh: Shell) -
         assert done.status == 77 and "$RPROXY_API_KEY" in done.err
         done = await sh(f"rproxy ask --url {base}{suffix} x", RPROXY_API_KEY="sk-of-the-server")
         assert done == Done(0, "ok\n", "")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": ["x"]},
+        {"type": "error", "error": "broken"},
+        {"type": "response.output_text.delta", "delta": {"a": 1}, "output_index": {}},
+        {"type": "response.failed", "response": {"status": "failed", "error": "broken"}},
+        {"type": "response.incomplete", "response": {"status": "incomplete", "incomplete_details": ["x"]}},
+        *(
+            {"type": "response.completed", "response": response}
+            for response in (None, [1], {}, {"output": 1})
+        ),
+        {
+            "type": "response.completed",
+            "response": {"status": "completed", "output": [1, {"type": "message"}]},
+        },
+        *(
+            {
+                "type": "response.completed",
+                "response": {"status": "completed", "output": [{"type": "message", "content": content}]},
+            }
+            for content in ("x", [1], [{"text": 1, "refusal": 2}])
+        ),
+    ],
+)
+def test_odd_events_of_a_server(event: Any, whole: bool, capsys: Any) -> None:
+    printer = Printer("nothing" if whole else "text", False, {})
+    printer.send([event])
+    assert conclude(printer, whole, None) in (0, 1)
+    assert printer.response is None or isinstance(text_of(printer.response), str)
 
 
 async def test_a_server_that_does_not_stream_or_breaks_off(sh: Shell) -> None:

@@ -28,7 +28,7 @@ from ..command import (
 )
 from .client import Responder, in_process, remote
 from .json_schema import first_problem
-from .output import Printer, use_utf8
+from .output import Printer, object_in, objects_in, use_utf8
 from .prompt import Schema, read_schema, request_body, user_message
 from .threads import LONGEST_NAME, Thread, Threads
 
@@ -158,15 +158,16 @@ def conclude(printer: Printer, whole: bool, schema: Optional[Schema]) -> int:
     response = printer.response
     if response is None:
         return _failed(printer.error or {}, printer.shown)
-    if whole and (schema is None or response["status"] != "completed"):
+    status = response.get("status")
+    if whole and (schema is None or status != "completed"):
         printer.whole(json.dumps(response, ensure_ascii=False, indent=2))
-    if response["status"] == "failed":
-        return _failed(response.get("error") or {}, printer.shown)
-    if response["status"] != "completed":
-        details: Mapping[str, Any] = response.get("incomplete_details") or {}
-        complain(f"the answer was cut: {details.get('reason') or response['status']}")
+    if status == "failed":
+        return _failed(object_in(response.get("error")), printer.shown)
+    if status != "completed":
+        details = object_in(response.get("incomplete_details"))
+        complain(f"the answer was cut: {details.get('reason') or status}")
         return exit_status.FAILED
-    refusal = "".join(part.get("refusal", "") for parts in _messages(response) for part in parts)
+    refusal = "".join(str(part.get("refusal") or "") for parts in _messages(response) for part in parts)
     if refusal:
         complain(f"the model refuses: {refusal}")
         return exit_status.FAILED
@@ -200,13 +201,13 @@ def _failed(error: Mapping[str, Any], shown: bool) -> int:
 
 def _messages(response: Mapping[str, Any]) -> List[List[Json]]:
     """The content parts of each message of an answer."""
-    items = [item for item in response.get("output") or () if item.get("type") == "message"]
-    return [item.get("content") or [] for item in items]
+    items = [item for item in objects_in(response.get("output")) if item.get("type") == "message"]
+    return [objects_in(item.get("content")) for item in items]
 
 
 def text_of(response: Mapping[str, Any], last: bool = False) -> str:
     """The text of an answer; ``last``: only that of its last message."""
-    texts = ["".join(part.get("text") or "" for part in parts) for parts in _messages(response)]
+    texts = ["".join(str(part.get("text") or "") for part in parts) for parts in _messages(response)]
     return "\n".join(texts[-1:] if last else texts)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import sys
-from typing import Any, Awaitable, Callable, Iterator, Mapping, Optional, Sequence, TextIO
+from typing import Any, Awaitable, Callable, Iterator, List, Mapping, Optional, Sequence, TextIO, cast
 
 from ...types import Event, Json, Response
 from ..command import discard_stdout
@@ -40,6 +40,17 @@ def is_terminal(stream: Optional[TextIO]) -> bool:
     with contextlib.suppress(ValueError):  # it is closed
         return stream is not None and stream.isatty()
     return False
+
+
+# ---- What a server sends may be anything
+def object_in(value: Any) -> Json:
+    """``value`` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_in(value: Any) -> List[Json]:
+    """The objects in a list; none if ``value`` is something else."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 class Printer:
@@ -90,9 +101,10 @@ class Printer:
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event.get("type")
         if kind in ENDS:
-            self.response = event.get("response")
+            response = object_in(event.get("response"))
+            self.response = cast(Response, response) if response else None
         elif kind == "error":
-            self.error = event.get("error") or dict(event)
+            self.error = object_in(event.get("error")) or {"message": event.get("error"), **event}
         if self.form == "events":
             self._write(sys.stdout, json.dumps(event, ensure_ascii=False) + "\n")
         elif kind in THINKING and self._thinking:
