@@ -177,7 +177,7 @@ async def test_a_redirect_is_not_followed_but_its_target_can_be_opened() -> None
         assert "All about new." in await there.text(open=ref("turn1view0"))
         assert "not on the internet" in await there.text(open=ref("turn1view1"))
         there.services.pages["/page/x-1"] = (302, {"Location": "http://[x/"}, "")
-        assert "none of the web" in await there.text(open=ref("turn0search0"))
+        assert "outside the web" in await there.text(open=ref("turn0search0"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import re
 import time
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from ..config.search_schema import Search
@@ -237,21 +237,21 @@ class Backend:
         """
         end = time.monotonic() + request.timeout
         async with self._running:
-            for last in (False, True):
-                left = max(0.001, end - time.monotonic())
-                pause = PAUSE
-                try:
-                    answer = await self._upstream.fetch(request._replace(timeout=left))
-                    if last or (answer.status < 500 and answer.status != 429):
-                        break
-                    pause = _pause(answer.headers)
-                except WebError as error:
-                    if last or end - time.monotonic() <= pause:
-                        raise SearchFailed(clean(str(error), self._secrets)) from None
-                if end - time.monotonic() <= pause:
-                    break
+            outcome = await self._attempt(request, end)
+            pause = _pause(outcome)
+            if pause is not None and end - time.monotonic() > pause:
                 await asyncio.sleep(pause)
-        return answer
+                outcome = await self._attempt(request, end)
+        if isinstance(outcome, WebError):
+            raise SearchFailed(clean(str(outcome), self._secrets))
+        return outcome
+
+    async def _attempt(self, request: WebRequest, end: float) -> Union[WebAnswer, WebError]:
+        left = max(0.001, end - time.monotonic())
+        try:
+            return await self._upstream.fetch(request._replace(timeout=left))
+        except WebError as error:
+            return error
 
 
 # ---- What a service says
@@ -300,10 +300,14 @@ def _fits(query: Query, host: str) -> bool:
     return all(within(host, domains) for domains in query.only) and not within(host, query.blocked)
 
 
-def _pause(headers: Mapping[str, str]) -> float:
-    """Seconds to wait before the second attempt: what the service asks for, within limits."""
+def _pause(outcome: Union[WebAnswer, WebError]) -> Optional[float]:
+    """Seconds to wait before a second attempt, within limits; None: there is no need for one."""
+    if isinstance(outcome, WebError):
+        return PAUSE
+    if outcome.status < 500 and outcome.status != 429:
+        return None
     try:
-        return min(MAX_PAUSE, max(0.0, float(headers.get("Retry-After", PAUSE))))
+        return min(MAX_PAUSE, max(0.0, float(outcome.headers.get("Retry-After", PAUSE))))
     except ValueError:
         return PAUSE
 
