@@ -43,6 +43,7 @@ class Ids:
 
     @property
     def response(self) -> str:
+        """The id of the response itself."""
         return RESPONSE + self.stem
 
     def __call__(self, prefix: str) -> str:

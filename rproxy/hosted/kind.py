@@ -67,6 +67,7 @@ class Outcome(NamedTuple):
 
     @property
     def failed(self) -> bool:
+        """Has the call failed?"""
         return self.error is not None or self.item.get("status") == "failed"
 
 

@@ -26,6 +26,7 @@ class Budget:
 
     @property
     def calls_left(self) -> int:
+        """How many calls may still begin."""
         return self._calls - self.calls
 
     def begin(self, calls: int, rounds: int = 1) -> bool:

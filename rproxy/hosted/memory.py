@@ -26,6 +26,7 @@ class ResultMemory:
         self._known: OrderedDict[_Key, HostedResult] = OrderedDict()
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
+        """Keep the result of a call, in place of an earlier one."""
         key = owner, item_id
         if key in self._known:
             self._bytes -= _size(self._known.pop(key))

@@ -47,6 +47,7 @@ class References:
         return SearchTurn(self, scope, number)
 
     def url(self, scope: Scope, name: str) -> Optional[str]:
+        """The address behind a name."""
         if (scope, name) in self._urls:
             self._urls.move_to_end((scope, name))
         return self._urls.get((scope, name))
@@ -58,6 +59,7 @@ class References:
             self._urls.popitem(last=False)
 
     def page(self, scope: Scope, url: str) -> Optional[Page]:
+        """The page at an address, if it is remembered."""
         known = self._pages.get((scope, url))
         if known is None:
             return None
@@ -65,6 +67,7 @@ class References:
         return known[0]
 
     def keep(self, scope: Scope, url: str, page: Page) -> None:
+        """Remember a page."""
         size = len(page.title) + sum(map(len, page.lines)) + sum(map(len, page.links))
         self._size += size - self._pages.pop((scope, url), (page, 0))[1]
         self._pages[scope, url] = page, size
@@ -98,6 +101,7 @@ class SearchTurn:
         return self._references.page(self._scope, url)
 
     def keep(self, url: str, page: Page) -> None:
+        """Remember a page that the session has read."""
         self._references.keep(self._scope, url, page)
 
 

@@ -33,6 +33,7 @@ def pdf_text(data: bytes) -> str:
 
 
 def limit_memory() -> None:
+    """Limit the address space of this process, where the system can."""
     try:
         import resource
     except ImportError:  # Windows
@@ -41,6 +42,7 @@ def limit_memory() -> None:
 
 
 def main() -> None:
+    """Read a file from stdin, and write its text to stdout."""
     limit_memory()
     text = pdf_text(base64.b64decode(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(text.encode("utf-8", "replace"))

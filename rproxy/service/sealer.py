@@ -71,6 +71,7 @@ class RecentlyOpened:
         self._lock = threading.Lock()
 
     def get(self, key: bytes, blob: str) -> Optional[bytes]:
+        """The JSON in a blob, if it was opened lately with this key."""
         with self._lock:
             plain = self._found.get((key, blob))
             if plain is not None:
@@ -78,6 +79,7 @@ class RecentlyOpened:
             return plain
 
     def put(self, key: bytes, blob: str, plain: bytes) -> None:
+        """Remember the JSON in a blob."""
         with self._lock:
             if (key, blob) not in self._found:
                 self._found[key, blob] = plain

@@ -23,7 +23,7 @@ _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
 class UsageReader:
-    """Reads along; ``size`` is the number of bytes."""
+    """Reads along with one answer; ``size`` is the number of its bytes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -32,6 +32,7 @@ class UsageReader:
         self._kept = 0
 
     def feed(self, piece: bytes) -> None:
+        """Take a piece of the answer."""
         self.size += len(piece)
         self._chunks += piece.count(b"data:")
         self._pieces.append(piece)

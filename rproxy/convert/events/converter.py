@@ -142,6 +142,7 @@ class StreamConverter:
 
     @property
     def finish_seen(self) -> bool:
+        """Has the provider given a finish_reason?  More may follow."""
         return self.reader.finish is not None
 
     @property
@@ -198,6 +199,7 @@ class StreamConverter:
         return self._builder.sequence - 1
 
     def start(self) -> List[Event]:
+        """``response.created`` and ``response.in_progress``."""
         response = shared_response(self.response)
         self._builder.emit("response.created", {}, response=response)
         self._builder.emit("response.in_progress", {}, response=response)
@@ -210,6 +212,7 @@ class StreamConverter:
         return self._builder.take()
 
     def feed(self, chunk: Json) -> List[Event]:
+        """The events of a chunk, or of all chunks in one that the decoder has left unparsed."""
         if not self._ended:
             if type(chunk) is Unparsed:
                 return [event for part in chunk.parsed() for event in self.feed(part)]

@@ -127,6 +127,10 @@ class EventBuilder:
         self._call_ids = {item["call_id"] for item in done if "call_id" in item}
 
     def emit(self, type_: str, at: Json, **fields: Any) -> None:
+        """Add an event with the next number.
+
+        :param at: the keys that all events of an item repeat
+        """
         self._events.append({"type": type_, "sequence_number": self.sequence, **at, **fields})
         self.sequence += 1
 
@@ -144,6 +148,7 @@ class EventBuilder:
         return at
 
     def finish(self, at: Json, item: AnyItem) -> None:
+        """Add ``output_item.done``, and the item to the output."""
         self.emit("response.output_item.done", {"output_index": at["output_index"]}, item=item)
         if self._watch is not None:
             self._watch(item, True)

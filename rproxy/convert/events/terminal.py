@@ -8,6 +8,8 @@ from ..answer.reader import AnswerReader
 
 
 class TerminalStatus(NamedTuple):
+    """How a response ends."""
+
     status: str  # of the response
     reason: Optional[str] = None  # incomplete_details.reason
 

@@ -46,6 +46,7 @@ class OutputMatcher:
         return True
 
     def add(self, call: ToolCall, item_stem: Optional[str]) -> None:
+        """Take a call, with the outputs that have come before it."""
         self._calls[call.id], self._stems[call.id] = call, item_stem
         self._to_come[call.id] -= 1
         call.outputs = self._early.pop(call.id, [])

@@ -82,7 +82,7 @@ class _Room:
     def take(self, target: Json, root: Json) -> Json:
         """Make room for a copy of a schema.
 
-        :param root: where its references point into
+        :param root: the schema that its references point into
         :returns: the copy; any object will do when there is no room
         """
         if self._left <= 0:
@@ -117,7 +117,7 @@ def _size(schema: Any) -> int:
 def _sound(schema: Json, root: Json) -> Json:
     """The schema without meaningless values, all the way down.
 
-    ``root``: where its references point into
+    :param root: the schema that its references point into
     """
 
     def walk(key: str, value: Any) -> Any:

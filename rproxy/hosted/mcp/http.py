@@ -44,6 +44,7 @@ class Endpoint(NamedTuple):
     max_bytes: int
 
     def request(self, method: str, seconds: float, headers: Mapping[str, str], **more: Any) -> WebRequest:
+        """A request to it; ``seconds``: 0 for no limit."""
         return WebRequest(
             self.url,
             seconds,

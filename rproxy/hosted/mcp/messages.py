@@ -40,6 +40,8 @@ def unreachable(reason: str, sent: bool = True) -> McpError:
 
 
 class ServerEvent(NamedTuple):
+    """An event of an event stream."""
+
     type: str
     data: str
 
@@ -181,6 +183,7 @@ class BodyReader:
 
 
 def too_long(most: int) -> McpError:
+    """The error of an answer that is longer than ``most`` bytes."""
     return McpError(HTTP, NO_ANSWER, f"its answer is longer than {most} bytes")
 
 
