@@ -9,11 +9,11 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, List, Tuple
 
 import pytest
+from forkserver import rproxy_command
 from rawserver import Peer, RawServer
 
 from rproxy.cli.main import main
@@ -214,7 +214,7 @@ def test_without_live_no_provider_is_asked(tmp_path: Path, capsys: Any) -> None:
 
 def test_a_terminal_without_marks_gets_words(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(GOOD)
-    argv = [sys.executable, "-m", "rproxy", "check", "--live", "-c", "my.yaml"]
+    argv = rproxy_command("check", "--live", "-c", "my.yaml")
     environ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(argv, capture_output=True, cwd=tmp_path, env=environ, check=False)
     assert done.returncode == 69 and b"FAILED 127.0.0.1:9" in done.stdout

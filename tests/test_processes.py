@@ -17,6 +17,7 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
 
 import pytest
 from api import Api
+from forkserver import REAL
 from grammar import check_sse
 from rawserver import until
 from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say, served
@@ -292,7 +293,7 @@ async def test_a_background_response_whose_process_was_killed_fails_after_its_le
     provider, config = ScriptedProvider(), CONFIG + store
     provider.turns += [[say("x"), gate(asyncio.Event())]]
     with contextlib.suppress(ProcessLookupError):  # running() stops it once more
-        async with running(tmp_path, provider.base_url, config=config) as proxy:
+        async with running(tmp_path, provider.base_url, config=config, command=REAL) as proxy:
             made = await Api(proxy.base_url)("POST", "/responses", {**HI, "background": True})
             proxy.process.kill()
             await proxy.process.wait()

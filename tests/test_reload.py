@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List, Sequence
 
 import pytest
-from forkserver import REAL
+from forkserver import REAL, rproxy_command
 from rawserver import until
 from scripted import CONFIG, KEY, Running, ScriptedProvider, finish, free_port, gate, running, say
 from tornado.httpclient import AsyncHTTPClient
@@ -128,11 +128,11 @@ FAST = '  - {{model: fast, provider: {{base_url: "{base_url}", api_key: $SCRIPTE
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Server]:
+async def serving(folder: Path, command: Sequence[str] = ()) -> AsyncIterator[Server]:
     provider = ScriptedProvider(strict=False)
     provider.aside = lambda body: [say("hello"), finish("stop")]
     try:
-        async with running(folder, provider.base_url, command=REAL) as one:
+        async with running(folder, provider.base_url, command=command) as one:
             server = Server(folder, one, provider)
             await server.models()  # who answers also listens for the signal; an open port may be too early
             yield server
@@ -217,7 +217,7 @@ async def _last(ws: Any) -> str:
 
 
 async def test_reloads_under_load_cut_nothing_and_leave_nothing(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, REAL) as server:
         opened = asyncio.Event()
         server.provider.aside = lambda body: [say("one "), gate(opened), say("two"), finish("stop")]
         sockets = [
@@ -309,7 +309,7 @@ async def test_nohup_outlives_the_terminal(tmp_path: Path) -> None:
 # ---- rproxy reload
 def reload_command(environ: Dict[str, str], *args: str) -> Any:
     return subprocess.run(
-        [sys.executable, "-m", "rproxy", "reload", *args],
+        rproxy_command("reload", *args),
         cwd=str(ROOT),
         env={**os.environ, "RPROXY_CONFIG": "", "HOME": "/nonexistent", **environ},
         capture_output=True,
@@ -329,11 +329,11 @@ async def test_the_command_finds_its_server(tmp_path: Path, monkeypatch: pytest.
     assert none.returncode == 1 and "--pid" in none.stderr
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    async with serving(tmp_path / "one") as one:
+    async with serving(tmp_path / "one", REAL) as one:
         done = await reload()
         assert done.returncode == 0 and str(one.one.process.pid) in done.stdout, done.stderr
         await until(lambda: len(one.answers()) == 1)
-        async with serving(tmp_path / "two") as two:
+        async with serving(tmp_path / "two", REAL) as two:
             several = await reload()
             assert several.returncode == 2
             assert {str(one.one.process.pid), str(two.one.process.pid)} <= set(several.stdout.split())
