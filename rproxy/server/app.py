@@ -120,7 +120,7 @@ class App(Application):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         stream = getattr(request.connection, "stream", None)
         if isinstance(stream, ClientStream):
-            stream.awaiting = None  # the request has come
+            stream.request_came()
         if "//" in request.path:
             request.path = SLASHES.sub("/", request.path)
         return super().find_handler(request, **kwargs)

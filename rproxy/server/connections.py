@@ -44,6 +44,8 @@ UNIX = getattr(socket, "AF_UNIX", None)
 HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
+HEAD_READ = 1 << 12  # bytes that a read of a request's head may have; Tornado clears them all before
+BODY_READ = 1 << 16  # ... of a body, and of WebSocket messages
 RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
 WARN_INTERVAL = 60.0  # seconds between two warnings of a kind
@@ -100,6 +102,14 @@ class ClientStream(IOStream):
         self._written = 0  # bytes that were queued and have left
         self._seen: object = None  # what it waited for at the last sweep
         self._since = 0.0  # monotonic time of the sweep that saw it first
+
+    def await_request(self, connection: HTTP1Connection) -> None:
+        """The next request has not come yet."""
+        self.awaiting, self.read_chunk_size = connection, HEAD_READ
+
+    def request_came(self) -> None:
+        """The head of the request is there."""
+        self.awaiting, self.read_chunk_size = None, BODY_READ
 
     def write_to_fd(self, data: memoryview) -> int:
         sent = super().write_to_fd(data)
@@ -259,7 +269,7 @@ class ClientServer(NoDelayServer):
         assert isinstance(request_conn, HTTP1Connection)
         stream = request_conn.stream
         if isinstance(stream, ClientStream) and not stream.closed():
-            stream.awaiting = request_conn
+            stream.await_request(request_conn)
         return super().start_request(server_conn, request_conn)
 
     def _closed(self, stream: ClientStream) -> None:
