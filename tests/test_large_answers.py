@@ -351,7 +351,7 @@ def at_once(steps: Any) -> Any:
 
 
 def test_a_large_error_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "MOST_SHOWN", 60)
+    monkeypatch.setattr(decoder, "MAX_ERROR", 60)
     for body in (b'event: error\ndata: {"message":"%b"}\n\n', b'error: {"message":"%b"}\n\n'):
         (chunk,) = decoded(body % (b"no" * 100), 1000)
         assert chunk["error"]["message"].startswith('{"message":"nono')
@@ -427,7 +427,7 @@ def test_an_answer_of_too_many_items_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_reasoning_that_is_too_long_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events_converter, "MOST_SEALED", 100)
+    monkeypatch.setattr(events_converter, "MAX_SEALED", 100)
     for size, sealed in ((10, True), (200, False)):
         stream = converter(seal=lambda payload: "sealed")
         items = outcome(drive(stream, [think("x" * size), text("a"), end()]))["output"]
@@ -455,7 +455,7 @@ def test_a_text_grows(pieces: List[str], enough: int) -> None:
 
 
 def test_a_summary_that_is_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "MOST_SEALED", 100)
+    monkeypatch.setattr(compaction, "MAX_SEALED", 100)
     stream = compaction.CompactionConverter(
         response_object({"model": "m"}, id="resp_1", created_at=1),
         ToolTable(),

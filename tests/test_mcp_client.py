@@ -18,7 +18,7 @@ from rawserver import RawServer, standstill, until
 
 from rproxy.config.mcp_schema import McpServer
 from rproxy.hosted.addresses import origin
-from rproxy.hosted.mcp.messages import BodyReader, EventDecoder, LineDecoder, McpError, ServerEvent
+from rproxy.hosted.mcp.messages import EventDecoder, LineDecoder, McpError, MessageReader, ServerEvent
 from rproxy.hosted.mcp.protocol import Listed, Peer, Reply, tools
 from rproxy.hosted.mcp.results import EMPTY, ToolResult, read_result
 from rproxy.hosted.mcp.servers import McpServers
@@ -481,7 +481,7 @@ def test_lines_of_a_process() -> None:
     ('{"id": 5, "result": {}}', "none"), ("[[[", "none"), ("[" * 5000, "none"), ("", "none"), ("7", "none"),
 ])  # fmt: skip
 def test_the_answer_is_the_message_with_our_id(body: str, answer: Optional[Any]) -> None:
-    reader = BodyReader(5, False, 10_000)
+    reader = MessageReader(5, False, 10_000)
     reader.feed(body.encode())
     reader.close()
     assert (reader.answer.get("result") if reader.answer is not None else "none") == answer

@@ -36,7 +36,7 @@ PROVIDER_HEADER = "x-rproxy-provider"  # which one answered
 UPSTREAM_ID_HEADER = "x-upstream-request-id"  # the provider's id of this request
 REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
 RATE_LIMITS = "x-ratelimit-"
-MOST_HEADERS = 64  # that are passed on
+MAX_HEADERS = 64  # that are passed on
 GRACE = 5.0  # seconds without data after a finish_reason that end an answer
 LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
 LARGE_ANSWER = 1 << 20  # bytes; a single event of a larger one may be too large for one step
@@ -330,7 +330,7 @@ def answer_headers(provider: Provider, headers: Mapping[str, str], secrets: Sequ
     wanted = {PROVIDER_HEADER: provider.name}
     for given, value in headers.items():
         name = given.lower()
-        if name.startswith(RATE_LIMITS) and len(wanted) < MOST_HEADERS:
+        if name.startswith(RATE_LIMITS) and len(wanted) < MAX_HEADERS:
             wanted[mask(name, secrets)] = mask(value, secrets)
         elif name in REQUEST_IDS:
             wanted[UPSTREAM_ID_HEADER] = mask(value, secrets)

@@ -22,7 +22,7 @@ Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
 MAX_COUNT = 20_000  # calls
 MAX_BYTES = 64 << 20  # of reasoning, as JSON
-MOST_EACH = 4 << 20  # characters of the reasoning of one answer
+MAX_THOUGHT = 4 << 20  # characters of the reasoning of one answer
 
 
 class ReasoningCache:
@@ -38,7 +38,7 @@ class ReasoningCache:
 
         :param thought: what :data:`~rproxy.convert.request.writer.Recall` returns
         """
-        if is_large(thought, MOST_EACH):
+        if is_large(thought, MAX_THOUGHT):
             return
         size = len(encode_json(thought))
         for key in keys:

@@ -33,7 +33,7 @@ _DONE_SIZE = 19  # the most bytes that this matches
 _DATA = re.compile(rb"[ \t]*data:[ \t]*")
 
 LARGE = 1 << 18  # bytes of a value that is left to be parsed in steps
-MOST_SHOWN = 1 << 14  # bytes of an error
+MAX_ERROR = 1 << 14  # bytes of an error
 MANY = 2048  # values in one read that have no line ends between them
 _STRIPPED = " \t\r\n\ufeff"
 # NaN and Infinity are not JSON, and must not leave again.
@@ -151,7 +151,7 @@ class ChunkDecoder:
         elif line[:5] == b"data:":
             self._data(line[5:], out)
         elif line:
-            self._field(bytes(line[:MOST_SHOWN]), out)
+            self._field(bytes(line[:MAX_ERROR]), out)
         elif self._held or self._alarm:
             self._flush(out)
 
@@ -270,7 +270,7 @@ class ChunkDecoder:
         held, alarm = self._held, self._alarm
         self._held, self._alarm = bytearray(), False
         if alarm:
-            self._emit_error(_str(held[:MOST_SHOWN]).strip(), out)
+            self._emit_error(_str(held[:MAX_ERROR]).strip(), out)
             return
         if len(held) > LARGE:
             out.append(Unparsed(held, lines=True))

@@ -14,7 +14,7 @@ from ...types import AnyItem, Delta, Event, Item, Response
 from ..sealed import CHECKSUM
 from ..text_buffer import TextBuffer
 from ..tools.table import ToolTable
-from .converter import MOST_SEALED, StreamConverter
+from .converter import MAX_SEALED, StreamConverter
 from .terminal import COMPLETED, Failure
 
 PROMPT = (
@@ -59,8 +59,8 @@ class CompactionConverter(StreamConverter):
     def failure(self, done: bool) -> Optional[Failure]:
         failure = super().failure(done)
         summary = self._summary.text()
-        if failure is None and len(summary) > MOST_SEALED:
-            limit = f"The summary of the conversation has more than {MOST_SEALED} characters. Try again."
+        if failure is None and len(summary) > MAX_SEALED:
+            limit = f"The summary of the conversation has more than {MAX_SEALED} characters. Try again."
             return Failure("server_error", limit)
         if failure is None and not summary.strip():
             return Failure("server_error", "The model wrote no summary of the conversation. Try again.")

@@ -37,7 +37,7 @@ from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalS
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
 MAX_ITEMS = 4096  # of an answer
-MOST_SEALED = 1 << 20  # characters of reasoning that a client can bring back; to seal more takes too long
+MAX_SEALED = 1 << 20  # characters of reasoning that a client can bring back; to seal more takes too long
 
 
 class StreamConverter:
@@ -410,7 +410,7 @@ class StreamConverter:
         payload: Json = {"text": text}
         if details:
             payload["details"] = details
-        if not (text or details) or is_large(payload, MOST_SEALED):
+        if not (text or details) or is_large(payload, MAX_SEALED):
             return {}
         return {"encrypted_content": self._seal(payload)}
 

@@ -145,7 +145,7 @@ def _filled(value: Json, defaults: Json) -> Json:
 
 
 # ---- Usage
-MOST_TOKENS = (1 << 53) - 1  # the largest number that every JSON parser reads exactly; more is no count
+MAX_TOKENS = (1 << 53) - 1  # the largest number that every JSON parser reads exactly; more is no count
 # Where providers put a figure; the first that is not zero counts.
 _INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
 _OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
@@ -232,4 +232,4 @@ def _int(value: Any) -> int:
         count = value if type(value) is int else int(float(value))
     except (TypeError, ValueError, OverflowError):
         return 0
-    return count if 0 < count <= MOST_TOKENS else 0
+    return count if 0 < count <= MAX_TOKENS else 0

@@ -22,7 +22,7 @@ from ...upstream.client import StopReading, Upstream
 from ...upstream.web import WebAnswer, WebError, WebRequest
 from ..addresses import origin
 from .connection import NOTIFY_TIMEOUT, Duplex, McpConnection
-from .messages import HTTP, METHOD_NOT_FOUND, BodyReader, EventDecoder, McpError, messages_in, unreachable
+from .messages import HTTP, METHOD_NOT_FOUND, EventDecoder, McpError, MessageReader, messages_in, unreachable
 from .protocol import Exchange, Peer, Reply, cancelled, reply_headers
 
 CONNECT = 10.0  # seconds
@@ -143,7 +143,7 @@ class _Answer:
 
     def __init__(self, endpoint: Endpoint, wanted: Optional[int], reply: Callable[[Json], None]) -> None:
         self._endpoint, self._wanted, self._reply_to = endpoint, wanted, reply
-        self._reader: Optional[BodyReader] = None
+        self._reader: Optional[MessageReader] = None
         self.message: Optional[Json] = None
         self.session = self.last_id = ""
         self.retry = 1.0
@@ -170,7 +170,7 @@ class _Answer:
     def _on_head(self, status: int, headers: Mapping[str, str]) -> None:
         self.session = headers.get("Mcp-Session-Id", "") or self.session
         self.began = _is_event_stream(headers)
-        self._reader = BodyReader(self._wanted, self.began, self._endpoint.max_bytes)
+        self._reader = MessageReader(self._wanted, self.began, self._endpoint.max_bytes)
 
     def _on_data(self, data: bytes) -> None:
         reader = self._reader
@@ -180,7 +180,7 @@ class _Answer:
         if self.message is not None or self._wanted is None:
             raise StopReading  # a server may keep the stream open
 
-    def _look(self, reader: BodyReader) -> None:
+    def _look(self, reader: MessageReader) -> None:
         self.message = reader.answer
         for request in reader.requests:
             self._reply_to(request)
@@ -197,7 +197,7 @@ class _Answer:
         if answer.status == 404:  # of a lost session, unless the method was not found
             readable = str(METHOD_NOT_FOUND).encode() in answer.body
         if readable:
-            reader = BodyReader(self._wanted, False, len(answer.body))
+            reader = MessageReader(self._wanted, False, len(answer.body))
             reader.feed(answer.body)
             reader.close()
             if reader.answer is not None and "error" in reader.answer:

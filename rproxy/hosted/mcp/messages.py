@@ -139,7 +139,7 @@ class LineDecoder:
         return found
 
 
-class BodyReader:
+class MessageReader:
     """Reads the body of the answer to one request over HTTP.
 
     :param wanted: the id of the request; None: the message was not a request

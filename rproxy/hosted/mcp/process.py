@@ -44,7 +44,7 @@ MAX_PAUSE = 30.0  # seconds
 PIECE = 1 << 16  # bytes
 
 
-class Command:
+class ServerCommand:
     """How a server is started.
 
     :param env: further variables
@@ -77,7 +77,7 @@ class ProcessConnection(Duplex):
     :param max_bytes: of a message
     """
 
-    def __init__(self, name: str, command: Command, max_bytes: int) -> None:
+    def __init__(self, name: str, command: ServerCommand, max_bytes: int) -> None:
         super().__init__(Peer(legacy_first=True))
         self._name, self._command, self._max = name, command, max_bytes
         self._process: Optional[asyncio.subprocess.Process] = None

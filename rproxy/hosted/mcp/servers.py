@@ -22,7 +22,7 @@ from ...upstream.client import Upstream
 from .connection import McpConnection
 from .http import Endpoint, HttpConnection
 from .messages import McpError
-from .process import Command, ProcessConnection
+from .process import ProcessConnection, ServerCommand
 from .protocol import Peer
 from .results import ToolResult, read_result
 
@@ -133,7 +133,7 @@ class McpServers:
     def _connect(self, server: McpServer) -> McpConnection:
         max_bytes = max(MAX_ANSWER, 2 * self._max_result)
         if server.command:
-            command = Command(server.command, server.env, server.cwd, server.secrets)
+            command = ServerCommand(server.command, server.env, server.cwd, server.secrets)
             return ProcessConnection(server.name, command, max_bytes)
         endpoint = Endpoint(server.url, server.headers, server.public, server.secrets, max_bytes)
         return HttpConnection(Peer(legacy_first=server.url in self._legacy), endpoint, self._upstream)
