@@ -25,7 +25,7 @@ import time
 import urllib.request
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import attacks
 import probe
@@ -34,11 +34,14 @@ import provider
 ROOT = Path(__file__).resolve().parents[2]
 WATCHED = Path(__file__).with_name("watched.py")
 TIMEOUT = 120.0  # seconds for one attack
+SLOW = 0.002  # seconds that a client waits that reads slowly
+SLOW_PIECE = 1 << 15  # bytes that it reads then
 HEALING = "{heal_tool_text: true, think_tags: true}"
 CONFIG = """
 server:
   listen_addr: 127.0.0.1:{port}
   retries: 0
+store: {store}
 models:
   - {{model: "chat.*", provider: {{base_url: "{url}", profile: generic, override: {{modalities: [text]}}}}}}
   - {{model: "heal.*", provider: {{base_url: "{url}", override: {{answer: {healing}}}}}}}
@@ -60,11 +63,12 @@ class Outcome(NamedTuple):
 
 
 class Proxy(NamedTuple):
-    """A running rproxy; ``watch`` is the file in which it reports its steps."""
+    """A running rproxy; ``watch`` is the file in which it reports its steps, ``health`` asks it."""
 
     pid: int
     port: int
     watch: Path
+    health: probe.Probe
 
     def conversation(self) -> str:
         """A new conversation.
@@ -96,11 +100,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def proxy(url: str) -> Iterator[Proxy]:
+def proxy(url: str, store: str) -> Iterator[Proxy]:
+    """A running rproxy.
+
+    :param url: of the provider
+    :param store: the kind of its store
+    """
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as until_the_end:
+        folder = until_the_end.enter_context(tempfile.TemporaryDirectory())
         path = Path(folder, "config.yaml")
-        path.write_text(CONFIG.format(port=port, url=url, healing=HEALING))
+        kept = STORES[store](until_the_end, folder)
+        path.write_text(CONFIG.format(port=port, url=url, healing=HEALING, store=kept))
         argv = [sys.executable, str(WATCHED), "serve", "--config", str(path)]
         watch = Path(folder, "steps")
         environ = {
@@ -114,13 +125,36 @@ def proxy(url: str) -> Iterator[Proxy]:
             process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, env=environ)
             try:
                 _wait(process, port, Path(folder, "log"))
-                yield Proxy(process.pid, port, watch)
+                health = probe.Probe(port)
+                until_the_end.callback(health.stop)
+                yield Proxy(process.pid, port, watch, health)
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 log.seek(0)
                 for line in re.findall(r"(?m)^.*(?:Traceback|Error\b).*$", log.read())[:20]:
                     print(line)
+
+
+def _redis(until_the_end: contextlib.ExitStack, folder: str) -> str:
+    port = free_port()
+    argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(argv, cwd=folder, stdout=subprocess.DEVNULL)
+    until_the_end.callback(process.wait)
+    until_the_end.callback(process.kill)
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return f"{{kind: redis, url: 'redis://127.0.0.1:{port}/0'}}"
+        time.sleep(0.05)
+    raise SystemExit("redis-server does not start")
+
+
+# Kind of store -> what the configuration says of it.
+STORES: Dict[str, Callable[[contextlib.ExitStack, str], str]] = {
+    "memory": lambda until_the_end, folder: "{kind: memory}",
+    "sqlite": lambda until_the_end, folder: f"{{kind: sqlite, path: '{folder}/store.db'}}",
+    "redis": _redis,
+}
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -133,44 +167,63 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise SystemExit("rproxy does not listen")
 
 
-def run(attack: attacks.Attack, running: Proxy, health: probe.Probe) -> Outcome:
+def run(attack: attacks.Attack, running: Proxy) -> Outcome:
     body = attack.body()
-    path = attack.path.replace("CONVERSATION", running.conversation())
+    attack = attack._replace(path=attack.path.replace("CONVERSATION", running.conversation()))
     Path(f"/proc/{running.pid}/clear_refs").write_text("5")  # the peak is that of this attack
-    health.stalls()
+    running.health.stalls()
     running.steps()
     started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT) as client:
-        try:
-            answer = (_message if attack.ws else _post)(client, attack._replace(path=path), body)
-        except OSError as error:
-            answer = str(error)
+    try:
+        answer = _attacked(running.port, attack, body)
+    except OSError as error:
+        answer = str(error)
     seconds = time.monotonic() - started
     time.sleep(max(0.3 - seconds, 0.02))
     status = Path(f"/proc/{running.pid}/status").read_text()
     peak = int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) >> 10
-    return Outcome(health.stalls(), running.steps(), answer, seconds, peak)
+    return Outcome(running.health.stalls(), running.steps(), answer, seconds, peak)
 
 
-def _post(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
-    """:returns: the status and the beginning of the body, or the type of the last event"""
-    head = f"POST {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+def _attacked(port: int, attack: attacks.Attack, body: bytes) -> str:
+    """:returns: what came of it, and, if the attack wants that, of two requests for the stored response"""
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+        if attack.ws:
+            return _message(client, attack, body)
+        answer, response_id = _request(client, attack, body)
+    for query in ("", "?stream=true") if attack.again and response_id else ():
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+            again = attack._replace(method="GET", path=f"{attacks.CREATE}/{response_id}{query}")
+            answer += f", {_request(client, again, b'')[0]}"
+    return answer
+
+
+def _read(client: socket.socket, attack: attacks.Attack) -> bytes:
+    if attack.slow:
+        time.sleep(SLOW)
+    return client.recv(SLOW_PIECE if attack.slow else 1 << 20)
+
+
+def _request(client: socket.socket, attack: attacks.Attack, body: bytes) -> tuple[str, str]:
+    """:returns: the status and the beginning of the body, or the type of the last event; the response's id"""
+    head = f"{attack.method} {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\n{attack.headers}Content-Length: {len(body)}\r\n\r\n"
     client.sendall(head.encode() + body)
     first = last = b""
     ends: List[bytes] = []
     while True:
-        piece = client.recv(1 << 20)
+        piece = _read(client, attack)
         if not piece:
             break
         ends += re.findall(rb"event: response\.(completed|failed|incomplete)", last[-100:] + piece)
         first, last = (first or piece)[:4000], (last + piece)[-4000:]
-    status = first[9:12].decode()
+    status, found = first[9:12].decode(), re.search(rb'"id":"(resp_[^"]*)"', first)
+    response_id = found[1].decode() if found is not None else ""
     ends = ends or re.findall(rb'"status":"(completed|failed|incomplete)"', first + last)
     if ends:
-        return f"{status} {ends[-1].decode()}"
+        return f"{status} {ends[-1].decode()}", response_id
     said = re.findall(rb'"message":"([^"]{0,60})', last)
-    return f"{status} {said[0].decode(errors='replace') if said else ''}"
+    return f"{status} {said[0].decode(errors='replace') if said else ''}", response_id
 
 
 def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
@@ -185,7 +238,7 @@ def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
     client.sendall(struct.pack("!BBQL", 0x81, 0xFF, len(body), 0) + body)  # masked with zeros
     last = b""
     while True:
-        piece = client.recv(1 << 20)
+        piece = _read(client, attack)
         last = last[-4000:] + piece
         end = re.search(rb'"type":"(?:response\.)?(completed|failed|incomplete|error)"', last)
         if end is not None or not piece:
@@ -229,13 +282,15 @@ def main() -> int:
     process, port = provider.start()
     over = []
     print(f"{'attack':24} {'worst':>6} {'p99':>6} {'step':>6} {'hold':>6} {'seconds':>8} {'MiB':>6}  answer")
-    with proxy(f"http://127.0.0.1:{port}/v1") as running:
-        health = probe.Probe(running.port)
-        for name, attack in chosen.items():
-            outcome = run(attack, running, health)
-            show(name, outcome, options.where)
-            over += [name] if outcome.stalls.p99 > options.limit else []
-        health.stop()
+    for store in STORES:
+        mine = {name: attack for name, attack in chosen.items() if attack.store == store}
+        if not mine:
+            continue
+        with proxy(f"http://127.0.0.1:{port}/v1", store) as running:
+            for name, attack in mine.items():
+                outcome = run(attack, running)
+                show(name, outcome, options.where)
+                over += [name] if outcome.stalls.p99 > options.limit else []
     process.terminate()
     print(
         f"{len(over)} of {len(chosen)} attacks keep others waiting: {' '.join(over)}"

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pdf_maker import make_pdf, pdf_message
-from provider import ANSWERS
+from provider import ANSWERS, OF_THE_RESPONSES_API
 
 CREATE = "/v1/responses"
 TOOLS = [
@@ -35,19 +35,35 @@ TOOLS = [
 
 
 class Attack(NamedTuple):
-    """``body`` makes the request's body; ``headers`` stand before it; ``ws``: it is a WebSocket message."""
+    """``body`` makes the request's body; ``headers`` stand before it; ``ws``: it is a WebSocket message.
+
+    ``store``: of the proxy; ``again``: read the response from it, too, as JSON and as a stream.  ``slow``:
+    the client reads slowly.
+    """
 
     path: str
     body: Callable[[], bytes]
     headers: str = ""
     ws: bool = False
+    store: str = "memory"
+    again: bool = False
+    slow: bool = False
+    method: str = "POST"
 
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def ask(model: str = "chat.hi", path: str = CREATE, ws: bool = False, **fields: Any) -> Attack:
+def ask(
+    model: str = "chat.hi",
+    path: str = CREATE,
+    ws: bool = False,
+    in_store: str = "memory",
+    again: bool = False,
+    slow: bool = False,
+    **fields: Any,
+) -> Attack:
     """Ask with fields whose values are made when the attack begins, if they are functions."""
 
     def body() -> bytes:
@@ -61,7 +77,7 @@ def ask(model: str = "chat.hi", path: str = CREATE, ws: bool = False, **fields: 
             }
         )
 
-    return Attack(path, body, ws=ws)
+    return Attack(path, body, ws=ws, store=in_store, again=again, slow=slow)
 
 
 def answered(model: str, **fields: Any) -> Attack:
@@ -499,6 +515,21 @@ REQUESTS: Dict[str, Attack] = {
 }
 
 
+CHAT = "/v1/chat/completions"
+SEALED = {"store": False, "include": ["reasoning.encrypted_content"]}
+LARGE = ("delta-30mb", "text-100mb", "arguments-30mb", "reasoning-50mb", "most-calls-in-one-delta")
+# How a client may ask for an answer, beside a stream of events.
+MODES: Dict[str, Callable[[str], Attack]] = {
+    "json": lambda model: ask(model, tools=TOOLS, again=True),
+    "websocket": lambda model: answered(model, ws=True),
+    "background": lambda model: answered(model, background=True, again=True),
+    "slow": lambda model: answered(model, slow=True),
+    "sqlite": lambda model: answered(model, in_store="sqlite", again=True),
+    "redis": lambda model: answered(model, in_store="redis", again=True),
+    "chat": lambda model: ask(model, path=CHAT, stream=True, messages=[{"role": "user", "content": "x"}]),
+}
+
+
 def attacks(all_places: bool) -> Dict[str, Attack]:
     """The attacks, by name.
 
@@ -506,17 +537,22 @@ def attacks(all_places: bool) -> Dict[str, Attack]:
     """
     found = {**REQUESTS, **(everywhere() if all_places else {})}
     for name in ANSWERS:
-        models = ["heal"] if name.startswith("leaked") else ["chat"]
-        if name in ("items", "function-calls", "response-30mb", "response-text-100mb"):
-            models = ["wire"]
-        for model in models:
-            found[f"answer-{name}"] = answered(f"{model}.{name}")
-    found["answer-json"] = ask("chat.whole-30mb")
+        model = "heal" if name.startswith("leaked") else "wire" if name in OF_THE_RESPONSES_API else "chat"
+        found[f"answer-{name}"] = answered(f"{model}.{name}")
+    for mode, asked in MODES.items():
+        for name in LARGE:
+            found[f"answer-{mode}-{name}"] = asked(f"chat.{name}")
+    found["answer-json-whole"] = ask("chat.whole-30mb")
     found["answer-json-calls"] = ask("chat.whole-calls", tools=TOOLS)
-    found["answer-json-text"] = ask("chat.text-100mb")
-    found["answer-chat"] = ask(
-        "chat.whole-30mb", path="/v1/chat/completions", messages=[{"role": "user", "content": "x"}]
+    found["answer-chat-whole"] = ask(
+        "chat.whole-30mb", path=CHAT, messages=[{"role": "user", "content": "x"}]
     )
-    found["answer-websocket"] = answered("chat.delta-30mb", ws=True)
-    found["answer-refused"] = ask("chat.refusal", tools=TOOLS)
+    found["answer-chat-refusal"] = ask(
+        "chat.refusal-30mb", path=CHAT, messages=[{"role": "user", "content": "x"}]
+    )
+    found["answer-chat-error"] = ask(
+        "chat.error-chunk", path=CHAT, messages=[{"role": "user", "content": "x"}]
+    )
+    found["answer-sealed"] = answered("chat.reasoning-50mb", **SEALED)
+    found["answer-with-logprobs"] = answered("chat.logprobs", top_logprobs=5)
     return found

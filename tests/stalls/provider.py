@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import multiprocessing
+from itertools import chain
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %b\r\n\r\n"
 REFUSED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n"
+LIMITS = b"".join(b"X-RateLimit-%d: %d\r\n" % (n, n) for n in range(2500))  # as long as a head may be
 PIECE = 1 << 16  # bytes of one write
+MB = 1 << 20
 DSML = "｜DSML｜"
 
 
@@ -75,6 +79,37 @@ def function_calls(times: int) -> List[Any]:
     ]
 
 
+def closed_by(delta: str, times: int) -> Iterator[bytes]:
+    """Deltas, and a message that repeats them all."""
+    for _ in range(times):
+        yield sse({"content": delta})
+    message = {"role": "assistant", "content": delta * times + "!"}
+    yield b"data: %b\n\n" % json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    yield b"data: [DONE]\n\n"
+
+
+def raw(*pieces: bytes) -> Iterator[bytes]:
+    yield from pieces
+    yield END
+
+
+def indented(**message: Any) -> Iterator[bytes]:
+    """A completion in many lines."""
+    yield from (
+        line + b"\n"
+        for line in json.dumps(json.loads(next(whole(**message))), indent=1).encode().split(b"\n")
+    )
+
+
+def packed(data: bytes) -> Iterator[bytes]:
+    yield gzip.compress(data, 9)
+
+
+def logprobs(times: int) -> List[Any]:
+    top = [{"token": "x", "logprob": -1.5, "bytes": [120]}] * 5
+    return [{"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": top}] * times
+
+
 def leaked(opens: str, piece: str, times: int, closes: str) -> Iterator[bytes]:
     yield sse({"content": opens})
     yield sse({"content": piece * times})
@@ -115,9 +150,45 @@ ANSWERS: Dict[str, Answer] = {
             }
         ),
     ),
+    "delta-30mb-widening": (
+        EVENTS,
+        lambda: streamed({"content": "x" * (10 * MB) + "é" * (3 * MB) + "中" * (3 * MB) + "😀" * MB}),
+    ),
+    "two-choices": (
+        EVENTS,
+        lambda: raw(
+            b"data: %b\n\n" % json.dumps({"choices": [{"delta": {"content": "x" * (15 * MB)}}] * 2}).encode()
+        ),
+    ),
+    "closing-message": (EVENTS, lambda: closed_by("x" * 10_000, 3_000)),
+    "text-100mb-in-tokens": (EVENTS, lambda: texts("x" * 100, 1_000_000)),
+    "text-100mb-widening": (EVENTS, lambda: chain(texts("x" * 10_000, 5_000), texts("中" * 3_000, 5_000))),
+    "reasoning-50mb": (
+        EVENTS,
+        lambda: chain(
+            [sse({"reasoning_content": "some thoughts " * 700})] * 5_000, streamed({"content": "x"})
+        ),
+    ),
+    "details-30mb": (
+        EVENTS,
+        lambda: streamed(
+            {"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": "x" * (30 * MB)}]},
+            {"content": "x"},
+        ),
+    ),
+    "logprobs": (
+        EVENTS,
+        lambda: raw(
+            b"data: %b\n\n"
+            % json.dumps(
+                {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": logprobs(60_000)}}]}
+            ).encode()
+        ),
+    ),
     "reasoning-30mb": (EVENTS, lambda: streamed({"reasoning_content": "x" * (30 << 20)})),
     "text-100mb": (EVENTS, lambda: texts("x" * 10_000, 10_000)),
     "calls-in-one-delta": (EVENTS, lambda: streamed({"tool_calls": [call(n) for n in range(60_000)]})),
+    "most-calls-in-one-delta": (EVENTS, lambda: streamed({"tool_calls": [call(n) for n in range(400_000)]})),
     "nameless-calls": (
         EVENTS,
         lambda: streamed(
@@ -169,6 +240,35 @@ ANSWERS: Dict[str, Answer] = {
     ),
     "nested": (EVENTS, lambda: iter([b"data: " + b"[" * (8 << 20) + b"\n\n", END])),
     "lines": (EVENTS, lambda: iter([b"\n" * PIECE] * 400 + [b"data: x\n" * 8000] * 100 + [END])),
+    "list": (EVENTS, lambda: raw(b"data: [%b{}]\n\n" % (b'{"choices":[]},' * (2 * MB)))),
+    "list-brackets": (EVENTS, lambda: raw(b"data: [%b[]]\n\n" % (b"[]," * (10 * MB)))),
+    "string": (EVENTS, lambda: raw(b'data: "%b"\n\n' % (b"x" * (30 * MB)))),
+    "no-json": (EVENTS, lambda: raw(b"data: {%b\n\n" % (b'"a":[],' * (4 * MB)))),
+    "values": (EVENTS, lambda: raw(b"data: %b\n\n" % (b"{}" * MB))),
+    "bare-values": (EVENTS, lambda: raw(b"data: {}\n\n", b"{}" * MB + b"\n\n")),
+    "event-of-lines": (
+        EVENTS,
+        lambda: raw(b'data: {"choices":[\n', *[b"data: {},\n"] * 2_000_000, b"data: {}]}\n\n"),
+    ),
+    "error-event": (EVENTS, lambda: raw(b'event: error\ndata: {"message":"%b"}\n\n' % (b"x y" * (10 * MB)))),
+    "error-line": (EVENTS, lambda: raw(b'error: {"message":"%b"}\n\n' % (b"x y" * (10 * MB)))),
+    "error-chunk": (EVENTS, lambda: raw(b'data: {"error":{"message":"%b"}}\n\n' % (b"x y" * (10 * MB)))),
+    "error-brackets": (
+        EVENTS,
+        lambda: raw(b'data: {"error":{"message":"x","a":[%b[]]}}\n\n' % (b"[]," * (9 * MB))),
+    ),
+    "head": (HEAD % b"text/event-stream\r\n%b" % LIMITS[:60_000].rpartition(b"\r\n")[0], lambda: raw()),
+    "gzip": (
+        HEAD % b"text/event-stream\r\nContent-Encoding: gzip",
+        lambda: packed(b"".join(texts("x" * 1_000, 14_000))),
+    ),
+    "gzip-lines": (
+        HEAD % b"text/event-stream\r\nContent-Encoding: gzip",
+        lambda: packed(b"".join(texts("x", 200_000))),
+    ),
+    "gzip-bomb": (HEAD % b"text/event-stream\r\nContent-Encoding: gzip", lambda: packed(b" " * (600 * MB))),
+    "indented": (JSON, lambda: indented(content="x", tool_calls=[call(n) for n in range(150_000)])),
+    "indented-text": (JSON, lambda: indented(content="x" * (30 * MB))),
     "brackets": (JSON, lambda: iter([b'{"choices":[%b]}' % (b"[]," * (9 << 20) + b"[]")])),
     "leaked-dsml": (
         EVENTS,
@@ -216,7 +316,34 @@ ANSWERS: Dict[str, Answer] = {
             ]
         ),
     ),
+    "response-whole-30mb": (
+        EVENTS,
+        lambda: response_items(
+            [
+                {"type": "message", "id": "m", "content": [{"type": "output_text", "text": "x" * (5 * MB)}]},
+                {
+                    "type": "function_call",
+                    "id": "f",
+                    "call_id": "c",
+                    "name": "f",
+                    "arguments": "x" * (5 * MB),
+                },
+            ]
+        ),
+    ),
     "refusal": (REFUSED, lambda: iter([hostile_words()])),
+    "refusal-30mb": (
+        REFUSED,
+        lambda: iter([b'{"error":{"message":"%b"}}' % (b"not allowed [a, b] " * (3 * MB // 2))]),
+    ),
+    "refusal-brackets": (
+        REFUSED,
+        lambda: iter([b'{"error":{"message":"x","a":[%b[]]}}' % (b"[]," * (10 * MB))]),
+    ),
+    "refusal-page": (REFUSED, lambda: iter([b"<html><body>" + b"<p>an error &amp; more " * MB])),
+}
+OF_THE_RESPONSES_API = frozenset(("items", "function-calls")) | {
+    name for name in ANSWERS if name.startswith("response-")
 }
 
 
