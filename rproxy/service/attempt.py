@@ -270,7 +270,7 @@ class Attempt:
             self._send(rest)
         await self._work_off()
 
-    def check(self, *, codex: bool) -> None:
+    async def check(self, *, codex: bool) -> None:
         """Judge the whole answer.
 
         :param codex: the errors are for Codex
@@ -280,7 +280,8 @@ class Attempt:
         failure = converter.failure(self._fast_path.done)
         if failure is not None:
             if failure.raw is not None:
-                raise stream_error(failure.raw, name, self.provider.base_url, self._secrets)
+                read = partial(stream_error, failure.raw, name, self.provider.base_url, self._secrets)
+                raise await in_thread(read)  # whose patterns are loaded when first needed
             if failure.code != "server_error":
                 raise ApiError(400, f"{name}: {failure.message}", code=failure.code)
             raise broken(name, failure.message)

@@ -190,7 +190,7 @@ class Turn:
         if interrupt is not None and interrupt.cancelled:
             return await self._end(converter.interrupt())
         await attempt.close()
-        attempt.check(codex=self._codex)
+        await attempt.check(codex=self._codex)
         self._form.confirm(provider)
         if not self._goes_on(converter):
             await self._end(converter.finish())

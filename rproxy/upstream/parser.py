@@ -23,7 +23,7 @@ from ..errors import RproxyError
 
 MAX_HEAD = 65536  # bytes of status line and headers, those of 1xx responses included; also of the trailers
 MAX_CHUNK_LINE = 4096  # bytes of a chunk size with its extensions
-MAX_INFLATED = 16 << 20  # bytes that one read of a compressed body may expand to
+MAX_INFLATED = 8 << 20  # bytes that one read of a compressed body may expand to
 
 WAIT = -1
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
