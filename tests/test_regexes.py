@@ -182,13 +182,6 @@ def seconds(run: Any, text: Any) -> float:
     return min(taken)
 
 
-ALL = patterns()
-
-
-def test_patterns_are_found() -> None:
-    assert len(ALL) > 60
-
-
 def _ratio(key: Key, times: int = 3) -> float:
     """How many times as long the longer text takes, of the worst pair of texts."""
     pattern = re.compile(*key[:2])
@@ -206,9 +199,10 @@ def _ratio(key: Key, times: int = 3) -> float:
     return worst
 
 
-@pytest.mark.parametrize("key", ALL, ids=lambda key: ALL[key])
-def test_no_pattern_backtracks(key: Key) -> None:
-    assert _ratio(key) < ALLOWED
+def test_no_pattern_backtracks() -> None:
+    found = patterns()
+    assert len(found) > 60
+    assert [where for key, where in found.items() if _ratio(key) >= ALLOWED] == []
 
 
 @pytest.mark.parametrize("pattern, size", [(r"(a+)+\.{3}$", 20), (r"\s+$", LONG), ("a*a*=", 400)])
