@@ -10,7 +10,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, AsyncIterator, Dict, List, Sequence, Tuple
+from typing import Any, AsyncIterator, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 from api import Api
@@ -24,7 +24,8 @@ from search_services import search_services
 from tornado.websocket import websocket_connect
 from wsclient import turn
 
-from rproxy.service.player import comparable
+from rproxy.errors import RproxyError
+from rproxy.service.player import comparable, play
 from rproxy.telemetry.recording import Recording
 from rproxy.telemetry.recording_file import NoRecording, read_recording
 from rproxy.telemetry.records import TurnRecord
@@ -253,7 +254,43 @@ def test_what_is_no_recording(tmp_path: Path) -> None:
     assert rproxy("serve", "--demo", "--record", str(path)).returncode == 78  # it is a file
 
 
+def edits(value: Json) -> Iterator[Json]:
+    """The object with one key less, or with another value."""
+    for key, inner in value.items():
+        yield {name: other for name, other in value.items() if name != key}
+        for odd in (None, 1, "x", [], {}, [1]):
+            yield {**value, key: odd}
+        if key in ("turn", "settings", "body"):
+            for edited in edits(inner):
+                yield {**value, key: edited}
+
+
+async def test_an_edited_recording_plays_or_is_refused(expect_log: Any) -> None:
+    expect_log("", required=False)
+    async with edge(inspector="content") as e:
+        answer = await e.fetch("/v1/responses", {"model": "m", "input": "hello", "stream": True})
+        made = await e.fetch(f"/inspector/turns/{answer.headers['x-request-id']}/recording")
+    lines, played = made.body.splitlines(), 0
+    for number, line in enumerate(lines):
+        for edited in edits(json.loads(line)):
+            try:
+                changed = [*lines[:number], json.dumps(edited).encode(), *lines[number + 1 :]]
+                comparable(await play(read_recording(changed)))
+                played += 1
+            except RproxyError:
+                pass
+    assert played > 10
+
+
 # ---- Values in, values out
+
+
+TURN = {
+    "request_id": "req_1", "transport": "sse", "codex": False, "model": "m", "route": "m",
+    "downstream_model": "m", "response_id": f"resp_{0:032}", "created_at": 0, "conversation": None,
+    "first": 0,
+}  # fmt: skip
+SETTINGS = {"reasoning": "auto", "errors": "auto", "tool_type_allowlist": None, "cached_tokens": "hit"}
 
 
 def recording(*pieces: bytes, secrets: Sequence[str] = ()) -> Recording:
@@ -320,9 +357,8 @@ async def test_a_recorder_that_fails_does_not_fail_the_turn(stream: bool, expect
 def test_a_later_version_is_refused() -> None:
     with pytest.raises(NoRecording, match="version 2"):
         read_recording([b'{"kind": "recording", "version": 2, "rproxy": "9.0"}'])
-    known = read_recording(
-        [b'{"kind": "recording", "version": 1, "turn": {}, "settings": {}}', b'{"kind": "new", "at": 1}']
-    )
+    first = {"kind": "recording", "version": 1, "turn": TURN, "settings": SETTINGS}
+    known = read_recording([json.dumps(first).encode(), b'{"kind": "new", "at": 1}'])
     assert comparable(known) == []
 
 

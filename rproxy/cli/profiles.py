@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..config.provider_schema import WIRES
 from ..config.yaml_positions import dump
 from ..providers.profiles import profile_dict, profile_lines
 from .command import Command, Environ
@@ -26,9 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="NAME", help="show this profile as YAML; without it, list all profiles"
     )
     parser.add_argument("model", nargs="?", default="", metavar="MODEL", help="... for this downstream model")
-    parser.add_argument(
-        "--wire", choices=("chat", "responses"), default="chat", help="... with this wire; default: chat"
-    )
+    parser.add_argument("--wire", choices=WIRES, default="chat", help="... with this wire; default: chat")
 
 
 COMMAND = Command(

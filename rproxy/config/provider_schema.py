@@ -21,6 +21,7 @@ from .addresses import url_secrets
 from .checks import REQUIRED, Place, key, secret
 from .rewrite_rules import rewrite_rules
 
+WIRES = ("chat", "responses")  # the APIs that providers speak
 # Headers and query parameters whose values are no secret.
 _PUBLIC = frozenset(
     (
@@ -89,9 +90,7 @@ class Provider:
     )
     weight: Optional[int] = key(c.whole(1), None, "its share of the turns; without weights, the order counts")
     wire: str = key(
-        c.one_of("chat", "responses"),
-        "chat",
-        "its API: chat (Chat Completions) or responses; default: by the address",
+        c.one_of(*WIRES), "chat", "its API: chat (Chat Completions) or responses; default: by the address"
     )
     override: Mapping[str, Any] = key(read_overrides, {}, "profile fields for this provider")
     rewrite: Tuple[Rule, ...] = key(

@@ -16,7 +16,7 @@ from ..config.hosted_schema import HostedLimits
 from ..config.schema import Config, Model, Provider, Server, Usage
 from ..convert.ids import Ids, response_stem
 from ..convert.request.chat import input_items
-from ..convert.request.validate import without_nulls
+from ..convert.request.validate import check_request, without_nulls
 from ..convert.sealed import CHECKSUM
 from ..errors import ApiError
 from ..store.memory import MemoryStore
@@ -112,7 +112,8 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
     """Run a recorded turn again.
 
     :returns: the turn as this rproxy runs it
-    :raises ApiError: it cannot be run: no provider was asked, or the outcomes of its tools are not known
+    :raises ApiError: it cannot be run: no provider was asked, the outcomes of its tools are not known, or
+        the request is wrong
     """
     if recorded.hosted is None and (recorded.rounds or 0) > 1:
         raise ApiError(
@@ -122,6 +123,8 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
         )
     if not recorded.attempts and not recorded.calls:
         raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
+    if not recorded.request:
+        raise ApiError(400, "the recording has no request, so there is nothing to play")
     turn, collector = recorded.turn, _Collector()
     last_of_rounds = {attempt.round: attempt for attempt in recorded.attempts}
     interrupted = any(event["type"] == "response.interrupt.accepted" for event in recorded.events)
@@ -186,6 +189,7 @@ def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:
     turn, request = recorded.turn, recorded.request
     inherited = request.get("inherited", {})
     body = {**inherited, **without_nulls(request["body"])}
+    check_request(body)
     items: List[AnyItem] = request.get("items", input_items(body))
     context = ConversationContext(_openable(request.get("history", [])), inherited)
     model = Model(model=turn["route"], providers=(provider,), downstream_model=turn["downstream_model"])

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, List, Mapping, Optional, Tuple
 
+from ..config.provider_schema import WIRES
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError, RproxyError
 from ..json_codec import UNREADABLE
@@ -84,12 +85,64 @@ def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
             if recorded is None:
                 recorded = _begin(part)
             elif part["kind"] in _ADD:
+                _check(part, _KEYS.get(part["kind"], {}))
                 _ADD[part["kind"]](recorded, part)
         except (*UNREADABLE, LookupError, TypeError, AttributeError, ConfigError) as error:
-            raise NoRecording(f"line {number} is not one of a recording: {error!r}") from None
+            missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise NoRecording(f"line {number} is not one of a recording: {missing}") from None
     if recorded is None:
         raise NoRecording("the file is empty")
     return recorded
+
+
+# The keys that parts must have to be played, and their types, values or keys.
+_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "recording": {
+        "turn": {
+            "request_id": str,
+            "transport": str,
+            "codex": bool,
+            "model": str,
+            "route": str,
+            "downstream_model": str,
+            "response_id": str,
+            "created_at": int,
+            "conversation": (str, type(None)),
+            "first": int,
+        },
+        "settings": {
+            "reasoning": frozenset(("auto", "summary", "content")),
+            "errors": frozenset(("auto", "openai", "codex")),
+            "tool_type_allowlist": (list, type(None)),
+            "cached_tokens": frozenset(("hit", "sum")),
+        },
+    },
+    "request": {"body": {"model": str}},
+    "attempt": {"provider": str, "base_url": str, "wire": frozenset(WIRES), "profile": {}},
+    "head": {"attempt": int, "status": int, "headers": {}},
+    "data": {"attempt": int, "at": (int, float)},
+    "end": {"attempt": int, "how": str},
+    "events": {"events": list},
+    "call": {"item": {}, "function": str},
+    "outcome": {"call": int},
+    "turn_end": {"status": str, "turn": {}},
+}
+
+
+def _check(value: Any, keys: Mapping[str, Any]) -> None:
+    """:raises ValueError: a key has another type
+    :raises KeyError: a key is missing
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    for name, kind in keys.items():
+        if isinstance(kind, dict):
+            _check(value[name], kind)
+        elif isinstance(kind, frozenset):
+            if value[name] not in kind:
+                raise ValueError(f"{name!r} is not one of {', '.join(sorted(kind))}")
+        elif not isinstance(value[name], kind):
+            raise ValueError(f"{name!r} is of another type")
 
 
 def _begin(part: Json) -> RecordedTurn:
@@ -100,6 +153,7 @@ def _begin(part: Json) -> RecordedTurn:
             f"the recording has the version {part['version']} (rproxy {part.get('rproxy')}); this rproxy "
             f"reads the version {VERSION}"
         )
+    _check(part, _KEYS["recording"])
     return RecordedTurn(part["turn"], part["settings"])
 
 
@@ -130,6 +184,8 @@ def _end(recorded: RecordedTurn, part: Json) -> None:
 
 
 def _events(recorded: RecordedTurn, part: Json) -> None:
+    for event in part["events"]:
+        _check(event, {"type": str, "sequence_number": int})
     recorded.events += part["events"]
 
 
