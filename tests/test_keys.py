@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -277,6 +278,15 @@ def test_input_that_no_provider_has_counted_is_estimated() -> None:
     for record in (used(None, None, None), used(None, None, 429), used(1, 98)):
         quotas.end_turn(Key("bob", "k"), record, sent)
         quotas.begin_turn(Key("bob", "k", tokens_per_day=100))
+
+
+async def test_a_large_one_is_estimated_while_others_go_on() -> None:
+    quotas, key = Quotas(Now()), Key("ann", "k", tokens_per_day=100)
+    sent = {"messages": [{"role": "user", "content": "word " * 1000}]}
+    quotas.end_turn(key, replace(used(None, None), request_bytes=1 << 20), sent)
+    quotas.begin_turn(key)  # it is not known yet
+    await until(lambda: quotas._used_by(key).tokens)
+    refusal(quotas, key)
 
 
 # ---- The server

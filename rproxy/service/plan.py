@@ -15,7 +15,7 @@ from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
 from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
-from ..convert.json_steps import is_large
+from ..convert.json_steps import is_large, json_blocks
 from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
@@ -71,13 +71,13 @@ def native_tools(provider: Provider) -> Sequence[str]:
 
 
 def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -> bool:
-    """Is a request converted, or looked through, in a few milliseconds?
+    """Is a request converted, or looked through, in a few milliseconds?  Schemas take longest.
 
     :param items: the history that is converted
     """
-    short, before = len(items) <= LONG_HISTORY, request.context.size
+    short, before, body = len(items) <= LONG_HISTORY, request.context.size, request.body
     if client.size > SMALL or before is None or before > LARGE:
-        short = short and not is_large([items, request.body.get("tools"), request.body.get("text")], LARGE)
+        short = short and not is_large([body.get("tools"), body.get("text")]) and not is_large(items, LARGE)
     return short
 
 
@@ -123,9 +123,10 @@ class TurnPlan:
             return ""  # there is nothing to choose
         body = self._request.body
         given = body.get("prompt_cache_key") or body.get("conversation")
-        return json.dumps(
-            given or next((item for item in self._items if item.get("role") == "user"), None), sort_keys=True
-        )
+        key = given or next((item for item in self._items if item.get("role") == "user"), None)
+        if is_large(key):
+            return next(json_blocks(key)).decode()  # how it begins will do
+        return json.dumps(key, sort_keys=True)
 
     def shorten(self) -> bool:
         """Make the history of a compaction shorter, because it does not fit into the provider's window.

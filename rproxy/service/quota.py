@@ -8,12 +8,15 @@ know of this process only.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Callable, Deque, Dict, Mapping, Optional, Sequence, Tuple
+from functools import partial
+from typing import Callable, Deque, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from ..config.schema import Key
+from ..cooperative import in_thread
 from ..errors import ApiError, whole_seconds
 from ..telemetry.records import TurnRecord
 from ..types import Json
@@ -21,6 +24,7 @@ from .token_estimate import estimate_any
 
 MINUTE = 60.0  # seconds
 DAY = 86_400  # seconds
+LARGE = 1 << 16  # bytes of a request; what it may have cost is estimated in a thread
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Quotas:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._used: Dict[Tuple[str, str], _Used] = {}
+        self._counting: Set[asyncio.Future[None]] = set()
 
     def begin_turn(self, key: Optional[Key]) -> None:
         """Count a turn.
@@ -75,9 +80,21 @@ class Quotas:
         """
         if key is None:
             return
+        used = self._used_by(key)
+        used.tokens += record.total_tokens
         answered = record.upstream_status is not None and 200 <= record.upstream_status < 300
-        unseen = estimate_any(sent) if answered and record.input_tokens is None else 0
-        self._used_by(key).tokens += record.total_tokens + unseen
+        if not answered or record.input_tokens is not None:
+            return
+        if record.request_bytes <= LARGE:
+            used.tokens += estimate_any(sent)
+            return
+
+        async def count() -> None:
+            used.tokens += await in_thread(partial(estimate_any, sent))
+
+        counting = asyncio.ensure_future(count())
+        self._counting.add(counting)
+        counting.add_done_callback(self._counting.discard)
 
     def _used_by(self, key: Key) -> _Used:
         used = self._used.setdefault((key.name, key.owner), _Used())
