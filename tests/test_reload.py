@@ -24,6 +24,7 @@ from tornado.websocket import websocket_connect
 from rproxy.config.changes import changes
 from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
+from rproxy.errors import ConfigError
 from rproxy.server.pid_file import pid_file, running_servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -357,9 +358,22 @@ def test_a_file_that_was_left_behind_is_no_server(tmp_path: Path) -> None:
         pass  # nowhere to put it, and nobody asked for it
 
 
-def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
-    from rproxy.errors import ConfigError
+def test_a_pid_file_is_never_written_over_another_file(tmp_path: Path) -> None:
+    victim, link = tmp_path / "victim", tmp_path / "link.pid"
+    victim.write_text("precious")
+    link.symlink_to(victim)
+    with pytest.raises(ConfigError, match="cannot write"), pid_file(str(link), {}):
+        pass
+    with pytest.raises(ConfigError, match="another file"), pid_file(str(victim), {}):
+        pass
+    assert victim.read_text() == "precious"
+    victim.write_text("4711\n")  # what a killed process has left behind
+    with pid_file(str(victim), {}):
+        assert victim.read_text() == f"{os.getpid()}\n"
+        assert running_servers(str(link), {}) == []
 
+
+def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"server\.pid_file: cannot write"), pid_file(str(tmp_path), {}):
         pass
     path = str(tmp_path / "rproxy.pid")

@@ -14,6 +14,10 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigError
 
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # somebody else may have put one there, in a folder such as /tmp
+LONGEST = 64  # bytes of a file that may be one of these
+DIGITS = b"0123456789\n"
+
 
 class RunningServer(NamedTuple):
     """A running server."""
@@ -43,7 +47,7 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
     file: Optional[int] = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o644)
     except OSError as error:
         if configured:
             raise ConfigError(f"server.pid_file: cannot write {path}: {error.strerror}") from error
@@ -53,6 +57,9 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
     try:
         if not _lock(file):
             raise ConfigError(f"server.pid_file: {path} belongs to another rproxy that is running")
+        if os.read(file, LONGEST).strip(DIGITS):
+            raise ConfigError(f"server.pid_file: {path} is another file, which rproxy does not write over")
+        os.lseek(file, 0, os.SEEK_SET)
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())
         try:
@@ -78,11 +85,11 @@ def running_servers(
 
 def _pid_of_running(path: Path) -> Iterator[int]:
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR | NO_LINK)
     except OSError:
         return
     try:
-        text = os.read(file, 32)
+        text = os.read(file, LONGEST)
         if not _lock(file) and text.strip().isdigit():
             yield int(text)
     finally:
