@@ -180,30 +180,30 @@ def text_delta(event: Json) -> bool:
 
 
 # ---- heartbeats
-@pytest.mark.parametrize(
-    "silence",
-    [
-        [wait(0.6), say("Here.")],  # no status line
-        [sleep(0.6), say("Here.")],  # no byte of the body
-        [comment("keep-alive"), sleep(0.3), comment("keep-alive"), sleep(0.3), say("Here.")],
-        [think("Hm"), sleep(0.6), say("Here.")],
-        [say("He"), sleep(0.6), say("re.")],
-        [call("exec_command", cmd="ls"), sleep(0.6)],
-    ],
-    ids=["head", "body", "comments", "thinking", "text", "call"],
-)
-async def test_a_silent_provider_does_not_silence_the_stream(
-    transport: Transport, silence: List[Json]
-) -> None:
-    async with lab(silence) as (provider, base_url):
-        heard = await transport.ask(
-            base_url,
-            {"input": "hi", "tools": [{"type": "function", "name": "exec_command", "parameters": {}}]},
-        )
-    check_stream(heard.events)
-    assert heard.types[-1] == "response.completed"
-    assert heard.beats() >= 3
-    assert heard.longest_silence() < 0.35
+SILENCES: Dict[str, List[Json]] = {
+    "head": [wait(0.6), say("Here.")],  # no status line
+    "body": [sleep(0.6), say("Here.")],  # no byte of the body
+    "comments": [comment("keep-alive"), sleep(0.3), comment("keep-alive"), sleep(0.3), say("Here.")],
+    "thinking": [think("Hm"), sleep(0.6), say("Here.")],
+    "text": [say("He"), sleep(0.6), say("re.")],
+    "call": [call("exec_command", cmd="ls"), sleep(0.6)],
+}
+
+
+async def test_a_silent_provider_does_not_silence_the_stream(transport: Transport) -> None:
+    tools = [{"type": "function", "name": "exec_command", "parameters": {}}]
+
+    async def hear(name: str) -> Heard:
+        return await type(transport)().ask(base_url, {"input": name, "tools": tools})
+
+    async with lab() as (provider, base_url):
+        provider.aside = lambda body: list(SILENCES[body["messages"][-1]["content"]])
+        answers = await asyncio.gather(*map(hear, SILENCES))
+    for name, heard in zip(SILENCES, answers):
+        check_stream(heard.events)
+        assert heard.types[-1] == "response.completed", name
+        assert heard.beats() >= 3, name
+        assert heard.longest_silence() < 0.35, name
 
 
 async def test_without_heartbeats_there_are_none(transport: Transport) -> None:
