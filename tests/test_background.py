@@ -68,6 +68,57 @@ async def test_of_too_many_events_the_oldest_deltas_go(monkeypatch: pytest.Monke
     assert [event["sequence_number"] async for batch in running.follow(39) for event in batch] == [40, 41]
 
 
+async def test_of_too_much_text_the_oldest_deltas_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "MAX_DELTAS", 1000)
+    running = Running(response(1), {"owner": ""})
+    running.in_progress()
+    for number in range(3, 40):
+        running.send([{**delta(number), "delta": "x" * 100}])
+    running.end({**running.response, "status": "completed"})
+    events: List[Json] = [event async for batch in running.follow(-1) for event in batch]
+    assert [event["sequence_number"] for event in events][:3] == [0, 1, 2]
+    assert 300 <= sum(len(event.get("delta", "")) for event in events) <= 1000
+    assert running.text == 3700
+
+
+async def test_those_that_have_ended_are_kept_within_limits_of_text(
+    store: WriteBehindStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "MAX_ENDED_TEXT", 150)
+
+    async def talking(running: Running) -> Json:
+        running.send([{**delta(3), "delta": "x" * 100}])
+        return {**running.response, "status": "completed"}
+
+    responses = Background(store, time.time)
+    for number, run in enumerate((talking, completed, talking)):
+        await (await start(responses, number, run)).task
+    known = [responses.running(response(number)["id"], "") is not None for number in range(3)]
+    assert known == [False, True, True]
+
+
+@pytest.mark.parametrize("jump", [1000.0, -1000.0])
+async def test_a_clock_that_is_set_loses_no_response(
+    store: WriteBehindStore, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    monkeypatch.setattr(background, "WATCH_INTERVAL", 0.02)
+    monkeypatch.setattr(background, "CONFIRMATION", 0.5)
+    here, there = Background(store, time.time), Background(store, lambda: time.time() + jump)
+    running = await start(here, 1, endless)
+    response_id = response(1)["id"]
+    assert await there.alive(response_id)
+    running.task.cancel()
+    await asyncio.wait({running.task})
+    await store.keep(
+        response_id + "-alive", {"until": time.time() + background.LEASE}
+    )  # as kill -9 leaves it
+    began = time.monotonic()
+    assert not await there.alive(response_id)
+    confirmed = time.monotonic()
+    assert not await there.alive(response_id)  # at once, now that it is known
+    assert time.monotonic() - confirmed < confirmed - began
+
+
 async def test_so_many_run_at_once(store: WriteBehindStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "MAX_RUNNING", 2)
     responses = Background(store, time.time)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-_MARKS = re.compile(r'\\.?|["{}\[\]]', re.S)
+# A set of characters at the beginning is looked for much faster than alternatives.
+_MARKS = re.compile(r'["{}\[\]\\](?:(?<=\\).)?', re.S)
 _BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # with the byte order mark, also decoded as Latin-1
 
 

@@ -6,13 +6,14 @@ connection.  The response is stored as ``queued`` before the client gets its id,
 in whatever way.
 
 **Several processes.**  Beside the record of a running response the store holds two small ones.  ``ID-alive``
-says until when its process will have reported again: when that time has passed, the process is dead, and the
-response counts as failed, so that nobody polls forever.  ``ID-stop`` is put there by another process that was
-asked to cancel or delete the response.
+says until when its process will have reported again: when that time has passed and no other report comes (a
+clock may have been set), the process is dead, and the response counts as failed, so that nobody polls
+forever.  ``ID-stop`` is put there by another process that was asked to cancel or delete the response.
 
-**Bounds.**  So many responses run at once; so many events of each are kept (when there are more, the oldest
-deltas go, since the ``done`` events repeat their text); and those that have ended are dropped after a while,
-since their streams can be made again (:mod:`rproxy.convert.events.replay`).
+**Bounds.**  So many responses run at once; so many events of each are kept, and so much text in deltas (when
+there is more, the oldest deltas go, since the ``done`` events repeat their text); and those that have ended
+are dropped after a while, or when all together have too much text, since their streams can be made again
+(:mod:`rproxy.convert.events.replay`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import AsyncIterator, Awaitable, Callable, List, Mapping, Optional, Sequence
+from typing import AsyncIterator, Awaitable, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from ..convert.events.replay import opening
 from ..convert.status import ANSWERED, TERMINAL_EVENTS, TERMINAL_TYPES
@@ -33,9 +34,12 @@ log = logging.getLogger("rproxy.background")
 
 MAX_RUNNING = 500
 MAX_EVENTS = 10_000  # of one response
+MAX_DELTAS = 8 << 20  # characters in the deltas of one response
 MAX_ENDED = 50
+MAX_ENDED_TEXT = 64 << 20  # characters, of all that have ended
 KEEP_ENDED = 600.0  # seconds
-WATCH_INTERVAL = 2.0  # seconds
+WATCH_INTERVAL = 2.0  # seconds between two reports that a response is worked on
+CONFIRMATION = WATCH_INTERVAL + 1.0  # seconds in which another report must come
 STOP_TIMEOUT = 5.0  # seconds that running responses get when the process ends
 LEASE = 30.0  # seconds after which a process that has not reported is dead
 
@@ -56,6 +60,8 @@ class Running:
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening = opening(response)
         self._events: List[Event] = []
+        self._deltas = 0  # characters in the deltas among them
+        self.text = 0  # characters in all deltas, so about those of the response
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.response = self.queued = self._opening[0]["response"]
         self._add(self._opening[:2])
@@ -96,10 +102,14 @@ class Running:
 
     def _add(self, events: List[Event]) -> None:
         self._events += events
-        if len(self._events) > MAX_EVENTS:
-            half = MAX_EVENTS // 2
+        size = _in_deltas(events)
+        self.text += size
+        self._deltas += size
+        if len(self._events) > MAX_EVENTS or self._deltas > MAX_DELTAS:
+            half = len(self._events) // 2
             older = [event for event in self._events[:half] if not event["type"].endswith(".delta")]
             self._events = older + self._events[half:]
+            self._deltas = _in_deltas(self._events)
         self._notify()
 
     def _notify(self) -> None:
@@ -126,6 +136,10 @@ class Running:
         return self._events[begin:]
 
 
+def _in_deltas(events: Sequence[Event]) -> int:
+    return sum(len(event["delta"]) for event in events if "delta" in event)
+
+
 class Background:
     """All responses that run in the background of this process.
 
@@ -136,6 +150,7 @@ class Background:
         self._store = store
         self._now = now
         self._responses: OrderedDict[str, Running] = OrderedDict()
+        self._dead: OrderedDict[Tuple[str, float], None] = OrderedDict()  # leases that nobody has renewed
 
     def running(self, response_id: str, owner: str) -> Optional[Running]:
         """The response of that id, if it runs here or has ended a short while ago."""
@@ -207,9 +222,23 @@ class Background:
 
         :raises StoreError: that is not known
         """
+        until = await self._until(response_id)
+        if until is None or 0 < until - self._now() <= LEASE or (response_id, until) in self._dead:
+            return until is not None and (response_id, until) not in self._dead
+        # It ran out, or it is from the future: then its process has died, or somebody has set a clock.
+        await asyncio.sleep(CONFIRMATION)
+        if await self._until(response_id) not in (until, None):
+            return True
+        self._dead[response_id, until] = None
+        while len(self._dead) > MAX_RUNNING:
+            self._dead.popitem(last=False)
+        return False
+
+    async def _until(self, response_id: str) -> Optional[float]:
+        """The end of the lease, in seconds since the epoch by the clock of its process."""
         report = await self._store.get(response_id + "-alive")
         until = report.get("until") if report is not None else None
-        return isinstance(until, (int, float)) and until > self._now()
+        return until if isinstance(until, (int, float)) else None
 
     # ---- The life of one response
     async def _run(self, running: Running, run: Callable[[Running], Awaitable[Response]]) -> None:
@@ -257,9 +286,18 @@ class Background:
         except StoreError as error:
             log.warning("background response %s: %s", response_id, error)
         asyncio.get_running_loop().call_later(KEEP_ENDED, self._responses.pop, response_id, None)
+        self._drop_ended()
+        if running.stopped == "delete":
+            self._responses.pop(response_id, None)
+
+    def _drop_ended(self) -> None:
+        """Keep the latest of those that have ended, but always the last one."""
+        room = MAX_ENDED_TEXT
         ended = [name for name, one in self._responses.items() if one.ended]
-        for name in ended[:-MAX_ENDED] + ([response_id] if running.stopped == "delete" else []):
-            self._responses.pop(name, None)
+        for number, name in enumerate(reversed(ended)):
+            room -= self._responses[name].text
+            if number >= MAX_ENDED or number and room < 0:
+                del self._responses[name]
 
     async def _watch(self, running: Running) -> None:
         """Report that the process lives, and look whether another one wants the response to stop."""
