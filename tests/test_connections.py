@@ -26,7 +26,7 @@ from wsclient import create, masked, open_raw
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.server import connections
 from rproxy.server.connections import ClientServer
-from rproxy.server.descriptors import FEWEST, RESERVE, max_connections, max_provider_connections
+from rproxy.server.descriptors import MIN_CONNECTIONS, RESERVE, max_connections, max_provider_connections
 from rproxy.service.turn import Turn
 from rproxy.upstream.http_client import PooledHTTPClient
 from rproxy.upstream.os_errors import connect_error
@@ -174,11 +174,11 @@ async def test_a_request_waits_while_all_connections_are_busy(expect_log: Callab
 
 def test_the_default_leaves_a_descriptor_for_each_provider() -> None:
     assert max_connections(100) == (100 - RESERVE) // 2
-    assert max_connections(10) == FEWEST
+    assert max_connections(10) == MIN_CONNECTIONS
     assert max_connections(None) > 10_000
     assert max_connections(100) + max_provider_connections(100, max_connections(100)) + RESERVE == 100
     assert max_provider_connections(100, 90) == (100 - RESERVE) // 2
-    assert max_provider_connections(10, 4) == FEWEST
+    assert max_provider_connections(10, 4) == MIN_CONNECTIONS
 
 
 # ---- No file descriptor left

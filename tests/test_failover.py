@@ -17,7 +17,7 @@ from rproxy.config.schema import Provider
 from rproxy.errors import ApiError
 from rproxy.json_codec import encode_json
 from rproxy.providers.provider_errors import provider_error
-from rproxy.upstream.failover import FIRST_PAUSE, LONGEST_PAUSE, QUOTA_PAUSE, Failover
+from rproxy.upstream.failover import FIRST_PAUSE, MAX_PAUSE, QUOTA_PAUSE, Failover
 
 BROKEN = provider_error(503, {}, b"busy", "x")
 POOR = provider_error(402, {}, b'{"error":{"message":"Insufficient Balance"}}', "x")
@@ -79,7 +79,7 @@ def test_a_provider_that_is_down_for_days_rests_no_longer_than_the_longest_pause
     for _ in range(2000):
         failover.failed(down, BROKEN)
     assert names(failover.order([down, other], "")) == "ba"
-    clock.now = LONGEST_PAUSE
+    clock.now = MAX_PAUSE
     assert names(failover.order([down, other], "")) == "ab"
 
 

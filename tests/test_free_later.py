@@ -184,7 +184,7 @@ async def test_it_waits_while_something_large_is_in_use(monkeypatch: pytest.Monk
     free_later([value])
     collector.start(0.0)
     await until(lambda: len(collected) > 0)
-    assert collected[0] == speedups.MOST_POSTPONED + 1  # not for ever
+    assert collected[0] == speedups.MAX_POSTPONED + 1  # not for ever
     del value
     await until(lambda: asked[-1] == 0 and collected[-1] == len(asked))
     collector.stop()

@@ -26,12 +26,12 @@ from rproxy.config.load import parse_config
 from rproxy.config.schema import Key
 from rproxy.errors import ConfigError
 from rproxy.inspector.page import asks_for_html
-from rproxy.inspector.summary import BUCKETS, MOST_GROUPS, summary_steps
+from rproxy.inspector.summary import BUCKETS, MAX_GROUPS, summary_steps
 from rproxy.telemetry.contents import Contents
 from rproxy.telemetry.recent import RecentTurns
 from rproxy.telemetry.recording import Recording
 from rproxy.telemetry.records import MAX_WARNINGS, TurnRecord
-from rproxy.telemetry.spans import MOST, Timeline
+from rproxy.telemetry.spans import MAX_SPANS, Timeline
 
 Json = Dict[str, Any]
 HELLO = {"model": "m", "input": "hello"}
@@ -221,7 +221,7 @@ def test_a_timeline_is_bounded() -> None:
     for _ in range(2000):
         timeline.watch({"type": "function_call", "name": "x" * 500}, False)
         timeline.watch({"type": "function_call"}, True)
-    assert len(timeline.spans) == MOST and max(len(label) for *_, label in timeline.spans) == 80
+    assert len(timeline.spans) == MAX_SPANS and max(len(label) for *_, label in timeline.spans) == 80
 
 
 def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
@@ -291,7 +291,7 @@ def test_sums_of_any_number_of_names_are_bounded() -> None:
         while True:
             next(steps)
     models = end.value.value["models"]
-    assert len(models) == MOST_GROUPS + 1 and sum(one["turns"] for one in models) == 1000
+    assert len(models) == MAX_GROUPS + 1 and sum(one["turns"] for one in models) == 1000
 
 
 async def test_the_summary_names_providers_and_their_cool_downs() -> None:

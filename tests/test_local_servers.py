@@ -23,7 +23,7 @@ from rproxy.config.schema import Config
 from rproxy.config.zero_config import default_config, key_sources
 from rproxy.providers.local_servers import LOCAL_KINDS, LocalKind, LocalModel, local_server
 from rproxy.providers.profiles import ZERO_CONFIG
-from rproxy.upstream.discovery import PATIENCE, find_local_servers
+from rproxy.upstream.discovery import TIMEOUT, find_local_servers
 
 ROOT = Path(__file__).resolve().parent.parent
 OLLAMA, LM_STUDIO, LLAMA_CPP, VLLM = LOCAL_KINDS
@@ -131,7 +131,7 @@ async def test_all_are_asked_at_once_directly_and_not_for_long() -> None:
         took = time.monotonic() - started
     assert [server.kind.name for server in found] == ["kind 2"]
     assert asked[0][0] == "GET /v1/models HTTP/1.1" and "authorization" not in asked[0][1]
-    assert took < 3 * PATIENCE  # one after the other would be three times as long at least
+    assert took < 3 * TIMEOUT  # one after the other would be three times as long at least
 
 
 async def test_nothing_there() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rproxy.errors import ApiError
 from rproxy.server import recent_bodies
 from rproxy.server.body import parse_object
-from rproxy.server.recent_bodies import LEAST, RecentBodies
+from rproxy.server.recent_bodies import MIN_SIZE, RecentBodies
 
 Json = Dict[str, Any]
 
@@ -62,7 +62,7 @@ def conversations(draw: st.DrawFn) -> List[bytes]:
 @given(conversations())
 def test_a_body_is_what_it_would_be_without_the_ones_before(bodies: List[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recent_bodies, "LEAST", 0)
+        patch.setattr(recent_bodies, "MIN_SIZE", 0)
         recent = RecentBodies()
         found = [outcome(partial(recent.parse, ""), data) for data in bodies]
     assert found == [outcome(parse_object, data) for data in bodies]
@@ -89,7 +89,7 @@ def body(turns: int, **more: Any) -> Json:
 
 def data_of(turns: int, **more: Any) -> bytes:
     data = json.dumps(body(turns, **more)).encode()
-    assert len(data) > LEAST
+    assert len(data) > MIN_SIZE
     return data
 
 

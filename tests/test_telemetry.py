@@ -24,7 +24,7 @@ from rproxy.server.remote import TrustedProxies
 from rproxy.telemetry.exposition import Histogram, Metric, exposition
 from rproxy.telemetry.ledger import DAY, Ledger
 from rproxy.telemetry.metrics import Metrics
-from rproxy.telemetry.reason import LONGEST, reason_of, reason_steps
+from rproxy.telemetry.reason import MAX_REASON, reason_of, reason_steps
 from rproxy.telemetry.records import TURN_FIELDS, TurnRecord, line, turn_fields
 from rproxy.telemetry.usage import tokens_by_key, usage
 
@@ -101,7 +101,7 @@ def test_no_run_of_the_request_gets_into_a_reason(
     standing += [json.dumps(text, ensure_ascii=True) for text in texts]
     for i in range(len(shown) - RUN + 1):
         assert not any(shown[i : i + RUN] in text for text in standing)
-    assert len(shown) <= LONGEST
+    assert len(shown) <= MAX_REASON
 
 
 def test_short_texts_are_cut_out_where_they_occur_as_a_whole() -> None:
@@ -118,7 +118,7 @@ def test_what_the_request_does_not_say_stays() -> None:
     )
     assert reason(message, request) == ("quota exceeded for ' … cat'; see https://x.example/billing")
     assert reason("key sk-0123456789abcdef is wrong", {}) == "key sk-*** is wrong"
-    assert len(reason("word " * 200, {})) == LONGEST
+    assert len(reason("word " * 200, {})) == MAX_REASON
 
 
 @pytest.mark.parametrize("size", [200_000, 131_072, 131_060])

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import sys
 
-from ..config.keys import LONGEST_NAME
+from ..config.keys import MAX_NAME
 from ..config.yaml_positions import scalar
 from .command import Command, Environ
 from .exit_status import OK
@@ -30,8 +30,8 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
 
 def _name(text: str) -> str:
     name = text.strip()
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise argparse.ArgumentTypeError(f"a name has 1 to {LONGEST_NAME} printable characters")
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise argparse.ArgumentTypeError(f"a name has 1 to {MAX_NAME} printable characters")
     return name
 
 

@@ -21,7 +21,7 @@ from .command import Environ
 from .exit_status import OK, REFUSED, UNAVAILABLE
 from .preflight import distinct_providers
 
-PATIENCE = 20.0  # seconds
+TIMEOUT = 20.0  # seconds
 NO_LIST = (400, 404, 405, 501)  # there is no list of models
 BUSY = (402, 429)  # the key is known
 
@@ -49,11 +49,11 @@ async def ask_all(config: Config, environ: Environ) -> List[Answer]:
 
 
 def patient_upstream(config: Config, environ: Environ) -> Upstream:
-    """A client that waits up to ``PATIENCE``; the caller closes it."""
+    """A client that waits up to ``TIMEOUT``; the caller closes it."""
     return Upstream(
         connect_timeout=config.server.connect_timeout,
-        first_byte_timeout=PATIENCE,
-        idle_timeout=PATIENCE,
+        first_byte_timeout=TIMEOUT,
+        idle_timeout=TIMEOUT,
         environ=environ,
     )
 

@@ -15,7 +15,7 @@ from . import checks as c
 from .checks import Place
 
 UNIX = "unix:"
-LONGEST_SOCKET_PATH = 103  # bytes; Linux has four more
+MAX_SOCKET_PATH = 103  # bytes; Linux has four more
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4: what is on the internet of IPv6
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses behind a translator
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
@@ -83,8 +83,8 @@ def _socket_path(path: str) -> str:
         raise ValueError(
             "must name a Unix socket by an absolute path, for example unix:/run/rproxy/rproxy.sock"
         )
-    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-        raise ValueError(f"is longer than the path of a Unix socket may be ({LONGEST_SOCKET_PATH} bytes)")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"is longer than the path of a Unix socket may be ({MAX_SOCKET_PATH} bytes)")
     return path
 
 

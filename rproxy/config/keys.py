@@ -13,7 +13,7 @@ from ..providers.profiles import glob_matches
 from . import checks as c
 from .checks import REQUIRED, Place
 
-LONGEST_NAME = 64  # characters
+MAX_NAME = 64  # characters
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOMENT = re.compile(
     r"(\d{4})-?(\d\d)-?(\d\d)"
@@ -24,8 +24,8 @@ _MOMENT = re.compile(
 def _name(place: Place) -> str:
     """A name that fits into a log line, a label of a metric and a table."""
     value = c.text(place).strip()
-    if len(value) > LONGEST_NAME or not value.isprintable():
-        raise place.error(f"must have at most {LONGEST_NAME} characters, without line breaks and the like")
+    if len(value) > MAX_NAME or not value.isprintable():
+        raise place.error(f"must have at most {MAX_NAME} characters, without line breaks and the like")
     return value
 
 

@@ -24,7 +24,7 @@ from .viewer import Viewer
 
 BATCH = 100  # turns in one event
 FEW = 20  # turns that get an event each
-LONGEST_NUMBER = 18  # digits of the number of a turn
+MAX_NUMBER = 18  # digits of the number of a turn
 
 
 class Feed:
@@ -91,7 +91,7 @@ class Feed:
 def _number(after: str, process: str) -> int:
     """How far a client is, by an id of ours; 0 if it comes from another list of turns."""
     whose, _, number = after.partition("-")
-    known = whose == process and number.isdecimal() and len(number) <= LONGEST_NUMBER
+    known = whose == process and number.isdecimal() and len(number) <= MAX_NUMBER
     return int(number) if known else 0
 
 

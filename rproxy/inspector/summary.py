@@ -11,7 +11,7 @@ WINDOW = 3600.0  # seconds
 BUCKETS = 30  # parts of the window, for the sparklines
 TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 LINES = ("turns", "failed", "tokens", "cost")
-MOST_GROUPS = 200  # models may have any name
+MAX_GROUPS = 200  # models may have any name
 OTHERS = "(others)"
 AT_A_TIME = 200  # turns, a fraction of a millisecond
 
@@ -88,7 +88,7 @@ def summary_steps(turns: Sequence[RecentTurn], now: float, window: float) -> Gen
         currency = turn.currency or currency
         total.add(turn)
         for table, name in ((models, turn.record.model), (keys, turn.record.key)):
-            if name not in table and len(table) >= MOST_GROUPS:
+            if name not in table and len(table) >= MAX_GROUPS:
                 name = OTHERS
             if name not in table:
                 table[name] = Sums(since, width)

@@ -10,7 +10,7 @@ from ..types import Json
 from .viewer import Viewer
 
 LISTED = 100  # turns in one answer, when the client does not say how many
-MOST_LISTED = 1000
+MAX_LISTED = 1000
 AT_A_TIME = 50  # turns that are looked at in one step
 FILTERS = ("model", "downstream_model", "provider", "key", "transport", "status")  # exact values
 # The fields of a record that are shown as they are.

@@ -21,7 +21,7 @@ from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, h
 from .failures import REFUSED, ErrorFacts, Finding, classify
 
 MAX_DEPTH = 6  # of objects inside objects
-MOST_ENTRIES = 20  # of a list, and of a large object, that are read
+MAX_ENTRIES = 20  # of a list, and of a large object, that are read
 MAX_PARAM = 200  # characters
 
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
@@ -118,8 +118,8 @@ def _short(raw: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH or not isinstance(raw, (dict, list)):
         return None if isinstance(raw, (dict, list)) else raw
     if isinstance(raw, list):
-        return [_short(entry, depth + 1) for entry in raw[:MOST_ENTRIES]]
-    return {key: _short(value, depth + 1) for key, value in islice(raw.items(), MOST_ENTRIES)}
+        return [_short(entry, depth + 1) for entry in raw[:MAX_ENTRIES]]
+    return {key: _short(value, depth + 1) for key, value in islice(raw.items(), MAX_ENTRIES)}
 
 
 def _dump(raw: Any) -> str:
@@ -138,7 +138,7 @@ def _gather(raw: Any, facts: ErrorFacts, depth: int) -> None:
     elif isinstance(raw, dict):
         _gather_dict(raw, facts, depth)
     elif isinstance(raw, list):
-        for entry in raw[:MOST_ENTRIES]:
+        for entry in raw[:MAX_ENTRIES]:
             _gather(entry, facts, depth + 1)
 
 

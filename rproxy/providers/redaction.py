@@ -4,7 +4,7 @@ A provider may quote the request that it refuses, and a prompt may speak of ``st
 What is learned from a refusal must come from the provider's own words, so everything that the client has
 written is taken out before the diagnosis: texts that are quoted whole, and every run of ``RUN`` or more
 characters of one.  The words of the API are not content, even if a client has written nothing else, and texts
-shorter than ``SHORTEST`` stand in any sentence.
+shorter than ``MIN_TEXT`` stand in any sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Container, Iterable, Iterator, List, Sequence, Set
 from ..types import Json
 
 RUN, BLOCK = 24, 12  # characters; wherever a run of 24 begins, it covers a block of 12 at a multiple of 12
-SHORTEST = 4
+MIN_TEXT = 4
 CUT = " … "
 # Values of these keys are words of the API, or names that the two sides gave to things.
 STRUCTURE = frozenset(
@@ -38,7 +38,7 @@ def client_texts(body: Json) -> List[str]:
     """Everything in a request, as it was sent, that its client has written, without repetitions."""
     texts = [text for key in CONTENT for text in _strings(body.get(key))]
     texts += [text for key in ("tools", "response_format", "text") for text in _prose(body.get(key))]
-    return [text for text in dict.fromkeys(texts) if len(text) >= SHORTEST]
+    return [text for text in dict.fromkeys(texts) if len(text) >= MIN_TEXT]
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -28,7 +28,7 @@ from ..config.addresses import ListenAddress, is_loopback
 from ..config.schema import Key
 from ..errors import forbidden, unauthorized
 
-LONGEST_HOST = 270  # characters; no name and address, with a port, is longer
+MAX_HOST = 270  # characters; no name and address, with a port, is longer
 KEY_HEADERS = ("api-key", "x-api-key")  # of SDKs for Azure, and for other APIs
 _SEPARATOR = re.compile(r"[\s,]+")  # Tornado joins repeated headers with commas; RFC 6454 has spaces
 
@@ -42,7 +42,7 @@ def _netloc_of(origin: str) -> str:
 @lru_cache(maxsize=256)
 def hostname(netloc: str) -> str:
     """The host in ``HOST`` or ``HOST:PORT``, in lower case; "" if there is none."""
-    if len(netloc) > LONGEST_HOST:
+    if len(netloc) > MAX_HOST:
         return ""
     try:
         return urlsplit("//" + netloc).hostname or ""

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Optional
 
 RESERVE = 32
-FEWEST = 4  # connections
+MIN_CONNECTIONS = 4  # connections
 ENOUGH = 1 << 16  # descriptors; a higher limit is no use to one process
 
 
@@ -42,7 +42,7 @@ def max_connections(descriptors: Optional[int]) -> int:
 
     :param descriptors: see :func:`limit`
     """
-    return max(FEWEST, ((ENOUGH if descriptors is None else descriptors) - RESERVE) // 2)
+    return max(MIN_CONNECTIONS, ((ENOUGH if descriptors is None else descriptors) - RESERVE) // 2)
 
 
 def max_provider_connections(descriptors: Optional[int], clients: int) -> int:
@@ -52,4 +52,4 @@ def max_provider_connections(descriptors: Optional[int], clients: int) -> int:
     :param clients: how many of them may be connected
     """
     room = (ENOUGH if descriptors is None else descriptors) - RESERVE
-    return max(FEWEST, room - clients, room // 2)
+    return max(MIN_CONNECTIONS, room - clients, room // 2)

@@ -140,9 +140,9 @@ class TurnsHandler(InspectorHandler):
     """``/inspector/turns``: the turns, the newest first"""
 
     async def list_turns(self) -> None:
-        from ..inspector.turns import LISTED, MOST_LISTED, page_steps, running_turns, wanted_of
+        from ..inspector.turns import LISTED, MAX_LISTED, page_steps, running_turns, wanted_of
 
-        limit = self.number("limit", LISTED, MOST_LISTED) or LISTED
+        limit = self.number("limit", LISTED, MAX_LISTED) or LISTED
         before = self.number("before", None, 1 << 53)
         wanted = wanted_of(self.query())
         found = await run_cooperatively(page_steps(self.recent, self.viewer, wanted, before, limit))

@@ -24,7 +24,7 @@ from ..types import Json
 from .body import parse_json, parse_object
 from .speedups import enabled
 
-LEAST = 1 << 16  # bytes; of a smaller body there is little to parse
+MIN_SIZE = 1 << 16  # bytes; of a smaller body there is little to parse
 MAX_BYTES = 32 << 20  # of memory for all bodies
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
 
@@ -40,7 +40,7 @@ class RecentBodies:
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_of_owner: int = MAX_BYTES_OF_OWNER) -> None:
         self._bodies: OwnerCache[_Body] = OwnerCache(max_bytes, max_bytes_of_owner)
-        self._least = LEAST if enabled("bodies") else float("inf")
+        self._least = MIN_SIZE if enabled("bodies") else float("inf")
 
     def parse(self, owner: str, data: bytes) -> Json:
         """:func:`~rproxy.server.body.parse_object`; nobody may change the values in the object."""

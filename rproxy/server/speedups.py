@@ -31,7 +31,7 @@ NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "malloc", "bodies")
 GC_THRESHOLDS = (5000, 10, 1_000_000)
 COLLECTION = 60.0  # seconds between two collections of everything
 SHARE = 1000  # times as long as it took is at least until the next one
-MOST_POSTPONED = 2  # collections because something large is in use
+MAX_POSTPONED = 2  # collections because something large is in use
 M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE_BLOCK = 1 << 20  # bytes
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own: 0.005
@@ -96,7 +96,7 @@ class Collector:
 
     def _due(self) -> None:
         took = 0.0
-        if large_values.count and self._postponed < MOST_POSTPONED:
+        if large_values.count and self._postponed < MAX_POSTPONED:
             self._postponed += 1
         elif gc.get_count()[2]:  # something has outlived the collections of what is young
             self._postponed, began = 0, time.monotonic()

@@ -16,7 +16,7 @@ from .recorder import file_name
 from .recording import Recording
 from .records import TurnRecord
 
-MOST_BYTES = 64 << 20  # of packed recordings, which are several times as large
+MAX_BYTES = 64 << 20  # of packed recordings, which are several times as large
 
 
 class _Packed(NamedTuple):
@@ -39,7 +39,7 @@ class Contents:
     ``size``: the bytes that are kept now.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_BYTES) -> None:
         self._most = most
         self._running: Dict[str, Recording] = {}
         self._ended: OrderedDict[str, _Packed] = OrderedDict()

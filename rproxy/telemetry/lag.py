@@ -8,7 +8,7 @@ from collections import deque
 from typing import Deque, Optional, Tuple
 
 INTERVAL = 0.5  # seconds between two looks
-KEPT = 60.0  # seconds
+WINDOW = 60.0  # seconds
 
 
 class LoopLag:
@@ -40,7 +40,7 @@ class LoopLag:
     def worst(self) -> float:
         """Seconds; what is overdue right now counts, too."""
         now = time.monotonic()
-        while self._lags and self._lags[0][0] < now - KEPT:
+        while self._lags and self._lags[0][0] < now - WINDOW:
             self._lags.popleft()
         recent = self._lags[0][1] if self._lags else 0.0
         return max(recent, now - self._due if self._due else 0.0)

@@ -1,7 +1,7 @@
 """The usage ledger: one row a turn in an sqlite file, without content.
 
 Rows wait in memory until a thread has written them, within a second, all in one transaction.  While the file
-is locked or cannot be written they keep waiting, up to ``MOST_WAITING``; a warning says so once.  Old rows go
+is locked or cannot be written they keep waiting, up to ``MAX_WAITING``; a warning says so once.  Old rows go
 once a day.  :mod:`.usage` reads the file, also while it is being written (WAL mode).
 """
 
@@ -23,7 +23,7 @@ log = logging.getLogger("rproxy.ledger")
 FLUSH = 0.5  # seconds that a row waits for others
 RETRY = 1.0  # seconds before another attempt to write
 BUSY = 2.0  # seconds that a writer waits for another process
-MOST_WAITING = 100_000  # rows, some 30 MB
+MAX_WAITING = 100_000  # rows, some 30 MB
 DAY = 86_400.0  # seconds
 VERSION = 1
 SCHEMA = f"""
@@ -66,7 +66,7 @@ class Ledger:
 
     def add(self, record: TurnRecord, cost: Optional[float], currency: str) -> None:
         """Keep a turn; must run on the event loop."""
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
             return
         self._waiting.append(_row(self._now(), record, cost, currency if cost is not None else None))

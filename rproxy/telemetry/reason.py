@@ -16,12 +16,12 @@ from ..convert.json_steps import write_steps
 from ..cooperative import run_cooperatively
 from ..errors import ApiError
 from ..log import mask
-from ..providers.redaction import CUT, RUN, SHORTEST, STRUCTURE, shared_runs, without_runs
+from ..providers.redaction import CUT, MIN_TEXT, RUN, STRUCTURE, shared_runs, without_runs
 from ..types import Json
 
-MOST_READ = 4000  # characters of a message
-LONGEST = 300  # characters of a reason
-LONGEST_ESCAPE = 12  # characters, as in \ud83d\ude00
+MAX_READ = 4000  # characters of a message
+MAX_REASON = 300  # characters of a reason
+MAX_ESCAPE = 12  # characters, as in \ud83d\ude00
 WINDOW = 1 << 17  # characters of a request in one step, a millisecond or two
 BATCH = 1 << 14  # the same of single texts, which take longer
 
@@ -37,13 +37,13 @@ async def reason_of(error: ApiError, request: Json) -> str:
 
 
 def reason_steps(message: str, request: Json) -> Generator[None, None, str]:
-    """``message`` without what it quotes, and at most ``LONGEST`` characters of it.
+    """``message`` without what it quotes, and at most ``MAX_REASON`` characters of it.
 
     A generator that yields between its steps; see :mod:`rproxy.cooperative`.
 
     :param request: the body of the client's request, with its history
     """
-    message = mask(message[:MOST_READ])
+    message = mask(message[:MAX_READ])
     runs: Set[str] = set()
     quoted: Set[str] = set()
     if len(message) >= RUN:
@@ -53,14 +53,14 @@ def reason_steps(message: str, request: Json) -> Generator[None, None, str]:
             runs |= shared_runs([message], [text])
             yield
     for texts in _batches(_texts(request)):
-        quoted.update(text for text in texts if SHORTEST <= len(text) < RUN and text in message)
+        quoted.update(text for text in texts if MIN_TEXT <= len(text) < RUN and text in message)
         runs |= shared_runs([message], [form for text in texts for form in _other_spellings(text)])
         yield
     message = without_runs(message, runs)
     for text in sorted(quoted, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", CUT.strip(), message)
     message = " ".join(message.split())
-    return message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
+    return message if len(message) <= MAX_REASON else message[: MAX_REASON - 1] + "…"
 
 
 def _windows(text: str) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _batches(texts: Iterator[str]) -> Iterator[List[str]]:
 
 def _other_spellings(text: str) -> List[str]:
     """The forms of a text in which it does not occur in the JSON of the request."""
-    if len(text) * LONGEST_ESCAPE < RUN:
+    if len(text) * MAX_ESCAPE < RUN:
         return []
     escaped = json.dumps(text)
     return [text, escaped] if len(escaped) != len(text) + 2 and len(escaped) >= RUN else []

@@ -14,7 +14,7 @@ from typing import Callable, Deque, List, NamedTuple, Optional, Set
 
 from .records import MAX_WARNINGS, TurnRecord, first_warnings
 
-MOST = 10_000  # turns
+MAX_TURNS = 10_000  # turns
 
 
 class RecentTurn(NamedTuple):
@@ -63,7 +63,7 @@ class RecentTurns:
     :param now: seconds since the epoch
     """
 
-    def __init__(self, most: int = MOST, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, most: int = MAX_TURNS, now: Callable[[], float] = time.time) -> None:
         self.id = secrets.token_hex(4)
         self.now = now
         self.began = now()

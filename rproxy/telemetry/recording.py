@@ -49,7 +49,7 @@ from ..log import MASK, mask, names_credential
 from ..types import Event, Json
 
 VERSION = 1
-MOST_BYTES = 128 << 20  # of one answer; the rest of it is left out
+MAX_BYTES = 128 << 20  # of one answer; the rest of it is left out
 EVENT_SIZE = 400  # bytes, about, that an event takes
 _PUBLIC_NAME = re.compile("x-ratelimit-", re.I)
 
@@ -183,7 +183,7 @@ class Recording:
         self._add("turn_end", value)
 
     def _has_room(self, size: int) -> bool:
-        self.truncated = self.truncated or self.size + size > MOST_BYTES
+        self.truncated = self.truncated or self.size + size > MAX_BYTES
         if not self.truncated:
             self.size += size
         return not self.truncated

@@ -11,9 +11,9 @@ from typing import Dict, List, Optional, Protocol, Tuple
 
 from ..types import AnyItem
 
-MOST = 100  # spans of a turn; an answer may have a thousand calls
-LONGEST = 80  # characters of a label
-SHORTEST = 0.001  # seconds before an item that are a wait
+MAX_SPANS = 100  # spans of a turn; an answer may have a thousand calls
+MAX_LABEL = 80  # characters of a label
+MIN_WAIT = 0.001  # seconds before an item that are a wait
 ITEM_KINDS: Dict[str, str] = {"reasoning": "thinking", "message": "text", "compaction": "text"}  # else: tool
 
 
@@ -72,7 +72,7 @@ class Timeline:
             self._close_item()
         else:
             self._item, self._since = item, time.monotonic()
-            if self._attempt is None and self._since - self._free > SHORTEST:
+            if self._attempt is None and self._since - self._free > MIN_WAIT:
                 self._add_wait(self.spans, self._since)
 
     def so_far(self) -> List[Span]:
@@ -113,6 +113,6 @@ class Timeline:
             self._add(spans, "first_byte", sent, end if answered is None else answered, "")
 
     def _add(self, spans: List[Span], kind: str, start: float, end: float, label: str) -> None:
-        if end > start and len(spans) < MOST:
+        if end > start and len(spans) < MAX_SPANS:
             began = self._began
-            spans.append((kind, (start - began) * 1e3, (end - began) * 1e3, label[:LONGEST]))
+            spans.append((kind, (start - began) * 1e3, (end - began) * 1e3, label[:MAX_LABEL]))

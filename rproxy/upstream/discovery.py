@@ -1,6 +1,6 @@
 """Which model servers run on this machine; see :mod:`rproxy.providers.local_servers`.
 
-All ports are asked at the same time, and what has not answered within ``PATIENCE`` is not there.  Only
+All ports are asked at the same time, and what has not answered within ``TIMEOUT`` is not there.  Only
 loopback addresses are asked, and those never through a proxy.
 """
 
@@ -13,8 +13,8 @@ from ..providers.local_servers import LOCAL_KINDS, LocalKind, LocalServer, local
 from .client import Upstream
 from .web import WebError, WebRequest
 
-PATIENCE = 1.0  # seconds for all of them
-LONGEST_LIST = 1 << 20  # bytes
+TIMEOUT = 1.0  # seconds for all of them
+MAX_LIST = 1 << 20  # bytes
 
 
 async def find_local_servers(
@@ -30,9 +30,7 @@ async def find_local_servers(
 
 
 async def _ask(upstream: Upstream, kind: LocalKind) -> Optional[LocalServer]:
-    request = WebRequest(
-        kind.base_url + "/models", PATIENCE, LONGEST_LIST, headers={"Accept": "application/json"}
-    )
+    request = WebRequest(kind.base_url + "/models", TIMEOUT, MAX_LIST, headers={"Accept": "application/json"})
     try:
         answer = await upstream.fetch(request)
     except WebError:

@@ -24,7 +24,7 @@ from ..config.schema import Provider
 from ..errors import ApiError
 
 FIRST_PAUSE = 5.0  # seconds; doubles with each further failure
-LONGEST_PAUSE = 300.0
+MAX_PAUSE = 300.0
 QUOTA_PAUSE = 300.0  # an empty account is not topped up within seconds
 RESERVE = 20.0  # retries that may follow each other at once ...
 PER_SUCCESS, PER_SECOND = 0.2, 0.1  # ... and what is added to them afterwards
@@ -107,7 +107,7 @@ class Failover:
         """
         health = self._health.setdefault(_key(provider), _Health())
         cooling = self._now() < health.until
-        pause = health.pause = min(health.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+        pause = health.pause = min(health.pause * 2 or FIRST_PAUSE, MAX_PAUSE)
         if error.stream_code in ("insufficient_quota", "invalid_api_key"):
             pause = QUOTA_PAUSE
         pause = max(pause, error.retry_after or 0.0)

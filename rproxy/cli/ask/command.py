@@ -30,7 +30,7 @@ from .client import Responder, in_process, remote
 from .json_schema import first_problem
 from .output import Printer, object_in, objects_in, use_utf8
 from .prompt import Schema, read_schema, request_body, user_message
-from .threads import LONGEST_NAME, Thread, Threads
+from .threads import MAX_NAME, Thread, Threads
 
 # The exit status after a turn that failed before any text was shown, by the code of its error.
 BY_CODE: Mapping[str, int] = {
@@ -220,8 +220,8 @@ def _duration(text: str) -> float:
 
 
 def _session(text: str) -> str:
-    if not text.strip() or len(text) > LONGEST_NAME or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"a name has 1 to {LONGEST_NAME} printable characters")
+    if not text.strip() or len(text) > MAX_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"a name has 1 to {MAX_NAME} printable characters")
     return text
 
 

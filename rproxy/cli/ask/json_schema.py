@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 Problems = Iterator[str]
-DEEPEST = 200  # schemas within schemas, so that one that refers to itself ends
+MAX_DEPTH = 200  # schemas within schemas, so that one that refers to itself ends
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 TYPES: Mapping[str, Callable[[Any], bool]] = {
@@ -105,7 +105,7 @@ class Validator:
         """All that is wrong with ``value``."""
         if schema is False:
             yield f"{path} must not be there"
-        if not isinstance(schema, dict) or depth > DEEPEST:
+        if not isinstance(schema, dict) or depth > MAX_DEPTH:
             return
         where = Where(path, schema, depth)
         for keyword, wanted in schema.items():

@@ -22,8 +22,8 @@ from ...config.load import state_folder
 from ...errors import RproxyError
 from ...types import Json
 
-KEPT = 30 * 86_400  # seconds after its last answer that a thread is kept
-LONGEST_NAME = 64  # characters of a session's name
+LIFETIME = 30 * 86_400  # seconds after its last answer that a thread is kept
+MAX_NAME = 64  # characters of a session's name
 PREFIX = "ask-"  # of all files
 LAST = PREFIX + "last"
 
@@ -70,7 +70,7 @@ class Threads:
         named = f"{PREFIX}session-{quote(thread.session, safe='')}" if thread.session else ""
         for name in filter(None, [LAST, self._terminal, named]):
             self._write(self._folder / name, thread.id)
-        oldest = time.time() - KEPT
+        oldest = time.time() - LIFETIME
         for path in self._folder.glob(PREFIX + "*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:

@@ -22,7 +22,7 @@ from ..missing_keys import missing_variables
 from ..models import MISSING_KEY, NO_KEY, state_of
 from .check import ERROR, OK, WARNING, Check
 
-PATIENCE = 10.0  # seconds for DNS
+DNS_TIMEOUT = 10.0  # seconds for DNS
 
 
 class Examined(NamedTuple):
@@ -82,9 +82,9 @@ async def _dns_check(provider: Provider, url: str, proxy: Optional[Proxy]) -> Li
         return []
     loop = asyncio.get_running_loop()
     try:
-        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), PATIENCE)
+        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), DNS_TIMEOUT)
     except (OSError, asyncio.TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or f"no answer within {PATIENCE:.0f} s"
+        reason = getattr(error, "strerror", None) or f"no answer within {DNS_TIMEOUT:.0f} s"
         remedy = "check the name in base_url (or of the proxy), and this machine's DNS server"
         return [Check(name, ERROR, f"{host} cannot be resolved: {reason}", remedy)]
     return [Check(name, OK, f"{host} is {found[0][4][0]}")]

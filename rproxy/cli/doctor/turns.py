@@ -19,7 +19,7 @@ from ...types import Event, Json, Response
 from ...upstream.client import Upstream
 from .check import ERROR, OK, WARNING, Check
 
-MOST_TOKENS = 2000  # of an answer; a model that thinks needs some before it answers
+MAX_TOKENS = 2000  # of an answer; a model that thinks needs some before it answers
 TOOL: Json = {
     "type": "function",
     "name": "report_status",
@@ -30,7 +30,7 @@ TOOL: Json = {
         "required": ["status"],
     },
 }
-ASK: Json = {"store": False, "max_output_tokens": MOST_TOKENS}
+ASK: Json = {"store": False, "max_output_tokens": MAX_TOKENS}
 
 
 class Events:

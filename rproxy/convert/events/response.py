@@ -226,10 +226,11 @@ def _count(raw: Mapping[str, Any], paths: Tuple[Path, ...]) -> int:
 
 def _int(value: Any) -> int:
     """A number of tokens, which may be written as ``12.0`` or ``"12"``; anything else is zero."""
+    if type(value) is int:
+        return value if 0 < value <= MAX_TOKENS else 0
     if isinstance(value, bool):
         return 0
     try:
-        count = value if type(value) is int else int(float(value))
+        return _int(int(float(value)))
     except (TypeError, ValueError, OverflowError):
         return 0
-    return count if 0 < count <= MAX_TOKENS else 0

@@ -10,7 +10,7 @@ from ..sent import Sent
 from .ladder import Cure, allowed, dropped, objects, says, without_values
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-LEAST_LIMIT = 256  # tokens; a lower number in a refusal means something else
+MIN_LIMIT = 256  # tokens; a lower number in a refusal means something else
 TOO_LARGE = (
     r"too (?:large|big|high|many)|at most|maximum|less than|exceed|range|\bmax\b|<=|≤|up to"
     r"|not be (?:greater|larger|more)"
@@ -20,7 +20,7 @@ TOO_LARGE = (
 def limit(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
     """A lower value, the other field, then none."""
     key = next(key for key in LIMITS if key in sent.body)
-    numbers = [n for reading in readings for n in _numbers(reading.text) if LEAST_LIMIT <= n < sent.body[key]]
+    numbers = [n for reading in readings for n in _numbers(reading.text) if MIN_LIMIT <= n < sent.body[key]]
     if numbers and says(readings, TOO_LARGE):
         yield Cure("lower", {"max_tokens": {"most": max(numbers)}})
     other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(key)
