@@ -162,6 +162,11 @@ def hosted_lines(config: Config) -> List[str]:
     return [*search, *(f"  mcp {name} @ {where}" for name, where in servers)]
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 model``, ``2 models``"""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def columns(rows: Sequence[Sequence[str]], left: int) -> List[str]:
     """Rows as lines, in columns: the first ones flush left, the others flush right.
 

@@ -1,6 +1,6 @@
 """``rproxy completion``: what a shell needs to complete commands, options and their values.
 
-The scripts are made from the parser, and ask nobody while one types.
+The scripts are made from the parser; they start no program while the user types.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ..config.zero_config import (
 from ..errors import RproxyError
 from ..providers.profile_names import ABOUT
 from ..upstream.discovery import find_local_servers
-from .command import Command, Environ, warn
+from .command import Command, Environ, counted, warn
 from .exit_status import OK
 
 MODE = 0o600
@@ -72,8 +72,7 @@ def about(source: Source) -> str:
     name = ABOUT[source.provider.name]
     if source.variable:
         return f"{name}; its key is in ${source.variable}"
-    count = len(source.models)
-    return f"{name} at {source.provider.base_url}; {count} model{'' if count == 1 else 's'}"
+    return f"{name} at {source.provider.base_url}; {counted(len(source.models), 'model')}"
 
 
 # ---- The text

@@ -17,7 +17,7 @@ from ..errors import ApiError
 from ..json_codec import UNREADABLE
 from ..providers.provider_errors import provider_error
 from ..upstream.client import Result, Upstream
-from .command import Environ
+from .command import Environ, counted
 from .exit_status import OK, REFUSED, UNAVAILABLE
 from .preflight import distinct_providers
 
@@ -89,7 +89,7 @@ def judge(provider: Provider, result: Result) -> tuple[int, str]:
 def _models(body: bytes) -> str:
     try:
         data = json.loads(body)
-        return f"{len(data['data'] if isinstance(data, dict) else data)} models"
+        return counted(len(data["data"] if isinstance(data, dict) else data), "model")
     except (*UNREADABLE, LookupError, TypeError):
         return "answers, but not with a list of models"
 

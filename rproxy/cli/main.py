@@ -67,7 +67,7 @@ COMMANDS = Commands()
 
 
 class ShowVersion(argparse.Action):
-    """``--version``; unlike argparse's own, it finds out what there is to say only when it is asked."""
+    """``--version``; unlike argparse's own, it looks for the packages only when it is used."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         from .version import version_text

@@ -14,7 +14,7 @@ from ..config.zero_config import NothingConfigured
 from ..errors import ConfigError, RproxyError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
-from .command import Command, Environ, columns, read_config
+from .command import Command, Environ, columns, counted, read_config
 from .exit_status import OK
 
 DEFAULT_GROUPS = ("key", "model")
@@ -43,7 +43,7 @@ def table(entries: Sequence[Json], groups: Sequence[str]) -> List[str]:
     rows = [
         [
             *(str(entry[group]) or "-" for group in groups),
-            f"{entry['turns']} turn{'s' if entry['turns'] != 1 else ''}",
+            counted(entry["turns"], "turn"),
             f"{_short(entry['input'])} in ({_share(entry)} cached)",
             f"{_short(entry['output'])} out",
             _money(entry["cost"], entry["currency"]),

@@ -87,7 +87,7 @@ class McpServer:
     public: bool = False
 
     def within(self, seconds: float) -> McpServer:
-        """The server with at most so many seconds for a call."""
+        """The server with at most ``seconds`` for a call."""
         return replace(self, timeout=min(self.timeout, seconds))
 
     @cached_property

@@ -89,7 +89,7 @@ def running_turns(recent: RecentTurns, viewer: Viewer) -> Iterator[Json]:
 
 
 def batches(turns: Sequence[RecentTurn], size: int) -> Iterator[List[Json]]:
-    """Turns as JSON, so many at a time."""
+    """Turns as JSON, ``size`` at a time."""
     for first in range(0, len(turns), size):
         yield [turn_json(turn) for turn in turns[first : first + size]]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Union
 from ..errors import ApiError
 from ..types import Json
 
-CONNECTIONS = 4  # so many full connections fill the budget of the process
+CONNECTIONS = 4  # full budgets of connections that fill the budget of the process
 PAUSE = 1.0  # seconds after which the client may try again
 
 
@@ -33,7 +33,7 @@ class ByteBudget:
     def take(self, size: int) -> Charge:
         """Use bytes until :meth:`Charge.release`.
 
-        :raises ApiError: 429, there are not so many left
+        :raises ApiError: 429, there are too few left
         """
         if not self._has(size):
             raise ApiError(

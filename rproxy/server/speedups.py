@@ -87,7 +87,7 @@ class Collector:
         self._postponed = 0
 
     def start(self, delay: float) -> None:
-        """Collect after so many seconds, and again and again."""
+        """Collect after ``delay`` seconds, and from then on again and again."""
         self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def stop(self) -> None:

@@ -34,7 +34,7 @@ class Content(NamedTuple):
 class Contents:
     """The recordings of one process.
 
-    :param most: so many bytes are kept of turns that have ended
+    :param most: bytes that are kept of turns that have ended
 
     ``size``: the bytes that are kept now.
     """

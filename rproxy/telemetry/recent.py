@@ -59,7 +59,7 @@ class RecentTurns:
     ``id`` distinguishes this list from that of another process, and from an earlier one.  ``listeners`` are
     set whenever something has changed.  ``began``: seconds since the epoch.
 
-    :param most: so many are kept
+    :param most: how many are kept
     :param now: seconds since the epoch
     """
 

@@ -31,7 +31,7 @@ MODELS = ("demo", "deepseek-v4-pro", "deepseek-v4-flash")
 KEY = "sk-demo"  # what rproxy sends; any key is accepted
 DELAY = 0.01  # seconds between two pieces of a stream
 REMEMBERED = 1000  # message prefixes that count as cached
-CACHE_BLOCK = 64  # the cache counts in blocks of so many tokens
+CACHE_BLOCK = 64  # tokens of a block, in which the cache counts
 
 
 # ---- Chunks and messages

@@ -17,7 +17,7 @@ from ...config.zero_config import NothingConfigured
 from ...errors import ConfigError
 from ...log import clean
 from .. import exit_status
-from ..command import Command, Environ
+from ..command import Command, Environ, counted
 from .check import ERROR, OK, WARNING, Check
 
 NOTHING_REMEDY = (
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
 
 
 def read(args: argparse.Namespace, environ: Environ) -> Tuple[Optional[Config], List[Check], int]:
-    """The configuration, what there is to say about it, and the exit status if there is none."""
+    """The configuration, its checks, and the exit status if there is none."""
     from ..missing_keys import read_tolerantly
     from ..preflight import key_warnings
 
@@ -120,7 +120,7 @@ def as_text(checks: List[Check], good: bool) -> str:
             lines.append(f"    {check.remedy}")
     bad = sum(check.status == ERROR for check in checks)
     doubtful = sum(check.status == WARNING for check in checks)
-    lines.append(f"{len(checks)} checks: {bad} failed, {doubtful} warning{'' if doubtful == 1 else 's'}")
+    lines.append(f"{len(checks)} checks: {bad} failed, {counted(doubtful, 'warning')}")
     return "\n".join(lines)
 
 
