@@ -574,6 +574,27 @@ async def test_puts_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert [str(warning)[:15] for warning in warnings] == 3 * ["not stored yet:"] + 2 * ["not stored: 3 e"]
 
 
+async def test_puts_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rproxy.store.write_behind.FEW", 1)
+    monkeypatch.setattr("rproxy.store.write_behind.COUNTED", 10)
+    monkeypatch.setattr("rproxy.store.write_behind.MAX_PENDING_BYTES", 1000)
+    slow = SlowStore()
+    store = WriteBehindStore(slow)
+    limit_store_time(0.0)
+    records: List[Any] = [{"text": "x" * size} for size in (5000, 300, 300, 10, 5000)]
+    warnings = [await store.keep(f"resp_{n}", record) for n, record in enumerate(records)]
+    assert [str(warning)[:13] for warning in warnings] == [
+        "not stored ye",
+        "not stored ye",
+        "not stored: 2",
+        "not stored ye",
+        "not stored: 3",
+    ]
+    slow.gate.set()
+    await store.close()
+    assert await store.keep("resp_9", records[1]) in (None, "not stored yet: the store is slow")
+
+
 @pytest.mark.parametrize("brief", [False, True])
 async def test_large_records_are_read_from_their_bytes(brief: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "WINDOW", 16)

@@ -25,6 +25,7 @@ from wsclient import (
     types_until,
 )
 
+from rproxy.server import local_responses
 from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses
 
 
@@ -281,6 +282,17 @@ async def test_the_connection_remembers_and_forgets_with_it() -> None:
             assert len(e.provider.requests[-1]["messages"]) == 3
         other = await e.ws()
         refusal((await turn(other, previous_response_id=first))[-1], 400, "previous_response_not_found")
+
+
+def test_local_responses_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_responses, "KEPT_BYTES", 100)
+    local, found = LocalResponses(), []
+    for number, size in enumerate((40, 40, 40, 101, 10)):
+        channel = ChannelResponses(local, f"channel-{number}")
+        channel.begin(None, None, size)
+        channel[f"r{number}"] = number
+        found.append([*local.records])
+    assert found == [["r0"], ["r0", "r1"], ["r1", "r2"], ["r3"], ["r4"]]
 
 
 def test_local_responses_are_bounded() -> None:

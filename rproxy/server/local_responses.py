@@ -13,14 +13,16 @@ from .pending import Charge
 
 KEPT_PER_CHANNEL = 2  # the one before the last allows for a retry
 KEPT = 64
+KEPT_BYTES = 256 << 20  # of their requests, but the last one is kept in any case
 
 
 class _Kept(NamedTuple):
-    """``channel`` added it; ``charges`` are for the warm-ups that it continues."""
+    """``channel`` added it; ``charges`` are for the warm-ups that it continues; ``size``: of its request."""
 
     channel: Optional[str]
     record: LocalRecord
     charges: FrozenSet[Charge]
+    size: int
 
 
 class LocalResponses:
@@ -37,6 +39,10 @@ class LocalResponses:
         mine = [old for old, other in self.records.items() if other.channel == kept.channel]
         for old in mine[:-KEPT_PER_CHANNEL] + list(self.records)[:-KEPT]:
             self.records.pop(old, None)
+        size = sum(other.size for other in self.records.values())
+        for old in list(self.records)[:-1]:
+            if size > KEPT_BYTES:
+                size -= self.records.pop(old).size
         self.settle(kept.charges)
 
     def settle(self, charges: FrozenSet[Charge] = frozenset()) -> None:
@@ -61,13 +67,16 @@ class ChannelResponses(MutableMapping[str, LocalRecord]):
         self._local = local
         self._channel = channel
         self._charges: FrozenSet[Charge] = frozenset()
+        self._size = 0
 
-    def begin(self, previous: object, charge: Optional[Charge]) -> None:
+    def begin(self, previous: object, charge: Optional[Charge], size: int = 0) -> None:
         """A turn begins, whose record will be added if it succeeds.
 
         :param previous: its ``previous_response_id``
         :param charge: of a warm-up
+        :param size: bytes of its request
         """
+        self._size = size
         kept = self._local.records.get(str(previous))
         self._charges = (kept.charges if kept is not None else frozenset()) | ({charge} if charge else set())
 
@@ -80,7 +89,7 @@ class ChannelResponses(MutableMapping[str, LocalRecord]):
         return self._local.records[key].record
 
     def __setitem__(self, key: str, record: LocalRecord) -> None:
-        self._local.add(key, _Kept(self._channel, record, self._charges))
+        self._local.add(key, _Kept(self._channel, record, self._charges, self._size))
 
     def __delitem__(self, key: str) -> None:
         if self._local.records[key].channel == self._channel:

@@ -332,7 +332,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     async def run_turn(self, channel: Channel, waiting: Waiting) -> None:
         """One response: its events, or one error frame."""
         request = waiting.request
-        channel.responses.begin(request.get("previous_response_id"), waiting.start())
+        channel.responses.begin(request.get("previous_response_id"), waiting.start(), waiting.size)
         limit_store_time()
         request_id = new_request_id()
         sink = channel.sink = WebSocketSink(self, channel.name)

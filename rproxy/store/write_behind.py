@@ -19,9 +19,10 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import AsyncIterator, Awaitable, Callable, Coroutine, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..convert.json_steps import MANY
+from ..convert.json_steps import MANY, is_large
 from ..errors import StoreError
 from ..types import AnyRecord, Record
 from . import Change, Store
@@ -38,6 +39,9 @@ from .time_limit import (
 log = logging.getLogger("rproxy.store")
 
 MAX_PENDING = 1000  # writes under way; further ones are refused
+MAX_PENDING_BYTES = 256 << 20  # of their records, about
+FEW = 8  # writes under way that need no count
+COUNTED = 1 << 20  # bytes; less counts as much
 CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 
 
@@ -99,6 +103,7 @@ class WriteBehindStore:
         self._store = store
         self._lines: Dict[str, _Line] = {}
         self._tasks: Set[asyncio.Task[None]] = set()
+        self._bytes = 0  # of their records, as far as they were counted
 
     # ---- What a client asked for
     async def get(self, record_id: str) -> Optional[AnyRecord]:
@@ -158,7 +163,8 @@ class WriteBehindStore:
             except Exception as error:
                 return _not_stored(error)
             return None
-        return await self._behind(record_id, self._write(record_id, record))
+        size = _size(record) if len(self._tasks) >= FEW else 0
+        return await self._behind(record_id, self._write(record_id, record), size)
 
     async def keep_changed(self, record_id: str, change: Change) -> Optional[str]:
         """Change a record; never raises.
@@ -172,19 +178,28 @@ class WriteBehindStore:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT)
 
-    async def _behind(self, record_id: str, work: Coroutine[None, None, None]) -> Optional[str]:
-        if len(self._tasks) >= MAX_PENDING:
+    async def _behind(
+        self, record_id: str, work: Coroutine[None, None, None], size: int = 0
+    ) -> Optional[str]:
+        """:param size: of the record, about, where that counts"""
+        count = len(self._tasks)
+        if count >= MAX_PENDING or size and self._bytes + size > MAX_PENDING_BYTES:
             work.close()
-            return f"not stored: {MAX_PENDING} earlier responses still wait for the store"
+            return f"not stored: {count} earlier responses still wait for the store"
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._bytes += size
+        task.add_done_callback(partial(self._over, size))
         task.add_done_callback(retrieve)  # even if the caller is gone
         if not await done_within_limit(task):
             task.add_done_callback(lambda done: _log_failure(record_id, done))
             return "not stored yet: the store is slow"
         failure = task.exception()
         return None if failure is None else _not_stored(failure)
+
+    def _over(self, size: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._bytes -= size
 
     async def _write(self, record_id: str, record: Record) -> None:
         limit_store_time(WRITE_LIMIT)
@@ -213,6 +228,14 @@ class WriteBehindStore:
             line.work.remove(work)
             if not line.work:
                 del self._lines[record_id]
+
+
+def _size(record: Record) -> int:
+    """About how many bytes a record has: at most four times as many."""
+    size = COUNTED
+    while size < MAX_PENDING_BYTES and is_large(record, size):
+        size *= 4
+    return size
 
 
 def _is_small(record: AnyRecord) -> bool:
