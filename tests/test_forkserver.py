@@ -58,12 +58,19 @@ def test_what_an_interpreter_is_told_is_for_a_real_one(tmp_path: Path) -> None:
     assert status == 0 and b"import 'rproxy.cli.main'" in err
 
 
+def is_forked(process_id: int) -> bool:
+    """Whether the program waits for a child of the server, and has not become an interpreter of its own."""
+    program = Path(f"/proc/{process_id}/cmdline")
+    return not program.exists() or b"forkclient" in program.read_bytes()
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 0), (signal.SIGUSR1, -10), (signal.SIGKILL, -9)])
 async def test_signals_reach_it(number: int, status: int) -> None:
     port = free_port()
     command = rproxy_command("serve", "--demo", "--listen", f"127.0.0.1:{port}")
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None and await asyncio.wait_for(process.stdout.readline(), 20)
+    assert is_forked(process.pid)
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), 20) == status
     assert await process.stdout.read() == b""  # so it is gone: nobody else has this pipe

@@ -15,6 +15,7 @@ from typing import Any, Dict, List
 
 import pytest
 from api import Api
+from forkserver import REAL
 from grammar import check_response, check_stream
 from mcp_double import mcp_double, text, tool
 from mcp_lab import ALWAYS, NEVER, approving, asking, echo, mcp_lab, of_type
@@ -496,7 +497,7 @@ async def test_a_program_ends_with_rproxy(number: signal.Signals, tmp_path: Path
     provider.turns += [[call("docs__add", a=1, b=2)], [say("3")]]
     config = CONFIG + f"mcp_servers: {{{{docs: {{{{command: {command}}}}}}}}}\n"
     with contextlib.suppress(ProcessLookupError):
-        async with running(tmp_path, provider.base_url, config=config) as one:
+        async with running(tmp_path, provider.base_url, config=config, command=REAL) as one:
             response = await Api(one.base_url)("POST", "/responses", asking())
             assert of_type(response, "mcp_call")[0]["output"] == "add says 3"
             pid = int((tmp_path / "pid").read_text())
