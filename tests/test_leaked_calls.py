@@ -269,3 +269,15 @@ def test_a_call_without_end_comes_as_text_when_it_is_too_long() -> None:
     out = heal.feed(block)
     assert [kind for kind, _ in out] == ["text"] and out[0][1] == block
     assert heal.close() == []
+
+
+def test_a_parameter_without_a_type_is_text() -> None:
+    tools: Dict[str, Json] = {"f": {"type": "object", "properties": {"p": {}}}}
+    found = said(dsml(invoke("f", parameter("p", "5", ""), parameter("q", "6", ""))), tools=tools)
+    assert found == [("f", {"p": "5", "q": "6"})]
+
+
+def test_arguments_are_written_as_they_were_said() -> None:
+    heal = LeakedCallFilter(TOOLS)
+    out = heal.feed(dsml(invoke("ls", parameter("p", "grüß"))))
+    assert out == [("call", ("ls", '{"p": "grüß"}'))]

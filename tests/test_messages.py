@@ -228,6 +228,10 @@ ORDER: Dict[str, Tuple[List[Json], List[Json]]] = {
         [GO, call(arguments='{"a": '), out()],
         [U, asks("c1", arguments='{"_raw": "{\\"a\\": "}'), result("c1")],
     ),
+    "broken arguments keep their letters": (
+        [GO, call(arguments="grüß"), out()],
+        [U, asks("c1", arguments='{"_raw": "grüß"}'), result("c1")],
+    ),
     "arguments that are no object become one": (
         [GO, call(arguments="[1]"), out()],
         [U, asks("c1", arguments='{"_raw": "[1]"}'), result("c1")],

@@ -10,6 +10,7 @@ from grammar import check_stream
 from stream_tools import COMPLETED, STEM, Turn, call, converter, delta, drive, end, text, texts, think
 
 from rproxy.convert.answer.chat import ChunkReader
+from rproxy.convert.answer.reasoning_details import ReasoningDetails
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.terminal import Failure
 from rproxy.convert.profile import Answer
@@ -805,3 +806,22 @@ def test_what_was_held_back_is_told_before_the_failure() -> None:
     events = stream.start() + stream.feed(text("<thi")) + stream.fail("server_error", "broken")
     said = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert "".join(said) == "<thi" and events[-1]["type"] == "response.failed"
+
+
+def test_text_that_was_held_back_is_said_before_a_failure() -> None:
+    stream = converter(reader=ChunkReader(Answer(think_tags=True)))
+    stream.start()
+    stream.feed(text("Hi"))
+    held = stream.feed(text(" <thi"))
+    events = [*held, *stream.fail("server_error", "It broke off.")]
+    said = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    assert said == " <thi"
+
+
+def test_data_of_reasoning_is_an_entry_of_its_own() -> None:
+    details = ReasoningDetails()
+    details.read([{"type": "t", "data": "sealed"}])
+    details.read([{"type": "t", "text": "said"}, {"type": "t", "data": "more"}])
+    details.complete()
+    assert [*map(len, details.entries)] == [2, 2, 2]
+    assert [one.get("data") for one in details.entries] == ["sealed", None, "more"]

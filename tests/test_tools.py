@@ -676,6 +676,10 @@ INPUTS: Dict[str, Tuple[str, str]] = {
 }
 
 
+def test_a_pair_of_surrogates_is_said_with_its_last_digit() -> None:
+    assert InputReader().feed('{"input": "a\\ud83c\\udf89') == "a\U0001f389"
+
+
 @pytest.mark.parametrize("title", INPUTS)
 def test_the_input_of_a_freeform_tool_is_unwrapped_however_it_comes(title: str) -> None:
     raw, text = INPUTS[title]
