@@ -110,8 +110,8 @@ def _encoder(make: Optional[Callable[..., Any]]) -> Callable[[Any, int], Iterabl
 
 _pieces = _encoder(getattr(json.encoder, "c_make_encoder", None))
 _BLANKS = " \t\n\r"
-_MARK = "\ue000shared\ue000"  # where the JSON of a shared value belongs
-_MARK_JSON = f'"{_MARK}"'.encode()
+_MARK = "\0shared\0"  # where the JSON of a shared value belongs; in ASCII, which is encoded fastest
+_MARK_JSON = b'"\\u0000shared\\u0000"'
 
 
 class Standard:

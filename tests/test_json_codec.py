@@ -37,7 +37,7 @@ needs_orjson = pytest.mark.skipif(json_codec.orjson is None, reason="orjson is n
 BOTH = [Standard, pytest.param(Fast, marks=needs_orjson)]
 
 LARGEST = 2**64
-ODD = ['"', "\\", "\u2028", "\x00\x1f\x7f", "\ud83c", "\udfaf", "é", "1" * 30, "\ue000shared\ue000"]
+ODD = ['"', "\\", "\u2028", "\x00\x1f\x7f", "\ud83c", "\udfaf", "é", "1" * 30, "\0shared\0"]
 NUMBERS = [LARGEST, LARGEST - 1, -LARGEST // 2, -LARGEST // 2 - 1, 10**18, 10**30, -0.0, 1e-7, 1e16, 5e-324]
 SCALARS = [None, True, False, 0, -7, float("nan"), float("inf"), *NUMBERS, *ODD]
 VALUES = st.integers() | st.floats() | st.text() | json_values(SCALARS, ODD, depth=4)

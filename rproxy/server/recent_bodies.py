@@ -133,7 +133,8 @@ def _end(data: bytes, names: Sequence[str]) -> int:
     bracket = data.rfind(b"]")
     if names:
         name = encode_json(names[0])
-        bracket = max(data.rfind(b"],%b:" % name), data.rfind(b"], %b:" % name))
+        bracket = data.rfind(b"],%b:" % name)
+        bracket = data.rfind(b"], %b:" % name) if bracket < 0 else bracket
     while bracket > 0 and data[bracket - 1] in _BLANKS:
         bracket -= 1
     return bracket

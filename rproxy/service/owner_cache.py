@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from typing import Any, Generic, Hashable, Iterable, List, Optional, Tuple, TypeVar
 
-from ..convert.json_steps import is_large
-
 T = TypeVar("T")
+
+# Bytes that a value takes beside what is in it, and an entry with a number in it
+TEXT, OBJECT, FIELD, ARRAY, ENTRY = 56, 160, 80, 56, 32
 
 
 class OwnerCache(Generic[T]):
@@ -102,21 +102,28 @@ def text_memory(value: Any, length: int) -> int:
     """:func:`memory_of` for a value that is mostly text.
 
     :param length: of its JSON
-    :raises ValueError: it is not, and so it takes a while to count
+    :raises ValueError: it holds many small values, which take more memory, and a while to count
     """
-    if is_large(value, 3 * length + 1024):
-        raise ValueError("it holds many small values")
-    return memory_of(value)
+    return memory_of(value, most=8 * length + 4096)
 
 
-def memory_of(value: Any) -> int:
-    """The bytes that a JSON value takes in memory, as if it shared nothing."""
+def memory_of(value: Any, most: float = float("inf")) -> int:
+    """About the bytes that a JSON value takes in memory, as if it shared nothing.
+
+    :raises ValueError: they are more than ``most``; this looks at no more than that
+    """
     size, found = 0, [value]
     for inner in found:
-        size += sys.getsizeof(inner)
-        if isinstance(inner, dict):
-            size += sum(map(sys.getsizeof, inner))
-            found += inner.values()
+        if isinstance(inner, str):
+            size += TEXT + (len(inner) if inner.isascii() else 4 * len(inner))
+        elif isinstance(inner, dict):
+            size += OBJECT + sum(map(len, inner)) + FIELD * len(inner)
+            if size <= most:
+                found += inner.values()
         elif isinstance(inner, list):
-            found += inner
+            size += ARRAY + ENTRY * len(inner)
+            if size <= most:
+                found += inner
+        if size > most:
+            raise ValueError("there is more in it than text")
     return size
