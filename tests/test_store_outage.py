@@ -69,12 +69,27 @@ class FrozenRedis(Outage):
 def outage(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Outage]:
-    monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
     if request.param == "sqlite":
-        yield LockedFile(tmp_path / "r.db")
+        yield with_short_limit(LockedFile(tmp_path / "r.db"), monkeypatch)
     else:
         with redis_server() as server:
-            yield FrozenRedis(server)
+            yield with_short_limit(FrozenRedis(server), monkeypatch)
+
+
+def with_short_limit(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Outage:
+    """Requests wait for ``SHORT`` while the store is stopped; before and after, the machine may be busy."""
+    stop, go_on, usual = outage.stop, outage.go_on, time_limit.PATIENCE
+
+    def limited_stop() -> None:
+        monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
+        stop()
+
+    def limited_go_on() -> None:
+        monkeypatch.setattr(time_limit, "PATIENCE", usual)
+        go_on()
+
+    outage.stop, outage.go_on = limited_stop, limited_go_on  # type: ignore[method-assign]
+    return outage
 
 
 async def seconds(work: Awaitable[Any]) -> float:
