@@ -5,10 +5,11 @@ types.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List
+import random
+from typing import Any, Callable, Dict, List
 
 import pytest
-from anything import json_values
+from anything import container, shapes
 from grammar import check_sse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,90 +44,107 @@ def some(*values: Any) -> st.SearchStrategy[Any]:
 
 
 # ---- chunks as bad as they come: right keys, any values
-GARBAGE = json_values(
-    [
-        None,
-        True,
-        0,
-        -1,
-        1.5,
-        "",
-        " ",
-        "a",
-        "{",
-        "}",
-        '{"input": "x"}',
-        "<think>",
-        "```json\n",
-        "\n```",
-        "\ud83d",
-        "\udfaf",
-    ],
-    ["a", "text", "type", "url_citation", "url", "token", "logprob", "message"],
-)
-FUNCTION = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": some("f", "apply_patch", "tool_search", "", " ", None) | GARBAGE,
-        "arguments": some("", "{", "}", "{}", '{"input": "', 'x"}', None) | GARBAGE,
-    },
-)
-WHOLE = st.fixed_dictionaries(
+SCALARS = [
+    None, True, 0, -1, 1.5, "", " ", "a", "{", "}", '{"input": "x"}', "<think>", "```json\n", "\n```",
+    "\ud83d", "\udfaf",
+]  # fmt: skip
+KEYS = ["a", "text", "type", "url_citation", "url", "token", "logprob", "message"]
+LETTERS = 'ab \n<>`{}"\\\x00é\u2028\ud83d\udfaf😀'
+Chance = random.Random
+Make = Callable[[Chance], Any]
+
+
+def garbage(chance: Chance) -> Any:
+    if chance.random() < 0.5:
+        return chance.choice(SCALARS)
+    return container(chance, SCALARS, KEYS, chance.randint(1, 3))
+
+
+def one(*values: Any) -> Make:
+    """One of these values; as often garbage."""
+    return lambda chance: chance.choice(values) if chance.random() < 0.5 else garbage(chance)
+
+
+def good(*values: Any) -> Make:
+    return lambda chance: chance.choice(values)
+
+
+def some_of(make: Make, most: int) -> Make:
+    return lambda chance: [make(chance) for _ in range(chance.randint(0, most))]
+
+
+def any_of(*makes: Make) -> Make:
+    return lambda chance: chance.choice(makes)(chance)
+
+
+def fields(optional: Dict[str, Make], **always: Make) -> Make:
+    """An object with these fields, and each of the optional ones as often as not."""
+
+    def make(chance: Chance) -> Json:
+        some_more = {key: made for key, made in optional.items() if chance.random() < 0.5}
+        return {key: made(chance) for key, made in {**always, **some_more}.items()}
+
+    return make
+
+
+def letters(chance: Chance) -> str:
+    return "".join(chance.choices(LETTERS, k=chance.randint(0, 3)))
+
+
+FUNCTION = fields(
     {
-        "name": some("f", "apply_patch", "tool_search"),
-        "arguments": some("{", "{}", '{"input": "x"}', '{"a"', ""),
+        "name": one("f", "apply_patch", "tool_search", "", " ", None),
+        "arguments": one("", "{", "}", "{}", '{"input": "', 'x"}', None),
     }
 )
-TOOL_CALL = st.fixed_dictionaries(
-    {"function": WHOLE | WHOLE | FUNCTION | GARBAGE},
-    optional={
-        "index": some(0, 1, 2) | GARBAGE,
-        "id": some("c1", "c2", "", None) | GARBAGE,
-        "extra_content": GARBAGE,
-    },
+WHOLE = fields(
+    {}, name=good("f", "apply_patch", "tool_search"), arguments=good("{", "{}", '{"input": "x"}', '{"a"', "")
 )
-CITATION = st.fixed_dictionaries(
-    {"url_citation": st.fixed_dictionaries({"url": some("u")}, optional={"start_index": GARBAGE})}
+TOOL_CALL = fields(
+    {"index": one(0, 1, 2), "id": one("c1", "c2", "", None), "extra_content": garbage},
+    function=any_of(WHOLE, WHOLE, FUNCTION, garbage),
 )
-DELTA = st.fixed_dictionaries(
-    {},
-    optional={
-        "content": st.text(max_size=3) | GARBAGE,
-        "reasoning_content": some("r", "") | GARBAGE,
-        "refusal": some("no", "") | GARBAGE,
-        "tool_calls": st.lists(TOOL_CALL, max_size=3) | GARBAGE,
+CITATION = fields({}, url_citation=fields({"start_index": garbage}, url=good("u")))
+DELTA = fields(
+    {
+        "content": any_of(letters, garbage),
+        "reasoning_content": one("r", ""),
+        "refusal": one("no", ""),
+        "tool_calls": any_of(some_of(TOOL_CALL, 3), garbage),
         "function_call": FUNCTION,
-        "reasoning_details": st.lists(GARBAGE, max_size=2),
-        "annotations": st.lists(CITATION | GARBAGE, max_size=2),
+        "reasoning_details": some_of(garbage, 2),
+        "annotations": any_of(some_of(any_of(CITATION, garbage), 2), garbage),
+    }
+)
+TOKEN = fields({"top_logprobs": garbage, "bytes": garbage}, token=good("a", "\ud83d"), logprob=good(-1))
+CHOICE = fields(
+    {
+        "index": good(0, 1),
+        "message": any_of(DELTA, garbage),
+        "finish_reason": good(*FINISHES),
+        "logprobs": fields({}, content=some_of(any_of(TOKEN, garbage), 2)),
     },
+    delta=DELTA,
 )
-TOKEN = st.fixed_dictionaries(
-    {"token": some("a", "\ud83d"), "logprob": some(-1)}, optional={"top_logprobs": GARBAGE, "bytes": GARBAGE}
+COUNTS = fields(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), garbage))
+USAGE = any_of(garbage, COUNTS)
+NEAR = shapes(
+    fields(
+        {"usage": USAGE, "model": garbage, "object": good("chat.completion.chunk", "chat.completion")},
+        choices=some_of(CHOICE, 2),
+    )
 )
-CHOICE = st.fixed_dictionaries(
-    {"delta": DELTA},
-    optional={
-        "index": some(0, 1),
-        "message": DELTA,
-        "finish_reason": some(*FINISHES),
-        "logprobs": st.fixed_dictionaries({"content": st.lists(TOKEN | GARBAGE, max_size=2)}),
-    },
-)
-USAGE = GARBAGE | st.dictionaries(some("prompt_tokens", "completion_tokens", "total_tokens"), GARBAGE)
-NEAR = st.fixed_dictionaries(
-    {"choices": st.lists(CHOICE, max_size=2)},
-    optional={"usage": USAGE, "model": GARBAGE, "object": some("chat.completion.chunk", "chat.completion")},
-)
-FAR = st.fixed_dictionaries(
-    {},
-    optional={
-        "choices": GARBAGE
-        | st.lists(CHOICE | GARBAGE | st.dictionaries(some("delta", "logprobs", "finish_reason"), GARBAGE)),
-        "error": GARBAGE,
-        "object": some("error"),
-        "usage": USAGE,
-        "message": GARBAGE,
-    },
+ODD_CHOICE = fields(dict.fromkeys(("delta", "logprobs", "finish_reason"), garbage))
+FAR = shapes(
+    fields(
+        {
+            "choices": any_of(garbage, some_of(any_of(CHOICE, garbage, ODD_CHOICE), 4)),
+            "error": garbage,
+            "object": good("error"),
+            "usage": USAGE,
+            "message": garbage,
+        }
+    )
 )
 CHUNKS = st.lists(NEAR, max_size=12) | st.lists(NEAR | FAR, max_size=8)
 OPTIONS = st.fixed_dictionaries(
@@ -214,8 +232,8 @@ def test_the_cut_of_the_chunks_does_not_matter(parts: List[Any], size: int) -> N
     assert Turn(*answer.chunks(size), end()).final == Turn(*answer.chunks(1000), end()).final
 
 
-@given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_interleaved_calls_come_out_one_after_another(arguments: List[str], chance: Any) -> None:
+@given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.integers(0, 1000).map(random.Random))
+def test_interleaved_calls_come_out_one_after_another(arguments: List[str], chance: Chance) -> None:
     waiting = [[call(i, piece) for piece in said] for i, said in enumerate(arguments)]
     chunks = [call(i, "", f"c{i}", "f") for i in range(len(arguments))]
     while any(waiting):
