@@ -20,6 +20,10 @@ from forkserver import rproxy_command
 from rawserver import Peer, RawServer, make_certificate
 from scripted import KEY, ROOT, ScriptedProvider, call, error, free_port, running, say, think, tokens
 
+from rproxy.cli.doctor.providers import examine
+from rproxy.config.schema import Provider
+from rproxy.upstream.client import Upstream
+
 Json = Dict[str, Any]
 STAND_IN = Path(__file__).with_name("fixtures") / "codex_stand_in.py"
 MODEL = """\
@@ -338,3 +342,13 @@ async def test_live_turns(patient: Patient) -> None:
 async def test_a_terminal_without_signs_gets_words(patient: Patient) -> None:
     status, out, _ = await patient.raw(PYTHONIOENCODING="ascii", LC_ALL="C")
     assert status == 78 and out.startswith("FAILED configuration") and out.isascii()
+
+
+async def test_the_remedy_follows_from_the_cause_and_not_from_names() -> None:
+    upstream = Upstream(environ={})
+    try:
+        provider = Provider(base_url="http://127.0.0.1:9/proxy/TLS", name="proxy", api_key="k")
+        found = await examine(provider, upstream, {})
+    finally:
+        upstream.close()
+    assert found.checks[-1].status == "error" and found.checks[-1].remedy.startswith("check base_url")
