@@ -19,6 +19,7 @@ from scripted import CONFIG, ScriptedProvider, error, finish, running, say, serv
 from tornado.httpclient import AsyncHTTPClient
 from wsclient import begin, hear
 
+from rproxy.cli.main import main
 from rproxy.telemetry.usage import usage
 
 PROMPT = "the rent of my flat in Nowhere Street 7 is four hundred and two crowns"
@@ -319,7 +320,9 @@ async def test_who_may_read_the_metrics(mode: str, keys: Any, headers: Dict[str,
 
 
 # ---- The ledger of a process
-async def test_odd_names_and_counts_do_not_end_the_ledger(tmp_path: Path) -> None:
+async def test_odd_names_and_counts_do_not_end_the_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     counts = iter([10**30, 10**400])
     provider = ScriptedProvider(strict=False)
     provider.aside = lambda body: [say("hello"), finish("stop"), tokens(next(counts, 1))]
@@ -327,7 +330,7 @@ async def test_odd_names_and_counts_do_not_end_the_ledger(tmp_path: Path) -> Non
     config += f"usage: {{{{path: {tmp_path / 'usage.db'}}}}}\n"
     http = AsyncHTTPClient(force_instance=True)
     async with running(tmp_path, provider.base_url, "", config) as one:
-        for model in ("one", "two", "half of a pair: \ud800", "\0", "last"):
+        for model in ("one", "two", "half of a pair: \ud800", "\0", "\x1b[2J\u202elast"):
             body = json.dumps({"model": model, "input": "hi"})
             url = f"http://127.0.0.1:{one.port}/v1/responses"
             answer = await http.fetch(url, method="POST", body=body, raise_error=False)
@@ -336,7 +339,17 @@ async def test_odd_names_and_counts_do_not_end_the_ledger(tmp_path: Path) -> Non
             lambda: sum(entry["turns"] for entry in usage(str(tmp_path / "usage.db"), 0, ["model"])) == 5
         )
     entries = usage(str(tmp_path / "usage.db"), 0, ["model"])
-    assert {entry["model"] for entry in entries} == {"one", "two", "half of a pair: \ufffd", "\0", "last"}
+    assert {entry["model"] for entry in entries} == {
+        "one",
+        "two",
+        "half of a pair: \ufffd",
+        "\0",
+        "\x1b[2J\u202elast",
+    }
+    # The operator's terminal obeys none of them.
+    assert main(["usage", "--path", str(tmp_path / "usage.db")]) == 0
+    printed = capsys.readouterr().out
+    assert "\\u001b[2J\\u202elast" in printed and all(map(str.isprintable, printed.splitlines()))
     http.close()
     await provider.close()
 

@@ -170,8 +170,11 @@ def counted(count: int, noun: str) -> str:
 def columns(rows: Sequence[Sequence[str]], left: int) -> List[str]:
     """Rows as lines, in columns: the first ones flush left, the others flush right.
 
+    Names of models may come from clients and servers: the terminal shows their characters, and obeys none.
+
     :param left: how many are flush left
     """
+    rows = [[*map(printable, row)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     pads = [str.ljust] * left + [str.rjust] * (len(widths) - left)
     return [
