@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any, Callable, List, Mapping, Optional
 
 from ..convert.ids import CONVERSATION, is_conversation_id
+from ..convert.json_steps import is_large
 from ..convert.request.turns import type_of
+from ..cooperative import free_later, in_thread
 from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
@@ -48,7 +50,7 @@ class Conversations:
         }
         record: ConversationRecord = {
             "conversation": conversation,
-            "items": self._new(request),
+            "items": await self._new(request),
             "owner": owner,
         }
         with store_errors():
@@ -94,7 +96,7 @@ class Conversations:
         """
         if "items" not in request:
             raise invalid("items is required: a list of items.", "items", "missing_required_parameter")
-        new = self._new(request)
+        new = await self._new(request)
         await self._change(name, owner, lambda record: _with_items(record, new))
         return page(new, {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
 
@@ -161,19 +163,24 @@ class Conversations:
             changed = await self._store.update(name, lambda record: change(_checked(record, name, owner)))
         return _checked(changed, name, owner)
 
-    def _new(self, request: Json) -> List[Item]:
+    async def _new(self, request: Json) -> List[Item]:
         items = request.get("items") or []
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
-        if len(items) > MAX_NEW_ITEMS:
+        if isinstance(items, list) and len(items) > MAX_NEW_ITEMS:
             raise invalid(
                 f"items may have at most {MAX_NEW_ITEMS} elements at a time, not {len(items)}.", "items"
             )
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ApiError(400, "items must be a list of objects.", code="invalid_type", param="items")
         if any(type_of(item) is None for item in items):
             raise invalid("Every item needs a type or a role.", "items")
         if any(item.get("type") == "item_reference" for item in items):
             raise invalid("items must be the items themselves, not references to them.", "items")
-        return listed(stored(items), self._stem())
+        stem = self._stem()
+        if not is_large(items):
+            return listed(stored(items), stem)
+        new = await in_thread(lambda: listed(stored(items), stem))
+        free_later([new], levels=1)
+        return new
 
 
 def _checked(record: Optional[AnyRecord], name: str, owner: str) -> ConversationRecord:

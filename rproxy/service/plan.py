@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 LONG_HISTORY = 500  # items; they are converted in 5 ms
 LARGE = 1 << 20  # characters, and entries of 16, that are converted in a few milliseconds
+LARGE_SCHEMA = 1 << 16  # the same of tools, which take longer
 SMALL = 1 << 16  # bytes of JSON that are not worth a closer look
 
 
@@ -77,7 +78,11 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
     """
     short, before, body = len(items) <= LONG_HISTORY, request.context.size, request.body
     if client.size > SMALL or before is None or before > LARGE:
-        short = short and not is_large([body.get("tools"), body.get("text")]) and not is_large(items, LARGE)
+        short = (
+            short
+            and not is_large([body.get("tools"), body.get("text")], LARGE_SCHEMA)
+            and not is_large(items, LARGE)
+        )
     return short
 
 
