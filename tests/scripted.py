@@ -337,7 +337,7 @@ async def running(
 
 
 async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
-    for _ in range(200):
+    for _ in range(1200):  # a minute, on a busy machine
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()

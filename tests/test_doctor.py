@@ -20,6 +20,9 @@ from forkserver import rproxy_command
 from rawserver import Peer, RawServer, make_certificate
 from scripted import KEY, ROOT, ScriptedProvider, call, error, free_port, running, say, think, tokens
 
+from rproxy.cli import live
+from rproxy.cli.doctor.check import ERROR, Check
+from rproxy.cli.doctor.command import as_text
 from rproxy.cli.doctor.providers import examine
 from rproxy.config.schema import Provider
 from rproxy.upstream.client import Upstream
@@ -352,3 +355,11 @@ async def test_the_remedy_follows_from_the_cause_and_not_from_names() -> None:
     finally:
         upstream.close()
     assert found.checks[-1].status == "error" and found.checks[-1].remedy.startswith("check base_url")
+
+
+def test_a_terminal_obeys_nothing_that_others_have_said() -> None:
+    said = "no\x1b[2J\u202eright"
+    (line,) = live.lines([live.Answer(Provider(base_url="http://a.example", name="p"), 1, said)])
+    text = as_text([Check("provider", ERROR, said, said)], False)
+    assert line.isprintable() and all(map(str.isprintable, text.split("\n")))
+    assert "\\u001b[2J\\u202eright" in line and "\\u202eright" in text

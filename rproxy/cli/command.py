@@ -197,8 +197,12 @@ def exposure(address: ListenAddress, auth: bool) -> str:
 
 def complain(text: object) -> None:
     """Write ``text`` to stderr, with secrets masked."""
-    lines = clean(str(text)).split("\n")
-    print("rproxy: " + "\n".join(map(printable, lines)), file=sys.stderr)
+    print("rproxy: " + printable_lines(clean(str(text))), file=sys.stderr)
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines whose characters the terminal shows, and obeys none of them."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def warn(texts: Sequence[str]) -> None:

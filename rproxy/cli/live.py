@@ -15,6 +15,7 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence, TextIO
 from ..config.schema import Config, Provider
 from ..errors import ApiError
 from ..json_codec import UNREADABLE
+from ..log import printable
 from ..providers.provider_errors import provider_error
 from ..upstream.client import Result, Upstream
 from .command import Environ, counted
@@ -99,7 +100,7 @@ def lines(answers: Sequence[Answer]) -> List[str]:
     marks = marks_for(sys.stdout)
     width = max(len(answer.provider.name) for answer in answers)
     return [
-        f"  {marks['ok' if one.status == OK else 'error']} {one.provider.name:{width}}  {one.text}"
+        f"  {marks['ok' if one.status == OK else 'error']} {one.provider.name:{width}}  {printable(one.text)}"
         for one in answers
     ]
 

@@ -17,7 +17,7 @@ from ...config.zero_config import NothingConfigured
 from ...errors import ConfigError
 from ...log import clean
 from .. import exit_status
-from ..command import Command, Environ, counted
+from ..command import Command, Environ, counted, printable_lines
 from .check import ERROR, OK, WARNING, Check
 
 NOTHING_REMEDY = (
@@ -121,7 +121,7 @@ def as_text(checks: List[Check], good: bool) -> str:
     bad = sum(check.status == ERROR for check in checks)
     doubtful = sum(check.status == WARNING for check in checks)
     lines.append(f"{len(checks)} checks: {bad} failed, {counted(doubtful, 'warning')}")
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
