@@ -330,5 +330,8 @@ class ChunkDecoder:
     def _too_long(self, out: List[Json]) -> None:
         self._stop()
         out.append(
-            protocol_error(f"The answer has a line, event or document of more than {self._max} bytes.")
+            protocol_error(
+                f"The answer has a line, event or JSON document of more than {self._max} bytes, the limit of "
+                "this proxy. Ask for a stream, or for a shorter answer."
+            )
         )
