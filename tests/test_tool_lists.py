@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
@@ -19,6 +20,7 @@ from rproxy.convert.tools.table import ToolTable
 from rproxy.convert.tools.tool_lists import ToolList, ToolLists
 from rproxy.errors import ApiError
 from rproxy.json_codec import encode_json
+from rproxy.service.plan import is_short
 from rproxy.types import Json
 
 
@@ -147,3 +149,13 @@ async def test_turns_with_the_same_tools_send_the_same() -> None:
         names = [[tool["function"]["name"] for tool in sent["tools"]] for sent in e.provider.requests]
     assert names[0] == names[1] == names[3] == ["look", "space__look", "space__walk", "patch"]
     assert names[2] == [*names[0], "later"]
+
+
+def test_large_tools_are_not_converted_at_once() -> None:
+    """Nor are those that are remembered, whose list is of a class of its own."""
+    function = {"type": "function", "name": "f", "parameters": {f"p{n}": {} for n in range(4000)}}
+    for count, short in ((0, True), (1, False)):
+        tools = ToolLists().of([function] * count)
+        request: Any = SimpleNamespace(body={"tools": tools}, context=SimpleNamespace(size=0))
+        client: Any = SimpleNamespace(size=1 << 17)
+        assert is_short(request, client, []) is short

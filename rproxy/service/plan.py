@@ -80,7 +80,7 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
     if client.size > SMALL or before is None or before > LARGE:
         short = (
             short
-            and not is_large([body.get("tools"), body.get("text")], LARGE_SCHEMA)
+            and not is_large([*(body.get("tools") or ()), body.get("text")], LARGE_SCHEMA)
             and not is_large(items, LARGE)
         )
     return short
