@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -445,3 +446,15 @@ async def test_a_heartbeat_does_not_repeat_the_request() -> None:
         assert all(len(json.dumps(beat)) < 2000 and beat.keys() == first.keys() for beat in beats)
         assert all(responses.Response.model_validate(beat) for beat in beats)
         raw.cut()
+
+
+async def test_a_head_that_makes_no_sense_gets_its_answer_whatever_is_behind_it() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        with socket.create_connection(raw.writer.get_extra_info("peername")) as client:
+            head = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nNonsense\r\n\r\n"
+            client.sendall(head + b"x" * 50_000)
+            poll = select.poll()
+            poll.register(client, select.POLLRDHUP)
+            await until(lambda: poll.poll(0))  # closed: bytes that nobody has read would reset the connection
+            assert client.recv(100) == b"HTTP/1.1 400 Bad Request\r\n\r\n" and client.recv(100) == b""

@@ -45,6 +45,7 @@ HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of 
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
 HEAD_READ = 1 << 12  # bytes that a read of a request's head may have; Tornado clears them all before
+MOST_DISCARDED = 1 << 20  # bytes behind a head that makes no sense
 BODY_READ = 1 << 16  # ... of a body, and of WebSocket messages
 RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
@@ -117,9 +118,20 @@ class ClientStream(IOStream):
         return sent
 
     def close_fd(self) -> None:
+        if self.awaiting is not None:
+            self._discard()
         super().close_fd()
         self.awaiting = self._seen = None  # which know this stream: so all go without the garbage collector
         self._on_closed(self)
+
+    def _discard(self) -> None:
+        """Read what has arrived: bytes that are left at the close reset the connection, and the client would
+        not get the error for a head that makes no sense.
+        """
+        with contextlib.suppress(OSError):  # there is nothing more
+            for _ in range(MOST_DISCARDED // BODY_READ):
+                if not self.socket.recv(BODY_READ):
+                    return
 
     @property
     def idle(self) -> bool:
