@@ -605,6 +605,8 @@ async def test_large_records_are_read_from_their_bytes(brief: bool, monkeypatch:
 
 
 async def test_a_large_record_is_not_copied_before_it_is_read() -> None:
+    if sys.gettrace() is not None:
+        pytest.skip("a text that grows is copied while coverage traces the program")
     blob = b'{"text":"%b","cut":[9,%d,%d]}' % (b"x" * (8 << 20), (8 << 20) + 8, (8 << 20) + 10)
     for brief in (False, True):
         tracemalloc.start()
