@@ -375,6 +375,32 @@ async def test_an_approved_call_that_breaks_is_in_the_log_and_may_have_run(
         assert await approvals.run("o", "mcpr_1", claim, work, lost) is lost
 
 
+async def test_no_client_makes_rproxy_forget_what_it_ran_for_another() -> None:
+    runs: List[str] = []
+    lost = Outcome({}, "lost")
+    approvals = Approvals(max_known=10, max_bytes=100)
+
+    async def claim() -> bool:
+        return True
+
+    async def run(owner: str, approval_id: str) -> Outcome:
+        async def work() -> Outcome:
+            runs.append(approval_id)
+            return Outcome({}, f"done {approval_id}")
+
+        return await approvals.run(owner, approval_id, claim, work, lost)
+
+    await run("a", "mcpr_a")
+    for n in range(20):
+        await run("b", f"mcpr_{n}")
+    assert (await run("a", "mcpr_a")).text == "done mcpr_a"
+    assert (await run("b", "mcpr_19")).text == "done mcpr_19"
+    assert await run("b", "mcpr_12") is lost  # its outcome is forgotten, but not that it was run
+    assert runs == ["mcpr_a", *(f"mcpr_{n}" for n in range(20))]
+    await run("b", "mcpr_0")
+    assert runs[-1] == "mcpr_0"
+
+
 async def test_an_approval_counts_once_for_all_processes_of_a_store(tmp_path: Any) -> None:
     store = f"store: {{{{kind: sqlite, path: '{tmp_path}/r.db'}}}}\n"
     async with mcp_lab(more=store) as lab:

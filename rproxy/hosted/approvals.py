@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import Awaitable, Callable, Optional, Tuple
+from contextlib import suppress
+from functools import partial
+from typing import Awaitable, Callable, Dict, Optional
 
 from ..errors import ApiError
 from .kind import Outcome
 
 log = logging.getLogger("rproxy.hosted")
 
-MAX_KNOWN = 50_000  # approvals
+MAX_KNOWN = 50_000  # calls that were run
 MAX_BYTES = 16 << 20  # of their outcomes
 STOP_TIMEOUT = 5.0  # seconds that a call gets to end when nobody waits for it any more
 
@@ -29,13 +31,12 @@ class Approvals:
 
     def __init__(self, max_known: int = MAX_KNOWN, max_bytes: int = MAX_BYTES) -> None:
         self._max_known, self._max_bytes = max_known, max_bytes
-        self._known: OrderedDict[Tuple[str, str], _Run] = OrderedDict()
-        self._bytes = 0
+        self._owners: Dict[str, _Calls] = {}
 
     def outcome(self, owner: str, approval_id: str) -> Optional[Outcome]:
         """The outcome of an approved call, if it is known."""
-        run = self._known.get((owner, approval_id))
-        return None if run is None else run.outcome
+        calls = self._owners.get(owner)
+        return None if calls is None else calls.outcomes.get(approval_id)
 
     async def run(
         self,
@@ -51,60 +52,88 @@ class Approvals:
         :param lost: the outcome of a call that was run, if its own is not known
         :raises ApiError: the call could not be claimed, and was not run
         """
-        key = owner, approval_id
-        run = self._known.get(key)
+        calls = self._owners.setdefault(owner, _Calls())
+        if approval_id in calls.outcomes or approval_id in calls.forgotten:
+            return calls.outcomes.get(approval_id, lost)
+        run = calls.running.get(approval_id)
         if run is None:
-            run = self._known[key] = _Run(asyncio.ensure_future(_once(claim, work, lost)))
+            run = calls.running[approval_id] = _Run(asyncio.ensure_future(_once(claim, work, lost)))
+            run.task.add_done_callback(partial(self._settle, owner, approval_id, lost))
         run.waiting += 1
         try:
-            if not run.task.done():
-                await asyncio.wait({run.task})
+            await asyncio.wait({run.task})
         finally:
             run.waiting -= 1
             if not run.waiting and not run.task.done():
                 run.task.cancel()
                 await asyncio.wait({run.task}, timeout=STOP_TIMEOUT)
-            self._settle(key, run, lost)
-        if not run.task.cancelled() and isinstance(run.task.exception(), ApiError):
-            run.task.result()
-        return run.outcome or lost
+        return _outcome(run.task, lost)
 
-    def _settle(self, key: Tuple[str, str], run: _Run, lost: Outcome) -> None:
-        """Keep the outcome of a call that has ended."""
-        if run.settled or not run.task.done():
-            return
-        run.settled = True
-        error = None if run.task.cancelled() else run.task.exception()
-        if isinstance(error, ApiError):
-            self._known.pop(key, None)  # it may be tried again
-            return
-        if error is not None:
-            log.error("the approved call %.80r failed", key[1], exc_info=error)
-        run.outcome = lost if run.task.cancelled() or error is not None else run.task.result()
-        self._bytes += run.size
-        for other in list(self._known.values()):
-            if self._bytes <= self._max_bytes:
-                break
-            if other.settled and other.outcome is not None:
-                self._bytes -= other.size
-                other.outcome = None
-        while len(self._known) > self._max_known:
-            _, oldest = self._known.popitem(last=False)
-            self._bytes -= oldest.size
+    def _settle(self, owner: str, approval_id: str, lost: Outcome, task: asyncio.Task[Outcome]) -> None:
+        """Keep the outcome of a call that has ended, unless it may be tried again."""
+        calls = self._owners[owner]
+        del calls.running[approval_id]
+        with suppress(ApiError):
+            outcome = calls.outcomes[approval_id] = _outcome(task, lost)
+            calls.bytes += _size(outcome)
+            if outcome is lost and not task.cancelled() and task.exception() is not None:
+                log.error("the approved call %.80r failed", approval_id, exc_info=task.exception())
+        owners = self._owners.values()
+        while sum(calls.bytes for calls in owners) > self._max_bytes:
+            max(owners, key=lambda calls: calls.bytes).forget_outcome()
+        while sum(map(len, owners)) > self._max_known:
+            max(owners, key=len).forget()
+        if not calls.running and not len(calls):
+            del self._owners[owner]
 
 
 class _Run:
-    """``waiting``: how many wait for it.  ``settled``: it has ended; ``outcome`` may be forgotten since."""
+    """``waiting``: how many wait for it."""
 
     def __init__(self, task: asyncio.Task[Outcome]) -> None:
         self.task = task
         self.waiting = 0
-        self.settled = False
-        self.outcome: Optional[Outcome] = None
 
-    @property
-    def size(self) -> int:
-        return 0 if self.outcome is None else 2 * len(self.outcome.text)
+
+class _Calls:
+    """The approved calls of one owner; ``len`` counts those that have been run.
+
+    ``outcomes`` of them, and those whose outcomes are ``forgotten``, both with the oldest first.
+    ``bytes``: of the outcomes.
+    """
+
+    def __init__(self) -> None:
+        self.running: Dict[str, _Run] = {}
+        self.outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self.forgotten: OrderedDict[str, None] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.outcomes) + len(self.forgotten)
+
+    def forget_outcome(self) -> None:
+        approval_id, outcome = self.outcomes.popitem(last=False)
+        self.bytes -= _size(outcome)
+        self.forgotten[approval_id] = None
+
+    def forget(self) -> None:
+        if not self.forgotten:
+            self.forget_outcome()
+        self.forgotten.popitem(last=False)
+
+
+def _size(outcome: Outcome) -> int:
+    return 2 * len(outcome.text)
+
+
+def _outcome(task: asyncio.Task[Outcome], lost: Outcome) -> Outcome:
+    """:raises ApiError: the call was not run"""
+    if not task.done() or task.cancelled():
+        return lost
+    error = task.exception()
+    if isinstance(error, ApiError):
+        raise error
+    return lost if error is not None else task.result()
 
 
 async def _once(
