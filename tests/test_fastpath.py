@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stream_tools import call, converter, delta, end, text, think
 
 from rproxy.convert.answer.decoder import ChunkDecoder
-from rproxy.convert.events.fastpath import MAX_CANDIDATES, MAX_HELD, DeltaBatch, FastPath
+from rproxy.convert.events.fastpath import MAX_CANDIDATES, MAX_HELD, TOGETHER, DeltaBatch, FastPath
 from rproxy.convert.profile import Answer
 from rproxy.convert.sse import DONE, encode_sse
 
@@ -201,6 +201,21 @@ def test_a_long_read_teaches_itself() -> None:
 def test_any_long_reads(runs: List[Tuple[Json, int]], how: Spelling, options: Json, missing: int) -> None:
     body = b"".join(spelled(chunk, *how) * count for chunk, count in runs) + DONE
     same(cut(body, [len(body) // 2, len(body) // 2 - missing]), **options)
+
+
+def test_a_run_ends_where_an_event_of_another_form_begins() -> None:
+    other = text(" c")
+    other["choices"][0]["native_finish_reason"] = "none"
+    one = spelled(text(" word"))
+    assert same([one, one * 3 + spelled(other) + one * 2, DONE]).used == 3
+
+
+def test_many_chunks_that_all_differ_are_converted_in_several_steps() -> None:
+    read = b"".join(spelled({**text(" word"), "n": n}) for n in range(3 * TOGETHER))
+    path = FastPath(converter())
+    assert sum(len(batch) for batch in path.feed(read)) < 2 * TOGETHER
+    assert [len(events) for events in path.later()][:-1] == [TOGETHER + 1]
+    same([read, DONE])
 
 
 def test_thinking_then_text_learns_twice() -> None:

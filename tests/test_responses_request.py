@@ -57,6 +57,11 @@ def given_input(items: List[Json], profile: Profile = GENERIC, **options: Any) -
     return found
 
 
+def test_the_history_is_what_the_provider_gets() -> None:
+    conversion = converted([user("Hi."), said("Hello.")])
+    assert conversion.history is conversion.body["input"] and len(conversion.history) == 2
+
+
 def by(role: str, content: Any) -> Json:
     return {"type": "message", "role": role, "content": content}
 

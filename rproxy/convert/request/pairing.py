@@ -124,8 +124,6 @@ def without_repeats(history: Sequence[AnyItem], new_items: Sequence[AnyItem]) ->
     :param history: what the server already knows of the conversation
     :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``
     """
-    if not history:
-        return list(new_items)
     calls: Dict[str, Tuple[object, ...]] = {}
     outputs: Dict[str, List[AnyItem]] = {}
     for item in history:
