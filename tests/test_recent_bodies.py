@@ -22,7 +22,8 @@ Json = Dict[str, Any]
 
 SCALARS = [None, True, 0, 1.5, 1 << 70, "", 'é"\\', "]", '],"tools":', '"input":[', "\ud800", "long " * 9]
 KEYS = ["input", "tools", "a", "é", "type", ""]
-ITEMS = st.lists(json_values(SCALARS, KEYS).filter(lambda value: isinstance(value, dict)), max_size=3)
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), json_values(SCALARS, KEYS), max_size=3)
+ITEMS = st.lists(OBJECTS, max_size=3)
 FIELDS = st.dictionaries(st.sampled_from(KEYS[1:]), json_values(SCALARS, KEYS), max_size=3)
 FORMS = st.sampled_from([{"separators": (",", ":")}, {"ensure_ascii": False}, {"indent": 1}])
 

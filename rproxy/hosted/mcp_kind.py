@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import cached_property
 from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..config.mcp_schema import McpHost
@@ -78,18 +79,20 @@ class Mcp(HostedKind):
 
 
 class _Server:
-    """A server in one response.  ``ready`` is set when ``tools`` are known, or cannot be had."""
+    """A server in one response.  ``asked`` is set when it has told its ``tools``, or cannot."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.tools: Optional[List[Json]] = None
-        self.ready = asyncio.Event()
         self.failures = 0
+
+    @cached_property
+    def asked(self) -> asyncio.Event:
+        return asyncio.Event()  # made in the event loop, as Python 3.9 demands; sessions are made in threads
 
     def know(self, tools: Sequence[Json]) -> None:
         """:param tools: as the server lists them"""
         self.tools = [tool for tool in tools if self.entry.allows(tool)]
-        self.ready.set()
 
     @property
     def label(self) -> str:
@@ -293,7 +296,7 @@ class _List(HostedCall):
         except McpError as error:
             return self._failed(list_failed(server.entry.label, error))
         finally:
-            server.ready.set()
+            server.asked.set()
         server.know(tools)
         entries = listed(server.tools or ())
         return Outcome({"tools": entries}, json.dumps(entries, ensure_ascii=False))
@@ -352,7 +355,8 @@ class _Call(HostedCall):
         arguments = loads(self.item["arguments"])
         if not isinstance(arguments, dict):
             return self._failed(PROTOCOL, INVALID_PARAMS, "the arguments are not a JSON object")
-        await server.ready.wait()
+        if server.tools is None:
+            await server.asked.wait()
         tool = server.tool(self._name)
         if tool is None:
             return self._failed(PROTOCOL, INVALID_PARAMS, f"there is no tool '{self._name[:100]}'")
