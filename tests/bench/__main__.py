@@ -186,7 +186,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if args.against:
         print("", *tables.comparison(middle, "rproxy", EARLIER), sep="\n")
     if args.readme:
-        tables.update_documents(PROJECT, found)
+        ours = {name: figures for name, figures in middle.items() if not name.startswith(EARLIER)}
+        tables.update_documents(PROJECT, tables.blocks(ours, peers, about, lab.machine(), rounds))
     return 1 if any(error.startswith("rproxy") for error in errors) else 0
 
 
