@@ -91,6 +91,11 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
+async def in_thread_if(takes_long: bool, work: Callable[[], T]) -> T:
+    """Call a function here, or with :func:`in_thread`."""
+    return await in_thread(work) if takes_long else work()
+
+
 # ---- To free what is large
 
 

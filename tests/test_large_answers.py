@@ -37,7 +37,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "CHOICES", 2)
     monkeypatch.setattr(json_steps, "STEP", 120)
     monkeypatch.setattr(decoder, "LARGE", 150)
-    monkeypatch.setattr(unparsed, "LARGE", 100)
+    monkeypatch.setattr(unparsed, "LARGE_LINE", 100)
 
 
 LONG = "some words of text "
@@ -363,7 +363,7 @@ def test_a_large_error_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_chunk_of_too_many_values_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
-    monkeypatch.setattr(unparsed, "MANY", 10)
+    monkeypatch.setattr(unparsed, "MAX_CHUNKS", 10)
     for body in (b'data: {"a":[%b]}\n\n' % b",".join([b"[]"] * 200), b"data: x\n" + b"data: {}\n" * 200):
         assert [chunk["error"]["type"] for chunk in decoded(body, 1000)[-1:]] == ["protocol"]
 
@@ -396,7 +396,7 @@ def test_what_is_not_utf_8_is_replaced_in_large_chunks_too(monkeypatch: pytest.M
 
 # ---- There is an end
 def test_values_without_line_ends_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "MANY", 10)
+    monkeypatch.setattr(decoder, "MAX_VALUES", 10)
     assert decoded(b"{}" * 25, 8) == [{}] * 25
     assert "10 JSON values" in decoded(b"{}" * 25 + b"\n{}\n", 100)[-1]["error"]["message"]
 

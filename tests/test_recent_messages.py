@@ -54,7 +54,7 @@ def test_a_request_is_what_it_would_be_without_the_ones_before(some: List[Json],
         patch.setattr(recent_messages, "MANY", 2)
         if short:
             patch.setattr(json_steps, "STEP", 20)
-            patch.setattr(recent_messages, "MOST", 200)
+            patch.setattr(recent_messages, "MAX_NEW", 200)
         asyncio.run(run())
 
 

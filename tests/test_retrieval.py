@@ -25,8 +25,7 @@ from rproxy.convert.request.turns import check_orphans
 from rproxy.service import service as service_module
 from rproxy.service.client import Client
 from rproxy.service.create_request import ConversationContext
-from rproxy.service.history import History
-from rproxy.service.plan import LONG_HISTORY
+from rproxy.service.history import LONG_HISTORY, History
 from rproxy.service.service import Service
 from rproxy.store.memory import MemoryStore
 from rproxy.store.write_behind import WriteBehindStore

@@ -73,11 +73,12 @@ class Approvals:
         """Keep the outcome of a call that has ended, unless it may be tried again."""
         calls = self._owners[owner]
         del calls.running[approval_id]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ApiError):
+            log.error("the approved call %.80r failed", approval_id, exc_info=error)
         with suppress(ApiError):
             outcome = calls.outcomes[approval_id] = _outcome(task, lost)
             calls.bytes += _size(outcome)
-            if outcome is lost and not task.cancelled() and task.exception() is not None:
-                log.error("the approved call %.80r failed", approval_id, exc_info=task.exception())
         owners = self._owners.values()
         while sum(calls.bytes for calls in owners) > self._max_bytes:
             max(owners, key=lambda calls: calls.bytes).forget_outcome()

@@ -45,7 +45,7 @@ HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of 
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
 HEAD_READ = 1 << 12  # bytes that a read of a request's head may have; Tornado clears them all before
-MOST_DISCARDED = 1 << 20  # bytes behind a head that makes no sense
+MAX_DISCARDED = 1 << 20  # bytes behind a head that makes no sense
 BODY_READ = 1 << 16  # ... of a body, and of WebSocket messages
 RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
@@ -129,7 +129,7 @@ class ClientStream(IOStream):
         not get the error for a head that makes no sense.
         """
         with contextlib.suppress(OSError):  # there is nothing more
-            for _ in range(MOST_DISCARDED // BODY_READ):
+            for _ in range(MAX_DISCARDED // BODY_READ):
                 if not self.socket.recv(BODY_READ):
                     return
 

@@ -15,7 +15,7 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional
 from ..errors import ConfigError
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # somebody else may have put one there, in a folder such as /tmp
-LONGEST = 64  # bytes of a file that may be one of these
+MAX_SIZE = 64  # bytes of a file that may be one of these
 DIGITS = b"0123456789\n"
 
 
@@ -57,7 +57,7 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
     try:
         if not _lock(file):
             raise ConfigError(f"server.pid_file: {path} belongs to another rproxy that is running")
-        if os.read(file, LONGEST).strip(DIGITS):
+        if os.read(file, MAX_SIZE).strip(DIGITS):
             raise ConfigError(f"server.pid_file: {path} is another file, which rproxy does not write over")
         os.lseek(file, 0, os.SEEK_SET)
         os.ftruncate(file, 0)
@@ -89,7 +89,7 @@ def _pid_of_running(path: Path) -> Iterator[int]:
     except OSError:
         return
     try:
-        text = os.read(file, LONGEST)
+        text = os.read(file, MAX_SIZE)
         if not _lock(file) and text.strip().isdigit():
             yield int(text)
     finally:

@@ -18,7 +18,7 @@ from typing import Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 from ..convert.profile import Profile
 from ..convert.request.files import pdf_files, with_texts
-from ..cooperative import in_thread
+from ..cooperative import in_thread_if
 from ..errors import ApiError, invalid_value
 from ..types import AnyItem
 
@@ -51,11 +51,11 @@ class FileTexts:
         """
         if "file" in profile.modalities:
             return items
-        files = [*pdf_files(items)] if short else await in_thread(lambda: [*pdf_files(items)])
+        files = await in_thread_if(not short, lambda: [*pdf_files(items)])
         if not files:
             return items
         texts = await self._read(files)
-        return with_texts(items, texts) if short else await in_thread(lambda: with_texts(items, texts))
+        return await in_thread_if(not short, lambda: with_texts(items, texts))
 
     async def _read(self, files: Iterable[Tuple[str, str]]) -> Mapping[str, str]:
         """The texts of PDF files, by their ``file_data``; "" for a file without text.

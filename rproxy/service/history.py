@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cas
 
 from ..convert.ids import RESPONSE, item_stem, output_stem
 from ..convert.status import RUNNING
-from ..cooperative import Slices, in_thread
+from ..cooperative import Slices, in_thread_if
 from ..errors import ApiError, invalid, not_found, previous_response_not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyItem, AnyRecord, HostedResult, Item, LocalRecord, Record, Response, ResponseRecord
@@ -32,7 +32,7 @@ NO_ITEM_HINT = (
     "No stored response has it; it may have expired or been deleted. "
     "Send the item itself instead of a reference."
 )
-MANY = 500  # items that are looked through in one step
+LONG_HISTORY = 500  # items; they are converted in 5 ms
 MAX_CHAIN = 10_000  # responses; a longer chain is a loop
 KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a warm-up inherit
 
@@ -168,16 +168,14 @@ class History:
 
         :raises ApiError: 404 for an unknown one, 503
         """
-        if len(items) + len(past.items) > MANY:
-            wanted, found = await in_thread(partial(_referred, items, past.items))
-        else:
-            wanted, found = _referred(items, past.items)
+        long = len(items) + len(past.items) > LONG_HISTORY
+        wanted, found = await in_thread_if(long, partial(_referred, items, past.items))
         if not wanted:
             return items
         unread = _by_stem(wanted - found.keys())
         resolved: List[AnyItem] = []
         for number, item in enumerate(items):
-            if number % MANY == MANY - 1:
+            if number % LONG_HISTORY == LONG_HISTORY - 1:
                 await asyncio.sleep(0)
             if is_reference(item):
                 name = str(item.get("id"))

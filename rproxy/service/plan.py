@@ -20,7 +20,7 @@ from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
-from ..cooperative import free_later, in_thread
+from ..cooperative import free_later, in_thread_if
 from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
@@ -33,14 +33,13 @@ from .answer_form import reasoning_form, wants_schema
 from .client import Client
 from .create_request import CreateRequest
 from .file_text import FileTexts
-from .history import History
+from .history import LONG_HISTORY, History
 from .reasoning_cache import ReasoningCache, Scope
 from .recent_messages import RecentMessages
 from .sealer import Sealers
 
 T = TypeVar("T")
 
-LONG_HISTORY = 500  # items; they are converted in 5 ms
 LARGE = 1 << 20  # characters, and entries of 16, that are converted in a few milliseconds
 LARGE_SCHEMA = 1 << 16  # the same of tools, which take longer
 SMALL = 1 << 16  # bytes of JSON that are not worth a closer look
@@ -88,7 +87,15 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
 
 async def for_history(items: Sequence[AnyItem], work: Callable[[], T]) -> T:
     """Call a function that looks at each of these items, in a thread if they are many."""
-    return work() if len(items) <= LONG_HISTORY else await in_thread(work)
+    return await in_thread_if(len(items) > LONG_HISTORY, work)
+
+
+async def converted(short: bool, convert: Callable[[], Conversion]) -> Conversion:
+    """Convert a request, in a thread if it is not short; then it is freed in steps, too."""
+    conversion = await in_thread_if(not short, convert)
+    if not short:
+        free_later([conversion.history], levels=1)
+    return conversion
 
 
 class TurnPlan:
@@ -171,11 +178,7 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        if short:
-            return convert()
-        conversion = await in_thread(convert)
-        free_later([conversion.history], levels=1)
-        return conversion
+        return await converted(short, convert)
 
     def _is_small(self) -> bool:
         """Is the request small, and is nothing added to it, such as earlier items or reasoning?"""

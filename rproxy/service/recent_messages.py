@@ -18,7 +18,7 @@ from .owner_cache import OwnerCache, text_memory
 
 MAX_BYTES = 32 << 20  # of memory for all messages
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
-MOST = 1 << 20  # characters of new messages; more than these are not kept
+MAX_NEW = 1 << 20  # characters of new messages; more than these are not kept
 
 _NAMES = ("messages", "input")  # of the fields with the messages, in either API
 _VERSION = 2  # of marshal: equal values have equal bytes
@@ -93,7 +93,7 @@ class RecentMessages:
         begun = [(history, history.begin_of(messages)) for history in self._histories.of(owner)]
         history, known = max(begun, key=lambda one: len(one[1]), default=(None, []))
         rest = messages[sum(part.length for part in known) :]
-        if is_large(rest, MOST):
+        if is_large(rest, MAX_NEW):
             return (yield from write_steps(messages, pieces))
         parts = [*known]
         for at in range(0, len(rest), MANY):

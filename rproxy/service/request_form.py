@@ -18,7 +18,7 @@ from ..convert.json_steps import is_large
 from ..convert.profile import Profile
 from ..convert.request.chat import Conversion
 from ..convert.request.omit import without_refused
-from ..cooperative import in_thread
+from ..cooperative import in_thread, in_thread_if
 from ..errors import ApiError
 from ..providers.provider_errors import Refusal
 from ..types import Json
@@ -94,7 +94,7 @@ class RequestForm:
             trial.kept = len(trial.cures)
         while True:
             look = partial(diagnose, trial.complaints, trial.body, trial.profile, trial.tried)
-            found = await in_thread(look) if is_large(trial.body, LARGE) else look()
+            found = await in_thread_if(is_large(trial.body, LARGE), look)
             if not found:
                 return False
             trial.tried.update((one.subject, one.cure.rung) for one in found)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from ..config.schema import Config, Model, Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.ids import Ids
-from ..convert.request.chat import Conversion, input_items, to_chat_request
+from ..convert.request.chat import input_items, to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
 from ..convert.request.validate import check_request, without_nulls
 from ..convert.tools.tool_lists import ToolLists
-from ..cooperative import free_later, in_thread
+from ..cooperative import free_later, in_thread, in_thread_if
 from ..errors import ApiError, StoreError, invalid
 from ..store import Store
 from ..store.write_behind import WriteBehindStore
@@ -43,13 +43,13 @@ from .compact import compaction_object, compaction_request
 from .conversations import Conversations, check_metadata, conversation_id
 from .create_request import CreateRequest, need_input
 from .file_text import FileTexts
-from .history import History
+from .history import LONG_HISTORY, History
 from .hosted import HostedTools
 from .make_turn import make_turn
 from .mcp_credentials import has_servers, stored
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, LONG_HISTORY, TurnDeps, TurnPlan, for_history, is_short
+from .plan import LARGE, TurnDeps, TurnPlan, converted, for_history, is_short
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -215,20 +215,17 @@ class Service:
         short = is_short(request, client, items)
         readable = await self._file_texts.readable(items, profile, short)
 
-        def count() -> Tuple[int, Conversion]:
-            conversion = to_chat_request(
-                body,
-                readable,
-                profile,
-                downstream_model=request.model.downstream_model,
-                allow=allow,
-                sealer=self._sealers.of(client.owner),
-            )
-            return estimate(conversion.body), conversion
-
-        counted, conversion = count() if short else await in_thread(count)
-        if not short:
-            free_later([conversion.history], levels=1)
+        convert = partial(
+            to_chat_request,
+            body,
+            readable,
+            profile,
+            downstream_model=request.model.downstream_model,
+            allow=allow,
+            sealer=self._sealers.of(client.owner),
+        )
+        conversion = await converted(short, convert)
+        counted = await in_thread_if(not short, partial(estimate, conversion.body))
         return {"object": "response.input_tokens", "input_tokens": counted}
 
     async def compact(self, body: Json, client: Client) -> Tuple[Compaction, Mapping[str, str]]:
@@ -319,7 +316,7 @@ class Service:
         items = await self._history.resolved(input_items(body), context, client.owner)
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         long = len(context.items) + len(items) > LONG_HISTORY
-        request = await in_thread(partial(_completed, request)) if long else _completed(request)
+        request = await in_thread_if(long, partial(_completed, request))
         return self._hosted.shown(request)
 
     def _refused(

@@ -22,7 +22,7 @@ from typing import Any, List, Optional, Union
 from ...json_codec import UNREADABLE, parser
 from ...types import Json
 from ..json_end import JsonEnd
-from .unparsed import GARBAGE, Unparsed, chunks_of, protocol_error, values_of
+from .unparsed import GARBAGE, STRIPPED, Unparsed, chunks_of, protocol_error, values_of
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
@@ -34,8 +34,7 @@ _DATA = re.compile(rb"[ \t]*data:[ \t]*")
 
 LARGE = 1 << 18  # bytes of a value that is left to be parsed in steps
 MAX_ERROR = 1 << 14  # bytes of an error
-MANY = 2048  # values in one read that have no line ends between them
-_STRIPPED = " \t\r\n\ufeff"
+MAX_VALUES = 2048  # values in one read that have no line ends between them
 # NaN and Infinity are not JSON, and must not leave again.
 _parse = parser(lambda word: None)
 
@@ -184,7 +183,7 @@ class ChunkDecoder:
         view, begin = memoryview(line), 0
         self._value(view[:end], out)
         text, after = str(view[end:], "latin-1"), end  # where the text begins
-        for _ in range(MANY):
+        for _ in range(MAX_VALUES):
             self._end, self._scanned = JsonEnd("{["), 0
             begin = after + _NO_BLANK.search(text, end - after).start()  # type: ignore[union-attr]
             if self._kind == "over" or not _OPENS.match(line, begin):
@@ -194,7 +193,7 @@ class ChunkDecoder:
                 return begin
             self._value(view[begin:end], out)
         self._stop()
-        out.append(protocol_error(f"The answer has more than {MANY} JSON values in one piece."))
+        out.append(protocol_error(f"The answer has more than {MAX_VALUES} JSON values in one piece."))
         return len(line)
 
     def _value(self, piece: memoryview, out: List[Json]) -> None:
@@ -291,7 +290,7 @@ class ChunkDecoder:
         if len(payload) > LARGE:  # a value from its first bracket to its last
             out.append(Unparsed(payload))
             return True
-        text = str(payload, "utf-8", "replace").strip(_STRIPPED)
+        text = str(payload, "utf-8", "replace").strip(STRIPPED)
         try:
             value = _parse(text)
         except UNREADABLE:

@@ -14,12 +14,12 @@ from ...json_codec import UNREADABLE
 from ...types import Json
 from ..json_reader import TooManyValues, parse_steps
 
-LARGE = 1 << 16  # bytes of a line that is parsed in steps
-MANY = 100_000  # chunks in lines
+LARGE_LINE = 1 << 16  # bytes; it is parsed in steps
+MAX_CHUNKS = 100_000  # in lines
 TOO_MANY = "The answer has a chunk of too many values."
 GARBAGE = object()
 
-_STRIPPED = " \t\r\n\ufeff"
+STRIPPED = " \t\r\n\ufeff"
 # NaN and Infinity are not JSON, and must not leave again.
 _decoder = json.JSONDecoder(parse_constant=lambda word: None)
 
@@ -29,7 +29,7 @@ Steps = Generator[None, None, List[Json]]
 def values_of(text: str) -> List[Any]:
     """The JSON values at the beginning of a text; the last is ``GARBAGE`` if the rest is unreadable."""
     values: List[Any] = []
-    text = text.strip(_STRIPPED)
+    text = text.strip(STRIPPED)
     position = 0
     try:
         while position < len(text):
@@ -95,13 +95,13 @@ def _by_lines(data: memoryview) -> Steps:
     chunks: List[Json] = []
     for line in _cut(data):
         yield
-        if len(line) <= LARGE:
+        if len(line) <= LARGE_LINE:
             for value in values_of(str(line, "utf-8", "replace")):
                 chunks += chunks_of(value)
         else:
             with suppress(*UNREADABLE):
                 chunks += yield from _objects(line)
-        if len(chunks) > MANY:
+        if len(chunks) > MAX_CHUNKS:
             return [protocol_error(TOO_MANY)]
     return chunks
 

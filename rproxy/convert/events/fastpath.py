@@ -45,7 +45,8 @@ MAX_CANDIDATES = 8  # templates of an answer that may be made without being wort
 WORTHWHILE = 16  # deltas that a template must serve to be worthwhile
 MAX_UNSYNCED = 1 << 17  # bytes that bypass the converter before it gets their text
 TOGETHER = 128  # chunks of one read that are converted in one step, in a few milliseconds
-PROBE = 1 << 10  # bytes of a long read from which a template for the rest is made
+LONG_READ = 1 << 13  # bytes; its first events make a template for the others
+PROBE = 1 << 10  # bytes of these first events, at least
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
 _DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
@@ -290,7 +291,7 @@ class FastPath:
 
     def _plain(self, data: bytes) -> List[Events]:
         self._forget()
-        if len(data) > 8 * PROBE and self._candidates_left and not self._later:
+        if len(data) > LONG_READ and self._candidates_left and not self._later:
             first = _end_of_event(data, PROBE)
             batches = self._convert(data[:first])
             self.learn()
