@@ -18,8 +18,10 @@ from rawserver import until
 from redis_server import RedisServer, redis_server
 from scripted import say
 
-import rproxy.store.redis  # noqa: F401  which copies PATIENCE, before a test changes it
+import rproxy.store.redis  # which copies PATIENCE, before a test changes it
 from rproxy.store import time_limit
+from rproxy.store.redis import RedisStore
+from rproxy.store.write_behind import WriteBehindStore
 from rproxy.types import Json
 
 pytestmark = pytest.mark.timeout(seconds=120)
@@ -175,6 +177,24 @@ async def test_a_turn_is_stored_after_the_outage(
         texts: List[str] = []
         while texts != ["Hi", "Hi", "Hello.", "Hi", "Late."]:  # the test's own limit ends a long wait
             texts = [one["content"][0]["text"] for one in await items()]
+
+
+async def test_what_a_turn_adds_to_a_conversation_waits_longer_than_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rproxy.store.redis, "PATIENCE", SHORT / 8)
+    with redis_server() as server:
+        store = RedisStore(server.url, ttl=60)
+        behind = WriteBehindStore(store)
+        await behind.put(TALK, {"items": []})  # type: ignore[typeddict-item]
+        server.freeze()
+        monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
+        kept = await behind.keep_changed(TALK, lambda record: {**record, "items": [1]})  # type: ignore
+        server.thaw()
+        assert kept == "not stored yet: the store is slow"
+        await behind.close()
+        assert (await behind.get(TALK) or {})["items"] == [1]
+        await store.close()
 
 
 # ---- Records that are none

@@ -18,7 +18,7 @@ from typing import Any, Optional, Sequence, Tuple
 from ..errors import ConfigError, StoreError
 from ..log import without_login
 from . import Store, log
-from .time_limit import PATIENCE, WRITE_LIMIT
+from .time_limit import PATIENCE, WRITE_LIMIT, store_time
 
 PREFIX, SHARED_PREFIX = "rproxy:response:", "rproxy:"
 # Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
@@ -65,8 +65,10 @@ class RedisStore(Store):
         await self._writes.aclose()
 
     async def _read(self, record_id: str) -> Optional[bytes]:
+        # A change that no request waits for has more time, for what it reads as well.
+        client = self._writes if store_time().left > PATIENCE else self._reads
         try:
-            blob: Optional[bytes] = await self._ask(self._reads, "GET", PREFIX + record_id)
+            blob: Optional[bytes] = await self._ask(client, "GET", PREFIX + record_id)
         except StoreError as error:
             if "WRONGTYPE" not in str(error):
                 raise
