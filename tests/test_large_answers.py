@@ -402,7 +402,7 @@ def test_values_without_line_ends_have_a_limit(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_only_so_many_pieces_of_a_chunk_are_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reasoning_details, "MOST", 3)
+    monkeypatch.setattr(reasoning_details, "MAX_PIECES", 3)
     pieces = [{"type": "reasoning.encrypted", "data": "x", "id": str(n)} for n in range(5)]
     stream = converter()
     stream.feed(delta(reasoning_details=pieces))

@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 from ...types import Json
 from .fields import text_of
 
-MOST = 4096  # pieces in one chunk; there is no reason for more than a few
+MAX_PIECES = 4096  # pieces in one chunk; there is no reason for more than a few
 _GROWING = ("text", "summary")
 
 
@@ -34,7 +34,7 @@ class ReasoningDetails:
         :returns: their text
         """
         texts = []
-        for piece in pieces[:MOST]:
+        for piece in pieces[:MAX_PIECES]:
             if type(piece) is dict:
                 texts.append(text_of(piece.get("text")) or text_of(piece.get("summary")))
                 self._keep(piece)

@@ -28,7 +28,7 @@ from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, ToolTable, later_tools
 from .chat import Conversion, drop_path, to_chat_request
 from .optional_fields import given_fields, left_out
-from .writer import Recall
+from .writer import Recall, taken_from
 
 # Fields that pass unchanged.
 SAME = (
@@ -206,10 +206,8 @@ class _Writer:
 
 
 def _items(messages: List[Json], writer: _Writer) -> Iterator[Json]:
-    """The items that messages become; takes them out of the list, so that each is freed by itself."""
-    messages.reverse()
-    while messages:
-        message = messages.pop()
+    """The items that messages become; the list is empty in the end."""
+    for message in taken_from(messages):
         role, content = message["role"], message.get("content")
         if role == "tool":
             kind = (

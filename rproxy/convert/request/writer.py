@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from ...types import AnyItem, Json, Thought
 from ..profile import Profile
@@ -13,12 +13,22 @@ from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
 from .matching import ToolCall
 from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, fold_items
 
+T = TypeVar("T")
 # Finds what is still known about the turn that made a call.
 Recall = Callable[[CallKey], Optional[Thought]]
 
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
 ATTACHED = "Attached from the tool result:"
+
+
+def taken_from(entries: List[T]) -> Iterator[T]:
+    """The entries of a list, each taken out of it and so freed by itself: to free all of them at once would
+    keep other threads waiting.
+    """
+    entries.reverse()
+    while entries:
+        yield entries.pop()
 
 
 def to_messages(
@@ -50,9 +60,7 @@ def to_messages(
     entries = fold_items(items, tools, resends=resends, sealer=sealer, warnings=warnings)
     if instructions:
         writer.plain(PlainMessage.of_text("system", instructions))
-    entries.reverse()
-    while entries:  # each is freed by itself: all of them at once would keep other threads waiting
-        entry = entries.pop()
+    for entry in taken_from(entries):
         if isinstance(entry, PlainMessage):
             writer.plain(entry)
         else:
