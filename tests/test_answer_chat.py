@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 from rproxy.json_codec import encode_json
 
 Json = Dict[str, Any]
@@ -25,15 +25,15 @@ CASES = sorted(
     for path in FIXTURES.glob("*.expect.json")
     if json.loads(path.read_text("utf-8"))["http_status"] == 200
 )
-TAGS, SNAPSHOTS = Answer(think_tags=True), Answer(cumulative=True)
-MINIMAX = Answer(think_tags=True, cumulative=True)
-ANSWERS = [Answer(), TAGS, SNAPSHOTS, MINIMAX]
+TAGS, SNAPSHOTS = AnswerForm(think_tags=True), AnswerForm(cumulative=True)
+MINIMAX = AnswerForm(think_tags=True, cumulative=True)
+ANSWERS = [AnswerForm(), TAGS, SNAPSHOTS, MINIMAX]
 
 
 class Fold:
     """The deltas of an answer, joined."""
 
-    def __init__(self, answer: Answer = Answer()) -> None:
+    def __init__(self, answer: AnswerForm = AnswerForm()) -> None:
         self.reader = ChunkReader(answer)
         self.texts = {"text": "", "reasoning": "", "refusal": ""}
         self.calls: List[Json] = []
@@ -109,9 +109,9 @@ def cuttings(data: bytes) -> Iterable[List[bytes]]:
         yield [data[a:b] for a, b in zip([0, *places], [*places, len(data)])]
 
 
-def answer_of(case: Json) -> Answer:
+def answer_of(case: Json) -> AnswerForm:
     profile = case.get("config", {}).get("provider", {}).get("profile")
-    return MINIMAX if profile == "minimax" else Answer()
+    return MINIMAX if profile == "minimax" else AnswerForm()
 
 
 FINISH = {"completed": (None, "stop", "tool_calls"), "incomplete": ("length", "context", "content_filter")}
@@ -194,7 +194,7 @@ def message(finish: Any = "stop", **keys: Any) -> Json:
     return {"object": "chat.completion", "choices": [{"index": 0, "message": keys, "finish_reason": finish}]}
 
 
-def texts(answer: Answer, *chunks: Any) -> Tuple[str, str, str]:
+def texts(answer: AnswerForm, *chunks: Any) -> Tuple[str, str, str]:
     fold = Fold(answer).read(chunks).end()
     return fold.texts["reasoning"], fold.texts["text"], fold.texts["refusal"]
 
@@ -238,13 +238,16 @@ def texts(answer: Answer, *chunks: Any) -> Tuple[str, str, str]:
     ],
 )
 def test_shapes_of_texts(keys: Json, reasoning: str, text: str) -> None:
-    assert texts(Answer(), delta(**keys)) == (reasoning, text, "")
-    assert texts(Answer(), message(**keys)) == (reasoning, text, "")
+    assert texts(AnswerForm(), delta(**keys)) == (reasoning, text, "")
+    assert texts(AnswerForm(), message(**keys)) == (reasoning, text, "")
 
 
 def test_refusals() -> None:
     assert texts(
-        Answer(), delta(refusal="No"), delta(refusal=5), delta(content=[{"type": "refusal", "refusal": "!"}])
+        AnswerForm(),
+        delta(refusal="No"),
+        delta(refusal=5),
+        delta(content=[{"type": "refusal", "refusal": "!"}]),
     ) == ("", "", "No!")
 
 
@@ -290,7 +293,7 @@ def test_think_tags(text: str, reasoning: str, rest: str) -> None:
     assert texts(TAGS, message(content=text)) == (reasoning, rest, "")
     if len(text) < 100:
         assert texts(TAGS, *[delta(content=letter) for letter in text]) == (reasoning, rest, "")
-    assert texts(Answer(), delta(content=text)) == ("", text, "")
+    assert texts(AnswerForm(), delta(content=text)) == ("", text, "")
 
 
 def test_think_tags_beside_others() -> None:
@@ -318,7 +321,7 @@ def test_think_tags_beside_others() -> None:
 def test_snapshots() -> None:
     grows = [delta(content="He"), delta(content="Hello"), delta(content="Hello"), delta(content="Hello!")]
     assert texts(SNAPSHOTS, *grows) == ("", "Hello!", "")
-    assert texts(Answer(), *grows) == ("", "HeHelloHelloHello!", "")
+    assert texts(AnswerForm(), *grows) == ("", "HeHelloHelloHello!", "")
     deltas = [
         delta(content="ab"),
         delta(content="c"),
@@ -377,17 +380,15 @@ def test_details_are_put_together() -> None:
 # ---- messages
 def test_a_closing_message_adds_what_is_missing() -> None:
     streamed = [delta(reasoning_content="r"), delta(content="a")]
-    assert texts(Answer(), *streamed, message(reasoning_content="r!", content="ab", refusal="no")) == (
+    assert texts(AnswerForm(), *streamed, message(reasoning_content="r!", content="ab", refusal="no")) == (
         "r!",
         "ab",
         "no",
     )
-    assert texts(Answer(), *streamed, message(content="other")) == ("r", "a", "")
-    assert texts(Answer(), *streamed, message(content=[{"type": "thinking", "thinking": "rs"}, "ab"])) == (
-        "rs",
-        "ab",
-        "",
-    )
+    assert texts(AnswerForm(), *streamed, message(content="other")) == ("r", "a", "")
+    assert texts(
+        AnswerForm(), *streamed, message(content=[{"type": "thinking", "thinking": "rs"}, "ab"])
+    ) == ("rs", "ab", "")
     both = {
         "choices": [
             {
@@ -403,7 +404,7 @@ def test_a_closing_message_adds_what_is_missing() -> None:
 
 def test_messages_that_are_deltas() -> None:
     chunks = [dict(message(None, content=text), object="chat.completion.chunk") for text in ("a", "b")]
-    assert texts(Answer(), *chunks) == ("", "ab", "")
+    assert texts(AnswerForm(), *chunks) == ("", "ab", "")
 
 
 def test_several_choices_are_one_answer() -> None:
@@ -416,7 +417,7 @@ def test_several_choices_are_one_answer() -> None:
     }
     fold = Fold().read([chunk])
     assert (fold.texts["text"], fold.reader.finish) == ("ab", "length")
-    assert texts(Answer(), {"choices": {"delta": {"content": "a"}}}) == ("", "a", "")
+    assert texts(AnswerForm(), {"choices": {"delta": {"content": "a"}}}) == ("", "a", "")
 
 
 def test_closing_calls() -> None:
@@ -598,7 +599,7 @@ def test_the_deprecated_field_is_a_copy() -> None:
 
 
 def test_repeated_fragments_are_no_news() -> None:
-    reader = ChunkReader(Answer())
+    reader = ChunkReader(AnswerForm())
     chunk = delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}])
     assert len(reader.read(chunk)) == 1
     for arguments in ("{}", "", None):
@@ -676,7 +677,7 @@ def test_no_errors(chunk: Json) -> None:
 
 
 def test_envelopes() -> None:
-    assert texts(Answer(), {"success": True, "message": "success", "data": message(content="hi")}) == (
+    assert texts(AnswerForm(), {"success": True, "message": "success", "data": message(content="hi")}) == (
         "",
         "hi",
         "",
@@ -804,7 +805,7 @@ def any_chunk(dice: random.Random) -> Json:
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=["plain", "tags", "snapshots", "both"])
-def test_anything_gives_sound_deltas(answer: Answer) -> None:
+def test_anything_gives_sound_deltas(answer: AnswerForm) -> None:
     """Five hundred answers; the message of a failure names the one to look at."""
     for seed in range(500):
         dice = random.Random(seed)
@@ -832,7 +833,7 @@ def test_cut_texts_say_the_same(text: str, head: str, places: List[int]) -> None
 def test_pairs_cut_between_deltas(text: str, emoji: str) -> None:
     units = (text + emoji).encode("utf-16-le")
     halves = [units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
-    assert texts(Answer(), *[delta(content=half) for half in halves]) == ("", text + emoji, "")
+    assert texts(AnswerForm(), *[delta(content=half) for half in halves]) == ("", text + emoji, "")
 
 
 def test_long_answers_take_linear_time() -> None:
@@ -850,6 +851,6 @@ def test_long_answers_take_linear_time() -> None:
 
 @pytest.mark.parametrize("mark", [{"object": "error"}, {"type": "error"}])
 def test_an_error_that_only_its_kind_tells(mark: Any) -> None:
-    reader = ChunkReader(Answer())
+    reader = ChunkReader(AnswerForm())
     reader.read({**mark, "message": "overloaded", "choices": [{"index": 0, "delta": {}}]})
     assert reader.error is not None and "overloaded" in json.dumps(reader.error)

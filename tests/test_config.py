@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rproxy.config.addresses import ListenAddress
 from rproxy.config.checks import keys_of
 from rproxy.config.load import default_config, find_config, load_config, parse_config
-from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, Store, Usage
+from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, StoreConfig, UsageConfig
 from rproxy.config.search_schema import Search
 from rproxy.config.yaml_positions import MAX_VALUES, load
 from rproxy.errors import ConfigError
@@ -118,7 +118,12 @@ def test_the_seeds_file_works_unchanged() -> None:
 
 def test_a_smallest_file_has_the_defaults() -> None:
     config = parse(MODELS)
-    assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())
+    assert (config.server, config.store, config.usage, config.warnings) == (
+        Server(),
+        StoreConfig(),
+        UsageConfig(),
+        (),
+    )
     assert config.models[0].downstream_model == config.models[0].display_name == "m"
     assert config.models[0].providers[0].api_key is None
     assert not config.server.is_open
@@ -606,7 +611,7 @@ DURATIONS = {
 def test_every_duration_may_have_a_unit(text: str) -> None:
     keys = [
         (section, name)
-        for section, cls in (("server", Server), ("store", Store), ("search", Search))
+        for section, cls in (("server", Server), ("store", StoreConfig), ("search", Search))
         for name, field in keys_of(cls).items()
         if field.metadata["check"].__qualname__.startswith("seconds.")
     ]
@@ -687,7 +692,12 @@ def test_the_secrets_of_a_provider() -> None:
 
 def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:
     config = load_config(str(SAMPLE), {"DEEPSEEK_API_KEY": "k"})
-    assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())
+    assert (config.server, config.store, config.usage, config.warnings) == (
+        Server(),
+        StoreConfig(),
+        UsageConfig(),
+        (),
+    )
     assert [m.downstream_model for m in config.models] == ["deepseek-v4-pro", "deepseek-v4-flash"]
     blank = Model(model="x", providers=config.models[0].providers)
     unset = Provider(base_url="x", name="deepseek", api_key="k")
@@ -703,14 +713,14 @@ def test_the_sample_file_loads_and_its_values_are_the_defaults() -> None:
 
 def test_the_sample_file_names_every_key_with_a_comment() -> None:
     all_lines = SAMPLE.read_text(encoding="utf-8").split("\n")
-    for section in (Config, Server, Auth, Store, Usage, Model, Provider):
+    for section in (Config, Server, Auth, StoreConfig, UsageConfig, Model, Provider):
         for name, field in keys_of(section).items():
             found = [
                 i for i, line in enumerate(all_lines) if re.match(rf"\s*(# |- )?{re.escape(name)}:", line)
             ]
             assert found, f"{section.__name__}: {name} is not in the sample"
             assert field.metadata["doc"]
-            if section in (Server, Auth, Usage) and name != "auth":
+            if section in (Server, Auth, UsageConfig) and name != "auth":
                 above, line = all_lines[found[0] - 1], all_lines[found[0]]
                 assert re.search(r"\S  +# \S", line) or above.strip()[:2] == "# ", f"{name} has no comment"
 
@@ -732,7 +742,11 @@ def test_what_is_commented_out_in_the_sample_loads_too(tmp_path: Path) -> None:
 # ---- any text at all
 
 KNOWN = sorted(
-    {name for section in (Config, Server, Auth, Store, Usage, Model, Provider) for name in keys_of(section)}
+    {
+        name
+        for section in (Config, Server, Auth, StoreConfig, UsageConfig, Model, Provider)
+        for name in keys_of(section)
+    }
 )
 ODD = [
     "$X",
@@ -780,7 +794,7 @@ def test_any_bytes_load_or_are_refused(content: bytes) -> None:
         {},
         optional={
             "server": st.dictionaries(st.sampled_from(sorted(keys_of(Server))), TREES, max_size=3),
-            "store": st.dictionaries(st.sampled_from(sorted(keys_of(Store))), TREES, max_size=3),
+            "store": st.dictionaries(st.sampled_from(sorted(keys_of(StoreConfig))), TREES, max_size=3),
             "models": st.lists(
                 st.fixed_dictionaries(
                     {

@@ -29,7 +29,7 @@ from rproxy.config.checks import Place, keys_of
 from rproxy.config.hosted_schema import HostedLimits
 from rproxy.config.load import parse_config
 from rproxy.config.mcp_schema import McpServer
-from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, Store, Usage
+from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Server, StoreConfig, UsageConfig
 from rproxy.config.search_schema import Search
 from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
@@ -352,8 +352,8 @@ SECTIONS: Dict[str, Any] = {
     "server.auth.keys": Key,
     "models": Model,
     "provider": Provider,
-    "store": Store,
-    "usage": Usage,
+    "store": StoreConfig,
+    "usage": UsageConfig,
     "search": Search,
     "mcp_servers": McpServer,
     "hosted_tools": HostedLimits,
@@ -398,7 +398,12 @@ def test_every_key_is_in_the_example(heading: str) -> None:
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:
     config = parse_config(EXAMPLE.encode(), "etc/config.yaml", {"DEEPSEEK_API_KEY": "k"})
-    assert (config.server, config.store, config.usage, config.warnings) == (Server(), Store(), Usage(), ())
+    assert (config.server, config.store, config.usage, config.warnings) == (
+        Server(),
+        StoreConfig(),
+        UsageConfig(),
+        (),
+    )
 
 
 def test_every_key_of_the_example_is_known() -> None:
@@ -421,9 +426,9 @@ def test_settings_named_in_the_documents_exist() -> None:
     tables = {
         "server": Server,
         "auth": Auth,
-        "usage": Usage,
+        "usage": UsageConfig,
         "provider": Provider,
-        "store": Store,
+        "store": StoreConfig,
         "search": Search,
         "hosted_tools": HostedLimits,
     }

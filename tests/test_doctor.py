@@ -359,7 +359,7 @@ async def test_the_remedy_follows_from_the_cause_and_not_from_names() -> None:
 
 def test_a_terminal_obeys_nothing_that_others_have_said() -> None:
     said = "no\x1b[2J\u202eright"
-    (line,) = live.lines([live.Answer(Provider(base_url="http://a.example", name="p"), 1, said)])
+    (line,) = live.lines([live.ProviderCheck(Provider(base_url="http://a.example", name="p"), 1, said)])
     text = as_text([Check("provider", ERROR, said, said)], False)
     assert line.isprintable() and all(map(str.isprintable, text.split("\n")))
     assert "\\u001b[2J\\u202eright" in line and "\\u202eright" in text

@@ -23,7 +23,7 @@ from rproxy.convert.events import compaction, fastpath
 from rproxy.convert.events import converter as events_converter
 from rproxy.convert.events.fastpath import FastPath
 from rproxy.convert.events.response import response_object
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 from rproxy.convert.tools.table import ToolTable
 
 Json = Dict[str, Any]
@@ -135,9 +135,9 @@ def test_so_do_many_whole_messages() -> None:
 
 
 def compare(some: List[Json], cumulative: bool) -> None:
-    answer = Answer(cumulative=cumulative)
-    whole = converter(answer=answer)
-    in_parts = FastPath(converter(answer=answer))
+    form = AnswerForm(cumulative=cumulative)
+    whole = converter(reader=ChunkReader(form))
+    in_parts = FastPath(converter(reader=ChunkReader(form)))
     events = in_parts.converter.start()
     for data in fed(some):
         events += [event for batch in in_parts.feed(data) for event in batch]

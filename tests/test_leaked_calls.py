@@ -13,7 +13,7 @@ from stream_tools import Turn, call, converter, drive, end, text, texts, think
 from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.leaked_calls import LeakedCallFilter
 from rproxy.convert.events.fastpath import DeltaBatch, FastPath
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 from rproxy.convert.request.chat import to_chat_request
 from rproxy.providers.profile_table import ROWS
 from rproxy.providers.profiles import choose_profile
@@ -187,7 +187,7 @@ def test_cutting_changes_nothing_and_text_is_not_lost(data: str, cut: int) -> No
 
 
 def reader(**answer: bool) -> ChunkReader:
-    return ChunkReader(Answer(heal_tool_text=True, **answer), TOOLS)
+    return ChunkReader(AnswerForm(heal_tool_text=True, **answer), TOOLS)
 
 
 def test_in_a_stream() -> None:

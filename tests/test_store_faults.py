@@ -16,7 +16,7 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, List, Opti
 import pytest
 from redis_server import Line, RedisServer, redis_server
 
-import rproxy.store.redis  # noqa: F401  which copies PATIENCE, before a test changes it
+import rproxy.store.redis  # noqa: F401  which copies REQUEST_LIMIT, before a test changes it
 from rproxy.errors import ApiError, StoreError
 from rproxy.service.conversations import Conversations
 from rproxy.store import Store, open_store, time_limit
@@ -35,7 +35,7 @@ SHORT = 0.4  # seconds: the limit of requests in these tests
 @pytest.fixture
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests wait ``SHORT`` for the store, so that a test can compare times without taking long."""
-    monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
+    monkeypatch.setattr(time_limit, "REQUEST_LIMIT", SHORT)
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ from rawserver import until
 from redis_server import RedisServer, redis_server
 from scripted import say
 
-import rproxy.store.redis  # which copies PATIENCE, before a test changes it
+import rproxy.store.redis  # which copies REQUEST_LIMIT, before a test changes it
 from rproxy.store import time_limit
 from rproxy.store.redis import RedisStore
 from rproxy.store.write_behind import WriteBehindStore
@@ -80,14 +80,14 @@ def outage(
 
 def with_short_limit(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Outage:
     """Requests wait for ``SHORT`` while the store is stopped; before and after, the machine may be busy."""
-    stop, go_on, usual = outage.stop, outage.go_on, time_limit.PATIENCE
+    stop, go_on, usual = outage.stop, outage.go_on, time_limit.REQUEST_LIMIT
 
     def limited_stop() -> None:
-        monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
+        monkeypatch.setattr(time_limit, "REQUEST_LIMIT", SHORT)
         stop()
 
     def limited_go_on() -> None:
-        monkeypatch.setattr(time_limit, "PATIENCE", usual)
+        monkeypatch.setattr(time_limit, "REQUEST_LIMIT", usual)
         go_on()
 
     outage.stop, outage.go_on = limited_stop, limited_go_on  # type: ignore[method-assign]
@@ -182,13 +182,13 @@ async def test_a_turn_is_stored_after_the_outage(
 async def test_what_a_turn_adds_to_a_conversation_waits_longer_than_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rproxy.store.redis, "PATIENCE", SHORT / 8)
+    monkeypatch.setattr(rproxy.store.redis, "REQUEST_LIMIT", SHORT / 8)
     with redis_server() as server:
         store = RedisStore(server.url, ttl=60)
         behind = WriteBehindStore(store)
         await behind.put(TALK, {"items": []})  # type: ignore[typeddict-item]
         server.freeze()
-        monkeypatch.setattr(time_limit, "PATIENCE", SHORT)
+        monkeypatch.setattr(time_limit, "REQUEST_LIMIT", SHORT)
         kept = await behind.keep_changed(TALK, lambda record: {**record, "items": [1]})  # type: ignore
         server.thaw()
         assert kept == "not stored yet: the store is slow"

@@ -15,6 +15,7 @@ from grammar import check_sse, check_stream
 from provider_cases import our_own, recorded
 from stream_tools import converter
 
+from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.sse import DONE, encode_sse
@@ -45,7 +46,7 @@ def convert(case: Json, play: str, **options: Any) -> Tuple[StreamConverter, Lis
     profile = choose_profile(
         case.get("config", {}).get("provider", {}).get("profile", "generic"), "http://127.0.0.1", "m"
     )
-    stream, decoder = converter(answer=profile.answer, **options), ChunkDecoder()
+    stream, decoder = converter(reader=ChunkReader(profile.answer), **options), ChunkDecoder()
     events = stream.start()
     for piece in pieces(case["body"], play):
         for chunk in decoder.feed(piece):

@@ -12,13 +12,13 @@ from typing import Optional, Sequence
 from .. import log
 from . import codex_run
 from .codex_install import find_codex
-from .codex_profile import Profile
+from .codex_profile import CodexProfile
 from .command import KEY_VARIABLE, Command, Environ, demo_config, read_config, warn, with_v1
 from .exit_status import OK
 
 
 def run(args: argparse.Namespace, environ: Environ) -> int:
-    profile = Profile.of(args.profile, environ)
+    profile = CodexProfile.of(args.profile, environ)
     if args.restore:
         print("\n".join(profile.restore()))
         return OK
@@ -66,7 +66,7 @@ async def run_on_demo(path: Optional[str], call: codex_run.Call, environ: Enviro
 def show_profile(
     args: argparse.Namespace,
     call: codex_run.Call,
-    profile: Profile,
+    profile: CodexProfile,
     base_url: Optional[str],
     environ: Environ,
 ) -> int:

@@ -92,7 +92,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class Profile(NamedTuple):
+class CodexProfile(NamedTuple):
     """The files of one profile in Codex's home."""
 
     toml: Path
@@ -100,7 +100,7 @@ class Profile(NamedTuple):
     backup: Path
 
     @classmethod
-    def of(cls, name: str, environ: Environ) -> Profile:
+    def of(cls, name: str, environ: Environ) -> CodexProfile:
         home = Path(environ.get("CODEX_HOME") or Path(environ.get("HOME") or Path.home()) / ".codex")
         return cls(
             home / (name + ".config.toml"),

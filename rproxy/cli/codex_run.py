@@ -31,7 +31,7 @@ from ..server.app import embedded
 from ..service.catalog import SEARCH_FIELD, codex_entry, models_body, with_prompt_of
 from ..types import Json
 from .codex_install import CALL_TIMEOUT, Installed
-from .codex_profile import CodexError, Profile, Settings
+from .codex_profile import CodexError, CodexProfile, Settings
 from .command import KEY_VARIABLE, Environ, complain, key_of, nothing_answers
 
 ANY_KEY = "rproxy"  # for a server without authentication: Codex wants a key all the same
@@ -252,7 +252,7 @@ def _in_foreground() -> bool:
 
 
 # ---- The profile, for a running rproxy serve
-def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[Settings, List[Json]]:
+def configured_settings(config: Config, profile: CodexProfile, call: Call) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for ``rproxy serve`` with this configuration, and the entries of its catalog."""
     entries = entries_of(config, call.model)
     address = next((one for one in config.server.listen_addr if not one.path), None)
@@ -268,7 +268,7 @@ def configured_settings(config: Config, profile: Profile, call: Call) -> Tuple[S
 
 
 def fetched_settings(
-    base_url: str, profile: Profile, call: Call, environ: Environ
+    base_url: str, profile: CodexProfile, call: Call, environ: Environ
 ) -> Tuple[Settings, List[Json]]:
     """The settings of Codex for the rproxy that runs at ``base_url``, and the entries of its catalog.
 

@@ -85,7 +85,7 @@ def unresolved(request: Json) -> List[str]:
 # ---- Answers
 def convert_response(args: argparse.Namespace) -> int:
     """An answer becomes a Response object."""
-    answer = Answer(args, sys.stdin.buffer)
+    answer = ConvertedAnswer(args, sys.stdin.buffer)
     for _ in answer.events():
         pass
     write_line(answer.converter.response)
@@ -94,7 +94,7 @@ def convert_response(args: argparse.Namespace) -> int:
 
 def convert_stream(args: argparse.Namespace) -> int:
     """An answer becomes events, which are written as they come."""
-    answer, write = Answer(args, sys.stdin.buffer), _as_lines if args.json_lines else encode_sse
+    answer, write = ConvertedAnswer(args, sys.stdin.buffer), _as_lines if args.json_lines else encode_sse
     out = sys.stdout.buffer
     for events in answer.events():
         out.write(write(events))
@@ -115,7 +115,7 @@ def _as_lines(events: Sequence[Event]) -> bytes:
     return b"".join([encode_json(event) + b"\n" for event in events])
 
 
-class Answer:
+class ConvertedAnswer:
     """A provider's answer, which the converter turns into events.
 
     :param source: its bytes

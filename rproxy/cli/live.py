@@ -27,7 +27,7 @@ NO_LIST = (400, 404, 405, 501)  # there is no list of models
 BUSY = (402, 429)  # the key is known
 
 
-class Answer(NamedTuple):
+class ProviderCheck(NamedTuple):
     """What a provider answered.  ``status``: an exit status.  ``http``: the HTTP status, and ``date``: the
     ``Date`` header; None without an answer.
     """
@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     date: Optional[str] = None
 
 
-async def ask_all(config: Config, environ: Environ) -> List[Answer]:
+async def ask_all(config: Config, environ: Environ) -> List[ProviderCheck]:
     """Ask all providers at the same time."""
     upstream = patient_upstream(config, environ)
     try:
@@ -59,7 +59,7 @@ def patient_upstream(config: Config, environ: Environ) -> Upstream:
     )
 
 
-async def ask(upstream: Upstream, provider: Provider) -> Answer:
+async def ask(upstream: Upstream, provider: Provider) -> ProviderCheck:
     """Ask one provider for its models."""
     started, result = time.monotonic(), None
     try:
@@ -69,8 +69,8 @@ async def ask(upstream: Upstream, provider: Provider) -> Answer:
         status, text = UNAVAILABLE, error.message
     text = f"{round((time.monotonic() - started) * 1000)} ms, {text}"
     if result is None:
-        return Answer(provider, status, text)
-    return Answer(provider, status, text, result.status, result.headers.get("Date"))
+        return ProviderCheck(provider, status, text)
+    return ProviderCheck(provider, status, text, result.status, result.headers.get("Date"))
 
 
 def judge(provider: Provider, result: Result) -> tuple[int, str]:
@@ -95,7 +95,7 @@ def _models(body: bytes) -> str:
         return "answers, but not with a list of models"
 
 
-def lines(answers: Sequence[Answer]) -> List[str]:
+def lines(answers: Sequence[ProviderCheck]) -> List[str]:
     """One line for each provider: ✓ or ✗, or words where the terminal has no such characters."""
     marks = marks_for(sys.stdout)
     width = max(len(answer.provider.name) for answer in answers)
@@ -115,6 +115,6 @@ def marks_for(stream: TextIO) -> Mapping[str, str]:
     return signs
 
 
-def exit_status(answers: Sequence[Answer]) -> int:
+def exit_status(answers: Sequence[ProviderCheck]) -> int:
     """That of the worst answer; a refused key is worse than a provider that cannot be reached."""
     return max((answer.status for answer in answers), default=OK)

@@ -24,9 +24,20 @@ from .provider_schema import Provider, read_overrides, read_providers
 from .rewrite_rules import rewrite_rules
 from .routes import Routes
 from .search_schema import Search, read_search
-from .server_schema import Auth, Server, Store, Usage, read_server, read_store
+from .server_schema import Auth, Server, StoreConfig, UsageConfig, read_server, read_store
 
-__all__ = ["Auth", "Config", "Key", "McpServer", "Model", "Provider", "Search", "Server", "Store", "Usage"]
+__all__ = [
+    "Auth",
+    "Config",
+    "Key",
+    "McpServer",
+    "Model",
+    "Provider",
+    "Search",
+    "Server",
+    "StoreConfig",
+    "UsageConfig",
+]
 
 
 def _prompt_file(place: Place) -> str:
@@ -166,8 +177,10 @@ class Config:
 
     models: Tuple[Model, ...] = key(_models, REQUIRED, "the models, at least one")
     server: Server = key(read_server, Server(), "the side of the clients")
-    store: Store = key(read_store, Store(), "where responses are kept for previous_response_id")
-    usage: Usage = key(c.section(Usage), Usage(), "how tokens are reported and written down")
+    store: StoreConfig = key(read_store, StoreConfig(), "where responses are kept for previous_response_id")
+    usage: UsageConfig = key(
+        c.section(UsageConfig), UsageConfig(), "how tokens are reported and written down"
+    )
     search: Optional[Search] = key(read_search, None, "who answers web searches; default: nobody")
     mcp_servers: Tuple[McpServer, ...] = key(
         read_mcp_servers, (), "MCP servers whose tools every model can use; default: none"

@@ -42,8 +42,8 @@ def _auth(place: Place) -> Auth:
     return auth
 
 
-def read_store(place: Place) -> Store:
-    store = c.section(Store)(place)
+def read_store(place: Place) -> StoreConfig:
+    store = c.section(StoreConfig)(place)
     for name, kind in (("path", "sqlite"), ("url", "redis")):
         if store.kind == kind and not getattr(store, name):
             raise place.error(f"kind {kind} needs {name!r}")
@@ -194,7 +194,7 @@ def read_server(place: Place) -> Server:
 
 
 @dataclass(frozen=True)
-class Store:
+class StoreConfig:
     """Where responses are kept for previous_response_id."""
 
     kind: str = key(
@@ -210,7 +210,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Usage:
+class UsageConfig:
     """How tokens are reported, and where they are written down."""
 
     cached_tokens: str = key(

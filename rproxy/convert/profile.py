@@ -98,7 +98,7 @@ class ToolChoice:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerForm:
     """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls
     that leak into the text (``heal_tool_text`` makes calls of those that are certain, see
     :mod:`rproxy.convert.answer.leaked_calls`).
@@ -172,7 +172,7 @@ class Profile:
     keep_extra_content: bool = False  # Gemini: a thought_signature must come back with its tool call
     # "error": an answer without anything is a failure that may be retried
     empty_answer: str = _one_of("complete", "complete", "error")
-    answer: Answer = field(default_factory=Answer)
+    answer: AnswerForm = field(default_factory=AnswerForm)
     modalities: Tuple[str, ...] = _one_of(MODALITIES[:3], *MODALITIES)  # of the input
     context_window: Optional[int] = None  # tokens; what GET /models tells Codex
     native_tools: Tuple[str, ...] = ()  # with wire: responses: kinds of tools it takes as they are

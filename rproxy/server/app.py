@@ -17,7 +17,7 @@ from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
 from ..config.addresses import ListenAddress
-from ..config.schema import Config, Server, Usage
+from ..config.schema import Config, Server, UsageConfig
 from ..service.quota import DAY, Quotas
 from ..service.seal_key import load_seal_key
 from ..service.service import Service
@@ -229,7 +229,7 @@ def quotas_of_today(config: Config) -> Quotas:
     return quotas
 
 
-def open_ledger(usage: Usage) -> Optional[Ledger]:
+def open_ledger(usage: UsageConfig) -> Optional[Ledger]:
     """The usage ledger, if one is configured.
 
     :raises ConfigError: its file cannot be used

@@ -29,8 +29,8 @@ class CreateRequest(NamedTuple):
     """A create request, ready for its turn.
 
     ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the
-    one it belongs to.  ``created_at``: seconds since the epoch.  ``shown_tools``: ``tools`` as the response
-    repeats them, ``kept_items``: ``items`` as they are stored; None: as they came.
+    one it belongs to.  ``created_at``: seconds since the epoch.  ``shown_tools``, ``shown_items``: the tools
+    as the response repeats them, and the items as they are stored; None: as they came.
     """
 
     body: Json
@@ -41,7 +41,7 @@ class CreateRequest(NamedTuple):
     conversation: Optional[str]
     created_at: int
     shown_tools: Optional[List[Json]] = None
-    kept_items: Optional[List[AnyItem]] = None
+    shown_items: Optional[List[AnyItem]] = None
 
     @property
     def warms_up(self) -> bool:
@@ -54,7 +54,7 @@ class CreateRequest(NamedTuple):
     @property
     def stored_items(self) -> List[AnyItem]:
         """Its own input as it is stored."""
-        return self.items if self.kept_items is None else self.kept_items
+        return self.items if self.shown_items is None else self.shown_items
 
     def response(self) -> Response:
         """The Response object before anything is in it."""

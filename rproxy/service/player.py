@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 from ..config.hosted_schema import HostedLimits
-from ..config.schema import Config, Model, Provider, Server, Usage
+from ..config.schema import Config, Model, Provider, Server, UsageConfig
 from ..convert.ids import Ids, response_stem
 from ..convert.request.chat import input_items
 from ..convert.request.validate import check_request, without_nulls
@@ -180,7 +180,7 @@ def _config(recorded: RecordedTurn, model: Model) -> Config:
         content_timeout=0.0,
         heartbeat_interval=0.0,
     )
-    usage = Usage(cached_tokens=settings["cached_tokens"])
+    usage = UsageConfig(cached_tokens=settings["cached_tokens"])
     return Config((model,), server=server, usage=usage, hosted_tools=HostedLimits(**limits))
 
 

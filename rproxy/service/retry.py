@@ -26,7 +26,7 @@ log = logging.getLogger("rproxy.failover")
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
 # Seconds, for all the pauses together that providers ask for; beyond that, the client gets the error instead.
-LONGEST_PAUSE = 10.0
+MAX_PAUSE = 10.0
 # Codes of bad luck: the model wrote a call that its server could not parse; Codex would get an empty answer.
 ONCE = ("tool_use_failed", "empty_answer")
 MAX_CURES = 2  # requests in another form within one turn
@@ -109,7 +109,7 @@ def after_failure(
     if not state.retries_left or not (error.retryable or error.code in ONCE and state.retries == 0):
         return None
     asked = state.asked + (error.retry_after or 0.0)
-    if asked > LONGEST_PAUSE:
+    if asked > MAX_PAUSE:
         return None
     pause = error.retry_after
     if pause is None:

@@ -20,12 +20,12 @@ from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import StoreError
 from ..store import Store
+from ..store.time_limit import REQUEST_LIMIT
 from .sealer import AES_GCM, HMAC, SealKey, aes_gcm
 
 log = logging.getLogger("rproxy.seal")
 
 SIZE = 32  # bytes
-PATIENCE = 2.0  # seconds for Redis
 
 
 async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str] = os.environ) -> SealKey:
@@ -41,7 +41,7 @@ async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str]
             from ..store.redis import RedisStore
 
             assert isinstance(store, RedisStore)
-            kept = await asyncio.wait_for(store.shared_value("seal_key", made), PATIENCE)
+            kept = await asyncio.wait_for(store.shared_value("seal_key", made), REQUEST_LIMIT)
             where, key = "Redis", _from_text(kept)
         else:
             path = _path(config, environ)

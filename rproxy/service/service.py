@@ -442,5 +442,5 @@ def _completed(request: CreateRequest) -> CreateRequest:
         need_input(request.body, "conversation")
         check_orphans(past, items)
     if has_servers(items):
-        return request._replace(items=items, kept_items=stored(items))
+        return request._replace(items=items, shown_items=stored(items))
     return request if items is request.items else request._replace(items=items)

@@ -18,7 +18,7 @@ from typing import Any, Optional, Sequence, Tuple
 from ..errors import ConfigError, StoreError
 from ..log import without_login
 from . import Store, log
-from .time_limit import PATIENCE, WRITE_LIMIT, store_time
+from .time_limit import REQUEST_LIMIT, WRITE_LIMIT, store_time
 
 PREFIX, SHARED_PREFIX = "rproxy:response:", "rproxy:"
 # Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
@@ -49,7 +49,7 @@ class RedisStore(Store):
         self.name = f"redis store {without_login(url)}"
         self._ttl = max(1, math.ceil(ttl * 1000))  # milliseconds
         try:
-            self._reads = redis.Redis.from_pool(_pool(url, PATIENCE))
+            self._reads = redis.Redis.from_pool(_pool(url, REQUEST_LIMIT))
             self._writes = redis.Redis.from_pool(_pool(url, WRITE_LIMIT))
         except ValueError as error:
             raise ConfigError(f"store.url: {without_login(url)} is not a Redis URL: {error}") from error
@@ -66,7 +66,7 @@ class RedisStore(Store):
 
     async def _read(self, record_id: str) -> Optional[bytes]:
         # A change that no request waits for has more time, for what it reads as well.
-        client = self._writes if store_time().left > PATIENCE else self._reads
+        client = self._writes if store_time().left > REQUEST_LIMIT else self._reads
         try:
             blob: Optional[bytes] = await self._ask(client, "GET", PREFIX + record_id)
         except StoreError as error:
@@ -118,6 +118,6 @@ def _pool(url: str, seconds: float) -> Any:
         max_connections=CONNECTIONS,
         timeout=seconds,
         socket_timeout=seconds,
-        socket_connect_timeout=PATIENCE,
+        socket_connect_timeout=REQUEST_LIMIT,
         retry=Retry(NoBackoff(), 0),
     )

@@ -16,7 +16,7 @@ from typing import Any, Awaitable, Callable, Iterator, Optional, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 2.0  # seconds that a request waits for the store
+REQUEST_LIMIT = 2.0  # seconds that a request waits for the store
 WRITE_LIMIT = 10.0  # seconds for a write for which no request waits any more
 # An answer that takes no longer costs nothing: on a busy event loop, hundreds of quick ones would use up the
 # limit, though the store is well.
@@ -89,16 +89,16 @@ _current: ContextVar[Optional[StoreTime]] = ContextVar("rproxy_store_time", defa
 def limit_store_time(seconds: Optional[float] = None) -> None:
     """From now on, this task and those that it starts wait for the store this long in all.
 
-    Without a limit, each wait has one of ``PATIENCE``.
+    Without a limit, each wait has one of ``REQUEST_LIMIT``.
 
-    :param seconds: None: ``PATIENCE``
+    :param seconds: None: ``REQUEST_LIMIT``
     """
-    _current.set(StoreTime(PATIENCE if seconds is None else seconds))
+    _current.set(StoreTime(REQUEST_LIMIT if seconds is None else seconds))
 
 
 def store_time() -> StoreTime:
     """The time of the running task."""
-    return _current.get() or StoreTime(PATIENCE)
+    return _current.get() or StoreTime(REQUEST_LIMIT)
 
 
 @contextmanager

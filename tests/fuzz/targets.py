@@ -31,7 +31,7 @@ from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.answer.responses import EventReader
 from rproxy.convert.json_reader import parse_steps
-from rproxy.convert.profile import Answer, Profile
+from rproxy.convert.profile import AnswerForm, Profile
 from rproxy.convert.request.chat import input_items, to_chat_request
 from rproxy.convert.request.responses import to_responses_request
 from rproxy.convert.request.validate import check_request, without_nulls
@@ -117,7 +117,7 @@ def decoder(data: bytes) -> None:
 
 def chat_answer(data: bytes) -> None:
     rng = Random(crc32(data))
-    answer = Answer(think_tags=rng.random() < 0.4, cumulative=rng.random() < 0.2)
+    answer = AnswerForm(think_tags=rng.random() < 0.4, cumulative=rng.random() < 0.2)
     options: Json = {"reasoning": rng.choice(("content", "summary")), "strip_fences": rng.random() < 0.2}
     _stream(data, lambda: ChunkReader(answer), options)
 
@@ -268,7 +268,9 @@ def _answers(wire: str) -> List[bytes]:
     chat = [body for body in bodies if body not in events]
     if wire == "chat":
         return chat
-    ours = (drive(converter(TOOLS, reader=ChunkReader(Answer())), *chunks_of([body])) for body in chat[::9])
+    ours = (
+        drive(converter(TOOLS, reader=ChunkReader(AnswerForm())), *chunks_of([body])) for body in chat[::9]
+    )
     return [*events, *map(encode_sse, ours)]  # what rproxy itself says is an answer by that API
 
 

@@ -1,4 +1,4 @@
-"""What the demo provider replies: a script that turns a chat request into a :class:`Reply`.
+"""What the demo provider replies: a script that turns a chat request into a :class:`ScriptedReply`.
 
 It thinks first, then either answers or calls a tool.  A tool is called when the user's last message asks for
 one that is offered.  Commands in backticks are run one a round, so "run `date`, then `ls`" is a loop of three
@@ -41,7 +41,7 @@ PLACE = re.compile(r"\b(?:in|for|of)\s+([A-Z][\w-]+(?:\s[A-Z][\w-]+)*)")
 
 
 @dataclass(frozen=True)
-class Reply:
+class ScriptedReply:
     """One answer in pieces: thinking, then text or the arguments of a tool call."""
 
     reasoning: Sequence[str]
@@ -55,26 +55,26 @@ class Reply:
         return len(self.reasoning) + len(self.text) + len(self.arguments)
 
 
-def script(body: Json) -> Reply:
+def script(body: Json) -> ScriptedReply:
     """The reply to a chat request that :func:`rproxy.cli.demo.rules.refusal` accepts."""
     question, outputs = _since_user(body["messages"])
     call = _wanted_call(body, question, len(outputs))
     think = f"The user says: {_short(question)}. "
     if call:
         name, arguments = call
-        reply = Reply(
+        reply = ScriptedReply(
             _pieces(think + f"I need the tool {name}."),
             tool=name,
             arguments=_pieces(json.dumps(arguments, ensure_ascii=False)),
             finish="tool_calls",
         )
     elif outputs:
-        reply = Reply(
+        reply = ScriptedReply(
             _pieces(think + "The tool has answered."),
             _pieces("The tool answered:\n\n" + outputs[-1][:QUOTED]),
         )
     else:
-        reply = Reply(_pieces(think + "No tool is needed."), _pieces(_answer(question)))
+        reply = ScriptedReply(_pieces(think + "No tool is needed."), _pieces(_answer(question)))
     if reply.text and (body.get("response_format") or {}).get("type") == "json_object":
         schema, text = _schema(body["messages"]), "".join(reply.text)
         value = {"answer": text} if schema is None else instance(schema, text)
@@ -212,11 +212,11 @@ def _pieces(text: str) -> List[str]:
     return re.findall(r"\s*\S{1,12}\s?|\s+", text)
 
 
-def _limited(reply: Reply, limit: Optional[int]) -> Reply:
+def _limited(reply: ScriptedReply, limit: Optional[int]) -> ScriptedReply:
     """The reply within ``limit`` tokens, thinking included; ``finish`` says whether it was cut."""
     if limit is None or reply.tokens <= limit:
         return reply
     reasoning = reply.reasoning[:limit]
     text = reply.text[: limit - len(reasoning)]
     arguments = reply.arguments[: limit - len(reasoning) - len(text)]
-    return Reply(reasoning, text, reply.tool if arguments else None, arguments, finish="length")
+    return ScriptedReply(reasoning, text, reply.tool if arguments else None, arguments, finish="length")

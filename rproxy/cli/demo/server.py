@@ -25,7 +25,7 @@ from ...json_codec import UNREADABLE
 from ...server.tornado_patches import NoDelayServer
 from ...types import Json
 from .rules import refusal
-from .script import Reply, script
+from .script import ScriptedReply, script
 
 MODELS = ("demo", "deepseek-v4-pro", "deepseek-v4-flash")
 KEY = "sk-demo"  # what rproxy sends; any key is accepted
@@ -35,7 +35,7 @@ CACHE_BLOCK = 64  # tokens of a block, in which the cache counts
 
 
 # ---- Chunks and messages
-def deltas(reply: Reply) -> List[Json]:
+def deltas(reply: ScriptedReply) -> List[Json]:
     """The deltas of a stream, in DeepSeek's shapes: the role comes first, later fragments of a call have only
     arguments.
     """
@@ -59,7 +59,7 @@ def deltas(reply: Reply) -> List[Json]:
     return out
 
 
-def message(reply: Reply) -> Json:
+def message(reply: ScriptedReply) -> Json:
     """The whole answer as one message."""
     out: Json = {"role": "assistant", "content": "".join(reply.text)}
     if reply.reasoning:
@@ -82,7 +82,7 @@ class PrefixCache:
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
-    def usage(self, body: Json, reply: Reply) -> Json:
+    def usage(self, body: Json, reply: ScriptedReply) -> Json:
         """DeepSeek's usage object for this request and answer; remembers the request."""
         total, hit, digest = 0, 0, sha256(json.dumps(body.get("tools")).encode())
         for entry in body["messages"]:
@@ -154,7 +154,7 @@ class ChatHandler(_Handler):
         choice = {"index": 0, "message": message(reply), "logprobs": None, "finish_reason": reply.finish}
         self.finish(dict(head, object="chat.completion", choices=[choice], usage=usage))
 
-    async def stream(self, head: Json, reply: Reply, usage: Json) -> None:
+    async def stream(self, head: Json, reply: ScriptedReply, usage: Json) -> None:
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.write(": keep-alive\n\n")
         try:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ...config.addresses import is_loopback
 from ...config.schema import Config
 from ..codex_install import INSTALL, find_codex
-from ..codex_profile import CodexError, Profile
+from ..codex_profile import CodexError, CodexProfile
 from ..command import Environ
 from .check import OK, WARNING, Check
 
@@ -50,7 +50,7 @@ def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
         yield Check("Codex", WARNING, str(error), f"{INSTALL}, unless you do not want to use Codex")
         return
     yield Check("Codex", OK, f"{installed.path}, version {installed.version}")
-    profile = Profile.of("rproxy", environ)
+    profile = CodexProfile.of("rproxy", environ)
     home = profile.toml.parent
     found = []
     for file in (home / "config.toml", profile.toml):

@@ -131,7 +131,7 @@ def _connection_remedy(error: ApiError, proxy: Optional[Proxy]) -> str:
     return "check base_url, that the provider (or the local server) runs, and firewalls on the way"
 
 
-def models_check(answer: live.Answer) -> Check:
+def models_check(answer: live.ProviderCheck) -> Check:
     """What the provider says to ``GET /models``."""
     name = f"{answer.provider.name}: models"
     if answer.http in live.BUSY:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 from ...types import Delta, Json, TextKind
-from ..profile import Answer
+from ..profile import AnswerForm
 from ..surrogates import REPLACEMENT, mend_piece
 from ..text_buffer import Received
 from .fields import (
@@ -54,7 +54,7 @@ class ChunkReader:
 
     over = False
 
-    def __init__(self, answer: Answer, tools: Mapping[str, Json] = MappingProxyType({})) -> None:
+    def __init__(self, answer: AnswerForm, tools: Mapping[str, Json] = MappingProxyType({})) -> None:
         self.chunks = 0
         self.finish: Optional[str] = None
         self.error: Optional[Json] = None

@@ -26,7 +26,7 @@ from ..answer.fields import is_keep_alive
 from ..answer.reader import AnswerReader
 from ..answer.unparsed import Unparsed
 from ..json_steps import is_large
-from ..profile import Answer
+from ..profile import AnswerForm
 from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
@@ -54,7 +54,6 @@ class StreamConverter:
     :param reasoning: ``summary`` or ``content``: in which of its two forms reasoning is shown
     :param seal: makes ``encrypted_content`` of ``{"text": ..., "details": ...}``; None: the client does not
         want any
-    :param answer: how the provider writes its answers
     :param reader: reads what is fed; default: a ChunkReader for ``answer``
     :param refusal_as_text: write refusals as text, because Codex loses messages with a refusal part
     :param strip_fences: the client wants JSON, but the provider could only be asked for it in the prompt
@@ -76,7 +75,6 @@ class StreamConverter:
         now: Callable[[], int],
         reasoning: str = "summary",
         seal: Optional[Callable[[Json], str]] = None,
-        answer: Answer = Answer(),
         reader: Optional[AnswerReader] = None,
         refusal_as_text: bool = False,
         strip_fences: bool = False,
@@ -87,7 +85,7 @@ class StreamConverter:
         watch: Optional[Watch] = None,
     ) -> None:
         self.response = response
-        self.reader: AnswerReader = reader or ChunkReader(answer)
+        self.reader: AnswerReader = reader or ChunkReader(AnswerForm())
         self._tools = tools
         self._now = now
         self._seal = seal

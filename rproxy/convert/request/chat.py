@@ -46,7 +46,7 @@ NEAREST = {
     "high": "medium",
 }
 # What tool_choice means, in words for providers that do not take it.
-PLEAS = {
+TOOL_CHOICE_PROMPTS = {
     "required": "Answer by calling one of the tools.",
     "function": "Answer by calling the tool {name}.",
     "none": "Answer without calling a tool.",
@@ -155,11 +155,11 @@ def _converted(
     tools = ToolTable.build(request, items, profile, allow)
     warnings = list(tools.warnings)
     form, note = response_format(request, items, profile)
-    choice, reasoning, plea = _forced(
+    choice, reasoning, prompt = _forced(
         tools.chat_tool_choice, request.get("reasoning") or {}, profile, warnings
     )
     messages = write_messages(
-        _with_plea(items, plea),
+        _with_prompt(items, prompt),
         tools,
         warnings=warnings,
         instructions="\n\n".join(filter(None, (_instructions(request), note))),
@@ -330,26 +330,28 @@ def _forced(
     if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
         warnings.append(f"thinking switched off: with it the provider takes no tool_choice {word}")
         return sent, {"effort": "none"}, ""
-    plea = PLEAS[word].format(name=choice["function"]["name"] if isinstance(choice, dict) else "")
+    prompt = TOOL_CHOICE_PROMPTS[word].format(
+        name=choice["function"]["name"] if isinstance(choice, dict) else ""
+    )
     if ever or word != "function":
         warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
-        return None, reasoning, plea
+        return None, reasoning, prompt
     # The provider takes no name: any call at all is the nearest thing, if it takes that.
     instead, reasoning, _ = _forced("required", reasoning, profile, [])
     what = "words in the prompt" if instead is None else f"{instead}, with words in the prompt"
     warnings.append(f"tool_choice function became {what}: the provider does not take it")
-    return instead, reasoning, plea
+    return instead, reasoning, prompt
 
 
-def _with_plea(items: Sequence[AnyItem], plea: str) -> Sequence[AnyItem]:
-    """The history with ``plea`` where models heed it most: in the user's message if that is the last item,
+def _with_prompt(items: Sequence[AnyItem], prompt: str) -> Sequence[AnyItem]:
+    """The history with ``prompt`` where models heed it most: in the user's message if that is the last item,
     else at the very end.
     """
-    if not plea or not items:
+    if not prompt or not items:
         return items
     last = items[-1]
     if last.get("role") != "user":
-        return [*items, {"type": "message", "role": "developer", "content": plea}]
+        return [*items, {"type": "message", "role": "developer", "content": prompt}]
     content = last.get("content")
     parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
-    return [*items[:-1], dict(last, content=[*parts, {"type": "input_text", "text": plea}])]
+    return [*items[:-1], dict(last, content=[*parts, {"type": "input_text", "text": prompt}])]

@@ -15,7 +15,7 @@ from ...types import AnyItem, Json
 from ..profile import Profile
 from .schema import answer_schema
 
-PLEA = "Answer with one JSON object and nothing else: no Markdown fence, no comment."
+JSON_PROMPT = "Answer with one JSON object and nothing else: no Markdown fence, no comment."
 
 
 def response_format(
@@ -60,9 +60,8 @@ def _schema(form: Json, profile: Profile) -> Tuple[Optional[Json], str]:
             form["schema"], profile.response_schema, profile.drop_keywords.response_format
         )
         return {"type": "json_schema", "json_schema": {"name": "response", **known}}, ""
-    note = (
-        f"{PLEA} It must be valid against this JSON Schema:\n{json.dumps(form['schema'], ensure_ascii=False)}"
-    )
+    schema = json.dumps(form["schema"], ensure_ascii=False)
+    note = f"{JSON_PROMPT} It must be valid against this JSON Schema:\n{schema}"
     return _weaker(profile), note
 
 
@@ -70,11 +69,11 @@ def _object(
     request: Mapping[str, Any], items: Sequence[AnyItem], profile: Profile
 ) -> Tuple[Optional[Json], str]:
     if "json_object" in profile.response_format:
-        return _weaker(profile), "" if _mentions_json(request, items) else PLEA
+        return _weaker(profile), "" if _mentions_json(request, items) else JSON_PROMPT
     if "json_schema" in profile.response_format:
         any_object = {"name": "response", "schema": {"type": "object"}}
-        return {"type": "json_schema", "json_schema": any_object}, PLEA
-    return None, PLEA
+        return {"type": "json_schema", "json_schema": any_object}, JSON_PROMPT
+    return None, JSON_PROMPT
 
 
 def _weaker(profile: Profile) -> Optional[Json]:
