@@ -1,5 +1,9 @@
 """Long work on the event loop, in slices that are short enough for all other clients.
 
+A small request takes several turns of the event loop: one to read it, one for each task that it passes
+through, one to write the answer.  If each long task had a slice in each turn, it would wait for turns times
+tasks slices.  So there is one slice at a time, and some turns without one before the next (:func:`give_way`).
+
 A thread does not help where a C function holds the interpreter's lock until it is done, as those do that read
 and write JSON.  Long work in Python goes to one of a few threads (:func:`in_thread`): the interpreter changes
 between them and the event loop every few milliseconds.
@@ -17,11 +21,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
-from typing import Any, Callable, Generator, Iterable, List, Set, TypeVar
+from typing import Any, Callable, Generator, Iterable, List, Optional, Set, TypeVar
 
 T = TypeVar("T")
 
 SLICE = 0.005  # seconds
+TURNS = 8  # of the event loop between two slices; GET /health takes 6 or 7
+LONGEST_WAY = 0.02  # seconds that they may take; a busy loop has longer turns
 THREADS = 2  # at a time; each one more makes the event loop wait longer for its turn
 CONTAINERS = frozenset((dict, list))
 SOME = 100  # entries of a container that are freed together
@@ -31,6 +37,27 @@ LEVELS = 6  # of containers in containers that are looked at
 SOON, LATER = 0.02, 1.0  # seconds between two looks whether a value is still in use: at first, and at most
 
 _threads = ThreadPoolExecutor(THREADS, "rproxy")
+
+
+_last: Optional[asyncio.Future[None]] = None  # done when the last one that gives way goes on
+
+
+async def give_way() -> None:
+    """Let other work run: all that is ready, and the slices that have waited longer."""
+    global _last
+    loop = asyncio.get_running_loop()
+    before, mine = _last, loop.create_future()
+    _last = mine
+    try:
+        if before is not None and not before.done() and before.get_loop() is loop:
+            await asyncio.wait({before})
+        began = time.monotonic()
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            if time.monotonic() - began > LONGEST_WAY:
+                break
+    finally:
+        mine.set_result(None)
 
 
 async def run_cooperatively(steps: Generator[None, None, T]) -> T:
@@ -47,7 +74,7 @@ async def run_cooperatively(steps: Generator[None, None, T]) -> T:
             result: T = end.value
             return result
         if time.monotonic() - began > SLICE:
-            await asyncio.sleep(0)
+            await give_way()
             began = time.monotonic()
 
 
@@ -60,7 +87,7 @@ class Slices:
     async def pause(self) -> None:
         """Call this in every round."""
         if time.monotonic() - self._began > SLICE:
-            await asyncio.sleep(0)
+            await give_way()
             self._began = time.monotonic()
 
 

@@ -62,6 +62,7 @@ def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
     if type(value) is list and len(value) > MANY:
         yield from _write_list(value, pieces, encode)  # which looks at a few at a time
     elif is_large(value):
+        yield  # to find that out is a step, too, on each level of what is nested
         yield from write_large(value, pieces, encode)
     else:
         pieces.append(value.json if type(value) in SHARED else encode(value))

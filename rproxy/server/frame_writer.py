@@ -12,6 +12,7 @@ from typing import Awaitable, Iterable, List, Optional
 
 from tornado.iostream import IOStream
 
+from ..cooperative import Slices
 from .frames import fragments, frame
 from .writer import SocketWriter
 
@@ -46,10 +47,11 @@ class FrameWriter:
         """Write messages that are given in pieces."""
         async with self._lock:
             self._written = asyncio.get_running_loop().create_future()
+            slices = Slices()
             try:
                 for pieces in messages:
                     for data in fragments(pieces):
-                        await (self._writer.send(data) or asyncio.sleep(0))
+                        await (self._writer.send(data) or slices.pause())
             except asyncio.CancelledError:
                 self._stream.close()  # within a message
                 raise

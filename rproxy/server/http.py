@@ -25,6 +25,7 @@ from tornado.iostream import IOStream
 from tornado.web import Finish, stream_request_body
 
 from ..convert.json_steps import json_blocks
+from ..cooperative import Slices
 from ..errors import ApiError, invalid, not_found, unavailable
 from ..store.time_limit import limit_store_time
 from ..types import Json
@@ -251,7 +252,7 @@ class HttpHandler(BaseHandler):
         self.put_time()
         for name, header in {**self.codex_headers, **headers}.items():
             self.set_header(name, header)
-        blocks, first = json_blocks(value), b""
+        blocks, first, slices = json_blocks(value), b"", Slices()
         for block in blocks:
             first += block
             if len(first) > LARGE_BODY:  # too large to be in memory as a whole
@@ -259,7 +260,7 @@ class HttpHandler(BaseHandler):
                 await body.write_all(chain([first], blocks))
                 await body.finish()
                 return
-            await asyncio.sleep(0)
+            await slices.pause()
         await drained(self.finish(first))
 
     def put_time(self) -> None:
@@ -309,8 +310,9 @@ class StreamedBody:
 
     async def write_all(self, pieces: Iterable[bytes]) -> None:
         """Write pieces as the client takes them; other work runs in between."""
+        slices = Slices()
         for piece in pieces:
-            await (self.write(piece) or asyncio.sleep(0))
+            await (self.write(piece) or slices.pause())
 
     async def finish(self, data: bytes = b"") -> None:
         """Write the last piece and end the body."""

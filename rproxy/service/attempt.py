@@ -21,7 +21,7 @@ from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import Steps, is_large, write_large
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import SLICE, collect, free_later, in_thread
+from ..cooperative import Slices, collect, free_later, in_thread
 from ..errors import ApiError
 from ..json_codec import encode_json
 from ..log import mask
@@ -223,14 +223,12 @@ class Attempt:
             self._grace.cancel()  # the client may take its time
         if written is not None:
             await written
-        began = time.monotonic()
+        slices = Slices()
         for events in self._fast_path.later():
             blocked = self.write(events) if events else None
             if blocked is not None:
                 await blocked
-            if time.monotonic() - began > SLICE:
-                await asyncio.sleep(0)
-                began = time.monotonic()
+            await slices.pause()
         if self._fast_path.spent:
             free_later(self._fast_path.spent)
             self._fast_path.spent.clear()

@@ -11,7 +11,6 @@ Item references need no index: our items carry the hex digits of their response'
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cast
 
@@ -174,12 +173,14 @@ class History:
             return items
         unread = _by_stem(wanted - found.keys())
         resolved: List[AnyItem] = []
+        slices = Slices()
         for number, item in enumerate(items):
             if number % LONG_HISTORY == LONG_HISTORY - 1:
-                await asyncio.sleep(0)
+                await slices.pause()
             if is_reference(item):
                 name = str(item.get("id"))
                 if name not in found:
+                    await slices.pause()  # a client names any number of responses
                     found.update(await self._referenced(unread.pop(item_stem(name) or "", set()), owner))
                 if name not in found:
                     raise not_found("Item with id", name, "input", NO_ITEM_HINT)
@@ -196,7 +197,6 @@ class History:
         record = await self.stored(RESPONSE + stem, owner) if stem else None
         if record is None:
             return {}
-        await asyncio.sleep(0)  # there may be thousands of responses, and a store that never waits
         link = link_of(record)
         return _chosen(link.listed_input() + link.output, wanted)
 

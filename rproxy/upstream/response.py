@@ -6,13 +6,13 @@ status, it is kept for ``HTTPResponse.body``: what a provider says about a refus
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import Awaitable, Callable, Optional
 
 from tornado.httpclient import HTTPResponse
 from tornado.httputil import HTTPHeaders
 
+from ..cooperative import Slices
 from .parser import GzipDecoder, Head, ProtocolError
 from .request import PreparedRequest
 from .transport import OnData, StopReading
@@ -93,6 +93,7 @@ class ResponseReader:
 
     async def _in_pieces(self, callback: OnData, data: bytes) -> None:
         """Pass on what one read has expanded to, as if it had been read bit by bit."""
+        slices = Slices()
         for begin in range(0, len(data), PIECE):
             try:
                 blocked = callback(data[begin : begin + PIECE])
@@ -100,7 +101,7 @@ class ResponseReader:
                 if self._request.cancel_token is not None:
                     self._request.cancel_token.cancel()
                 return
-            await (blocked or asyncio.sleep(0))
+            await (blocked or slices.pause())
 
     def _decode(self, decoder: GzipDecoder, data: bytes) -> bytes:
         try:
