@@ -28,6 +28,7 @@ The modules without ``test_`` in their names are shared:
                     asks the openai package's types
 ``grammar``         the rules of every event stream: each stream in a test goes through it
 ``stream_tools``    chunks in, a checked stream out, without a server
+``inputs``          how many inputs a test tries, by profile
 ``histories``       random and recorded histories, and all profiles; ``anything`` has JSON of any shape
 ``chat_rules``      what providers enforce in a chat request, written without a look at the converter
 ``provider_cases``  recorded answers of providers (``fixtures/``); ``refusal_cases``: their refusals

@@ -13,6 +13,7 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from rawserver import CHUNKED, OK, Peer, RawServer, nothing_left, until
 from test_http_client import pool
 from tornado.httpclient import HTTPRequest, HTTPResponse
@@ -162,7 +163,7 @@ def test_any_bytes_give_a_response_or_the_one_error(io_loop: IOLoop) -> None:
 
     lab = run(start())
 
-    @settings(max_examples=150)
+    @settings(max_examples=examples(150))
     @example(Case([CHUNKED, b"5\r\nhello\r\n"], "wait", stop=True))
     @example(Case([OK, OK], "wait"))
     @example(Case([b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nbusy"], "close"))

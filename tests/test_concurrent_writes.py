@@ -18,6 +18,7 @@ import pytest
 from api import site
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from redis_server import RedisServer, redis_server
 from scripted import say
 
@@ -133,7 +134,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=st.lists(st.tuples(st.booleans(), STEPS), min_size=2, max_size=6), data=st.data())
 def test_whatever_writers_do_at_once(
     kind: str, plans: List[Tuple[bool, List[int]]], data: Any, tmp_path: Path, request: pytest.FixtureRequest

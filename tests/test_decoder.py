@@ -12,6 +12,7 @@ from typing import Any, Iterable, List, Tuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from provider_cases import our_own, recorded
 from test_fastpath import cut, same
 
@@ -59,7 +60,7 @@ def changed_bodies(draw: Any) -> bytes:
     LIMITS,
     st.integers(1, 4),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_bytes_mean_the_same_wherever_they_are_cut(body: bytes, limit: int, first: int) -> None:
     check_cuts(body, limit, first, step=4)
 

@@ -24,6 +24,7 @@ from histories import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
@@ -785,7 +786,7 @@ def test_only_outputs_of_calls_that_were_made_are_accepted_alone() -> None:
 
 
 # ---- anything
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(items=HISTORIES, name=st.sampled_from(sorted(PROFILES)))
 def test_any_history_obeys_the_rules_of_any_profile(name: str, items: List[Json]) -> None:
     profile = PROFILES[name]
@@ -800,7 +801,7 @@ def test_any_history_obeys_the_rules_of_any_profile(name: str, items: List[Json]
         encode_json(body).decode()
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(items=WILD_HISTORIES, name=st.sampled_from(sorted(PROFILES)))
 def test_whatever_the_items_are_there_is_a_request_or_a_400(name: str, items: List[Json]) -> None:
     try:

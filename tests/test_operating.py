@@ -14,6 +14,7 @@ import pytest
 from edge import Edge, edge
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from rawserver import until
 from scripted import CONFIG, ScriptedProvider, error, finish, running, say, served, tokens
 from tornado.httpclient import AsyncHTTPClient
@@ -221,7 +222,7 @@ async def test_refusals_on_a_websocket(lines: Lines) -> None:
 TEXT = st.text(st.sampled_from('ab "\\\né'), min_size=24, max_size=60)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(TEXT, st.sampled_from(["model", "format", "id", "input"]))
 def test_no_prompt_gets_into_a_line(text: str, place: str) -> None:
     shown: List[logging.LogRecord] = []

@@ -11,6 +11,7 @@ from typing import List, Optional, Tuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 
 from rproxy.upstream.parser import MAX_HEAD, MAX_INFLATED, GzipDecoder, Head, ProtocolError, ResponseParser
 
@@ -215,7 +216,7 @@ def test_many_1xx_answers_end() -> None:
         parse([b"HTTP/1.1 102 Processing\r\n\r\n"] * 10000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(GOOD), st.data())
 def test_any_cut_gives_the_same(case: Tuple[str, str, bytes, int, bytes, bool], data: st.DataObject) -> None:
     _, method, raw, _, _, _ = case
@@ -224,7 +225,7 @@ def test_any_cut_gives_the_same(case: Tuple[str, str, bytes, int, bytes, bool], 
     assert parse(pieces, method) == parse([raw], method)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.integers(1, 40))
 def test_any_body_survives_chunking(chunks: List[bytes], size: int) -> None:
     raw = CHUNKED + b"".join([b"%x\r\n%b\r\n" % (len(c), c) for c in chunks]) + b"0\r\n\r\n"
@@ -266,7 +267,7 @@ def outcome(pieces: List[bytes], method: str = "GET") -> Tuple[Parsed, bool]:
     return (parser.head, body, parser.done, parser.reusable), failed
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.binary(min_size=1, max_size=300),
     st.sampled_from(["%x", "0%x", "%X", "%x;e", "%xno", "?%x"]),
@@ -285,7 +286,7 @@ def test_a_read_of_any_length_that_is_no_chunk(length: int) -> None:
         assert outcome([CHUNKED, (text + b"y" * 40)[: max(length - 2, 0)] + b"\r\n"])[1]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(GARBAGE, st.sampled_from(["GET", "HEAD", "CONNECT"]))
 def test_any_garbage_gives_the_same_however_it_is_cut(pieces: List[bytes], method: str) -> None:
     whole = b"".join(pieces)
@@ -316,7 +317,7 @@ def test_gzip_failures() -> None:
             inflate(pieces)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=5))
 def test_gzip_garbage(pieces: List[bytes]) -> None:
     try:

@@ -16,6 +16,7 @@ from chat_rules import problems
 from histories import PROFILES, image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from stream_tools import call, end, text, think
 
 from rproxy.convert.events.converter import StreamConverter
@@ -180,7 +181,7 @@ def requests(turns: List[Any]) -> Iterator[Tuple[List[Json], bool]]:
             pieces = [("text", "done")]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(turns=TURNS, name=st.sampled_from(sorted(PROFILES)))
 def test_a_session_only_ever_appends(turns: List[Any], name: str) -> None:
     profile, before = PROFILES[name], None

@@ -11,6 +11,7 @@ from chat_rules import schema_problems
 from histories import JSON
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.request import schema as schema_module
@@ -279,7 +280,7 @@ SCHEMAS: Any = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(schema=SCHEMAS)
 def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None:
     sound = function_schema(schema)
@@ -295,7 +296,7 @@ def test_any_schema_becomes_one_that_strict_providers_take(schema: Json) -> None
     assert "$ref" not in repaired_one and repaired_one["type"] == "object"
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(schema=SCHEMAS, repair=st.sampled_from(sorted(REPAIRS)))
 def test_any_schema_of_an_answer_can_be_repaired(schema: Json, repair: str) -> None:
     form = {"type": "json_schema", "schema": schema}

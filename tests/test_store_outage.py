@@ -14,6 +14,7 @@ from anything import json_values
 from api import Api, site
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inputs import examples
 from rawserver import until
 from redis_server import RedisServer, redis_server
 from scripted import say
@@ -264,7 +265,7 @@ def broken(draw: Any) -> Any:
         return record
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(st.one_of(broken(), VALUES), min_size=4, max_size=4))
 def test_whatever_is_stored_is_no_error_of_ours(
     records: List[Any], tmp_path: Path, expect_log: Callable[..., Any]

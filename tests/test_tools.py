@@ -10,6 +10,7 @@ import pytest
 from histories import JSON, PROFILES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import examples
 
 from rproxy.convert.profile import Profile
 from rproxy.convert.tools.custom import InputReader, unwrap
@@ -733,7 +734,7 @@ SCRAPS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(cut(st.one_of(SCRAPS, st.text(), SCRAPS.map(lambda text: '{"input": "' + text))))
 def test_unwrapping_never_raises_and_does_not_depend_on_the_cuts(case: Tuple[str, List[str]]) -> None:
     text, pieces = case
