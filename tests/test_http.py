@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import socket
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import pytest
 from edge import edge, error_of, response_id
 from rawserver import standstill, until
 
 from rproxy.server.app import ROUTES
+from rproxy.server.connections import ClientStream
 from rproxy.server.http import HttpHandler
+from rproxy.server.responses import ResponsesHandler
 
 HELLO = {"model": "m", "input": "hello"}
 STREAM = {"model": "m", "input": "count 3", "stream": True}
@@ -235,6 +238,89 @@ async def test_an_endless_body_is_cut(request_line: str, status: Optional[int]) 
                 await asyncio.wait_for(raw.writer.drain(), 5)
 
 
+# ---- Bodies that come with their heads
+def one_request(method: str, path: str, body: bytes, *lines: str) -> Tuple[bytes, bytes]:
+    head = (f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *lines, "", "")
+    return "\r\n".join(head).encode(), body
+
+
+@pytest.mark.parametrize(
+    "request_, status",
+    [
+        (one_request("POST", "/v1/responses", json.dumps(HELLO).encode()), 200),
+        (one_request("POST", "/v1/responses", b"{"), 400),
+        (one_request("POST", "/v1/responses", b" " * 1001), 413),
+        (one_request("POST", "/v1/responses", b"{}", "Content-Encoding: br"), 415),
+        (one_request("POST", "/v1/responses", gzip.compress(b" " * 5000), "Content-Encoding: gzip"), 413),
+        (one_request("POST", "/v1/responses", b"{}", "Authorization: Bearer wrong"), 401),
+        (one_request("POST", "/nowhere", b"{}"), 404),
+        (one_request("PUT", "/v1/responses", b"{}"), 405),
+        (one_request("GET", "/v1/models", b"ignored"), 200),
+        (one_request("OPTIONS", "/v1/responses", b"ignored", "Origin: http://localhost"), 204),
+    ],
+)
+async def test_a_body_with_its_head_or_later_gets_the_same_answer(
+    request_: Tuple[bytes, bytes], status: int
+) -> None:
+    async with edge(keys=["k"], max_body_size=1000) as e:
+        answers = []
+        head, body = request_
+        if b"Authorization" not in head:
+            head = head.replace(b"Host:", b"Authorization: Bearer k\r\nHost:")
+        for together in (True, False):
+            raw = await e.raw()
+            await until(lambda: e.server.streams)
+            stream = min(e.server.streams, key=lambda one: one.awaiting is None)
+            raw.writer.write(head)
+            if not together:
+                await until(lambda stream=stream: stream.closed() or stream.awaiting is None)
+            raw.writer.write(body)
+            raw.send("GET /health HTTP/1.1", "Host: localhost", "Connection: close")
+            answers.append((await raw.rest()).decode())
+            await until(lambda: not e.server.streams)
+        assert answers[0].startswith(f"HTTP/1.1 {status} ")
+        changing = r"req_\w+|resp_\w+|msg_\w+|(?<=-Ms: )\d+|(?<=_at\":)\d+|(?<=Date: ).*"
+        assert re.sub(changing, "*", answers[0]) == re.sub(changing, "*", answers[1])
+
+
+async def test_two_lengths_of_a_body_that_came_with_its_head() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        raw.writer.write(b"".join(one_request("POST", "/v1/responses", b"{}", "Content-Length: 3")))
+        status, _, answer = await raw.answer()
+        assert status == 400 and "Content-Length" in answer["error"]["message"]
+        assert await raw.rest() == b""
+
+
+async def test_a_body_that_came_with_its_head_waits_for_one_iteration_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, iteration, seen = asyncio.get_running_loop(), 0, []
+
+    def tick() -> None:
+        nonlocal iteration
+        iteration += 1
+        loop.call_soon(tick)
+
+    came, dispatched = ClientStream.request_came, HttpHandler.dispatch
+    monkeypatch.setattr(ClientStream, "request_came", lambda *args: (seen.append(iteration), came(*args))[1])
+    monkeypatch.setattr(
+        ResponsesHandler, "post", lambda *args: (seen.append(iteration), dispatched(*args))[1]
+    )
+    async with edge() as e:
+        raw = await e.raw()
+        tick()
+        for together in (True, False):
+            head, body = one_request("POST", "/v1/responses", json.dumps(HELLO).encode())
+            raw.writer.write(head)
+            if not together:
+                await until(lambda: len(seen) == 3)
+            raw.writer.write(body)
+            assert (await raw.answer())[0] == 200
+    whole, in_two = seen[1] - seen[0], seen[3] - seen[2]
+    assert whole == 1 and in_two > 2
+
+
 # ---- Streams
 async def read_events(raw: Any) -> bytes:
     """The body of a chunked answer; every chunk must be whole events."""
@@ -315,6 +401,19 @@ async def test_head_and_first_events_are_one_write() -> None:
         raw = await e.raw()
         post(raw, {"model": "m", "input": "begin", "stream": True})
         assert b"response.created" in await raw.reader.read(65536)
+
+
+async def test_no_write_of_nothing_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, write = [], ClientStream.write
+    monkeypatch.setattr(
+        ClientStream, "write", lambda self, data: (sizes.append(len(data)), write(self, data))[1]
+    )
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, STREAM)
+        await raw.head()
+        await read_events(raw)
+        assert len(sizes) == 2 and sizes[1] == len(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -10,9 +10,20 @@ import re
 import ssl
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
 from tornado.web import Application
 
@@ -119,11 +130,39 @@ class App(Application):
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         stream = getattr(request.connection, "stream", None)
-        if isinstance(stream, ClientStream):
-            stream.request_came()
         if "//" in request.path:
             request.path = SLASHES.sub("/", request.path)
-        return super().find_handler(request, **kwargs)
+        delegate = super().find_handler(request, **kwargs)
+        if isinstance(stream, ClientStream):
+            stream.request_came(request.headers)
+            if stream.whole:
+                return WholeRequest(delegate)
+        return delegate
+
+
+class WholeRequest(HTTPMessageDelegate):
+    """A request whose body came with its head: nobody waits for the handler to say what happens to it.
+
+    Tornado reads a body when ``prepare`` has run in the handler's task, which then goes on.  Each of these
+    changes from one task to the other costs an iteration of the event loop.
+
+    :param handler: Tornado's delegate for the handler
+    """
+
+    def __init__(self, handler: HTTPMessageDelegate) -> None:
+        self._handler = handler
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        self._handler.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Optional[Awaitable[None]]:
+        return self._handler.data_received(chunk)
+
+    def finish(self) -> None:
+        self._handler.finish()
+
+    def on_connection_close(self) -> None:
+        self._handler.on_connection_close()
 
 
 def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress]) -> Application:

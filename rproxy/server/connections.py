@@ -28,7 +28,7 @@ import sys
 import time
 from collections import deque
 from importlib import import_module
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
@@ -46,6 +46,7 @@ SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
 HEAD_READ = 1 << 12  # bytes that a read of a request's head may have; Tornado clears them all before
 MAX_DISCARDED = 1 << 20  # bytes behind a head that makes no sense
+MAX_DIGITS = 10  # of a Content-Length that may be the length of what was read with a head
 BODY_READ = 1 << 16  # ... of a body, and of WebSocket messages
 RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
@@ -90,7 +91,8 @@ class ClientStream(IOStream):
     """The socket of one client.
 
     ``awaiting`` is the HTTP connection whose request has not come; None while a request is under way, and for
-    a WebSocket.  ``body_due``: when the body of the request must have arrived, in monotonic seconds.
+    a WebSocket.  ``whole``: the body of the request came with its head.  ``body_due``: when the body must
+    have arrived, in monotonic seconds.
 
     :param on_close: called when the socket is closed
     """
@@ -98,6 +100,7 @@ class ClientStream(IOStream):
     def __init__(self, sock: socket.socket, on_close: Callable[[ClientStream], None], **options: Any) -> None:
         super().__init__(sock, **options)
         self.awaiting: Optional[HTTP1Connection] = None
+        self.whole = False
         self.body_due = NEVER
         self._on_closed = on_close
         self._written = 0  # bytes that were queued and have left
@@ -108,9 +111,17 @@ class ClientStream(IOStream):
         """The next request has not come yet."""
         self.awaiting, self.read_chunk_size = connection, HEAD_READ
 
-    def request_came(self) -> None:
-        """The head of the request is there."""
+    def request_came(self, headers: Mapping[str, str]) -> None:
+        """The head of the request is there, perhaps with its body."""
         self.awaiting, self.read_chunk_size = None, BODY_READ
+        length = headers.get("Content-Length", "0")
+        self.whole = (
+            length.isdecimal()
+            and len(length) < MAX_DIGITS
+            and int(length) <= len(self._read_buffer)
+            and "Transfer-Encoding" not in headers
+            and "Expect" not in headers
+        )
 
     def write_to_fd(self, data: memoryview) -> int:
         sent = super().write_to_fd(data)

@@ -56,24 +56,32 @@ class BodyPolicy:
 
     At first it is ignored; :meth:`read` keeps it within a size limit; :meth:`refuse` discards it because the
     response has been sent already.  In each case the connection is closed when the body takes too long, and
-    when more than ``MAX_DISCARDED`` bytes had to be thrown away.
+    when more than ``MAX_DISCARDED`` bytes had to be thrown away.  A body that came with the head of its
+    request is there before any of this.
 
     :param stream: the connection, which keeps the time limit
-    :param expected: whether there is a body at all
+    :param headers: of the request
     """
 
-    def __init__(self, stream: IOStream, expected: bool) -> None:
+    def __init__(self, stream: IOStream, headers: Mapping[str, str]) -> None:
         assert isinstance(stream, ClientStream)
         self._stream = stream
-        self._expected = expected
+        self._whole = stream.whole
+        self._early = b""  # the body of a whole request
+        self._expected = not self._whole and has_body(headers)
         self._discarded = 0
         self.reader: Optional[BodyReader] = None
         self.refused = False
         self._limit(BODY_TIMEOUT)
 
     def read(self, reader: BodyReader) -> None:
-        """Keep the body."""
+        """Keep the body.
+
+        :raises ApiError: 413, the body is larger than the reader's limit
+        """
         self.reader = reader
+        if self._early:
+            reader.feed(self._early)
 
     def refuse(self) -> None:
         """Discard what is still to come, within a shorter time."""
@@ -88,6 +96,9 @@ class BodyPolicy:
         """
         if self.reader is not None:
             self.reader.feed(piece)
+            return
+        if self._whole:
+            self._early += piece
             return
         self._discarded += len(piece)
         if self._discarded > MAX_DISCARDED:
@@ -109,7 +120,7 @@ class HttpHandler(BaseHandler):
 
     def initialize(self) -> None:
         super().initialize()
-        self._body_policy = BodyPolicy(self.stream, has_body(self.request.headers))
+        self._body_policy = BodyPolicy(self.stream, self.request.headers)
         self._turn: Optional[asyncio.Task[Any]] = None
         self.client_left = False
 
@@ -186,7 +197,7 @@ class HttpHandler(BaseHandler):
         """Answer the request; Tornado calls this when the whole body has arrived."""
         self._body_policy.over()
         if self._body_policy.refused:
-            return drained(self.finish())
+            return self.finish_now()
         if self.request.method == "OPTIONS":
             self.answer_preflight()
             return None
@@ -261,7 +272,26 @@ class HttpHandler(BaseHandler):
                 await body.finish()
                 return
             await slices.pause()
-        await drained(self.finish(first))
+        written = self.finish_now(first)
+        if written is not None:
+            await written
+
+    def finish_now(self, data: bytes = b"") -> Optional[Awaitable[None]]:
+        """Finish with ``data``.
+
+        :returns: what to wait for when the client does not keep up
+        """
+        stream = self.stream
+        written = self.finish(data or None)
+        return drained(written) if stream.writing() else None
+
+    def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
+        """Tornado's method, but for the last call of a stream, which would write nothing."""
+        if include_footers and self._headers_written and not self._write_buffer and not self.stream.writing():
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
+        return super().flush(include_footers)
 
     def put_time(self) -> None:
         """Set ``openai-processing-ms``: the milliseconds that the request has taken so far."""
@@ -316,7 +346,9 @@ class StreamedBody:
 
     async def finish(self, data: bytes = b"") -> None:
         """Write the last piece and end the body."""
-        await drained(self._handler.finish(data))
+        written = self._handler.finish_now(data)
+        if written is not None:
+            await written
         if not self._chunked:
             self.abort()  # only this ends the body, whatever the client asked for
 
