@@ -149,10 +149,10 @@ async def test_a_stop_that_comes_when_the_turn_has_just_failed_waits_until_that_
     gate = asyncio.Event()
 
     class SlowStore(MemoryStore):
-        async def put(self, record_id: str, record: Any) -> None:
+        async def put(self, record_id: str, record: Any, small: bool = False) -> None:
             if record.get("response", {}).get("status") == "failed":
                 await gate.wait()
-            await super().put(record_id, record)
+            await super().put(record_id, record, small)
 
     store = WriteBehindStore(SlowStore(100, 1 << 20, 3600.0, time.time))
     responses = Background(store, time.time)

@@ -510,12 +510,12 @@ class SlowStore(MemoryStore):
         self.failure: List[StoreError] = []
         self.begun: List[Json] = []
 
-    async def put(self, record_id: str, record: Json) -> None:
+    async def put(self, record_id: str, record: Json, small: bool = False) -> None:
         self.begun.append(record)
         await self.gate.wait()
         if self.failure:
             raise self.failure.pop(0)
-        await super().put(record_id, record)
+        await super().put(record_id, record, small)
 
 
 async def test_a_slow_store_holds_nobody_up() -> None:

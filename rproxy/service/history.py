@@ -248,11 +248,13 @@ class History:
         response: Response,
         last: int,
         hosted: Mapping[str, HostedResult] = {},
+        small: bool = False,
     ) -> List[str]:
         """Remember a response that has ended, as far as the client wants that.
 
         :param last: the number of its last event
         :param hosted: what is remembered of its hosted calls, by item id
+        :param small: the request and its response are known to be small
         :returns: warnings instead of errors, because the answer is worth more than its record
         """
         if client.local is not None:
@@ -262,7 +264,7 @@ class History:
         warnings: List[str] = []
         if request.body.get("store", True):
             record = _record(request, client, response, last, hosted)
-            warning = await self._store.keep(response["id"], record)
+            warning = await self._store.keep(response["id"], record, small)
             warnings += [f"response {warning}"] if warning else []
             if record["previous"] is not None and not warning:  # most others are not continued
                 self._recent.remember(client.owner, [link_of(record)])

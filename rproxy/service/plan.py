@@ -256,16 +256,19 @@ class TurnPlan:
         return partial(self._sealer.seal, "reasoning") if wanted else None
 
     # ---- The end
-    async def keep(self, done: StreamConverter, conversion: Conversion, provider: Provider) -> List[str]:
+    async def keep(
+        self, done: StreamConverter, conversion: Conversion, provider: Provider, small: bool
+    ) -> List[str]:
         """Remember the response and its reasoning; called before the terminal event is sent.
 
+        :param small: the request and its answer are small, as they were sent
         :returns: warnings
         """
         self._remember_reasoning(done, self._answer(done), conversion, provider)
         response, last = done.response, done.sequence - 1
-        return await self._deps.history.keep(
-            self._request, self._client, response, last, self._hosted(response)
-        )
+        hosted = self._hosted(response)
+        small = small and self.small and not hosted
+        return await self._deps.history.keep(self._request, self._client, response, last, hosted, small)
 
     def _remember_reasoning(
         self, done: StreamConverter, answer: Sequence[AnyItem], conversion: Conversion, provider: Provider

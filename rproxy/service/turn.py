@@ -203,9 +203,11 @@ class Turn:
         """Keep the response of the last attempt, then send its last events."""
         assert self._attempt is not None and self._prepared is not None
         converter, (fitted, conversion) = self._attempt.converter, self._prepared
-        if self._attempt.answer_bytes + self._client.size <= SMALL:
+        small = self._attempt.answer_bytes + self._client.size <= SMALL
+        if small:
             write_response(converter.response)
-        self.stats.warnings = conversion.warnings + await self._plan.keep(converter, conversion, fitted)
+        kept = await self._plan.keep(converter, conversion, fitted, small)
+        self.stats.warnings = conversion.warnings + kept
         await self._send_last(last_events)
 
     async def reason(self, error: ApiError) -> str:

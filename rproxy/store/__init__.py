@@ -58,14 +58,15 @@ class Store:
         blob = await self._limited(self._read(record_id)) if valid_id(record_id) else None
         return None if blob is None else await decode(record_id, blob, brief)
 
-    async def put(self, record_id: str, record: Record) -> None:
+    async def put(self, record_id: str, record: Record, small: bool = False) -> None:
         """Keep a record, in place of an earlier one.
 
         When this returns, :meth:`get` finds it, with sqlite even after a ``kill -9``.
 
+        :param small: the record is known to be small
         :raises StoreError: also for a record that is too large, or is no JSON
         """
-        blob = await encode_cooperatively(record_id, record)
+        blob = await encode_cooperatively(record_id, record, small)
         await self._limited(self._write(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Record]:

@@ -56,9 +56,12 @@ def encode(record_id: str, record: Record) -> bytes:
         raise _unwritable(record_id, error) from error
 
 
-async def encode_cooperatively(record_id: str, record: Record) -> bytes:
-    """:func:`encode` in slices that let other work run."""
-    if is_large(record):
+async def encode_cooperatively(record_id: str, record: Record, small: bool = False) -> bytes:
+    """:func:`encode` in slices that let other work run.
+
+    :param small: the record is known to be small, so nobody needs to measure it
+    """
+    if not small and is_large(record):
         _check_id(record_id)
         try:
             blob = await collect(lambda pieces: write_large(record, pieces, encode_exactly))

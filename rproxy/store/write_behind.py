@@ -152,14 +152,15 @@ class WriteBehindStore:
         return await self._store.size()
 
     # ---- What a turn leaves behind
-    async def keep(self, record_id: str, record: Record) -> Optional[str]:
+    async def keep(self, record_id: str, record: Record, small: bool = False) -> Optional[str]:
         """Store a record; never raises.
 
+        :param small: the record is known to be small
         :returns: a warning, when the write has failed or is not done yet
         """
         if self._store.instant and record_id not in self._lines and _is_small(record):
             try:
-                await self._store.put(record_id, record)
+                await self._store.put(record_id, record, small)
             except Exception as error:
                 return _not_stored(error)
             return None

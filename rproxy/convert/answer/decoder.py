@@ -239,7 +239,8 @@ class ChunkDecoder:
             self._line(line, out)
 
     def _data(self, payload: Bytes, out: List[Json]) -> None:
-        if not self._held and not self._alarm and self._emit_whole(payload, out):
+        plain = not self._held and not self._alarm and payload[:7] != b" [DONE]"  # which would fail as JSON
+        if plain and self._emit_whole(payload, out):
             return
         payload = payload.strip()
         if payload.startswith(b"[DONE]"):
