@@ -37,7 +37,6 @@ setup(
             "pytest<10",
             "pytest-tornasync",
             "pytest-cov",
-            "pytest-xdist",
             "hypothesis",
             "openai",
             "mcp; python_version >= '3.10'",

@@ -39,6 +39,7 @@ The modules without ``test_`` in their names are shared:
                     without what only POSIX has
 ``redis_server``    a Redis of a test's own; ``search_services`` has the APIs of search services, and
                     rproxy in front of them
+``parallel``        a plug-in of pytest: the option ``-n``
 ``browser``         a headless Chromium, for the page of the inspector
 ``secrets_shown``   secrets in texts from outside, and what may be shown of them
 ``pdf_maker``       small PDF files; ``mcp_demo``: a server with a tool, as a program
@@ -67,7 +68,7 @@ import logging
 import os
 import re
 import tempfile
-from typing import Any, Callable, Generator, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Tuple
 
 import hypothesis
 import pytest
@@ -80,29 +81,12 @@ STATE = tempfile.TemporaryDirectory(prefix="rproxy-tests-")
 atexit.register(STATE.cleanup)
 os.environ["XDG_STATE_HOME"] = STATE.name
 
+pytest_plugins = ["parallel"]
+
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-
-# ---- Parallel runs
-@pytest.hookimpl(wrapper=True)
-def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """pytest-xdist sends reports as UTF-8, but lone surrogates are what some tests are about: escape them."""
-    report = yield
-    return encodable(report)
-
-
-def encodable(value: Any) -> Any:
-    """``value``, JSON-like, without anything that UTF-8 cannot encode."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {encodable(key): encodable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(encodable(item) for item in value)  # the reason of a skip must stay a tuple
-    return value
 
 
 # ---- Logs

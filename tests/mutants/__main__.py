@@ -180,7 +180,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     drawn = random.Random(seed).sample(found, min(args.count, len(found)))
     say(f"{len(drawn)} of {len(found)} mutants, --seed {seed}")
     trial = Trial(drawn)
-    options = ["-qq", "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(ROOT)]
+    options = ["-qq", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     status = pytest.main([*options, *tests_of_values()], plugins=[trial])
     if len(trial.outcomes) < len(drawn):
         say(f"pytest ended with status {status}")
