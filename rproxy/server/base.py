@@ -96,11 +96,16 @@ class AppState:
         self.reports.add(task)
         task.add_done_callback(self.reports.discard)
 
-    def track(self, outer: asyncio.Task[Any], turn: asyncio.Task[Any]) -> None:
-        """Count ``turn`` as running until ``outer`` is done."""
-        if outer not in self.turns:
-            outer.add_done_callback(lambda done: self.turns.pop(done, None))
+    def track(self, outer: asyncio.Task[Any], turn: Optional[asyncio.Task[Any]]) -> None:
+        """Count ``turn`` as running until ``outer`` is done.
+
+        :param turn: None: it is over, and only the last bytes are being written
+        """
+        outer.add_done_callback(self._done)
         self.turns[outer] = turn
+
+    def _done(self, outer: asyncio.Task[Any]) -> None:
+        self.turns.pop(outer, None)
 
 
 def new_request_id() -> str:

@@ -127,6 +127,12 @@ class HttpHandler(BaseHandler):
     # ---- The connection
     def on_finish(self) -> None:
         self._body_policy.over()
+        task, stream = asyncio.current_task(), self.connection.stream
+        if task is not None and task in self.state.turns:
+            if stream is not None and stream.writing():
+                self.state.track(task, None)
+            else:
+                del self.state.turns[task]
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -246,7 +252,7 @@ class HttpHandler(BaseHandler):
             work.close()
             raise Finish()
         task = self._turn = current_task()
-        self.state.track(task, task)
+        self.state.turns[task] = task  # until on_finish(), which Tornado calls in any case
         try:
             return await work
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import zlib
 from functools import lru_cache
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import RproxyError
 
@@ -53,23 +53,25 @@ class ProtocolError(RproxyError):
 class Head(NamedTuple):
     """Status line and headers of the final (not 1xx) response.
 
-    Names are as the server wrote them, values are latin-1 text.
+    Names are as the server wrote them, values are latin-1 text.  ``joined``: the values of all headers of one
+    name, joined with commas, by the name in lower case.
     """
 
     version: str  # "HTTP/1.1" or "HTTP/1.0"
     status: int
     reason: str
     headers: List[Tuple[str, str]]
+    joined: Dict[str, str]
 
     def values(self, name: str) -> List[str]:
         """The comma-separated values of all headers of this name, in lower case.
 
         :param name: in lower case
         """
-        lines = [value for key, value in self.headers if key.lower() == name]
-        if not lines:
+        line = self.joined.get(name)
+        if line is None:
             return []
-        return [part.strip().lower() for line in lines for part in line.split(",") if part.strip()]
+        return [part for part in map(str.strip, line.lower().split(",")) if part]
 
 
 @lru_cache(maxsize=4096)
@@ -219,7 +221,11 @@ class ResponseParser:
         self._headers[-1] = (name, (value + " " + line.strip(b" \t").decode("latin-1")).strip())
 
     def _end_of_head(self) -> None:
-        head = Head(*self._start, self._headers)
+        joined: Dict[str, str] = {}
+        for name, value in self._headers:
+            name = name.lower()
+            joined[name] = f"{joined[name]},{value}" if name in joined else value
+        head = Head(*self._start, self._headers, joined)
         if head.status == 101:
             raise ProtocolError("the server switched protocols unasked (101)")
         if head.status < 200:

@@ -130,7 +130,7 @@ def check_request(request: Json) -> None:
                 400, f"{name} is not supported. {reason}", code="unsupported_parameter", param=name
             )
     for name, most in MAX_ENTRIES.items():  # first, because the other checks look at each
-        count = _entries(request.get(name), most)
+        count = _entries(request[name], most) if name in request else 0
         if count > most:
             raise ApiError(
                 400,
@@ -138,10 +138,14 @@ def check_request(request: Json) -> None:
                 code="array_above_max_length",
                 param=name,
             )
-    for name, (wanted, check) in FIELDS.items():
-        if name in request and not check(request[name]):
+    wrong = [name for name in request if name in FIELDS and not FIELDS[name][1](request[name])]
+    for name in FIELDS if wrong else ():
+        if name in wrong:
             raise ApiError(
-                400, f"{name} must be {wanted}, not {_shown(request[name])}.", code="invalid_type", param=name
+                400,
+                f"{name} must be {FIELDS[name][0]}, not {_shown(request[name])}.",
+                code="invalid_type",
+                param=name,
             )
     if not request.get("model"):
         raise ApiError(
