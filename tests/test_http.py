@@ -8,12 +8,13 @@ import json
 import re
 import socket
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 from edge import edge, error_of, response_id
 from rawserver import standstill, until
 
+from rproxy.json_codec import Shared, SharedDict
 from rproxy.server.app import ROUTES
 from rproxy.server.connections import ClientStream
 from rproxy.server.http import HttpHandler
@@ -401,6 +402,25 @@ async def test_head_and_first_events_are_one_write() -> None:
         raw = await e.raw()
         post(raw, {"model": "m", "input": "begin", "stream": True})
         assert b"response.created" in await raw.reader.read(65536)
+
+
+async def test_the_json_of_the_response_is_made_while_the_provider_thinks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: List[Any] = []
+    made = Shared.json.fget
+
+    def spy(self: Any) -> bytes:
+        if not self.written and self.get("object") == "response":
+            written.append(self["status"])
+        return made(self)
+
+    monkeypatch.setattr(SharedDict, "json", property(spy), raising=False)
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, {"model": "m", "input": "wait", "stream": True})
+        await until(lambda: written)
+        assert written == ["in_progress"] and e.provider.sent == 0
 
 
 async def test_no_write_of_nothing_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
