@@ -23,13 +23,14 @@ from tornado.ioloop import IOLoop
 
 from rproxy.convert import json_reader
 from rproxy.errors import ConfigError, StoreError
-from rproxy.store import Store, encode, encoding, valid_id
+from rproxy.store import Store, encode, encoding, redis, sqlite, valid_id
 from rproxy.store import open_store as open_any_store
 from rproxy.store.memory import MemoryStore
 from rproxy.store.time_limit import limit_store_time
 from rproxy.store.write_behind import WriteBehindStore
 from rproxy.types import Json
 
+PIECE = 1000  # bytes of a large record that are read and written together, in some tests
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = {
     "response": {"id": "resp_1", "output": [{"text": "Grüße 🎯 \ud800 \u0000"}]},
@@ -185,6 +186,57 @@ async def test_updates_of_a_large_record_do_not_lose_each_other(make: Callable[.
     assert record is not None and len(record["items"]) == 5004
 
 
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (sqlite, redis):
+        monkeypatch.setattr(kind, "PIECE", PIECE)
+
+
+def of_size(size: int) -> Json:
+    """A record whose stored form has this many bytes."""
+    record = {"response": "x" * (size - len(encode("r", {"response": ""})))}
+    assert len(encode("r", record)) == size
+    return record
+
+
+@every_store
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE + 7])
+async def test_records_of_several_pieces(make: Callable[..., Store], small_pieces: None, size: int) -> None:
+    store, large = make(), of_size(size)
+    await store.put("resp_n", large)
+    assert await store.get("resp_n") == large
+    for new in (of_size(size + 1), of_size(size + PIECE), {"n": 1}, large, of_size(size - 1)):
+        assert await store.update("resp_n", lambda record: new) == new  # noqa: B023
+        assert await store.get("resp_n") == new
+    await store.put("resp_n", {"n": 1})
+    assert await store.get("resp_n") == {"n": 1}
+    await store.put("resp_n", large)
+    assert await store.delete("resp_n") is True
+    assert await store.get("resp_n") is None and await store.delete("resp_n") is False
+
+
+@shared_store
+async def test_writers_and_readers_of_several_pieces(make: Callable[..., Store], small_pieces: None) -> None:
+    """Who reads finds one whole record, and no change is lost, whoever else writes."""
+    stores = [make(), make()]
+    await stores[0].put("resp_n", {"n": 0, "text": "0" * 5 * PIECE})
+
+    def change(record: Json) -> Json:
+        n = record["n"] + 1
+        return {"n": n, "text": str(n % 10) * 5 * PIECE}
+
+    async def read() -> None:
+        for _ in range(20):
+            record = await stores[1].get("resp_n")
+            assert record is not None and record["text"] == str(record["n"] % 10) * 5 * PIECE
+
+    await asyncio.gather(
+        *(store.update("resp_n", change) for _ in range(5) for store in stores), *(read() for _ in range(3))
+    )
+    record = await stores[0].get("resp_n")
+    assert record is not None and record["n"] == 10
+
+
 @every_store
 @pytest.mark.parametrize("bad", BAD_IDS)
 async def test_what_is_no_id_is_never_looked_up(make: Callable[..., Store], bad: str) -> None:
@@ -329,6 +381,40 @@ async def test_sqlite_never_holds_the_loop(make: Callable[..., Store], tmp_path:
 
 
 @sqlite_store
+@pytest.mark.skipif(not sqlite.PIECES, reason="sqlite3 reads and writes blobs in pieces from Python 3.11 on")
+async def test_sqlite_copies_large_records_in_pieces(
+    make: Callable[..., Store], small_pieces: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is a value of a statement or of its result is copied by the interpreter as a whole."""
+    values: List[Any] = []
+
+    class Observed(sqlite3.Connection):
+        def execute(self, query: str, parameters: Any = ()) -> sqlite3.Cursor:
+            values.extend(parameters)
+            return super().execute(query, parameters)
+
+    def note(cursor: sqlite3.Cursor, row: Any) -> Any:
+        values.extend(row)
+        return row
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        db = real(*args, factory=Observed, **options)
+        db.row_factory = note
+        return db
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    store = make()
+    await store.put("resp_small", of_size(PIECE))
+    assert PIECE in {len(value) for value in values if isinstance(value, bytes)}
+    await store.put("resp_n", of_size(5 * PIECE))
+    assert await store.get("resp_n") == of_size(5 * PIECE)
+    await store.update("resp_n", lambda record: of_size(6 * PIECE))
+    assert await store.get("resp_n") == of_size(6 * PIECE)
+    assert max(len(value) for value in values if isinstance(value, bytes)) == PIECE
+
+
+@sqlite_store
 async def test_sqlite_after_close(make: Callable[..., Store]) -> None:
     store = make()
     await store.close()
@@ -447,6 +533,61 @@ async def test_redis_keys_are_prefixed_and_expire(redis_url: str) -> None:
     assert 0 < await client.pttl("rproxy:response:resp_key") <= 60000
     await client.aclose()
     await store.close()
+
+
+async def test_redis_gets_large_records_in_pieces(redis_url: str, small_pieces: None) -> None:
+    from redis.asyncio import Redis
+
+    store, client = open_store("redis", url=redis_url, ttl=60), Redis.from_url(redis_url)
+    await client.config_resetstat()
+    await store.put("resp_n", of_size(5 * PIECE))
+    assert await store.get("resp_n") == of_size(5 * PIECE)
+    await store.update("resp_n", lambda record: of_size(6 * PIECE))
+    asked = await client.info("commandstats")
+    assert asked["cmdstat_append"]["calls"] == 4 + 5
+    assert asked["cmdstat_set"]["calls"] == 2
+    assert not {"cmdstat_get", "cmdstat_eval"} & asked.keys()
+    assert 30_000 < await client.pttl("rproxy:response:resp_n") <= 60_000
+    assert await client.keys("rproxy:response:resp_n*") == [b"rproxy:response:resp_n"]  # nothing is left
+    await client.aclose()
+    await store.close()
+
+
+@pytest.mark.parametrize("event", ["expired", "changed"])
+async def test_redis_does_not_mix_two_records(
+    redis_url: str, small_pieces: None, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens between two pieces of a record is noticed."""
+    from redis.asyncio import Redis
+
+    store, client = open_store("redis", url=redis_url), Redis.from_url(redis_url)
+    other = open_store("redis", url=redis_url)
+    key, pieces = "rproxy:response:resp_n", redis._pieces
+    times: List[int] = []
+
+    async def slow_pieces(client: Any, key: str) -> Any:
+        async for piece in pieces(client, key):
+            yield piece
+            if not times:
+                times.append(1)
+                if event == "changed":
+                    await other.put("resp_n", of_size(6 * PIECE))
+                else:
+                    await client.execute_command("PEXPIRE", key, 1)
+                    await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(redis, "_pieces", slow_pieces)
+    await store.put("resp_n", of_size(5 * PIECE))
+    assert await store.get("resp_n") == (of_size(6 * PIECE) if event == "changed" else None)
+    times.clear()
+    await store.put("resp_n", of_size(5 * PIECE))
+    changed = await store.update("resp_n", lambda record: {**record, "n": 1})
+    assert (changed is None) == (event == "expired")
+    found = await client.get(key)
+    assert found == (encode("r", changed) if changed is not None else None)
+    await client.aclose()
+    await store.close()
+    await other.close()
 
 
 async def test_what_is_no_record_in_redis_counts_as_missing(

@@ -16,10 +16,10 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, List, Opti
 import pytest
 from redis_server import Line, RedisServer, redis_server
 
-import rproxy.store.redis  # noqa: F401  which copies REQUEST_LIMIT, before a test changes it
 from rproxy.errors import ApiError, StoreError
 from rproxy.service.conversations import Conversations
 from rproxy.store import Store, open_store, time_limit
+from rproxy.store import redis as redis_store  # which copies REQUEST_LIMIT, before a test changes it
 from rproxy.store.memory import MemoryStore
 from rproxy.store.time_limit import limit_store_time
 from rproxy.store.write_behind import WriteBehindStore
@@ -447,6 +447,27 @@ async def test_a_connection_that_is_reset_loses_and_doubles_nothing(redis: Redis
         assert await store.get("resp_1") == {"items": [1]}
         await store.update("resp_1", lambda record: {"items": [*record["items"], 2]})
         assert await store.get("resp_1") == {"items": [1, 2]}
+
+
+async def test_a_large_record_is_swapped_once_or_not_at_all(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "PIECE", 1000)
+    text = "x" * 5000
+
+    def change(record: Any) -> Any:
+        return {"text": text, "n": record["n"] + 1}
+
+    async with Line(redis.port).running() as line, opened("redis", line.url) as store:
+        await store.put("resp_1", {"text": text, "n": 0})
+        for count, command in enumerate((b"RENAME", b"APPEND", b"WATCH"), 1):
+            line.cut_after = command
+            with contextlib.suppress(StoreError):
+                await store.update("resp_1", change)
+            assert line.cut_after is None
+            record = await store.get("resp_1")
+            assert record is not None and record["n"] <= count and record["text"] == text
+            await store.put("resp_1", {"text": text, "n": count})
 
 
 async def test_after_a_failover_writes_go_to_the_new_master(redis: RedisServer) -> None:

@@ -3,6 +3,10 @@
 Each response is one key, ``rproxy:response:ID``, with a time to live.  Limits of number and bytes are Redis'
 own (``maxmemory`` and its policy).  The package ``redis`` is optional and loaded when it is needed.
 
+A large record is sent and received in pieces, between which the event loop does other work.  A new one grows
+under a name of its own (``rproxy:response:ID:HEX``, which expires soon) and takes its place when it is whole;
+while one is read, ``WATCH`` shows whether it is still the same.
+
 Reads and writes have connections of their own, so waiting writes do not hold up reads.  A command whose
 connection breaks is sent once more: Redis may have been restarted, or have closed an idle connection.  Only a
 swap is not, because it may have happened.  When a server no longer takes writes, after a failover, its
@@ -13,14 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Optional, Sequence, Tuple
+import secrets
+from io import BytesIO
+from typing import Any, AsyncIterator, Awaitable, Callable, Optional, Sequence, Tuple, TypeVar
 
 from ..errors import ConfigError, StoreError
 from ..log import without_login
 from . import Store, log
 from .time_limit import REQUEST_LIMIT, WRITE_LIMIT, store_time
 
+T = TypeVar("T")
+
 PREFIX, SHARED_PREFIX = "rproxy:response:", "rproxy:"
+PIECE = 1 << 20  # bytes of a record that are sent or received at once
+UNFINISHED = 30_000  # milliseconds that an unfinished record is kept
+TRIES = 5  # to read a large record that changes meanwhile, before it is read at once
 # Sets KEYS[1] if it was not changed. ARGV: old value, new value, milliseconds to live.
 SWAP = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -49,8 +60,8 @@ class RedisStore(Store):
         self.name = f"redis store {without_login(url)}"
         self._ttl = max(1, math.ceil(ttl * 1000))  # milliseconds
         try:
-            self._reads = redis.Redis.from_pool(_pool(url, REQUEST_LIMIT))
-            self._writes = redis.Redis.from_pool(_pool(url, WRITE_LIMIT))
+            self._reads: Any = redis.Redis.from_pool(_pool(url, REQUEST_LIMIT))
+            self._writes: Any = redis.Redis.from_pool(_pool(url, WRITE_LIMIT))
         except ValueError as error:
             raise ConfigError(f"store.url: {without_login(url)} is not a Redis URL: {error}") from error
 
@@ -67,20 +78,30 @@ class RedisStore(Store):
     async def _read(self, record_id: str) -> Optional[bytes]:
         # A change that no request waits for has more time, for what it reads as well.
         client = self._writes if store_time().left > REQUEST_LIMIT else self._reads
+        key = PREFIX + record_id
         try:
-            blob: Optional[bytes] = await self._ask(client, "GET", PREFIX + record_id)
+            blob: bytes = await self._ask(client, "GETRANGE", key, 0, PIECE - 1)
+            if len(blob) == PIECE:
+                return await self._try(client, lambda: self._read_large(client, key))
         except StoreError as error:
             if "WRONGTYPE" not in str(error):
                 raise
             log.warning("%s: %s%s is not ours and counts as missing", self.name, PREFIX, record_id)
             return None
-        return blob
+        return blob or None
 
     async def _write(self, record_id: str, blob: bytes) -> None:
-        await self._ask(self._writes, "SET", PREFIX + record_id, blob, "PX", self._ttl)
+        key = PREFIX + record_id
+        if len(blob) > PIECE:
+            await self._try(self._writes, lambda: self._write_large(key, blob))
+        else:
+            await self._ask(self._writes, "SET", key, blob, "PX", self._ttl)
 
     async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
-        swap = ("EVAL", SWAP, 1, PREFIX + record_id, old, new, self._ttl)
+        key = PREFIX + record_id
+        if max(len(old), len(new)) > PIECE:
+            return await self._try(self._writes, lambda: self._swap_large(key, old, new), again=False)
+        swap = ("EVAL", SWAP, 1, key, old, new, self._ttl)
         return bool(await self._ask(self._writes, *swap, again=False))
 
     async def _delete(self, record_id: str) -> bool:
@@ -96,15 +117,89 @@ class RedisStore(Store):
 
     async def _ask(self, client: Any, *command: Any, again: bool = True) -> Any:
         """:param again: may the command be sent twice?"""
+        return await self._try(client, lambda: client.execute_command(*command), again)
+
+    async def _try(self, client: Any, work: Callable[[], Awaitable[T]], again: bool = True) -> T:
+        """:param again: may the work be done twice?"""
         try:
-            return await client.execute_command(*command)
+            return await work()
         except (self._errors.ConnectionError, self._errors.ReadOnlyError) as error:
             await client.connection_pool.disconnect(inuse_connections=False)
             if again:
-                return await self._ask(client, *command, again=False)
+                return await self._try(client, work, again=False)
             raise StoreError(f"{self.name}: {error}") from error
         except self._failures as error:
             raise StoreError(f"{self.name}: {error}") from error
+
+    # ---- Large records
+    async def _read_large(self, client: Any, key: str) -> Optional[bytes]:
+        for _ in range(TRIES):
+            whole = BytesIO()
+            try:
+                async with client.pipeline() as watching:
+                    await watching.watch(key)
+                    async for piece in _pieces(watching, key):
+                        whole.write(piece)
+                    watching.multi()
+                    watching.strlen(key)
+                    (size,) = await watching.execute()
+            except self._errors.WatchError:
+                continue
+            return whole.getvalue() if size and whole.tell() == size else None  # it may have expired
+        blob: Optional[bytes] = await client.get(key)
+        return blob
+
+    async def _write_large(self, key: str, blob: bytes) -> None:
+        unfinished = await self._upload(key, blob)
+        async with self._writes.pipeline() as both:
+            await self._finish(both, unfinished, key)
+
+    async def _swap_large(self, key: str, old: bytes, new: bytes) -> bool:
+        unfinished = ""
+        try:
+            async with self._writes.pipeline() as watching:
+                await watching.watch(key)
+                at = 0
+                async for piece in _pieces(watching, key):
+                    if piece != old[at : at + PIECE]:
+                        return False
+                    at += len(piece)
+                if at != len(old):
+                    return False
+                unfinished = await self._upload(key, new)
+                watching.multi()
+                await self._finish(watching, unfinished, key)
+        except self._errors.WatchError as error:  # another has changed it, or the connection is broken
+            if not unfinished or not await self._writes.delete(unfinished):  # it may have been done
+                raise StoreError(f"{self.name}: {error}") from error
+            return False
+        return True
+
+    async def _upload(self, key: str, blob: bytes) -> str:
+        """:returns: the name under which all of it is, for a while"""
+        name = f"{key}:{secrets.token_hex(8)}"
+        await self._writes.set(name, blob[:PIECE], px=UNFINISHED)
+        for begin in range(PIECE, len(blob), PIECE):
+            piece = blob[begin : begin + PIECE]
+            if await self._writes.append(name, piece) != begin + len(piece):
+                await self._writes.delete(name)
+                raise StoreError(f"{self.name}: {name} has expired before it was whole, or was evicted")
+        return name
+
+    async def _finish(self, pipeline: Any, unfinished: str, key: str) -> None:
+        pipeline.pexpire(unfinished, self._ttl)
+        pipeline.rename(unfinished, key)
+        await pipeline.execute()
+
+
+async def _pieces(client: Any, key: str) -> AsyncIterator[bytes]:
+    begin = 0
+    while True:
+        piece: bytes = await client.getrange(key, begin, begin + PIECE - 1)
+        yield piece
+        begin += len(piece)
+        if len(piece) < PIECE:
+            return
 
 
 def _pool(url: str, seconds: float) -> Any:

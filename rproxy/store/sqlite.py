@@ -10,12 +10,17 @@ Reads do not see records that are too old; these and the records over the limits
 ``SWEEP_INTERVAL`` seconds while there are writes.  Ages are measured with the system's time, the only one
 that processes share and that outlives them.  When it is set back, records would be from the future, and
 outlive all others: the sweep gives them the present time.
+
+A large record is read and written in pieces: for a value, Python holds its interpreter, and with it the event
+loop, while sqlite copies it, but not for a piece of a blob (Python 3.11 or newer; older ones have no such
+pieces).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Callable, Optional, Sequence, Tuple
+from io import BytesIO
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 from ..errors import ConfigError
 from . import Store, log
@@ -23,6 +28,15 @@ from .encoding import check_size
 from .sqlite_connection import SqliteConnection, SqliteFile, is_locked
 
 SWEEP_INTERVAL = 60.0  # seconds
+PIECE = 1 << 20  # bytes of a record that are copied at once
+WHOLE_READ = "SELECT record FROM responses WHERE id = ? AND stored > ?"
+# The record, if it need not be read in pieces; what another program wrote may be text.
+READ = """
+SELECT rowid, CASE WHEN length(record) <= ? OR typeof(record) <> 'blob' THEN record END
+FROM responses WHERE id = ? AND stored > ?
+"""
+WRITE = "INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)"
+WRITE_LARGE = "INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, zeroblob(?))"
 MAX_PARAMETERS = 500  # of a query; older builds of sqlite take 999
 # Counted from the newest to the oldest, these are over the limit of number or of bytes.
 SURPLUS = """
@@ -31,6 +45,7 @@ DELETE FROM responses WHERE rowid IN (SELECT rowid FROM (
     WINDOW newest AS (ORDER BY stored DESC, rowid DESC ROWS UNBOUNDED PRECEDING)
 ) WHERE n > ? OR bytes > ?)
 """
+PIECES = hasattr(sqlite3.Connection, "blobopen")  # Python 3.11
 
 
 class SqliteStore(Store):
@@ -94,12 +109,18 @@ class SqliteStore(Store):
 
     # ---- In the threads
     def _select(self, db: sqlite3.Connection, record_id: str) -> Optional[bytes]:
-        row = db.execute(
-            "SELECT record FROM responses WHERE id = ? AND stored > ?", (record_id, self._oldest())
-        ).fetchone()
+        wanted = (record_id, self._oldest())
+        row = db.execute(*((READ, (PIECE, *wanted)) if PIECES else (WHOLE_READ, wanted))).fetchone()
         if row is None:
             return None
-        record = row[0]  # text, if another program wrote it
+        record = row[-1]
+        if record is None:
+            if not db.in_transaction:  # in one, nobody else changes the record meanwhile
+                db.execute("BEGIN")
+                record = self._select(db, record_id)
+                db.execute("COMMIT")
+                return record
+            return _pieces_of(db, row[0])
         return record if isinstance(record, bytes) else str(record).encode("utf-8", "surrogatepass")
 
     def _count_rows(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
@@ -112,10 +133,20 @@ class SqliteStore(Store):
         return found
 
     def _insert(self, db: sqlite3.Connection, record_id: str, blob: bytes) -> None:
-        db.execute(
-            "INSERT OR REPLACE INTO responses (id, stored, size, record) VALUES (?, ?, ?, ?)",
-            (record_id, self._now(), len(blob), blob),
-        )
+        values = (record_id, self._now(), len(blob))
+        if len(blob) <= PIECE or not PIECES:
+            db.execute(WRITE, (*values, blob))
+            return
+        alone = not db.in_transaction
+        if alone:
+            db.execute("BEGIN IMMEDIATE")
+        row = db.execute(WRITE_LARGE, (*values, len(blob))).lastrowid
+        whole = memoryview(blob)
+        with _blob(db, row) as record:
+            for begin in range(0, len(blob), PIECE):
+                record.write(whole[begin : begin + PIECE])
+        if alone:
+            db.execute("COMMIT")
 
     def _replace(self, db: sqlite3.Connection, record_id: str, old: bytes, new: bytes) -> bool:
         db.execute("BEGIN IMMEDIATE")
@@ -140,3 +171,16 @@ class SqliteStore(Store):
 
     def _oldest(self) -> float:
         return self._now() - self._ttl
+
+
+def _blob(db: Any, row: Optional[int]) -> Any:
+    """The blob of a row, which is read and written without the interpreter."""
+    return db.blobopen("responses", "record", row)
+
+
+def _pieces_of(db: sqlite3.Connection, row: int) -> bytes:
+    whole = BytesIO()
+    with _blob(db, row) as record:
+        for piece in iter(lambda: record.read(PIECE), b""):
+            whole.write(piece)
+    return whole.getvalue()  # no copy
