@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from dataclasses import replace
-from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
 
 from ..config import checks
 from ..config.addresses import ListenAddress, server_name
@@ -18,6 +18,7 @@ from ..config.zero_config import NothingConfigured, nothing_text
 from ..errors import ConfigError, Unreachable
 from ..log import clean, printable
 from ..providers.local_servers import LocalServer
+from ..types import NamedTuple
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "

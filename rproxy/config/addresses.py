@@ -7,10 +7,11 @@ import ipaddress
 import os
 import re
 from functools import lru_cache
-from typing import Mapping, NamedTuple, Tuple
+from typing import Mapping, Tuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from ..log import LONG
+from ..types import NamedTuple
 from . import checks as c
 from .checks import Place
 

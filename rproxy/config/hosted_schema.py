@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Tuple
 
+from ..types import light_dataclass
 from . import checks as c
 from .checks import key
 from .mcp_schema import McpHost, mcp_host
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class HostedLimits:
     """The limits on hosted tools, for one response."""
 

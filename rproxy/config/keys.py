@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..providers.profiles import glob_matches
+from ..types import light_dataclass
 from . import checks as c
 from .checks import REQUIRED, Place
 
@@ -60,7 +60,7 @@ def _moment(place: Place) -> float:
         raise place.error(f"is not a date or a time: {error}") from None
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Key:
     """A client's key, and what it is good for.
 

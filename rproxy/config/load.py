@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import List, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
 from ..providers.local_servers import LocalServer
+from ..types import NamedTuple
 from . import checks as c
 from .checks import Place
 from .keys import useless_globs

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
+from ..types import NamedTuple, light_dataclass
 from . import addresses
 from . import checks as c
 from .checks import Place, key, secret
@@ -55,7 +56,7 @@ def _headers(place: Place) -> Mapping[str, str]:
     return headers
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class McpServer:
     """An MCP server.
 

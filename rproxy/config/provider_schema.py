@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from ..convert.request.rewrite import Rule
 from ..errors import ConfigError
 from ..log import LONG, names_credential
 from ..providers.profiles import default_wire, row_name, row_of_host
+from ..types import light_dataclass
 from . import addresses
 from . import checks as c
 from .addresses import url_secrets
@@ -50,7 +51,7 @@ def read_overrides(place: Place) -> Mapping[str, Any]:
     return data
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Provider:
     """A base_url and a key.
 

@@ -7,10 +7,10 @@ name}``, ``replace: {path, pattern, with}``.  An entry may have several rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from ..convert.request.rewrite import Path, Rule, parse_path, remove_rule, rename_rule, replace_rule, set_rule
+from ..types import light_dataclass
 from . import checks as c
 from .checks import REQUIRED, Place, key
 
@@ -26,7 +26,7 @@ def _parsed(text: str, place: Place, key: bool = False) -> Path:
         raise place.error(str(error), key=key) from None
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class _Replace:
     path: Path = key(_path, REQUIRED, "where, for example messages[*].content")
     pattern: str = key(c.text, REQUIRED, "a regular expression")

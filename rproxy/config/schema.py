@@ -7,13 +7,14 @@ neither in a repr nor in a message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Mapping, Optional, Tuple
 
 from ..convert.profile import EFFORTS, MODALITIES
 from ..convert.request.rewrite import Rule
 from ..providers.profiles import choose_profile
+from ..types import light_dataclass
 from . import checks as c
 from .addresses import url_secrets
 from .checks import REQUIRED, Place, key
@@ -47,7 +48,7 @@ def _prompt_file(place: Place) -> str:
     return c.file_path(place)
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Price:
     """What a million tokens of a model cost."""
 
@@ -68,7 +69,7 @@ class Price:
         return (fresh * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Model:
     """What clients ask for, and who answers.
 
@@ -168,7 +169,7 @@ def _models(place: Place) -> Tuple[Model, ...]:
     return models
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Config:
     """A whole configuration.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Iterable, Optional, Sequence, Tuple
 from urllib.parse import parse_qsl, urlsplit
@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ..convert.profile import suggestion
 from ..log import LONG
 from ..providers.search_table import MCP_RESULTS, SEARCH_SERVICES, SearchService
+from ..types import light_dataclass
 from . import addresses
 from . import checks as c
 from .checks import REQUIRED, Place, key, secret
@@ -20,7 +21,7 @@ _MCP_ONLY = ("mcp", "tool", "query")
 _NOT_MCP = ("url", "api_key")
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Search:
     """The service that answers web searches."""
 

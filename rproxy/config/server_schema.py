@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ..log import LEVELS
+from ..types import light_dataclass
 from . import addresses
 from . import checks as c
 from .addresses import ListenAddress
@@ -63,7 +63,7 @@ def switch(*choices: str) -> Check[str]:
     return check
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Auth:
     """Who may use rproxy."""
 
@@ -77,7 +77,7 @@ class Auth:
     )
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Server:
     """The side of the clients. Times are in seconds, sizes in bytes."""
 
@@ -193,7 +193,7 @@ def read_server(place: Place) -> Server:
     return c.section(Server)(place)
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class StoreConfig:
     """Where responses are kept for previous_response_id."""
 
@@ -209,7 +209,7 @@ class StoreConfig:
     ttl: float = key(c.seconds(), 86_400.0, "... or after this many seconds")
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class UsageConfig:
     """How tokens are reported, and where they are written down."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from typing import Optional
 
 from ..errors import ConfigError
+from ..types import light_dataclass
 from . import checks as c
 from .checks import REQUIRED, Place
 
 MISMATCH = "KEY_VALUES_MISMATCH"
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Tls:
     """What clients see of rproxy when it speaks TLS."""
 

@@ -9,12 +9,13 @@ in the very shape that :meth:`Profile.override` reads.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, get_args, get_type_hints
 
 from ..errors import ConfigError
+from ..types import light_dataclass
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ def _merged() -> Any:
     return field(default_factory=dict, metadata={"merge": True})
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Thinking:
     """How a model is made to think.
 
@@ -64,7 +65,7 @@ class Thinking:
     with_tools: bool = True
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Reasoning:
     """How earlier thinking goes back to the provider.
 
@@ -85,7 +86,7 @@ class Reasoning:
     ids: bool = False
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class ToolChoice:
     """Which ``tool_choice`` words a provider takes: at any time, while thinking; None is no limit.
 
@@ -97,7 +98,7 @@ class ToolChoice:
     rename: Mapping[str, str] = _merged()
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class AnswerForm:
     """How a provider writes its answers: thinking inside ``<think>`` tags, snapshots instead of deltas; calls
     that leak into the text (``heal_tool_text`` makes calls of those that are certain, see
@@ -109,7 +110,7 @@ class AnswerForm:
     heal_tool_text: bool = False
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class MaxTokens:
     """The key that limits the answer's length, and the highest value that the provider takes."""
 
@@ -117,7 +118,7 @@ class MaxTokens:
     most: Optional[int] = None
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class DropKeywords:
     """Keywords of JSON Schema that are removed from the schemas of tools and of ``response_format``."""
 
@@ -125,7 +126,7 @@ class DropKeywords:
     response_format: Tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class Profile:
     """One kind of provider.
 

@@ -8,10 +8,11 @@ else.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..config.schema import Key
 from ..telemetry.records import TurnRecord
+from ..types import NamedTuple
 
 
 class Viewer(NamedTuple):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Container, List, NamedTuple, Optional, Pattern, Sequence, Tuple
+from typing import Any, Container, List, Optional, Pattern, Sequence, Tuple
 
+from ..types import NamedTuple
 from .complaints import Complaint
 from .failure_text import MAX_SCANNED
 

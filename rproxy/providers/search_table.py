@@ -7,7 +7,9 @@ services' API documentation.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
+
+from ..types import NamedTuple
 
 AFTER = "after:"  # as ``recency_key``: an operator in the query
 

@@ -10,18 +10,7 @@ import re
 import ssl
 import time
 from dataclasses import replace
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Dict,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-)
+from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Callable, Dict, Mapping, Optional, Sequence
 
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Matcher, PathMatches, Rule
@@ -35,6 +24,7 @@ from ..service.service import Service
 from ..store import open_store
 from ..telemetry.telemetry import Telemetry
 from ..telemetry.usage import tokens_by_key
+from ..types import NamedTuple
 from ..upstream.client import Upstream
 from .base import AppState
 from .chat import ChatHandler

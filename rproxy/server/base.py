@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from http.client import responses as REASONS
 from typing import Any, ClassVar, Coroutine, Dict, Mapping, MutableMapping, Optional, Protocol, Sequence, Set
@@ -30,7 +30,7 @@ from ..service.single_flight import SingleFlight
 from ..telemetry.lag import LoopLag
 from ..telemetry.reason import reason_of
 from ..telemetry.records import RefusalRecord
-from ..types import Json, LocalRecord
+from ..types import Json, LocalRecord, light_dataclass
 from ..upstream.client import CancelToken
 from .access import Access, hostname
 from .pending import CONNECTIONS, ByteBudget
@@ -50,7 +50,7 @@ class Session(Protocol):
     def shut_down(self) -> None: ...
 
 
-@dataclass
+@light_dataclass
 class AppState:
     """What the handlers of one server share.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, Optional
 
 from ..config.schema import Model
 from ..convert.events.response import response_object
 from ..convert.ids import Ids
 from ..errors import invalid
-from ..types import AnyItem, Json, Response, ResponseRecord
+from ..types import AnyItem, Json, NamedTuple, Response, ResponseRecord
 
 
 @dataclass

@@ -7,7 +7,6 @@ provider's terms, what makes events of the answer, and what is remembered in the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import partial
 from typing import Callable, List, Mapping, Optional, Sequence, TypeVar
 
@@ -25,7 +24,7 @@ from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.reason import reason_of
 from ..telemetry.telemetry import Telemetry
-from ..types import AnyItem, HostedResult, Json, Response, Thought
+from ..types import AnyItem, HostedResult, Json, Response, Thought, light_dataclass
 from ..upstream.client import ChatClient
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -45,7 +44,7 @@ LARGE_SCHEMA = 1 << 16  # the same of tools, which take longer
 SMALL = 1 << 16  # bytes of JSON that are not worth a closer look
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class TurnDeps:
     """What all turns of a process share.
 

@@ -16,7 +16,7 @@ import hmac
 import threading
 from collections import OrderedDict
 from functools import lru_cache
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 from ..convert.sealed import (
     CHECKSUM,
@@ -30,7 +30,7 @@ from ..convert.sealed import (
     read_plain,
     to_text,
 )
-from ..types import Json
+from ..types import Json, NamedTuple
 
 AES_GCM, HMAC = "aes-gcm", "hmac"  # the schemes
 AES_PREFIX, HMAC_PREFIX = "rproxy2a.", "rproxy2h."

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Awaitable, Callable, Dict, Mapping, Optional, Tuple
+
+from ..types import NamedTuple
 
 
 class DedupKey(NamedTuple):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from functools import partial
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, Optional
 
 from ..cooperative import in_thread
+from ..types import NamedTuple
 from .recorder import file_name
 from .recording import Recording
 from .records import TurnRecord

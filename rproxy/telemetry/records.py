@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
-from ..types import Json
+from ..types import Json, light_dataclass
 from .spans import Span
 
 MAX_WARNINGS = 20  # in the line of a turn
@@ -94,7 +94,7 @@ class AttemptRecord:
     total_ms: float
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class SearchRecord:
     """A search of Codex that has ended, without its query.
 
@@ -110,7 +110,7 @@ class SearchRecord:
     total_ms: float
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class HostedCallRecord:
     """A call of a hosted tool that has ended.
 
@@ -124,7 +124,7 @@ class HostedCallRecord:
     total_ms: float
 
 
-@dataclass(frozen=True)
+@light_dataclass(frozen=True)
 class RefusalRecord:
     """A request that was refused before a turn began."""
 

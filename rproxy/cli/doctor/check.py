@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from ...types import NamedTuple
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 

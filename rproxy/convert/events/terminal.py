@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Optional
 
+from ...types import NamedTuple
 from ..answer.reader import AnswerReader
 
 
