@@ -1,7 +1,8 @@
 """A provider that fails at any byte of its answer, and clients that tell how a turn ended.
 
 The model's name says what the provider does: ``KIND/FORM/POSITION``, see :data:`KINDS` and :data:`FORMS`, or
-``slow/DELTAS/MILLISECONDS``.  A prefix ``tls/`` or ``wire/`` only chooses the way to it (:data:`CONFIG`).
+``slow/DELTAS/MILLISECONDS``, or ``refuse/any/STATUS``.  A prefix ``tls/`` or ``wire/`` only chooses the way
+to it (:data:`CONFIG`).
 Used by ``scripts/faults``, ``scripts/fuzz`` and ``scripts/soak``.
 """
 
@@ -25,6 +26,7 @@ HELLO = "Hello world"
 ARGUMENTS = '{"city": "Oslo"}'
 TOOL: Json = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 PATIENCE = 30.0  # seconds until a turn counts as one that hangs, on a busy machine
+REFUSAL = b'HTTP/1.1 %d No\r\nContent-Length: 41\r\n\r\n{"error": {"message": "Not like this."}}\n'
 BUG = b"because of a bug"  # in every error that is rproxy's own fault
 
 # What the provider does at the position: closes, resets, sends nothing more until the other side leaves, or
@@ -135,6 +137,9 @@ async def play(peer: Peer) -> None:
             kind, form, position = "cut", "chunked", len(FORMS["chunked"].data)  # a good answer
         if kind == "slow":
             await _slowly(peer, int(form), position / 1000)
+            continue
+        if kind == "refuse":
+            await peer.send(REFUSAL % position)
             continue
         data = FORMS.get(form, FORMS["chunked"]).data
         if kind == "garble":

@@ -133,7 +133,10 @@ class ClientStream(IOStream):
         if self.awaiting is not None:
             self._discard()
         super().close_fd()
-        self.awaiting = self._seen = None  # which know this stream: so all go without the garbage collector
+        # What knows this stream goes with it, without the garbage collector: an error knows its frames.
+        self.awaiting = self._seen = None
+        if self.error is not None:
+            self.error.__traceback__ = None
         self._on_closed(self)
 
     def _discard(self) -> None:

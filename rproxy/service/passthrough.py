@@ -260,6 +260,7 @@ class _Relayed:
             with suppress(asyncio.CancelledError):  # the client has left, or the process ends
                 reason = await self.reason(error)
         record = self.record(reason)
+        self.error = None  # which refers to this request: so both are freed without the garbage collector
         self._telemetry.turn_ended(record, self._model.price)
         return record
 

@@ -268,7 +268,10 @@ class Service:
             try:
                 end = self._running.begin(client.key)
             except ApiError as error:
-                return self._refused(error, request, client, sink)
+                refused = self._refused(error, request, client, sink)
+                if refused is None:
+                    raise
+                return refused
             try:
                 return await self.run(request, body, client, sink)
             finally:
@@ -321,15 +324,15 @@ class Service:
 
     def _refused(
         self, error: ApiError, request: CreateRequest, client: Client, sink: Optional[EventSink]
-    ) -> TurnResult:
-        """Refuse a turn that must wait: for Codex with a response that says so, else with an HTTP error.
+    ) -> Optional[TurnResult]:
+        """Refuse a turn that must wait: for Codex with a response that says so.
 
-        :raises ApiError: ``error``
+        :returns: None: ``error`` is to be raised
         """
         shown = for_codex(error)
         in_form = uses_codex_form(self.config.server.errors, client.codex)
         if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
-            raise error
+            return None
         self.telemetry.refused(
             RefusalRecord(
                 request_id=client.request_id,
@@ -388,7 +391,7 @@ class Service:
         self, request: CreateRequest, client: Client, turn: Turn, response: Mapping[str, Any], seconds: float
     ) -> None:
         """Report a turn that has ended; if it failed, with the reason."""
-        error = turn.stats.error
+        error, turn.stats.error = turn.stats.error, None  # it refers to this turn: so both are freed at once
         warnings = self._field_warnings.of(turn.stats, request.model.downstream_model)
         record = turn_record(request, client, turn.stats, response, turn.converter, seconds, warnings)
         if error is None or error.reported or turn.stats.attempts:

@@ -90,9 +90,10 @@ class Turn:
             return self._result()
         except ApiError as error:
             self.stats.error = error
-            failed = await self._fail(error)
+            if not await self._fail(error):
+                raise
             await self._keep_unfinished()
-            return failed
+            return self._result()
         except asyncio.CancelledError:
             await self._keep_unfinished()  # the client has left
             raise
@@ -234,10 +235,10 @@ class Turn:
     def _watch(self) -> Optional[Watch]:
         return self.stats.timeline.watch if self.stats.timeline is not None else None
 
-    async def _fail(self, error: ApiError) -> TurnResult:
+    async def _fail(self, error: ApiError) -> bool:
         """Show the client a final error in the stream, if that has begun or is better for Codex.
 
-        :raises ApiError: ``error``, in all other cases
+        :returns: False: it is to be raised
         """
         error.apply(partial(mask, secrets=self._deps.config.secrets))
         shown = for_codex(error) if self._codex else error
@@ -245,12 +246,12 @@ class Turn:
         converter = self._latest
         if self._sink is None or converter is None or not in_stream:
             error.answer_headers = self._headers
-            raise error
+            return False
         if not self._codex and self._client.transport == "sse":
             self._sink.send([error_event(shown, converter.next_sequence())])
         last = converter.fail(shown.stream_code, shown.failed_message(), type=shown.type, param=shown.param)
         await self._send_last(last)
-        return self._result()
+        return True
 
     # ---- Writing
     def _send(self, events: Sequence[Event]) -> Optional[Awaitable[None]]:

@@ -130,6 +130,7 @@ class Upstream:
             599 if that is nothing
         :raises ApiError: 502 or 504, there is no complete response
         """
+        future = None
         try:
             future = self._client.fetch(
                 self._prepared(provider, path).with_body(
@@ -141,6 +142,9 @@ class Upstream:
             response = await future
         except (TransportError, ConfigError) as error:
             raise self._api_error(error, provider) from error
+        finally:
+            del future  # it refers to the error, which refers to this frame
+        response.error = None  # it refers to the response
         return Result(response.code, response.headers, response.body)
 
     async def get(self, provider: Provider, path: str) -> Result:
@@ -152,6 +156,7 @@ class Upstream:
             response = await self._client.fetch(self._prepare(provider, path, "GET"), raise_error=False)
         except (TransportError, ConfigError) as error:
             raise self._api_error(error, provider) from error
+        response.error = None  # it refers to the response
         return Result(response.code, response.headers, response.body)
 
     async def fetch(self, request: WebRequest) -> WebAnswer:

@@ -269,6 +269,7 @@ class Connection:
             self._fail(_as_transport_error(error, self._answered))
         except (Exception, asyncio.CancelledError) as error:  # raised by the receiver
             self._fail(error)
+        broken = None  # it refers to this frame
         if self._parser.done and self._pause is None and self.state in (State.BUSY, State.ENDING):
             self._finish()
 

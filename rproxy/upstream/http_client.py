@@ -247,11 +247,13 @@ class _Fetch:
     def _set_result(self, error: Optional[BaseException]) -> None:
         if isinstance(error, asyncio.CancelledError):
             error = TransportError("reset", "something that the request waited for was cancelled")
+        if error is not None and not (isinstance(error, TransportError) and self._reader.has_head):
+            return self._future.set_exception(error)
         response = self._reader.response(self._start_time, time.monotonic() - self._started)
-        if error is None and self._raise_error:
-            error = response.error
-        elif isinstance(error, TransportError) and self._reader.has_head:
+        if isinstance(error, TransportError):
             error.response = response
+        elif self._raise_error:
+            error = response.error
         if error is None:
             self._future.set_result(response)
         else:

@@ -106,4 +106,5 @@ async def stream(
         response = await client.fetch(prepared, raise_error=False)
     except TransportError as error:
         raise WebError(reason_for(error.real_error or error).text) from error
+    response.error = None  # it refers to the response
     return WebAnswer(response.code, response.headers, response.body)
