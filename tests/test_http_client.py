@@ -11,11 +11,13 @@ import gzip
 import re
 import socket
 import ssl
+import struct
+import threading
 import time
 import weakref
 from functools import partial
 from pathlib import Path
-from typing import Any, AsyncIterator, Awaitable, Callable, List, Optional, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, List, Optional, Tuple
 
 import pytest
 from rawserver import (
@@ -34,6 +36,7 @@ from rawserver import (
 )
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
+from rproxy.cooperative import SLICE
 from rproxy.upstream.connect import Route, dial
 from rproxy.upstream.connection import Connection
 from rproxy.upstream.http_client import PooledHTTPClient
@@ -115,6 +118,68 @@ def start(request: pytest.FixtureRequest, certificate: Tuple[Path, Path]) -> Sta
                     client.close()
 
     return start
+
+
+# ---- A reset that arrives with the last bytes before it
+
+
+@contextlib.contextmanager
+def resetting(*answers: bytes) -> Iterator[Tuple[str, threading.Event]]:
+    """A server in a thread of its own, which answers so many requests on one connection and resets that then.
+
+    Gives its URL, and an event for that.  More connections get the last answer.
+    """
+    done = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the test is over
+            while True:
+                sock = listener.accept()[0]
+                for answer in answers if not done.is_set() else answers[-1:]:
+                    while not sock.recv(65536).endswith(b"{}"):
+                        pass
+                    sock.sendall(answer)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+                done.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield "http://127.0.0.1:%d" % listener.getsockname()[1], done
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+async def post_to(client: PooledHTTPClient, url: str) -> asyncio.Future[Any]:
+    prepared = client.prepare(HTTPRequest(url, method="POST"))
+    await client.preconnect(prepared)  # so that the request leaves at once
+    return client.fetch(prepared.with_body(b"{}", on_data=lambda data: None))
+
+
+async def test_a_reset_is_noticed_that_comes_with_a_part_of_the_answer() -> None:
+    """Uvloop announces both once: the second read must not wait for another event."""
+    with resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart") as (url, reset):
+        client = PooledHTTPClient(force_instance=True, idle_timeout=60.0)
+        future = await post_to(client, url)
+        reset.wait()  # the event loop stands still: it finds both
+        with pytest.raises(TransportError) as caught:
+            await asyncio.wait_for(future, 20)
+        assert caught.value.kind == "reset"
+        client.close()
+
+
+async def test_a_connection_is_not_used_again_that_was_reset_with_its_last_answer() -> None:
+    with resetting(OK) as (url, reset):
+        client = PooledHTTPClient(force_instance=True, first_byte_timeout=60.0)
+        future = await post_to(client, url)
+        reset.wait()
+        assert (await asyncio.wait_for(future, 20)).code == 200
+        response = await asyncio.wait_for(await post_to(client, url), 20)
+        assert response.code == 200
+        client.close()
 
 
 # ---- Connections are used again
@@ -375,13 +440,17 @@ async def test_what_gzip_expands_to_comes_in_pieces(start: Start) -> None:
             await asyncio.sleep(0)
             ticks += len(got) > 0
 
+    def take(data: bytes) -> None:
+        got.append(data)
+        time.sleep(SLICE)  # which is work
+
     def stop(data: bytes) -> None:
         got.append(data)
         raise StopReading
 
     async with start(keep_serving(head % len(coded) + coded)) as lab:
         ticking = asyncio.ensure_future(tick())
-        response = await lab.post(on_data=got.append)
+        response = await lab.post(on_data=take)
         ticking.cancel()
         await asyncio.wait({ticking})
         assert b"".join(got) == plain and max(map(len, got)) <= PIECE and response.code == 200

@@ -12,6 +12,9 @@ in one of four states:
 All time limits are limits on silence: any byte, read or written, restarts them.  A read only notes the time,
 and the timer compares when it fires, so that a stream of many small events does no work on timers.  The next
 exchange inherits the timer; if it fires too early, it is set again.
+
+When bytes and a reset arrive together, uvloop (0.23) announces both once, and nothing ever after.  So with it
+there is a second look when nothing more has come for a moment.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from .transport import OnData, StopReading, TransportError
 READ_SIZE = 65536
 ONE_PACKET = 65536  # bytes; head and body of a smaller request go out together, which saves a system call
 LATE_END_TIMEOUT = 0.1  # seconds in the state ENDING before the connection is closed
+SECOND_LOOK = 0.25  # seconds of silence after which uvloop may have lost an event
 _TRY_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -87,6 +91,8 @@ class Connection:
         self._last = 0.0  # when a byte was last read or written
         self._answered = False
         self._broken = False  # the socket cannot be written any more
+        self._look_twice = type(self._selector).__module__ == "uvloop"
+        self._second_look: Optional[asyncio.TimerHandle] = None
         self._watch()
 
     def exchange(
@@ -121,6 +127,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._second_look is not None:
+            self._second_look.cancel()
+            self._second_look = None
         self.state = State.CLOSED
         self._output = []
         self._watch()
@@ -215,10 +224,20 @@ class Connection:
             # this ends.  It will not wait: a socket that cannot be written any more is always readable.
             self._output = []
             self._broken = True
+            self._loop.call_soon(self._read)  # the loop may have announced that already
         self._watch()
 
+    def _look_again(self) -> None:
+        """Read if nothing has been read for a moment; one look after the last bytes is enough."""
+        self._second_look = None
+        left = self._last + SECOND_LOOK - time.monotonic()
+        if left > 0:
+            self._second_look = self._loop.call_later(left, self._look_again)
+        elif self._pause is None:
+            self._read()
+
     def _read(self) -> None:
-        again = True
+        again = self.state is not State.CLOSED
         while again:
             try:
                 data = self._sock.recv(READ_SIZE)
@@ -228,6 +247,8 @@ class Connection:
                 text = f"the connection was lost: {error}"
                 return self._fail(TransportError("reset", text, self._answered, error))
             self._last = time.monotonic()
+            if self._look_twice and self._second_look is None:
+                self._second_look = self._loop.call_later(SECOND_LOOK, self._look_again)
             self._answered = self._answered or bool(data)
             if self._receiver is None and self.state is not State.ENDING:
                 return self.close()
