@@ -13,7 +13,7 @@ from stream_tools import call, converter, delta, end, text, think
 
 from rproxy.convert.answer.decoder import ChunkDecoder
 from rproxy.convert.events.fastpath import MAX_CANDIDATES, MAX_HELD, TOGETHER, DeltaBatch, FastPath
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 from rproxy.convert.sse import DONE, encode_sse
 
 Json = Dict[str, Any]
@@ -139,7 +139,7 @@ OPTIONS = st.fixed_dictionaries(
         "seal": st.just(json.dumps),
         "strip_fences": st.booleans(),
         "logprobs": st.booleans(),
-        "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans()),
+        "answer": st.builds(AnswerForm, think_tags=st.booleans(), cumulative=st.booleans()),
     },
 )
 
@@ -226,8 +226,8 @@ def test_thinking_then_text_learns_twice() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"answer": Answer(think_tags=True)},
-        {"answer": Answer(cumulative=True)},
+        {"answer": AnswerForm(think_tags=True)},
+        {"answer": AnswerForm(cumulative=True)},
         {"strip_fences": True},
         {"logprobs": True},
     ],

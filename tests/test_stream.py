@@ -13,7 +13,7 @@ from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.answer.reasoning_details import ReasoningDetails
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.terminal import Failure
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 
 Json = Dict[str, Any]
 
@@ -802,14 +802,14 @@ def test_an_answer_that_broke_off_has_the_usage_that_it_told() -> None:
 
 
 def test_what_was_held_back_is_told_before_the_failure() -> None:
-    stream = converter(reader=ChunkReader(Answer(think_tags=True)))
+    stream = converter(reader=ChunkReader(AnswerForm(think_tags=True)))
     events = stream.start() + stream.feed(text("<thi")) + stream.fail("server_error", "broken")
     said = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert "".join(said) == "<thi" and events[-1]["type"] == "response.failed"
 
 
 def test_text_that_was_held_back_is_said_before_a_failure() -> None:
-    stream = converter(reader=ChunkReader(Answer(think_tags=True)))
+    stream = converter(reader=ChunkReader(AnswerForm(think_tags=True)))
     stream.start()
     stream.feed(text("Hi"))
     held = stream.feed(text(" <thi"))

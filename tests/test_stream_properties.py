@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stream_tools import Turn, call, converter, delta, drive, end, text, texts, think
 
-from rproxy.convert.profile import Answer
+from rproxy.convert.profile import AnswerForm
 from rproxy.convert.sse import DONE, encode_sse
 
 Json = Dict[str, Any]
@@ -155,7 +155,7 @@ OPTIONS = st.fixed_dictionaries(
         "refusal_as_text": st.booleans(),
         "strip_fences": st.booleans(),
         "logprobs": st.booleans(),
-        "answer": st.builds(Answer, think_tags=st.booleans(), cumulative=st.booleans()),
+        "answer": st.builds(AnswerForm, think_tags=st.booleans(), cumulative=st.booleans()),
     },
 )
 

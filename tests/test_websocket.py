@@ -47,6 +47,27 @@ async def test_turns_one_after_another(path: str, caplog: pytest.LogCaptureFixtu
         assert len(e.provider.requests) == 2  # that was a warm-up
 
 
+@pytest.mark.parametrize(
+    "wrong, param",
+    [
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"input": [{"type": "message", "role": "nobody", "content": "x"}]}, "input"),
+        ({"text": {"format": {"type": "nothing"}}}, "text.format.type"),
+    ],
+)
+async def test_a_warm_up_is_checked_like_a_turn(wrong: Dict[str, Any], param: str) -> None:
+    """Else what is wrong with it would be the error of the turn that continues it."""
+    async with edge() as e:
+        ws = await e.ws()
+        for fields in ({"generate": False}, {"prompt_cache_options": {"prewarm": True}}, {}):
+            error = (await turn(ws, **{**wrong, **fields}))[-1]
+            assert (error["type"], error["status"], error["error"]["param"]) == ("error", 400, param)
+        for nothing in ({}, {"input": []}, {"tools": [], "input": ""}):
+            last = (await turn(ws, generate=False, **nothing))[-1]
+            assert last["response"]["status"] == "completed"
+        assert not e.provider.requests
+
+
 async def test_the_handshake_is_guarded_like_post() -> None:
     async with edge(keys=["k"]) as e:
         foreign = {"Authorization": "Bearer k", "Origin": "https://evil.example"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
-from ..types import Json
+from ..types import AnyItem, Json
 from .client import Client, EventSink
 from .create_request import CreateRequest
 from .hosted import HostedTools
@@ -16,6 +16,9 @@ from .turn import Turn
 
 if TYPE_CHECKING:
     from ..telemetry.recording import Recording
+
+# What the turns after a warm-up will say.
+LATER: AnyItem = {"type": "message", "role": "user", "content": "."}
 
 
 async def make_turn(
@@ -52,6 +55,19 @@ async def make_turn(
     from .recording_turn import RecordingTurn
 
     return RecordingTurn(deps, plan, client, sink, recording)
+
+
+async def check_turn(deps: TurnDeps, hosted: HostedTools, request: CreateRequest, client: Client) -> None:
+    """Find out what is wrong with a request that no provider is asked about yet.
+
+    It is better said now than by the response that fails later.
+
+    :raises ApiError: as the turn would
+    """
+    if request.warms_up:
+        request = request._replace(items=[*request.items, LATER])
+    if await hosted.session(request, client) is None:
+        await TurnPlan(deps, request, client).convert(request.model.providers[0])
 
 
 def _recording(deps: TurnDeps, request: CreateRequest, body: Json, client: Client, first: int) -> Recording:

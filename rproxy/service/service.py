@@ -45,11 +45,11 @@ from .create_request import CreateRequest, need_input
 from .file_text import FileTexts
 from .history import LONG_HISTORY, History
 from .hosted import HostedTools
-from .make_turn import make_turn
+from .make_turn import check_turn, make_turn
 from .mcp_credentials import has_servers, stored
 from .pagination import listed
 from .passthrough import Passthrough
-from .plan import LARGE, TurnDeps, TurnPlan, converted, for_history, is_short
+from .plan import LARGE, TurnDeps, converted, for_history, is_short
 from .quota import Quotas
 from .readiness import Readiness, provider_states
 from .reasoning_cache import ReasoningCache
@@ -289,9 +289,7 @@ class Service:
         if body.get("store") is False:
             raise invalid("background: true needs store: true, because the answer is fetched later.", "store")
         request = await self._read(body, client)
-        if await self._hosted.session(request, client) is None:
-            # What is wrong with the request is better said now than by a response that fails.
-            await TurnPlan(self._deps, request, client).convert(request.model.providers[0])
+        await check_turn(self._deps, self._hosted, request, client)
         end = self._running.begin(client.key)
         away = client._replace(transport="background", local=None, interrupt=None)
         response = request.response()
@@ -408,6 +406,7 @@ class Service:
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:
         """``generate: false``: remember the input, and ask nobody."""
+        await check_turn(self._deps, self._hosted, request, client)
         converter = StreamConverter.empty(request.response(), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
         connecting = asyncio.ensure_future(self._preconnect(request.model.providers[0]))
