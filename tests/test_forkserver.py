@@ -68,7 +68,12 @@ def is_forked(process_id: int) -> bool:
 async def test_signals_reach_it(number: int, status: int) -> None:
     port = free_port()
     command = rproxy_command("serve", "--demo", "--listen", f"127.0.0.1:{port}")
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    environ = {
+        **os.environ,
+        "PYTHONHASHSEED": "7",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # no reason for a real one
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environ)
     assert process.stdout is not None and await asyncio.wait_for(process.stdout.readline(), 20)
     assert is_forked(process.pid)
     process.send_signal(number)
