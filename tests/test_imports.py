@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,43 @@ IMPURE = {
     "asyncio", "datetime", "logging", "os", "pathlib", "random", "secrets", "select", "shutil", "socket",
     "ssl", "subprocess", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
+
+# What a server with the default configuration does not load before it is used -> who uses it.
+LATER = {
+    "tornado.websocket": "a WebSocket",
+    "tornado.simple_httpclient": "nobody",
+    "rproxy.server.websocket": "a WebSocket",
+    "rproxy.server.conversations": "its requests",
+    "rproxy.server.chat": "its requests",
+    "rproxy.server.search": "its requests",
+    "rproxy.server.models": "its requests",
+    "rproxy.server.metrics": "its requests",
+    "rproxy.server.inspector": "its requests",
+    "rproxy.inspector": "its requests",
+    "rproxy.hosted": "tools that rproxy runs itself",
+    "rproxy.telemetry.recorder": "serve --record",
+    "rproxy.telemetry.ledger": "usage.path",
+    "rproxy.store.sqlite": "store.kind",
+    "rproxy.store.redis": "store.kind",
+    "rproxy.providers.diagnosis": "a refusal",
+    "cryptography": "reasoning that is sealed or opened",
+    "sqlite3": "store.kind",
+    "zstandard": "a compressed request",
+    "difflib": "a mistake in the configuration",
+    "pkgutil": "a request for the models",
+    "platform": "rproxy --version",
+}
+IDLE = """
+import asyncio, sys
+from rproxy.cli import serve
+from rproxy.config.load import parse_config
+from rproxy.server.app import embedded
+TEXT = b"models: [{model: '*', provider: {base_url: 'http://127.0.0.1:9/v1', api_key: k, profile: generic}}]"
+async def main():
+    async with embedded(parse_config(TEXT, "c.yaml", {})):
+        print(*sys.modules)
+asyncio.run(main())
+"""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -123,10 +161,22 @@ def test_the_pure_part_loads_nothing_that_does_input_or_output() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_an_idle_server_has_loaded_only_what_turns_need(tmp_path: Path) -> None:
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "RPROXY_PURE": "1"}  # orjson loads platform
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE], capture_output=True, text=True, check=True, env=environ
+    )
+    loaded = set(done.stdout.split())
+    assert "rproxy.server.responses" in loaded
+    assert sorted(name for name in loaded if within(name, set(LATER))) == []
+
+
 def test_the_tables_have_no_dead_rows() -> None:
     names = {name_of(path) for path in MODULES}
     rooms = {name.split(".")[0] for name in names}
     assert set().union(*LAYERS) <= rooms
+    ours = {name[len("rproxy.") :] for name in LATER if name.startswith("rproxy.")}
+    assert ours <= names
     assert all(
         any(within(name, {place}) for name in names) for places in FOREIGN.values() for place in places
     )

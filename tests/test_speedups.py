@@ -25,7 +25,7 @@ from tornado.util import _websocket_mask_python  # type: ignore[attr-defined]
 from rproxy.errors import ConfigError
 from rproxy.server import app
 from rproxy.server.speedups import GC_THRESHOLDS, NAMES, SWITCH_INTERVAL, VARIABLE, enabled
-from rproxy.server.tornado_patches import apply_patches, format_timestamp, format_timestamp_cached, unmask
+from rproxy.server.tornado_patches import format_timestamp, format_timestamp_cached, patch_websocket, unmask
 from rproxy.service.service import Service
 
 # What differs between two answers: headers, times, and where the events are cut into HTTP chunks.
@@ -112,15 +112,15 @@ async def test_dates_are_cached_in_a_running_server(stock_tornado: None) -> None
 
 async def test_without_the_c_module_a_running_server_unmasks_fast(stock_tornado: None) -> None:
     async with edge() as e:
-        assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
         ws = await e.ws()
+        assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
         ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
         assert json.loads(str(await ws.read_message()))["type"] == "response.created"
 
 
 def test_the_c_module_is_not_replaced() -> None:
     pytest.importorskip("tornado.speedups")
-    apply_patches()
+    patch_websocket()
     assert tornado.websocket._websocket_mask is not unmask  # type: ignore[attr-defined]
 
 
@@ -193,6 +193,7 @@ async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytes
         await e.raw()
         await until(lambda: e.server._connections)
         assert leaves_nagle_on(e.server) and httputil.format_timestamp is format_timestamp
+        await e.ws()
         assert tornado.websocket._websocket_mask is _websocket_mask_python  # type: ignore[attr-defined]
     async with running():
         assert gc.get_threshold() == before and gc.get_freeze_count() == 0

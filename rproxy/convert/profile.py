@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import field, fields, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, get_args, get_type_hints
 
@@ -205,6 +204,8 @@ class FieldError(ConfigError):
 
 def suggestion(word: str, known: Any) -> str:
     """`` (did you mean 'X'?)`` when one of ``known`` is close to ``word``, else nothing."""
+    from difflib import get_close_matches  # loaded only for mistakes
+
     close = get_close_matches(word, list(known), 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

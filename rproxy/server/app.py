@@ -10,10 +10,24 @@ import re
 import ssl
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Callable, Dict, Mapping, Optional, Sequence
+from importlib import import_module
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
-from tornado.routing import Matcher, PathMatches, Rule
+from tornado.routing import Matcher, PathMatches, Router, Rule
 from tornado.web import Application
 
 from ..config.addresses import ListenAddress
@@ -26,22 +40,12 @@ from ..telemetry.telemetry import Telemetry
 from ..telemetry.usage import tokens_by_key
 from ..types import NamedTuple
 from ..upstream.client import Upstream
-from .base import AppState
-from .chat import ChatHandler
+from .base import AppState, BaseHandler
 from .connections import ClientServer, ClientStream, Limits
-from .conversations import (
-    ConversationHandler,
-    ConversationItemHandler,
-    ConversationItemsHandler,
-    ConversationsHandler,
-)
 from .descriptors import limit, max_connections, max_provider_connections, raise_limit
 from .health import HealthHandler, ReadyHandler
 from .http import NotFoundHandler, has_body
-from .inspector import PageHandler, RecordingHandler, StreamHandler, SummaryHandler, TurnHandler, TurnsHandler
 from .listen import Listener, check_exposure, listener_of, open_listeners
-from .metrics import MetricsHandler
-from .models import ModelHandler, ModelsHandler
 from .pid_file import pid_file
 from .reload import Reload, hangup_signal
 from .responses import (
@@ -52,12 +56,10 @@ from .responses import (
     ResponsesHandler,
     StoredResponseHandler,
 )
-from .search import SearchHandler
 from .shutdown import drain, stop_being_ready, stop_signals
 from .speedups import map_large_blocks, quick_switches, settled_gc
 from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
-from .websocket import PING_INTERVAL, ResponsesSocket
 
 log = logging.getLogger("rproxy.app")
 
@@ -67,31 +69,34 @@ if TYPE_CHECKING:
 
 HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
 
-ROUTES = (
+# A handler that has a name here is loaded when its first request comes.
+ROUTES: Sequence[Tuple[str, Union[Type[BaseHandler], str]]] = (
     (r"(?:/v1)?/responses/?", ResponsesHandler),
     (r"(?:/v1)?/responses/compact/?", CompactHandler),
     (r"(?:/v1)?/responses/input_tokens/?", InputTokensHandler),
     (r"(?:/v1)?/responses/([^/]+)/?", StoredResponseHandler),
     (r"(?:/v1)?/responses/([^/]+)/input_items/?", InputItemsHandler),
     (r"(?:/v1)?/responses/([^/]+)/cancel/?", CancelHandler),
-    (r"(?:/v1)?/conversations/?", ConversationsHandler),
-    (r"(?:/v1)?/conversations/([^/]+)/?", ConversationHandler),
-    (r"(?:/v1)?/conversations/([^/]+)/items/?", ConversationItemsHandler),
-    (r"(?:/v1)?/conversations/([^/]+)/items/([^/]+)/?", ConversationItemHandler),
-    (r"(?:/v1)?/chat/completions/?", ChatHandler),
-    (r"(?:/v1)?/alpha/search/?", SearchHandler),
-    (r"(?:/v1)?/models/?", ModelsHandler),
-    (r"(?:/v1)?/models/(.+)", ModelHandler),
+    (r"(?:/v1)?/conversations/?", "conversations.ConversationsHandler"),
+    (r"(?:/v1)?/conversations/([^/]+)/?", "conversations.ConversationHandler"),
+    (r"(?:/v1)?/conversations/([^/]+)/items/?", "conversations.ConversationItemsHandler"),
+    (r"(?:/v1)?/conversations/([^/]+)/items/([^/]+)/?", "conversations.ConversationItemHandler"),
+    (r"(?:/v1)?/chat/completions/?", "chat.ChatHandler"),
+    (r"(?:/v1)?/alpha/search/?", "search.SearchHandler"),
+    (r"(?:/v1)?/models/?", "models.ModelsHandler"),
+    (r"(?:/v1)?/models/(.+)", "models.ModelHandler"),
     (r"(?:/v1)?/health/?", HealthHandler),
     (r"(?:/v1)?/ready/?", ReadyHandler),
-    (r"/metrics/?", MetricsHandler),
-    (r"/", PageHandler),
-    (r"/inspector/turns/?", TurnsHandler),
-    (r"/inspector/turns/([^/]+)/?", TurnHandler),
-    (r"/inspector/turns/([^/]+)/recording/?", RecordingHandler),
-    (r"/inspector/stream/?", StreamHandler),
-    (r"/inspector/summary/?", SummaryHandler),
+    (r"/metrics/?", "metrics.MetricsHandler"),
+    (r"/", "inspector.PageHandler"),
+    (r"/inspector/turns/?", "inspector.TurnsHandler"),
+    (r"/inspector/turns/([^/]+)/?", "inspector.TurnHandler"),
+    (r"/inspector/turns/([^/]+)/recording/?", "inspector.RecordingHandler"),
+    (r"/inspector/stream/?", "inspector.StreamHandler"),
+    (r"/inspector/summary/?", "inspector.SummaryHandler"),
 )
+WEBSOCKET = "websocket.ResponsesSocket"
+PING_INTERVAL = 30.0  # seconds; keeps the connection alive in middle boxes that drop idle ones
 SLASHES = re.compile("//+")
 
 
@@ -115,8 +120,31 @@ class Upgrade(Matcher):
         return self._path.match(request)
 
 
+class LaterHandler(Router):
+    """A handler whose module is loaded when the first request for it comes.
+
+    :param name: the module in this package, and the class
+    """
+
+    def __init__(self, app: Application, name: str) -> None:
+        self._app = app
+        self._module, _, self._class = name.partition(".")
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
+        handler = getattr(import_module(f".{self._module}", __package__), self._class)
+        return self._app.get_handler_delegate(request, handler, **kwargs)
+
+
 class App(Application):
     """Routes as Tornado does, but ``//`` in a path is one slash: a base URL may end with one."""
+
+    def __init__(self, **settings: Any) -> None:
+        upgrade = Rule(Upgrade(ROUTES[0][0]), LaterHandler(self, WEBSOCKET))
+        rules = [
+            (pattern, LaterHandler(self, handler) if isinstance(handler, str) else handler)
+            for pattern, handler in ROUTES
+        ]
+        super().__init__([upgrade, *rules], **settings)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         stream = getattr(request.connection, "stream", None)
@@ -164,7 +192,6 @@ def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress
     """
     apply_patches()
     return App(
-        [Rule(Upgrade(ROUTES[0][0]), ResponsesSocket), *ROUTES],
         default_handler_class=NotFoundHandler,
         state=AppState(config, service, addresses),
         log_function=lambda handler: None,  # the service logs each turn, the handlers log refusals

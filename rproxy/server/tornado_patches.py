@@ -14,7 +14,6 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-import tornado.websocket
 from tornado import httputil
 from tornado.httpserver import HTTPServer
 from tornado.httputil import format_timestamp
@@ -27,6 +26,12 @@ def apply_patches() -> None:
     """Replace the functions whose patches are not switched off, for the whole process."""
     if enabled("dates"):
         setattr(httputil, "format_timestamp", format_timestamp_cached)  # noqa: B010 -- mypy would object
+
+
+def patch_websocket() -> None:
+    """The same, before the first frame is read: ``tornado.websocket`` is loaded for WebSockets only."""
+    import tornado.websocket
+
     if enabled("unmask") and not has_c_module():
         setattr(tornado.websocket, "_websocket_mask", unmask)  # noqa: B010
 

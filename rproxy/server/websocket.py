@@ -43,13 +43,13 @@ from .frame_writer import FrameWriter
 from .frames import StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
 from .pending import ByteBudget, Waiting, size_of
+from .tornado_patches import patch_websocket
 from .writer import EventWriter
 
 log = logging.getLogger("rproxy.websocket")
 
 MAX_CHANNELS = 32
 MAX_RUNNING = 16
-PING_INTERVAL = 30.0  # seconds; keeps the connection alive in middle boxes that drop idle ones
 STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
 NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the transport
 
@@ -185,6 +185,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         await super().get(*args, **kwargs)
 
     def get_websocket_protocol(self) -> Optional[WebSocketProtocol]:
+        patch_websocket()
         lenient = super().get_websocket_protocol()
         if not isinstance(lenient, WebSocketProtocol13):
             return None

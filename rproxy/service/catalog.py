@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pkgutil
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -181,6 +180,8 @@ def _instructions(path: Optional[str]) -> str:
     if path is not None:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
+    import pkgutil  # loaded only where it is used
+
     text = pkgutil.get_data(__package__, "codex_prompt.md")
     assert text is not None
     return text.decode("utf-8")

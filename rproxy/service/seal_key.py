@@ -21,7 +21,7 @@ from ..config.schema import Config
 from ..errors import StoreError
 from ..store import Store
 from ..store.time_limit import REQUEST_LIMIT
-from .sealer import AES_GCM, HMAC, SealKey, aes_gcm
+from .sealer import AES_GCM, HMAC, SealKey, can_encrypt
 
 log = logging.getLogger("rproxy.seal")
 
@@ -53,7 +53,7 @@ async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str]
             error,
         )
         return new_seal_key()
-    if key.scheme == AES_GCM and aes_gcm() is None:
+    if key.scheme == AES_GCM and not can_encrypt():
         log.warning(
             "the seal key in %s is for encryption, and the package cryptography is missing here: what was "
             "sealed with it cannot be opened (pip install cryptography)",
@@ -63,7 +63,7 @@ async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str]
 
 
 def _best_scheme() -> str:
-    return HMAC if aes_gcm() is None else AES_GCM
+    return AES_GCM if can_encrypt() else HMAC
 
 
 def new_seal_key() -> SealKey:

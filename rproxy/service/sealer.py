@@ -15,7 +15,8 @@ from __future__ import annotations
 import hmac
 import threading
 from collections import OrderedDict
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any, Callable, Optional, Tuple
 
 from ..convert.sealed import (
@@ -43,8 +44,17 @@ MAX_OPENED = 8 << 20  # bytes of what was opened lately
 _NONCE, _MAC = 12, 32  # bytes
 
 
+def can_encrypt() -> bool:
+    """Is the package ``cryptography`` installed?"""
+    return find_spec("cryptography") is not None
+
+
+@cache
 def aes_gcm() -> Optional[Callable[[bytes], Any]]:
-    """The cipher of ``cryptography``, None where the package is missing."""
+    """The cipher of ``cryptography``, None where the package is missing.
+
+    It is loaded when the first blob is sealed or opened, because it takes 6 MB.
+    """
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
@@ -100,17 +110,17 @@ class KeyedSealer:
         self._mac_key, self._aes_key, self._nonce_key = (
             hmac.digest(key.secret, f"{use}\0{owner}".encode(), "sha256") for use in ("mac", "aes", "nonce")
         )
-        self._cipher = aes_gcm()
-        self._encrypts = key.scheme == AES_GCM and self._cipher is not None
+        self._encrypts = key.scheme == AES_GCM
         self._recent = recent
         self._accept_unsealed = accept_unsealed
 
     def seal(self, kind: str, payload: Json) -> str:
         packed = pack(kind, payload)
-        if not self._encrypts or self._cipher is None:
+        cipher = aes_gcm() if self._encrypts else None
+        if cipher is None:
             return to_text(HMAC_PREFIX, hmac.digest(self._mac_key, packed, "sha256") + packed)
         nonce = hmac.digest(self._nonce_key, packed, "sha256")[:_NONCE]
-        sealed: bytes = self._cipher(self._aes_key).encrypt(nonce, packed, None)
+        sealed: bytes = cipher(self._aes_key).encrypt(nonce, packed, None)
         return to_text(AES_PREFIX, nonce + sealed)
 
     def open(self, blob: Any) -> Opened:
@@ -142,13 +152,13 @@ class KeyedSealer:
 
     def _decrypted(self, blob: str) -> Tuple[bytes, str]:
         """:returns: what was sealed, and what is wrong with it (empty: nothing)"""
-        raw = from_text(AES_PREFIX, blob)
-        if self._cipher is None:
+        raw, cipher = from_text(AES_PREFIX, blob), aes_gcm()
+        if cipher is None:
             return b"", NO_PACKAGE
         if raw is None:
             return b"", DAMAGED
         try:
-            return self._cipher(self._aes_key).decrypt(raw[:_NONCE], raw[_NONCE:], None), ""
+            return cipher(self._aes_key).decrypt(raw[:_NONCE], raw[_NONCE:], None), ""
         except Exception:  # InvalidTag, or ValueError for a blob that is too short: it is not ours
             return b"", NOT_YOURS
 

@@ -7,7 +7,7 @@ tokens include ``reasoning``.
 
 from __future__ import annotations
 
-import platform
+import sys
 from typing import Iterable, Optional, Sequence, Tuple, Union
 
 from .. import __version__
@@ -125,6 +125,6 @@ class Metrics:
             "rproxy_build_info",
             "The version, always 1.",
             ("version", "python"),
-            {(__version__, platform.python_version()): 1.0},
+            {(__version__, sys.version.split()[0]): 1.0},
         )
         return exposition([*counted, *gauges_now, build, *process_metrics()])
