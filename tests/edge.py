@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import time
@@ -33,8 +34,8 @@ from rproxy.upstream.client import Upstream
 Json = Dict[str, Any]
 MODELS = """
 models:
-  - {{model: m, provider: &lab {{name: lab, base_url: "{base_url}", api_key: sk-lab}}}}
-  - {{model: org/m, provider: *lab}}
+  - {model: m, provider: &lab {name: lab, base_url: "http://127.0.0.1:1", api_key: sk-lab}}
+  - {model: org/m, provider: *lab}
 """
 STREAM_HEAD = CHUNKED[:-2] + b"Content-Type: text/event-stream\r\nx-ratelimit-remaining-requests: 9\r\n\r\n"
 
@@ -151,8 +152,20 @@ def config(base_url: str = "http://127.0.0.1:1", **server: Any) -> Config:
     listen_addr = server.pop("listen_addr", "127.0.0.1:0")
     texts = [listen_addr] if isinstance(listen_addr, str) else listen_addr
     server["listen_addr"] = tuple(map(parse_listen_address, texts))
-    parsed = parse_config(MODELS.format(base_url=base_url).encode(), "test.yaml", {})
-    return dataclasses.replace(parsed, server=dataclasses.replace(parsed.server, **server))
+    parsed = _parsed()
+    models = tuple(
+        dataclasses.replace(
+            m, providers=tuple(dataclasses.replace(p, base_url=base_url) for p in m.providers)
+        )
+        for m in parsed.models
+    )
+    return dataclasses.replace(parsed, models=models, server=dataclasses.replace(parsed.server, **server))
+
+
+@functools.cache
+def _parsed() -> Config:
+    """Parsed once: it takes as long as a small test."""
+    return parse_config(MODELS.encode(), "test.yaml", {})
 
 
 def response_id(number: int) -> str:

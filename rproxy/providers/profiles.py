@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -107,7 +107,12 @@ ZERO_CONFIG: Tuple[Known, ...] = (
 
 def glob_matches(pattern: str, name: str) -> bool:
     """Does ``name`` match ``pattern``? ``*`` stands for any text; nothing else is special."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.S) is not None
+    return _glob(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=1000)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.S)
 
 
 def list_profiles() -> List[str]:
