@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rproxy.convert.profile import FieldError, Profile, Thinking
 from rproxy.errors import ConfigError
@@ -306,3 +309,9 @@ def test_the_tables_have_no_loose_ends() -> None:
 )
 def test_globs(pattern: str, name: str, fits: bool) -> None:
     assert glob_matches(pattern, name) is fits
+
+
+@given(st.text("ab*", max_size=8), st.text("ab\n", max_size=8))
+def test_globs_are_as_a_regular_expression(pattern: str, name: str) -> None:
+    expression = ".*".join(map(re.escape, pattern.split("*")))
+    assert glob_matches(pattern, name) is bool(re.fullmatch(expression, name, re.S))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -107,12 +107,19 @@ ZERO_CONFIG: Tuple[Known, ...] = (
 
 def glob_matches(pattern: str, name: str) -> bool:
     """Does ``name`` match ``pattern``? ``*`` stands for any text; nothing else is special."""
-    return _glob(pattern).fullmatch(name) is not None
-
-
-@lru_cache(maxsize=1000)
-def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.S)
+    first, *others = pattern.split("*")
+    if not others:
+        return name == first
+    *middle, last = others
+    at, end = len(first), len(name) - len(last)
+    if at > end or not name.startswith(first) or not name.endswith(last):
+        return False
+    for text in middle:
+        found = name.find(text, at, end)
+        if found < 0:
+            return False
+        at = found + len(text)
+    return True
 
 
 def list_profiles() -> List[str]:
