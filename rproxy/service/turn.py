@@ -225,9 +225,7 @@ class Turn:
         converter = self.converter = self._plan.converter(conversion, sequence, self._watch)
         if not self._begun:
             self._held = converter.start()
-            if (
-                self._client.size <= SMALL and self._sink is not None
-            ):  # there is time while the provider thinks
+            if self._client.size <= SMALL and self._sink is not None:  # the provider thinks meanwhile
                 write_response(self._held[0]["response"])
         return converter
 
