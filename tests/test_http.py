@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import pytest
 from edge import edge, error_of, response_id
 from rawserver import standstill, until
+from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from rproxy.json_codec import Shared, SharedDict
 from rproxy.server.app import ROUTES
@@ -320,6 +321,23 @@ async def test_a_body_that_came_with_its_head_waits_for_one_iteration_only(
             assert (await raw.answer())[0] == 200
     whole, in_two = seen[1] - seen[0], seen[3] - seen[2]
     assert whole == 1 and in_two > 2
+
+
+async def test_a_request_does_not_take_its_socket_out_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes: List[int] = []
+    update = BaseAsyncIOLoop.update_handler
+    monkeypatch.setattr(
+        BaseAsyncIOLoop, "update_handler", lambda self, *args: (changes.append(1), update(self, *args))[1]
+    )
+    async with edge() as e:
+        raw = await e.raw()
+        for _ in range(10):
+            await until(lambda: all(stream.awaiting is not None for stream in e.server.streams))
+            post(raw, HELLO)
+            assert (await raw.answer())[0] == 200
+    assert not changes
 
 
 # ---- Streams

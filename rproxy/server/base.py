@@ -137,20 +137,12 @@ class BaseHandler(RequestHandler):
     def initialize(self) -> None:
         headers = self.request.headers
         self.state = self.settings["state"]
-        self.peer = self._peer()
+        self.peer: str = getattr(self.stream, "peer", "")
         """The address of the other end of the connection; ``unix`` for a Unix socket, "" if it is closed."""
         self.remote = self.state.proxies.client(self.peer, headers.get_list("X-Forwarded-For"))
         """The client's address, also behind reverse proxies that are trusted."""
         self.codex = is_codex(headers)
         """Does the client identify itself as Codex?"""
-
-    def _peer(self) -> str:
-        connection: Any = self.request.connection
-        try:
-            name = connection.stream.socket.getpeername()
-        except (AttributeError, OSError):
-            return ""
-        return name[0].partition("%")[0] if isinstance(name, tuple) else UNIX
 
     def set_default_headers(self) -> None:
         state: AppState = self.settings["state"]  # Tornado calls this before initialize()

@@ -36,12 +36,13 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
 from ..types import NamedTuple
+from .remote import UNIX
 from .tornado_patches import NoDelayServer
 
 log = logging.getLogger("rproxy.connections")
 
 NEVER = float("inf")
-UNIX = getattr(socket, "AF_UNIX", None)
+AF_UNIX = getattr(socket, "AF_UNIX", None)
 HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
@@ -93,16 +94,20 @@ class ClientStream(IOStream):
 
     ``awaiting`` is the HTTP connection whose request has not come; None while a request is under way, and for
     a WebSocket.  ``whole``: the body of the request came with its head.  ``body_due``: when the body must
-    have arrived, in monotonic seconds.
+    have arrived, in monotonic seconds.  ``peer``: the address of the other end; ``unix`` for a Unix socket.
 
+    :param address: of the other end, as accept() says it
     :param on_close: called when the socket is closed
     """
 
-    def __init__(self, sock: socket.socket, on_close: Callable[[ClientStream], None], **options: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, address: Any, on_close: Callable[[ClientStream], None], **options: Any
+    ) -> None:
         super().__init__(sock, **options)
         self.awaiting: Optional[HTTP1Connection] = None
         self.whole = False
         self.body_due = NEVER
+        self.peer = address[0].partition("%")[0] if isinstance(address, tuple) else UNIX
         self._on_closed = on_close
         self._written = 0  # bytes that were queued and have left
         self._seen: object = None  # what it waited for at the last sweep
@@ -123,6 +128,14 @@ class ClientStream(IOStream):
             and "Transfer-Encoding" not in headers
             and "Expect" not in headers
         )
+
+    def reading(self) -> bool:
+        """Is something waited for?
+
+        Between a head and the handler of its request nothing is, but if Tornado noticed, it would take the
+        socket out of the event loop and put it back in at once: two system calls.
+        """
+        return super().reading() or self.awaiting is not None and len(self._read_buffer) < BODY_READ
 
     def write_to_fd(self, data: memoryview) -> int:
         sent = super().write_to_fd(data)
@@ -249,7 +262,7 @@ class ClientServer(NoDelayServer):
 
     def _begin(self, connection: socket.socket, address: Any) -> None:
         kind, tls = ClientStream, self.tls
-        if tls is not None and connection.family != UNIX:
+        if tls is not None and connection.family != AF_UNIX:
             try:
                 connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:
@@ -258,6 +271,7 @@ class ClientServer(NoDelayServer):
             kind = TlsStream
         stream = kind(
             connection,
+            address,
             self._closed,
             max_buffer_size=self.max_buffer_size,
             read_chunk_size=self.read_chunk_size,
