@@ -192,9 +192,9 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, "PIECE", PIECE)
 
 
-def of_size(size: int) -> Json:
+def of_size(size: int, of: str = "x") -> Json:
     """A record whose stored form has this many bytes."""
-    record = {"response": "x" * (size - len(encode("r", {"response": ""})))}
+    record = {"response": of * (size - len(encode("r", {"response": ""})))}
     assert len(encode("r", record)) == size
     return record
 
@@ -571,14 +571,14 @@ async def test_redis_does_not_mix_two_records(
             if not times:
                 times.append(1)
                 if event == "changed":
-                    await other.put("resp_n", of_size(6 * PIECE))
+                    await other.put("resp_n", of_size(6 * PIECE, "y"))
                 else:
                     await client.execute_command("PEXPIRE", key, 1)
                     await asyncio.sleep(0.01)
 
     monkeypatch.setattr(redis, "_pieces", slow_pieces)
     await store.put("resp_n", of_size(5 * PIECE))
-    assert await store.get("resp_n") == (of_size(6 * PIECE) if event == "changed" else None)
+    assert await store.get("resp_n") == (of_size(6 * PIECE, "y") if event == "changed" else None)
     times.clear()
     await store.put("resp_n", of_size(5 * PIECE))
     changed = await store.update("resp_n", lambda record: {**record, "n": 1})
