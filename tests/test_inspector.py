@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import time
+import tracemalloc
 from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
@@ -27,6 +28,7 @@ from rproxy.config.schema import Key
 from rproxy.errors import ConfigError
 from rproxy.inspector.page import asks_for_html
 from rproxy.inspector.summary import BUCKETS, MAX_GROUPS, summary_steps
+from rproxy.server.inspector import entries
 from rproxy.telemetry.contents import Contents
 from rproxy.telemetry.recent import RecentTurns
 from rproxy.telemetry.recording import Recording
@@ -496,6 +498,40 @@ async def test_content_is_bounded_in_bytes() -> None:
     contents.begin(huge)
     await contents.end(huge, record(9))
     assert contents.size == 0 and await contents.content("huge") is None
+
+
+async def test_readers_of_a_large_recording_share_what_is_packed() -> None:
+    """Fifty that have begun to read take no more than one piece each, not the whole each."""
+    contents = Contents()
+    recording = Recording({"request_id": "large", "text": "hello " * 2_000_000}, {}, [])
+    lines = "".join(recording.lines()).encode()
+    readers = []
+    tracemalloc.start()
+    try:
+        for ended in (False, True):
+            contents.begin(recording) if not ended else await contents.end(recording, record(1))
+            found = await contents.content("large")
+            assert found is not None
+            assert b"".join(found.pieces()) == lines
+            assert max(map(len, found.pieces())) <= 1 << 16
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(50):
+                one = await contents.content("large") if ended else found
+                assert one is not None
+                readers.append(one.pieces())
+                next(readers[-1])
+            assert tracemalloc.get_traced_memory()[1] - before < len(lines)
+    finally:
+        tracemalloc.stop()
+
+
+def test_recorded_lines_are_entries_wherever_they_are_cut() -> None:
+    lines = b'{"a": 1}\n{"b": 2}\n{"c": "x\\n"}\n'
+    for size in range(1, len(lines) + 1):
+        pieces = [*entries(lines[at : at + size] for at in range(0, len(lines), size))]
+        assert b"".join(pieces) == b'{"a": 1},{"b": 2},{"c": "x\\n"}'
+        assert all(pieces)  # an empty one would end the body
 
 
 # ---- Who may see what

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple
+from itertools import chain
+from typing import TYPE_CHECKING, Iterable, Iterator, List, Optional, Tuple
 
 from tornado.web import Finish
 
@@ -34,7 +35,6 @@ MISSING = "It may be older than those that are kept, or have run in another proc
 UNRECORDED = (
     "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
 )
-PIECE = 1 << 16  # bytes
 OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
 BATCH = 0.1  # seconds in which what happens is sent together
 BEAT = 5.0  # seconds between two looks at the states of the providers, and between two signs of life
@@ -192,8 +192,8 @@ class TurnHandler(OneTurnHandler):
             await self.put_json({**shown, "content": None})
             return
         body = StreamedBody(self)
-        lines = b",".join(content.lines.splitlines())
-        await body.write_all([encode_json(shown)[:-1] + b',"content":[', *pieces(lines), b"]}"])
+        head = encode_json(shown)[:-1] + b',"content":['
+        await body.write_all(chain([head], entries(content.pieces()), [b"]}"]))
         await body.finish()
 
     verbs = {"GET": show}
@@ -210,16 +210,21 @@ class RecordingHandler(OneTurnHandler):
         self.set_header("Content-Type", "application/jsonl")
         self.set_header("Content-Disposition", f'attachment; filename="{content.name}"')
         body = StreamedBody(self)
-        await body.write_all(pieces(content.lines))
+        await body.write_all(content.pieces())
         await body.finish()
 
     verbs = {"GET": show}
 
 
-def pieces(data: bytes) -> Iterator[bytes]:
-    """A text that may be large, for a client that may be slow."""
-    for start in range(0, len(data), PIECE):
-        yield data[start : start + PIECE]
+def entries(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """JSON lines as the entries of an array; both in pieces, of which none is empty."""
+    before = b""
+    for piece in lines:
+        whole = piece.endswith(b"\n")
+        entry = before + (piece[:-1] if whole else piece).replace(b"\n", b",")
+        if entry:
+            yield entry
+        before = b"," if whole else b""
 
 
 class SummaryHandler(InspectorHandler):

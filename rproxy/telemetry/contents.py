@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from functools import partial
-from typing import Dict, Optional
+from typing import Dict, Iterator, Optional
 
 from ..cooperative import in_thread
 from ..types import NamedTuple
@@ -18,18 +18,27 @@ from .recording import Recording
 from .records import TurnRecord
 
 MAX_BYTES = 64 << 20  # of packed recordings, which are several times as large
-
-
-class _Packed(NamedTuple):
-    name: str
-    data: bytes
+PACKED_PIECE = 1 << 14  # bytes that are unpacked together: each piece copies what is left of them
+PIECE = 1 << 16  # bytes
 
 
 class Content(NamedTuple):
-    """``name`` is that of a file for it, ``lines`` are its bytes: JSON lines, masked."""
+    """``name`` is that of a file for it.  It stays packed, because many clients may read it slowly."""
 
     name: str
-    lines: bytes
+    packed: bytes
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, in pieces of at most ``PIECE``: JSON lines, masked."""
+        unpack = zlib.decompressobj()
+        for begin in range(0, len(self.packed), PACKED_PIECE):
+            part = self.packed[begin : begin + PACKED_PIECE]
+            while not unpack.eof:
+                piece = unpack.decompress(part, PIECE)
+                part = unpack.unconsumed_tail
+                if not piece:
+                    break
+                yield piece
 
 
 class Contents:
@@ -43,7 +52,7 @@ class Contents:
     def __init__(self, most: int = MAX_BYTES) -> None:
         self._most = most
         self._running: Dict[str, Recording] = {}
-        self._ended: OrderedDict[str, _Packed] = OrderedDict()
+        self._ended: OrderedDict[str, Content] = OrderedDict()
         self.size = 0
 
     def begin(self, recording: Recording) -> None:
@@ -51,34 +60,28 @@ class Contents:
 
     async def end(self, recording: Recording, record: TurnRecord) -> None:
         try:
-            packed = await in_thread(partial(_pack, recording))
+            content = await in_thread(partial(_pack, recording))
         finally:
             self._running.pop(recording.request_id, None)
         self._drop(recording.request_id)
-        self._ended[recording.request_id] = packed
-        self.size += len(packed.data)
+        self._ended[recording.request_id] = content
+        self.size += len(content.packed)
         while self.size > self._most:
             self._drop(next(iter(self._ended)))
 
     def _drop(self, request_id: str) -> None:
-        packed = self._ended.pop(request_id, None)
-        self.size -= 0 if packed is None else len(packed.data)
+        content = self._ended.pop(request_id, None)
+        self.size -= 0 if content is None else len(content.packed)
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._ended or request_id in self._running
 
     async def content(self, request_id: str) -> Optional[Content]:
         """What there is of a turn, also while it runs; None: nothing, or nothing any more."""
-        packed, running = self._ended.get(request_id), self._running.get(request_id)
-        if packed is not None:
-            return Content(packed.name, await in_thread(partial(zlib.decompress, packed.data)))
-        return None if running is None else await in_thread(partial(_content, running))
+        ended, running = self._ended.get(request_id), self._running.get(request_id)
+        return ended if ended is not None or running is None else await in_thread(partial(_pack, running))
 
 
-def _content(recording: Recording) -> Content:
-    return Content(file_name(recording), "".join(recording.lines()).encode("utf-8"))
-
-
-def _pack(recording: Recording) -> _Packed:
-    name, lines = _content(recording)
-    return _Packed(name, zlib.compress(lines, 1))
+def _pack(recording: Recording) -> Content:
+    lines = "".join(recording.lines()).encode("utf-8")
+    return Content(file_name(recording), zlib.compress(lines, 1))
