@@ -22,6 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["rproxy", "rproxy.*"]),
+    package_dir={"": "."},  # so that an editable installation is a path, and not a program run at each start
     package_data={"rproxy": ["py.typed"], "rproxy.service": ["*.md"], "rproxy.inspector": ["*.html"]},
     include_package_data=False,
     zip_safe=True,

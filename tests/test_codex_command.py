@@ -44,7 +44,7 @@ models:
 def program(path: Path, text: str = "") -> Path:
     """An executable file: the stand-in for Codex, or ``text``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text or f"#!{sys.executable}\n{STAND_IN.read_text()}", encoding="utf-8")
+    path.write_text(text or f"#!{sys.executable} -S\n{STAND_IN.read_text()}", encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

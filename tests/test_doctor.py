@@ -251,7 +251,7 @@ async def test_stores(patient: Patient, tmp_path: Path) -> None:
 
 def codex(patient: Patient, toml: str, version: str = "0.170.0") -> None:
     program = patient.folder / "bin" / "codex"
-    program.write_text(f"#!{sys.executable}\n" + STAND_IN.read_text().replace('"0.169.0"', f'"{version}"'))
+    program.write_text(f"#!{sys.executable} -S\n" + STAND_IN.read_text().replace('"0.169.0"', f'"{version}"'))
     program.chmod(0o755)
     (patient.folder / ".codex").mkdir(exist_ok=True)
     (patient.folder / ".codex" / "config.toml").write_text(toml)

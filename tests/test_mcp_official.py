@@ -36,10 +36,8 @@ MODES = ["stdio", "sse", *HTTP]
 
 @cache
 def has_mcp(python: str) -> bool:
-    return (
-        bool(python)
-        and subprocess.run([python, "-c", "import mcp.server"], capture_output=True).returncode == 0
-    )
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('mcp') is None)"
+    return bool(python) and subprocess.run([python, "-c", code]).returncode == 0
 
 
 def command(python: str, mode: str, port: int) -> Tuple[str, ...]:

@@ -131,7 +131,7 @@ async def test_the_main_job(environ: Dict[str, str]) -> None:
 
 def test_codex(environ: Dict[str, str], tmp_path: Path) -> None:
     program = tmp_path / "codex"
-    program.write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}", encoding="utf-8")
+    program.write_text(f"#!{sys.executable} -S\n{STAND_IN.read_text()}", encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     report = tmp_path / "report"
     more: Dict[str, Any] = {"CODEX_BIN": str(program), "REPORT": str(report), "ACT": "7"}
