@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rproxy.convert import json_reader, json_steps
-from rproxy.convert.json_reader import NotAnObject, TooManyValues, parse_steps
+from rproxy.convert.json_reader import Bounds, NotAnObject, TooManyValues, parse_steps
 from rproxy.convert.json_steps import MANY, is_large, write_steps
 from rproxy.cooperative import collect
 from rproxy.errors import ApiError
 from rproxy.json_codec import encode_json
+from rproxy.server import body
 from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
 from rproxy.store import encode, encode_cooperatively
 
@@ -232,7 +233,7 @@ def test_no_step_is_long(inside: str) -> None:
         return decoder(text, idx)
 
     count, text = 0, '{"a":' + inside + "}"
-    reader = json_reader._Reader(json_reader._windows(text), refuse, bounded=False)
+    reader = json_reader._Reader(json_reader._windows(text), refuse, bounds=None)
     decoder, reader._decoder.raw_decode = reader._decoder.raw_decode, counting  # type: ignore[method-assign]
     try:
         for _ in reader.read():
@@ -244,23 +245,20 @@ def test_no_step_is_long(inside: str) -> None:
     assert max(lengths) <= 3 * json_reader.WINDOW
 
 
-def test_what_is_read_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
-    monkeypatch.setattr(json_reader, "MAX_VALUES", 300)
+def test_what_is_read_is_counted() -> None:
     for inside in ("[" + "[]," * 99 + "1]", "[" + "1," * 299 + "1]", '{"x":[' + "{}," * 98 + "1]}"):
         text = '{"a":' + inside + "}"
         with pytest.raises(TooManyValues):
-            at_once(parse_steps(text, refuse, bounded=True))
+            at_once(parse_steps(text, refuse, bounds=Bounds(100, 300)))
         assert at_once(parse_steps(text, refuse)) == json.loads(text)
     for inside in ("[" + "[]," * 97 + "1]", "[" + "1," * 296 + "1]"):
-        assert at_once(parse_steps('{"a":' + inside + "}", refuse, bounded=True))
+        assert at_once(parse_steps('{"a":' + inside + "}", refuse, bounds=Bounds(100, 300)))
 
 
 async def test_a_request_with_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
+    monkeypatch.setattr(body, "USUAL", Bounds(100, 300))
     with pytest.raises(ApiError, match="request body has more than 100 objects and arrays, the limit"):
         await parse_large('{"a":[' + "[]," * 100 + "1]}")
-    monkeypatch.setattr(json_reader, "MAX_VALUES", 300)
     with pytest.raises(ApiError, match="request body has more than 300 values, the limit"):
         await parse_large('{"a":[' + "1," * 300 + "1]}")
 

@@ -23,6 +23,7 @@ from rproxy.convert.events import compaction, fastpath
 from rproxy.convert.events import converter as events_converter
 from rproxy.convert.events.fastpath import FastPath
 from rproxy.convert.events.response import response_object
+from rproxy.convert.json_reader import OF_ANSWER, Bounds
 from rproxy.convert.profile import AnswerForm
 from rproxy.convert.tools.table import ToolTable
 
@@ -35,6 +36,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "CALLS", 2)
     monkeypatch.setattr(split, "PARTS", 3)
     monkeypatch.setattr(split, "CHOICES", 2)
+    monkeypatch.setattr(split, "TOKENS", 2)
     monkeypatch.setattr(json_steps, "STEP", 120)
     monkeypatch.setattr(decoder, "LARGE", 150)
     monkeypatch.setattr(unparsed, "LARGE_LINE", 100)
@@ -66,6 +68,12 @@ FIELDS: Dict[str, List[Any]] = {
     "images": [[{"image_url": {"url": "https://x"}}]],
     "annotations": [[{"type": "url_citation", "url": "u", "title": "t", "start_index": 0, "end_index": 1}]],
 }
+TOKEN = {"token": "so", "logprob": -1.5, "bytes": [115, 111]}
+TOP = {**TOKEN, "token": "me", "bytes": None}
+LOGPROBS: List[Any] = [
+    {"content": [{**TOKEN, "logprob": -n, "top_logprobs": [TOKEN, TOP]} for n in range(count)]}
+    for count in (0, 1, 7)
+] + [{"content": "x"}, {"refusal": []}, "x"]
 DELTAS = st.fixed_dictionaries(
     {}, optional={name: st.sampled_from(values) for name, values in FIELDS.items()}
 )
@@ -78,7 +86,7 @@ def chunks(draw: st.DrawFn) -> Json:
     if draw(st.booleans()):
         choice["finish_reason"] = draw(st.sampled_from([None, "stop", "tool_calls", "length"]))
     if draw(st.integers(0, 9)) == 0:
-        choice["logprobs"] = {"content": []}
+        choice["logprobs"] = draw(st.sampled_from(LOGPROBS))
     chunk: Json = {"object": "chat.completion.chunk", "choices": [choice]}
     if draw(st.booleans()):
         chunk["usage"] = USAGE
@@ -136,8 +144,8 @@ def test_so_do_many_whole_messages() -> None:
 
 def compare(some: List[Json], cumulative: bool) -> None:
     form = AnswerForm(cumulative=cumulative)
-    whole = converter(reader=ChunkReader(form))
-    in_parts = FastPath(converter(reader=ChunkReader(form)))
+    whole = converter(reader=ChunkReader(form), logprobs=True)
+    in_parts = FastPath(converter(reader=ChunkReader(form), logprobs=True))
     events = in_parts.converter.start()
     for data in fed(some):
         events += [event for batch in in_parts.feed(data) for event in batch]
@@ -156,6 +164,25 @@ def test_long_lists_become_short_ones(name: str) -> None:
     parts = list(split.split({"choices": [{"index": 0, "delta": {"content": "x", name: entries}}]}, False))
     found = [part["choices"][0]["delta"].get(name, []) for part in parts]
     assert max(map(len, found)) == split.PARTS and sum(found, []) == entries
+
+
+@pytest.mark.parametrize("content, pieces", [("x" * 40, 9), ("xyz", 3)])
+def test_the_probabilities_of_many_tokens_come_with_their_text(content: str, pieces: int) -> None:
+    chunk = {"choices": [{"index": 0, "message": {"content": content}, "logprobs": LOGPROBS[2]}]}
+    said = [part["choices"][0] for part in split.split(chunk) if part["choices"][0]["delta"].get("content")]
+    assert len(said) == pieces and "".join(choice["delta"]["content"] for choice in said) == content
+    tokens = [choice.get("logprobs", {}).get("content", []) for choice in said]
+    assert sum(tokens, []) == LOGPROBS[2]["content"] and max(map(len, tokens)) <= -(-7 // pieces)
+
+
+def test_the_probabilities_of_a_long_answer_keep_the_bounds() -> None:
+    """32,768 tokens, with twenty others for each."""
+    top = {"token": "word", "logprob": -12.3456789, "bytes": [119, 111, 114, 100]}
+    entry = {**top, "top_logprobs": [top] * 20}
+    text = json.dumps(entry, separators=(",", ":"))
+    containers, values = text.count("{") + text.count("["), text.count(",") + text.count(":")
+    assert 32_768 * containers < OF_ANSWER.containers and 32_768 * values < OF_ANSWER.values
+    assert 32_768 * len(text) < decoder.ChunkDecoder()._max
 
 
 def test_a_large_delta_becomes_small_ones() -> None:
@@ -362,7 +389,7 @@ def test_a_large_error_is_shown_in_part(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_chunk_of_too_many_values_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_reader, "MAX_CONTAINERS", 100)
+    monkeypatch.setattr(unparsed, "OF_ANSWER", Bounds(100, 1000))
     monkeypatch.setattr(unparsed, "MAX_CHUNKS", 10)
     for body in (b'data: {"a":[%b]}\n\n' % b",".join([b"[]"] * 200), b"data: x\n" + b"data: {}\n" * 200):
         assert [chunk["error"]["type"] for chunk in decoded(body, 1000)[-1:]] == ["protocol"]
@@ -412,7 +439,7 @@ def test_only_so_many_pieces_of_a_chunk_are_reasoning(monkeypatch: pytest.Monkey
 def test_what_was_parsed_in_steps_is_there_to_be_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "WINDOW", 64)
     for limit, error in ((1000, False), (20, True)):
-        monkeypatch.setattr(json_reader, "MAX_CONTAINERS", limit)
+        monkeypatch.setattr(unparsed, "OF_ANSWER", Bounds(limit, 1000))
         path = FastPath(converter())
         path.feed(b'data: {"choices":[%b]}\n\n' % b",".join([b'{"delta":{}}'] * 50))
         for _ in path.later():

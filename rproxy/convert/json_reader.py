@@ -15,7 +15,7 @@ import codecs
 import json
 import re
 from itertools import chain
-from typing import Any, Callable, Generator, Iterable, Iterator, List, Optional, Union
+from typing import Any, Callable, Generator, Iterable, Iterator, List, NamedTuple, Optional, Union
 
 from ..types import Json
 
@@ -23,8 +23,6 @@ WINDOW = 1 << 16  # characters that are read in one step
 TINY = 24  # characters of an entry that is worth being read together with its neighbours
 APART = 500  # entries that are read one by one after a failure to read some together
 MAX_DEPTH = 64  # of values that are larger than a window
-MAX_CONTAINERS = 500_000  # objects and arrays in a text
-MAX_VALUES = 2_000_000  # values in a text
 MAX_MEMBERS = 50_000  # of one object
 MAX_ENTRIES = 500_000  # of one array
 
@@ -36,6 +34,18 @@ _string = re.compile(r'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.S).mat
 
 Steps = Generator[None, None, None]
 Bytes = Union[bytes, memoryview]
+
+
+class Bounds(NamedTuple):
+    """How many objects and arrays there may be in a text, and how many values in all."""
+
+    containers: int
+    values: int
+
+
+USUAL = Bounds(500_000, 2_000_000)
+# The probabilities of 32,768 tokens, with twenty others for each, are 1.4 and 6 million.
+OF_ANSWER = Bounds(2_000_000, 8_000_000)
 
 
 class TooManyValues(ValueError):
@@ -54,15 +64,15 @@ def parse_steps(
     data: Union[str, Iterable[Bytes]],
     parse_constant: Callable[[str], Any],
     *,
-    bounded: bool = False,
+    bounds: Optional[Bounds] = None,
     unfinished: Optional[List[Any]] = None,
     errors: str = "strict",
 ) -> Generator[None, None, Json]:
     """``json.loads`` of an object.
 
     :param data: a text, or pieces of one in UTF-8, perhaps with a byte order mark
-    :param bounded: the text comes from outside: it may not hold more than :data:`MAX_CONTAINERS`,
-        :data:`MAX_VALUES`, :data:`MAX_MEMBERS` and :data:`MAX_ENTRIES`
+    :param bounds: the text comes from outside: it may not hold more than this, :data:`MAX_MEMBERS` and
+        :data:`MAX_ENTRIES`
     :param unfinished: holds the large objects and arrays that are not complete: when reading fails, what
         has been read
     :param errors: what to make of bytes that are not UTF-8, see :mod:`codecs`
@@ -73,7 +83,7 @@ def parse_steps(
     :raises ValueError: it is not JSON, in the words of ``json.loads``
     """
     texts = _windows(data) if isinstance(data, str) else _decoded(data, errors)
-    return (yield from _Reader(texts, parse_constant, bounded, unfinished).read())
+    return (yield from _Reader(texts, parse_constant, bounds, unfinished).read())
 
 
 def _windows(text: str) -> Iterator[str]:
@@ -101,7 +111,7 @@ class _Reader:
         self,
         texts: Iterator[str],
         parse_constant: Callable[[str], Any],
-        bounded: bool,
+        bounds: Optional[Bounds],
         unfinished: Optional[List[Any]] = None,
     ) -> None:
         self._texts = texts
@@ -110,9 +120,9 @@ class _Reader:
         self._at = 0  # where in the text the rest begins
         self._whole = False  # nothing follows the text
         self._apart = 0  # entries that are still to be read one by one
-        self._bounded = bounded
+        self._bounds = bounds
         self._unfinished = [] if unfinished is None else unfinished
-        self._containers, self._values = MAX_CONTAINERS, MAX_VALUES  # that may still come
+        self._containers, self._values = bounds or (0, 0)  # that may still come
         # ---- Where the text stands in the whole
         self._before = 0  # characters
         self._lines = 0
@@ -233,7 +243,7 @@ class _Reader:
             more = yield from self._next(",}", '{"":0')
             if more and 0 < self._at - begin < TINY:
                 result.update((yield from self._neighbours("{}")))
-            if self._bounded and len(result) > MAX_MEMBERS:
+            if self._bounds and len(result) > MAX_MEMBERS:
                 raise TooManyValues(f"an object with more than {MAX_MEMBERS} members")
         self._unfinished.pop()
         return result
@@ -251,7 +261,7 @@ class _Reader:
             more = yield from self._next(",]", "[0")
             if more and 0 < self._at - begin < TINY:
                 result += yield from self._neighbours("[]")
-            if self._bounded and len(result) > MAX_ENTRIES:
+            if self._bounds and len(result) > MAX_ENTRIES:
                 raise TooManyValues(f"an array with more than {MAX_ENTRIES} entries")
         self._unfinished.pop()
         return result
@@ -314,7 +324,7 @@ class _Reader:
 
     # ---- How much it may be
     def _count(self, value: Any) -> None:
-        if not self._bounded:
+        if self._bounds is None:
             return
         if type(value) is not dict and type(value) is not list:
             self._take(0, 1)
@@ -329,7 +339,7 @@ class _Reader:
     def _take(self, containers: int, values: int) -> None:
         self._containers -= containers
         self._values -= values
-        if self._bounded and self._containers < 0:
-            raise TooManyValues(f"more than {MAX_CONTAINERS} objects and arrays")
-        if self._bounded and self._values < 0:
-            raise TooManyValues(f"more than {MAX_VALUES} values")
+        if self._bounds and self._containers < 0:
+            raise TooManyValues(f"more than {self._bounds.containers} objects and arrays")
+        if self._bounds and self._values < 0:
+            raise TooManyValues(f"more than {self._bounds.values} values")

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from ..config.search_schema import Search
-from ..convert.json_reader import parse_steps
+from ..convert.json_reader import USUAL, parse_steps
 from ..cooperative import in_thread, run_cooperatively
 from ..errors import RproxyError
 from ..json_codec import encode_json
@@ -211,7 +211,7 @@ class Backend:
         try:
             if len(answer.body) <= LARGE_ANSWER:
                 return json.loads(read())
-            return await run_cooperatively(parse_steps(await in_thread(read), float, bounded=True))
+            return await run_cooperatively(parse_steps(await in_thread(read), float, bounds=USUAL))
         except (ValueError, RecursionError):
             raise SearchFailed("its answer is not JSON") from None
 

@@ -21,7 +21,7 @@ from importlib import import_module
 from itertools import chain
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
-from ..convert.json_reader import NotAnObject, TooManyValues, parse_steps
+from ..convert.json_reader import USUAL, NotAnObject, TooManyValues, parse_steps
 from ..cooperative import free_later, large_values, run_cooperatively
 from ..errors import ApiError, invalid, too_large
 from ..json_codec import parser
@@ -207,7 +207,7 @@ async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request bo
     unfinished: List[Any] = []
     large_values.begin()
     try:
-        value = await run_cooperatively(parse_steps(data, _no_constant, bounded=True, unfinished=unfinished))
+        value = await run_cooperatively(parse_steps(data, _no_constant, bounds=USUAL, unfinished=unfinished))
         free_later([value])
         return value
     except _UNREADABLE as error:

@@ -58,7 +58,7 @@ class ChunkDecoder:
     .. attribute:: done    ``[DONE]`` was seen; later bytes are ignored
     """
 
-    def __init__(self, max_line: int = 32 << 20) -> None:
+    def __init__(self, max_line: int = 64 << 20) -> None:
         self.done = False
         self._max = max_line
         # What the body is: "?" while it is blank, "document", "next" after a document, "lines" (of events, or

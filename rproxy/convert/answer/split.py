@@ -6,7 +6,7 @@ text of megabytes becomes many deltas, and so do many tool calls.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from ...types import Json
 from ..json_steps import is_large
@@ -16,6 +16,7 @@ TEXT = 1 << 15  # characters of a piece
 CALLS = 16  # tool calls of a piece
 CHOICES = 100  # choices of a piece
 PARTS = 500  # content parts of a piece
+TOKENS = 100  # tokens with their probabilities, and with twenty others, of a piece
 _LISTS = ("annotations", "images")
 _TEXTS = (*REASONING_KEYS, "content", "refusal")  # in the order in which they are read
 
@@ -36,7 +37,7 @@ def split(
         chunk = {**chunk, "choices": [{}]}
         choices = []
     choice = choices[0] if type(choices) is list and len(choices) == 1 else None
-    if type(choice) is not dict or choice.get("logprobs") or chunk.get("error"):
+    if type(choice) is not dict or chunk.get("error"):
         yield chunk
         return
     source = "delta" if choice.get("delta") else "message"
@@ -55,11 +56,12 @@ def split(
     lists = [(key, small.pop(key)) for key in _LISTS if type(small.get(key)) is list]
     calls = small.pop("tool_calls", None)
     later = {key: choice[key] for key in ("finish_reason", "usage") if key in choice}
-    rest = {key: value for key, value in choice.items() if key not in later and key != source}
+    rest = {key: value for key, value in choice.items() if key not in (*later, source, "logprobs")}
     head = {key: value for key, value in chunk.items() if key not in ("usage", "x_groq")}
     for key, value in texts:
-        for piece in _pieces(value):
-            yield {"choices": [{"delta": {key: piece}}]}
+        for piece, tokens in _with_tokens(value, choice.get("logprobs") if key == "content" else None):
+            logprobs = {"logprobs": {"content": tokens}} if tokens else {}
+            yield {"choices": [{"delta": {key: piece}, **logprobs}]}
     if small or rest:
         yield {**head, "choices": [{**rest, "delta": small}]}
     for key, entries in lists:
@@ -121,6 +123,19 @@ def _call_pieces(calls: Any, repeats: Callable[[Json], bool]) -> Iterator[Any]:
         yield [
             {**(place if number else head), "function": {**({} if number else function), "arguments": piece}}
         ]
+
+
+def _with_tokens(value: Any, logprobs: Any) -> Iterator[Tuple[Any, Optional[List[Any]]]]:
+    """The pieces of a text, each with about as many of its tokens' probabilities as it is long."""
+    tokens = logprobs.get("content") if type(logprobs) is dict else None
+    if type(tokens) is not list or type(value) is not str:
+        for number, piece in enumerate(_pieces(value)):
+            yield piece, None if number else tokens
+        return
+    count = min(max(len(tokens) // TOKENS, len(value) // TEXT) + 1, len(value))
+    cuts = [(len(value) * number // count, len(tokens) * number // count) for number in range(count + 1)]
+    for (begin, first), (end, last) in zip(cuts, cuts[1:]):
+        yield value[begin:end], tokens[first:last]
 
 
 def _pieces(value: Any, size: int = PARTS) -> Iterator[Any]:

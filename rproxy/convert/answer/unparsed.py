@@ -12,7 +12,7 @@ from typing import Any, Dict, Generator, Iterator, List, Optional, Union
 
 from ...json_codec import UNREADABLE
 from ...types import Json
-from ..json_reader import TooManyValues, parse_steps
+from ..json_reader import OF_ANSWER, TooManyValues, parse_steps
 
 LARGE_LINE = 1 << 16  # bytes; it is parsed in steps
 MAX_CHUNKS = 100_000  # in lines
@@ -114,7 +114,7 @@ def _objects(data: memoryview, unfinished: Optional[List[Any]] = None) -> Steps:
     """
     pieces = (b'{"":', data, b"}")
     found = yield from parse_steps(
-        pieces, lambda word: None, bounded=True, unfinished=unfinished, errors="replace"
+        pieces, lambda word: None, bounds=OF_ANSWER, unfinished=unfinished, errors="replace"
     )
     if len(found) != 1:
         raise ValueError("not one value")

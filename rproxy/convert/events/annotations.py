@@ -44,11 +44,14 @@ def logprobs_of(entries: List[Any]) -> List[Json]:
 
 
 def _tokens(entries: Any) -> Iterator[Tuple[Json, Json]]:
-    """Each well-formed entry, as it came and with the fields of Responses."""
+    """Each well-formed entry, as it came and with the fields of Responses, which may be the same object."""
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict):
             continue
         token, logprob, raw = entry.get("token"), entry.get("logprob"), entry.get("bytes")
         if isinstance(token, str) and isinstance(logprob, (int, float)):
             spelled = raw if isinstance(raw, list) else list(token.encode("utf-8", "replace"))
-            yield entry, {"token": token, "logprob": logprob, "bytes": spelled}
+            if spelled is raw and len(entry) == 3:  # there may be a million: each copy is 200 bytes
+                yield entry, entry
+            else:
+                yield entry, {"token": token, "logprob": logprob, "bytes": spelled}
