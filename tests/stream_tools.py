@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional
 
 from grammar import check_stream
 
+from rproxy.convert.answer.chat import ChunkReader
 from rproxy.convert.events.converter import StreamConverter
 from rproxy.convert.events.response import response_object
 from rproxy.convert.ids import Ids
@@ -60,6 +61,9 @@ def end(finish: Optional[str] = "stop", usage: Optional[Json] = None) -> Json:
 def converter(
     request: Optional[Json] = None, *, allow: Optional[List[str]] = None, **options: Any
 ) -> StreamConverter:
+    """:param options: of StreamConverter; ``answer``: how the provider writes its answers, for its reader"""
+    if "answer" in options:
+        options["reader"] = ChunkReader(options.pop("answer"))
     request = {"model": "m", **(request or {})}
     ids = Ids(STEM)
     tools = ToolTable.build(request, [], Profile(), allow)
