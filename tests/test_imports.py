@@ -95,7 +95,9 @@ def name_of(path: Path) -> str:
 def imported(path: Path) -> Iterator[Tuple[str, ...]]:
     """The absolute names of everything a module imports, ``from . import x`` resolved to ``rproxy.x``."""
     package = path.relative_to(PACKAGE.parent).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    for node in ast.walk(tree) if "import_module" in source else statements(tree):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -106,6 +108,14 @@ def imported(path: Path) -> Iterator[Tuple[str, ...]]:
             argument = node.args[0]
             if isinstance(argument, ast.Constant):
                 yield tuple(str(argument.value).split("."))
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements, without what is in them: expressions are most of a module."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for inner in getattr(tree, name, ()):
+            yield inner
+            yield from statements(inner)
 
 
 def layer(room: str) -> int:

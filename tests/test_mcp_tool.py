@@ -17,6 +17,7 @@ from scripted import call, say, think
 
 from rproxy.hosted.approvals import Approvals
 from rproxy.hosted.kind import Outcome
+from rproxy.server.speedups import settled_gc
 
 Json = Dict[str, Any]
 
@@ -561,7 +562,7 @@ async def test_of_a_list_that_a_client_has_made_only_a_part_is_looked_at() -> No
 
 async def test_others_have_their_turn_while_many_items_are_looked_up() -> None:
     """The longest step of the event loop is a small part of what the request takes."""
-    count = 15_000
+    count = 8_000
     call = {"type": "mcp_call", "server_label": "docs", "name": "echo", "arguments": "{}", "output": "x"}
     items = [{**call, "id": f"mcp_{number:032x}0000"} for number in range(count)]
     steps: List[float] = []
@@ -574,11 +575,14 @@ async def test_others_have_their_turn_while_many_items_are_looked_up() -> None:
             last = time.thread_time()
 
     async with mcp_lab() as lab:
-        stepping = asyncio.ensure_future(step())
-        await lab.api(
-            "POST", "/responses/input_tokens", asking(input=[*items, {"role": "user", "content": "Hello."}])
-        )
-        stepping.cancel()
+        with settled_gc():  # as in a server: a collection would look at all that the tests have made
+            stepping = asyncio.ensure_future(step())
+            await lab.api(
+                "POST",
+                "/responses/input_tokens",
+                asking(input=[*items, {"role": "user", "content": "Hello."}]),
+            )
+            stepping.cancel()
     assert max(steps) < sum(steps) / 8
 
 

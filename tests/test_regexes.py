@@ -30,7 +30,7 @@ FUNCTIONS = ("match", "search", "fullmatch", "sub", "subn", "split", "findall", 
 SHORT, LONG = 1_000, 4_000  # characters
 ALLOWED = 10  # times as long
 FAST = 0.002  # seconds that no text may be judged by
-CALLS = re.compile(r"\bre\.[a-z]+\(")  # parsing all files would take a second
+CALLS = re.compile(rf"\bre\.(?:{'|'.join(FUNCTIONS)})\(")  # parsing all files would take a second
 SEARCHING = ("search", "sub", "subn", "split", "findall", "finditer")
 OPERATOR = ("rproxy.cli", "cli/", "rproxy.config", "config/")  # what reads the words of whoever runs rproxy
 
@@ -40,6 +40,7 @@ Key = Tuple[Union[str, bytes], int, bool]  # pattern, flags, is it searched for 
 def patterns() -> Dict[Key, str]:
     """All patterns -> where they stand."""
     found: Dict[Key, str] = {}
+    seen: Set[int] = set()
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
     uses = "|".join(SEARCHING)
     searched = set(re.findall(rf"\b(\w+)\.(?:{uses})\(", "\n".join(sources.values())))
@@ -48,7 +49,7 @@ def patterns() -> Dict[Key, str]:
             continue
         module = importlib.import_module(info.name)
         for name, value in vars(module).items():
-            for pattern in _compiled(value, set()):
+            for pattern in _compiled(value, seen):
                 alone = isinstance(value, re.Pattern) or hasattr(value, "__self__")
                 anywhere = not alone or name in searched or getattr(value, "__name__", "") in SEARCHING
                 found.setdefault((pattern.pattern, pattern.flags, anywhere), f"{info.name}.{name}")
@@ -66,16 +67,19 @@ def patterns() -> Dict[Key, str]:
 
 
 def _compiled(value: Any, seen: Set[int]) -> Iterator[re.Pattern[Any]]:
-    """The patterns in a value of a module: itself, its bound methods, those in collections and objects."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
+    """The patterns in a value of a module: itself, its bound methods, those in collections and objects.
+
+    :param seen: ids of the values that were looked at before
+    """
     owner = getattr(value, "__self__", None)
     if isinstance(value, re.Pattern):
         yield value
     elif isinstance(owner, re.Pattern):
         yield owner
-    elif isinstance(value, dict):
+    elif id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, dict):
         for inner in [*value.keys(), *value.values()]:
             yield from _compiled(inner, seen)
     elif isinstance(value, (list, tuple, set, frozenset)):
