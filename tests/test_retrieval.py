@@ -22,10 +22,14 @@ from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, thi
 from rproxy.config.load import parse_config
 from rproxy.convert.ids import input_item_id
 from rproxy.convert.request.turns import check_orphans
+from rproxy.convert.request.validate import check_request
+from rproxy.errors import ApiError
+from rproxy.service import compact, create_request
 from rproxy.service import service as service_module
 from rproxy.service.client import Client
 from rproxy.service.create_request import ConversationContext
 from rproxy.service.history import LONG_HISTORY, History
+from rproxy.service.plan import LARGE
 from rproxy.service.service import Service
 from rproxy.store.memory import MemoryStore
 from rproxy.store.write_behind import WriteBehindStore
@@ -165,6 +169,30 @@ async def test_a_long_history_is_compared_in_a_thread(count: int, monkeypatch: p
     counted = await service.input_tokens(body, Client(None, False, "json", "req_1", {}))
     assert counted["input_tokens"] >= count
     assert [thread is threading.main_thread() for thread in threads] == [count == 1]
+    await service.close()
+    upstream.close()
+
+
+@pytest.mark.parametrize("size", [LARGE, LARGE + 1])
+async def test_a_large_request_is_checked_in_a_thread(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: List[threading.Thread] = []
+
+    def checked(body: Any) -> None:
+        threads.append(threading.current_thread())
+        check_request(body)
+
+    for module in (create_request, compact):
+        monkeypatch.setattr(module, "check_request", checked)
+    config = parse_config(
+        CONFIG.format(port=0, base_url="http://127.0.0.1:9", server="").encode(), "c", {"SCRIPTED_KEY": KEY}
+    )
+    upstream, store = Upstream(), MemoryStore(10, 1 << 20, 3600.0, time.time)
+    service = Service(config, upstream, store)
+    client = Client(None, False, "json", "req_1", {}, size=size)
+    await service.input_tokens({"model": MODEL, "input": "hello"}, client)
+    with pytest.raises(ApiError, match="input must be"):
+        await service.compact({"model": MODEL, "input": [1]}, client)
+    assert [thread is threading.main_thread() for thread in threads] == [size == LARGE] * 2
     await service.close()
     upstream.close()
 

@@ -6,22 +6,29 @@ It is a turn like any other, with a trigger behind its input; what makes the sea
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
 from ..convert.ids import Ids
+from ..convert.request.chat import input_items
 from ..convert.request.content import parts_of
+from ..convert.request.validate import check_request
 from ..types import AnyItem, Compaction, Item, Json, Response
+from .create_request import need_input
 
 TAKEN = ("model", "instructions", "previous_response_id", "prompt_cache_key")
 
 
-def compaction_request(body: Json, items: List[AnyItem]) -> Json:
-    """The create request that compacts.
+def compaction_request(body: Json) -> Tuple[List[AnyItem], Json]:
+    """The items that are compacted, and the create request that does it.
 
-    :param items: the input of ``body``
+    :param body: without nulls
+    :raises ApiError: 400
     """
+    check_request(body)
+    need_input(body)
+    items = input_items(body)
     taken = {key: body[key] for key in TAKEN if key in body}
-    return {**taken, "input": items + [{"type": "compaction_trigger"}], "store": False}
+    return items, {**taken, "input": items + [{"type": "compaction_trigger"}], "store": False}
 
 
 def compaction_object(items: List[AnyItem], response: Response, stem: Callable[[], str]) -> Compaction:

@@ -8,8 +8,11 @@ from typing import Any, List, Mapping, Optional
 from ..config.schema import Model
 from ..convert.events.response import response_object
 from ..convert.ids import Ids
+from ..convert.request.chat import input_items
+from ..convert.request.validate import check_request
 from ..errors import invalid
 from ..types import AnyItem, Json, NamedTuple, Response, ResponseRecord
+from .conversations import check_metadata
 
 
 @dataclass
@@ -73,6 +76,16 @@ class CreateRequest(NamedTuple):
             "conversation": self.conversation,
             "owner": owner,
         }
+
+
+def checked_input(body: Json) -> List[AnyItem]:
+    """The own input of a create request without nulls, as items.
+
+    :raises ApiError: 400, a field of the request is wrong
+    """
+    check_request(body)
+    check_metadata(body)
+    return input_items(body)
 
 
 def need_input(body: Mapping[str, Any], *instead: str) -> None:

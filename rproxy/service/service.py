@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from ..config.schema import Config, Model, Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.ids import Ids
-from ..convert.request.chat import input_items, to_chat_request
+from ..convert.request.chat import to_chat_request
 from ..convert.request.pairing import without_repeats
 from ..convert.request.turns import check_orphans
-from ..convert.request.validate import check_request, without_nulls
+from ..convert.request.validate import without_nulls
 from ..convert.tools.tool_lists import ToolLists
 from ..cooperative import free_later, in_thread, in_thread_if
 from ..errors import ApiError, StoreError, invalid
@@ -40,8 +40,8 @@ from .catalog import Catalog
 from .client import Client, EventSink, TurnResult
 from .codex_errors import for_codex, uses_codex_form
 from .compact import compaction_object, compaction_request
-from .conversations import Conversations, check_metadata, conversation_id
-from .create_request import CreateRequest, need_input
+from .conversations import Conversations, conversation_id
+from .create_request import CreateRequest, checked_input, need_input
 from .file_text import FileTexts
 from .history import LONG_HISTORY, History
 from .hosted import HostedTools
@@ -233,11 +233,9 @@ class Service:
 
         :returns: the answer, and headers for it
         """
-        body = without_nulls(body)
-        check_request(body)
-        need_input(body)
-        items = input_items(body)
-        response, headers = await self.create(compaction_request(body, items), client, None)
+        begin = partial(compaction_request, without_nulls(body))
+        items, request = await in_thread_if(client.size > LARGE, begin)
+        response, headers = await self.create(request, client, None)
         make = partial(compaction_object, items, response, self._stem)
         if client.size <= LARGE:
             return make(), headers
@@ -305,16 +303,15 @@ class Service:
 
         :raises ApiError: 400, 404, 503
         """
-        body = without_nulls(body)
-        check_request(body)
-        check_metadata(body)
-        if "tools" in body and client.size <= LARGE:
+        body, large = without_nulls(body), client.size > LARGE
+        given = await in_thread_if(large, partial(checked_input, body))
+        if "tools" in body and not large:
             body["tools"] = self._tool_lists.of(body["tools"])
         model, ids = self.catalog.of(client.key).find(body["model"]), Ids(self._stem())
         conversation = conversation_id(body)
         context = await self._history.context(body, conversation, client)
         body = {**context.inherited, **body}
-        items = await self._history.resolved(input_items(body), context, client.owner)
+        items = await self._history.resolved(given, context, client.owner)
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         long = len(context.items) + len(items) > LONG_HISTORY
         request = await in_thread_if(long, partial(_completed, request))

@@ -16,6 +16,7 @@ from ...errors import ApiError
 from ...types import Json
 
 Check = Callable[[Any], bool]
+TOGETHER = 10_000  # entries of a list that are looked at together
 
 
 def _number(value: Any) -> bool:
@@ -47,8 +48,13 @@ def _object_of_strings(*names: str) -> Check:
 
 
 def _list_of(value: Any, wanted: type) -> bool:
-    # A set of the types, because there may be very many values.
-    return isinstance(value, list) and all(issubclass(kind, wanted) for kind in set(map(type, value)))
+    # A set of the types, because there may be very many values; of some at a time, because a thread that
+    # looks at them keeps the interpreter meanwhile.
+    return isinstance(value, list) and all(
+        issubclass(kind, wanted)
+        for begin in range(0, len(value), TOGETHER)
+        for kind in set(map(type, value[begin : begin + TOGETHER]))
+    )
 
 
 def _objects(value: Any) -> bool:
