@@ -138,24 +138,28 @@ _tasks: Set[asyncio.Task[None]] = set()
 class LargeValues:
     """How many large values are being made, or in use, in this process.
 
-    ``watch`` is called with True when there is one, and with False when there is none any more.
+    Each of ``watchers`` is called with True when there is one, and with False when there is none any more.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.watch: Callable[[bool], None] = lambda any_: None
+        self.watchers: Set[Callable[[bool], None]] = set()
 
     def begin(self) -> None:
         """There is one more."""
         self.count += 1
         if self.count == 1:
-            self.watch(True)
+            self._tell(True)
 
     def end(self, *_: Any) -> None:
         """There is one less."""
         self.count -= 1
         if self.count == 0:
-            self.watch(False)
+            self._tell(False)
+
+    def _tell(self, any_: bool) -> None:
+        for watcher in self.watchers:
+            watcher(any_)
 
 
 large_values = LargeValues()

@@ -52,6 +52,10 @@ class ConfigError(RproxyError):
         return (self,)
 
 
+class NothingConfigured(ConfigError):
+    """There is neither a configuration file nor a key nor a local model server."""
+
+
 class ConfigErrors(ConfigError):
     """Several errors of one file, in its order."""
 

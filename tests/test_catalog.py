@@ -9,8 +9,9 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from rproxy.config.load import default_config, parse_config
+from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
+from rproxy.config.zero_config import default_config
 from rproxy.errors import ConfigError
 from rproxy.service.catalog import etag, models_body, with_prompt_of
 

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from rproxy.config.addresses import ListenAddress
 from rproxy.config.checks import keys_of
-from rproxy.config.load import default_config, find_config, load_config, parse_config
+from rproxy.config.load import find_config, load_config, parse_config
 from rproxy.config.schema import Auth, Config, Key, Model, Provider, Server, StoreConfig, UsageConfig
 from rproxy.config.search_schema import Search
 from rproxy.config.yaml_positions import MAX_VALUES, load
+from rproxy.config.zero_config import default_config
 from rproxy.errors import ConfigError
 
 HERE = Path(__file__).resolve().parent

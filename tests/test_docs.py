@@ -35,7 +35,7 @@ from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
 from rproxy.providers.local_servers import LOCAL_KINDS
 from rproxy.providers.profiles import ZERO_CONFIG
-from rproxy.server.app import ROUTES
+from rproxy.server.routes import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100  # columns of a terminal

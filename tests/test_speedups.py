@@ -205,11 +205,14 @@ def test_large_blocks_of_memory_are_mapped() -> None:
     """A fresh process: how far the heap grows when a large block was freed before."""
     script = """
 import sys
-from rproxy.server.speedups import map_large_blocks
-map_large_blocks()
-text = "x" * (20 << 20)
-del text  # from now on glibc would take such blocks from its heap
-held = ["x" * (8 << 20) for _ in range(4)]
+from rproxy.cooperative import large_values
+from rproxy.server.speedups import mapped_blocks
+with mapped_blocks():
+    assert "ctypes" not in sys.modules
+    large_values.begin()
+    text = "x" * (20 << 20)
+    del text  # from now on glibc would take such blocks from its heap
+    held = ["x" * (8 << 20) for _ in range(4)]
 maps = open("/proc/self/maps").read().splitlines()
 heap = next((line.split()[0].split("-") for line in maps if line.endswith("[heap]")), ("0", "0"))
 print(int(heap[1], 16) - int(heap[0], 16))

@@ -8,17 +8,18 @@ import os
 import re
 import sys
 from dataclasses import replace
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
 
 from ..config import checks
 from ..config.addresses import ListenAddress, server_name
 from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
-from ..config.zero_config import NothingConfigured, nothing_text
-from ..errors import ConfigError, Unreachable
+from ..errors import ConfigError, NothingConfigured, Unreachable
 from ..log import clean, printable
-from ..providers.local_servers import LocalServer
 from ..types import NamedTuple
+
+if TYPE_CHECKING:
+    from ..providers.local_servers import LocalServer
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "
@@ -90,6 +91,8 @@ def read_config(
         return ReadConfig(config, found.path or _without_file(config, local), found.note, local or ())
     except NothingConfigured:
         if local is not None:
+            from ..config.zero_config import nothing_text
+
             demo = DEMOS.get(args.command, DEMOS["serve"])
             text = "\n".join([nothing_text(local, demo), *filter(None, [found.note])])
             raise NothingConfigured(text) from None

@@ -18,7 +18,6 @@ from ..config.load import user_config
 from ..config.schema import Model
 from ..config.yaml_positions import scalar
 from ..config.zero_config import (
-    NothingConfigured,
     Source,
     empty,
     key_sources,
@@ -27,7 +26,7 @@ from ..config.zero_config import (
     nothing_text,
     routes_of,
 )
-from ..errors import RproxyError
+from ..errors import NothingConfigured, RproxyError
 from ..providers.profile_names import ABOUT
 from ..upstream.discovery import find_local_servers
 from .command import Command, Environ, counted, warn

@@ -10,8 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import List, Optional, Sequence
 
-from ..config.zero_config import NothingConfigured
-from ..errors import ConfigError, RproxyError
+from ..errors import ConfigError, NothingConfigured, RproxyError
 from ..telemetry.usage import GROUPS, usage
 from ..types import Json
 from .command import Command, Environ, columns, counted, read_config

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import TYPE_CHECKING, Tuple
 
 from ..types import light_dataclass
 from . import checks as c
-from .checks import key
-from .mcp_schema import McpHost, mcp_host
+from .checks import Place, key
+
+if TYPE_CHECKING:
+    from .mcp_schema import McpHost
+
+
+def _mcp_host(place: Place) -> McpHost:
+    from .mcp_schema import mcp_host  # loaded only where it is configured
+
+    return mcp_host(place)
 
 
 @light_dataclass(frozen=True)
@@ -21,7 +29,7 @@ class HostedLimits:
         c.whole(1000), 102_400, "bytes of one result; of a longer one the middle is left out"
     )
     mcp_hosts: Tuple[McpHost, ...] = key(
-        c.list_of(mcp_host, "a list of hosts"),
+        c.list_of(_mcp_host, "a list of hosts"),
         (),
         "hosts whose MCP servers clients may name by server_url; default: none",
     )

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, List, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
-from ..providers.local_servers import LocalServer
 from ..types import NamedTuple
 from . import checks as c
 from .checks import Place
 from .keys import useless_globs
 from .schema import Config
-from .search_schema import completed
 from .yaml_positions import load
-from .zero_config import default_config
+
+if TYPE_CHECKING:
+    from ..providers.local_servers import LocalServer
 
 SYSTEM_CONFIG = "/etc/rproxy/config.yaml"
 UNREAD = "./config.yaml is not read unless you name it: rproxy {command} --config config.yaml"
@@ -75,11 +75,13 @@ def find_config(
 def load_config(path: Optional[str], environ: Mapping[str, str], local: Sequence[LocalServer] = ()) -> Config:
     """Read a configuration file.
 
-    :param path: None: there is no file; see :func:`default_config`
+    :param path: None: there is no file; see :func:`rproxy.config.zero_config.default_config`
     :param local: the model servers of this machine, for a configuration without a file
     :raises ConfigError: ``file:line:col: path.of.the.key: what is wrong``
     """
     if path is None:
+        from .zero_config import default_config
+
         return default_config(environ, local)
     try:
         with open(path, "rb") as file:
@@ -101,6 +103,8 @@ def parse_config(content: bytes, path: str, environ: Mapping[str, str]) -> Confi
     whole = Place(document, (), document.data, environ, warnings)
     config = Config(**c.values_of(Config, whole))
     if config.search is not None:
+        from .search_schema import completed
+
         providers = (provider for model in config.models for provider in model.providers)
         servers = [server.name for server in config.mcp_servers]
         search = completed(config.search, providers, servers, whole.step("search"))

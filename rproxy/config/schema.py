@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Tuple
 
 from ..convert.profile import EFFORTS, MODALITIES
 from ..convert.request.rewrite import Rule
@@ -20,27 +20,32 @@ from .addresses import url_secrets
 from .checks import REQUIRED, Place, key
 from .hosted_schema import HostedLimits
 from .keys import Key
-from .mcp_schema import McpServer, read_mcp_servers
 from .provider_schema import Provider, read_overrides, read_providers
 from .rewrite_rules import rewrite_rules
 from .routes import Routes
-from .search_schema import Search, read_search
 from .server_schema import Auth, Server, StoreConfig, UsageConfig, read_server, read_store
 
-__all__ = [
-    "Auth",
-    "Config",
-    "Key",
-    "McpServer",
-    "Model",
-    "Provider",
-    "Search",
-    "Server",
-    "StoreConfig",
-    "UsageConfig",
-]
+if TYPE_CHECKING:
+    from .mcp_schema import McpServer
+    from .search_schema import Search
+
+__all__ = ["Auth", "Config", "Key", "Model", "Provider", "Server", "StoreConfig", "UsageConfig"]
 
 
+# ---- Sections that few configurations have are loaded when there is one
+def _search(place: Place) -> Search:
+    from .search_schema import read_search
+
+    return read_search(place)
+
+
+def _mcp_servers(place: Place) -> Tuple[McpServer, ...]:
+    from .mcp_schema import read_mcp_servers
+
+    return read_mcp_servers(place)
+
+
+# ---- The others
 def _prompt_file(place: Place) -> str:
     """The path of a file that is not empty: Codex has no substitute for an empty prompt."""
     if not c.read_file(place).strip():
@@ -182,9 +187,9 @@ class Config:
     usage: UsageConfig = key(
         c.section(UsageConfig), UsageConfig(), "how tokens are reported and written down"
     )
-    search: Optional[Search] = key(read_search, None, "who answers web searches; default: nobody")
+    search: Optional[Search] = key(_search, None, "who answers web searches; default: nobody")
     mcp_servers: Tuple[McpServer, ...] = key(
-        read_mcp_servers, (), "MCP servers whose tools every model can use; default: none"
+        _mcp_servers, (), "MCP servers whose tools every model can use; default: none"
     )
     hosted_tools: HostedLimits = key(
         c.section(HostedLimits), HostedLimits(), "limits on the tools that rproxy runs itself"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NothingConfigured
 from ..providers.local_servers import LOCAL_KINDS, LocalServer
 from ..providers.profiles import ZERO_CONFIG, Known, default_wire
 from ..types import NamedTuple
@@ -25,10 +25,6 @@ no configuration file and no provider's key in the environment, and on this mach
   use a provider's key:      export DEEPSEEK_API_KEY=sk-...
   then, or with one of these servers running, write a configuration file: rproxy init
 Keys that are known: {keys}"""
-
-
-class NothingConfigured(ConfigError):
-    """There is neither a file nor a key nor a local server."""
 
 
 class Source(NamedTuple):

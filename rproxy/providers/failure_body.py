@@ -17,8 +17,9 @@ from typing import Any, Dict, List, Mapping, Optional
 from ..convert.json_steps import is_large
 from ..json_codec import UNREADABLE
 from .complaints import find_complaints
-from .failure_text import HTML, MAX_SCANNED, bounded, delay_in_text, duration, header_delay, without_tags
+from .failure_text import HTML, bounded, delay_in_text, duration, header_delay, without_tags
 from .failures import REFUSED, ErrorFacts, Finding, classify
+from .provider_errors import MAX_SCANNED
 
 MAX_DEPTH = 6  # of objects inside objects
 MAX_ENTRIES = 20  # of a list, and of a large object, that are read

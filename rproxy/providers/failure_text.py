@@ -12,7 +12,8 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Mapping, Optional
 
-MAX_SCANNED = 20000  # characters of a text that the patterns are tried on
+from .provider_errors import MAX_SCANNED
+
 MAX_DELAY = 3600.0  # seconds
 
 # ---- Delays

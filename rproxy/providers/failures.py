@@ -12,7 +12,7 @@ from typing import Any, Container, List, Optional, Pattern, Sequence, Tuple
 
 from ..types import NamedTuple
 from .complaints import Complaint
-from .failure_text import MAX_SCANNED
+from .provider_errors import MAX_SCANNED
 
 
 class Finding(NamedTuple):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple, Type
 from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
 from ..log import clean, without_login
 from ..types import NamedTuple
-from .failure_text import MAX_SCANNED
 
 if TYPE_CHECKING:  # imported where they are needed: compiling their patterns takes a while
     from .complaints import Complaint
     from .failures import Finding
 
+MAX_SCANNED = 20000  # characters of a text that patterns are tried on
 MAX_MESSAGE = 2000  # characters of a message for the client
 
 

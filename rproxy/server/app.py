@@ -6,28 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import ssl
 import time
 from dataclasses import replace
-from importlib import import_module
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Dict,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Type,
-    Union,
-)
+from typing import TYPE_CHECKING, AsyncIterator, Callable, Mapping, Optional, Sequence
 
-from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest
-from tornado.routing import Matcher, PathMatches, Router, Rule
 from tornado.web import Application
 
 from ..config.addresses import ListenAddress
@@ -40,24 +23,16 @@ from ..telemetry.telemetry import Telemetry
 from ..telemetry.usage import tokens_by_key
 from ..types import NamedTuple
 from ..upstream.client import Upstream
-from .base import AppState, BaseHandler
-from .connections import ClientServer, ClientStream, Limits
+from .base import AppState
+from .connections import ClientServer, Limits
 from .descriptors import limit, max_connections, max_provider_connections, raise_limit
-from .health import HealthHandler, ReadyHandler
-from .http import NotFoundHandler, has_body
+from .http import NotFoundHandler
 from .listen import Listener, check_exposure, listener_of, open_listeners
 from .pid_file import pid_file
 from .reload import Reload, hangup_signal
-from .responses import (
-    CancelHandler,
-    CompactHandler,
-    InputItemsHandler,
-    InputTokensHandler,
-    ResponsesHandler,
-    StoredResponseHandler,
-)
+from .routes import App
 from .shutdown import drain, stop_being_ready, stop_signals
-from .speedups import map_large_blocks, quick_switches, settled_gc
+from .speedups import mapped_blocks, quick_switches, settled_gc
 from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
 
@@ -69,120 +44,10 @@ if TYPE_CHECKING:
 
 HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
 
-# A handler that has a name here is loaded when its first request comes.
-ROUTES: Sequence[Tuple[str, Union[Type[BaseHandler], str]]] = (
-    (r"(?:/v1)?/responses/?", ResponsesHandler),
-    (r"(?:/v1)?/responses/compact/?", CompactHandler),
-    (r"(?:/v1)?/responses/input_tokens/?", InputTokensHandler),
-    (r"(?:/v1)?/responses/([^/]+)/?", StoredResponseHandler),
-    (r"(?:/v1)?/responses/([^/]+)/input_items/?", InputItemsHandler),
-    (r"(?:/v1)?/responses/([^/]+)/cancel/?", CancelHandler),
-    (r"(?:/v1)?/conversations/?", "conversations.ConversationsHandler"),
-    (r"(?:/v1)?/conversations/([^/]+)/?", "conversations.ConversationHandler"),
-    (r"(?:/v1)?/conversations/([^/]+)/items/?", "conversations.ConversationItemsHandler"),
-    (r"(?:/v1)?/conversations/([^/]+)/items/([^/]+)/?", "conversations.ConversationItemHandler"),
-    (r"(?:/v1)?/chat/completions/?", "chat.ChatHandler"),
-    (r"(?:/v1)?/alpha/search/?", "search.SearchHandler"),
-    (r"(?:/v1)?/models/?", "models.ModelsHandler"),
-    (r"(?:/v1)?/models/(.+)", "models.ModelHandler"),
-    (r"(?:/v1)?/health/?", HealthHandler),
-    (r"(?:/v1)?/ready/?", ReadyHandler),
-    (r"/metrics/?", "metrics.MetricsHandler"),
-    (r"/", "inspector.PageHandler"),
-    (r"/inspector/turns/?", "inspector.TurnsHandler"),
-    (r"/inspector/turns/([^/]+)/?", "inspector.TurnHandler"),
-    (r"/inspector/turns/([^/]+)/recording/?", "inspector.RecordingHandler"),
-    (r"/inspector/stream/?", "inspector.StreamHandler"),
-    (r"/inspector/summary/?", "inspector.SummaryHandler"),
-)
-WEBSOCKET = "websocket.ResponsesSocket"
 PING_INTERVAL = 30.0  # seconds; keeps the connection alive in middle boxes that drop idle ones
-SLASHES = re.compile("//+")
 
 
 # ---- The application
-class Upgrade(Matcher):
-    """Matches a WebSocket handshake on the path ``pattern``.
-
-    A handshake with a request body does not match: the WebSocket handler has no limits for bodies.
-    """
-
-    def __init__(self, pattern: str) -> None:
-        self._path = PathMatches(pattern)
-
-    def match(self, request: HTTPServerRequest) -> Optional[Dict[str, Any]]:
-        if (
-            request.method != "GET"
-            or request.headers.get("Upgrade", "").strip().lower() != "websocket"
-            or has_body(request.headers)
-        ):
-            return None
-        return self._path.match(request)
-
-
-class LaterHandler(Router):
-    """A handler whose module is loaded when the first request for it comes.
-
-    :param name: the module in this package, and the class
-    """
-
-    def __init__(self, app: Application, name: str) -> None:
-        self._app = app
-        self._module, _, self._class = name.partition(".")
-
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
-        handler = getattr(import_module(f".{self._module}", __package__), self._class)
-        return self._app.get_handler_delegate(request, handler, **kwargs)
-
-
-class App(Application):
-    """Routes as Tornado does, but ``//`` in a path is one slash: a base URL may end with one."""
-
-    def __init__(self, **settings: Any) -> None:
-        upgrade = Rule(Upgrade(ROUTES[0][0]), LaterHandler(self, WEBSOCKET))
-        rules = [
-            (pattern, LaterHandler(self, handler) if isinstance(handler, str) else handler)
-            for pattern, handler in ROUTES
-        ]
-        super().__init__([upgrade, *rules], **settings)
-
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        stream = getattr(request.connection, "stream", None)
-        if "//" in request.path:
-            request.path = SLASHES.sub("/", request.path)
-        delegate = super().find_handler(request, **kwargs)
-        if isinstance(stream, ClientStream):
-            stream.request_came(request.headers)
-            if stream.whole:
-                return WholeRequest(delegate)
-        return delegate
-
-
-class WholeRequest(HTTPMessageDelegate):
-    """A request whose body came with its head: nobody waits for the handler to say what happens to it.
-
-    Tornado reads a body when ``prepare`` has run in the handler's task, which then goes on.  Each of these
-    changes from one task to the other costs an iteration of the event loop.
-
-    :param handler: Tornado's delegate for the handler
-    """
-
-    def __init__(self, handler: HTTPMessageDelegate) -> None:
-        self._handler = handler
-
-    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
-        self._handler.headers_received(start_line, headers)
-
-    def data_received(self, chunk: bytes) -> Optional[Awaitable[None]]:
-        return self._handler.data_received(chunk)
-
-    def finish(self) -> None:
-        self._handler.finish()
-
-    def on_connection_close(self) -> None:
-        self._handler.on_connection_close()
-
-
 def make_app(config: Config, service: Service, addresses: Sequence[ListenAddress]) -> Application:
     """The Tornado application.
 
@@ -392,12 +257,14 @@ async def run(
                 reload()
                 manager.ready()
 
-            path = config.server.pid_file
-            with hangup_signal(reload_and_notify, stop.set), pid_file(path), settled_gc(), quick_switches():
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(hangup_signal(reload_and_notify, stop.set))
+                opened.enter_context(pid_file(config.server.pid_file))
+                for speedup in (settled_gc, quick_switches, mapped_blocks):
+                    opened.enter_context(speedup())
                 if ready is not None:
                     ready(running.listeners)
                 manager.ready()
-                map_large_blocks()  # not earlier, as it takes some milliseconds
                 await stop.wait()
             server = state.config.server
             manager.stopping(server.drain_delay + server.drain_timeout)

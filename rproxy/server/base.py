@@ -28,7 +28,6 @@ from ..service.codex_errors import for_codex, uses_codex_form
 from ..service.service import Service
 from ..service.single_flight import SingleFlight
 from ..telemetry.lag import LoopLag
-from ..telemetry.reason import reason_of
 from ..telemetry.records import RefusalRecord
 from ..types import Json, LocalRecord, light_dataclass
 from ..upstream.client import CancelToken
@@ -331,5 +330,7 @@ class BaseHandler(RequestHandler):
         self.state.report(self._log_refusal(record, error, body))
 
     async def _log_refusal(self, record: RefusalRecord, error: ApiError, body: Json) -> None:
+        from ..telemetry.reason import reason_of  # loaded for failures only
+
         reason = await reason_of(error, body)
         self.state.service.telemetry.refused(replace(record, reason=reason))

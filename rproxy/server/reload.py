@@ -19,7 +19,6 @@ import signal
 from typing import Callable, Iterator, Optional
 
 from .. import log as logs
-from ..config.changes import changes
 from ..config.schema import Config
 from ..errors import ConfigError
 from .base import AppState
@@ -46,6 +45,8 @@ class Reload:
 
     def __call__(self) -> None:
         """Read the configuration again, and write to the log what it changes."""
+        from ..config.changes import changes  # loaded for a reload only
+
         old = self._state.config
         try:
             found = changes(old, self._load())

@@ -1,7 +1,7 @@
 """What makes the server faster without changing what it does, and the switch for it.
 
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
-``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`map_large_blocks`,
+``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`mapped_blocks`,
 and ``bodies`` is :mod:`rproxy.server.recent_bodies`.  To find out whether one of them causes a problem, start
 the server without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
 
@@ -17,6 +17,7 @@ import gc
 import os
 import sys
 import time
+from functools import cache
 from importlib import import_module
 from typing import Any, Coroutine, Iterator, List, Mapping, Optional
 
@@ -64,15 +65,22 @@ def settled_gc() -> Iterator[None]:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     collector.start(COLLECTION)
-    large_values.watch = lambda any_: gc.disable() if any_ else gc.enable()
+    large_values.watchers.add(_pause_gc)
     try:
         yield
     finally:
-        large_values.watch = lambda any_: None
+        large_values.watchers.discard(_pause_gc)
         gc.enable()
         collector.stop()
         gc.set_threshold(*former)
         gc.unfreeze()
+
+
+def _pause_gc(any_large: bool) -> None:
+    if any_large:
+        gc.disable()
+    else:
+        gc.enable()
 
 
 class Collector:
@@ -123,7 +131,21 @@ def quick_switches() -> Iterator[None]:
         sys.setswitchinterval(former)
 
 
-def map_large_blocks() -> None:
+@contextlib.contextmanager
+def mapped_blocks() -> Iterator[None]:
+    """Call :func:`map_large_blocks` when there is something large first, as long as the context lasts.
+
+    Not earlier, because ctypes takes half a megabyte.
+    """
+    large_values.watchers.add(map_large_blocks)
+    try:
+        yield
+    finally:
+        large_values.watchers.discard(map_large_blocks)
+
+
+@cache
+def map_large_blocks(*_: bool) -> None:
     """Let the C library map large blocks of memory by themselves, for the whole process.
 
     glibc begins so, but once a large block was freed it takes others from its heap, where a text or a buffer

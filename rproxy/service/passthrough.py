@@ -21,7 +21,6 @@ from ..cooperative import collect
 from ..errors import ApiError, invalid
 from ..log import mask
 from ..providers.provider_errors import Refusal
-from ..telemetry.reason import reason_of
 from ..telemetry.records import AttemptRecord, TurnRecord, milliseconds
 from ..telemetry.telemetry import Telemetry
 from ..types import Json
@@ -175,6 +174,8 @@ class _Relayed:
         return False  # the client's request is its own business
 
     async def reason(self, error: ApiError) -> str:
+        from ..telemetry.reason import reason_of  # loaded for failures only
+
         return await reason_of(error, self._request)
 
     async def attempt(self, provider: Provider) -> None:

@@ -16,13 +16,11 @@ from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
 from ..convert.json_steps import is_large, json_blocks
 from ..convert.request.chat import Conversion, to_chat_request
-from ..convert.request.responses import to_responses_request
 from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
 from ..cooperative import free_later, in_thread_if
 from ..errors import ApiError
 from ..providers.forms import has_form
-from ..telemetry.reason import reason_of
 from ..telemetry.telemetry import Telemetry
 from ..types import AnyItem, HostedResult, Json, Response, Thought, light_dataclass
 from ..upstream.client import ChatClient
@@ -124,6 +122,8 @@ class TurnPlan:
 
     async def reason(self, error: ApiError) -> str:
         """Why an attempt failed, for the log."""
+        from ..telemetry.reason import reason_of  # loaded for failures only
+
         return await reason_of(error, {**self._request.body, "input": self._items})
 
     def conversation_key(self) -> str:
@@ -158,11 +158,11 @@ class TurnPlan:
 
         :raises ApiError: 400, the provider cannot be asked this
         """
-        to_request = (
-            partial(to_responses_request, origin=provider.base_url)
-            if provider.wire == "responses"
-            else to_chat_request
-        )
+        to_request: Callable[..., Conversion] = to_chat_request
+        if provider.wire == "responses":
+            from ..convert.request.responses import to_responses_request  # with what reads its answers
+
+            to_request = partial(to_responses_request, origin=provider.base_url)
         short = is_short(self._request, self._client, self._items)
         readable = await self._deps.file_texts.readable(self._items, provider.profile, short)
         self.small = readable is self._items and self._is_small()

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ..config.schema import Config
-from ..config.search_schema import MCP, Search
 from ..telemetry.records import SearchRecord, milliseconds
 from ..telemetry.telemetry import Telemetry
 from ..types import Json
@@ -19,6 +18,7 @@ from .client import Client
 from .running_turns import RunningTurns
 
 if TYPE_CHECKING:
+    from ..config.search_schema import Search
     from ..hosted.backend import Backend
     from ..hosted.codex_search import CodexSearch
     from ..hosted.mcp.servers import McpServers
@@ -39,6 +39,8 @@ def make_backend(
     :param now: seconds since the epoch
     :param mcp_servers: None if the configuration has none
     """
+    from ..config.search_schema import MCP
+
     if search.kind != MCP:
         from ..hosted.backend import Backend
 

@@ -24,6 +24,7 @@ from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
 from ..convert.events.response import write_response
 from ..convert.request.chat import Conversion
+from ..cooperative import large_values
 from ..errors import ApiError, error_event
 from ..log import mask
 from ..providers.provider_errors import Refusal
@@ -282,9 +283,11 @@ class Turn:
         if not self._begun:
             self._send([])
         interval, self._interval = self._interval, float("inf")  # no heartbeat within an event
+        large_values.begin()
         try:
             await self._sink.send_large(events)
         finally:
+            large_values.end()
             self._interval, self._last_sent = interval, time.monotonic()
             if self._timer is not None:
                 self._timer.cancel()

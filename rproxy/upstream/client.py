@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -29,7 +29,9 @@ from .pool import UNLIMITED
 from .proxy import find_proxy
 from .request import OnHead, PreparedRequest
 from .transport import CancelToken, OnData, StopReading, TransportError
-from .web import WebAnswer, WebError, WebRequest, fetch, stream
+
+if TYPE_CHECKING:
+    from .web import WebAnswer, WebRequest
 
 __all__ = ["CancelToken", "ChatClient", "OnData", "Result", "StopReading", "Upstream"]
 
@@ -164,6 +166,8 @@ class Upstream:
 
         :raises WebError: there is no complete answer
         """
+        from .web import WebError, fetch  # loaded for hosted tools only
+
         try:
             return await fetch(self._client, request, self._environ)
         except ConfigError as error:
@@ -176,6 +180,8 @@ class Upstream:
 
         :raises WebError: there is no complete answer
         """
+        from .web import WebError, stream
+
         try:
             return await stream(self._client, request, self._environ, on_data, on_head)
         except ConfigError as error:

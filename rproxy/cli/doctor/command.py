@@ -13,8 +13,7 @@ from typing import List, Optional, Tuple
 
 from ...config.load import find_config
 from ...config.schema import Config
-from ...config.zero_config import NothingConfigured
-from ...errors import ConfigError
+from ...errors import ConfigError, NothingConfigured
 from ...log import clean
 from .. import exit_status
 from ..command import Command, Environ, counted, printable_lines

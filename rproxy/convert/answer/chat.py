@@ -13,7 +13,7 @@ is.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 from ...types import Delta, Json, TextKind
 from ..profile import AnswerForm
@@ -30,11 +30,13 @@ from .fields import (
     text_of,
     unwrap,
 )
-from .leaked_calls import LeakedCallFilter, Piece
 from .reasoning_details import ReasoningDetails
 from .split import split
 from .think_tags import ThinkTagFilter
 from .tool_calls import MAX_CALLS, CallReader
+
+if TYPE_CHECKING:
+    from .leaked_calls import LeakedCallFilter, Piece
 
 
 def _nothing_received() -> Dict[TextKind, Received]:
@@ -63,7 +65,7 @@ class ChunkReader:
         self.reasoning_details: List[Json] = self._details.entries
         self._calls = CallReader(answer.cumulative)
         self._think_tags = ThinkTagFilter() if answer.think_tags else None
-        self._leaked_calls = LeakedCallFilter(tools) if answer.heal_tool_text and tools else None
+        self._leaked_calls = _leaked_calls(tools) if answer.heal_tool_text and tools else None
         self._snapshots: Dict[TextKind, str] = (
             {"text": "", "reasoning": "", "refusal": ""} if answer.cumulative else {}
         )
@@ -328,3 +330,9 @@ class ChunkReader:
         if self._leaked_calls is not None:
             self._without_calls(self._leaked_calls.close(), out)
         self._give_up_halves(out)
+
+
+def _leaked_calls(tools: Mapping[str, Json]) -> LeakedCallFilter:
+    from .leaked_calls import LeakedCallFilter  # few providers need it
+
+    return LeakedCallFilter(tools)
