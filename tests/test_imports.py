@@ -77,6 +77,7 @@ LATER = {
     "rproxy.convert.request.responses": "wire: responses",
     "rproxy.telemetry.reason": "a failure",
     "rproxy.upstream.web": "tools that rproxy runs itself",
+    "curses": "nobody",
     "ctypes": "a large request or answer",
     "cryptography": "reasoning that is sealed or opened",
     "sqlite3": "store.kind",

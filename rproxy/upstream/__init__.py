@@ -1,1 +1,17 @@
-"""The provider's side: one request out, the bytes of its response back."""
+"""The provider's side: one request out, the bytes of its response back.
+
+Tornado is loaded here.  Its module for logs uses curses, if there is one, to colour what a terminal shows.
+rproxy has a log of its own, and curses would take half a megabyte of every server.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+if "tornado.log" not in sys.modules and "curses" not in sys.modules:
+    sys.modules["curses"] = None  # type: ignore[assignment]  # so that to import it fails
+    try:
+        import_module("tornado.log")
+    finally:
+        del sys.modules["curses"]
