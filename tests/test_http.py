@@ -17,7 +17,7 @@ from tornado.platform.asyncio import BaseAsyncIOLoop
 from tornado.web import Application
 
 from rproxy.json_codec import Shared, SharedDict
-from rproxy.server.connections import ClientStream
+from rproxy.server.connections import BODY_READ, HEAD_READ, ClientStream
 from rproxy.server.http import HttpHandler
 from rproxy.server.responses import ResponsesHandler
 from rproxy.server.routes import ROUTES, LaterHandler
@@ -323,6 +323,23 @@ async def test_a_body_that_came_with_its_head_waits_for_one_iteration_only(
             assert (await raw.answer())[0] == 200
     whole, in_two = seen[1] - seen[0], seen[3] - seen[2]
     assert whole == 1 and in_two > 2
+
+
+async def test_only_a_body_that_is_still_to_come_is_read_in_large_pieces() -> None:
+    async with edge() as e:
+        raw = await e.raw()
+        post(raw, HELLO)
+        assert (await raw.answer())[0] == 200
+        (stream,) = e.server.streams
+        assert stream.read_chunk_size == HEAD_READ
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 2")
+        await until(lambda: stream.read_chunk_size == BODY_READ)
+        raw.writer.write(b"{}")
+        assert (await raw.answer())[0] == 400
+        raw.cut()
+        await until(lambda: not e.server.streams)
+        await e.ws()
+        assert [stream.read_chunk_size for stream in e.server.streams] == [BODY_READ]
 
 
 async def test_a_request_does_not_take_its_socket_out_of_the_event_loop(

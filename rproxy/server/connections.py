@@ -119,7 +119,7 @@ class ClientStream(IOStream):
 
     def request_came(self, headers: Mapping[str, str]) -> None:
         """The head of the request is there, perhaps with its body."""
-        self.awaiting, self.read_chunk_size = None, BODY_READ
+        self.awaiting = None
         length = headers.get("Content-Length", "0")
         self.whole = (
             length.isdecimal()
@@ -128,6 +128,8 @@ class ClientStream(IOStream):
             and "Transfer-Encoding" not in headers
             and "Expect" not in headers
         )
+        if not self.whole or "Upgrade" in headers:
+            self.read_chunk_size = BODY_READ
 
     def reading(self) -> bool:
         """Is something waited for?
