@@ -13,6 +13,7 @@ import math
 import os
 import re
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
 
 from ..convert.profile import suggestion
@@ -156,6 +157,15 @@ def section(cls: Callable[..., T]) -> Check[T]:
 
     def check(place: Place) -> T:
         return cls(**values_of(cls, place))  # type: ignore[arg-type]
+
+    return check
+
+
+def later(module: str, name: str) -> Check[Any]:
+    """The check ``name`` of another module in this package, which is loaded when a file has the key."""
+
+    def check(place: Place) -> Any:
+        return getattr(import_module(f".{module}", __package__), name)(place)
 
     return check
 

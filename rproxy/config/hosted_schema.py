@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING, Tuple
 
 from ..types import light_dataclass
 from . import checks as c
-from .checks import Place, key
+from .checks import key
 
 if TYPE_CHECKING:
     from .mcp_schema import McpHost
-
-
-def _mcp_host(place: Place) -> McpHost:
-    from .mcp_schema import mcp_host  # loaded only where it is configured
-
-    return mcp_host(place)
 
 
 @light_dataclass(frozen=True)
@@ -29,7 +23,7 @@ class HostedLimits:
         c.whole(1000), 102_400, "bytes of one result; of a longer one the middle is left out"
     )
     mcp_hosts: Tuple[McpHost, ...] = key(
-        c.list_of(_mcp_host, "a list of hosts"),
+        c.list_of(c.later("mcp_schema", "mcp_host"), "a list of hosts"),
         (),
         "hosts whose MCP servers clients may name by server_url; default: none",
     )

@@ -20,7 +20,6 @@ from . import addresses
 from . import checks as c
 from .addresses import url_secrets
 from .checks import REQUIRED, Place, key, secret
-from .rewrite_rules import rewrite_rules
 
 WIRES = ("chat", "responses")  # the APIs that providers speak
 # Headers and query parameters whose values are no secret.
@@ -95,7 +94,9 @@ class Provider:
     )
     override: Mapping[str, Any] = key(read_overrides, {}, "profile fields for this provider")
     rewrite: Tuple[Rule, ...] = key(
-        rewrite_rules, (), "changes to the request before it is sent: set, remove, rename, replace"
+        c.later("rewrite_rules", "rewrite_rules"),
+        (),
+        "changes to the request before it is sent: set, remove, rename, replace",
     )
     group: str = ""
     profile: Profile = field(default_factory=Profile)

@@ -21,7 +21,6 @@ from .checks import REQUIRED, Place, key
 from .hosted_schema import HostedLimits
 from .keys import Key
 from .provider_schema import Provider, read_overrides, read_providers
-from .rewrite_rules import rewrite_rules
 from .routes import Routes
 from .server_schema import Auth, Server, StoreConfig, UsageConfig, read_server, read_store
 
@@ -32,20 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Auth", "Config", "Key", "Model", "Provider", "Server", "StoreConfig", "UsageConfig"]
 
 
-# ---- Sections that few configurations have are loaded when there is one
-def _search(place: Place) -> Search:
-    from .search_schema import read_search
-
-    return read_search(place)
-
-
-def _mcp_servers(place: Place) -> Tuple[McpServer, ...]:
-    from .mcp_schema import read_mcp_servers
-
-    return read_mcp_servers(place)
-
-
-# ---- The others
 def _prompt_file(place: Place) -> str:
     """The path of a file that is not empty: Codex has no substitute for an empty prompt."""
     if not c.read_file(place).strip():
@@ -110,7 +95,9 @@ class Model:
     price: Optional[Price] = key(c.section(Price), None, "what a million tokens cost, for usage and metrics")
     override: Mapping[str, Any] = key(read_overrides, {}, "profile fields for this model")
     rewrite: Tuple[Rule, ...] = key(
-        rewrite_rules, (), "changes to the request for this model, after those of the provider"
+        c.later("rewrite_rules", "rewrite_rules"),
+        (),
+        "changes to the request for this model, after those of the provider",
     )
 
     @property
@@ -187,9 +174,13 @@ class Config:
     usage: UsageConfig = key(
         c.section(UsageConfig), UsageConfig(), "how tokens are reported and written down"
     )
-    search: Optional[Search] = key(_search, None, "who answers web searches; default: nobody")
+    search: Optional[Search] = key(
+        c.later("search_schema", "read_search"), None, "who answers web searches; default: nobody"
+    )
     mcp_servers: Tuple[McpServer, ...] = key(
-        _mcp_servers, (), "MCP servers whose tools every model can use; default: none"
+        c.later("mcp_schema", "read_mcp_servers"),
+        (),
+        "MCP servers whose tools every model can use; default: none",
     )
     hosted_tools: HostedLimits = key(
         c.section(HostedLimits), HostedLimits(), "limits on the tools that rproxy runs itself"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 from ..log import LEVELS
 from ..types import light_dataclass
@@ -11,7 +11,9 @@ from . import checks as c
 from .addresses import ListenAddress
 from .checks import Check, Place, key, secret
 from .keys import Key, read_keys
-from .tls import Tls, read_tls
+
+if TYPE_CHECKING:
+    from .tls import Tls
 
 # What Codex loses when tool_type_allowlist does not name a type of tools.
 _LOST = {
@@ -86,7 +88,9 @@ class Server:
         (ListenAddress("127.0.0.1", 3000),),
         "HOST:PORT, unix:PATH, or a list; beyond this machine only with auth (or --insecure)",
     )
-    tls: Optional[Tls] = key(read_tls, None, "the certificate; with it, TCP addresses speak HTTPS")
+    tls: Optional[Tls] = key(
+        c.later("tls", "read_tls"), None, "the certificate; with it, TCP addresses speak HTTPS"
+    )
     socket_mode: int = key(addresses.socket_mode, 0o600, "the mode of Unix sockets")
     request_timeout: float = key(
         c.seconds(), 300.0, "longest silence of a provider, in seconds; any byte restarts it"

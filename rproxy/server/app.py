@@ -20,7 +20,6 @@ from ..service.seal_key import load_seal_key
 from ..service.service import Service
 from ..store import open_store
 from ..telemetry.telemetry import Telemetry
-from ..telemetry.usage import tokens_by_key
 from ..types import NamedTuple
 from ..upstream.client import Upstream
 from .base import AppState
@@ -140,6 +139,8 @@ def quotas_of_today(config: Config) -> Quotas:
     """What keys may use; what they have used today is in the ledger, if there is one."""
     quotas, keys = Quotas(time.time), config.server.auth.keys
     if config.usage.path is not None and any(key.tokens_per_day is not None for key in keys):
+        from ..telemetry.usage import tokens_by_key
+
         now = time.time()
         try:
             quotas.restore(keys, tokens_by_key(config.usage.path, now - now % DAY))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Callable, List, Mapping, Optional, Sequence, TypeVar
+from typing import Callable, Iterator, List, Mapping, Optional, Sequence, TypeVar
 
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
@@ -16,7 +16,6 @@ from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
 from ..convert.json_steps import is_large, json_blocks
 from ..convert.request.chat import Conversion, to_chat_request
-from ..convert.request.shorten import SHARES, shortened
 from ..convert.request.turns import call_keys
 from ..cooperative import free_later, in_thread_if
 from ..errors import ApiError
@@ -118,7 +117,7 @@ class TurnPlan:
         self._whole = self._items
         self.small = False
         self._note = ""  # what a shortened compaction leaves out
-        self._shares = iter(SHARES if self._compacts else ())
+        self._shares: Optional[Iterator[float]] = None  # of the history that are still to be tried
 
     async def reason(self, error: ApiError) -> str:
         """Why an attempt failed, for the log."""
@@ -146,6 +145,10 @@ class TurnPlan:
 
         :returns: False if there is nothing left to try
         """
+        from ..convert.request.shorten import SHARES, shortened  # loaded for compactions only
+
+        if self._shares is None:
+            self._shares = iter(SHARES if self._compacts else ())
         share = next(self._shares, None)
         if share is None:
             return False

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
 
 from ...types import CallPiece, Delta, Event, Json, Response, ResponseError, Usage
 from ..answer.chat import ChunkReader
@@ -30,10 +30,12 @@ from ..profile import AnswerForm
 from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
-from .code_fence import CodeFenceFilter
 from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind, Watch
 from .response import heartbeat_object, shared_response, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
+
+if TYPE_CHECKING:
+    from .code_fence import CodeFenceFilter
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
 MAX_ITEMS = 4096  # of an answer
@@ -333,7 +335,7 @@ class StreamConverter:
             item = TextItem(self._builder, kind, seal=self._sealed)
             self._thoughts.append(item)
         else:
-            fence = CodeFenceFilter() if self._strip_fences and kind is TEXT_KINDS["text"] else None
+            fence = _code_fence() if self._strip_fences and kind is TEXT_KINDS["text"] else None
             if self._phases and not keys and not self._tools.chat_tools:
                 keys = {"phase": FINAL_ANSWER}  # nothing can follow
             cite = self._cite if kind is TEXT_KINDS["text"] else None
@@ -439,3 +441,9 @@ class StreamConverter:
     def _usage(self) -> Optional[Usage]:
         """The tokens as the client sees them; None: the provider has counted none."""
         return None if self.reader.usage is None else usage_object(self.reader.usage, self._cached)
+
+
+def _code_fence() -> CodeFenceFilter:
+    from .code_fence import CodeFenceFilter  # for providers that were asked for JSON in words only
+
+    return CodeFenceFilter()

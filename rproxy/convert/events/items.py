@@ -14,14 +14,16 @@ Texts are collected in a :class:`~rproxy.convert.text_buffer.TextBuffer`.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
 
 from ...types import AnyItem, CallPiece, Event, Item, Json, NamedTuple
 from ..json_end import JsonEnd
 from ..text_buffer import TextBuffer
 from ..tools.kind import ArgumentsReader, Offer
 from ..tools.table import ToolTable
-from .code_fence import CodeFenceFilter
+
+if TYPE_CHECKING:
+    from .code_fence import CodeFenceFilter
 
 
 class TextKind(NamedTuple):
