@@ -10,10 +10,11 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from grammar import check_stream, parse_sse
-from rawserver import CHUNKED, Peer, RawServer, chunk
+from rawserver import CHUNKED, Peer, RawServer, chunk, until
 from scripted import served
 from tornado.httpclient import AsyncHTTPClient
 
+from rproxy.cooperative import Slices, large_values
 from rproxy.providers.provider_errors import provider_error
 from rproxy.service import attempt
 
@@ -101,6 +102,25 @@ async def test_an_answer_that_is_still_empty_gets_longer() -> None:
 async def test_silence_before_a_finish_reason_does_not_end_it() -> None:
     response, _ = await answer_to((0, event("Wait")), (GRACE * 2, event(" for it.")), (0, STOP))
     assert text_of(response) == "Wait for it."
+
+
+async def test_no_garbage_is_collected_by_itself_while_a_large_chunk_is_converted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts: List[int] = []
+
+    class Counted(Slices):
+        async def pause(self) -> None:
+            counts.append(large_values.count)
+            await super().pause()
+
+    monkeypatch.setattr(attempt, "Slices", Counted)
+    response, _ = await answer_to((0, event("small")), (0, STOP))
+    assert text_of(response) == "small" and counts == []
+    response, _ = await answer_to((0, event("x" * (1 << 20))), (0, STOP))
+    assert text_of(response) == "x" * (1 << 20)
+    assert len(counts) > 1 and min(counts) > 0
+    await until(lambda: large_values.count == 0)
 
 
 async def test_a_refusal_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:

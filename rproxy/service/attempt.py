@@ -21,7 +21,7 @@ from ..convert.events.fastpath import DeltaBatch, FastPath
 from ..convert.json_steps import Steps, is_large, write_large
 from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
-from ..cooperative import Slices, collect, free_later, in_thread
+from ..cooperative import Slices, collect, free_later, in_thread, large_values
 from ..errors import ApiError
 from ..json_codec import encode_json
 from ..log import mask
@@ -223,6 +223,19 @@ class Attempt:
             self._grace.cancel()  # the client may take its time
         if written is not None:
             await written
+        if self._fast_path.pending:
+            large_values.begin()  # the garbage collector would look at all of it, and find nothing
+            try:
+                await self._convert_later()
+            finally:
+                large_values.end()
+        converter = self._fast_path.converter
+        if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
+            self._stop.cancel()
+        elif converter.finish_seen:
+            self._wait_for_more()
+
+    async def _convert_later(self) -> None:
         slices = Slices()
         for events in self._fast_path.later():
             blocked = self.write(events) if events else None
@@ -232,11 +245,6 @@ class Attempt:
         if self._fast_path.spent:
             free_later(self._fast_path.spent)
             self._fast_path.spent.clear()
-        converter = self._fast_path.converter
-        if self._fast_path.done or converter.reader.error is not None or converter.reader.over:
-            self._stop.cancel()
-        elif converter.finish_seen:
-            self._wait_for_more()
 
     def _wait_for_more(self) -> None:
         if self._grace is not None:
