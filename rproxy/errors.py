@@ -139,6 +139,16 @@ class ApiError(RproxyError):
         self.stream_code = stream_code or _stream_code(status, code)
         self.retryable = retryable
 
+    def copy(self) -> ApiError:
+        """The same error, to be raised by whoever keeps this one.
+
+        An error refers to the frames that it has come through.  If one of them refers to it, none of them is
+        freed until the garbage collector finds them.
+        """
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__)
+        return copy
+
     @property
     def elsewhere(self) -> bool:
         """Can another provider or another key succeed?"""

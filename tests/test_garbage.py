@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import gc
 import json
+from functools import partial
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Set, Tuple
 
 import hostile
 import pytest
+from mcp_lab import mcp_lab
 from rawserver import RawServer, until
 from scripted import ScriptedProvider, call, say, served, think
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
@@ -147,6 +149,32 @@ async def test_a_turn_that_must_wait_leaves_no_cycles_behind() -> None:
 
         assert await garbage_of(turn) == set()
         first.cancel()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_turn_that_fails_for_several_requests_leaves_no_cycles_behind(stream: bool) -> None:
+    async with lab(hostile.silence(0.05)) as (_, base_url):
+        client = AsyncHTTPClient(force_instance=True)
+
+        async def ask() -> None:
+            for model in FAILURES:
+                body = json.dumps(hostile.create(model, stream=stream))
+                headers = {"Idempotency-Key": model}
+                fetch = partial(client.fetch, base_url + "/responses", method="POST", raise_error=False)
+                await asyncio.gather(*(fetch(body=body, headers=headers) for _ in range(2)))
+
+        assert await garbage_of(ask) == set()
+        client.close()
+
+
+async def test_a_turn_whose_mcp_server_fails_leaves_no_cycles_behind() -> None:
+    async with mcp_lab(token="which nobody knows") as mcp:
+        tools = [{"type": "mcp", "server_label": "docs", "authorization": "wrong"}]
+
+        async def turn() -> None:
+            await mcp.api("POST", "/responses", {"model": "gpt-5.5", "input": "hello", "tools": tools}, 424)
+
+        assert await garbage_of(turn) == set()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -20,6 +20,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from rproxy.config.load import parse_config
+from rproxy.config.tls import Tls
 from rproxy.errors import ConfigError
 
 Json = Dict[str, Any]
@@ -206,6 +207,11 @@ def files(folder: Path) -> Tuple[Path, Path]:
     ]
     subprocess.run(command, check=True, capture_output=True)
     return other / "key.pem", sealed
+
+
+def test_clients_cannot_renegotiate(tmp_path: Path) -> None:
+    cert, key = map(str, make_certificate(tmp_path))
+    assert Tls(cert, key).context().options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_what_is_no_certificate(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class Tls:
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # A client could have the key used again and again on one connection; OpenSSL 3 forbids it by itself.
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         try:
             context.load_cert_chain(self.cert, self.key, password=self._no_password)

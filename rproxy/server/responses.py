@@ -83,7 +83,10 @@ class ResponsesHandler(HttpHandler):
             turn.cancel()
             await asyncio.wait({turn})
             raise
-        result, mine = turn.result()
+        try:
+            result, mine = turn.result()
+        finally:
+            del turn  # it has the error, which refers to this frame
         if not mine:
             sink.begin(result.response, result.headers)
             sink.send(replayed(result.response))

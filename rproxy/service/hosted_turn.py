@@ -271,7 +271,7 @@ class HostedTurn(Turn):
         call = one.call
         if call.held:
             if outcome.error is not None and not self._begun:
-                raise outcome.error
+                raise outcome.error.copy()
             await self._show(converter.open(call.item, one.asked))
         self._paused = self._paused or call.pauses
         arguments = one.asked.arguments if one.asked is not None else str(call.item.get("arguments", ""))
@@ -286,7 +286,7 @@ class HostedTurn(Turn):
         self._tools.remember(self._client.owner, converter.open_id, result)
         await self._show(converter.close(outcome.item))
         if outcome.error is not None:
-            raise outcome.error
+            raise outcome.error.copy()
 
     async def _show(self, events: Sequence[Event]) -> None:
         """Send events, and wait for a client that does not keep up."""

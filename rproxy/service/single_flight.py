@@ -85,7 +85,10 @@ class SingleFlight:
             if not turn.waiting and not turn.task.done():
                 turn.task.cancel()
                 await asyncio.wait({turn.task})
-        return turn.task.result(), mine
+        try:
+            return turn.task.result(), mine
+        finally:
+            del turn  # it has the error, which refers to this frame
 
     def _ended(
         self, key: str, done: asyncio.Future[Any], lasting: Callable[[Any], Optional[asyncio.Future[Any]]]
