@@ -81,7 +81,7 @@ def test_these_bytes_mean_the_same_wherever_they_are_cut(body: bytes, limit: int
 def test_recorded_answers_mean_the_same_wherever_they_are_cut(part: int) -> None:
     for body in BODIES[part::4]:
         whole = read([body])
-        for i in range(1, len(body), 1 + len(body) // 60):
+        for i in range(1, len(body), 1 + len(body) // examples(60)):
             assert read([body[:i], body[i:]]) == whole, (body, i)
 
 

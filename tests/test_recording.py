@@ -17,6 +17,7 @@ from api import Api
 from edge import edge
 from forkserver import rproxy_command
 from grammar import check_stream
+from inputs import some
 from mcp_double import mcp_double
 from rawserver import until
 from scripted import CONFIG, CUT, KEY, ROOT, ScriptedProvider, call, error, finish, free_port, say, think
@@ -272,7 +273,7 @@ async def test_an_edited_recording_plays_or_is_refused(expect_log: Any) -> None:
         made = await e.fetch(f"/inspector/turns/{answer.headers['x-request-id']}/recording")
     lines, played = made.body.splitlines(), 0
     for number, line in enumerate(lines):
-        for edited in edits(json.loads(line)):
+        for edited in some(list(edits(json.loads(line))), 25):
             try:
                 changed = [*lines[:number], json.dumps(edited).encode(), *lines[number + 1 :]]
                 comparable(await play(read_recording(changed)))

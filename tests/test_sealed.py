@@ -83,7 +83,7 @@ def test_our_form_without_content(data: bytes) -> None:
 
 
 def test_a_bomb_does_not_go_off() -> None:
-    bomb = zlib.compress(b'["reasoning", {"text": "' + b"x" * (64 << 20) + b'"}]')
+    bomb = zlib.compress(b'["reasoning", {"text": "' + b"x" * (32 << 20) + b'"}]', 1)
     assert unseal(packed(bomb)) is None
     assert unseal(seal("reasoning", {"text": "x" * (17 << 20)})) is None
     assert unseal(seal("reasoning", {"text": "x" * (15 << 20)})) is not None
