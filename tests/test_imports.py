@@ -72,6 +72,7 @@ LATER = {
     "rproxy.config.mcp_schema": "mcp_servers",
     "rproxy.config.rewrite_rules": "rewrite",
     "rproxy.config.tls": "server.tls",
+    "rproxy.convert.events.hosted_items": "tools that rproxy runs itself",
     "rproxy.convert.events.code_fence": "an answer in JSON that was asked for in words",
     "rproxy.convert.request.shorten": "a compaction",
     "rproxy.telemetry.usage": "a limit of tokens a day",

@@ -13,7 +13,6 @@ from ...types import AnyItem, Event, Json, Response
 from ..status import TERMINAL_EVENTS
 from ..tools.kind import Offer, ToolKind
 from ..tools.kinds import CALL_KINDS
-from .hosted_items import HOSTED_FORMS
 from .items import TEXT_KINDS
 
 AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
@@ -105,6 +104,8 @@ def _item(index: int, item: AnyItem) -> Iterator[Json]:
 
 
 def _hosted_item(index: int, item: AnyItem) -> Iterator[Json]:
+    from .hosted_items import HOSTED_FORMS  # few responses have such items
+
     form, at = HOSTED_FORMS[item["type"]], {"item_id": item["id"], "output_index": index}
     announced = form.announced(item)
     yield {"type": "response.output_item.added", "output_index": index, "item": announced}
