@@ -248,7 +248,8 @@ class HttpHandler(BaseHandler):
         :raises Finish: the client has disconnected
         :raises ApiError: 503, the server stops; or what ``work`` raises
         """
-        if self.client_left:
+        # Of a connection that was reset with the request, Tornado says nothing.
+        if self.client_left or self.stream.closed():
             work.close()
             raise Finish()
         task = self._turn = current_task()
