@@ -7,48 +7,19 @@ request and its items, a provider's chunks) is :data:`Json`, :data:`AnyItem` or 
 Where objects are built from tables, with keys that a type checker cannot know, the last step gives them their
 type.
 
-Here are also :class:`TypedDict`, :class:`NamedTuple` and :func:`light_dataclass`, which make the classes that
-have nothing but fields.  For a type checker they are those of ``typing`` and ``dataclasses``.  At run time
-those compile each annotation and each method of each class, which was a fifth of the CPU time of a start.
+Here is also :func:`light_dataclass`, for the classes that the program makes once, such as the configuration.
+For a type checker it is ``dataclasses.dataclass``, which at run time compiles each method of each class: that
+was an eighth of the CPU time of a start.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import namedtuple
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, Mapping, Optional, Tuple, TypedDict, Union
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as light_dataclass
-    from typing import NamedTuple, TypedDict
 else:
-
-    class _Dict(type):
-        """Makes one class, whatever it is called for: at run time a TypedDict is a dict."""
-
-        def __new__(cls, name, bases, namespace, total=True):
-            return bases[0] if bases else super().__new__(cls, name, (dict,), namespace)
-
-        __call__ = dict
-
-    class TypedDict(metaclass=_Dict):
-        """A dict with known keys."""
-
-    class _NamedTuple(type):
-        """Makes what ``collections.namedtuple`` does, of a class in the form of ``typing.NamedTuple``."""
-
-        def __new__(cls, name, bases, namespace):
-            if not bases:
-                return super().__new__(cls, name, bases, namespace)
-            fields = tuple(namespace.pop("__annotations__", ()))
-            defaults = [namespace.pop(field) for field in fields if field in namespace]
-            made = namedtuple(name, fields, defaults=defaults, module=namespace.pop("__module__"))
-            for key, value in namespace.items():
-                setattr(made, key, value)
-            return made
-
-    class NamedTuple(metaclass=_NamedTuple):
-        """A tuple whose items have names."""
 
     def light_dataclass(cls=None, *, frozen=False):
         """As ``dataclasses.dataclass``, with methods that all such classes share.

@@ -12,10 +12,10 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, NamedTuple, Sequence
 
 from ..json_codec import UNREADABLE
-from ..types import Json, NamedTuple
+from ..types import Json
 from .codex_profile import CodexError
 from .command import Environ
 

@@ -11,10 +11,9 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import RproxyError
-from ..types import NamedTuple
 from .command import Environ
 
 MARK = "# Written by rproxy codex --write"

@@ -20,7 +20,7 @@ import secrets
 import signal
 import tempfile
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config.addresses import ListenAddress, is_loopback
@@ -29,7 +29,7 @@ from ..errors import KeyRefused
 from ..json_codec import UNREADABLE
 from ..server.app import embedded
 from ..service.catalog import SEARCH_FIELD, codex_entry, models_body, with_prompt_of
-from ..types import Json, NamedTuple
+from ..types import Json
 from .codex_install import CALL_TIMEOUT, Installed
 from .codex_profile import CodexError, CodexProfile, Settings
 from .command import KEY_VARIABLE, Environ, complain, key_of, nothing_answers

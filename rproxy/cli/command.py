@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ..config import checks
 from ..config.addresses import ListenAddress, server_name
@@ -16,7 +16,6 @@ from ..config.load import find_config, load_config, parse_config
 from ..config.schema import Config
 from ..errors import ConfigError, NothingConfigured, Unreachable
 from ..log import clean, printable
-from ..types import NamedTuple
 
 if TYPE_CHECKING:
     from ..providers.local_servers import LocalServer

@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-from ..types import NamedTuple
 from .command import Command, Environ
 from .exit_status import OK
 

@@ -10,14 +10,13 @@ import asyncio
 import json
 import sys
 import time
-from typing import List, Mapping, Optional, Sequence, TextIO
+from typing import List, Mapping, NamedTuple, Optional, Sequence, TextIO
 
 from ..config.schema import Config, Provider
 from ..errors import ApiError
 from ..json_codec import UNREADABLE
 from ..log import printable
 from ..providers.provider_errors import provider_error
-from ..types import NamedTuple
 from ..upstream.client import Result, Upstream
 from .command import Environ, counted
 from .exit_status import OK, REFUSED, UNAVAILABLE

@@ -7,11 +7,10 @@ import ipaddress
 import os
 import re
 from functools import lru_cache
-from typing import Mapping, Tuple
+from typing import Mapping, NamedTuple, Tuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from ..log import LONG
-from ..types import NamedTuple
 from . import checks as c
 from .checks import Place
 

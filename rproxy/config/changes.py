@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any, Iterator, List, Mapping, Tuple
+from typing import Any, Iterator, List, Mapping, NamedTuple, Tuple
 
-from ..types import NamedTuple
 from .schema import Config
 
 # Section -> the keys that are read once, when the server starts. None: all of them.

@@ -14,11 +14,10 @@ import os
 import re
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 from ..convert.profile import suggestion
 from ..errors import ConfigError, ConfigErrors
-from ..types import NamedTuple
 from .yaml_positions import Document, Path
 
 T = TypeVar("T")

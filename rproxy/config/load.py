@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, List, Mapping, NamedTuple, Optional, Sequence
 
 from ..errors import ConfigError
-from ..types import NamedTuple
 from . import checks as c
 from .checks import Place
 from .keys import useless_globs

@@ -6,10 +6,10 @@ import ipaddress
 import re
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
-from ..types import NamedTuple, light_dataclass
+from ..types import light_dataclass
 from . import addresses
 from . import checks as c
 from .checks import Place, key, secret

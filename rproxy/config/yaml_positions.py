@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, NamedTuple, Tuple, Union
 
 import yaml
 
 from ..errors import ConfigError
-from ..types import NamedTuple
 
 Path = Tuple[Union[str, int], ...]
 Position = Tuple[int, int]  # line and column, counted from 1

@@ -7,12 +7,11 @@ claims, so that Codex works with its own model names.  ``rproxy init`` writes th
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import ConfigError, NothingConfigured
 from ..providers.local_servers import LOCAL_KINDS, LocalServer
 from ..providers.profiles import ZERO_CONFIG, Known, default_wire
-from ..types import NamedTuple
 from . import checks as c
 from .schema import Config, Model, Provider
 

@@ -15,9 +15,9 @@ import codecs
 import json
 import re
 from itertools import chain
-from typing import Any, Callable, Generator, Iterable, Iterator, List, Optional, Union
+from typing import Any, Callable, Generator, Iterable, Iterator, List, NamedTuple, Optional, Union
 
-from ..types import Json, NamedTuple
+from ..types import Json
 
 WINDOW = 1 << 16  # characters that are read in one step
 TINY = 24  # characters of an entry that is worth being read together with its neighbours

@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 import hmac
 import zlib
-from typing import Any, Optional, Protocol, Tuple
+from typing import Any, NamedTuple, Optional, Protocol, Tuple
 
 from ..json_codec import encode_json, parser
-from ..types import Json, NamedTuple
+from ..types import Json
 
 FAMILY = "rproxy"  # how the prefix of every sealer begins
 FOREIGN = "another service made it"

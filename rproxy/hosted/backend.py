@@ -14,7 +14,7 @@ import re
 import time
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from ..config.search_schema import Search
@@ -24,7 +24,6 @@ from ..errors import RproxyError
 from ..json_codec import encode_json
 from ..log import LONG, clean, mask_known
 from ..providers.search_table import AFTER, PageEndpoint, SearchService
-from ..types import NamedTuple
 from ..upstream.client import Upstream
 from ..upstream.web import WebAnswer, WebError, WebRequest
 from .addresses import host_of, in_ascii, refusal, within

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..config.search_schema import Search
 from ..cooperative import in_thread
 from ..errors import invalid
-from ..types import Json, NamedTuple
+from ..types import Json
 from .addresses import host_of, named_by_user
 from .backend import Backend, Moved, Query, SearchFailed, SearchResult
 from .page_text import Page

@@ -8,11 +8,11 @@ per configuration, and one :class:`KindSession` per response.  The events of an 
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..convert.ids import hosted_call_id
 from ..errors import ApiError
-from ..types import AnyItem, HostedResult, Json, NamedTuple
+from ..types import AnyItem, HostedResult, Json
 
 _PREFIX = "hosted_"  # of a function whose name is taken by one of the client's own
 

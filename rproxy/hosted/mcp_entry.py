@@ -7,7 +7,7 @@ to its own ``server_url`` only; a server of the configuration gets those of the 
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..config import checks as c
@@ -15,7 +15,7 @@ from ..config.mcp_schema import LABEL, MAX_SERVERS, McpHost, McpServer, host_for
 from ..convert.profile import suggestion
 from ..errors import ApiError, invalid
 from ..log import printable
-from ..types import Json, NamedTuple
+from ..types import Json
 from .addresses import MAX_URL, PORTS
 from .mcp.servers import McpServers
 

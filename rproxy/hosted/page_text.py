@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 from urllib.parse import urljoin
 
-from ..types import NamedTuple
 from .addresses import MAX_URL
 
 MAX_LINE = 400  # characters

@@ -8,11 +8,10 @@ else.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ..config.schema import Key
 from ..telemetry.records import TurnRecord
-from ..types import NamedTuple
 
 
 class Viewer(NamedTuple):

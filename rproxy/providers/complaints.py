@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, NamedTuple, Tuple
 
-from ..types import Json, NamedTuple
+from ..types import Json
 
 MAX_DEPTH = 10  # of objects inside objects, and of JSON inside texts
 MAX_COMPLAINTS = 50

@@ -12,10 +12,10 @@ Pure: the same refusal of the same request leads to the same cures.
 from __future__ import annotations
 
 import re
-from typing import Collection, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Collection, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..convert.profile import Profile
-from ..types import Json, NamedTuple
+from ..types import Json
 from .complaints import Complaint
 from .cures.ladder import Cure
 from .cures.thinking import LEVELS

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Container, List, Optional, Pattern, Sequence, Tuple
+from typing import Any, Container, List, NamedTuple, Optional, Pattern, Sequence, Tuple
 
-from ..types import NamedTuple
 from .complaints import Complaint
 from .provider_errors import MAX_SCANNED
 

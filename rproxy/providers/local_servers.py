@@ -7,10 +7,9 @@ search itself is in :mod:`rproxy.upstream.discovery`.
 from __future__ import annotations
 
 import json
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 from ..json_codec import UNREADABLE
-from ..types import NamedTuple
 
 NOT_FOR_CHAT = "embed"  # in the names of models that answer with vectors
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..convert.profile import Profile, Thinking, suggestion
 from ..errors import ConfigError
-from ..types import NamedTuple
 from .profile_names import ABOUT, ALIASES, MODEL_NAMES
 from .profile_table import ROWS
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ..errors import RATE_LIMIT_PAUSE, ApiError, sentence
 from ..log import clean, without_login
-from ..types import NamedTuple
 
 if TYPE_CHECKING:  # imported where they are needed: compiling their patterns takes a while
     from .complaints import Complaint

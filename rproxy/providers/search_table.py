@@ -7,9 +7,7 @@ services' API documentation.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Sequence, Tuple
-
-from ..types import NamedTuple
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 AFTER = "after:"  # as ``recency_key``: an operator in the query
 

@@ -7,9 +7,8 @@ one that any sentence may hold, and all of them only if the request has what the
 from __future__ import annotations
 
 import re
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..types import NamedTuple
 from .cures import fields, messages, thinking, tools
 from .cures.ladder import Ladder
 from .refusal_words import Reading, normalized

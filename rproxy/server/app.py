@@ -9,7 +9,7 @@ import os
 import ssl
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, AsyncIterator, Callable, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, AsyncIterator, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from tornado.web import Application
 
@@ -20,7 +20,6 @@ from ..service.seal_key import load_seal_key
 from ..service.service import Service
 from ..store import open_store
 from ..telemetry.telemetry import Telemetry
-from ..types import NamedTuple
 from ..upstream.client import Upstream
 from .base import AppState
 from .connections import ClientServer, Limits

@@ -28,14 +28,13 @@ import sys
 import time
 from collections import deque
 from importlib import import_module
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from ..types import NamedTuple
 from .remote import UNIX
 from .tornado_patches import NoDelayServer
 

@@ -12,14 +12,13 @@ import errno
 import os
 import socket
 import stat
-from typing import Callable, Dict, Iterator, List, Mapping, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 from tornado.netutil import bind_sockets
 
 from ..config.addresses import ListenAddress
 from ..config.schema import Config, Server
 from ..errors import AddressInUse, ConfigError
-from ..types import NamedTuple
 
 BACKLOG = 1024
 PRIVATE = 0o177  # umask

@@ -6,9 +6,9 @@ the budget of the connection (:mod:`.pending`) is given back when no response is
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, Iterator, MutableMapping, Optional
+from typing import Dict, FrozenSet, Iterator, MutableMapping, NamedTuple, Optional
 
-from ..types import LocalRecord, NamedTuple
+from ..types import LocalRecord
 from .pending import Charge
 
 KEPT_PER_CHANNEL = 2  # the one before the last allows for a retry

@@ -9,10 +9,10 @@ starts at once does not count: its connection may always have one.
 from __future__ import annotations
 
 import time
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from ..errors import ApiError
-from ..types import Json, NamedTuple
+from ..types import Json
 
 CONNECTIONS = 4  # full budgets of connections that fill the budget of the process
 PAUSE = 1.0  # seconds after which the client may try again

@@ -10,10 +10,9 @@ import contextlib
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional
+from typing import Iterator, List, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigError
-from ..types import NamedTuple
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # somebody else may have put one there, in a folder such as /tmp
 MAX_SIZE = 64  # bytes of a file that may be one of these

@@ -25,7 +25,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from typing import Any, Awaitable, Callable, Deque, Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Awaitable, Callable, Deque, Dict, Mapping, NamedTuple, Optional, Sequence, Union
 
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
@@ -35,7 +35,7 @@ from ..convert.json_steps import json_blocks
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..json_codec import encode_json
 from ..store.time_limit import limit_store_time
-from ..types import Event, Json, NamedTuple, Response
+from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large, parse_object

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Awaitable, Mapping, MutableMapping, Optional, Protocol, Sequence
+from typing import Awaitable, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Sequence
 
 from ..config.schema import Key
-from ..types import Event, LocalRecord, NamedTuple, Response
+from ..types import Event, LocalRecord, Response
 from ..upstream.client import CancelToken
 
 

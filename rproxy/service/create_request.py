@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 from ..config.schema import Model
 from ..convert.events.response import response_object
@@ -11,7 +11,7 @@ from ..convert.ids import Ids
 from ..convert.request.chat import input_items
 from ..convert.request.validate import check_request
 from ..errors import invalid
-from ..types import AnyItem, Json, NamedTuple, Response, ResponseRecord
+from ..types import AnyItem, Json, Response, ResponseRecord
 from .conversations import check_metadata
 
 

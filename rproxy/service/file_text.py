@@ -14,13 +14,13 @@ from collections import OrderedDict
 from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
-from typing import Dict, Iterable, Mapping, Sequence, Tuple
+from typing import Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 from ..convert.profile import Profile
 from ..convert.request.files import pdf_files, with_texts
 from ..cooperative import in_thread_if
 from ..errors import ApiError, invalid_value
-from ..types import AnyItem, NamedTuple
+from ..types import AnyItem
 
 TIMEOUT = 20.0  # seconds for all files of a request, waiting for a free process included
 WORKERS = 2  # processes at a time

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 from ..convert.events.converter import StreamConverter
 from ..convert.events.rounds import RoundCall, RoundConverter
@@ -26,7 +26,7 @@ from ..hosted.kind import HostedCall, Outcome, cut
 from ..hosted.limits import Budget
 from ..hosted.session import CLIENTS, FREE, LAST, NO_TOOLS
 from ..telemetry.records import HostedCallRecord, milliseconds
-from ..types import Event, HostedResult, NamedTuple
+from ..types import Event, HostedResult
 from .client import Client, EventSink
 from .hosted import HostedTools
 from .hosted_plan import HostedPlan

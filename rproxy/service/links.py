@@ -12,11 +12,11 @@ answer (:data:`~rproxy.convert.status.ANSWERED`) are remembered, which do not ch
 
 from __future__ import annotations
 
-from typing import Iterable, List, Optional
+from typing import Iterable, List, NamedTuple, Optional
 
 from ..convert.ids import response_stem
 from ..convert.status import ANSWERED
-from ..types import AnyItem, Item, NamedTuple, ResponseRecord
+from ..types import AnyItem, Item, ResponseRecord
 from .owner_cache import OwnerCache, memory_of
 from .pagination import listed
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import marshal
 from contextlib import suppress
 from itertools import takewhile
-from typing import Any, List, Union
+from typing import Any, List, NamedTuple, Union
 
 from ..convert.json_steps import MANY, Steps, is_large, write_steps
 from ..json_codec import encode_json
-from ..types import Json, NamedTuple
+from ..types import Json
 from .owner_cache import OwnerCache, text_memory
 
 MAX_BYTES = 32 << 20  # of memory for all messages

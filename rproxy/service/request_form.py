@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..config.schema import Provider
 from ..convert.json_steps import is_large
@@ -21,7 +21,7 @@ from ..convert.request.omit import without_refused
 from ..cooperative import in_thread, in_thread_if
 from ..errors import ApiError
 from ..providers.provider_errors import Refusal
-from ..types import Json, NamedTuple
+from ..types import Json
 from ..upstream.learned_overrides import LearnedOverrides, overridden
 from .plan import TurnPlan
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Optional, Protocol, Sequence, Tuple
+from typing import NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..errors import ApiError
 from ..providers.provider_errors import Refusal
-from ..types import NamedTuple
 from ..upstream.failover import Failover
 
 log = logging.getLogger("rproxy.failover")

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from functools import cache, lru_cache
 from importlib.util import find_spec
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 from ..convert.sealed import (
     CHECKSUM,
@@ -31,7 +31,7 @@ from ..convert.sealed import (
     read_plain,
     to_text,
 )
-from ..types import Json, NamedTuple
+from ..types import Json
 
 AES_GCM, HMAC = "aes-gcm", "hmac"  # the schemes
 AES_PREFIX, HMAC_PREFIX = "rproxy2a.", "rproxy2h."

@@ -9,10 +9,9 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from functools import partial
-from typing import Dict, Iterator, Optional
+from typing import Dict, Iterator, NamedTuple, Optional
 
 from ..cooperative import in_thread
-from ..types import NamedTuple
 from .recorder import file_name
 from .recording import Recording
 from .records import TurnRecord

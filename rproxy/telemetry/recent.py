@@ -10,9 +10,8 @@ import secrets
 import time
 from collections import deque
 from dataclasses import replace
-from typing import Callable, Deque, List, Optional, Set
+from typing import Callable, Deque, List, NamedTuple, Optional, Set
 
-from ..types import NamedTuple
 from .records import MAX_WARNINGS, TurnRecord, first_warnings
 
 MAX_TURNS = 10_000  # turns

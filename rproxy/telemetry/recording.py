@@ -39,14 +39,14 @@ import json
 import re
 import time
 from dataclasses import asdict
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from .. import __version__
 from ..config.schema import Provider
 from ..errors import ApiError
 from ..json_codec import MAX_DEPTH, tamed
 from ..log import MASK, mask, names_credential
-from ..types import Event, Json, NamedTuple
+from ..types import Event, Json
 
 VERSION = 1
 MAX_BYTES = 128 << 20  # of one answer; the rest of it is left out

@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Tuple,
+)
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tornado.httpclient import HTTPRequest
@@ -21,7 +32,6 @@ from ..config.addresses import proxy_secrets
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
 from ..errors import ApiError, ConfigError
-from ..types import NamedTuple
 from .connect import ConnectTimeout, Route
 from .http_client import PooledHTTPClient
 from .os_errors import connect_error

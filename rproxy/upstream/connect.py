@@ -13,12 +13,11 @@ import asyncio
 import itertools
 import socket
 import ssl
-from typing import Any, Dict, List, Optional, Set, Tuple, Type, cast
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple, Type, cast
 
 from tornado.ioloop import IOLoop
 
 from ..config.addresses import is_public_address
-from ..types import NamedTuple
 from .parser import ProtocolError, ResponseParser
 from .proxy import Proxy, connect_request, refusal
 from .transport import PrivateAddress

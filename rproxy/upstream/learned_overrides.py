@@ -13,11 +13,11 @@ import json
 import logging
 from collections import OrderedDict
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Sequence, Tuple
 
 from ..config.provider_cache import ProviderCache
 from ..config.schema import Provider
-from ..types import Json, NamedTuple
+from ..types import Json
 
 if TYPE_CHECKING:  # imported elsewhere when needed: its patterns take a while to compile
     from ..providers.diagnosis import Diagnosis

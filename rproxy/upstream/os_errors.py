@@ -6,12 +6,11 @@ import asyncio
 import errno
 import socket
 import ssl
-from typing import Sequence, Tuple, Type
+from typing import NamedTuple, Sequence, Tuple, Type
 
 from ..errors import ApiError
 from ..log import clean, without_login
 from ..providers.provider_errors import of_kind
-from ..types import NamedTuple
 from .transport import PrivateAddress
 
 

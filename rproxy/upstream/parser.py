@@ -17,10 +17,9 @@ from __future__ import annotations
 import re
 import zlib
 from functools import lru_cache
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import RproxyError
-from ..types import NamedTuple
 
 MAX_HEAD = 65536  # bytes of status line and headers, those of 1xx responses included; also of the trailers
 MAX_CHUNK_LINE = 4096  # bytes of a chunk size with its extensions

@@ -10,12 +10,11 @@ ignored where a CGI gateway could have set it from a ``Proxy:`` request header (
 from __future__ import annotations
 
 import ipaddress
-from typing import Mapping, Optional, Union
+from typing import Mapping, NamedTuple, Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ..config.addresses import basic_credentials, is_loopback
 from ..errors import ConfigError
-from ..types import NamedTuple
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _BY_SCHEME = {"https": ("https_proxy", "all_proxy"), "http": ("http_proxy", "all_proxy")}

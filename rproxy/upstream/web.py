@@ -8,13 +8,12 @@ name itself.
 
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping, NamedTuple, Optional
 
 from tornado.httpclient import HTTPRequest
 
 from .. import __version__
 from ..errors import RproxyError
-from ..types import NamedTuple
 from .http_client import PooledHTTPClient
 from .os_errors import reason_for
 from .proxy import find_proxy

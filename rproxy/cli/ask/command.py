@@ -6,14 +6,14 @@ import argparse
 import asyncio
 import json
 import logging
-from typing import Any, AsyncContextManager, Awaitable, List, Mapping, Optional
+from typing import Any, AsyncContextManager, Awaitable, List, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from ...config import checks
 from ...convert.profile import EFFORTS
 from ...errors import ApiError, TryLater, UsageError
 from ...json_codec import UNREADABLE
-from ...types import Json, NamedTuple
+from ...types import Json
 from .. import exit_status
 from ..command import (
     KEY_VARIABLE,

@@ -11,9 +11,7 @@ import math
 import re
 from fractions import Fraction
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional
-
-from ...types import NamedTuple
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 Problems = Iterator[str]
 MAX_DEPTH = 200  # schemas within schemas, so that one that refers to itself ends

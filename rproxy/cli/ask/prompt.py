@@ -10,11 +10,11 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ...errors import UsageError
 from ...json_codec import UNREADABLE
-from ...types import Json, NamedTuple
+from ...types import Json
 from .json_schema import is_strict
 
 # The first bytes of the image formats that models read.

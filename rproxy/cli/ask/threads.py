@@ -15,12 +15,12 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import List, Mapping, Optional
+from typing import List, Mapping, NamedTuple, Optional
 from urllib.parse import quote
 
 from ...config.load import state_folder
 from ...errors import RproxyError
-from ...types import Json, NamedTuple
+from ...types import Json
 
 LIFETIME = 30 * 86_400  # seconds after its last answer that a thread is kept
 MAX_NAME = 64  # characters of a session's name

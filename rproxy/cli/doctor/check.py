@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...types import NamedTuple
+from typing import NamedTuple
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 

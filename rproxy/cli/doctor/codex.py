@@ -11,12 +11,11 @@ import re
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from ...config.addresses import is_loopback
 from ...config.schema import Config
-from ...types import NamedTuple
 from ..codex_install import INSTALL, find_codex
 from ..codex_profile import CodexError, CodexProfile
 from ..command import Environ

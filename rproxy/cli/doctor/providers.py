@@ -9,12 +9,11 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from typing import List, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ...config.schema import Provider
 from ...errors import ApiError, ConfigError
-from ...types import NamedTuple
 from ...upstream.client import Upstream, endpoint
 from ...upstream.proxy import Proxy, find_proxy
 from .. import exit_status, live

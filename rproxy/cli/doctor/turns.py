@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...config.schema import Config, Model, Provider
 from ...errors import ApiError
@@ -15,7 +15,7 @@ from ...service.catalog import efforts_of
 from ...service.client import Client
 from ...service.service import Service
 from ...store.memory import MemoryStore
-from ...types import Event, Json, NamedTuple, Response
+from ...types import Event, Json, Response
 from ...upstream.client import Upstream
 from .check import ERROR, OK, WARNING, Check
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, List, Literal, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, List, Literal, Mapping, NamedTuple, Optional, Tuple, Union
 
-from ...types import Json, NamedTuple
+from ...types import Json
 
 Piece = Union[Tuple[Literal["text"], str], Tuple[Literal["call"], Tuple[str, str]]]
 Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None: not a call

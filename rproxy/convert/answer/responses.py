@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ...json_codec import encode_json, mend
-from ...types import CallPiece, Delta, Json, NamedTuple, TextKind
+from ...types import CallPiece, Delta, Json, TextKind
 from ..request.dialect import RESPONSE_ITEM
 from ..status import ANSWERED, TERMINAL_EVENTS
 from ..surrogates import mend_piece

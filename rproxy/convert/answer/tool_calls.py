@@ -10,10 +10,10 @@ Arguments are complete only when the provider has stopped: ``{}`` and ``1`` are 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 from ...json_codec import encode_json, mend
-from ...types import CallPiece, Delta, Json, NamedTuple
+from ...types import CallPiece, Delta, Json
 from ..json_end import JsonEnd
 from ..surrogates import REPLACEMENT, mend_piece
 

@@ -18,10 +18,22 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from typing import Any, Deque, Generator, Iterator, List, Optional, Sequence, Tuple, Union, overload
+from typing import (
+    Any,
+    Deque,
+    Generator,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+    overload,
+)
 
 from ...json_codec import encode_json
-from ...types import Event, Json, NamedTuple
+from ...types import Event, Json
 from ..answer.decoder import ChunkDecoder
 from ..answer.unparsed import Unparsed
 from .converter import StreamConverter

@@ -6,9 +6,9 @@ pydantic-ai needs the delta of ``mcp_call``'s arguments, and a search is announc
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Sequence, Tuple
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
-from ...types import AnyItem, Json, NamedTuple
+from ...types import AnyItem, Json
 from .items import EventBuilder
 
 Row = Tuple[str, Json]  # type of an event, and the keys of its own

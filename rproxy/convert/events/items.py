@@ -14,9 +14,21 @@ Texts are collected in a :class:`~rproxy.convert.text_buffer.TextBuffer`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+)
 
-from ...types import AnyItem, CallPiece, Event, Item, Json, NamedTuple
+from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
 from ..text_buffer import TextBuffer
 from ..tools.kind import ArgumentsReader, Offer

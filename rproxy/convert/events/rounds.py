@@ -11,9 +11,9 @@ A call of a hosted function waits in the queue and holds back what follows it un
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
-from ...types import Event, Item, Json, NamedTuple, Response, Usage
+from ...types import Event, Item, Json, Response, Usage
 from ..ids import hosted_call_id
 from ..tools.kinds import HOSTED
 from ..tools.table import ToolTable

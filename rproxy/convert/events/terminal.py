@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
-from ...types import NamedTuple
 from ..answer.reader import AnswerReader
 
 

@@ -9,9 +9,9 @@ other and with what is stored, so nothing is changed in place; what differs is c
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable, List, Tuple, Union
+from typing import Any, Callable, Iterable, List, NamedTuple, Tuple, Union
 
-from ...types import Json, NamedTuple
+from ...types import Json
 
 Step = Union[str, int, None]  # a key, an index, all entries
 Path = Tuple[Step, ...]

@@ -8,9 +8,9 @@ profile asks for them.  Functions return new objects; the client's own are never
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
-from ...types import Json, NamedTuple
+from ...types import Json
 
 MAX_INLINED = 200  # references in one schema, which may fan out or be circular
 GROWTH = 8  # times its own size: how far a schema may grow where its references are followed

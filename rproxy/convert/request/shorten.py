@@ -9,9 +9,9 @@ summary) stay.
 from __future__ import annotations
 
 import json
-from typing import Callable, List, Sequence, Set, Tuple
+from typing import Callable, List, NamedTuple, Sequence, Set, Tuple
 
-from ...types import AnyItem, NamedTuple
+from ...types import AnyItem
 from .pairing import is_call, is_output, with_call_ids
 
 LEFT_OUT = "[output left out: the history was too long to be summarised whole]"

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import json
 from itertools import compress
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError, invalid_value
-from ...types import AnyItem, Json, NamedTuple
+from ...types import AnyItem, Json
 from ..ids import round_stem
 from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, loads

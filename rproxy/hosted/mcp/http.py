@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 from urllib.parse import urljoin
 
 from ...json_codec import encode_json
 from ...log import clean
-from ...types import Json, NamedTuple
+from ...types import Json
 from ...upstream.client import StopReading, Upstream
 from ...upstream.web import WebAnswer, WebError, WebRequest
 from ..addresses import origin

@@ -7,10 +7,10 @@ whatever stands before it, and every buffer has a limit.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ...errors import RproxyError
-from ...types import Json, NamedTuple
+from ...types import Json
 
 HTTP, PROTOCOL, TOOL = "http_error", "mcp_protocol_error", "mcp_tool_execution_error"
 NO_ANSWER = 424  # the code of an http_error without an answer: Failed Dependency

@@ -15,10 +15,10 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Generator, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ... import __version__
-from ...types import Json, NamedTuple
+from ...types import Json
 from .messages import HTTP, INTERNAL_ERROR, INVALID_PARAMS, MAX_TEXT, PROTOCOL, McpError
 
 MODERN = "2026-07-28"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+from typing import Any, Iterator, NamedTuple
 
 from ...json_codec import mend
-from ...types import Json, NamedTuple
+from ...types import Json
 from ..kind import cut
 from .protocol import is_deep
 

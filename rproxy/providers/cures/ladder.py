@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, FrozenSet, Iterable, Iterator, List, Sequence
+from typing import Any, Callable, FrozenSet, Iterable, Iterator, List, NamedTuple, Sequence
 
 from ...convert.request.omit import fingerprint
-from ...types import Json, NamedTuple
+from ...types import Json
 from ..refusal_words import Reading
 from ..sent import Sent
 
