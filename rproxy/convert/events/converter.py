@@ -56,7 +56,7 @@ class StreamConverter:
     :param reasoning: ``summary`` or ``content``: in which of its two forms reasoning is shown
     :param seal: makes ``encrypted_content`` of ``{"text": ..., "details": ...}``; None: the client does not
         want any
-    :param reader: reads what is fed; default: a ChunkReader for ``answer``
+    :param reader: reads what is fed; default: a ChunkReader without any of the forms of a profile
     :param refusal_as_text: write refusals as text, because Codex loses messages with a refusal part
     :param strip_fences: the client wants JSON, but the provider could only be asked for it in the prompt
     :param logprobs: the client asked for the probabilities of the tokens
