@@ -9,9 +9,11 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from histories import PNG, image
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rproxy.convert.profile import Profile
-from rproxy.convert.request.content import ContentWriter, _image_url, parts_of, text_of
+from rproxy.convert.request.content import ContentWriter, _base64_pieces, _image_url, parts_of, text_of
 from rproxy.convert.request.files import pdf_files, with_texts
 from rproxy.errors import ApiError
 
@@ -31,6 +33,37 @@ def file(name: str, data: bytes, **more: Any) -> Json:
 def written(parts: List[Json], profile: Profile = ALL) -> Tuple[Any, List[str]]:
     warnings: List[str] = []
     return ContentWriter(profile, warnings).user(parts), warnings
+
+
+# ---- base64
+@given(
+    st.binary(max_size=3000),
+    st.sampled_from(["", "\n", "\r\n", "-", " !"]),
+    st.integers(1, 80),
+    st.sampled_from(["", "=", "==", "\n="]),
+)
+def test_base64_in_pieces_is_what_it_is_at_once(data: bytes, between: str, width: int, end: str) -> None:
+    text = base64.b64encode(data).decode()
+    text = between.join(text[at : at + width] for at in range(0, len(text), width)) + end
+    try:
+        whole = base64.b64decode(text)
+    except ValueError:
+        with pytest.raises(ValueError):
+            list(_base64_pieces(text, 64))
+        return
+    assert b"".join(_base64_pieces(text, 64)) == whole
+    assert all(len(piece) <= 64 for piece in _base64_pieces(text, 64))
+
+
+def test_base64_that_is_not_whole_is_refused_in_pieces_too() -> None:
+    with pytest.raises(ValueError):
+        list(_base64_pieces("QUJD" * 40 + "A", 64))
+
+
+def test_base64_ends_at_its_padding() -> None:
+    for text in ("QQ==" + "QUJD" * 40, "QUJD" * 16 + "QQ==" + "QUJD" * 40):
+        with pytest.raises(ValueError, match="padding"):
+            list(_base64_pieces(text, 64))
 
 
 # ---- parts

@@ -159,3 +159,16 @@ def test_large_tools_are_not_converted_at_once() -> None:
         request: Any = SimpleNamespace(body={"tools": tools}, context=SimpleNamespace(size=0))
         client: Any = SimpleNamespace(size=1 << 17)
         assert is_short(request, client, []) is short
+
+
+def test_neither_are_large_instructions_nor_the_tools_of_items() -> None:
+    function = {"type": "function", "name": "f", "parameters": {f"p{n}": {} for n in range(4000)}}
+    client: Any = SimpleNamespace(size=1 << 20)
+    for short, body, items in (
+        (True, {}, [{"type": "additional_tools", "tools": []}]),
+        (False, {}, [{"type": "additional_tools", "tools": [function]}]),
+        (True, {"instructions": "x" * 1000}, []),
+        (False, {"instructions": [{"role": "user", "content": [{"text": "x"}] * 100_000}]}, []),
+    ):
+        request: Any = SimpleNamespace(body=body, context=SimpleNamespace(size=0))
+        assert is_short(request, client, items) is short

@@ -15,7 +15,7 @@ from inputs import examples
 from rproxy.convert.profile import Profile
 from rproxy.convert.tools.custom import InputReader, unwrap
 from rproxy.convert.tools.function import IntegralReader
-from rproxy.convert.tools.kind import ArgumentsReader, ToolKind, flatten, hashed, plain
+from rproxy.convert.tools.kind import LONG, ArgumentsReader, ToolKind, flatten, hashed, is_object, plain
 from rproxy.convert.tools.kinds import CALL_KINDS, OUTPUT_KINDS, TOOL_KINDS
 from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
@@ -822,3 +822,10 @@ def test_any_tools_and_any_choice_make_a_table_or_a_400(tools: List[Json], choic
             assert error.status == 400 and re.fullmatch(
                 r"tool_choice|tools\[\d+\](\.tools\[\d+\])?\.name", str(error.param)
             )
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"a": [1, NaN]}', "[]", "1", '"a"', "", '{"a"', "{} 1", '{"a": ' + "[" * 99_999]
+)
+def test_arguments_of_any_length_are_an_object_or_not(text: str) -> None:
+    assert is_object(text) is is_object(text + " " * LONG) is (text in ("{}", '{"a": [1, NaN]}'))

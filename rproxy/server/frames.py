@@ -12,7 +12,10 @@ from typing import Iterable, Iterator, Optional
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
+from ..cooperative import Slices
+
 PROTOCOL_ERROR = 1002
+PIECE = 1 << 18  # bytes that are read at once
 OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 _FIN, _TEXT, _CONTINUATION = 0x80, 0x1, 0x0
 
@@ -65,6 +68,8 @@ class StrictProtocol(WebSocketProtocol13):
         await super()._receive_frame()
 
     async def _read_bytes(self, n: int) -> bytes:
+        if n > PIECE:
+            return await self._read_long(n)
         data = await super()._read_bytes(n)
         if self._at_beginning:
             self._at_beginning = False
@@ -73,3 +78,11 @@ class StrictProtocol(WebSocketProtocol13):
                 self.close(PROTOCOL_ERROR, wrong)
                 raise StreamClosedError  # ends the connection
         return data
+
+    async def _read_long(self, size: int) -> bytes:
+        """Read in pieces, so that a fast client does not keep the others waiting."""
+        pieces, slices = [], Slices()
+        for begin in range(0, size, PIECE):
+            pieces.append(await super()._read_bytes(min(PIECE, size - begin)))
+            await slices.pause()
+        return b"".join(pieces)

@@ -12,7 +12,7 @@ Item references need no index: our items carry the hex digits of their response'
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cast
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Set, Tuple, cast
 
 from ..convert.ids import RESPONSE, item_stem, output_stem
 from ..convert.status import RUNNING
@@ -171,7 +171,7 @@ class History:
         wanted, found = await in_thread_if(long, partial(_referred, items, past.items))
         if not wanted:
             return items
-        unread = _by_stem(wanted - found.keys())
+        unread = await _by_stem(wanted - found.keys())
         resolved: List[AnyItem] = []
         slices = Slices()
         for number, item in enumerate(items):
@@ -200,14 +200,14 @@ class History:
         link = link_of(record)
         return _chosen(link.listed_input() + link.output, wanted)
 
-    async def hosted_results(self, item_ids: Iterable[str], owner: str) -> Dict[str, HostedResult]:
+    async def hosted_results(self, item_ids: Collection[str], owner: str) -> Dict[str, HostedResult]:
         """What stored responses remember of these hosted calls, by item id.
 
         :raises ApiError: 503
         """
         found: Dict[str, HostedResult] = {}
         slices = Slices()
-        for stem, wanted in _by_stem(item_ids).items():
+        for stem, wanted in (await _by_stem(item_ids)).items():
             await slices.pause()  # a client names any number of responses
             record = await self.stored(RESPONSE + stem, owner) if stem else None
             known = record.get("hosted") if record is not None else None
@@ -340,11 +340,14 @@ def _chosen(items: Iterable[AnyItem], wanted: Set[str]) -> Dict[str, AnyItem]:
     return chosen
 
 
-def _by_stem(wanted: Iterable[str]) -> Dict[str, Set[str]]:
-    found: Dict[str, Set[str]] = {}
-    for name in wanted:
-        found.setdefault(item_stem(name) or "", set()).add(name)
-    return found
+async def _by_stem(wanted: Collection[str]) -> Dict[str, Set[str]]:
+    def sorted_out() -> Dict[str, Set[str]]:
+        found: Dict[str, Set[str]] = {}
+        for name in wanted:
+            found.setdefault(item_stem(name) or "", set()).add(name)
+        return found
+
+    return await in_thread_if(len(wanted) > LONG_HISTORY, sorted_out)
 
 
 def is_reference(item: AnyItem) -> bool:

@@ -76,7 +76,8 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
         short = (
             short
             and not is_large([*(body.get("tools") or ()), body.get("text")], LARGE_SCHEMA)
-            and not is_large(items, LARGE)
+            and not is_large([item for item in items if "tools" in item], LARGE_SCHEMA)
+            and not is_large([body.get("instructions"), *items], LARGE)
         )
     return short
 

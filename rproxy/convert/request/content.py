@@ -13,7 +13,7 @@ import base64
 import binascii
 import mimetypes
 import re
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 from ...errors import invalid_value
 from ...types import Json
@@ -31,6 +31,8 @@ TEXT_PARTS = (
     "encrypted_content",
 )
 TEXT_KEYS = {"refusal": "refusal", "encrypted_content": "encrypted_content"}  # others: "text"
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\x80-\U0010ffff]+")
+PIECE = 1 << 16  # characters; to decode megabytes at once would not let another thread work
 _BASE64_RUN = re.compile(r"gAAAA[\w+/=-]{35,}|[\w+/=-]{80,}", re.ASCII)
 TEXT_TYPES = (
     "text/",
@@ -227,6 +229,26 @@ def _image_url(part: Json) -> Optional[str]:
 
 def _decoded(encoded: str, name: str) -> bytes:
     try:
-        return base64.b64decode(encoded, validate=False)
+        return b"".join(_base64_pieces(encoded))
     except (binascii.Error, ValueError):
         raise invalid_value(f"file_data of {name} is not base64.") from None
+
+
+def _base64_pieces(encoded: str, size: int = PIECE) -> Iterator[bytes]:
+    """What ``base64.b64decode`` makes of a text, in pieces.
+
+    :param size: the characters of a piece
+    :raises ValueError: it is not base64
+    """
+    rest = ""
+    for begin in range(0, len(encoded), size):
+        text = rest + _NOT_BASE64.sub("", encoded[begin : begin + size])
+        if "=" in text:
+            if encoded[begin + size :].strip("= \t\r\n"):
+                raise ValueError("padding before the end")
+            rest = text
+            break
+        whole = len(text) & ~3
+        rest = text[whole:]
+        yield base64.b64decode(text[:whole])
+    yield base64.b64decode(rest)

@@ -23,7 +23,7 @@ from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..ids import round_stem
 from ..sealed import DAMAGED, FAMILY, Sealer
-from ..tools.kind import ToolKind, loads
+from ..tools.kind import ToolKind, is_object
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
 from .content import is_part, output_parts, parts_of, text_of
@@ -303,7 +303,7 @@ def _sound_arguments(arguments: str) -> str:
     """``arguments``, or an object that holds them: many providers refuse any other JSON in a history."""
     if not arguments.strip():
         return "{}"
-    if isinstance(loads(arguments), dict):
+    if is_object(arguments):
         return arguments
     return json.dumps({"_raw": arguments}, ensure_ascii=False)
 

@@ -17,6 +17,7 @@ from typing import Any, List, Optional, Tuple
 
 from ...json_codec import parser
 from ...types import AnyItem, Json
+from ..json_reader import parse_steps
 from ..request.schema import has_numbers
 from ..text_buffer import TextBuffer
 
@@ -24,6 +25,7 @@ MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every pr
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
 _parse = parser(float)
+LONG = 1 << 20  # characters of JSON that take some milliseconds
 PLAIN_NAMESPACE = "functions"  # Codex's name for "no namespace"
 
 
@@ -186,6 +188,21 @@ def loads_object(text: str) -> Json:
     """The JSON object in ``text``, or an empty one: for items that need an object."""
     value = loads(text)
     return value if isinstance(value, dict) else {}
+
+
+def is_object(text: str) -> bool:
+    """Is ``text`` a JSON object?
+
+    A long text is read in small steps: one large one would not let another thread work.
+    """
+    if len(text) <= LONG:
+        return isinstance(loads(text), dict)
+    try:
+        for _ in parse_steps(text, float):
+            pass
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def loads(text: str) -> Any:
