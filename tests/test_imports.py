@@ -104,6 +104,7 @@ async def main():
 asyncio.run(main())
 """
 
+MAX_LINES = 450  # of a module
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -179,6 +180,11 @@ def forbidden(path: Path) -> Iterator[str]:
                 yield f"{me} imports {top}"
             if room == "convert" and top in IMPURE:
                 yield f"convert is pure, but {me} imports {top}"
+
+
+def test_no_module_is_long() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
 def test_imports_obey_the_table() -> None:

@@ -30,9 +30,10 @@ from ..profile import AnswerForm
 from ..status import TERMINAL_EVENTS
 from ..tools.table import ToolTable
 from .annotations import annotation_of, logprobs_of
-from .items import TEXT_KINDS, CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, TextKind, Watch
+from .items import CallItem, EventBuilder, GrowingItem, OpaqueItem, TextItem, Watch
 from .response import heartbeat_object, shared_response, usage_object
 from .terminal import FAILED, INTERRUPTED, TERMINAL_STATUSES, Failure, TerminalStatus, failure_of
+from .text_forms import TEXT_FORMS, TextForm
 
 if TYPE_CHECKING:
     from .code_fence import CodeFenceFilter
@@ -100,11 +101,11 @@ class StreamConverter:
         self._details_seen = self._details_sealed = 0
         self._keep_alives = 0
         self._drained = self._ended = False
-        self._reasoning = TEXT_KINDS[reasoning]
-        self._text_kinds: Dict[str, TextKind] = {
-            "text": TEXT_KINDS["text"],
+        self._reasoning = TEXT_FORMS[reasoning]
+        self._text_forms: Dict[str, TextForm] = {
+            "text": TEXT_FORMS["text"],
             "reasoning": self._reasoning,
-            "refusal": TEXT_KINDS["text" if refusal_as_text else "refusal"],
+            "refusal": TEXT_FORMS["text" if refusal_as_text else "refusal"],
         }
         self._logprobs = logprobs
         self._phases = phases
@@ -311,34 +312,34 @@ class StreamConverter:
                     self._builder.logprobs += logprobs_of(delta[1])
         for delta in deltas:
             if delta[0] in ("text", "reasoning", "refusal"):
-                self._last(self._text_kinds[delta[0]]).feed(delta[1])
+                self._last(self._text_forms[delta[0]]).feed(delta[1])
             elif delta[0] == "call":
                 self._call(delta[1], delta[2])
             elif delta[0] == "annotations":
                 self._annotate(delta[1])
             elif delta[0] == "begin":
-                self._open(self._text_kinds[delta[1]], delta[2])
+                self._open(self._text_forms[delta[1]], delta[2])
             elif delta[0] == "detail":
                 self._detail(delta[1])
             elif delta[0] == "item":
                 self._append(OpaqueItem(self._builder, delta[1]))
 
-    def _last(self, kind: TextKind) -> TextItem:
+    def _last(self, kind: TextForm) -> TextItem:
         """The last item of the queue if it is of this kind, else a new one."""
         last = self._queue[-1] if self._queue else None
         if isinstance(last, TextItem) and last.kind is kind:
             return last
         return self._open(kind)
 
-    def _open(self, kind: TextKind, keys: Optional[Json] = None) -> TextItem:
+    def _open(self, kind: TextForm, keys: Optional[Json] = None) -> TextItem:
         if kind is self._reasoning:
             item = TextItem(self._builder, kind, seal=self._sealed)
             self._thoughts.append(item)
         else:
-            fence = _code_fence() if self._strip_fences and kind is TEXT_KINDS["text"] else None
+            fence = _code_fence() if self._strip_fences and kind is TEXT_FORMS["text"] else None
             if self._phases and not keys and not self._tools.chat_tools:
                 keys = {"phase": FINAL_ANSWER}  # nothing can follow
-            cite = self._cite if kind is TEXT_KINDS["text"] else None
+            cite = self._cite if kind is TEXT_FORMS["text"] else None
             item = TextItem(self._builder, kind, fence, keys=keys, cite=cite)
         self._append(item)
         return item

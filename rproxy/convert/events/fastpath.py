@@ -37,7 +37,7 @@ from ...types import Event, Json
 from ..answer.decoder import ChunkDecoder
 from ..answer.unparsed import Unparsed
 from .converter import StreamConverter
-from .items import TEXT_KINDS
+from .text_forms import TEXT_FORMS
 
 Events = Sequence[Event]
 
@@ -49,7 +49,7 @@ LONG_READ = 1 << 13  # bytes; its first events make a template for the others
 PROBE = 1 << 10  # bytes of these first events, at least
 MAX_HELD = 1 << 16  # bytes of an unfinished event that are held here; the decoder holds longer ones
 
-_DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_KINDS.values())
+_DELTA_EVENTS = frozenset(kind.delta_event for kind in TEXT_FORMS.values())
 _ENDS = (b"\n\n", b"\r\n\r\n")
 _MARK = "\ue000"
 _PLAIN = rb'[^"\\\x00-\x1f]*'

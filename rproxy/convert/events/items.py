@@ -4,115 +4,28 @@ Every kind of item goes through the same events, in the same order::
 
     output_item.added -> [part.added] -> delta* -> done -> [part.done] -> output_item.done
 
-Only the words differ; they are rows of :data:`TEXT_KINDS`, and for calls they come from the offer of the
-tool. An item is in one of three states: *waiting* (an item before it is still open; what arrives is held),
-*live* (what arrives is sent at once) and *closed*.  It is announced when it has something to show, because
-the id, call id and name of an announced item must not change any more, and it must not stay empty.
+Only the words differ; those of texts are in :data:`~rproxy.convert.events.text_forms.TEXT_FORMS`, those
+of calls come from the offer of the tool.  An item is in one of three states: *waiting* (an item before it
+is still open; what arrives is held), *live* (what arrives is sent at once) and *closed*.  It is announced
+when it has something to show, because the id, call id and name of an announced item must not change any
+more, and it must not stay empty.
 
 Texts are collected in a :class:`~rproxy.convert.text_buffer.TextBuffer`.
 """
 
 from __future__ import annotations
 
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Dict,
-    List,
-    NamedTuple,
-    Optional,
-    Protocol,
-    Sequence,
-    Set,
-    Tuple,
-)
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Protocol, Sequence, Set
 
 from ...types import AnyItem, CallPiece, Event, Item, Json
 from ..json_end import JsonEnd
 from ..text_buffer import TextBuffer
 from ..tools.kind import ArgumentsReader, Offer
 from ..tools.table import ToolTable
+from .text_forms import TextForm
 
 if TYPE_CHECKING:
     from .code_fence import CodeFenceFilter
-
-
-class TextKind(NamedTuple):
-    """The words of one kind of item that holds text."""
-
-    prefix: str  # of the item's id
-    head: Json  # the keys of a new item
-    lists: Tuple[str, ...]  # ... and those that begin as empty lists
-    holder: str  # the list that gets the part
-    counter: str  # the key of the part's number, in events
-    part: str  # the type of the part
-    field: str  # the part's key for the text
-    part_event: str  # + .added, .done
-    delta_event: str
-    text_event: str  # + .done, .annotation.added
-    annotated: bool = False  # has annotations and logprobs
-
-    def new_part(self, text: str, annotations: List[Json], logprobs: List[Json]) -> Json:
-        part: Json = {"type": self.part, self.field: text}
-        if self.annotated:
-            part.update(annotations=annotations, logprobs=logprobs)
-        return part
-
-
-_MESSAGE = {"type": "message", "status": "in_progress", "role": "assistant"}
-_REASONING = {"type": "reasoning"}
-TEXT_KINDS: Dict[str, TextKind] = {
-    "text": TextKind(
-        "msg",
-        _MESSAGE,
-        ("content",),
-        "content",
-        "content_index",
-        "output_text",
-        "text",
-        "response.content_part",
-        "response.output_text.delta",
-        "response.output_text",
-        annotated=True,
-    ),
-    "refusal": TextKind(
-        "msg",
-        _MESSAGE,
-        ("content",),
-        "content",
-        "content_index",
-        "refusal",
-        "refusal",
-        "response.content_part",
-        "response.refusal.delta",
-        "response.refusal",
-    ),
-    "summary": TextKind(
-        "rs",
-        _REASONING,
-        ("summary",),
-        "summary",
-        "summary_index",
-        "summary_text",
-        "text",
-        "response.reasoning_summary_part",
-        "response.reasoning_summary_text.delta",
-        "response.reasoning_summary_text",
-    ),
-    "content": TextKind(
-        "rs",
-        _REASONING,
-        ("summary",),
-        "content",
-        "content_index",
-        "reasoning_text",
-        "text",
-        "response.content_part",
-        "response.reasoning_text.delta",
-        "response.reasoning_text",
-    ),
-}
 
 
 Watch = Callable[[AnyItem, bool], None]  # an item, and whether it is done
@@ -197,7 +110,7 @@ class TextItem:
     def __init__(
         self,
         builder: EventBuilder,
-        kind: TextKind,
+        kind: TextForm,
         fence: Optional[CodeFenceFilter] = None,
         seal: Optional[Callable[[str], Json]] = None,
         keys: Optional[Json] = None,

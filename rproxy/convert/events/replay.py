@@ -13,11 +13,11 @@ from ...types import AnyItem, Event, Json, Response
 from ..status import TERMINAL_EVENTS
 from ..tools.kind import Offer, ToolKind
 from ..tools.kinds import CALL_KINDS
-from .items import TEXT_KINDS
+from .text_forms import TEXT_FORMS
 
 AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
 TEXT_ITEMS = ("message", "reasoning")  # the items with parts; what others hold may be of any form
-_PARTS = {kind.part: kind for kind in TEXT_KINDS.values()}
+_PARTS = {kind.part: kind for kind in TEXT_FORMS.values()}
 
 
 def opening(response: Response) -> List[Event]:
