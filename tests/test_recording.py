@@ -240,7 +240,7 @@ async def test_the_recording_as_a_provider(tmp_path: Path) -> None:
             assert answer["choices"][0]["message"]["content"] == "from the tape"
         finally:
             process.kill()
-            await process.wait()
+            await asyncio.wait_for(process.communicate(), 20)  # until its output is closed, too
 
 
 def test_what_is_no_recording(tmp_path: Path) -> None:
