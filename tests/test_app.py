@@ -156,6 +156,9 @@ async def test_running_turns_may_end() -> None:
         writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         head = await reader.read(4096)
         assert b"200 OK" in head and b"Connection: close" not in head
+        refused, stranger = await asyncio.open_connection("127.0.0.1", int(one.url.rpartition(":")[2]))
+        stranger.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await refused.read(4096)
         one.signal()
         assert json.loads(str(await ws.read_message()))["status"] == 503  # the turn that waited
         ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
@@ -166,6 +169,10 @@ async def test_running_turns_may_end() -> None:
                 head = await reader.read(4096)
                 assert head.startswith(b"HTTP/1.1 " + status) and b"Connection: close" not in head
                 assert (b'"draining"' in head) == (status == b"503")
+        stranger.write(b"GET /v1/models HTTP/1.1\r\nHost: other.example\r\n\r\n")
+        head = await refused.read(4096)  # what is wrong is said, and that this connection is of no more use
+        stranger.close()
+        assert head.startswith(b"HTTP/1.1 403") and b"Connection: close" in head
         body = b'{"model": "m", "input": "hello"}'
         head = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
         writer.write(head % len(body) + body)

@@ -115,6 +115,7 @@ def host(value: str) -> McpHost:
     ("*.example.com", "evilexample.com", 443, False),
     ("127.0.0.1:9000", "127.0.0.1", 9000, True),
     ("[::1]", "::1", 9000, True),
+    ("[::ffff:127.0.0.1]", "::ffff:127.0.0.1", 9000, True),
 ])  # fmt: skip
 def test_hosts_that_clients_may_name(entry: str, url_host: str, port: int, allowed: bool) -> None:
     assert (host_for([host(entry)], url_host, port) is not None) is allowed

@@ -167,7 +167,7 @@ def mcp_host(place: Place) -> McpHost:
         raise place.error(
             f"{text!r} is no host; write mcp.example.com, mcp.example.com:8443 or *.example.com, without https://"
         )
-    if literal is not None and not literal.is_loopback and not addresses.is_public_address(host):
+    if literal is not None and not addresses.is_loopback(host) and not addresses.is_public_address(host):
         raise place.error(f"{host} is a private address: name the server in mcp_servers instead")
     return McpHost(host, port)
 

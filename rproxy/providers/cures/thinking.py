@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, Sequence
 
-from ...convert.profile import Thinking
+from ...convert.profile import EFFORTS, Thinking
 from ...convert.request.chat import NEAREST
 from ...types import Json
 from ..refusal_words import Reading, normalized
 from ..sent import THINKING_FIELDS, Sent
 from .ladder import Cure, allowed, blames, objects, says
 
-LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+LEVELS = (*EFFORTS, "ultra")
 
 
 def thinking(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
