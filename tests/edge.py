@@ -57,8 +57,9 @@ class PlayedProvider:
     """Plays answers by the first word of the last message:
 
     ``hello`` a short text, ``count N`` N deltas, ``wait`` silence, ``begin`` a first delta and then silence,
-    ``gate`` a first delta and then a wait for :attr:`gate`, ``flood`` large deltas without end, ``refuse`` a
-    429; ``crash`` and ``crash-late`` break the clock of the service before and after the first delta.
+    ``gate`` a first delta and then a wait for :attr:`gate`, ``break`` the same and then the end of the
+    connection, ``flood`` large deltas without end, ``refuse`` a 429; ``crash`` and ``crash-late`` break the
+    clock of the service before and after the first delta.
 
     ``running`` requests are under way, ``most`` were at a time; ``cancelled`` counts those that rproxy gave
     up; ``sent`` the deltas.
@@ -116,12 +117,15 @@ class PlayedProvider:
             await peer.send(OK.replace(b"2\r\n\r\nok", b"%d\r\n\r\n%b" % (len(body), body)))
             return
         await peer.send(STREAM_HEAD)
-        if word in ("hello", "begin", "gate", "crash-late"):
+        if word in ("hello", "begin", "gate", "break", "crash-late"):
             await self._delta(peer, "He")
         if word == "begin":
             await asyncio.Event().wait()
-        if word == "gate":
+        if word in ("gate", "break"):
             await self.gate.wait()
+        if word == "break":
+            peer.writer.close()
+            return
         if word == "crash-late":
             self._clock.broken = True
         for number in range(int(rest) if word == "count" else 0):

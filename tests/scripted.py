@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import socket
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Deque, Dict, Iterator, List, Optional, Sequence
@@ -56,18 +55,19 @@ def call(name: str, call_id: str = "", index: int = 0, **arguments: Any) -> Json
     return {"call": (name, call_id, index, json.dumps(arguments))}
 
 
-def sleep(seconds: float) -> Json:
-    return {"sleep": seconds}
+def gate(event: Optional[asyncio.Event] = None) -> Json:
+    """Nothing more until the test sets the event; without one, until the client goes."""
+    return {"gate": event or asyncio.Event()}
 
 
-def gate(event: asyncio.Event) -> Json:
-    """Nothing more until the test sets the event."""
-    return {"gate": event}
+def head_gate(event: Optional[asyncio.Event] = None) -> Json:
+    """The same before the status line; the first step."""
+    return {"head gate": event or asyncio.Event()}
 
 
-def wait(seconds: float) -> Json:
-    """Before the status line; the first step."""
-    return {"wait": seconds}
+def pace(seconds: float) -> Json:
+    """For a stream that flows slowly. What has to wait for something has a :func:`gate`."""
+    return {"pace": seconds}
 
 
 def comment(text: str) -> Json:
@@ -103,7 +103,6 @@ class ScriptedProvider:
         self.headers: List[Any] = []
         self.refusals: List[str] = []
         self.gone = 0
-        self.gone_at = 0.0  # when the last of them was noticed, by time.monotonic
         self.strict = strict
         sock, self.port = bind_unused_port()
         self._server = HTTPServer(
@@ -129,7 +128,6 @@ class _Chat(RequestHandler):
 
     def on_connection_close(self) -> None:
         self.provider.gone += 1
-        self.provider.gone_at = time.monotonic()
         if self.task is not None:
             self.task.cancel()
 
@@ -148,8 +146,9 @@ class _Chat(RequestHandler):
             await self.play(steps, bool(body.get("stream")))
 
     async def play(self, steps: List[Json], stream: bool) -> None:
-        if "wait" in steps[0]:
-            await asyncio.sleep(steps.pop(0)["wait"])
+        if "head gate" in steps[0]:
+            await steps[0]["head gate"].wait()
+            steps = steps[1:]
         if "status" in steps[0]:
             self.set_status(steps[0]["status"])
             for name, value in steps[0]["headers"].items():
@@ -167,10 +166,11 @@ class _Chat(RequestHandler):
         self.set_header("Content-Type", "text/event-stream")
         reason, usage = "stop", USAGE
         for step in steps:
-            if "sleep" in step:
-                await asyncio.sleep(step["sleep"])
+            if "pace" in step:
+                await asyncio.sleep(step["pace"])
                 continue
             if "gate" in step:
+                await self.flush()  # the head, when nothing else has been sent
                 await step["gate"].wait()
                 continue
             if "comment" in step:
@@ -208,8 +208,8 @@ class _Chat(RequestHandler):
         message: Json = {"role": "assistant", "content": ""}
         reason = "stop"
         for step in steps:
-            if "sleep" in step:
-                await asyncio.sleep(step["sleep"])
+            if "gate" in step:
+                await step["gate"].wait()
             reason = step.get("finish", "tool_calls" if "call" in step else reason)
             for key, value in step.get("delta", {}).items():
                 message[key] = message.get(key, "") + value

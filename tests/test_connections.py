@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from api import Api
 from edge import Edge, Raw, edge
 from rawserver import OK, Peer, RawServer, standstill, until
-from scripted import CONFIG, KEY, ScriptedProvider, free_port, gate, say, sleep
+from scripted import CONFIG, KEY, ScriptedProvider, free_port, gate, say
 from wsclient import create, masked, open_raw
 
 from rproxy.convert.events.converter import StreamConverter
@@ -279,10 +280,14 @@ async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Pa
 
 @on_linux
 async def test_more_turns_than_descriptors_are_all_answered(tmp_path: Path) -> None:
-    provider = ScriptedProvider()
-    provider.turns += [[sleep(0.2), say("hello")]] * 150
+    provider, no_more = ScriptedProvider(), asyncio.Event()
+    provider.turns += [[gate(no_more), say("hello")]] * 150
     async with few_descriptors(tmp_path, provider) as few:
-        answers = await asyncio.gather(*(few.ask(stream=bool(n % 2)) for n in range(150)))
+        asking = asyncio.gather(*(few.ask(stream=bool(n % 2)) for n in range(150)))
+        await until(lambda: provider.requests)
+        assert await standstill(lambda: len(provider.requests)) < 150
+        no_more.set()
+        answers = await asking
         assert {answer.split(b"\r\n", 1)[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
         assert all(b"hello" in answer and b"response.failed" not in answer for answer in answers)
         assert b"ERROR" not in few.log.read_bytes()
@@ -322,6 +327,23 @@ def cpu_time(pid: int) -> float:
     """The seconds of CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- A client that leaves at once
+
+
+async def test_a_client_that_resets_its_connection_with_its_request_leaves_no_turn() -> None:
+    """Uvloop announces both once."""
+    async with edge() as e:
+        sock = socket.create_connection(("127.0.0.1", e.port))
+        await until(lambda: server_of(e).streams)  # accepted
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        body = json.dumps({"model": "m", "input": "wait"}).encode()
+        head = f"POST /responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        sock.close()  # the event loop finds both
+        await until(lambda: not server_of(e).streams)
+        await until(lambda: not e.state.turns and not e.provider.running)
 
 
 # ---- A client that does not read

@@ -11,7 +11,8 @@ import time
 from typing import Any, AsyncIterator, Dict, List, Optional, Tuple
 
 import pytest
-from scripted import CUT, ScriptedProvider, call, error, finish, say, served, sleep, think, wait
+from rawserver import until
+from scripted import CUT, ScriptedProvider, call, error, finish, gate, head_gate, say, served, think
 
 openai = pytest.importorskip("openai")
 pydantic = pytest.importorskip("pydantic")
@@ -196,13 +197,17 @@ async def test_a_stream_that_breaks_raises_whichever_way_it_is_read(turn: Turn) 
 
 async def test_the_helper_takes_a_response_up_again_by_its_id() -> None:
     async with site() as (provider, client):
-        provider.turns += [[say("one "), sleep(0.2), say("two "), sleep(0.2), say("three")]]
+        resumed = asyncio.Event()
+        provider.turns += [[say("one "), gate(resumed), say("two "), say("three")]]
         async with await client.responses.create(**ASK, background=True, stream=True) as first:
             seen = [await first.__anext__() for _ in range(5)]
         async with client.responses.stream(
             response_id=seen[0].response.id, starting_after=seen[-1].sequence_number
         ) as stream:
-            rest = [event async for event in stream]
+            rest = []
+            async for event in stream:
+                rest.append(event)
+                resumed.set()
             assert (await stream.get_final_response()).output_text == "one two three"
         assert [event.sequence_number for event in rest] == list(range(5, 5 + len(rest)))
 
@@ -210,14 +215,13 @@ async def test_the_helper_takes_a_response_up_again_by_its_id() -> None:
 async def test_timeouts_and_retries() -> None:
     async with site() as (provider, client):
         provider.turns += [
-            [wait(20), say("Late.")],
+            [head_gate(), say("Late.")],
             [error(429, "Slow down.", {"Retry-After": "1"})],
             [say("Hi.")],
         ]
         begun = time.monotonic()
         with pytest.raises(openai.APITimeoutError):
             await client.with_options(timeout=0.5).responses.create(**ASK)
-        assert time.monotonic() - begun < 5
         response = await client.with_options(max_retries=2).responses.create(**ASK)
         assert response.output_text == "Hi." and time.monotonic() - begun > 1
         assert (len(provider.requests), provider.gone) == (3, 1)
@@ -225,10 +229,12 @@ async def test_timeouts_and_retries() -> None:
 
 async def test_many_at_once() -> None:
     async with site() as (provider, client):
-        provider.turns += [[sleep(0.1), say("Hi.")] for _ in range(24)]
-        answers = await asyncio.gather(
-            *(client.responses.create(model=MODEL, input=f"turn {i}") for i in range(24))
-        )
+        all_asked = asyncio.Event()
+        provider.turns += [[gate(all_asked), say("Hi.")] for _ in range(24)]
+        asking = asyncio.gather(*(client.responses.create(model=MODEL, input=f"turn {i}") for i in range(24)))
+        await until(lambda: len(provider.requests) == 24)
+        all_asked.set()
+        answers = await asking
         assert {answer.output_text for answer in answers} == {"Hi."} and len(
             {answer.id for answer in answers}
         ) == 24

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 from api import site
-from scripted import KEY, error, say, sleep
+from scripted import KEY, error, gate, say
 from secrets_shown import CASES, SECRETS
 
 Json = Dict[str, Any]
@@ -19,7 +20,8 @@ CHAT: Json = {"model": "gpt-5.5", "messages": [{"role": "user", "content": "hi"}
 
 async def test_chat_completions_pass_through(tmp_path: Path) -> None:
     async with site(tmp_path, process=True) as (provider, api, proxy):
-        provider.turns += [[say("Hello.")], [say("Hello."), sleep(0.4), say("Bye.")]]
+        heard = asyncio.Event()
+        provider.turns += [[say("Hello.")], [say("Hello."), gate(heard), say("Bye.")]]
         private = {"originator": "codex_cli_rs", "session_id": "s", "cookie": "c=1"}
         answer = await api("POST", "/chat/completions", {**CHAT, "temperature": 0.5}, **private)
         assert answer["choices"][0]["message"]["content"] == "Hello." and "usage" in answer
@@ -27,9 +29,12 @@ async def test_chat_completions_pass_through(tmp_path: Path) -> None:
         assert provider.headers[0]["Authorization"] == "Bearer " + KEY
         assert not {"Originator", "Session-Id", "Cookie"} & set(provider.headers[0])
         pieces: List[bytes] = []
-        status, _ = await api.raw(
-            "POST", "/chat/completions", {**CHAT, "stream": True}, on_data=pieces.append
-        )
+
+        def hear(data: bytes) -> None:
+            pieces.append(data)
+            heard.set()
+
+        status, _ = await api.raw("POST", "/chat/completions", {**CHAT, "stream": True}, on_data=hear)
         assert status == 200 and api.headers["content-type"] == "text/event-stream"
         told = b"".join(pieces)
         chunks = [json.loads(line[6:]) for line in told.split(b"\n\n") if line.startswith(b"data: {")]

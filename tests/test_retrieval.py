@@ -17,7 +17,7 @@ import pytest
 from api import AUTH, Api, site, valid
 from grammar import check_stream, parse_sse
 from rawserver import until
-from scripted import CONFIG, KEY, ScriptedProvider, call, error, say, sleep, think
+from scripted import CONFIG, KEY, ScriptedProvider, call, error, gate, say, think
 
 from rproxy.config.load import parse_config
 from rproxy.convert.ids import input_item_id
@@ -41,7 +41,6 @@ pytestmark = pytest.mark.timeout(seconds=60)
 MODEL = "gpt-5.5"
 HI: Json = {"model": MODEL, "input": "hi"}
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
-SLOW = [say("one "), sleep(0.3), say("two "), sleep(0.3), say("three")]
 
 
 def sdk() -> Any:
@@ -200,7 +199,8 @@ async def test_a_large_request_is_checked_in_a_thread(size: int, monkeypatch: py
 async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> None:
     async with site(tmp_path, server=AUTH) as (provider, api, _):
         one, two = Api(api.base_url, "key-one-0123456789"), Api(api.base_url, "key-two-0123456789")
-        provider.turns += [[say("Hello.")], SLOW]
+        may_end = asyncio.Event()
+        provider.turns += [[say("Hello.")], [say("one two "), gate(may_end), say("three")]]
         made = await one("POST", "/responses", HI)
         running = await one("POST", "/responses", {**HI, "background": True})
         talk = await one("POST", "/conversations", {})
@@ -225,6 +225,7 @@ async def test_what_one_key_made_is_not_there_for_another(tmp_path: Path) -> Non
         )
         await Api(api.base_url, "wrong")("GET", "/responses/" + made["id"], expect=401)
         assert (await one("GET", "/responses/" + made["id"]))["id"] == made["id"]
+        may_end.set()
         assert (await one.until(running["id"], "completed"))["output"][0]["content"][0][
             "text"
         ] == "one two three"
@@ -330,7 +331,7 @@ async def stored_as(api: Api, response_id: str, status: str) -> Json:
 
 async def test_a_turn_whose_client_leaves_is_stored_as_far_as_it_came(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[think("Hm."), say("PART ONE "), sleep(30)], [say("ok")], [say("ok")]]
+        provider.turns += [[think("Hm."), say("PART ONE "), gate()], [say("ok")], [say("ok")]]
         events = await aborted(api, provider, HI)
         response_id = events[0]["response"]["id"]
         found = await stored_as(api, response_id, "incomplete")
@@ -357,7 +358,7 @@ async def test_a_turn_that_fails_in_mid_stream_is_stored_as_failed(tmp_path: Pat
 
 async def test_an_aborted_turn_that_nobody_wants_stored_is_not(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[say("PART ONE "), sleep(30)]]
+        provider.turns += [[say("PART ONE "), gate()]]
         events = await aborted(api, provider, {**HI, "store": False})
         await until(lambda: provider.gone)
         await api("GET", "/responses/" + events[0]["response"]["id"], expect=404)
@@ -366,7 +367,8 @@ async def test_an_aborted_turn_that_nobody_wants_stored_is_not(tmp_path: Path) -
 # ---- background
 async def test_a_response_in_the_background(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[think("Slow."), *SLOW], [say("Next.")]]
+        may_end = asyncio.Event()
+        provider.turns += [[think("Slow."), say("one two "), gate(may_end), say("three")], [say("Next.")]]
         made = await api("POST", "/responses", {**HI, "background": True})
         assert (made["status"], made["background"], made["output"]) == ("queued", True, [])
         valid(sdk().Response, made)
@@ -374,6 +376,7 @@ async def test_a_response_in_the_background(tmp_path: Path) -> None:
         assert refused["code"] == "response_not_completed"
         seen = await api.until(made["id"], "in_progress")
         valid(sdk().Response, seen)
+        may_end.set()
         done = await api.until(made["id"], "completed")
         assert (
             done["output"][-1]["content"][0]["text"] == "one two three"
@@ -406,7 +409,8 @@ def well_formed(events: List[Json], status: str = "completed") -> Json:
 
 async def test_a_background_stream_is_resumed_where_it_broke_off(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [SLOW]
+        may_end = asyncio.Event()
+        provider.turns += [[say("one "), say("two "), gate(may_end), say("three")]]
         got = b""
         reader, writer = await api.post_and_keep("/responses", {**HI, "background": True, "stream": True})
         while b"two" not in got:
@@ -415,9 +419,13 @@ async def test_a_background_stream_is_resumed_where_it_broke_off(tmp_path: Path)
         first = [line for line in got.split(b"\n") if line.startswith(b"data: {")]
         response_id = got.split(b'"id":"')[1].split(b'"')[0].decode()
         path = f"/responses/{response_id}?stream=true"
-        rest, whole = await asyncio.gather(
-            api.events("GET", path + f"&starting_after={len(first) - 1}"), api.events("GET", path)
-        )
+        following = asyncio.ensure_future(api.events("GET", path + f"&starting_after={len(first) - 1}"))
+        pieces: List[bytes] = []
+        reading = asyncio.ensure_future(api.raw("GET", path, on_data=pieces.append))
+        await until(lambda: b"two" in b"".join(pieces))
+        may_end.set()
+        rest, _ = await asyncio.gather(following, reading)
+        whole = parse_sse(b"".join(pieces))
         response = well_formed(whole)
         assert rest == whole[len(first) :] and len(provider.requests) == 1 and provider.gone == 0
         assert response["output"][0]["content"][0]["text"] == "one two three"
@@ -444,7 +452,7 @@ async def test_a_client_that_leaves_at_once_leaves_nothing_queued(tmp_path: Path
 
 async def test_cancel_and_delete_end_the_turn(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[say("Once"), sleep(30)], [say("Twice"), sleep(30)]]
+        provider.turns += [[say("Once"), gate()], [say("Twice"), gate()]]
         first = await api("POST", "/responses", {**HI, "background": True})
         pieces: List[bytes] = []
         path = "/responses/{}?stream=true".format(first["id"])
@@ -516,7 +524,7 @@ async def test_a_background_turn_that_fails(tmp_path: Path) -> None:
 async def test_what_runs_when_the_server_stops_is_told_as_failed(tmp_path: Path) -> None:
     more = "store: {{kind: sqlite, path: '%s'}}\n" % (tmp_path / "r.db")
     async with site(tmp_path, server="  drain_timeout: 0\n", more=more) as (provider, api, _):
-        provider.turns += [[say("Once"), sleep(30)]]
+        provider.turns += [[say("Once"), gate()]]
         made = await api("POST", "/responses", {**HI, "background": True})
         await api.until(made["id"], "in_progress")
     async with site(tmp_path, more=more) as (provider, api, _):
@@ -570,15 +578,18 @@ async def test_the_sdk_polls_resumes_and_keeps_a_conversation(tmp_path: Path) ->
         site(tmp_path) as (provider, api, _),
         openai.AsyncOpenAI(base_url=api.base_url, api_key="any", max_retries=0) as client,
     ):
-        provider.turns += [SLOW, [say("Hi Ann.")], [say("Ann.")], [say("x"), sleep(30)]]
+        left = asyncio.Event()
+        provider.turns += [[say("one "), say("two "), gate(left), say("three")]]
+        provider.turns += [[say("Hi Ann.")], [say("Ann.")], [say("x"), gate()]]
         seen: List[Any] = []
         stream = await client.responses.create(model=MODEL, input="hi", background=True, stream=True)
-        while len(seen) < 8:
+        while len(seen) < 6:
             seen.append(await stream.__anext__())
         await stream.close()  # the rest comes from a second one
         response_id, last = seen[0].response.id, seen[-1].sequence_number
         async for event in await client.responses.retrieve(response_id, stream=True, starting_after=last):
             seen.append(event)
+            left.set()
         assert [event.sequence_number for event in seen] == list(range(len(seen)))
         assert (
             "".join(event.delta for event in seen if event.type == "response.output_text.delta")

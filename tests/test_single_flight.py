@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from api import Api, site
+from api import site
 from edge import Edge, edge
 from grammar import check_stream, parse_sse
 from rawserver import until
-from scripted import say, sleep
+from scripted import gate, say
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)
 
 HI: Json = {"model": "gpt-5.5", "input": "hi"}
 GATE: Json = {"model": "m", "input": "gate"}
-SLOW = [say("one "), sleep(0.6), say("two")]
 
 
 # (headers of the first request, of the second, whether they share a turn)
@@ -112,23 +111,22 @@ async def test_who_stays_gets_the_answer_when_the_first_leaves() -> None:
         assert (len(e.provider.requests), e.provider.cancelled) == (1, 0)
 
 
-async def test_an_error_is_shared_too(tmp_path: Path) -> None:
-    async with site(tmp_path) as (provider, api, _):
-        provider.turns += [[sleep(0.5), say("x"), {"cut": True}]] * 3
-        body = {**HI, "stream": True}
-        one, two = await asyncio.gather(
-            *(a.raw("POST", "/responses", body, Idempotency_Key="k") for a in (api, Api(api.base_url)))
-        )
-        assert b"response.failed" in one[1] and b"response.failed" in two[1] and len(provider.requests) == 1
+async def test_an_error_is_shared_too() -> None:
+    async with edge() as e:
+        body = {"model": "m", "input": "break", "stream": True}
+        answers = [post(e, body, {"Idempotency_Key": "k"}) for _ in range(2)]
+        await until(lambda: len(e.state.turns) == 2 and e.provider.running)
+        e.provider.gate.set()
+        one, two = [(await answer).body for answer in answers]
+        assert b"response.failed" in one and b"response.failed" in two and len(e.provider.requests) == 1
 
 
 async def test_a_background_response_is_begun_once(tmp_path: Path) -> None:
     async with site(tmp_path) as (provider, api, _):
-        provider.turns += [SLOW]
+        may_end = asyncio.Event()
+        provider.turns += [[say("one "), gate(may_end), say("two")]]
         one = await api("POST", "/responses", {**HI, "background": True}, Idempotency_Key="k")
         two = await api("POST", "/responses", {**HI, "background": True}, Idempotency_Key="k")
-        assert (
-            one["id"] == two["id"]
-            and (await api.until(one["id"], "completed"))
-            and len(provider.requests) == 1
-        )
+        may_end.set()
+        await api.until(one["id"], "completed")
+        assert one["id"] == two["id"] and len(provider.requests) == 1

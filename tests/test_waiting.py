@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from grammar import check_stream
-from scripted import ScriptedProvider, call, comment, error, say, served, sleep, think, wait
+from rawserver import until
+from scripted import ScriptedProvider, call, comment, error, gate, head_gate, pace, say, served, think
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.service import turn
 
 Json = Dict[str, Any]
-PROMPT = 0.1  # seconds until the provider must have noticed
+Seen = Callable[[Json], object]  # is called with each event; true: that is enough
 CODEX = {"originator": "codex_exec"}
 BEAT = "  heartbeat_interval: 0.1\n"
 
@@ -29,19 +30,14 @@ OPEN: List[Transport] = []  # what lab() closes in the end
 
 
 class Heard:
-    """The events of one answer and when they came; ``head`` is when the status line did."""
+    """The events of one answer; ``head``: after how many seconds the status line came."""
 
     def __init__(self) -> None:
         self.events: List[Json] = []
-        self.times: List[float] = []
         self.started = time.monotonic()
         self.status = 0
         self.head = 0.0
         self.headers = ""
-
-    def add(self, event: Json) -> None:
-        self.events.append(event)
-        self.times.append(time.monotonic() - self.started)
 
     @property
     def types(self) -> List[str]:
@@ -51,9 +47,6 @@ class Heard:
         """Events that said nothing new: more than the one in_progress of every response."""
         return self.types.count("response.in_progress") - 1
 
-    def longest_silence(self) -> float:
-        return max(after - before for before, after in zip([0.0, *self.times], self.times))
-
 
 class Transport:
     """A way to ask. Subclasses connect, send and read."""
@@ -62,9 +55,9 @@ class Transport:
         OPEN.append(self)
 
     async def ask(
-        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+        self, base_url: str, body: Json, enough: Seen = lambda event: False, **headers: str
     ) -> Heard:
-        """Read events up to the terminal one, or until ``until`` holds; then the connection stays open."""
+        """Read events up to the terminal one, or until ``enough`` holds; then the connection stays open."""
         raise NotImplementedError
 
     def drop(self) -> None:
@@ -76,7 +69,7 @@ class Sse(Transport):
     writer: Optional[asyncio.StreamWriter] = None
 
     async def ask(
-        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+        self, base_url: str, body: Json, enough: Seen = lambda event: False, **headers: str
     ) -> Heard:
         port = urlsplit(base_url).port
         self.drop()
@@ -104,8 +97,8 @@ class Sse(Transport):
         ):
             line = (await asyncio.wait_for(reader.readline(), 10)).decode()
             if line.startswith("data: {"):
-                heard.add(json.loads(line[6:]))
-                if until(heard.events[-1]):
+                heard.events.append(json.loads(line[6:]))
+                if enough(heard.events[-1]):
                     break
         return heard
 
@@ -118,7 +111,7 @@ class Ws(Transport):
     socket: Optional[WebSocketClientConnection] = None
 
     async def ask(
-        self, base_url: str, body: Json, until: Callable[[Json], bool] = lambda event: False, **headers: str
+        self, base_url: str, body: Json, enough: Seen = lambda event: False, **headers: str
     ) -> Heard:
         if self.socket is None:
             self.socket = await websocket_connect(
@@ -128,19 +121,19 @@ class Ws(Transport):
         heard = Heard()
         heard.headers = str(self.socket.headers).lower()
         await self.send(dict(body, type="response.create", model="deepseek-v4-pro"))
-        return await self.read(heard, until)
+        return await self.read(heard, enough)
 
     async def send(self, message: Json) -> None:
         assert self.socket is not None
         await self.socket.write_message(json.dumps(message))
 
-    async def read(self, heard: Heard, until: Callable[[Json], bool] = lambda event: False) -> Heard:
+    async def read(self, heard: Heard, enough: Seen = lambda event: False) -> Heard:
         assert self.socket is not None
         while True:
             message = await asyncio.wait_for(self.socket.read_message(), 10)
             assert message is not None
-            heard.add(json.loads(message))
-            if until(heard.events[-1]) or heard.types[-1] in (
+            heard.events.append(json.loads(message))
+            if enough(heard.events[-1]) or heard.types[-1] in (
                 "response.completed",
                 "response.failed",
                 "response.incomplete",
@@ -180,43 +173,65 @@ def text_delta(event: Json) -> bool:
 
 
 # ---- heartbeats
-SILENCES: Dict[str, List[Json]] = {
-    "head": [wait(0.6), say("Here.")],  # no status line
-    "body": [sleep(0.6), say("Here.")],  # no byte of the body
-    "comments": [comment("keep-alive"), sleep(0.3), comment("keep-alive"), sleep(0.3), say("Here.")],
-    "thinking": [think("Hm"), sleep(0.6), say("Here.")],
-    "text": [say("He"), sleep(0.6), say("re.")],
-    "call": [call("exec_command", cmd="ls"), sleep(0.6)],
+def opening(*gates: asyncio.Event) -> Callable[[Json], None]:
+    """For ``enough``: opens one gate more at every second heartbeat, and never has enough."""
+    heard = 0
+
+    def see(event: Json) -> None:
+        nonlocal heard
+        heard += event["type"] == "response.in_progress"
+        if heard > 2 and heard % 2 and gates[heard // 2 - 1 :]:  # the first says that the turn has begun
+            gates[heard // 2 - 1].set()
+
+    return see
+
+
+SILENCES: Dict[str, Callable[[Json, Json], List[Json]]] = {  # one after the other, or the second alone
+    "body": lambda one, two: [two, say("Here.")],  # no byte of the body
+    "comments": lambda one, two: [comment("keep-alive"), one, comment("keep-alive"), two, say("Here.")],
+    "thinking": lambda one, two: [think("Hm"), two, say("Here.")],
+    "text": lambda one, two: [say("He"), two, say("re.")],
+    "call": lambda one, two: [call("exec_command", cmd="ls"), two],
 }
 
 
 async def test_a_silent_provider_does_not_silence_the_stream(transport: Transport) -> None:
     tools = [{"type": "function", "name": "exec_command", "parameters": {}}]
+    gates = {name: (asyncio.Event(), asyncio.Event()) for name in ("head", *SILENCES)}
 
     async def hear(name: str) -> Heard:
-        return await type(transport)().ask(base_url, {"input": name, "tools": tools})
+        asked = {"input": name, "tools": tools}
+        return await type(transport)().ask(base_url, asked, opening(*gates[name]))
+
+    def silence(body: Json) -> List[Json]:
+        name = body["messages"][-1]["content"]
+        one, two = gates[name]
+        if name == "head":  # no status line
+            return [head_gate(two), say("Here.")]
+        return SILENCES[name](gate(one), gate(two))
 
     async with lab() as (provider, base_url):
-        provider.aside = lambda body: list(SILENCES[body["messages"][-1]["content"]])
-        answers = await asyncio.gather(*map(hear, SILENCES))
-    for name, heard in zip(SILENCES, answers):
+        provider.aside = silence
+        answers = await asyncio.gather(*map(hear, gates))
+    for name, heard in zip(gates, answers):
         check_stream(heard.events)
         assert heard.types[-1] == "response.completed", name
-        assert heard.beats() >= 3, name
-        assert heard.longest_silence() < 0.35, name
+        assert heard.beats() >= 4, name
 
 
 async def test_without_heartbeats_there_are_none(transport: Transport) -> None:
-    async with lab([sleep(0.4), say("He"), sleep(0.4), say("re.")], server="  heartbeat_interval: 0\n") as (
-        provider,
-        base_url,
-    ):
-        heard = await transport.ask(base_url, {"input": "hi"})
+    """While another client hears some."""
+    one, two = asyncio.Event(), asyncio.Event()
+    steps = [gate(one), say("He"), gate(two), say("re.")]
+    async with lab(steps) as (_, other_url), lab(steps, server="  heartbeat_interval: 0\n") as (_, base_url):
+        answer = asyncio.ensure_future(transport.ask(base_url, {"input": "hi"}))
+        await type(transport)().ask(other_url, {"input": "hi"}, opening(one, two))
+        heard = await answer
     assert (heard.types[-1], heard.beats()) == ("response.completed", 0)
 
 
 async def test_a_busy_stream_needs_no_heartbeat(transport: Transport) -> None:
-    pieces = [step for i in range(12) for step in (say("word "), sleep(0.04))]
+    pieces = [step for i in range(12) for step in (say("word "), pace(0.04))]
     async with lab(pieces, server="  heartbeat_interval: 0.3\n") as (provider, base_url):
         heard = await transport.ask(base_url, {"input": "hi"})
     assert (heard.types[-1], heard.beats()) == ("response.completed", 0)
@@ -225,21 +240,22 @@ async def test_a_busy_stream_needs_no_heartbeat(transport: Transport) -> None:
 async def test_the_head_is_not_held_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert turn.COMMIT_AFTER <= 10
     monkeypatch.setattr(turn, "COMMIT_AFTER", 0.2)
-    async with lab([wait(0.8), say("Late.")], server="") as (provider, base_url):
-        heard = await Sse().ask(base_url, {"input": "hi"})
-    assert (
-        heard.types[:2] == ["response.created", "response.in_progress"]
-        and heard.types[-1] == "response.completed"
-    )
-    assert 0.15 < heard.head < 0.6 and heard.times[1] < 0.6
+    begun = asyncio.Event()
+    async with lab([head_gate(begun), say("Late.")], server="") as (provider, base_url):
+        heard = await Sse().ask(
+            base_url, {"input": "hi"}, lambda event: event["type"].endswith("in_progress") and begun.set()
+        )
+    assert heard.types[:2] == ["response.created", "response.in_progress"]
+    assert heard.types[-1] == "response.completed" and heard.head > 0.15
 
 
 # ---- failures after the head
 async def test_a_failure_after_the_head_is_told_in_the_stream(transport: Transport) -> None:
     refused = error(401, "Authentication Fails (governor)")
-    async with lab([wait(0.3), refused], [wait(0.3), refused]) as (provider, base_url):
-        plain = await transport.ask(base_url, {"input": "hi"})
-        told = await transport.ask(base_url, {"input": "hi"}, **CODEX)
+    one, two = asyncio.Event(), asyncio.Event()  # set by the first event, which follows the head
+    async with lab([head_gate(one), refused], [head_gate(two), refused]) as (provider, base_url):
+        plain = await transport.ask(base_url, {"input": "hi"}, lambda event: one.set())
+        told = await transport.ask(base_url, {"input": "hi"}, lambda event: two.set(), **CODEX)
     failure = plain.events[-1]["response"]["error"]
     assert (
         plain.types[-1] == "response.failed"
@@ -269,41 +285,40 @@ async def test_what_codex_does_not_repeat_is_an_http_error() -> None:
 
 # ---- clients that go
 async def test_a_client_that_goes_takes_its_request_along(transport: Transport) -> None:
-    async with lab([say("Partial text"), sleep(5)]) as (provider, base_url):
-        await transport.ask(base_url, {"input": "hi"}, until=text_delta)
-        before = time.monotonic()
+    """Long before a heartbeat could not be written."""
+    async with lab([say("Partial text"), gate()], server="") as (provider, base_url):
+        await transport.ask(base_url, {"input": "hi"}, enough=text_delta)
         transport.drop()
-        await _noticed(provider)
-    assert provider.gone_at - before < PROMPT
+        await until(lambda: provider.gone)
 
 
-@pytest.mark.parametrize("silence", [wait(5), sleep(5)], ids=["head", "body"])
-async def test_also_before_anything_was_answered(transport: Transport, silence: Json) -> None:
-    async with lab([silence, say("x")]) as (provider, base_url):
+@pytest.mark.parametrize("silence", [head_gate, gate], ids=["head", "body"])
+async def test_also_before_anything_was_answered(
+    transport: Transport, silence: Callable[[], Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "COMMIT_AFTER", 0.05)
+    async with lab([silence(), say("x")], server="") as (provider, base_url):
         await transport.ask(
-            base_url, {"input": "hi"}, until=lambda event: event["type"] == "response.in_progress"
+            base_url, {"input": "hi"}, enough=lambda event: event["type"] == "response.in_progress"
         )
-        before = time.monotonic()
+        await until(lambda: provider.requests)
         transport.drop()
-        await _noticed(provider)
-    assert provider.gone_at - before < PROMPT
+        await until(lambda: provider.gone)
 
 
 async def test_an_interrupt_ends_the_request_and_what_was_half_said_is_forgotten() -> None:
-    async with lab([think("Thoughts."), say("Partial text"), sleep(5)], [say("Better.")]) as (
+    async with lab([think("Thoughts."), say("Partial text"), gate()], [say("Better.")]) as (
         provider,
         base_url,
     ):
         ws = Ws()
-        heard = await ws.ask(base_url, {"input": "hi", "store": False}, until=text_delta)
+        heard = await ws.ask(base_url, {"input": "hi", "store": False}, enough=text_delta)
         response = heard.events[0]["response"]["id"]
-        before = time.monotonic()
         await ws.send(
             {"type": "response.interrupt", "response_id": response, "mode": "discard_partial_items"}
         )
         await ws.read(heard)
-        ended = time.monotonic()
-        await _noticed(provider)
+        await until(lambda: provider.gone)
         again = await ws.ask(
             base_url, {"input": "something else", "previous_response_id": response, "store": False}
         )
@@ -315,18 +330,9 @@ async def test_an_interrupt_ends_the_request_and_what_was_half_said_is_forgotten
     ]
     assert heard.events[-2]["item_id"] == next(e["item_id"] for e in heard.events if text_delta(e))
     assert [item["type"] for item in heard.events[-1]["response"]["output"]] == ["reasoning"]
-    assert provider.gone_at - before < PROMPT and ended - before < PROMPT
     assert again.types[-1] == "response.completed"
     said = json.dumps(provider.requests[1]["messages"])
     assert "Partial" not in said and "hi" in said and "something else" in said
-
-
-async def _noticed(provider: ScriptedProvider) -> None:
-    for _ in range(100):
-        if provider.gone:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the provider's request is still open")
 
 
 # ---- what only Codex hears
