@@ -173,7 +173,7 @@ def counted(count: int, noun: str) -> str:
 def columns(rows: Sequence[Sequence[str]], left: int) -> List[str]:
     """Rows as lines, in columns: the first ones flush left, the others flush right.
 
-    Names of models may come from clients and servers: the terminal shows their characters, and obeys none.
+    Names of models may come from clients and servers, so control characters are escaped.
 
     :param left: how many are flush left
     """
@@ -204,7 +204,7 @@ def complain(text: object) -> None:
 
 
 def printable_lines(text: str) -> str:
-    """A text of several lines whose characters the terminal shows, and obeys none of them."""
+    """A text of several lines with its control characters escaped, except the line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 

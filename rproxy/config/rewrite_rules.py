@@ -70,7 +70,7 @@ def _replace(place: Place) -> List[Rule]:
         raise place.step("pattern").error(f"cannot be used: {error}") from None
 
 
-KINDS: Dict[str, Callable[[Place], List[Rule]]] = {
+RULE_KINDS: Dict[str, Callable[[Place], List[Rule]]] = {
     "set": _set,
     "remove": _remove,
     "rename": _rename,
@@ -80,9 +80,9 @@ KINDS: Dict[str, Callable[[Place], List[Rule]]] = {
 
 def _rule(place: Place) -> List[Rule]:
     names: List[Any] = list(c.any_mapping(place))
-    if len(names) != 1 or names[0] not in KINDS:
-        raise place.error(f"must have one key, the kind of rule: {', '.join(KINDS)}")
-    return KINDS[names[0]](place.step(names[0]))
+    if len(names) != 1 or names[0] not in RULE_KINDS:
+        raise place.error(f"must have one key, the kind of rule: {', '.join(RULE_KINDS)}")
+    return RULE_KINDS[names[0]](place.step(names[0]))
 
 
 def rewrite_rules(place: Place) -> Tuple[Rule, ...]:

@@ -22,7 +22,7 @@ class HostedRequest(NamedTuple):
 
     ``items``: the whole history with the request's own input.  ``known``: what is remembered of the hosted
     calls in it, by item id.  ``taken``: names of the client's own functions.  ``native``: types of tools that
-    the provider runs itself.  ``passing``: types of hosted tools that the operator allows.
+    the provider runs itself.  ``permitted``: types of hosted tools that the operator allows.
     """
 
     body: Json
@@ -31,7 +31,7 @@ class HostedRequest(NamedTuple):
     known: Mapping[str, HostedResult]
     taken: AbstractSet[str] = frozenset()
     native: AbstractSet[str] = frozenset()
-    passing: AbstractSet[str] = frozenset()
+    permitted: AbstractSet[str] = frozenset()
 
     @property
     def tools(self) -> List[Json]:

@@ -45,7 +45,7 @@ class HostedSession:
         self._by_type: Dict[str, KindSession] = {}  # by the types of the request's tools
         self._by_choice: Dict[str, KindSession] = {}  # by every type that tool_choice may name them by
         self._items = [item for kind in kinds for item in kind.items]
-        self._passing = request.passing
+        self._permitted = request.permitted
         self._later = _later_hosted(request)  # those that items of the history define
         request = request._replace(body={**request.body, "tools": [*request.tools, *self._later]})
         types = {str(tool.get("type")) for tool in request.tools}
@@ -83,7 +83,9 @@ class HostedSession:
         if not isinstance(tools, list):
             return item
         left = [
-            tool for tool in tools if not isinstance(tool, dict) or str(tool.get("type")) not in self._passing
+            tool
+            for tool in tools
+            if not isinstance(tool, dict) or str(tool.get("type")) not in self._permitted
         ]
         changed: Any = {**item, "tools": left}
         return cast(AnyItem, changed)
@@ -177,7 +179,7 @@ def _later_hosted(request: HostedRequest) -> List[Json]:
     has.
     """
     found = {
-        _key(tool): tool for tool in later_tools(request.items) if str(tool.get("type")) in request.passing
+        _key(tool): tool for tool in later_tools(request.items) if str(tool.get("type")) in request.permitted
     }
     own = {_key(tool) for tool in request.tools}
     return [tool for key, tool in found.items() if key not in own]

@@ -17,7 +17,7 @@ from .provider_errors import MAX_SCANNED
 class Finding(NamedTuple):
     """What an error of a provider says.
 
-    ``kind``: a key of :data:`rproxy.providers.provider_errors.KINDS`.
+    ``kind``: a key of :data:`rproxy.providers.provider_errors.FAILURE_KINDS`.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The failure of a provider as a client sees it.
 
 :mod:`.failure_body` reads the provider's answer and finds the *kind* of failure ("quota", "rate", "context",
-...); the table ``KINDS`` has the status, type and codes on which clients of the Responses API act.
+...); the table ``FAILURE_KINDS`` has the status, type and codes on which clients of the Responses API act.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_SCANNED = 20000  # characters of a text that patterns are tried on
 MAX_MESSAGE = 2000  # characters of a message for the client
 
 
-class Kind(NamedTuple):
+class FailureKind(NamedTuple):
     """What clients get for one kind of failure.
 
     ``code``: None for the provider's own code, if it is a word.
@@ -34,21 +34,23 @@ class Kind(NamedTuple):
     retryable: bool = False  # rproxy may try again while the client has received nothing
 
 
-KINDS: Mapping[str, Kind] = {
-    "context": Kind(400, "invalid_request_error", "context_length_exceeded", "context_length_exceeded"),
-    "quota": Kind(429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
-    "key": Kind(401, "authentication_error", "invalid_api_key", "invalid_api_key"),
-    "rate": Kind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded", True),
-    "model": Kind(404, "invalid_request_error", "model_not_found", "model_not_found"),
-    "request": Kind(400, "invalid_request_error", None, "invalid_prompt"),
-    "forbidden": Kind(403, "permission_error", "permission_denied", "invalid_prompt"),
-    "filter": Kind(400, "invalid_request_error", "content_filter", "invalid_prompt"),
-    "tool_call": Kind(400, "invalid_request_error", "tool_use_failed", "invalid_prompt"),
-    "overload": Kind(503, "server_error", "server_error", "server_error", True),
-    "internal": Kind(500, "server_error", "server_error", "server_error", True),
-    "gateway": Kind(502, "server_error", "server_error", "server_error", True),
-    "timeout": Kind(504, "server_error", "server_error", "server_error", True),
-    "redirect": Kind(502, "server_error", "server_error", "server_error"),
+FAILURE_KINDS: Mapping[str, FailureKind] = {
+    "context": FailureKind(
+        400, "invalid_request_error", "context_length_exceeded", "context_length_exceeded"
+    ),
+    "quota": FailureKind(429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
+    "key": FailureKind(401, "authentication_error", "invalid_api_key", "invalid_api_key"),
+    "rate": FailureKind(429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_exceeded", True),
+    "model": FailureKind(404, "invalid_request_error", "model_not_found", "model_not_found"),
+    "request": FailureKind(400, "invalid_request_error", None, "invalid_prompt"),
+    "forbidden": FailureKind(403, "permission_error", "permission_denied", "invalid_prompt"),
+    "filter": FailureKind(400, "invalid_request_error", "content_filter", "invalid_prompt"),
+    "tool_call": FailureKind(400, "invalid_request_error", "tool_use_failed", "invalid_prompt"),
+    "overload": FailureKind(503, "server_error", "server_error", "server_error", True),
+    "internal": FailureKind(500, "server_error", "server_error", "server_error", True),
+    "gateway": FailureKind(502, "server_error", "server_error", "server_error", True),
+    "timeout": FailureKind(504, "server_error", "server_error", "server_error", True),
+    "redirect": FailureKind(502, "server_error", "server_error", "server_error"),
 }
 
 
@@ -58,7 +60,7 @@ class Refusal(ApiError):
     complaints: Sequence[Complaint] = ()
 
 
-OWN_CODES = frozenset(kind.code for kind in KINDS.values())
+OWN_CODES = frozenset(kind.code for kind in FAILURE_KINDS.values())
 
 
 def provider_error(
@@ -102,7 +104,7 @@ def as_api_error(finding: Finding, provider: str, base_url: str, secrets: Sequen
     pause = finding.retry_after
     if finding.kind == "rate" and pause is None:
         pause = RATE_LIMIT_PAUSE
-    elif finding.kind != "rate" and not KINDS[finding.kind].retryable:
+    elif finding.kind != "rate" and not FAILURE_KINDS[finding.kind].retryable:
         pause = None  # a delay would invite an attempt that cannot succeed
     text = message(finding, provider, base_url, secrets)
     code, param = (
@@ -125,10 +127,10 @@ def of_kind(
 ) -> ApiError:
     """The error of a kind.
 
-    :param name: a key of ``KINDS``
+    :param name: a key of ``FAILURE_KINDS``
     :param code: the provider's own
     """
-    kind = KINDS[name]
+    kind = FAILURE_KINDS[name]
     if code in OWN_CODES:  # the provider's status contradicts it, and clients trust the code
         code = None
     return cls(

@@ -32,7 +32,7 @@ from ..types import Json
 from .base import STOPPING, BaseHandler
 from .body import CONTENT_LENGTH, BodyReader
 from .connections import NEVER, ClientStream
-from .writer import SocketWriter, drained
+from .writer import SocketWriter, written_or_closed
 
 ROUTES_HINT = "This is a Responses API server: POST /v1/responses, GET /v1/models, GET /health."
 
@@ -290,7 +290,7 @@ class HttpHandler(BaseHandler):
         """
         stream = self.stream
         written = self.finish(data or None)
-        return drained(written) if stream.writing() else None
+        return written_or_closed(written) if stream.writing() else None
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Tornado's method, but for the last call of a stream, which would write nothing."""
@@ -343,7 +343,7 @@ class StreamedBody:
         self._writer = SocketWriter(stream)
         self._handler.write(data)
         written = self._handler.flush()
-        return drained(written) if stream.writing() else None
+        return written_or_closed(written) if stream.writing() else None
 
     async def write_all(self, pieces: Iterable[bytes]) -> None:
         """Write pieces as the client takes them; other work runs in between."""

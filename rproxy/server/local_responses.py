@@ -43,12 +43,12 @@ class LocalResponses:
         for old in list(self.records)[:-1]:
             if size > KEPT_BYTES:
                 size -= self.records.pop(old).size
-        self.settle(kept.charges)
+        self.release_unheld(kept.charges)
 
-    def settle(self, charges: FrozenSet[Charge] = frozenset()) -> None:
-        """Release what no record holds any more.
+    def release_unheld(self, charges: FrozenSet[Charge] = frozenset()) -> None:
+        """Release the charges that no record holds any more.
 
-        :param charges: that are new
+        :param charges: new ones
         """
         held = frozenset().union(*(kept.charges for kept in self.records.values()))
         for charge in (self._charges | charges) - held:
@@ -82,7 +82,7 @@ class ChannelResponses(MutableMapping[str, LocalRecord]):
 
     def end(self) -> None:
         """The turn has ended."""
-        self._local.settle(self._charges)
+        self._local.release_unheld(self._charges)
         self._charges = frozenset()
 
     def __getitem__(self, key: str) -> LocalRecord:

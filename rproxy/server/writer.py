@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from functools import partial
 from typing import Awaitable, Optional, Sequence
 
 from tornado.iostream import IOStream, StreamClosedError
@@ -50,23 +51,23 @@ class SocketWriter:
             if sent == len(data):
                 return None
         try:
-            return drained(stream.write(memoryview(data)[sent:]))
+            return written_or_closed(stream.write(memoryview(data)[sent:]))
         except StreamClosedError:
             return None
 
 
-def drained(written: asyncio.Future[None]) -> asyncio.Future[None]:
+def written_or_closed(written: asyncio.Future[None]) -> asyncio.Future[None]:
     """A future that is done when ``written`` is, but never raises: a client that left is no failure."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settle(future: asyncio.Future[None]) -> None:
-        if not future.cancelled():
-            future.exception()  # marks it as retrieved, so that asyncio does not log it
-        if not done.done():
-            done.set_result(None)
-
-    written.add_done_callback(settle)
+    written.add_done_callback(partial(_set_done, done))
     return done
+
+
+def _set_done(done: asyncio.Future[None], written: asyncio.Future[None]) -> None:
+    if not written.cancelled():
+        written.exception()  # marks it as retrieved, so that asyncio does not log it
+    if not done.done():
+        done.set_result(None)
 
 
 class EventWriter:

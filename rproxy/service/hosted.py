@@ -119,8 +119,8 @@ class HostedTools:
         body = {**request.body, "tools": tools}
         native = set(native_tools(request.model.providers[0]))
         taken = own_names(request.body.get("tools") or (), items)
-        passing = {name for kind in kinds for name in kind.types if self._may(name)}
-        hosted = HostedRequest(body, items, owner, known, taken, native, passing)
+        permitted = {name for kind in kinds for name in kind.types if self._may(name)}
+        hosted = HostedRequest(body, items, owner, known, taken, native, permitted)
         return HostedSession(kinds, hosted, known, self._lists)
 
     def _may(self, tool_type: object) -> bool:

@@ -42,7 +42,7 @@ class PlayedTools(HostedTools):
         kind = _PlayedKind(self._hosted, self._calls, self._interrupt)
         before: HostedResult = {"name": "", "arguments": "", "text": "", "sources": self._hosted["sources"]}
         items = request.context.items + request.items
-        asked = HostedRequest(request.body, items, "", {}, passing={*kind.types})
+        asked = HostedRequest(request.body, items, "", {}, permitted={*kind.types})
         return HostedSession([kind], asked, {"": before}, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:

@@ -85,15 +85,15 @@ def provider_states(models: Sequence[Model], failover: Failover, now: float) -> 
         for provider in model.providers:
             key = (provider.name, provider.base_url, provider.api_key or "")
             if key not in found:
-                rest, tried = failover.rest(provider), failover.is_tried(provider)
+                left, tried = failover.cool_down_left(provider), failover.is_tried(provider)
                 found[key] = {
                     "name": provider.name,
                     "base_url": without_login(provider.base_url.partition("?")[0]),
                     "profile": provider.profile.name,
                     "wire": provider.wire,
                     "models": [],
-                    "state": "cooling" if rest else "probing" if tried else "up",
-                    "until": round(now + rest) if rest else None,
+                    "state": "cooling" if left else "probing" if tried else "up",
+                    "until": round(now + left) if left else None,
                 }
             found[key]["models"].append(model.model)
     return list(found.values())

@@ -70,20 +70,20 @@ class Failover:
         if len(providers) == 1:
             return list(providers)
         line = _shared(providers, conversation)
-        resting = [provider for provider in line if self._rests(provider)]
-        ready = [provider for provider in line if provider not in resting]
+        held_back = [provider for provider in line if self._is_held_back(provider)]
+        ready = [provider for provider in line if provider not in held_back]
         for provider in ready[:1]:
             health = self._health.get(_key(provider))
             if health is not None:
                 health.probing = True
-        return ready + sorted(resting, key=lambda p: self._health[_key(p)].until)
+        return ready + sorted(held_back, key=lambda p: self._health[_key(p)].until)
 
     def cools_down(self, provider: Provider) -> bool:
-        """Has the endpoint failed so recently that it is to be left alone?"""
-        return self.rest(provider) > 0
+        """Has the endpoint failed so recently that it is still in its cool-down?"""
+        return self.cool_down_left(provider) > 0
 
-    def rest(self, provider: Provider) -> float:
-        """Seconds that an endpoint is still to be left alone."""
+    def cool_down_left(self, provider: Provider) -> float:
+        """Seconds until the endpoint's cool-down ends."""
         health = self._health.get(_key(provider))
         return 0.0 if health is None else max(health.until - self._now(), 0.0)
 
@@ -91,7 +91,7 @@ class Failover:
         """Has an endpoint failed, and not yet answered again?"""
         return _key(provider) in self._health
 
-    def _rests(self, provider: Provider) -> bool:
+    def _is_held_back(self, provider: Provider) -> bool:
         health = self._health.get(_key(provider))
         return health is not None and (health.probing or self._now() < health.until)
 

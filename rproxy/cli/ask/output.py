@@ -18,7 +18,7 @@ from ..command import discard_stdout
 DIM, RESET = "\x1b[2m", "\x1b[0m"
 THINKING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 ENDS = ("response.completed", "response.incomplete", "response.failed")
-# What a terminal would obey rather than show.
+# Characters that a terminal interprets instead of showing them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 

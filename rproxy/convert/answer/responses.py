@@ -68,7 +68,7 @@ PARTS: Dict[Tuple[str, str], Dict[Any, Tuple[str, str]]] = {
 }
 # Type of a call -> the key for what the model wrote.
 CALLS = {"function_call": "arguments", "custom_tool_call": "input", "tool_search_call": "arguments"}
-KINDS = {"message", "reasoning", *CALLS}  # of items that are converted; others pass as they are
+CONVERTED = {"message", "reasoning", *CALLS}  # of items that are converted; others pass as they are
 # Kind of text -> kind of delta.
 DELTA_KINDS: Dict[str, TextKind] = {
     "text": "text",
@@ -267,7 +267,7 @@ class EventReader:
         """A finished item, of which its events may have lacked something."""
         if item.done:
             return
-        if item.type not in KINDS:  # where it began, the type may have been damaged
+        if item.type not in CONVERTED:  # where it began, the type may have been damaged
             item.type = str(given.get("type"))
         self._describe(item, given)
         if item.type in CALLS:

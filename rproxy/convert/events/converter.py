@@ -100,7 +100,7 @@ class StreamConverter:
         self._thoughts: List[TextItem] = []  # the reasoning items
         self._details_seen = self._details_sealed = 0
         self._keep_alives = 0
-        self._drained = self._ended = False
+        self._reader_ended = self._ended = False
         self._reasoning = TEXT_FORMS[reasoning]
         self._text_forms: Dict[str, TextForm] = {
             "text": TEXT_FORMS["text"],
@@ -229,7 +229,7 @@ class StreamConverter:
         :param done: see :func:`~rproxy.convert.events.terminal.failure_of`
         :returns: None if it can: call :meth:`finish`
         """
-        self._drain()
+        self._end_reader()
         return failure_of(
             self.reader,
             done=done,
@@ -266,7 +266,7 @@ class StreamConverter:
         """
         if self._ended:
             return []
-        self._drain()
+        self._end_reader()
         return self._end(FAILED, error={"code": code, "message": message, "type": type, "param": param})
 
     def interrupt(self) -> List[Event]:
@@ -289,7 +289,7 @@ class StreamConverter:
 
         For the store, when the answer broke off (after :meth:`fail`) or its client left.
         """
-        self._drain()
+        self._end_reader()
         partial: Any = self._queue[0].partial() if self._queue else None
         response: Response = {
             **self.response,
@@ -416,10 +416,10 @@ class StreamConverter:
         return {"encrypted_content": self._seal(payload)}
 
     # ---- The end
-    def _drain(self) -> None:
+    def _end_reader(self) -> None:
         """Apply what the reader held back.  The events leave with the next ones."""
-        if not self._drained:
-            self._drained = True
+        if not self._reader_ended:
+            self._reader_ended = True
             self._apply(self.reader.end())
 
     def _end(self, ending: TerminalStatus, *, error: Optional[ResponseError] = None) -> List[Event]:

@@ -63,7 +63,7 @@ def content(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
         yield from media(sent, readings)
 
 
-KINDS = {
+MEDIA_WORDS = {
     "image": r"image|vision|picture|visual|图",
     "file": r"\bfiles?\b|pdf|document|文件",
     "audio": r"audio|音",
@@ -86,7 +86,7 @@ def _media_meant(sent: Sent, readings: Sequence[Reading]) -> Dict[str, List[Json
     """The parts, by kind, of the message that is named or of all, and of the kinds that are named or all."""
     messages = [message for message in (sent.message(reading.path) for reading in readings) if message]
     there = next(filter(None, map(sent.media, messages)), sent.media())
-    return {kind: parts for kind, parts in there.items() if says(readings, KINDS[kind])} or there
+    return {kind: parts for kind, parts in there.items() if says(readings, MEDIA_WORDS[kind])} or there
 
 
 def _format(part: Json) -> str:
