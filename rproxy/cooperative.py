@@ -1,16 +1,17 @@
 """Long work on the event loop, in slices that are short enough for all other clients.
 
-A small request takes several turns of the event loop: one to read it, one for each task that it passes
-through, one to write the answer.  If each long task had a slice in each turn, it would wait for turns times
-tasks slices.  So there is one slice at a time, and some turns without one before the next (:func:`give_way`).
+A small request needs several iterations of the event loop: one to read it, one for each task that it passes
+through, one to write the answer.  If every long task ran a slice in every iteration, the request would wait
+for (iterations x tasks) slices.  So one slice runs at a time, and some iterations without a slice follow it
+(:func:`give_way`).
 
-A thread does not help where a C function holds the interpreter's lock until it is done, as those do that read
-and write JSON.  Long work in Python goes to one of a few threads (:func:`in_thread`): the interpreter changes
-between them and the event loop every few milliseconds.
+A thread does not help where a C function holds the interpreter's lock until it returns, as the JSON functions
+do.  Long work in Python goes to one of a few threads (:func:`in_thread`): the interpreter switches between
+them and the event loop every few milliseconds.
 
-To free a value is work, too, and one step when nobody refers to it any more, however large it is: a list of
-100,000 objects takes 30 milliseconds and more.  :func:`free_later` holds on to it until nobody else does, and
-then empties it piece by piece.
+Freeing a value is work, too, and happens in one step when the last reference to it goes, however large it is:
+a list of 100,000 objects takes 30 milliseconds or more.  :func:`free_later` keeps a reference until it is the
+last one, and then empties the value piece by piece.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from typing import Any, Callable, Generator, Iterable, List, Optional, Set, Type
 T = TypeVar("T")
 
 SLICE = 0.005  # seconds
-TURNS = 8  # of the event loop between two slices; GET /health takes 6 or 7
-LONGEST_WAY = 0.02  # seconds of CPU time that they may take; a busy loop has longer turns
-THREADS = 2  # at a time; each one more makes the event loop wait longer for its turn
+TURNS = 8  # iterations of the event loop between two slices; GET /health needs 6 or 7
+LONGEST_WAY = 0.02  # seconds of CPU time that they may take; iterations of a busy loop are longer
+THREADS = 2  # at a time; each further one makes the event loop wait longer for the interpreter
 CONTAINERS = frozenset((dict, list))
 SOME = 100  # entries of a container that are freed together
 FEW = 16  # entries that are freed with the container around them
-LOOKED_AT = 3  # entries of a container, to see whether somebody uses what is in it
-LEVELS = 6  # of containers in containers that are looked at
-SOON, LATER = 0.02, 1.0  # seconds between two looks whether a value is still in use: at first, and at most
+LOOKED_AT = 3  # entries of a container that are checked for other references
+LEVELS = 6  # of nested containers that are checked
+SOON, LATER = 0.02, 1.0  # seconds between checks whether a value is still in use: at first, and at most
 
 _threads = ThreadPoolExecutor(THREADS, "rproxy")
 
 
-_last: Optional[asyncio.Future[None]] = None  # done when the last one that gives way goes on
+_last: Optional[asyncio.Future[None]] = None  # done when the last waiter in :func:`give_way` resumes
 
 
 async def give_way() -> None:
-    """Let other work run: all that is ready, and the slices that have waited longer."""
+    """Let other work run: everything that is ready, and slices that have been waiting longer."""
     global _last
     loop = asyncio.get_running_loop()
     before, mine = _last, loop.create_future()
@@ -51,7 +52,7 @@ async def give_way() -> None:
     try:
         if before is not None and not before.done() and before.get_loop() is loop:
             await asyncio.wait({before})
-        began = time.thread_time()  # which does not count what other processes take
+        began = time.thread_time()  # not the time that other processes take
         for _ in range(TURNS):
             await asyncio.sleep(0)
             if time.thread_time() - began > LONGEST_WAY:
@@ -79,7 +80,7 @@ async def run_cooperatively(steps: Generator[None, None, T]) -> T:
 
 
 class Slices:
-    """For a loop that awaits what need not wait: lets other work run after each ``SLICE``."""
+    """For a loop whose awaits may never suspend: lets other work run after each ``SLICE``."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -110,7 +111,7 @@ async def collect(steps: Callable[[List[bytes]], Generator[None, None, None]]) -
     if len(pieces) == 1 and not joined.tell():
         return pieces[0]
     joined.writelines(pieces)
-    return joined.getvalue()  # no copy, so that what is large is in memory once
+    return joined.getvalue()  # no copy, so that a large value is in memory once
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -123,22 +124,22 @@ async def in_thread_if(takes_long: bool, work: Callable[[], T]) -> T:
     return await in_thread(work) if takes_long else work()
 
 
-# ---- To free what is large
+# ---- Freeing large values
 
 
 def _references(entries: List[Any]) -> List[int]:
-    """How many there are to each entry."""
+    """The number of references to each entry."""
     return [sys.getrefcount(entry) for entry in entries]
 
 
-ONE = _references([[]])[0]  # what is found for an entry that only its list refers to
+ONE = _references([[]])[0]  # the count of an entry that only its list refers to
 _tasks: Set[asyncio.Task[None]] = set()
 
 
 class LargeValues:
     """How many large values are being made, or in use, in this process.
 
-    Each of ``watchers`` is called with True when there is one, and with False when there is none any more.
+    Each of ``watchers`` is called with True when the first one begins, and with False when the last one ends.
     """
 
     def __init__(self) -> None:
@@ -146,13 +147,13 @@ class LargeValues:
         self.watchers: Set[Callable[[bool], None]] = set()
 
     def begin(self) -> None:
-        """There is one more."""
+        """A large value is being made or used."""
         self.count += 1
         if self.count == 1:
             self._tell(True)
 
     def end(self, *_: Any) -> None:
-        """There is one less."""
+        """One of them is done."""
         self.count -= 1
         if self.count == 0:
             self._tell(False)
@@ -168,9 +169,9 @@ large_values = LargeValues()
 def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
     """Free lists and dicts in short steps, as soon as nobody else refers to them.
 
-    They keep what they hold as long as somebody else refers to them, or to what is in them.
+    They stay whole as long as somebody else refers to them, or to something in them.
 
-    :param levels: of what is in them; what is further down may be part of other values for good
+    :param levels: how deep to look for other references; deeper values may belong to other values, too
     """
     task = asyncio.get_running_loop().create_task(_free([*values], levels))
     _tasks.add(task)
@@ -181,7 +182,7 @@ def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
 
 async def _free(held: List[Any], levels: int) -> None:
     await _until(lambda: max(_references(held), default=ONE) <= ONE)
-    # What is in an object may have users of its own, who do not need the other things in it.
+    # A value in an object may be in use by itself, while the others in it are not.
     held[:] = [inner for value in held for inner in (value.values() if type(value) is dict else [value])]
     held[:] = [value for value in held if type(value) in CONTAINERS]
     await _until(lambda: not _in_use(held, levels))
@@ -196,7 +197,7 @@ async def _until(reached: Callable[[], bool]) -> None:
 
 
 def _in_use(held: List[Any], levels: int) -> bool:
-    """Does somebody else refer to one of these values, or to what is in them, as far as a sample shows?"""
+    """Does somebody else refer to one of these values, or to something in them, as far as a sample shows?"""
     level, ours = held, ONE
     for _ in range(levels):
         if max(_references(level), default=ONE) > ours:
@@ -208,7 +209,9 @@ def _in_use(held: List[Any], levels: int) -> bool:
 
 
 def free_steps(held: List[Any]) -> Generator[None, None, None]:
-    """Empty a list of lists and dicts, from its end, and each of them that nobody else refers to."""
+    """Empty a list of lists and dicts from its end, together with each of those that nobody else refers
+    to.
+    """
     while held:
         value = held[-1]
         if type(value) is dict:
@@ -224,6 +227,6 @@ def free_steps(held: List[Any]) -> Generator[None, None, None]:
 
 
 def _is_worth_steps(value: Any) -> bool:
-    """Is there more in it than a few plain values?"""
+    """Does it hold more than a few plain values?"""
     entries = value.values() if type(value) is dict else value
     return len(value) > FEW or not CONTAINERS.isdisjoint(map(type, entries))

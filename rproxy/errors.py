@@ -48,7 +48,7 @@ class ConfigError(RproxyError):
 
     @property
     def each(self) -> Sequence[ConfigError]:
-        """The errors that it consists of."""
+        """The errors in it: itself, or those that it collects."""
         return (self,)
 
 
@@ -77,15 +77,15 @@ class Unreachable(RproxyError):
 
 
 class KeyRefused(RproxyError):
-    """A provider, or a running rproxy, does not take the key."""
+    """A provider, or a running rproxy, does not accept the key."""
 
 
 class UsageError(RproxyError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
 
 class TryLater(RproxyError):
-    """Nothing is wrong but the moment: another attempt may succeed."""
+    """Only the moment is wrong: another attempt may succeed."""
 
 
 class StoreError(RproxyError):
@@ -98,7 +98,7 @@ class ApiError(RproxyError):
     ``answer_headers``: for the head of the HTTP answer; set by a turn that reached a provider.
     ``no_answer``: why there was no HTTP answer: ``connect``, ``timeout`` or ``reset``.  ``unreachable``:
     there was not even a connection.  ``reason``: the message without what the request contains, for the log.
-    ``reported``: the log has a line about it.  ``ours``: it says nothing about the provider.
+    ``reported``: the log has a line about it.  ``ours``: it has nothing to do with the provider.
 
     :param status: the HTTP status
     :param message: for people
@@ -140,10 +140,10 @@ class ApiError(RproxyError):
         self.retryable = retryable
 
     def copy(self) -> ApiError:
-        """The same error, to be raised by whoever keeps this one.
+        """A copy of the error, to be raised by whoever stores this one.
 
-        An error refers to the frames that it has come through.  If one of them refers to it, none of them is
-        freed until the garbage collector finds them.
+        An error refers to the frames that it passed through.  If one of them refers to the error, none is
+        freed until the garbage collector runs.
         """
         copy = type(self).__new__(type(self), *self.args)
         copy.__dict__.update(self.__dict__)
@@ -167,9 +167,9 @@ class ApiError(RproxyError):
         return {} if self.retry_after is None else {"Retry-After": str(whole_seconds(self.retry_after))}
 
     def apply(self, mask: Callable[[str], str]) -> ApiError:
-        """Change what a client reads of it.
+        """Mask what a client reads of it.
 
-        :param mask: gives a text without secrets
+        :param mask: removes the secrets from a text
         :returns: this error
         """
         self.message = mask(self.message)
@@ -203,7 +203,7 @@ def invalid(message: str, param: Optional[str] = None, code: Optional[str] = Non
 
 
 def invalid_value(message: str, param: str = "input") -> ApiError:
-    """400: the field is there, but rproxy can do nothing with its value."""
+    """400: the field is present, but rproxy cannot use its value."""
     return invalid(message, param, "invalid_value")
 
 
@@ -213,7 +213,7 @@ def unauthorized(message: str) -> ApiError:
 
 
 def forbidden(message: str) -> ApiError:
-    """403: not allowed, whatever the key, such as a request from a foreign origin."""
+    """403: not allowed with any key, such as a request from a foreign origin."""
     return ApiError(403, message, type="permission_error", code="permission_denied")
 
 
@@ -238,7 +238,7 @@ def model_not_found(model: str, known: Sequence[str] = ()) -> ApiError:
 
 
 def previous_response_not_found(response_id: str) -> ApiError:
-    """400, in the words of OpenAI's WebSocket guide; Codex then sends its whole history."""
+    """400, worded as in OpenAI's WebSocket guide; Codex then sends its whole history."""
     return ApiError(
         400,
         f"Previous response with id '{response_id[:200]}' not found.",
@@ -291,5 +291,5 @@ def error_event(error: ApiError, sequence_number: int) -> Event:
 
 
 def _with_code(error: ApiError) -> ErrorObject:
-    """The error object of the body, with a code in any case."""
+    """The error object of the body, always with a code."""
     return {**error.body()["error"], "code": error.code or error.stream_code}

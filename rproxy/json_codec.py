@@ -1,9 +1,9 @@
-"""JSON as rproxy writes and reads it: compact UTF-8 that every parser accepts, and any JSON there is.
+"""JSON as rproxy writes and reads it: it writes compact UTF-8 that every parser accepts, and reads any JSON.
 
 There are two implementations of the same functions.  :class:`Standard` uses :mod:`json`; :class:`Fast` uses
 the package ``orjson`` (the extra ``fast``), and leaves to :class:`Standard` what orjson refuses or would
-change: surrogates, integers of more than 64 bits, deep nesting, keys that are no texts, and all errors, whose
-words are therefore the same.  Both write the same bytes, except that a number may be spelled ``1e-7`` or
+change: surrogates, integers of more than 64 bits, deep nesting, keys that are not text, and all errors, so
+that their messages are the same.  Both write the same bytes, except that a number may be spelled ``1e-7`` or
 ``1e-07``; ``tests/test_json_codec.py`` compares them.  ``RPROXY_PURE=1`` switches orjson off.
 
 ``JSONEncoder.encode`` makes a new C encoder in every call, which is half of its time for an event.  Here one
@@ -27,7 +27,7 @@ except ImportError:
 
 Parse = Callable[[Union[str, bytes]], Any]
 
-PIECE = 1 << 16  # characters of a text that are looked at together
+PIECE = 1 << 16  # characters of a text that are checked together
 UNREADABLE = (ValueError, RecursionError)  # what reading JSON raises; a ValueError: integers too long, too
 MAX_DEPTH = 254  # orjson's limit; deeper than anything meaningful, far below the interpreter's
 
@@ -42,7 +42,7 @@ def mend(text: str) -> str:
 
 
 def is_well_formed(text: str) -> bool:
-    """Can the text be written in UTF-8 as it is?  Makes no copy of a large one."""
+    """Can the text be written in UTF-8 as it is?  A large text is not copied."""
     try:
         for begin in range(0, len(text), PIECE):
             text[begin : begin + PIECE].encode()
@@ -53,7 +53,9 @@ def is_well_formed(text: str) -> bool:
 
 # ---- Values that are written several times
 class Shared:
-    """A value with its JSON, which is made once, when it is first needed: do not change it."""
+    """A value with its JSON, which is made once, when it is first needed.  Do not change the value
+    afterwards.
+    """
 
     plain: ClassVar[Type[Any]]
     """The class of the value itself."""
@@ -145,16 +147,16 @@ class Standard:
     def parser(constant: Callable[[str], Any]) -> Parse:
         """A function that reads JSON; bytes are UTF-8, perhaps with a BOM.
 
-        It raises ValueError for what is no JSON, and RecursionError.
+        It raises ValueError for anything else, and RecursionError.
 
-        :param constant: what to make of NaN, Infinity and -Infinity
+        :param constant: makes a value of NaN, Infinity and -Infinity
         """
         decoder = json.JSONDecoder(parse_constant=constant)
         scan: Callable[[str, int], Tuple[Any, int]] = getattr(decoder, "scan_once")  # noqa: B009 - not in its stub
 
         def parse(data: Union[str, bytes]) -> Any:
             text = data if isinstance(data, str) else data.decode("utf-8-sig")
-            # As decode() does it, but without looking for blanks where there are none.
+            # As decode() does it, but without the search for blanks where there are none.
             try:
                 value, end = scan(text, 0)
             except StopIteration:
@@ -191,7 +193,7 @@ def _spliced(value: Json, encode: Callable[[Any], bytes]) -> bytes:
     marked = _marked(value, parts)
     if parts:
         pieces = encode(marked).split(_MARK_JSON)
-        if len(pieces) == len(parts) + 1:  # else somebody has sent the mark
+        if len(pieces) == len(parts) + 1:  # else the mark was in the data
             return b"".join([pieces[0], *(part for pair in zip(parts, pieces[1:]) for part in pair)])
     return encode(value)
 
@@ -210,7 +212,7 @@ def _marked(value: Json, parts: List[bytes]) -> Json:
 
 
 def tamed(value: Any, depth: int) -> Any:
-    """A copy without the numbers that JSON lacks; what nests deeper than ``depth`` becomes null."""
+    """A copy with null for numbers that JSON lacks, and for values nested deeper than ``depth``."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if not isinstance(value, (dict, list, tuple)):
@@ -223,27 +225,27 @@ def tamed(value: Any, depth: int) -> Any:
 
 
 # ---- orjson
-# orjson silently reads an integer of more than 64 bits, which has at least so many digits, as a float.
+# orjson silently reads an integer of more than 64 bits as a float; it has at least this many digits.
 _LONG = 19
 _STRIDE = 4  # every fourth byte is a sample: of so many digits in a row, it has _LONG // _STRIDE
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # digits become 0, all else blanks
 
 
 def _has_long_number(data: bytes) -> bool:
-    """Are there so many digits in a row?  A sample rules it out, nearly always."""
+    """Are there this many digits in a row?  A sample nearly always rules it out."""
     sample = data[::_STRIDE].translate(_DIGITS)
     return b"0" * (_LONG // _STRIDE) in sample and b"0" * _LONG in data.translate(_DIGITS)
 
 
 def _fragment(value: Any) -> Any:
-    """What orjson writes for a value of a class that it leaves to us."""
+    """The JSON of a value whose class orjson does not know."""
     if type(value) in SHARED:
         return orjson.Fragment(value.json)
     raise TypeError
 
 
 class Fast(Standard):
-    """JSON with orjson; it leaves the classes to us that it knows and :mod:`json` does not."""
+    """JSON with orjson, without its support for classes that :mod:`json` does not know."""
 
     _options = (
         0

@@ -1,7 +1,7 @@
 """Logging to stderr as text or JSON, and the masker that keeps secrets out of logs and messages.
 
-The lines of turns are made in :mod:`rproxy.telemetry.records`; bodies are not logged at any level.  Every
-text from outside that becomes part of an error message goes through :func:`clean`.
+The lines of turns are made in :mod:`rproxy.telemetry.records`; bodies are never logged.  Every text from
+outside that becomes part of an error message goes through :func:`clean`.
 
 Every text in a line of the log, tracebacks included, is masked, then cut to ``MAX_TEXT`` characters, then
 :func:`printable`: whatever a client or a provider sends, it can neither begin a line of its own nor change
@@ -37,7 +37,7 @@ LEVELS: Mapping[str, Tuple[int, int]] = {
     "warning": (logging.WARNING, logging.WARNING),
     "error": (logging.ERROR, logging.ERROR),
 }
-# level of a record, from here up -> syslog's priority
+# level of a record, or higher -> syslog's priority
 PRIORITIES: Sequence[Tuple[int, int]] = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -63,12 +63,13 @@ _KEYS = re.compile(
     r"|((?i:\bbearer|\bauthorization\W{1,6}(?:basic|token))\s+)(?!(?i:tokens?|auth\w*)\b)[^\s\"',;\\]{4,}"
     r'|(://[^\s/:@"]*:)[^\s/@"]+(?=@)'  # the password of a URL
 )
-# Without one of these there is nothing to find, and looking for them takes a fraction of the time.
+# A text without any of these has no secret; looking for them takes a fraction of the time.
 _MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")
-# What the names of headers, parameters and variables with credentials contain.
+# The names of headers, parameters and variables with credentials contain one of these.
 _CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-LONG, SHORT = 8, 4  # characters; a short secret is masked as a word only, a shorter one is a dummy
+# Characters. A secret shorter than LONG is masked only as a whole word, one shorter than SHORT not at all.
+LONG, SHORT = 8, 4
 
 
 def mask(text: str, secrets: Sequence[str] = ()) -> str:
@@ -90,7 +91,7 @@ def mask(text: str, secrets: Sequence[str] = ()) -> str:
 
 
 def names_credential(name: str) -> bool:
-    """Does something of this name hold a credential, such as a header?"""
+    """Does a header, parameter or variable of this name hold a credential?"""
     return _CREDENTIAL.search(name) is not None
 
 
@@ -109,7 +110,9 @@ def mask_known(text: str, secrets: Sequence[str]) -> str:
 
 @lru_cache(maxsize=256)  # few: the secrets of a configuration and of each of its providers
 def _forms(secrets: Tuple[str, ...]) -> Sequence[Tuple[str, bool]]:
-    """How texts may spell the secrets, the longest form first, and whether it counts as a word only."""
+    """The spellings of the secrets, the longest first, each with whether it is masked only as a whole
+    word.
+    """
     forms = {}
     for secret in secrets:
         if len(secret) >= SHORT:
@@ -151,7 +154,7 @@ MAX_ENTRY = 400  # ... of a text in a list
 
 
 def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
-    """A text of a line: masked and cut, without lone surrogates."""
+    """A text for a log line: masked and cut, without lone surrogates."""
     # Cut twice: masking a text of megabytes takes long, and a secret must not be cut into an unknown one.
     text = text[: 8 * MAX_TEXT].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = mask(text, secrets).strip()
@@ -161,8 +164,7 @@ def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
 class TextFormatter(logging.Formatter):
     """``2026-11-22 09:00:00+0100 INFO message``; the loggers of other programs are named.
 
-    A message is one line.  The lines of a traceback are indented, so that none can pass for a line of the
-    log.
+    A message is one line.  The lines of a traceback are indented, so that none looks like a log line.
     """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
@@ -173,7 +175,7 @@ class TextFormatter(logging.Formatter):
         source = "" if record.name.startswith("rproxy") else record.name + ": "
         text = _shown(source + record.getMessage(), self._secrets)
         lines = [self.heading(record) + text]
-        # record.exc_text is the work of another formatter, which masks nothing
+        # record.exc_text was made by another formatter, which masks nothing
         more = [self.formatException(record.exc_info)] if record.exc_info else []
         more += [record.stack_info] if record.stack_info else []
         lines += ["    " + line for text in more for line in _shown(text, self._secrets).split("\n")]

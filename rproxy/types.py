@@ -1,15 +1,14 @@
-"""The shapes of the data that crosses the borders between packages.
+"""The shapes of the data that crosses package borders.
 
 The lowest layer: it imports nothing but Python's own modules for types, and everything may import it.
-TypedDicts are plain dicts at run time; they say what rproxy makes.  What comes from outside (a client's
+TypedDicts are plain dicts at run time; they describe what rproxy makes.  What comes from outside (a client's
 request and its items, a provider's chunks) is :data:`Json`, :data:`AnyItem` or :data:`AnyRecord`: read with
-``get``, because nothing about it is certain.
-Where objects are built from tables, with keys that a type checker cannot know, the last step gives them their
-type.
+``get``, because it may have any shape.  Objects that are built from tables, with keys that a type checker
+cannot know, get their type in the last step.
 
-Here is also :func:`light_dataclass`, for the classes that the program makes once, such as the configuration.
-For a type checker it is ``dataclasses.dataclass``, which at run time compiles each method of each class: that
-was an eighth of the CPU time of a start.
+:func:`light_dataclass` is for objects that the program makes once, such as the configuration.  A type checker
+sees ``dataclasses.dataclass``, which at run time compiles every method of every class: that was an eighth of
+the CPU time of a start.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 else:
 
     def light_dataclass(cls=None, *, frozen=False):
-        """As ``dataclasses.dataclass``, with methods that all such classes share.
+        """Like ``dataclasses.dataclass``, but with methods that all such classes share.
 
-        It is for what is made once, such as the configuration: an instance takes longer to make.
+        For objects that are made once, such as the configuration: making one takes longer.
         """
         if cls is None:
             return lambda cls: light_dataclass(cls, frozen=frozen)
-        cls.__doc__ = cls.__doc__ or cls.__name__  # otherwise dataclasses finds out the signature for it
+        cls.__doc__ = cls.__doc__ or cls.__name__  # otherwise dataclasses computes the signature for it
         cls = dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
         methods = {"__init__": _init, "__repr__": _repr, "__eq__": _equal, "__hash__": None}
         if frozen:
@@ -80,10 +79,10 @@ else:
         raise dataclasses.FrozenInstanceError(f"cannot change the field {name!r}")
 
 
-Json = Dict[str, Any]  # a JSON object whose keys nobody here checks
-# The next two are only to be read.
+Json = Dict[str, Any]  # a JSON object whose keys are not checked
+# The next two are read-only.
 AnyItem = Mapping[str, Any]  # an item of a conversation, of ours or as a client has sent it
-AnyRecord = Mapping[str, Any]  # a record as the store has it; it may be damaged, or another program's
+AnyRecord = Mapping[str, Any]  # a record in the store; it may be damaged, or written by another program
 
 
 # ---- Deltas: what is new in a provider's answer, whatever its dialect
@@ -98,9 +97,9 @@ class CallPiece(TypedDict):
 
 TextKind = Literal["text", "reasoning", "refusal"]
 TextDelta = Tuple[TextKind, str]
-CallDelta = Tuple[Literal["call"], int, CallPiece]  # the number tells the calls of an answer apart
+CallDelta = Tuple[Literal["call"], int, CallPiece]  # the number distinguishes the calls of an answer
 ListDelta = Tuple[Literal["logprobs", "annotations"], List[Any]]  # of the text that comes with them
-# Only a provider with the Responses API knows items.
+# Only from a provider with the Responses API.
 BeginDelta = Tuple[Literal["begin"], TextKind, Json]
 ItemDelta = Tuple[Literal["detail", "item"], Json]
 Delta = Union[TextDelta, CallDelta, ListDelta, BeginDelta, ItemDelta]
@@ -126,9 +125,9 @@ class _Item(TypedDict):
 
 
 class Item(_Item, total=False):
-    """An item of an answer, or one of a client in its complete form (:mod:`rproxy.service.pagination`).
+    """An item of an answer, or a client's item in its complete form (:mod:`rproxy.service.pagination`).
 
-    Which of the further fields it has depends on its type; calls have one more of their own, such as
+    Which of the optional fields it has depends on its type; calls have one more of their own, such as
     ``action``.
     """
 
@@ -246,7 +245,7 @@ class _Event(TypedDict):
 
 
 class Event(_Event, total=False):
-    """An event of a stream; which of the further fields it has depends on its type."""
+    """An event of a stream; which of the optional fields it has depends on its type."""
 
     response: Response
     output_index: int  # the place of the item in the output
@@ -260,7 +259,7 @@ class Event(_Event, total=False):
     logprobs: List[Json]
     annotation_index: int
     annotation: Json
-    code: Optional[str]  # this and the next three: of the event "error"
+    code: Optional[str]  # this and the next three are fields of the event "error"
     message: str
     param: Optional[str]
     error: ErrorObject
@@ -268,7 +267,7 @@ class Event(_Event, total=False):
 
 # ---- Records of the store, and what is remembered of turns
 class HostedResult(TypedDict):
-    """What is remembered of a hosted call, because its item does not tell it all.
+    """What is remembered of a hosted call, because its item does not have everything.
 
     ``sources``: address and title of what may be cited.
     """
@@ -283,7 +282,7 @@ class _ResponseRecord(TypedDict):
     response: Response
     input: List[AnyItem]
     previous: Optional[str]  # the id of the response that this one continues
-    conversation: Optional[str]  # the id of the one that it belongs to
+    conversation: Optional[str]  # the id of the conversation that it belongs to
     owner: str  # see rproxy.service.client.Client
 
 
@@ -291,8 +290,8 @@ class ResponseRecord(_ResponseRecord, total=False):
     """A response, under its id."""
 
     last: int  # the sequence_number of its last event
-    hosted: Dict[str, HostedResult]  # by the id of the item: those that rproxy has made itself
-    approved: List[str]  # the mcp_approval_requests in it whose calls have been run
+    hosted: Dict[str, HostedResult]  # by item id: the calls that rproxy has run itself
+    approved: List[str]  # its mcp_approval_requests whose calls have been run
 
 
 class ConversationRecord(TypedDict):

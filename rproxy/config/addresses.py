@@ -33,12 +33,12 @@ class ListenAddress(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Can only this machine reach it?  The mode of its file protects a Unix socket."""
+        """Can only this machine reach it?  A Unix socket is protected by the mode of its file."""
         return bool(self.path) or is_loopback(self.host)
 
     @property
     def is_wildcard(self) -> bool:
-        """Does it stand for all interfaces of a machine?"""
+        """Does it listen on all interfaces of the machine?"""
         return not self.path and self.host in ("", "0.0.0.0", "::")
 
     def url(self, tls: bool) -> str:
@@ -58,7 +58,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     """Read ``HOST:PORT``, ``:PORT`` (all interfaces, like ``*:PORT``) or ``unix:PATH``.
 
     :param text: with an IPv6 address in brackets
-    :raises ValueError: it has another form; the text of the error completes "the address ..."
+    :raises ValueError: it has another form; the message completes "the address ..."
     """
     text = text.strip()
     if text.startswith(UNIX):
@@ -117,7 +117,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen_addresses(place: Place) -> Tuple[ListenAddress, ...]:
-    """One address, or a list of different ones."""
+    """One address, or a list of distinct ones."""
     if not isinstance(place.value, list):
         return (_listen_address(place),)
     addresses = c.list_of(_listen_address, "an address or a list of them", at_least=1)(place)
@@ -202,7 +202,7 @@ def basic_credentials(username: str, password: str) -> str:
 
 
 def url_secrets(url: str) -> Tuple[str, ...]:
-    """The credentials in the URL of a proxy or a store, in the forms in which others may repeat them."""
+    """The credentials in the URL of a proxy or a store, in every form in which others may repeat them."""
     try:
         parts = urlsplit(url if "://" in url else "http://" + url)
         given = (parts.username or "", parts.password or "")
@@ -227,7 +227,7 @@ def server_name(url: str) -> str:
 
 
 def is_public_address(text: str) -> bool:
-    """Is this address on the internet?  One that stands for an IPv4 address counts as that.
+    """Is this address on the internet?  An IPv6 address that embeds an IPv4 address counts as that one.
 
     :raises ValueError: it is not an address
     """
@@ -244,7 +244,7 @@ def is_public_address(text: str) -> bool:
 
 
 def is_public(host: str) -> bool:
-    """Is this host on the internet, to judge by its address or by the form of its name?"""
+    """Is this host on the internet, judging by its address or by the form of its name?"""
     try:
         return is_public_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a new configuration changes in a running server, and what it cannot change."""
+"""What a new configuration changes in a running server, and what needs a restart."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _keys(config: Config) -> Mapping[str, Any]:
 
 
 def _different(one: Config, other: Config, section: str) -> Iterator[str]:
-    """The keys of a section that differ, but for those of clients, which have names of their own; the section
-    itself if there is only one.
+    """The keys of a section that differ, except the clients' keys, which are named separately; the section
+    itself if it is a single value.
     """
     first, second = getattr(one, section), getattr(other, section)
     if first is None or second is None:
@@ -79,7 +79,7 @@ def _different(one: Config, other: Config, section: str) -> Iterator[str]:
 
 
 def _named(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """``models +new -gone ~changed``, if anything of it is true."""
+    """``models +new -gone ~changed``, or nothing."""
     marks: List[Tuple[str, str]] = [("+", name) for name in new if name not in old]
     marks += [("-", name) for name in old if name not in new]
     marks += [("~", name) for name in new if name in old and old[name] != new[name]]

@@ -47,7 +47,7 @@ class Place(NamedTuple):
         return self.document.error(self.path, text, key)
 
     def warn(self, text: str) -> None:
-        """Tell the user something that does not prevent the start."""
+        """Add a warning, which does not prevent the start."""
         self.warnings.append(str(self.error(text)))
 
     def step(self, step: Any) -> Place:
@@ -78,16 +78,16 @@ class Mistakes:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """A context in which one part is read; its error is kept, and what follows is read all the same."""
+        """A context in which one part is read; its error is kept, and the parts after it are still read."""
         try:
             yield
         except ConfigError as error:
             self._found += error.each
 
     def check(self) -> None:
-        """To be called before the parts are used.
+        """Call this before using the parts.
 
-        :raises ConfigError: there were errors
+        :raises ConfigError: if there were errors
         """
         found = list({str(error): error for error in self._found}.values())
         if found:
@@ -98,12 +98,12 @@ Check = Callable[[Place], T]
 
 
 def key(check: Check[Any], default: Any, doc: str, name: Optional[str] = None) -> Any:
-    """A field of a section that is a key of the file.
+    """A field of a section that is a key in the file.
 
     :param check: its type
     :param default: its default value, or ``REQUIRED``
     :param doc: one line about it
-    :param name: its name, if that is not the field's
+    :param name: its name in the file, if that differs from the field's
     """
     metadata = {"check": check, "doc": doc, "name": name, "required": default is REQUIRED}
     if isinstance(default, dict):
@@ -131,7 +131,7 @@ def values_of(section: type, place: Place) -> Dict[str, Any]:
         raise place.expected("a mapping")
     known, mistakes = keys_of(section), Mistakes()
     values: Dict[str, Any] = {}
-    for name, value in place.value.items():  # in the order of the file, so that the topmost error comes first
+    for name, value in place.value.items():  # in the file's order, so that the topmost error comes first
         with mistakes.collected():
             if name not in known:
                 raise place.step(name).error(f"unknown key {name!r}{_hint(name, known)}", key=True)
@@ -161,7 +161,7 @@ def section(cls: Callable[..., T]) -> Check[T]:
 
 
 def later(module: str, name: str) -> Check[Any]:
-    """The check ``name`` of another module in this package, which is loaded when a file has the key."""
+    """The check ``name`` of another module in this package, which is loaded only when a file has the key."""
 
     def check(place: Place) -> Any:
         return getattr(import_module(f".{module}", __package__), name)(place)
@@ -228,7 +228,7 @@ def whole(minimum: int, maximum: Optional[int] = None) -> Check[int]:
 def seconds(zero: bool = False) -> Check[float]:
     """A duration: a number of seconds, or text such as ``5m``.
 
-    :param zero: 0 has a meaning
+    :param zero: 0 is allowed
     """
 
     def check(place: Place) -> float:
@@ -269,7 +269,7 @@ def size(place: Place) -> int:
 
 
 def one_of(*choices: str) -> Check[str]:
-    """One of some words, in upper or lower case."""
+    """One of the given words, in upper or lower case."""
 
     def check(place: Place) -> str:
         word = place.value.lower() if isinstance(place.value, str) else place.value

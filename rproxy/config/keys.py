@@ -62,7 +62,7 @@ def _moment(place: Place) -> float:
 
 @light_dataclass(frozen=True)
 class Key:
-    """A client's key, and what it is good for.
+    """A client's key, and what it allows.
 
     ``expires`` is in seconds since the epoch.
     """
@@ -88,11 +88,11 @@ class Key:
 
     @property
     def owner(self) -> str:
-        """Whose the stored responses are; the same for a key and its digest."""
+        """The owner of stored responses; the same for a key and its digest."""
         return self.digest[:32]
 
     def allows(self, model: str) -> bool:
-        """May it use the model of this name?"""
+        """May it use the model with this name?"""
         return not self.models or any(glob_matches(glob, model) for glob in self.models)
 
 
@@ -106,7 +106,9 @@ def _key(place: Place) -> Key:
 
 
 def read_keys(place: Place) -> Tuple[Key, ...]:
-    """A list of keys; the same key twice is an error, unless no entry has a name, and so is a name twice."""
+    """A list of keys.  A repeated key is an error unless no entry has a name; a repeated name is always an
+    error.
+    """
     keys = c.list_of(_key, "a list of keys")(place)
     names: Dict[str, int] = {}
     digests: Dict[str, int] = {}
@@ -126,9 +128,9 @@ def read_keys(place: Place) -> Tuple[Key, ...]:
 
 
 def useless_globs(keys: Sequence[Key], models: Sequence[str]) -> Iterator[str]:
-    """Sentences about the names of models in keys that fit no configured one.
+    """Warnings about model names in keys that match no configured model.
 
-    :param models: the configured names; beside a glob, every name may have a sense
+    :param models: the configured names; with a glob among them, every name may match
     """
     if any("*" in model for model in models):
         return

@@ -1,7 +1,7 @@
-"""Where the configuration comes from: a file, or without one what is found on this machine.
+"""Where the configuration comes from: a file, or else what is found on this machine.
 
 :func:`find_config` chooses the file, :func:`load_config` reads it; its keys are in
-:mod:`rproxy.config.schema`.  What counts without a file is in :mod:`rproxy.config.zero_config`.
+:mod:`rproxy.config.schema`.  The configuration without a file is in :mod:`rproxy.config.zero_config`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 
 
 def _user_folder(environ: Mapping[str, str], variable: str, otherwise: str) -> Path:
-    """Rproxy's folder in the one that the variable names, otherwise in one in the user's home."""
+    """The folder ``rproxy`` in the one that the variable names, or in ``otherwise`` in the user's home."""
     named = environ.get(variable, "")
     if not os.path.isabs(named):  # the XDG specification: ignore relative paths
         named = os.path.join(environ.get("HOME") or os.path.expanduser("~"), otherwise)

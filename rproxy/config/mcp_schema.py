@@ -88,12 +88,12 @@ class McpServer:
     public: bool = False
 
     def within(self, seconds: float) -> McpServer:
-        """The server with at most ``seconds`` for a call."""
+        """The same server with at most ``seconds`` for a call."""
         return replace(self, timeout=min(self.timeout, seconds))
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain."""
+        """Texts that no message and no log may contain."""
         query = parse_qsl(urlsplit(self.url).query)
         named: List[Tuple[str, str]] = [*self.headers.items(), *self.env.items(), *query]
         return tuple(dict.fromkeys(form for name, value in named for form in secret_forms(name, value)))
@@ -180,5 +180,5 @@ def _literal(host: str) -> Any:
 
 
 def host_for(hosts: Sequence[McpHost], host: str, port: int) -> Optional[McpHost]:
-    """The entry that allows a server, None if there is none."""
+    """The entry that allows a server, or None."""
     return next((entry for entry in hosts if entry.matches(host, port)), None)

@@ -15,7 +15,7 @@ class ProviderCache(Generic[T]):
 
     Providers cannot be keys of a dict, because they have mappings, but their identities can.  The cache keeps
     providers alive, so that no other object gets the same identity.  It is emptied when it is full, because a
-    model with a glob makes new providers again and again.
+    model with a glob keeps making new providers.
     """
 
     def __init__(self) -> None:

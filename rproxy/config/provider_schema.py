@@ -22,7 +22,7 @@ from .addresses import url_secrets
 from .checks import REQUIRED, Place, key, secret
 
 WIRES = ("chat", "responses")  # the APIs that providers speak
-# Headers and query parameters whose values are no secret.
+# Headers and query parameters whose values are not secret.
 _PUBLIC = frozenset(
     (
         "accept", "accept-language", "api-version", "cache-control", "connection", "content-type",
@@ -103,8 +103,8 @@ class Provider:
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain: the key, the values of headers and of the query unless
-        they are public, and the credentials of the proxy.
+        """Texts that no message and no log may contain: the key, the values of headers and of the query
+        unless they are public, and the credentials of the proxy.
         """
         profile = self.profile
         named = {
@@ -119,8 +119,8 @@ class Provider:
 
 
 def secret_forms(name: str, value: str) -> List[str]:
-    """What must not be shown of a header or a query parameter: its value, and the parts that can stand for
-    it, such as a token without its scheme and the values of cookies.
+    """The secret forms of a header or a query parameter: its value, and parts that work as credentials by
+    themselves, such as a token without its scheme and the values of cookies.
     """
     if name.lower() in _PUBLIC or not value.strip():
         return []
@@ -152,7 +152,7 @@ def _provider(place: Place) -> Provider:
 
 
 def _check_combination(place: Place) -> None:
-    """:raises ConfigError: keys that exclude or need each other"""
+    """:raises ConfigError: if keys exclude each other, or one needs another"""
     entries = place.value if isinstance(place.value, dict) else {}
     given = [name for name, value in entries.items() if value is not None]
     named = [name for name in ("api_key", "api_keys", "api_key_file") if name in given]
@@ -184,7 +184,7 @@ def read_providers(place: Place) -> Tuple[Provider, ...]:
 
 
 def _by_key(provider: Provider) -> List[Provider]:
-    """A provider with several keys as several providers with one: each key has limits of its own."""
+    """A provider with several keys as several providers with one key each: each key has its own limits."""
     return [
         replace(
             provider,

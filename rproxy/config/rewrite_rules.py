@@ -34,7 +34,7 @@ class _Replace:
 
 
 def _any_text(place: Place) -> str:
-    """Text that may be empty, to delete what the pattern matches."""
+    """Text, or an empty text, which deletes what the pattern matches."""
     return place.value if place.value == "" else c.text(place)
 
 

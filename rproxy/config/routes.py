@@ -1,8 +1,8 @@
-"""Which configured model answers for the name that a client sends, and that its key may use.
+"""Which configured model answers for the name that a client sends, among those that its key may use.
 
-A model of that name comes first, then the first glob that fits (``*`` after all others), then a stand-in:
-Codex asks for models of its own, whatever the user chose, to approve actions, for memories and after an
-update.
+A model with that name comes first, then the first glob that matches (``*`` after all others), then a
+stand-in: whatever model the user chose, Codex asks for models of its own to approve actions, for memories and
+after an update.
 
 A key that is limited to some models sees a configuration without the others: their names are unknown, a glob
 answers only for names that are allowed, and only models that are allowed stand in.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .schema import Model
 
 CODEX_NAMES = ("gpt-*", "codex-*")
-STAND_INS = ("gpt-*", "*")  # the first model by name that fits the first of these, else the second
+STAND_INS = ("gpt-*", "*")  # the first model named in full that matches the first of these, else the second
 MAX_REMEMBERED = 1000  # names whose route is remembered; clients choose them
 
 

@@ -61,7 +61,7 @@ class Price:
 
 @light_dataclass(frozen=True)
 class Model:
-    """What clients ask for, and who answers.
+    """A model that clients ask for, and the providers that answer.
 
     ``model`` may be a glob (``*`` stands for any text).  :meth:`Config.route` returns such a model with
     ``downstream_model`` filled in; ``model`` is still the glob.  What the file does not say about the model's
@@ -105,8 +105,8 @@ class Model:
         return "*" in self.model
 
     def resolved(self, requested: str) -> Model:
-        """This model for requests that name ``requested``: with downstream name, profiles, and what follows
-        from them.
+        """This model for requests that name ``requested``: with its downstream name, profiles, and what
+        depends on these.
         """
         downstream = self.downstream_model or requested
         own = {name: getattr(self, name) for name in ("modalities", "context_window") if getattr(self, name)}
@@ -190,8 +190,8 @@ class Config:
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain: the keys of clients, of providers, of the search service,
-        of MCP servers and of rproxy itself, and all other credentials.
+        """Texts that no message and no log may contain: the keys of clients, of providers, of the search
+        service, of MCP servers and of rproxy itself, and all other credentials.
         """
         return (
             *(k.value for k in self.server.auth.keys if k.value),

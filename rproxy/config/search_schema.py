@@ -50,12 +50,12 @@ class Search:
 
     @property
     def service(self) -> SearchService:
-        """How services of this kind are asked."""
+        """The API of services of this kind."""
         return SEARCH_SERVICES.get(self.kind, MCP_RESULTS)
 
     @cached_property
     def secrets(self) -> Tuple[str, ...]:
-        """What no message and no log may contain: the key, and long parameters of the address."""
+        """Texts that no message and no log may contain: the key, and long parameters of the address."""
         values = [value for _, value in parse_qsl(urlsplit(self.url).query) if len(value) >= LONG]
         return (*filter(None, [self.api_key]), *values)
 

@@ -215,7 +215,7 @@ class StoreConfig:
 
 @light_dataclass(frozen=True)
 class UsageConfig:
-    """How tokens are reported, and where they are written down."""
+    """How tokens are reported, and where they are recorded."""
 
     cached_tokens: str = key(
         c.one_of("hit", "sum"),

@@ -15,19 +15,19 @@ MISMATCH = "KEY_VALUES_MISMATCH"
 
 @light_dataclass(frozen=True)
 class Tls:
-    """What clients see of rproxy when it speaks TLS."""
+    """The certificate that clients see, and its key."""
 
     cert: str = c.key(c.existing_file, REQUIRED, "the certificate and its chain (PEM)")
     key: Optional[str] = c.key(c.existing_file, None, "its key (PEM), if that is in a file of its own")
 
     def context(self) -> ssl.SSLContext:
-        """What new connections use: the files as they are now.
+        """The TLS context for new connections, from the files as they are now.
 
         :raises ConfigError: the files cannot be read, or do not fit together
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # A client could have the key used again and again on one connection; OpenSSL 3 forbids it by itself.
+        # A client could renegotiate again and again on one connection; OpenSSL 3 forbids it by default.
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         try:

@@ -2,7 +2,8 @@
 servers of this machine.
 
 A :class:`Source` is a provider that was found.  The first one also answers for every name that no other one
-claims, so that Codex works with its own model names.  ``rproxy init`` writes the same down as a file.
+claims, so that Codex works with its own model names.  ``rproxy init`` writes the same configuration to a
+file.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def default_config(environ: Mapping[str, str], local: Sequence[LocalServer] = ()
     """The configuration without a file.
 
     :param local: the model servers of this machine; they count where there is no key
-    :raises ConfigError: there is nothing at all, or a key that cannot be sent
+    :raises ConfigError: nothing was found, or a key cannot be sent
     """
     sources = key_sources(environ) or local_sources(local)
     if not sources:
@@ -127,7 +128,7 @@ def nothing_text(local: Sequence[LocalServer], demo: str = "rproxy serve --demo"
 
 
 def empty(local: Sequence[LocalServer]) -> List[LocalServer]:
-    """The servers that have no model yet."""
+    """The local servers that have no model yet."""
     return [server for server in local if not server.models]
 
 

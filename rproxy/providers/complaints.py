@@ -2,10 +2,9 @@
 names.
 
 One refusal may hold several complaints (FastAPI's ``detail``, Google's ``fieldViolations``, zod's
-``issues``), and one complaint may stand several times, wrapped by each gateway on the way.  They are found
-wherever they stand: in objects at any depth, in JSON inside a text, in the repr of a Python dict, in
-pydantic's own report.  What is left of a text when those are taken out is a complaint of its own.  Nothing
-here raises.
+``issues``), and one complaint may be repeated, wrapped by each gateway on the way.  They are found wherever
+they are: in objects at any depth, in JSON inside a text, in the repr of a Python dict, in pydantic's own
+report.  What is left of a text without them is a complaint of its own.  Nothing here raises.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..types import Json
 
 MAX_DEPTH = 10  # of objects inside objects, and of JSON inside texts
 MAX_COMPLAINTS = 50
-MAX_TEXT = 4000  # characters of one text that are looked at: the beginning and the end of it
+MAX_TEXT = 4000  # characters of one text that are read: its beginning and its end
 MAX_ALL = 16_000  # characters of all texts
 
 TEXTS = (
@@ -51,7 +50,7 @@ def find_complaints(body: Any) -> Tuple[Complaint, ...]:
 
 
 class _Collector:
-    """Counts what it yields, so that an answer without end has one."""
+    """Collects complaints, and stops after a number of them."""
 
     def __init__(self) -> None:
         self._left, self._room = MAX_COMPLAINTS, MAX_ALL
@@ -72,7 +71,7 @@ class _Collector:
         code = " ".join(value[key] for key in CODES if isinstance(value.get(key), str))
         shell = Complaint("", code[:200], next((path for path in paths if path), ()))
         texts = [value[key] for key in TEXTS if isinstance(value.get(key), str) and value[key].strip()]
-        # Some put their sentence where the path belongs.
+        # Some providers put a sentence where the path belongs.
         texts += [value[key] for key in PATHS if isinstance(value.get(key), str) and not path_of(value[key])]
         for text in texts:
             yield from self._text(text, shell, depth)
@@ -83,7 +82,7 @@ class _Collector:
                 yield from self.collect(inner, depth + 1)
 
     def _text(self, text: str, shell: Complaint, depth: int) -> Iterator[Complaint]:
-        """A text, and what is packed inside it."""
+        """The complaints in a text, and in the JSON or reprs inside it."""
         text = text if len(text) <= MAX_TEXT else text[: MAX_TEXT // 2] + " … " + text[-MAX_TEXT // 2 :]
         for match in REPORT.finditer(text):
             yield from self._found(Complaint(match[2], match[3], path_of(match[1])))
@@ -120,7 +119,7 @@ def path_of(value: Any) -> Tuple[str, ...]:
 
 
 def _of_reprs(text: str) -> Tuple[str, List[Complaint]]:
-    """The text without the Python dicts that name a ``loc``, and what these say."""
+    """The text without the Python dicts that have a ``loc``, and the complaints in these."""
     complaints: List[Complaint] = []
     found = REPR_LOC.search(text)
     while found is not None and len(complaints) < MAX_COMPLAINTS:
@@ -168,5 +167,5 @@ def _unpacked(text: str) -> Tuple[str, List[Any]]:
 
 
 def _is_answer(value: Any) -> bool:
-    """Is it an object that says something, and not a list of allowed words?"""
+    """Is it an object with a message, rather than a list of allowed words?"""
     return isinstance(value, dict) or isinstance(value, list) and any(isinstance(v, dict) for v in value)

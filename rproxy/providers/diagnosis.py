@@ -1,9 +1,8 @@
-"""From a provider's refusal to a request that it takes: what it is about, and what helps against that.
+"""From a provider's refusal to a request that it accepts: what the refusal is about, and what cures it.
 
-1. :mod:`.complaints` takes the refusal apart; :mod:`.redaction` cuts the client's content out of its words.
-2. :mod:`.refusal_words` reads each complaint: the words that it blames, the kind of its objection, what it
-   allows.
-3. :mod:`.subjects` finds which of the request's own words is blamed, in any spelling, or which synonym.
+1. :mod:`.complaints` takes the refusal apart; :mod:`.redaction` cuts the client's content out of its text.
+2. :mod:`.refusal_words` reads each complaint: the words that it blames, the kind of objection, what it
+allows.  3. :mod:`.subjects` finds the part of the request that is blamed, in any spelling or by a synonym.
 4. :mod:`.cures` has a ladder of cures for each subject.
 
 Pure: the same refusal of the same request leads to the same cures.
@@ -37,14 +36,14 @@ class Diagnosis(NamedTuple):
 def diagnose(
     complaints: Sequence[Complaint], body: Json, profile: Profile, tried: Collection[Tuple[str, str]] = ()
 ) -> List[Diagnosis]:
-    """What helps against a refusal.
+    """The cures for a refusal.
 
     :param complaints: what the provider objects to
     :param body: the request that it refused
     :param profile: what the request was made with
-    :param tried: (subject, rung) of the cures that this turn has tried in vain
-    :returns: a cure for each subject that the provider named by a path, or the one that fits its words best;
-        [] for a refusal that is not about the form of the request, or that nothing helps against
+    :param tried: (subject, rung) of the cures that have failed in this turn
+    :returns: a cure for each subject that the provider named by a path, or else one for the subject that fits
+        its words best; [] for a refusal that is not about the form of the request, or has no cure
     """
     sent = Sent(body, profile)
     redaction = Redaction([c.text for c in complaints], client_texts(body), _vocabulary(sent))
@@ -67,7 +66,7 @@ def diagnose(
 
 
 def _reading(complaint: Complaint, text: str, sent: Sent) -> Reading:
-    """The complaint; when it has no path of its own, with the one in its words."""
+    """The complaint; without a path of its own, it gets the one in its text."""
     return Reading(complaint._replace(path=complaint.path or _path_in(text, sent)), text)
 
 
@@ -82,7 +81,7 @@ def _first_that_changes(
 
 
 def _vocabulary(sent: Sent) -> FrozenSet[str]:
-    """The words of the API that stand in this request, in lower case: they are not content."""
+    """The words of the API in this request, in lower case: they are not content."""
     words: List[str] = [*sent.body, *sent.roles, *sent.tools, *LEVELS, *FORMATS, *CHOICES]
     words += [key for message in sent.messages for key in message]
     words += [keyword for place in ("tools", "response_format") for keyword in sent.keywords(place)]

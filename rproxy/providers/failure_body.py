@@ -1,9 +1,9 @@
-"""Reads the answer of a provider that failed: its words, its codes, and when to try again.
+"""Reads a provider's error response: its messages, its codes, and when to try again.
 
-There is no common form: OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects
+There is no common form.  There are OpenAI's ``{"error": {...}}``, the same as an array (Gemini), flat objects
 (SiliconFlow, Mistral), problem+json (NVIDIA), FastAPI's ``detail`` lists, ``base_resp`` (MiniMax), JSON
 inside strings (OpenRouter), plain text, web pages and nothing at all.  ``_gather`` walks any of them and
-collects :class:`~rproxy.providers.failures.ErrorFacts`: codes, texts and delays, the outermost first.
+collects :class:`~rproxy.providers.failures.ErrorFacts`: codes, texts and delays, outermost first.
 Nothing here raises, whatever the bytes are.
 """
 
@@ -22,7 +22,7 @@ from .failures import REFUSED, ErrorFacts, Finding, classify
 from .provider_errors import MAX_SCANNED
 
 MAX_DEPTH = 6  # of objects inside objects
-MAX_ENTRIES = 20  # of a list, and of a large object, that are read
+MAX_ENTRIES = 20  # that are read of a list or a large object
 MAX_PARAM = 200  # characters
 
 CODE_KEYS = ("code", "error_code", "Code", "type", "status", "error_type", "reason", "__type")
@@ -46,7 +46,7 @@ FRAME = re.compile(r"(?:event:[^\n]*\n)?(?:data|error):\s*(.*)\Z", re.S)
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float = 0.0) -> Finding:
-    """Read a whole answer whose status is not 2xx.
+    """Read a complete response whose status is not 2xx.
 
     :param headers: names in any case
     :param now: seconds since the epoch; 0: not known
@@ -59,7 +59,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, now: float
 
 
 def read_object(raw: Any) -> Finding:
-    """Read an error object from a 2xx answer; the status is the one that the object names, if any."""
+    """Read an error object from a 2xx response; the status is the one in the object, if any."""
     facts, raw = ErrorFacts(), _short(raw) if is_large(raw) else raw
     _gather(raw, facts, 0)
     facts.raw, facts.details = raw, _dump(raw)
@@ -103,7 +103,7 @@ def _body_facts(body: bytes) -> ErrorFacts:
 
 
 def _parsed(text: str) -> Any:
-    """The object, array or string that ``text`` is as JSON; None for anything else."""
+    """The object, array or string in the JSON ``text``; None for anything else."""
     if text[:1] not in ("{", "[", '"'):
         return None
     try:
@@ -113,7 +113,7 @@ def _parsed(text: str) -> Any:
 
 
 def _short(raw: Any, depth: int = 0) -> Any:
-    """The beginning of a large error, so that it does not take long to read."""
+    """The beginning of a large error, so that reading it does not take long."""
     if isinstance(raw, str):
         return raw[:MAX_SCANNED]
     if depth > MAX_DEPTH or not isinstance(raw, (dict, list)):
@@ -131,7 +131,7 @@ def _dump(raw: Any) -> str:
 
 
 def _gather(raw: Any, facts: ErrorFacts, depth: int) -> None:
-    """Collect what ``raw`` says, down to ``MAX_DEPTH``."""
+    """Collect the facts in ``raw``, down to ``MAX_DEPTH``."""
     if depth > MAX_DEPTH:
         return
     if isinstance(raw, str):
@@ -165,7 +165,7 @@ def _gather_dict(raw: Dict[str, Any], facts: ErrorFacts, depth: int) -> None:
     for key in INNER_KEYS:
         if not isinstance(raw.get(key), str):
             _gather(raw.get(key), facts, depth + 1)
-    if isinstance(raw.get("provider_name"), str):  # OpenRouter: the provider behind it
+    if isinstance(raw.get("provider_name"), str):  # OpenRouter: its upstream provider
         facts.texts.append(f"(served by {raw['provider_name']})")
     if not facts.texts and isinstance(raw.get("title"), str):
         facts.texts.append(raw["title"])
@@ -189,7 +189,7 @@ def _gather_codes(raw: Dict[str, Any], facts: ErrorFacts) -> None:
         facts.code = word
     param = raw.get("param")
     if facts.param is None and isinstance(param, str) and 0 < len(param) <= MAX_PARAM:
-        facts.param = param  # a longer one is no path of a field
+        facts.param = param  # a longer one is not the path of a field
 
 
 def _gather_delays(raw: Dict[str, Any], facts: ErrorFacts) -> None:

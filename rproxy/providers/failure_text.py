@@ -1,4 +1,4 @@
-"""What can be found in the text of an error: a delay, a web page.
+"""Reads delays and web pages in the text of an error.
 
 Pure functions over strings.  Providers spell a delay in many ways ("14s", "7m12.5s", "try again after 1
 seconds", a date in a header); all of them become seconds here, never more than an hour.
@@ -17,7 +17,7 @@ from .provider_errors import MAX_SCANNED
 MAX_DELAY = 3600.0  # seconds
 
 # ---- Delays
-UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))  # by how the unit begins
+UNITS = (("ms", 0.001), ("mil", 0.001), ("m", 60.0), ("h", 3600.0), ("", 1.0))  # by the beginning of the unit
 UNIT = r"(?:milliseconds?|ms|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)"
 AMOUNT = rf"(\d{{1,12}}(?:\.\d{{1,9}})?)\s{{0,3}}({UNIT})(?![a-z])"
 AMOUNTS = re.compile(AMOUNT, re.I)

@@ -1,4 +1,4 @@
-"""What kind of failure it is, by a table of statuses, codes and words.
+"""The kind of a failure, by a table of statuses, codes and words.
 
 The first matching row of ``ROWS`` names the kind.  Numbers and words in the rows come from the providers'
 documentation and from recorded answers.
@@ -15,7 +15,7 @@ from .provider_errors import MAX_SCANNED
 
 
 class Finding(NamedTuple):
-    """What an error of a provider says.
+    """What a provider's error means.
 
     ``kind``: a key of :data:`rproxy.providers.provider_errors.FAILURE_KINDS`.
     """
@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     kind: str
     status: Optional[int]  # of the answer; None inside a stream
     text: str  # the provider's own words; may be empty
-    code: Optional[str] = None  # the provider's code, if it is a word
+    code: Optional[str] = None  # the provider's code, unless it is a number
     param: Optional[str] = None
     retry_after: Optional[float] = None  # seconds
     shape: str = "json"  # json, text, html, empty
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class ErrorFacts:
-    """Everything that the rows can look at."""
+    """Everything that the rows can test."""
 
     status: Optional[int] = None
     codes: List[str] = field(default_factory=list)  # codes, types, reasons of all levels
@@ -104,7 +104,7 @@ QUOTA_CODES = _codes(
     r"usage_limit_reached CreditsError pre_consume_token_quota_failed QuotaExceeded quota_exceeded "
     r"\w*BillOverdue"
 )
-# These leave no doubt, whatever else the text says ...
+# These are unambiguous, whatever else the text says ...
 QUOTA = _any(
     r"insufficient[ _](?:\w{1,20} )?(?:balance|credits?|funds|quota)",
     r"(?:balance|credits?|funds)(?: \w{1,20}){0,2} "
@@ -126,7 +126,7 @@ QUOTA = _any(
     r"额度已?(?:不足|用尽|用完)",
     r"使用上限",
 )
-# ... these also occur in the advice at the end of a rate limit.
+# ... these also occur in the advice at the end of a rate limit's message.
 QUOTA_WEAK = _any(
     r"billing",
     r"exceeded your (?:current )?(?:\w{1,20} )?quota",
@@ -192,7 +192,7 @@ OVERLOAD = re.compile(
     r"loading model|访问量过大|繁忙)|DEGRADED|ResourceExhausted"
 )
 VALIDATION = _any(r"\bvalidation errors?:\s*\{", r"'loc': \('body'")
-# A 5xx that says this, or the like, is a refusal: a server's own validation, or the model's template.
+# A 5xx with such a text is a refusal, by a server's own validation or by the model's template.
 REFUSED = _any(
     r"\bjinja|\btemplate|raise_exception|validation|pydantic|['\"]loc['\"]|deseriali[sz]e|unmarshal|schema|invalid_request",
     r"(?:Value|Type|Key|Attribute|NotImplemented|UnsupportedParams|BadRequest|InvalidParameter)Error|Invalid(?:Parameter|Request)",
@@ -208,7 +208,7 @@ BAD_CODES = _codes(
 
 
 class Row(NamedTuple):
-    """One rule; all conditions that are not None or False must hold."""
+    """A rule; all conditions that are not None or False must hold."""
 
     kind: str
     statuses: Optional[Container[Optional[int]]] = None  # contains the status
@@ -221,14 +221,14 @@ class Row(NamedTuple):
 
 # ---- Rows
 # The status inside a stream is None, unless the error object names one.
-REQUEST = (400, 404, 410, 422, 500, None)  # with these, providers report what is wrong with the request
+REQUEST = (400, 404, 410, 422, 500, None)  # statuses with which providers report an invalid request
 LIMITED = (400, 403, 429, 500, None)
 ACCOUNT = (400, 401, 403, 429, None)
 FAILING = (400, 500, 502, 504, None)
 
 ROWS: Sequence[Row] = (
     Row("redirect", range(300, 400)),
-    Row("context", (413,)),  # also with the code of a rate limit: too large for the plan (Groq)
+    Row("context", (413,)),  # with a rate limit's code, too: the request is too large for the plan (Groq)
     Row("quota", (402,)),
     Row("quota", codes=QUOTA_CODES),
     # a QuotaFailure of Gemini; the same object has the delay of a retry
@@ -238,7 +238,9 @@ ROWS: Sequence[Row] = (
     Row("context", (400,), empty=True),  # Cerebras
     Row("context", codes=CONTEXT_CODES),
     Row("filter", (400, 422, 451, None), codes=FILTER_CODES),
-    Row("overload", codes=_codes("1305")),  # comes with 429, but no limit of the account was reached (Zhipu)
+    Row(
+        "overload", codes=_codes("1305")
+    ),  # comes with 429 although no limit of the account was reached (Zhipu)
     Row("quota", text=QUOTA),
     Row("rate", codes=LIMIT_CODES),
     Row("rate", LIMITED, codes=RATE_CODES),
@@ -255,7 +257,7 @@ ROWS: Sequence[Row] = (
     Row("model", REQUEST, text=MODEL),
     Row("forbidden", (403,)),
     Row("request", (500,), text=VALIDATION),  # llama-cpp-python
-    Row("gateway", (529,)),  # Anthropic and Cloudflare; 503 would be repeated too soon
+    Row("gateway", (529,)),  # Anthropic and Cloudflare; a 503 would be retried too soon
     Row("overload", (503,)),
     Row("overload", FAILING, codes=OVERLOAD_CODES),
     Row("overload", FAILING, text=OVERLOAD),
@@ -267,7 +269,7 @@ ROWS: Sequence[Row] = (
 
 
 def classify(facts: ErrorFacts) -> str:
-    """The kind of the first matching row; without one, it is a bad gateway."""
+    """The kind of the first matching row; without one, ``gateway``."""
     text = "" if facts.shape == "html" else "\n".join(facts.texts[:12])[:MAX_SCANNED]
     return next((row.kind for row in ROWS if _matches(row, facts, text)), "gateway")
 

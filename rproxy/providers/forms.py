@@ -1,7 +1,7 @@
-"""Which requests have the form that a provider has refused, so that a cure concerns them.
+"""Which requests have the form that a provider has refused, so that they need the cure.
 
-A cure is kept for the provider and the model, but not every request has what it changes.  Each row answers
-for one kind of form whether a create request has it; ``cure`` is the override of the profile that was
+A cure is kept for the provider and the model, but not every request has what it changes.  Each row is a kind
+of form, with a function that tests whether a create request has it; ``cure`` is the profile override that was
 learned.
 """
 
@@ -93,12 +93,12 @@ FORMS: Dict[str, Form] = {
     "limit": _has_limit,
     "fields": _has_fields,
     "whole": lambda request, items, cure: not request.get("stream"),
-    "content": lambda request, items, cure: False,  # what is left out is a warning of its own
+    "content": lambda request, items, cure: False,  # each part that is left out has a warning of its own
 }
 
 
 def has_form(form: str, request: Mapping[str, Any], items: Sequence[AnyItem], cure: Json) -> bool:
-    """Does a cure for this form change a request?
+    """Does the cure for this form change a request?
 
     :param items: the whole history
     :raises KeyError: for a form that is not in :data:`FORMS`

@@ -1,6 +1,6 @@
-"""The model servers that rproxy looks for on this machine, and what their lists of models say.
+"""The model servers that rproxy looks for on this machine, and how to read their model lists.
 
-All of them speak Chat Completions without a key, each on a port of its own; no other place is looked at.  The
+All of them speak Chat Completions without a key, each on its default port; no other port is tried.  The
 search itself is in :mod:`rproxy.upstream.discovery`.
 """
 
@@ -11,11 +11,13 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 from ..json_codec import UNREADABLE
 
-NOT_FOR_CHAT = "embed"  # in the names of models that answer with vectors
+NOT_FOR_CHAT = "embed"  # in the names of embedding models
 
 
 class LocalKind(NamedTuple):
-    """A kind of server.  ``port``: its default.  ``owner``: ``owned_by`` of its models, if it is special."""
+    """A kind of server.  ``port``: its default.  ``owner``: ``owned_by`` of its models, if that identifies
+    it.
+    """
 
     name: str
     profile: str
@@ -27,7 +29,7 @@ class LocalKind(NamedTuple):
         return f"http://127.0.0.1:{self.port}/v1"
 
 
-# In the order in which they answer for names that nobody knows.
+# In the order in which they are asked for names that no model has.
 LOCAL_KINDS: Tuple[LocalKind, ...] = (
     LocalKind("Ollama", "ollama", 11434),
     LocalKind("LM Studio", "lmstudio", 1234),
@@ -44,7 +46,7 @@ class LocalModel(NamedTuple):
 
 
 class LocalServer(NamedTuple):
-    """A server that has answered with its models; there may be none yet."""
+    """A server that answered, with its models; it may have none yet."""
 
     kind: LocalKind
     base_url: str
@@ -59,7 +61,7 @@ class LocalServer(NamedTuple):
 def local_server(kind: LocalKind, body: bytes) -> Optional[LocalServer]:
     """The server that gave this answer to ``GET /v1/models``; None if it is no list of models.
 
-    :param kind: that of the port; ``owned_by`` may show that it is another one
+    :param kind: the one that the port suggests; ``owned_by`` may show that it is another
     """
     try:
         data = json.loads(body)

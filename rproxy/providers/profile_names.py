@@ -1,10 +1,10 @@
-"""The names of the profiles: a line about each, aliases, and the models that choose one by their name."""
+"""The names of the profiles: a line about each, aliases, and the model names that select one."""
 
 from __future__ import annotations
 
 from typing import Dict, Tuple
 
-# What each one is, in a line.
+# One line about each.
 ABOUT: Dict[str, str] = {
     "generic": "any other server: what most of them take",
     "deepseek": "DeepSeek's own API",
@@ -40,7 +40,7 @@ ABOUT: Dict[str, str] = {
     "lmstudio": "LM Studio",
 }
 
-# Other names that `profile:` takes.
+# Other names that `profile:` accepts.
 ALIASES = {
     "kimi": "moonshot",
     "glm": "zai",
@@ -60,7 +60,7 @@ ALIASES = {
     "lm-studio": "lmstudio",
 }
 
-# A downstream model on a host that no row knows -> row; the first glob that fits, case does not matter.
+# Downstream model on an unknown host -> row; the first matching glob wins, case does not matter.
 MODEL_NAMES: Tuple[Tuple[str, str], ...] = (
     ("deepseek-ai/*", "template"),  # the names of model files: a server of one's own
     ("deepseek-*", "deepseek"),

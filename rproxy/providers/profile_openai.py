@@ -1,4 +1,4 @@
-"""The rows of OpenAI and of others who serve its models; see :mod:`.profile_table`."""
+"""The rows of OpenAI and of others that serve its models; see :mod:`.profile_table`."""
 
 from __future__ import annotations
 

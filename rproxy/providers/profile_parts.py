@@ -1,4 +1,4 @@
-"""What the rows of the profile tables are made of: ways to control thinking, and parts that several rows
+"""Building blocks for the rows of the profile tables: ways to control thinking, and parts that several rows
 share.
 """
 
@@ -17,7 +17,7 @@ def efforts_of(words: str) -> Dict[str, str]:
 
 
 def effort(words: str, default: Any = True, enable: Any = None, disable: Any = None) -> Dict[str, Any]:
-    """Thinking that is measured out by ``reasoning_effort``."""
+    """Thinking that is controlled by ``reasoning_effort``."""
     return {
         "default": default,
         "enable": enable or {},
@@ -28,7 +28,7 @@ def effort(words: str, default: Any = True, enable: Any = None, disable: Any = N
 
 
 def switch(enable: Any, disable: Any, default: Any = None) -> Dict[str, Any]:
-    """Thinking that is only switched."""
+    """Thinking that can only be switched on and off."""
     return {"default": default, "enable": enable, "disable": disable}
 
 

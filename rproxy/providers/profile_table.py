@@ -1,15 +1,15 @@
-"""The table of providers: one row of data for each kind, in the shape of
+"""The table of providers: one row of data for each kind, in the form of
 :class:`rproxy.convert.profile.Profile`.
 
-Besides a profile's own fields a row has: ``match`` (hosts of base_url, as suffix or with ``*``; also
-``host:port`` or ``host/path``), ``wire`` (what these hosts are asked through when the configuration does not
-say), ``extends`` (another row), ``models`` (glob on the downstream model -> more fields; the first that fits,
-case does not matter), ``responses`` (fields that are different with ``wire: responses``). ``thinking``
-replaces what it extends as a whole, everything else is merged field by field.
+Besides the fields of a profile, a row has: ``match`` (hosts of base_url, as suffix or with ``*``; also
+``host:port`` or ``host/path``), ``wire`` (the API for these hosts, unless the configuration names one),
+``extends`` (another row), ``models`` (glob on the downstream model -> more fields; the first match wins, case
+does not matter), ``responses`` (fields that differ with ``wire: responses``).  ``thinking`` replaces that of
+the extended row as a whole; everything else is merged field by field.
 
 The source of each rule is beside it: *docs* is the vendor's documentation, *error* an answer that users
 report, *adapter* what the vendor's own client or several independent adapters do, *guess* none of these.  A
-key that is not named here needs no rule: reading answers is tolerant everywhere.  Never name keys
+key that is not named here needs no rule, because reading answers is tolerant everywhere.  Never name keys
 ``on``/``off``/``yes``/``no``: YAML reads them as booleans.
 """
 

@@ -34,7 +34,7 @@ class Known(NamedTuple):
     models: Tuple[str, ...]
 
 
-# In the order in which keys are looked for; the first provider found also answers every other name.
+# In the order in which keys are looked for; the first provider found also answers for every other name.
 ZERO_CONFIG: Tuple[Known, ...] = (
     Known(
         "deepseek",
@@ -141,7 +141,7 @@ def profile_lines() -> List[str]:
 def profile_dict(name: str, downstream_model: str = "", wire: str = "chat") -> Dict[str, Any]:
     """A profile as plain data, in the form of ``override`` in the configuration.
 
-    :raises ConfigError: if there is no such profile
+    :raises ConfigError: there is no such profile
     """
     data = asdict(choose_profile(name, "", downstream_model, wire=wire))
     del data["name"]
@@ -161,9 +161,9 @@ def choose_profile(
     :param name: ``profile`` of the configuration, or None
     :param overrides: fields of the profile; later ones win
     :param wire: the provider's API, ``chat`` or ``responses``
-    :raises ConfigError: for a name that does not exist
-    :raises FieldError: for a wrong override
-    :raises ValueError: if base_url is not a URL
+    :raises ConfigError: there is no profile with this name
+    :raises FieldError: an override is wrong
+    :raises ValueError: base_url is not a URL
     """
     row = (
         row_name(name)
@@ -178,7 +178,7 @@ def choose_profile(
 
 
 def row_of_host(base_url: str) -> Optional[str]:
-    """The row whose ``match`` is the address or a part of it; the longest one wins."""
+    """The row whose ``match`` is the address or a part of it; the longest match wins."""
     parts = urlsplit(base_url)
     netloc, path = parts.netloc.rpartition("@")[2].lower(), parts.path
     host = re.sub(r":\d*$", "", netloc)
@@ -216,9 +216,9 @@ def _row_of_model(downstream_model: str) -> Optional[str]:
 
 
 def row_name(name: str) -> str:
-    """The row of that name or other name.
+    """The row with that name or alias.
 
-    :raises ConfigError: if there is none
+    :raises ConfigError: there is none
     """
     row = ALIASES.get(name.lower(), name.lower())
     if row not in ROWS:
@@ -228,7 +228,7 @@ def row_name(name: str) -> str:
 
 
 def _build(row: str, downstream_model: str) -> Profile:
-    """The profile of a row, with what it says about this model."""
+    """The profile of a row, with the row's fields for this model."""
     pattern = next((p for p in _models(row) if glob_matches(p.lower(), downstream_model.lower())), None)
     return _row_profile(row, pattern)
 
@@ -237,14 +237,14 @@ def _build(row: str, downstream_model: str) -> Profile:
 def _row_profile(row: str, pattern: Optional[str]) -> Profile:
     profile = Profile(name=row)
     for layer in _layers(row) + ([_models(row)[pattern]] if pattern is not None else []):
-        if "thinking" in layer:  # replaced as a whole: two ways of control must not be mixed
+        if "thinking" in layer:  # replaced as a whole: two ways to control thinking must not be mixed
             profile = replace(profile, thinking=Thinking()).override({"thinking": layer["thinking"]})
         profile = profile.override({key: value for key, value in layer.items() if key not in _NO_FIELDS})
     return profile
 
 
 def _layers(row: str) -> List[Mapping[str, Any]]:
-    """The row and what it extends, the most general first."""
+    """The row and those that it extends, the most general first."""
     data = ROWS[row]
     return (_layers(data["extends"]) if "extends" in data else []) + [data]
 
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
 
 
 def profile_of(data: Mapping[str, Any]) -> Profile:
-    """The profile that ``dataclasses.asdict`` has made ``data`` of; unknown fields are ignored.
+    """The profile that ``dataclasses.asdict`` turned into ``data``; unknown fields are ignored.
 
     :raises FieldError: a value is wrong
     """

@@ -1,4 +1,4 @@
-"""The failure of a provider as a client sees it.
+"""A provider's failure as a client sees it.
 
 :mod:`.failure_body` reads the provider's answer and finds the *kind* of failure ("quota", "rate", "context",
 ...); the table ``FAILURE_KINDS`` has the status, type and codes on which clients of the Responses API act.
@@ -24,7 +24,7 @@ MAX_MESSAGE = 2000  # characters of a message for the client
 class FailureKind(NamedTuple):
     """What clients get for one kind of failure.
 
-    ``code``: None for the provider's own code, if it is a word.
+    ``code``: None for the provider's own code, unless that is a number.
     """
 
     status: int
@@ -55,7 +55,7 @@ FAILURE_KINDS: Mapping[str, FailureKind] = {
 
 
 class Refusal(ApiError):
-    """The provider does not take the request in this form. ``complaints``: what it objects to."""
+    """The provider rejects the form of the request. ``complaints``: what it objects to."""
 
     complaints: Sequence[Complaint] = ()
 
@@ -72,7 +72,7 @@ def provider_error(
     now: float = 0.0,
     secrets: Sequence[str] = (),
 ) -> ApiError:
-    """The error for an answer whose status is not 2xx; never raises.
+    """The error for a response whose status is not 2xx; never raises.
 
     :param provider: its name, for the message
     :param now: seconds since the epoch, for a ``Retry-After`` that is a date in an answer without ``Date``
@@ -100,12 +100,12 @@ def broken(provider: str, reason: str) -> ApiError:
 
 
 def as_api_error(finding: Finding, provider: str, base_url: str, secrets: Sequence[str]) -> ApiError:
-    """The error for what was read; see :func:`provider_error`."""
+    """The error for a finding; see :func:`provider_error`."""
     pause = finding.retry_after
     if finding.kind == "rate" and pause is None:
         pause = RATE_LIMIT_PAUSE
     elif finding.kind != "rate" and not FAILURE_KINDS[finding.kind].retryable:
-        pause = None  # a delay would invite an attempt that cannot succeed
+        pause = None  # a delay would invite a retry that cannot succeed
     text = message(finding, provider, base_url, secrets)
     code, param = (
         None if word is None or clean(word, secrets) != word else word

@@ -1,10 +1,10 @@
-"""The client's content, cut out of what a provider says about a request.
+"""Removes the client's content from what a provider says about a request.
 
 A provider may quote the request that it refuses, and a prompt may speak of ``stream_options`` or of images.
 What is learned from a refusal must come from the provider's own words, so everything that the client has
 written is taken out before the diagnosis: texts that are quoted whole, and every run of ``RUN`` or more
-characters of one.  The words of the API are not content, even if a client has written nothing else, and texts
-shorter than ``MIN_TEXT`` stand in any sentence.
+characters of one.  The words of the API are not content, even if a client has written nothing else; texts
+shorter than ``MIN_TEXT`` may occur in any sentence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..types import Json
 RUN, BLOCK = 24, 12  # characters; wherever a run of 24 begins, it covers a block of 12 at a multiple of 12
 MIN_TEXT = 4
 CUT = " … "
-# Values of these keys are words of the API, or names that the two sides gave to things.
+# Values of these keys are words of the API, or names and ids.
 STRUCTURE = frozenset(
     (
         "role", "type", "name", "id", "call_id", "tool_call_id", "status", "model", "detail", "format",
@@ -35,7 +35,7 @@ PROSE = ("description", "title", "const", "default", "example", "examples", "enu
 
 
 def client_texts(body: Json) -> List[str]:
-    """Everything in a request, as it was sent, that its client has written, without repetitions."""
+    """All texts in a request, as it was sent, that its client has written, without repetitions."""
     texts = [text for key in CONTENT for text in _strings(body.get(key))]
     texts += [text for key in ("tools", "response_format", "text") for text in _prose(body.get(key))]
     return [text for text in dict.fromkeys(texts) if len(text) >= MIN_TEXT]
@@ -77,7 +77,7 @@ class Redaction:
         self._runs = shared_runs(texts, (form for form in forms if len(form) >= RUN))
 
     def cut(self, text: str) -> str:
-        """``text``, one of those that were announced, without what it quotes."""
+        """``text``, which must be one of ``texts``, without what it quotes."""
         text = without_runs(text, self._runs)
         for form in self._whole:
             if form in text:
@@ -86,7 +86,7 @@ class Redaction:
 
 
 def _spellings(content: str) -> List[str]:
-    """As it is, and as JSON spells it."""
+    """The content as it is, and as JSON spells it."""
     escaped = [json.dumps(content, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
     return list(dict.fromkeys([content, *escaped]))
 
@@ -102,8 +102,8 @@ def without_runs(text: str, runs: Set[str]) -> str:
 def shared_runs(texts: Sequence[str], contents: Iterable[str]) -> Set[str]:
     """The runs of RUN characters that texts and contents share.
 
-    Contents may be long, so they are walked in steps of BLOCK; only around a block that occurs in a text its
-    neighbours are looked at.
+    Contents may be long, so they are walked in steps of BLOCK; only around a block that occurs in a text are
+    the neighbours compared.
     """
     grams = {text[i : i + RUN] for text in texts for i in range(len(text) - RUN + 1)}
     blocks = {gram[i : i + BLOCK] for gram in grams for i in range(RUN - BLOCK + 1)}

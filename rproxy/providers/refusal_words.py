@@ -1,9 +1,9 @@
 """Reads one complaint: which words it blames, what it objects to in them, and what it says would be allowed.
 
-Providers word the same objection in ever new ways, so the words are brought to one spelling first
+Providers word the same objection in many ways, so the words are brought to one spelling first
 (:func:`normalized`: ``reasoningEffort``, ``reasoning_effort`` and "reasoning effort" are the same), and kinds
 of objections are families of words (:data:`OBJECTIONS`).  A sentence such as "unknown field x, expected one
-of a, b" blames x and allows a and b; the words behind the turning point are never blamed.
+of a, b" blames x and allows a and b; the words after the turning point ("expected one of") are never blamed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from .complaints import Complaint
 
 MAX_TURNS = 5  # turning points of one text
 QUOTES = "`'\"“”‘’«»"
-# Camel case, and what joins words: an underscore, a hyphen, a dot inside a word, but not between numbers.
+# Camel case, and characters that join words: an underscore, a hyphen, a dot inside a word but not in a
+# number.
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z][a-z])")
 _JOINT = re.compile(r"(?<=\w)[_\-]+(?=\w)|(?<=[A-Za-z_])\.(?=[A-Za-z_])")
 
 
 def normalized(text: str) -> str:
-    """Lower case, words apart, quotation marks kept."""
+    """The text in lower case, with its words separated and its quotation marks kept."""
     return _JOINT.sub(" ", _HUMP.sub(" ", text).replace("_", " ").replace("’", "'")).lower()
 
 
@@ -75,7 +76,7 @@ OBJECTIONS: Dict[str, Pattern[str]] = {
     ),
 }
 
-# Behind these stand the words that would be allowed.
+# The words that would be allowed follow these.
 _TURN = re.compile(
     r"\bexpected(?: one of)?\b|\bsupported (?:[a-z]+ ){0,2}(?:values?|types?|options?|levels?|efforts?)\b"
     r"|\b(?:must|should|can only|may only|needs? to)(?: either)? be\b(?! satisfied)|\bnot one of\b|\bone of\b"
@@ -90,7 +91,7 @@ _WORD = re.compile(r"[A-Za-z][\w.\-]*")
 class Reading:
     """One complaint, read.
 
-    ``text`` is its whole text without the client's content, ``path`` the way into the request that it names.
+    ``text`` is its whole text without the client's content, ``path`` the path into the request that it names.
     """
 
     def __init__(self, complaint: Complaint, text: str) -> None:
@@ -133,14 +134,14 @@ class Reading:
         return any(self.objects(kind) for kind in OBJECTIONS)
 
     def says(self, pattern: str) -> bool:
-        """Does its whole text say this? The pattern is for normalized text."""
+        """Does its whole text match? The pattern is for normalized text."""
         return re.search(pattern, self.words) is not None
 
     def blames(self, pattern: str) -> bool:
         return re.search(pattern, self.blamed) is not None
 
     def marks(self, word: str) -> bool:
-        """Is ``word`` named as a word of the request: in quotes, in a list, behind "parameter" or before a
+        """Is ``word`` marked as a word of the request: in quotes, in a list, after "parameter" or before a
         colon?
         """
         form = re.escape(normalized(word))

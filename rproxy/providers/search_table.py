@@ -1,8 +1,7 @@
-"""Search services as data: how each is asked, and where its results are.
+"""Search services as data: how to query each, and where its results are.
 
-A service that reads operators in the query (``site:``, ``after:``) gets domains and dates that way; whatever
-a service makes of them, the results are filtered again (:mod:`rproxy.hosted.backend`).  Sources: the
-services' API documentation.
+A service that reads operators in the query (``site:``, ``after:``) gets domains and dates that way; in any
+case the results are filtered again (:mod:`rproxy.hosted.backend`).  Sources: the services' API documentation.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ AFTER = "after:"  # as ``recency_key``: an operator in the query
 
 
 class PageEndpoint(NamedTuple):
-    """Where a service gives the text of a page.
+    """How a service returns the text of a page.
 
-    ``url_key`` takes the address, in a list if ``many``.  ``results``: the path to the pages in the answer,
+    ``url_key`` has the address, in a list if ``many``.  ``results``: the path to the pages in the answer,
     empty if the answer is the page.
     """
 
@@ -30,13 +29,13 @@ class PageEndpoint(NamedTuple):
 class SearchService(NamedTuple):
     """One kind of service.
 
-    ``url``: the base address, "" if everybody has an own one.  ``auth_header`` gets the key, as a bearer
-    token if it is ``Authorization``.  ``results``: the path to the list of results; ``link``, ``title``,
-    ``texts``, ``more`` and ``date`` are keys of a result: the first text that is not empty counts, ``more``
-    is added.
-    ``include_key`` and ``exclude_key`` take lists of domains; without them, operators say it.
-    ``shares_key``: without a key of its own, it takes that of the provider at the same host.
-    ``recency_words``: (days, the word for so many); without them, ``recency_key`` gets the date.
+    ``url``: the base address, "" if every user has a different one.  ``auth_header`` gets the key, as a
+    bearer token if it is ``Authorization``.  ``results``: the path to the list of results; ``link``,
+    ``title``, ``texts``, ``more`` and ``date`` are keys of a result: the first of the texts that is not empty
+    is used, and ``more`` is added.  ``include_key`` and ``exclude_key`` have lists of domains; without them,
+    operators in the query are used.  ``shares_key``: without a key of its own, it uses that of the provider
+    at the same host.  ``recency_words``: (days, the service's word for that period); without them,
+    ``recency_key`` gets the date.
     """
 
     path: str
@@ -64,7 +63,7 @@ class SearchService(NamedTuple):
 
 
 SEARCH_SERVICES: Mapping[str, SearchService] = {
-    # JSON has to be among search.formats of its settings, or it answers 403.
+    # JSON must be among search.formats in its settings, or it answers 403.
     "searxng": SearchService(
         method="GET",
         path="/search",
@@ -158,7 +157,7 @@ SEARCH_SERVICES: Mapping[str, SearchService] = {
     ),
 }
 
-# What a tool of an MCP server has found, in the form that rproxy.hosted.mcp_search brings it into.
+# What an MCP server's tool has found, in the form that rproxy.hosted.mcp_search makes of it.
 MCP_RESULTS = SearchService(
     path="", query_key="", results=(), texts=("content",), date="date", needs_key=False
 )

@@ -1,6 +1,6 @@
-"""A request as it was sent to a provider, looked at with the diagnosis' questions.
+"""A request as it was sent to a provider, with the questions that the diagnosis asks about it.
 
-The same questions for both APIs: ``messages`` of Chat Completions, ``input`` of the Responses API.
+They work for both APIs: ``messages`` of Chat Completions, ``input`` of the Responses API.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..convert.request.schema import LISTS, MAPS, SINGLES
 from ..types import Json
 
 THINKING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "reasoning_text", "thinking")
-MEDIA = {  # the type of a content part -> what it is
+MEDIA = {  # type of a content part -> kind of medium
     "image_url": "image",
     "input_image": "image",
     "file": "file",
@@ -24,7 +24,7 @@ SCHEMA_PLACES = ("tools", "response_format")
 
 
 class Sent:
-    """``body`` is what the provider got, ``profile`` what it was made with."""
+    """``body`` is what the provider received, ``profile`` what it was made with."""
 
     def __init__(self, body: Json, profile: Profile) -> None:
         self.body = body
@@ -77,7 +77,7 @@ class Sent:
 
     @property
     def carries_thinking(self) -> bool:
-        """Does earlier thinking go back, in whatever form?"""
+        """Is earlier thinking sent back, in any form?"""
         parts = any(part.get("type") == "thinking" for part in self._parts)
         items = any(message.get("type") == "reasoning" for message in self.messages)
         tags = self.profile.reasoning.field == "think_tags"
@@ -92,7 +92,7 @@ class Sent:
                 yield from (p for p in parts if isinstance(p, dict)) if isinstance(parts, list) else ()
 
     def media(self, message: Optional[Json] = None) -> Dict[str, List[Json]]:
-        """The content parts that are not text, by what they are: of one message, or of all."""
+        """The content parts that are not text, by kind: of one message, or of all."""
         found: Dict[str, List[Json]] = {}
         for part in Sent({"messages": [message]}, self.profile)._parts if message else self._parts:
             kind = MEDIA.get(str(part.get("type")))
@@ -102,7 +102,7 @@ class Sent:
 
     @property
     def has_empty_content(self) -> bool:
-        """Is there a message without text that makes calls, or one of the assistant without any?"""
+        """Is there a message with calls but no text, or an assistant message with neither?"""
         return any(m.get("role") == "assistant" and not (m.get("content") or "").strip() for m in self._plain)
 
     @property
@@ -125,7 +125,7 @@ class Sent:
 
     @property
     def functions(self) -> List[Json]:
-        """What the tools say of themselves, whatever the API."""
+        """The function definitions of the tools, in either API."""
         return [tool.get("function") or tool for tool in self.tools.values()]
 
     @property
@@ -144,7 +144,7 @@ class Sent:
         return [schema for schema in found if isinstance(schema, dict)]
 
     def keywords(self, place: str) -> Set[str]:
-        """The keywords in use there. What a property is called is none."""
+        """The keywords of the schemas there; the names of properties are not keywords."""
         return {keyword for schema in self.schemas(place) for keyword in _keywords(schema)}
 
 

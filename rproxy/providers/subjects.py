@@ -1,7 +1,7 @@
 """What a refusal can be about: the table of subjects, and which of them a complaint names.
 
-A path that the provider names counts more than words, a word that is marked as one of the request more than
-one that any sentence may hold, and all of them only if the request has what they mean.
+A path that the provider names counts more than words, and a word that is marked as one of the request more
+than a common word; each counts only if the request has what it means.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ HISTORY = r"reasoning (?:content|details|text)|think chunk|thinking (?:chunk|par
 class Subject(NamedTuple):
     """What a refusal may be about.
 
-    ``words``: what it is called, as a pattern over the normalized words that are blamed. ``sent``: does the
-    request have it? ``form`` says which later requests have it, too: a key of
-    :data:`rproxy.providers.forms.FORMS`.
+    ``words``: its names, as a pattern for the normalized words that are blamed.  ``sent``: does the request
+    have it?  ``form``: which later requests have it, too, a key of :data:`rproxy.providers.forms.FORMS`.
     """
 
     name: str
@@ -37,11 +36,11 @@ class Subject(NamedTuple):
     sent: Callable[[Sent], object]
     ladder: Ladder
     form: str
-    needs: Optional[str] = None  # a kind of objection, without which it is not about this
-    phrase: bool = False  # the words are an objection by themselves, wherever they stand
+    needs: Optional[str] = None  # the kind of objection that it has to be
+    phrase: bool = False  # the words are an objection by themselves, wherever they occur
 
 
-# The first that fits wins among those that are named alike.
+# The first one wins among subjects that are named equally clearly.
 SUBJECTS: Tuple[Subject, ...] = (
     Subject(
         "the limit of the answer",
@@ -207,7 +206,7 @@ BY_NAME: Dict[str, Subject] = {subject.name: subject for subject in SUBJECTS}
 FIELDS = Subject("a field", "", lambda sent: True, fields.fields, "fields")
 TOOL = Subject("a tool", "", lambda sent: sent.tools, tools.tool, "content")
 
-# The first step of a path (normalized) -> the subject. Steps inside messages and tools are looked at one by
+# The first step of a path (normalized) -> the subject. Steps inside messages and tools are examined one by
 # one.
 HEADS: Dict[str, str] = {
     **dict.fromkeys(map(normalized, fields.LIMITS), "the limit of the answer"),
@@ -234,7 +233,7 @@ MESSAGE_STEPS: Tuple[Tuple[str, str], ...] = (
     (r"call id|^id$", "ids of calls"),
     (r"content|^text$|^parts?$", "content"),
 )
-# Those that no path into messages can mean.
+# Subjects that no path into messages can mean.
 ABOVE_MESSAGES = ("thinking", "tools", "streaming", "response_format", "the limit of the answer", "strict")
 ROLES = {"developer": "the role developer", "system": "system messages"}  # others: their order
 
@@ -269,7 +268,7 @@ def _named_fields(reading: Reading, sent: Sent) -> List[str]:
 
 
 def _of_values(reading: Reading, sent: Sent, inside_messages: bool) -> Iterator[Tuple[int, Subject]]:
-    """Subjects that are named by what the request has under them."""
+    """Subjects whose values in the request are named."""
     marked = any(reading.marks(field) for field in sent.thinking_fields if field not in sent.body)
     if marked or inside_messages and sent.carries_thinking and reading.blames(r"reasoning|thinking"):
         yield BY_MARK, BY_NAME["earlier thinking"]

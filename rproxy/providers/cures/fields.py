@@ -1,4 +1,6 @@
-"""Cures for single fields of a request: the limit of the answer, streaming, and whatever may be left out."""
+"""Cures for single fields of a request: the limit on the answer, streaming, and all fields that may be left
+out.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,13 @@ def streaming(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 # ---- Fields without a subject of their own
-# The provider takes one value only, whatever the client's is.
+# The provider accepts a single value, whatever the client sends.
 ANY_VALUE = (
     r"only (?:the )?default|default .{0,12}value is supported|\bfixed\b"
     r"|only \W?\d+(?:\.\d+)?\W? is (?:allowed|supported)"
 )
 NEEDED = frozenset(["model", "messages", "input", "tools", "stream", "instructions"])
-# Fields whose names are words of any sentence, too.
+# Fields whose names are common words, too.
 PLAIN = frozenset(
     (
         "user", "stop", "text", "include", "store", "prediction", "metadata", "reasoning", "truncation",
@@ -59,9 +61,7 @@ PLAIN = frozenset(
 
 
 def fields(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Without the fields that are named: always, or where only a value is refused, where that very value
-    comes again.
-    """
+    """Without the fields that are named: always, or, if only a value is refused, in requests with that value."""
     named = [key for key in optional_fields(sent) if any(names_field(reading, key) for reading in readings)]
     if "stream_options" in named:
         yield Cure("no usage", {"include_usage": False})
@@ -73,7 +73,7 @@ def fields(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def _innermost(sent: Sent, readings: Sequence[Reading], key: str) -> List[str]:
-    """``reasoning.summary`` where that is named, and not all of ``reasoning``."""
+    """The innermost field that is named: ``reasoning.summary`` rather than all of ``reasoning``."""
     value = sent.body.get(key)
     nested = [f"{key}.{name}" for name in value] if isinstance(value, dict) else []
     named = [name for name in nested if any(_names_nested(reading, name) for reading in readings)]
@@ -85,7 +85,7 @@ def _names_nested(reading: Reading, dotted: str) -> bool:
 
 
 def optional_fields(sent: Sent) -> List[str]:
-    """The fields of the request that may be left out and that have no subject of their own."""
+    """The fields of the request that may be left out and have no subject of their own."""
     own = {"tool_choice", "response_format", *LIMITS}
     return [key for key in sent.body if key not in NEEDED | own]
 

@@ -13,7 +13,7 @@ from ..sent import Sent
 class Cure(NamedTuple):
     """A change of the request.
 
-    ``rung``: its name, the same for the same step of a ladder. ``override``: fields of the profile.
+    ``rung``: its name; one step of a ladder always has the same. ``override``: fields of the profile.
     ``refused``: fingerprints of what is left out, see :mod:`rproxy.convert.request.omit`.
     """
 
@@ -49,13 +49,13 @@ def without(rung: str, field: str, values: Iterable[Any]) -> Cure:
 
 
 def without_values(sent: Sent, keys: Sequence[str]) -> Cure:
-    """Without fields of the request, but only where they have the value that they have here."""
+    """Without fields of the request, but only in requests where they have the same value as here."""
     refused = frozenset(fingerprint(key, sent.body[key]) for key in keys)
     return Cure("without this value of " + ", ".join(keys), refused=refused)
 
 
 def dropped(sent: Sent, keys: Sequence[str]) -> Iterator[Cure]:
-    """Without fields of the request, those of ``keys`` that it has."""
+    """Without those of the fields ``keys`` that the request has."""
     found = [key for key in keys if sent.value(key) is not None and key not in sent.profile.drop]
     if found:
         yield Cure("without " + ", ".join(found), {"drop": [*sent.profile.drop, *found]})

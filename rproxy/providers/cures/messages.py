@@ -17,7 +17,7 @@ def developer(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def system(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """One at the head, neighbours merged, then as the user's own words."""
+    """One system message at the head, then neighbours merged, then system messages as user messages."""
     if objects(readings, "order") or not objects(readings, "unsupported"):
         yield Cure("first", {"developer_role": "system", "system_position": "first"})
         yield Cure("merged", {"system_position": "first", "merge_same_role": True})
@@ -55,7 +55,7 @@ def call_id(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def content(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """An empty text instead of null, then a blank; where it is a list, what it has besides text."""
+    """An empty text instead of null, then a blank; for a list of parts, without those that are not text."""
     if sent.has_empty_content:
         for text in ("", " ")[0 if sent.profile.empty_content is None else 1 :]:
             yield Cure(f"at least {text!r}", {"empty_content": text})
@@ -71,7 +71,9 @@ MEDIA_WORDS = {
 
 
 def media(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """The images or files that the refusal can mean: of one format, of the message that it names, or all."""
+    """Without the images or files that the refusal may mean: those of one format, those of the message that
+    it names, or all.
+    """
     for kind, parts in _media_meant(sent, readings).items():
         of_format = [part for part in parts if blames(readings, rf"\b{_format(part)}\b")]
         if of_format:
@@ -83,14 +85,18 @@ def media(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def _media_meant(sent: Sent, readings: Sequence[Reading]) -> Dict[str, List[Json]]:
-    """The parts, by kind, of the message that is named or of all, and of the kinds that are named or all."""
+    """The media parts by kind: of the message that is named, or else of all; of the kinds that are named, or
+    else of all.
+    """
     messages = [message for message in (sent.message(reading.path) for reading in readings) if message]
     there = next(filter(None, map(sent.media, messages)), sent.media())
     return {kind: parts for kind, parts in there.items() if says(readings, MEDIA_WORDS[kind])} or there
 
 
 def _format(part: Json) -> str:
-    """A pattern for ``bmp`` of a data URL or an address; one for nothing where there is no format."""
+    """A pattern for the format of a data URL or an address, such as ``bmp``; without a format, one that never
+    matches.
+    """
     value = part.get("image_url") or (part.get("file") or part).get("file_data") or ""
     url = str(value.get("url") if isinstance(value, dict) else value)
     found = re.match(r"data:\w+/([\w.+-]+)", url) or re.search(r"\.(\w{2,5})(?:\?|\Z)", url[-20:])

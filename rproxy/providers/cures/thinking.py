@@ -1,4 +1,4 @@
-"""Cures for thinking: how much of it is asked for, and how earlier thinking goes back."""
+"""Cures for thinking: how much of it is requested, and how earlier thinking is sent back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = (*EFFORTS, "ultra")
 
 
 def thinking(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Another level, then none beside tools, then no keys for it at all."""
+    """Another level, then no thinking with tools, then no keys for thinking at all."""
     rule, level = sent.profile.thinking, sent.effort
     levels = allowed(readings, LEVELS)
     if objects(readings, "mandatory"):
@@ -39,7 +39,7 @@ def _names_key(reading: Reading, key: str) -> bool:
 
 
 def _levels(rule: Thinking, level: str, permitted: Sequence[str]) -> Iterator[Cure]:
-    """Every level of ours becomes the nearest one that the provider takes, or may take."""
+    """Each of our levels becomes the nearest one that the provider accepts, or may accept."""
     left = permitted or [word for word in rule.efforts.values() if word != level]
     words = [word for word in LEVELS if word in left and word != "none"] or [w for w in left if w == "none"]
     if not words:
@@ -83,7 +83,7 @@ UNWANTED = r"not (?:support|allow|permit)|unsupported|extra|unexpected|unknown"
 
 
 def earlier_thinking(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Where it is missing: an empty one, a blank one. Where it is refused: another field, then none."""
+    """If it is missing: an empty text, then a blank. If it is refused: another field, then none."""
     missing = objects(readings, "missing") or says(readings, WANTED)
     yield from _required(sent) if missing and not says(readings, UNWANTED) else _elsewhere(sent, readings)
 

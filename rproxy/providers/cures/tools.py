@@ -1,4 +1,4 @@
-"""Cures for tools, the choice among them, formats of the answer, and the JSON Schemas of both."""
+"""Cures for tools, tool_choice, response formats, and the JSON Schemas of tools and formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHOICES = ("auto", "none", "required", "function")
 
 
 def tool_choice(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Not while thinking; not in that shape; not at all."""
+    """Not with thinking, then in another form, then not at all."""
     rule, choice = sent.profile.tool_choice, sent.body.get("tool_choice")
     word = choice if isinstance(choice, str) else "function"
     word = next((ours for ours, theirs in rule.rename.items() if theirs == word), word)
@@ -31,7 +31,7 @@ def tool_choice(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def response_format(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """The type that is named as allowed, else the next weaker one, then words."""
+    """The type that is named as allowed, or else the next weaker one, then instructions in the prompt."""
     kind, permitted = str((sent.format or {}).get("type")), allowed(readings, FORMATS)
     left = [
         f for f in sent.profile.response_format if f != kind and (not permitted or f in (*permitted, "text"))
@@ -60,7 +60,7 @@ REPAIRS: Tuple[Tuple[str, str], ...] = (
 )
 STRICTNESS = r"supplied|every key in properties|must be required|all (?:fields|properties) must"
 GRAMMAR = ("pattern", "format", "minLength", "maxLength", "minItems", "maxItems")
-# Keywords that are words of any sentence, too; they count only when they are marked as words of the request.
+# Keywords that are common words, too; they count only when they are marked as words of the request.
 ORDINARY = frozenset(
     [
         "format",
@@ -84,7 +84,9 @@ NEVER_DROPPED = ("type", "properties", "description")
 
 
 def schema(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """The repair that is named, the keywords that are named, then what every server reads, then no schema."""
+    """The repair that fits, without the keywords that are named, then a schema that every server reads, then
+    none.
+    """
     for place in _places(sent, readings):
         field = SCHEMA_FIELD[place]
         present: Tuple[str, ...] = getattr(sent.profile, field)
@@ -108,7 +110,7 @@ def schema(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def named_keywords(sent: Sent, readings: Sequence[Reading], place: str) -> List[str]:
-    """The keywords of the schemas there that a refusal blames."""
+    """The schema keywords in that place that a refusal blames."""
     candidates = sorted(sent.keywords(place).difference(NEVER_DROPPED))
     return [word for word in candidates if any(_blames_keyword(reading, word) for reading in readings)]
 
@@ -119,7 +121,7 @@ def _blames_keyword(reading: Reading, word: str) -> bool:
 
 
 def _places(sent: Sent, readings: Sequence[Reading]) -> List[str]:
-    """Where the schema is that a refusal is about."""
+    """The places of the schema that a refusal is about."""
     heads = {reading.path[0] for reading in readings if reading.path}
     about_format = says(readings, r"response format|response schema|text format|structured output")
     about_tools = says(readings, r"\btools?\b|function|parameters")
@@ -147,6 +149,6 @@ def tool(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
 
 
 def tools(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """None at all, for a model that knows none; but a client that insists on a call must hear of it."""
+    """No tools, for a model without tools; a client that insists on a call must get the error."""
     if sent.body.get("tool_choice") in (None, "auto", "none"):
         yield without("without them", "tool", sent.tools.values())
