@@ -238,9 +238,7 @@ ROWS: Sequence[Row] = (
     Row("context", (400,), empty=True),  # Cerebras
     Row("context", codes=CONTEXT_CODES),
     Row("filter", (400, 422, 451, None), codes=FILTER_CODES),
-    Row(
-        "overload", codes=_codes("1305")
-    ),  # comes with 429 although no limit of the account was reached (Zhipu)
+    Row("overload", codes=_codes("1305")),  # a 429 although no limit of the account was reached (Zhipu)
     Row("quota", text=QUOTA),
     Row("rate", codes=LIMIT_CODES),
     Row("rate", LIMITED, codes=RATE_CODES),
