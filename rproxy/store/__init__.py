@@ -5,9 +5,9 @@ what is read is a copy, its size is known, and a record means the same in each s
 :class:`Store` with six methods for encoded records; everything else is the same for all, and here.
 
 **Failures.**  A store that cannot do its work within its time (:mod:`.time_limit`) raises
-:class:`~rproxy.errors.StoreError`.  What is stored but is no record, because it is damaged or was written by
-another program, counts as missing, with a warning.  What is not an id (see :func:`valid_id`) is never looked
-up, so nothing from a client becomes part of a key or a file name unchecked.
+:class:`~rproxy.errors.StoreError`.  A stored value that is not a record, because it is damaged or was written
+by another program, counts as missing, with a warning.  A text that is not an id (see :func:`valid_id`) is
+never looked up, so nothing from a client becomes part of a key or a file name unchecked.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ TRIES = 100  # of an update while other processes write the same record
 class Store:
     """A response store.
 
-    A missing or expired record is no error.
+    A missing or expired record is not an error.
 
     :raises StoreError: from every method, when the store cannot do its work
     """
 
     name = "store"
-    """What messages call it."""
+    """Its name in messages."""
     instant = False
-    """Does no method ever wait for anything?"""
+    """Do its methods never wait?"""
 
     async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record.
@@ -70,7 +70,7 @@ class Store:
         await self._limited(self._write(record_id, blob))
 
     async def update(self, record_id: str, change: Change) -> Optional[Record]:
-        """Replace a record by what ``change`` makes of it, atomically.
+        """Replace a record by the result of ``change``, atomically.
 
         :param change: a plain function; it is called again if the record was written in between.  If it
             raises something, the record stays as it is
@@ -99,23 +99,23 @@ class Store:
     async def has(self, ids: Sequence[str]) -> bool:
         """Are there records under all these ids?
 
-        One question for all of them, which reads none; it counts as a use.
+        One request for all of them, which reads none of them; it counts as a use.
 
-        :param ids: different ones
+        :param ids: distinct ones
         """
         if not ids or not all(map(valid_id, ids)):
             return not ids
         return await self._limited(self._count(ids)) == len(ids)
 
     async def size(self) -> Tuple[int, int]:
-        """How many records there are, and how many bytes they take; with Redis, all that the server has."""
+        """How many records there are, and how many bytes they take; with Redis, of the whole server."""
         return await self._limited(self._size())
 
     async def close(self) -> None:
         """Free files, threads and connections; no other method may be called afterwards."""
         raise NotImplementedError
 
-    # ---- What each kind of store does its own way; ``record_id`` is valid
+    # ---- What each kind of store implements; ``record_id`` is valid
     async def _read(self, record_id: str) -> Optional[bytes]:
         raise NotImplementedError
 
@@ -123,7 +123,7 @@ class Store:
         raise NotImplementedError
 
     async def _swap(self, record_id: str, old: bytes, new: bytes) -> bool:
-        """Write ``new`` if the record still is ``old``, in one step.
+        """Write ``new`` if the record is still ``old``, in one step.
 
         :returns: whether it was
         """

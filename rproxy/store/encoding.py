@@ -1,14 +1,14 @@
 """How stores keep a record: as JSON.
 
-Most bytes of a response repeat its request: tools and instructions, which a client sends in every turn.  They
-are not needed to continue a chain of responses.  So a record says at its end where they are, and a *brief*
+Most bytes of a response repeat its request: tools and instructions, which a client sends in every turn.
+Continuing a chain of responses does not need them.  So the end of a record says where they are, and a *brief*
 reader leaves them out before it decodes the rest::
 
     {"response":{"id":...,"output":[...],...,"tools":[...],...},"input":[...],...,"cut":[90,30000,31000]}
 
 The numbers say where the part begins (at the first large field behind the output), where it ends (at the end
-of the response), and where ``cut`` itself is, which shows that nobody has changed the record since without
-knowing what it means.  A record without ``cut`` is decoded as a whole.
+of the response), and where ``cut`` itself is; this shows that no program that does not know ``cut`` has
+changed the record since.  A record without ``cut`` is decoded as a whole.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CUT_SIZE = 64  # bytes, at most
 
 
 def valid_id(record_id: str) -> bool:
-    """Can this be an id? Letters, digits, ``_`` and ``-``, at most 128 of them."""
+    """Is this a possible id? Letters, digits, ``_`` and ``-``, at most 128 of them."""
     return ID.match(record_id) is not None
 
 
@@ -102,7 +102,7 @@ def _brief(blob: bytes) -> Tuple[Union[bytes, memoryview], ...]:
 
 
 def check_size(record_id: str, blob: bytes, max_bytes: int) -> None:
-    """Refuse a record for which a store can never have room.
+    """Refuse a record that can never fit into a store.
 
     :raises StoreError: it is larger than all records together may be
     """

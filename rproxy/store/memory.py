@@ -1,8 +1,8 @@
 """Responses in the memory of this process, within limits of number, bytes and age.
 
-Two ordered dicts have the same ids: ``_blobs`` in the order of use, of which the first goes when there is too
-much; ``_born`` in the order of writing, of which the first goes when it is too old.  Every operation touches
-their ends only.
+Two ordered dicts have the same ids: ``_blobs`` in the order of use, whose first entry is evicted when there
+is too much; ``_born`` in the order of writing, whose first entry is evicted when it is too old.  Every
+operation touches only their ends.
 """
 
 from __future__ import annotations

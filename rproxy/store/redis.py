@@ -4,12 +4,12 @@ Each response is one key, ``rproxy:response:ID``, with a time to live.  Limits o
 own (``maxmemory`` and its policy).  The package ``redis`` is optional and loaded when it is needed.
 
 A large record is sent and received in pieces, between which the event loop does other work.  A new one grows
-under a name of its own (``rproxy:response:ID:HEX``, which expires soon) and takes its place when it is whole;
-while one is read, ``WATCH`` shows whether it is still the same.
+under a temporary key (``rproxy:response:ID:HEX``, which expires soon) and is renamed when it is complete;
+while one is read, ``WATCH`` shows whether it has changed.
 
 Reads and writes have connections of their own, so waiting writes do not hold up reads.  A command whose
-connection breaks is sent once more: Redis may have been restarted, or have closed an idle connection.  Only a
-swap is not, because it may have happened.  When a server no longer takes writes, after a failover, its
+connection breaks is sent once more: Redis may have been restarted, or have closed an idle connection.  A swap
+is not repeated, because it may have happened.  When a server no longer takes writes, after a failover, its
 connections are closed, and the next ones go where its name leads now.
 """
 
@@ -66,7 +66,7 @@ class RedisStore(Store):
             raise ConfigError(f"store.url: {without_login(url)} is not a Redis URL: {error}") from error
 
     async def shared_value(self, name: str, value: str) -> str:
-        """A text that all processes share, and that never expires: the one that is there, else ``value``."""
+        """A text that all processes share, and that never expires: the existing one, or else ``value``."""
         await self._ask(self._writes, "SET", SHARED_PREFIX + name, value, "NX")
         kept: bytes = await self._ask(self._reads, "GET", SHARED_PREFIX + name)
         return kept.decode("utf-8", "replace")
@@ -76,7 +76,7 @@ class RedisStore(Store):
         await self._writes.aclose()
 
     async def _read(self, record_id: str) -> Optional[bytes]:
-        # A change that no request waits for has more time, for what it reads as well.
+        # A change that no request waits for has more time, for its reads as well.
         client = self._writes if store_time().left > REQUEST_LIMIT else self._reads
         key = PREFIX + record_id
         try:

@@ -8,8 +8,8 @@ holds the version of the schema; a file of a newer rproxy is refused.
 
 Reads do not see records that are too old; these and the records over the limits are deleted every
 ``SWEEP_INTERVAL`` seconds while there are writes.  Ages are measured with the system's time, the only one
-that processes share and that outlives them.  When it is set back, records would be from the future, and
-outlive all others: the sweep gives them the present time.
+that processes share and that outlives them.  When the clock is set back, records would be from the future and
+outlive all others, so the sweep gives them the present time.
 
 A large record is read and written in pieces: for a value, Python holds its interpreter, and with it the event
 loop, while sqlite copies it, but not for a piece of a blob (Python 3.11 or newer; older ones have no such
@@ -30,7 +30,7 @@ from .sqlite_connection import SqliteConnection, SqliteFile, is_locked
 SWEEP_INTERVAL = 60.0  # seconds
 PIECE = 1 << 20  # bytes of a record that are copied at once
 WHOLE_READ = "SELECT record FROM responses WHERE id = ? AND stored > ?"
-# The record, if it need not be read in pieces; what another program wrote may be text.
+# The record, unless it is read in pieces; a value that another program wrote may be text.
 READ = """
 SELECT rowid, CASE WHEN length(record) <= ? OR typeof(record) <> 'blob' THEN record END
 FROM responses WHERE id = ? AND stored > ?
@@ -157,7 +157,9 @@ class SqliteStore(Store):
         return same
 
     def _sweep(self, db: sqlite3.Connection) -> None:
-        """Delete what is too old or too much.  A failure is not one of the write before, which is done."""
+        """Delete what is too old or too much.  A failure is not a failure of the write before it, which is
+        done.
+        """
         now = self._now()
         try:
             db.execute("UPDATE responses SET stored = ? WHERE stored > ?", (now, now))

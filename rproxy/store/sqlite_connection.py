@@ -1,15 +1,15 @@
 """One connection to an sqlite file: in a thread of its own, never waiting for a lock, never to a lost file.
 
-**Locks.**  sqlite itself would wait for a lock inside the thread, and so would, one after the other, all that
-is queued for it: with twenty writers, the last would wait twenty times as long.  Here sqlite fails at once,
-and the coroutine tries again until its time is up and it is cancelled.  What was cancelled while the file was
-locked has not happened.
+**Locks.**  sqlite itself would wait for a lock inside the thread, and all work in the thread's queue would do
+so one after the other: with twenty writers, the last would wait twenty times as long.  Here sqlite fails at
+once, and the coroutine tries again until its time is up and it is cancelled.  Work that was cancelled while
+the file was locked has not happened.
 
 **A lost file.**  Somebody may delete the file (or its ``-wal`` file, where the latest writes are), or put
 another one in its place.  The connection would go on with a file that no longer has a name, and everything in
 it would be lost with the process.  So the names are looked up before each piece of work, and again after each
 write; if they lead elsewhere, the file that is there is opened, or made, with a warning, and the write is
-done again.  A new ``-wal`` file can only be opened when everybody has let go of the old one.
+done again.  A new ``-wal`` file can only be opened when every connection to the old one is closed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Identity = Tuple[int, int, int, int]
 VERSION = 1
 START_LIMIT = 10.0  # seconds that a start waits for the starts of other processes
 WAL_PAUSE = 0.05  # seconds
-PAUSES = (0.001, 0.05)  # seconds between two tries of work on a locked file: the first, the longest
+PAUSES = (0.001, 0.05)  # seconds between attempts on a locked file: the first pause and the longest
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, stored REAL NOT NULL, size INTEGER NOT NULL, record BLOB NOT NULL
@@ -69,7 +69,7 @@ class SqliteFile:
         """Open the file, or make it, with its directories, readable by this user only.
 
         :param wait: seconds for a lock
-        :raises ConfigError: it is something else
+        :raises ConfigError: it is not a store's file
         """
         with self._opening:
             self._make()
@@ -131,7 +131,7 @@ class SqliteConnection:
         file.connections.append(self)
 
     async def run(self, work: Work[T]) -> T:
-        """Let the thread do some work; an error leaves no transaction open.
+        """Run work in the thread; an error leaves no transaction open.
 
         :param work: it may be done more than once
         :raises StoreError: it failed

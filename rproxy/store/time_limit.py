@@ -1,9 +1,9 @@
-"""How long work waits for the store: two seconds in all, however often it asks.
+"""How long work waits for the store: two seconds in all, however often it calls it.
 
-A request may ask the store many times: for each link of a chain, or for its history and later to keep its
+A request may call the store many times: for each link of a chain, or for its history and later to keep its
 answer.  With a limit for each of these, their delays would add up.  So :func:`limit_store_time` gives a
-request one :class:`StoreTime`, from which all its waits for the store are taken.  Only waiting for the store
-is counted, neither the work with what it gave nor a busy event loop.
+request one :class:`StoreTime`, from which all its waits for the store are taken.  Only the waiting for the
+store counts, neither the work with the results nor a busy event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 REQUEST_LIMIT = 2.0  # seconds that a request waits for the store
 WRITE_LIMIT = 10.0  # seconds for a write for which no request waits any more
 # An answer that takes no longer costs nothing: on a busy event loop, hundreds of quick ones would use up the
-# limit, though the store is well.
+# limit, although the store is healthy.
 QUICK = 0.02  # seconds
 # On a busy event loop an answer may be there when the time is up, and only has to pass through this many
 # rounds of the loop: a future, a task, and its waiter.
@@ -51,7 +51,7 @@ class StoreTime:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, the time runs."""
+        """A context in which the time runs."""
         if not self._waits:
             self._since = time.monotonic()
         self._waits += 1
@@ -87,7 +87,7 @@ _current: ContextVar[Optional[StoreTime]] = ContextVar("rproxy_store_time", defa
 
 
 def limit_store_time(seconds: Optional[float] = None) -> None:
-    """From now on, this task and those that it starts wait for the store this long in all.
+    """From now on, this task and the tasks that it starts wait for the store this long in all.
 
     Without a limit, each wait has one of ``REQUEST_LIMIT``.
 
@@ -103,7 +103,7 @@ def store_time() -> StoreTime:
 
 @contextmanager
 def using(spending: StoreTime) -> Iterator[None]:
-    """Waits inside are charged to this time."""
+    """A context whose waits are charged to this time."""
     token = _current.set(spending)
     try:
         yield
@@ -129,7 +129,7 @@ async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:
-    """Look at the exception of a task that nobody awaits, or asyncio would complain of it."""
+    """Retrieve the exception of a task that nobody awaits, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 

@@ -4,13 +4,13 @@
 happen in the order in which they were asked for, changes do not get in each other's way, and a read finds
 what was written before it.
 
-**What a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``) succeeds within
-the time limit, or is given up with a :class:`~rproxy.errors.StoreError`.
+**Operations that a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``)
+succeeds within the time limit, or is given up with a :class:`~rproxy.errors.StoreError`.
 
-**What a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) is a task of its own.  The
-turn waits for it within its time limit, because its terminal event waits for the turn; after that, the write
-goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as stored in this
-process.  A failed write is a warning, because an answer is worth more than its record.
+**Writes that a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) is a task of its own.
+The turn waits for it within its time limit, because its terminal event waits for the turn; after that, the
+write goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as stored in
+this process.  A failed write is a warning, because an answer is worth more than its record.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ log = logging.getLogger("rproxy.store")
 
 MAX_PENDING = 1000  # writes under way; further ones are refused
 MAX_PENDING_BYTES = 256 << 20  # of their records, about
-FEW = 8  # writes under way that need no count
-COUNTED = 1 << 20  # bytes; less counts as much
+FEW = 8  # writes under way that need not be measured
+COUNTED = 1 << 20  # bytes; a smaller record counts as this
 CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 
 
@@ -49,7 +49,7 @@ CLOSE_TIMEOUT = 5.0  # seconds for the writes under way when the process ends
 class _Work:
     """One piece of work in a line.
 
-    ``behind``: a turn left it behind.  ``record``: what it writes, if that is known already.
+    ``behind``: it is a write that a turn left behind.  ``record``: what it writes, if that is known already.
     """
 
     behind: bool = False
@@ -67,13 +67,13 @@ class _Line:
 
     @property
     def writes(self) -> bool:
-        """Will the record be there, because a turn has left it behind?"""
+        """Will the record exist, because a turn left a write of it behind?"""
         left = [work for work in self.work if work.behind]
         return bool(left) and left[-1].record is not None
 
     @asynccontextmanager
     async def entered(self, limited: bool) -> AsyncIterator[None]:
-        """Wait in line; inside, nobody else works on the record.
+        """A context: wait in line, then be the only one that works on the record.
 
         :param limited: give up when the store keeps earlier work waiting too long
         :raises StoreError: it did
@@ -119,7 +119,7 @@ class WriteBehindStore:
     ) -> Optional[AnyRecord]:
         line = self._lines.get(record_id)
         left = [work for work in line.work if work.behind] if line is not None else []
-        if not left:  # what other clients have asked for may just as well happen after this
+        if not left:  # it is as if the operations of other clients happened after this one
             return await get(record_id)
         if left[-1].record is not None:
             return left[-1].record
@@ -191,7 +191,7 @@ class WriteBehindStore:
         self._tasks.add(task)
         self._bytes += size
         task.add_done_callback(partial(self._over, size))
-        task.add_done_callback(retrieve)  # even if the caller is gone
+        task.add_done_callback(retrieve)  # even if the caller has gone
         if not await done_within_limit(task):
             task.add_done_callback(lambda done: _log_failure(record_id, done))
             return "not stored yet: the store is slow"

@@ -1,7 +1,7 @@
-"""What was asked and answered in the turns that ended last, for ``server.inspector: content``.
+"""The requests and answers of the latest turns, for ``server.inspector: content``.
 
 A :class:`~rproxy.telemetry.recorder.Recorder` like the one that writes files, but it keeps its recordings in
-memory, packed, and lets the oldest go when there are too many bytes.  Loaded only where content is wanted.
+memory, compressed, and drops the oldest when there are too many bytes.  Loaded only if content is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PIECE = 1 << 16  # bytes
 
 
 class Content(NamedTuple):
-    """``name`` is that of a file for it.  It stays packed, because many clients may read it slowly."""
+    """``name``: a file name for it.  It stays packed, because many clients may read it slowly."""
 
     name: str
     packed: bytes
@@ -76,7 +76,7 @@ class Contents:
         return request_id in self._ended or request_id in self._running
 
     async def content(self, request_id: str) -> Optional[Content]:
-        """What there is of a turn, also while it runs; None: nothing, or nothing any more."""
+        """The content of a turn, also while it runs; None if there is none, or none any more."""
         ended, running = self._ended.get(request_id), self._running.get(request_id)
         return ended if ended is not None or running is None else await in_thread(partial(_pack, running))
 

@@ -1,4 +1,4 @@
-"""How late the event loop runs what is due: the time that every client waits."""
+"""How late the event loop runs its callbacks: a delay that every client sees."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections import deque
 from typing import Deque, Optional, Tuple
 
-INTERVAL = 0.5  # seconds between two looks
+INTERVAL = 0.5  # seconds between measurements
 WINDOW = 60.0  # seconds
 
 
 class LoopLag:
-    """How late the event loop ran what was due, at worst within the last minute."""
+    """The worst delay of the event loop within the last minute."""
 
     def __init__(self) -> None:
         self._lags: Deque[Tuple[float, float]] = deque()  # (when, seconds), the seconds in descending order
@@ -20,7 +20,7 @@ class LoopLag:
         self._timer: Optional[asyncio.TimerHandle] = None
 
     def start(self) -> None:
-        """Begin to look, on the running loop."""
+        """Begin to measure, on the running loop."""
         self._due = time.monotonic() + INTERVAL
         self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._look)
 
@@ -38,7 +38,7 @@ class LoopLag:
 
     @property
     def worst(self) -> float:
-        """Seconds; what is overdue right now counts, too."""
+        """Seconds; a callback that is overdue right now counts, too."""
         now = time.monotonic()
         while self._lags and self._lags[0][0] < now - WINDOW:
             self._lags.popleft()

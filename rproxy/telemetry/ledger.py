@@ -1,8 +1,8 @@
 """The usage ledger: one row a turn in an sqlite file, without content.
 
 Rows wait in memory until a thread has written them, within a second, all in one transaction.  While the file
-is locked or cannot be written they keep waiting, up to ``MAX_WAITING``; a warning says so once.  Old rows go
-once a day.  :mod:`.usage` reads the file, also while it is being written (WAL mode).
+is locked or cannot be written they keep waiting, up to ``MAX_WAITING``, with one warning.  Old rows are
+deleted once a day.  :mod:`.usage` reads the file, also while it is being written (WAL mode).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Ledger:
             self._task = asyncio.ensure_future(self._flush())
 
     async def close(self) -> None:
-        """Write what is waiting, unless the file cannot be written now."""
+        """Write the waiting rows, unless the file cannot be written now."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -86,7 +86,7 @@ class Ledger:
             log.warning("%d turns are missing from the usage ledger %s", left, self._path)
 
     async def _flush(self) -> None:
-        """Write what is waiting, a moment later, so that one transaction has many rows."""
+        """Write the waiting rows a moment later, so that one transaction has many of them."""
         pause = FLUSH
         while self._waiting:
             await asyncio.sleep(pause)
@@ -94,7 +94,7 @@ class Ledger:
         self._task = None
 
     async def _write(self) -> bool:
-        """:returns: whether the file has everything that was waiting"""
+        """:returns: whether all rows that were waiting are in the file"""
         rows = self._waiting[:]
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
         try:

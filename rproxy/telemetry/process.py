@@ -1,6 +1,6 @@
 """The ``process_*`` metrics that Prometheus' client libraries have in common, read from ``/proc``.
 
-Systems without ``/proc`` show the CPU time alone, and Windows nothing.
+Systems without ``/proc`` have only the CPU time, and Windows has none.
 """
 
 from __future__ import annotations

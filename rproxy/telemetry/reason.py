@@ -1,9 +1,9 @@
-"""Why something failed, in words that may go into a log.
+"""Why something failed, in a form that may go into a log.
 
 A provider may quote the request that it refuses, and our own messages quote the value that is wrong.  So that
 no prompt gets into a log, every run of ``RUN`` or more characters that also occurs in the request is cut out,
 whether the message quotes it decoded or as JSON.  Shorter texts of the request are cut out where they occur
-as a whole, but for the names that the API and the configuration give to things.
+as a whole, except names of the API and of the configuration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 1 << 14  # the same of single texts, which take longer
 
 
 async def reason_of(error: ApiError, request: Json) -> str:
-    """The message of an error without what it quotes of the request; see :func:`reason_steps`.
+    """An error's message without quotations from the request; see :func:`reason_steps`.
 
     It is remembered with the error.
     """
@@ -37,7 +37,7 @@ async def reason_of(error: ApiError, request: Json) -> str:
 
 
 def reason_steps(message: str, request: Json) -> Generator[None, None, str]:
-    """``message`` without what it quotes, and at most ``MAX_REASON`` characters of it.
+    """``message`` without its quotations, cut to ``MAX_REASON`` characters.
 
     A generator that yields between its steps; see :mod:`rproxy.cooperative`.
 
@@ -103,7 +103,7 @@ def _other_spellings(text: str) -> List[str]:
 
 
 def _texts(request: Json) -> Iterator[str]:
-    """The texts of a request, but for names; "" in place of other values, so that long stretches of them are
+    """The texts of a request, except names; "" in place of other values, so that long stretches of them are
     steps, too.
     """
     todo: List[Any] = [request]

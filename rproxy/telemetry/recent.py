@@ -1,6 +1,6 @@
-"""The turns of this process that ended last, and those that run: what the inspector shows.
+"""The latest turns of this process, and the running ones: what the inspector shows.
 
-A turn costs one entry in a bounded list.  What an entry looks like to somebody is made when somebody asks.
+A turn costs one entry in a bounded list.  How an entry looks to a viewer is computed when the viewer asks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RecentTurn(NamedTuple):
 
 
 class RunningTurn:
-    """A turn that runs, while the context lasts.
+    """A turn that runs while the context lasts.
 
     :param view: its record as it is now, with the status ``in_progress``
     """
@@ -54,12 +54,12 @@ class RunningTurn:
 
 
 class RecentTurns:
-    """The turns of one process, since the inspector is on.
+    """The turns of one process since the inspector was switched on.
 
     ``id`` distinguishes this list from that of another process, and from an earlier one.  ``listeners`` are
     set whenever something has changed.  ``began``: seconds since the epoch.
 
-    :param most: how many are kept
+    :param most: the number of turns that are kept
     :param now: seconds since the epoch
     """
 
@@ -85,7 +85,7 @@ class RecentTurns:
         return next((turn for turn in reversed(self.turns) if turn.record.request_id == request_id), None)
 
     def since(self, number: int) -> List[RecentTurn]:
-        """The turns after that one, the newest first."""
+        """The turns after that number, newest first."""
         found: List[RecentTurn] = []
         for turn in reversed(self.turns):
             if turn.number <= number:

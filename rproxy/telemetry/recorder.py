@@ -1,6 +1,6 @@
 """Who records turns: the tap between a turn and its provider, and the folder that recordings are kept in.
 
-Nothing of this is loaded, and nothing is checked per delta, unless somebody records.  A turn that is recorded
+This is loaded, and costs something per delta, only while turns are recorded.  A turn that is recorded
 (:class:`rproxy.service.recording_turn.RecordingTurn`) asks its providers through a
 :class:`RecordingUpstream`.
 """
@@ -38,9 +38,9 @@ class Recorder(Protocol):
 
 
 class FolderRecorder:
-    """Writes each turn into a file of its own.
+    """Writes each turn to a file of its own.
 
-    :param folder: is made if it is not there
+    :param folder: created if it does not exist
     :param errors_only: only turns that failed
     :raises ConfigError: the folder cannot be used
     """
@@ -56,7 +56,7 @@ class FolderRecorder:
         self._errors_only = errors_only
 
     def begin(self, recording: Recording) -> None:
-        """There is nothing to write yet."""
+        """Nothing to write yet."""
 
     async def end(self, recording: Recording, record: TurnRecord) -> None:
         if record.worrying or not self._errors_only:

@@ -1,4 +1,4 @@
-"""A recording: everything that one turn was, to be played again (``rproxy replay``).
+"""A recording: everything about one turn, to be played again (``rproxy replay``).
 
 In memory it is a list of parts in the order of time; as a file it is JSON lines (UTF-8), an object for each
 part.  Every object has ``kind`` and ``at``, the milliseconds since the turn began:
@@ -49,7 +49,7 @@ from ..log import MASK, mask, names_credential
 from ..types import Event, Json
 
 VERSION = 1
-MAX_BYTES = 128 << 20  # of one answer; the rest of it is left out
+MAX_BYTES = 128 << 20  # of one answer; the rest is left out
 EVENT_SIZE = 400  # bytes, about, that an event takes
 _PUBLIC_NAME = re.compile("x-ratelimit-", re.I)
 
@@ -76,7 +76,7 @@ class Recording:
     :param settings: likewise
     :param secrets: what must not be in it, beside what looks like a key
 
-    ``started``: seconds since the epoch.  ``size``: bytes of memory, about.
+    ``started``: seconds since the epoch.  ``size``: approximate bytes of memory.
     """
 
     def __init__(self, turn: Json, settings: Json, secrets: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ class Recording:
         return self._calls
 
     def outcome(self, call: int, item: Json, sources: Sequence[Any], error: Optional[ApiError]) -> None:
-        """What came of a call."""
+        """The outcome of a call."""
         value = {"call": call, "item": item, "sources": sources, "error": error_fields(error)}
         self._add("outcome", value)
 
@@ -170,7 +170,7 @@ class Recording:
         self._add("round", {})
 
     def hosted(self, fields: Json) -> None:
-        """The tools that there were."""
+        """The hosted tools of the turn."""
         self._add("hosted", fields)
 
     # ---- The end
@@ -210,8 +210,7 @@ class Recording:
                 yield self._line("data", part.at, {"attempt": part.value.attempt, **_text(data)})
 
     def _line(self, kind: str, at: float, value: Json) -> str:
-        # With blanks behind commas and colons, so that nothing that is masked can reach from one text into
-        # the next.
+        # With blanks after commas and colons, so that no masked text can reach from one string into the next.
         whole = {"kind": kind, "at": round(at * 1000, 3), **value}
         try:
             text = json.dumps(whole, ensure_ascii=False)

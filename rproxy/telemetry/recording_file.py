@@ -17,7 +17,7 @@ from .recording import ERROR_FIELDS, VERSION
 
 
 class NoRecording(RproxyError):
-    """A file is not a recording, or one of another version; the text says which."""
+    """A file is not a recording, or has another version; the text says which."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ def read_recording(lines: Iterable[bytes]) -> RecordedTurn:
     """Read a recording.
 
     :param lines: those of the file
-    :raises NoRecording: it is none
+    :raises NoRecording: it is not one
     """
     recorded: Optional[RecordedTurn] = None
     for number, line in enumerate(lines, 1):

@@ -30,12 +30,12 @@ def milliseconds(since: float) -> float:
 @dataclass
 class TurnRecord:
     """A turn that has ended.  Sizes are in bytes; the provider and ``request_bytes`` are those of the last
-    attempt, ``answer_bytes`` the sum of all.
+    attempt, ``answer_bytes`` is the sum over all attempts.
 
     ``model`` is what the client asked for, ``route`` the configured name that answers for it.  ``key`` is the
     name of the client's key, "" without authentication.  ``cached_tokens`` are hits, whatever
-    ``usage.cached_tokens`` says.  ``rounds`` are the answers of a turn with hosted tools, ``calls`` the calls
-    of those; None: it has none.  ``retries`` are the rounds after the first one, ``attempts`` all
+    ``usage.cached_tokens`` says.  ``rounds`` counts the answers of a turn with hosted tools, ``calls`` the
+    calls of these tools; None without any.  ``retries`` are the rounds after the first one, ``attempts`` all
     requests to providers.  ``owner`` and ``spans`` are for the inspector only.
     """
 
@@ -70,12 +70,12 @@ class TurnRecord:
 
     @property
     def total_tokens(self) -> int:
-        """Input and output, as far as they are known."""
+        """Input and output tokens, as far as they are known."""
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
     @property
     def worrying(self) -> bool:
-        """Is it a warning?  A turn that its client cancelled is none."""
+        """Is it worth a warning?  A turn that its client cancelled is not."""
         return self.status == "failed" or self.error == "content_filter"
 
 

@@ -1,7 +1,7 @@
-"""When what happened within one turn: the bars of a waterfall.
+"""The timing of one turn: the bars of a waterfall chart.
 
 A :class:`Timeline` notes a moment at each step of a turn, and two for each output item; nothing for a delta.
-A kind of step is a word and no more, so that a new one needs no change here.
+A kind of step is just a word, so a new one needs no change here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..types import AnyItem
 
 MAX_SPANS = 100  # spans of a turn; an answer may have a thousand calls
 MAX_LABEL = 80  # characters of a label
-MIN_WAIT = 0.001  # seconds before an item that are a wait
+MIN_WAIT = 0.001  # seconds before an item that count as a wait
 ITEM_KINDS: Dict[str, str] = {"reasoning": "thinking", "message": "text", "compaction": "text"}  # else: tool
 
 
@@ -44,7 +44,7 @@ class Timeline:
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._free = began  # when the last attempt ended, or what followed it
+        self._free = began  # when the last attempt, or the step after it, ended
         self._wait = "queue"  # what the time since then is
         self._attempt: Optional[Timed] = None  # the one under way
         self._item: Optional[AnyItem] = None  # the one that is open
@@ -76,7 +76,7 @@ class Timeline:
                 self._add_wait(self.spans, self._since)
 
     def so_far(self) -> List[Span]:
-        """The spans of a turn that runs; what is under way ends now."""
+        """The spans of a running turn, as if its open steps ended now."""
         now, spans = time.monotonic(), self.spans[:]
         if self._item is not None:
             self._add_item(spans, self._item, now)
@@ -89,7 +89,7 @@ class Timeline:
         if item is not None:
             now = time.monotonic()
             self._add_item(self.spans, item, now)
-            if self._attempt is None:  # a tool that rproxy ran itself: the time was no pause
+            if self._attempt is None:  # a tool that rproxy ran itself: the time was not a pause
                 self._free, self._wait = now, "queue"
 
     def _add_item(self, spans: List[Span], item: AnyItem, end: float) -> None:

@@ -1,4 +1,4 @@
-"""Where the records go: the log, the metrics, and the ledger if there is one."""
+"""Passes records on to the log, the metrics, and the ledger if there is one."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _NOTHING: ContextManager[None] = nullcontext()
 class Telemetry:
     """What one process reports.
 
-    ``recent`` is what the inspector shows; None: it is off.  ``contents``: what was asked and answered; None:
-    that is not kept.  ``recorders``: who records turns; without any, recording costs nothing.
+    ``recent`` is what the inspector shows; None: it is off.  ``contents``: requests and answers; None: they
+    are not kept.  ``recorders``: they record turns; without any, recording costs nothing.
 
     :param ledger: None: none is kept
     """
@@ -64,7 +64,7 @@ class Telemetry:
         """:param inspector: ``server.inspector``"""
         if inspector == "off":
             if self.recent is not None:
-                self.recent.changed()  # for those who look at it
+                self.recent.changed()  # for its viewers
             self.recent = None
         elif self.recent is None:
             self.recent = RecentTurns()
@@ -141,7 +141,7 @@ class Telemetry:
             refusals.info("%s", line("refused", known, REFUSAL_FIELDS), extra={"fields": known})
 
     async def keep(self, recording: Recording, record: TurnRecord) -> None:
-        """Hand the complete recording of a turn to all who record, even if the client leaves meanwhile."""
+        """Hand the complete recording of a turn to all recorders, even if the client leaves meanwhile."""
         keeping = asyncio.ensure_future(self._keep(recording, record))
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)

@@ -20,7 +20,7 @@ GROUPS = {
 
 
 def usage(path: str, since: float, groups: Sequence[str]) -> List[Json]:
-    """The sums of the ledger, the most tokens first.
+    """The sums of the ledger, largest number of tokens first.
 
     :param since: seconds since the epoch
     :param groups: keys of ``GROUPS``
@@ -47,7 +47,7 @@ def usage(path: str, since: float, groups: Sequence[str]) -> List[Json]:
 
 
 def _merged(entries: Sequence[Json], groups: Sequence[str]) -> List[Json]:
-    """The entries, with turns that had no price added to those of the same group that had one."""
+    """The entries, with the turns without a price added to those of the same group that have one."""
     merged: Dict[Tuple[Any, ...], Json] = {}
     for entry in entries:
         group = tuple(entry[name] for name in groups)
@@ -61,7 +61,7 @@ def _merged(entries: Sequence[Json], groups: Sequence[str]) -> List[Json]:
 
 
 def tokens_by_key(path: str, since: float) -> Dict[str, int]:
-    """Name of a key -> its tokens of input and output since then.
+    """Name of a key -> its input and output tokens since then.
 
     :raises OSError: the file cannot be read
     """

@@ -1,7 +1,7 @@
 """The provider's side: one request out, the bytes of its response back.
 
-Tornado is loaded here.  Its module for logs uses curses, if there is one, to colour what a terminal shows.
-rproxy has a log of its own, and curses would take half a megabyte of every server.
+Tornado is loaded here.  Its log module uses curses, if available, to colour the output on a terminal.  rproxy
+has its own log formatters, and curses would take half a megabyte in every server.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ class Result(NamedTuple):
 
 
 class ChatClient(Protocol):
-    """What a turn asks its providers through: :class:`Upstream`, or what records or plays its answers."""
+    """The interface through which a turn calls its providers: :class:`Upstream`, or an object that records or
+    plays answers.
+    """
 
     async def chat(
         self,
@@ -150,7 +152,7 @@ class Upstream:
                 ),
                 raise_error=False,
             )
-            del body  # it may be a long history, and the fetch lets go of it when the response begins
+            del body  # it may be a long history, and the fetch releases it when the response begins
             response = await future
         except (TransportError, ConfigError) as error:
             raise self._api_error(error, provider) from error
@@ -172,7 +174,7 @@ class Upstream:
         return Result(response.code, response.headers, response.body)
 
     async def fetch(self, request: WebRequest) -> WebAnswer:
-        """Ask a server that is no provider; see :mod:`.web`.
+        """Send a request to a server that is not a provider; see :mod:`.web`.
 
         :raises WebError: there is no complete answer
         """
@@ -186,7 +188,7 @@ class Upstream:
     async def stream(
         self, request: WebRequest, on_data: OnData, on_head: Optional[OnHead] = None
     ) -> WebAnswer:
-        """Ask such a server, and read its answer while it comes; see :func:`.web.stream`.
+        """Send such a request, and read its answer while it arrives; see :func:`.web.stream`.
 
         :raises WebError: there is no complete answer
         """
@@ -198,7 +200,7 @@ class Upstream:
             raise WebError(str(error)) from error
 
     def check(self, provider: Provider) -> None:
-        """Make all that is needed for a request, such as the TLS context from its files.
+        """Prepare everything for a request, such as the TLS context from its files.
 
         :raises ApiError: that is not possible
         """
@@ -218,7 +220,7 @@ class Upstream:
             raise self._api_error(error, provider) from error
 
     def connections(self, providers: Iterable[Provider]) -> Dict[Tuple[str, str], float]:
-        """How many connections there are: (name of the provider, ``busy`` or ``idle``) -> number.
+        """The numbers of connections: (name of the provider, ``busy`` or ``idle``) -> number.
 
         The connections that several providers share are those of the first.
         """
@@ -235,7 +237,7 @@ class Upstream:
         return found
 
     def close(self) -> None:
-        """Close all connections; what still runs fails."""
+        """Close all connections; running requests fail."""
         self._client.close()
 
     def _api_error(self, error: Exception, provider: Provider) -> ApiError:

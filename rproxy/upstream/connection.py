@@ -75,7 +75,7 @@ class Connection:
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._on_state = on_state
         self._loop = asyncio.get_running_loop()
-        # not every loop of asyncio can watch a socket, but Tornado has one that can
+        # not every asyncio loop can watch a socket, but Tornado has one that can
         self._selector = cast(BaseAsyncIOLoop, IOLoop.current()).selector_loop
         self._reading = self._writing = False  # what the loop watches for
         self._parser = ResponseParser()
@@ -268,7 +268,7 @@ class Connection:
         try:
             try:
                 body = parser.feed(data) if data else parser.feed_eof()
-            except ProtocolError as error:  # what came before it counts, in the same read or not
+            except ProtocolError as error:  # the data before it counts, in the same read or not
                 body, broken = parser.take_body(), error
             if self._deliver is None and self._receiver is not None and parser.head is not None:
                 self._arm(self._limits[1])

@@ -1,7 +1,7 @@
 """Which model servers run on this machine; see :mod:`rproxy.providers.local_servers`.
 
-All ports are asked at the same time, and what has not answered within ``TIMEOUT`` is not there.  Only
-loopback addresses are asked, and those never through a proxy.
+All ports are queried at the same time; a server that has not answered within ``TIMEOUT`` does not count.
+Only loopback addresses are asked, and those never through a proxy.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Which provider to ask first, and which to leave alone for a while.
+"""Which provider to try first, and which to avoid for a while.
 
 A model may have several providers, and a provider several keys; each pair is an endpoint here.
 Without weights they are tried in the order of the configuration.  Those with weights, and the keys of one
 provider, share the turns among them, and a conversation stays with the endpoint it began with (rendezvous
-hashing), because only there the prompt cache is warm.
+hashing), because only there is the prompt cache warm.
 
 An endpoint that fails cools down: it goes to the end of the order, for a time that doubles with each further
 failure.  Then one turn probes it (half open), while the others still avoid it; the outcome ends or extends
-the cool-down.  :class:`rproxy.service.retry.RetryLoop` is the loop that asks in this order.
+the cool-down.  :class:`rproxy.service.retry.RetryLoop` is the loop that tries them in this order.
 
 There is also one budget of retries for all turns: an outage must not double or triple the load on a provider
 that is down.
@@ -63,7 +63,7 @@ class Failover:
         self._reserve = min(self._reserve + amount, RESERVE)
 
     def order(self, providers: Sequence[Provider], conversation: str) -> List[Provider]:
-        """All providers, the one to ask first in front.
+        """All providers, in the order in which to try them.
 
         :param conversation: anything that stays the same for the turns of one conversation
         """
@@ -127,8 +127,8 @@ def _key(provider: Provider) -> Tuple[str, str, str]:
 
 
 def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
-    """Those with a weight change places among themselves (the keys of one provider only among each other);
-    the others stay.
+    """The providers, with those that have a weight permuted among themselves (the keys of one provider only
+    among each other); the others keep their places.
     """
     line = list(providers)
     for group in {provider.group for provider in providers if provider.weight is not None}:
@@ -145,7 +145,7 @@ def _shared(providers: Sequence[Provider], conversation: str) -> List[Provider]:
 
 
 def _rank(provider: Provider, conversation: str) -> float:
-    """Weighted rendezvous hashing: the smallest rank wins, each provider in proportion to its weight."""
+    """Weighted rendezvous hashing: the smallest rank wins, for each provider in proportion to its weight."""
     digest = hashlib.sha1("\0".join(_key(provider) + (conversation,)).encode("utf-8", "replace")).digest()
     share = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 1)
     return -math.log(share) / (provider.weight or 1)

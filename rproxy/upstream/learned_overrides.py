@@ -1,9 +1,9 @@
-"""What refusals have taught, and for whom it holds.
+"""What was learned from refusals, and for whom it applies.
 
 Cures of form (fields of the profile) are kept for a provider and a downstream model.  Cures that leave out a
-part of the client's content are kept for the client's key, and for that very part: what one client sends must
-not change what another one gets.  Only what a success has followed comes here, and nothing is kept for longer
-than :data:`LIFETIME`, so that a provider that learns to accept a form gets it again.  A configuration that is
+part of the client's content are kept for the client's key and exactly that part: what one client sends must
+not change what another one gets.  Only cures that led to a success are kept, and none for longer than
+:data:`LIFETIME`, so that a provider that starts to accept a form gets it again.  A configuration that is
 loaded anew begins with an empty memory.
 """
 
@@ -26,11 +26,11 @@ log = logging.getLogger("rproxy.overrides")
 
 LIFETIME = 86_400.0  # seconds
 GROWING = {"drop", "schema", "response_schema"}  # lists in a profile to which a cure adds
-MAX_OWNERS = 1024  # clients with parts of their content that a provider has refused
-MAX_PARTS = 256  # such parts of one client
+MAX_OWNERS = 1024  # clients for whose content something is kept
+MAX_PARTS = 256  # refused parts of one client's content
 MAX_LEARNED = 64  # cures for one provider and model
-MAX_MODELS = 1024  # of providers, for which there are cures; clients may choose the names
-MAX_OVERRIDE = 2000  # characters of a cure as JSON: it may have names that a client has chosen
+MAX_MODELS = 1024  # of providers that have cures; clients may choose the names
+MAX_OVERRIDE = 2000  # characters of a cure as JSON: it may hold names that a client has chosen
 
 Key = Tuple[str, str, str, str]  # name, address, API, downstream model
 
@@ -63,13 +63,13 @@ class LearnedOverrides:
         self._applied: ProviderCache[Provider] = ProviderCache()
 
     def clear(self) -> None:
-        """Forget everything: providers may be other ones now, or behave otherwise."""
+        """Forget everything: the providers, or their behaviour, may have changed."""
         self._learned.clear()
         self._refused.clear()
         self._applied.clear()
 
     def learned(self, provider: Provider, model: str) -> Sequence[Learned]:
-        """The cures of form that hold for a provider's model."""
+        """The cures of form that apply to a provider's model."""
         if not self._learned:
             return ()
         key = _key(provider, model)

@@ -15,7 +15,7 @@ from .transport import PrivateAddress
 
 
 class Reason(NamedTuple):
-    """One way to fail.
+    """A kind of failure.
 
     ``numbers``: the values of errno, empty for all.  ``kind``: see :func:`of_kind`.
     """
@@ -32,7 +32,7 @@ _CUT = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
-# The first that fits.  TLS, DNS and timeout errors are OSErrors, too, and a TLS error can be a ValueError.
+# The first match counts.  TLS, DNS and timeout errors are OSErrors, too, and a TLS error can be a ValueError.
 REASONS: Sequence[Reason] = (
     Reason((PrivateAddress,), "gateway", "its address is not on the internet", retryable=False),
     Reason((ssl.SSLCertVerificationError,), "gateway", "its TLS certificate is not trusted", retryable=False),
@@ -83,7 +83,7 @@ def connect_error(
 
 
 def reason_for(cause: BaseException) -> Reason:
-    """The first reason that fits."""
+    """The first reason that matches."""
     return next(reason for reason in REASONS if _fits(reason, cause))
 
 

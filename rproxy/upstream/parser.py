@@ -29,7 +29,7 @@ WAIT = -1
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: (.*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-# The whole head of a final response, as nearly all servers write it; what differs is read line by line.
+# The whole head of a final response, as nearly all servers write it; any other is read line by line.
 _HEAD = re.compile(
     rb"HTTP/1\.([01]) ([2-9][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*)\r\n"
@@ -139,7 +139,7 @@ class ResponseParser:
         return self.take_body()
 
     def take_body(self) -> bytes:
-        """The body bytes before the place at which :meth:`feed` has raised."""
+        """The body bytes before the place where :meth:`feed` raised."""
         body, self._body = self._body, []
         return body[0] if len(body) == 1 else b"".join(body)
 
@@ -237,7 +237,7 @@ class ResponseParser:
         self._frame(head)
 
     def _frame(self, head: Head) -> None:
-        """Find out how long the body is: RFC 9112 section 6.3."""
+        """Determine the length of the body: RFC 9112 section 6.3."""
         coding, lengths = head.values("transfer-encoding"), head.values("content-length")
         tunnel = self._method == "CONNECT" and head.status < 300
         if self._method == "HEAD" or tunnel or head.status in _NO_BODY:

@@ -1,4 +1,4 @@
-"""The connection pool: keep-alive connections by route, the one used last first.
+"""The connection pool: keep-alive connections by route, the most recently used first.
 
 A connection belongs to the pool from :meth:`ConnectionPool.open` until it is closed.  Whoever takes one out
 runs one exchange on it, after which it comes back by itself.  A connection that stays idle is closed after a
@@ -23,7 +23,7 @@ from .transport import TransportError
 IDLE_TTL = 45.0  # seconds; providers and load balancers close idle connections after 60 or more
 MAX_IDLE = 32  # connections kept per route
 UNLIMITED = 1 << 30
-NEXT_LOOK = 0.1  # seconds between two attempts to find room
+NEXT_LOOK = 0.1  # seconds between attempts to find room
 
 
 class ConnectionPool:
@@ -144,7 +144,9 @@ class ConnectionPool:
             self._sweeper = asyncio.get_running_loop().call_later(self._idle_ttl, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long.  One timer for all, set for the oldest."""
+        """Close connections that have been idle for too long.  One timer serves all; it is set for the
+        oldest.
+        """
         self._sweeper = None
         now = time.monotonic()
         for connection, since in list(self._idle_since.items()):

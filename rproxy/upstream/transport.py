@@ -44,7 +44,7 @@ class StopReading(Exception):
 
 
 class CancelToken:
-    """Ends from outside whatever holds it.  A cancelled fetch succeeds with what has arrived, and its
+    """Ends an operation from outside.  A cancelled fetch succeeds with what has arrived, and its
     connection is closed, so that the server stops generating.
     """
 
@@ -53,13 +53,13 @@ class CancelToken:
         self._callback: Optional[Callable[[], object]] = None
 
     def cancel(self) -> None:
-        """Call what :meth:`on_cancel` was given last.  A second call has no effect."""
+        """Call the last callback of :meth:`on_cancel`.  A second call has no effect."""
         if not self.cancelled:
             self.cancelled = True
             self.on_cancel(self._callback)
 
     def on_cancel(self, callback: Optional[Callable[[], object]]) -> None:
-        """From now on, cancelling means to call ``callback``, in place of the one before.
+        """From now on, cancelling calls ``callback`` instead of the previous one.
 
         :param callback: called at once if the token is cancelled already; None: there is nothing to end
         """

@@ -1,4 +1,4 @@
-"""Requests to servers that are no providers: search services, MCP servers, and pages of the web.
+"""Requests to servers that are not providers: search services, MCP servers and web pages.
 
 They are small and short: the whole request has a time limit, and the body of its answer a limit in bytes.
 Redirects are not followed.  A request for a page (``public``) goes to addresses on the internet only: those
@@ -22,9 +22,9 @@ from .transport import OnData, StopReading, TransportError
 
 
 class WebRequest(NamedTuple):
-    """One request.  ``timeout``: seconds, from the beginning to the end of the answer; 0: no limit.
-    ``connect_timeout``: of these, for the connection; 0: all.  ``fresh``: on a new connection, because on a
-    kept one it may be sent twice.
+    """One request.  ``timeout``: seconds until the end of the answer; 0: no limit.  ``connect_timeout``: of
+    these, for the connection; 0: all.  ``fresh``: on a new connection, because on a kept one it may be sent
+    twice.
     """
 
     url: str
@@ -75,11 +75,11 @@ async def stream(
     on_data: OnData,
     on_head: Optional[OnHead] = None,
 ) -> WebAnswer:
-    """Send one request whose answer is read while it comes, without a limit on its bytes.
+    """Send one request whose answer is read while it arrives, without a limit on its bytes.
 
     :param on_head: called with status and headers when a 2xx answer begins
     :param on_data: called with each piece of its body; it may raise :class:`.StopReading`, and the request
-        has succeeded.  What else it raises is raised here, and the connection is closed
+        has succeeded.  Any other exception is raised here, and the connection is closed
     :returns: the answer; its body is empty if it was streamed
     :raises WebError: there is no complete answer
     :raises ConfigError: the proxy in the environment cannot be used

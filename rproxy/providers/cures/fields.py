@@ -61,7 +61,7 @@ PLAIN = frozenset(
 
 
 def fields(sent: Sent, readings: Sequence[Reading]) -> Iterator[Cure]:
-    """Without the fields that are named: always, or in requests with the same value if only that is refused."""
+    """The request without the fields that are named, or without one value of them if only that is refused."""
     named = [key for key in optional_fields(sent) if any(names_field(reading, key) for reading in readings)]
     if "stream_options" in named:
         yield Cure("no usage", {"include_usage": False})
