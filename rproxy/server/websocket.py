@@ -38,9 +38,9 @@ from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
-from .body import LARGE, parse_large, parse_object
+from .body import parse_large, parse_object
 from .frame_writer import FrameWriter
-from .frames import StrictProtocol
+from .frames import Pieces, StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
 from .pending import ByteBudget, Waiting, size_of
 from .tornado_patches import patch_websocket
@@ -189,7 +189,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         lenient = super().get_websocket_protocol()
         if not isinstance(lenient, WebSocketProtocol13):
             return None
-        return StrictProtocol(self, False, lenient.params)
+        return StrictProtocol(self, lenient.params, self.on_large_text)
 
     def check_origin(self, origin: str) -> bool:
         return True  # admit() has checked it
@@ -203,17 +203,16 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     # ---- Messages from the client
     def on_message(self, message: Union[str, bytes]) -> Optional[Awaitable[None]]:
-        if isinstance(message, str) and len(message) > LARGE:
-            return self.on_large_message(message)
         return self.dispatch(lambda: read_message(message), size_of(message))
 
-    async def on_large_message(self, message: str) -> None:
+    async def on_large_text(self, pieces: Pieces, size: int) -> None:
+        """The same for a large text, which is UTF-8."""
         try:
-            request = await parse_large(message, "message")
+            request = await parse_large(pieces, "message")
         except ApiError as error:
             blocked = self.write_error_event(error, None)
         else:
-            blocked = self.dispatch(lambda: request, size_of(message))
+            blocked = self.dispatch(lambda: request, size)
         if blocked is not None:
             await blocked
 
