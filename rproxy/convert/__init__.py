@@ -27,10 +27,10 @@ A request becomes a chat request; the bytes of the answer become chunks, and the
 '4'
 
 A whole completion (the answer to a request without ``stream``) is one chunk: feed it, then call ``finish``;
-``converter.response`` is the Response object.  Before ``finish``, ``converter.failure(decoder.done)`` tells
-why the answer cannot be completed, or None.  ``Profile()`` is a provider without peculiarities;
-``rproxy.providers.profiles.choose_profile`` gives those of the known ones.  A request that cannot be
-converted raises :class:`rproxy.errors.ApiError`; answers raise nothing, whatever they are.
+``converter.response`` is the Response object.  Before ``finish``, ``converter.failure(decoder.done)`` says
+why the answer cannot be completed, or is None.  ``Profile()`` is a provider without peculiarities;
+``rproxy.providers.profiles.choose_profile`` returns those of known providers.  A request that cannot be
+converted raises :class:`rproxy.errors.ApiError`; answers raise nothing, whatever they contain.
 """
 
 from ..json_codec import encode_json

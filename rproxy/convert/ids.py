@@ -1,12 +1,11 @@
-"""The ids that rproxy makes, and what they say.
+"""The ids that rproxy makes, and what can be read from them.
 
 The items of a response share the 32 hex digits of its id, the *stem*: ``resp_STEM`` has the output items
-``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which brings the items back one by one,
-still shows which of them were one answer.  When rproxy runs tools itself, a response is made of several
-answers, the *rounds*: from the second one on, two more digits behind the stem number them
-(``msg_STEM010003``).  Input items that came without an id get one with an ``i`` behind
-the stem (``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the
-randomness.
+``msg_STEM0000``, ``fc_STEM0001`` and so on.  So a later request, which contains the items one by one, still
+shows which of them belonged to one answer.  When rproxy runs tools itself, a response is made of several
+answers, the *rounds*: from the second one on, two more digits after the stem number them
+(``msg_STEM010003``).  Input items that came without an id get one with an ``i`` after the stem
+(``msg_STEMi000``), which cannot be confused with an output item's.  The caller provides the randomness.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Ids:
     def __call__(self, prefix: str) -> str:
         """``msg`` -> ``msg_`` + stem + a running number.
 
-        Call ids are kept short: OpenAI takes 40 characters.
+        Call ids are kept short: OpenAI accepts 40 characters.
         """
         number = f"{self._round}{next(self._count):04x}"
         return f"call_{self.stem[:24]}{number}" if prefix == "call" else f"{prefix}_{self.stem}{number}"
@@ -67,7 +66,7 @@ def output_stem(item_id: Any) -> Optional[str]:
 
 
 def round_stem(item_id: Any) -> Optional[str]:
-    """What the ids of the output items of one round share; None if the id is not ours."""
+    """The part that the ids of one round's output items share; None if the id is not ours."""
     match = _OUTPUT_ITEM.fullmatch(str(item_id))
     return match.group(1) if match else None
 
@@ -102,5 +101,5 @@ def input_item_id(prefix: str, stem: str, number: int) -> str:
 
 
 def is_conversation_id(text: str) -> bool:
-    """May this be the id of a conversation?"""
+    """Is this a possible id of a conversation?"""
     return _CONVERSATION.fullmatch(text) is not None

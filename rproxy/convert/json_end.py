@@ -1,14 +1,14 @@
 """Finds the end of a JSON value that arrives in pieces.
 
-A backslash means something in strings only.  Outside of them, where JSON has no backslash, it is skipped and
-the character behind it counts as any other, whether or not it arrives in the same piece.
+A backslash has a meaning only in strings.  Outside of them, where JSON has no backslash, it is skipped and
+the next character counts as any other, whether or not it arrives in the same piece.
 """
 
 from __future__ import annotations
 
 import re
 
-# A set of characters at the beginning is looked for much faster than alternatives.
+# A leading set of characters is found much faster than alternatives.
 _MARKS = re.compile(r'["{}\[\]\\](?:(?<=\\).)?', re.S)
 _BLANKS = " \t\r\n\ufeff\xef\xbb\xbf"  # with the byte order mark, also decoded as Latin-1
 

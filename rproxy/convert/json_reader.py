@@ -6,7 +6,7 @@ pieces: CPython extends a string in place as long as nobody else refers to it.
 
 The reader counts what it reads.  A few megabytes can hold millions of values, each of which takes fifty bytes
 and more of memory, and time wherever somebody looks at the request.  Very many entries of one object or array
-take long even where nobody does: an object grows, and both are copied, in one step.
+take long even without that: an object grows, and both are copied, in one step.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any, Callable, Generator, Iterable, Iterator, List, NamedTupl
 from ..types import Json
 
 WINDOW = 1 << 16  # characters that are read in one step
-TINY = 24  # characters of an entry that is worth being read together with its neighbours
-APART = 500  # entries that are read one by one after a failure to read some together
+TINY = 24  # characters of an entry that is read together with its neighbours
+APART = 500  # entries that are read one by one after reading some together has failed
 MAX_DEPTH = 64  # of values that are larger than a window
 MAX_MEMBERS = 50_000  # of one object
 MAX_ENTRIES = 500_000  # of one array
 
-VALUES = ("", '"', "[", "t", "f", "n", "-", *"0123456789")  # what other values begin with
+VALUES = ("", '"', "[", "t", "f", "n", "-", *"0123456789")  # how other values begin
 
 _mark = re.compile(r"[ \t\n\r]*([^ \t\n\r])[ \t\n\r]*").match
 _blanks = re.compile(r"[ \t\n\r]*").match
@@ -44,12 +44,12 @@ class Bounds(NamedTuple):
 
 
 USUAL = Bounds(500_000, 2_000_000)
-# The probabilities of 32,768 tokens, with twenty others for each, are 1.4 and 6 million.
+# The probabilities of 32,768 tokens, with twenty alternatives each, are 1.4 and 6 million.
 OF_ANSWER = Bounds(2_000_000, 8_000_000)
 
 
 class TooManyValues(ValueError):
-    """The text holds more objects, arrays or other values than it may; the message says what of."""
+    """The text has too many objects, arrays or other values; the message says which."""
 
 
 class NotAnObject(ValueError):
@@ -73,10 +73,10 @@ def parse_steps(
     :param data: a text, or pieces of one in UTF-8, perhaps with a byte order mark
     :param bounds: the text comes from outside: it may not hold more than this, :data:`MAX_MEMBERS` and
         :data:`MAX_ENTRIES`
-    :param unfinished: holds the large objects and arrays that are not complete: when reading fails, what
-        has been read
-    :param errors: what to make of bytes that are not UTF-8, see :mod:`codecs`
-    :raises TooManyValues: it does
+    :param unfinished: holds the large objects and arrays that are not complete; when reading fails, what was
+        read
+    :param errors: how to treat bytes that are not UTF-8, see :mod:`codecs`
+    :raises TooManyValues: it holds more than ``bounds`` allow
     :raises NotAnObject: it is not an object
     :raises UnicodeDecodeError: it is not UTF-8; ``start`` counts from the beginning of the data
     :raises RecursionError: it is nested too deeply
@@ -117,13 +117,13 @@ class _Reader:
         self._texts = texts
         self._decoder = json.JSONDecoder(parse_constant=parse_constant)
         self._text = ""
-        self._at = 0  # where in the text the rest begins
+        self._at = 0  # the position in the text from which to read
         self._whole = False  # nothing follows the text
         self._apart = 0  # entries that are still to be read one by one
         self._bounds = bounds
         self._unfinished = [] if unfinished is None else unfinished
         self._containers, self._values = bounds or (0, 0)  # that may still come
-        # ---- Where the text stands in the whole
+        # ---- The position of the text in the whole
         self._before = 0  # characters
         self._lines = 0
         self._line_start = 0
@@ -144,7 +144,7 @@ class _Reader:
 
     # ---- The text
     def _fill(self) -> None:
-        """Have at least a window of text, or all that is left."""
+        """Make sure that there is at least a window of text, or all that is left."""
         while not self._whole and len(self._text) - self._at < WINDOW:
             more = next(self._texts, None)
             if more is None:
@@ -183,11 +183,11 @@ class _Reader:
         return match[1] == marks[0]
 
     def _error(self, context: str) -> ValueError:
-        """What ``json.loads`` says of the text after ``context``."""
+        """The error of ``json.loads`` for the text after ``context``."""
         message, at = "Invalid JSON", len(context)
         try:
             json.loads(context + self._text[self._at : self._at + WINDOW])
-        except json.JSONDecodeError as error:  # which must not stay in a variable: it refers to this frame
+        except json.JSONDecodeError as error:  # must not stay in a variable: it refers to this frame
             message, at = error.msg, error.pos
         return self._placed(message, at - len(context) + self._at)
 
@@ -322,7 +322,7 @@ class _Reader:
             return ValueError(f"Unterminated string starting at: char {begin}")
         return error
 
-    # ---- How much it may be
+    # ---- Limits
     def _count(self, value: Any) -> None:
         if self._bounds is None:
             return

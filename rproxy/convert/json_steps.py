@@ -1,8 +1,8 @@
 """Writes large JSON in steps, between which the event loop can do other work (:mod:`rproxy.cooperative`).
 
-Each function is a generator that yields after a bounded amount of work.  What is small is written by
-:mod:`json` in one go; only what has more than a step's worth of text and entries is taken apart, wherever it
-stands.  :mod:`.json_reader` is the way back.
+Each function is a generator that yields after a bounded amount of work.  A small value is written by
+:mod:`json` in one go; only a value with more than a step's worth of text and entries is taken apart, wherever
+it is.  :mod:`.json_reader` is the counterpart.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from ..types import Event, Json
 MANY = 20  # entries of a list or an object that are written together
 STEP = 1 << 17  # characters that are written in one step, in about a millisecond
 BLOCK = STEP  # bytes
-ENTRY = 16  # characters that an entry counts for beside its text
+ENTRY = 16  # characters that an entry counts in addition to its text
 
 Encode = Callable[[Any], bytes]
 Steps = Generator[None, None, None]
 
 
 def is_large(value: Any, room: Optional[int] = None) -> bool:
-    """Is there more text and more entries than ``room``, by default what is written in one step?
-
-    Looks at no more than that.  A shared value that is written already takes no time to write.
+    """Are there more text and entries than ``room``, by default as many as are written in one step?  Looks at
+    no more than that.  A shared value that is written already takes no time to write.
     """
     room, found = STEP if room is None else room, [value]
     for inner in found:
@@ -60,9 +59,9 @@ def write_steps(value: Any, pieces: List[bytes], encode: Encode = encode_json) -
     :param encode: writes any value as JSON without blanks
     """
     if type(value) is list and len(value) > MANY:
-        yield from _write_list(value, pieces, encode)  # which looks at a few at a time
+        yield from _write_list(value, pieces, encode)  # ... which looks at a few at a time
     elif is_large(value):
-        yield  # to find that out is a step, too, on each level of what is nested
+        yield  # finding that out is a step, too, on each level of nesting
         yield from write_large(value, pieces, encode)
     else:
         pieces.append(value.json if type(value) in SHARED else encode(value))
@@ -125,7 +124,9 @@ def _write_text(text: str, pieces: List[bytes], encode: Encode) -> Steps:
 
 
 def json_blocks(value: Any) -> Iterator[bytes]:
-    """``encode_json(value)`` in blocks that are worth a write, for what must not be in memory twice."""
+    """``encode_json(value)`` in blocks that are worth a write, for values that must not be in memory
+    twice.
+    """
     pieces: List[bytes] = []
     counted = size = 0  # each piece is counted once: there may be thousands of small ones in a block
     for _ in write_steps(value, pieces):

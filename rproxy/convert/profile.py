@@ -1,9 +1,9 @@
-"""What the converter must know about a provider, and nothing else.
+"""Everything that the converter must know about a provider.
 
-A profile is data: every difference between providers that tolerant code cannot find out by itself is a field
+A profile is data: every difference between providers that tolerant code cannot detect by itself is a field
 here, and the converter branches on these fields only, never on a provider's name.  The rows live in
 ``rproxy.providers.profiles``; every field can be overridden per provider and per model in the configuration,
-in the very shape that :meth:`Profile.override` reads.
+in the form that :meth:`Profile.override` reads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..types import light_dataclass
 
 T = TypeVar("T")
 
-# The words of reasoning.effort, the least first.
+# The values of reasoning.effort, the lowest first.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MODALITIES = ("text", "image", "file", "audio")  # what a model reads
-# Chat fields that only some providers know; text.verbosity is `verbosity` there.
+# Chat fields that only some providers know; text.verbosity is `verbosity` in Chat.
 OPTIONAL_FIELDS = (
     "verbosity",
     "prompt_cache_key",
@@ -35,7 +35,7 @@ SCHEMA_REPAIRS = ("inline_refs", "add_types", "drop_schema_key", "close_objects"
 
 
 def _one_of(default: Any, *choices: str) -> Any:
-    """A dataclass field that takes these words only."""
+    """A dataclass field that takes only these words."""
     return field(default=default, metadata={"choices": choices})
 
 
@@ -48,7 +48,7 @@ def _merged() -> Any:
 
 @light_dataclass(frozen=True)
 class Thinking:
-    """How a model is made to think.
+    """How thinking is requested.
 
     ``enable`` and ``disable`` are merged into the chat request.  ``disable: null`` means that thinking cannot
     be switched off. ``effort`` is the (dotted) key that receives ``efforts[level]``; a level that ``efforts``
@@ -66,7 +66,7 @@ class Thinking:
 
 @light_dataclass(frozen=True)
 class Reasoning:
-    """How earlier thinking goes back to the provider.
+    """How earlier thinking is sent back to the provider.
 
     ``field`` is the key of the assistant message (``think_tags`` writes it into the content,
     ``mistral_parts`` makes content parts); ``also`` names further keys that get the same.  ``replay``:
@@ -87,7 +87,7 @@ class Reasoning:
 
 @light_dataclass(frozen=True)
 class ToolChoice:
-    """Which ``tool_choice`` words a provider takes: at any time, while thinking; None is no limit.
+    """The ``tool_choice`` words that a provider accepts: at any time, and while thinking; None: all.
 
     ``rename`` maps words.
     """
@@ -138,8 +138,8 @@ class Profile:
     # "first": one system message at the head, later ones become user text; "user": all of them do
     system_position: str = _one_of("keep", "keep", "first", "user")
     merge_same_role: bool = False
-    assistant_after_tool: bool = False  # no user message directly after a tool message
-    # "required": there must be a message of the user; "last": the conversation must not end with an answer
+    assistant_after_tool: bool = False  # no user message may directly follow a tool message
+    # "required": there must be a user message; "last": the conversation must not end with an answer
     user_message: str = _one_of("optional", "optional", "required", "last")
     tool_call_id: Optional[str] = _one_of(None, "alnum9", "max40")
     empty_content: Optional[str] = None  # content of an assistant message that has only tool calls
@@ -153,14 +153,14 @@ class Profile:
     reasoning: Reasoning = field(default_factory=Reasoning)
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     strict_tools: str = _one_of("pass", "pass", "omit")
-    # repairs of the schemas of tools, and of that of response_format
+    # repairs of the tools' schemas, and of the schema of response_format
     schema: Tuple[str, ...] = _one_of((), *SCHEMA_REPAIRS)
     response_schema: Tuple[str, ...] = _one_of((), *SCHEMA_REPAIRS)
     drop_keywords: DropKeywords = field(default_factory=DropKeywords)
     response_format: Tuple[str, ...] = _one_of(
         ("text", "json_object", "json_schema"), "text", "json_object", "json_schema"
     )
-    optional_fields: Tuple[str, ...] = _one_of((), *OPTIONAL_FIELDS)  # those that the provider knows
+    optional_fields: Tuple[str, ...] = _one_of((), *OPTIONAL_FIELDS)  # the ones that the provider knows
     drop: Tuple[str, ...] = ()  # (dotted) chat request keys that are never sent
     drop_thinking: Tuple[str, ...] = ()  # ... that are not sent while thinking is on
     user_field: str = "user"
@@ -174,8 +174,8 @@ class Profile:
     empty_answer: str = _one_of("complete", "complete", "error")
     answer: AnswerForm = field(default_factory=AnswerForm)
     modalities: Tuple[str, ...] = _one_of(MODALITIES[:3], *MODALITIES)  # of the input
-    context_window: Optional[int] = None  # tokens; what GET /models tells Codex
-    native_tools: Tuple[str, ...] = ()  # with wire: responses: kinds of tools it takes as they are
+    context_window: Optional[int] = None  # tokens; GET /models reports it to Codex
+    native_tools: Tuple[str, ...] = ()  # with wire: responses: kinds of tools that pass unchanged
     auth_header: str = "Authorization"  # "Authorization" gets "Bearer KEY", any other header the bare key
     headers: Mapping[str, str] = _merged()
     query: Mapping[str, str] = _merged()
@@ -233,7 +233,7 @@ _KINDS: Dict[Any, Tuple[str, Callable[[Any], bool]]] = {
 
 @cache
 def _hints(kind: Type[Any]) -> Dict[str, Any]:
-    """The types of the fields; finding them takes most of the time of an override."""
+    """The types of the fields, cached because finding them takes most of the time of an override."""
     return get_type_hints(kind)
 
 

@@ -1,9 +1,9 @@
 """Our own state in the client's hands: the ``encrypted_content`` of reasoning and compaction items.
 
-How a blob is protected is the business of a :class:`Sealer`, which is passed in; the keys are not kept here.
-Every blob holds a zlib stream of the JSON ``[kind, payload]`` and begins with the prefix of its sealer, so
-blobs of other makers are recognised.  The :class:`ChecksumSealer` here only finds damage: it is for the use
-as a library, and for blobs of older versions (``rproxy1.``).
+A :class:`Sealer`, which is passed in, protects the blobs; the keys are not kept here.  Every blob holds a
+zlib stream of the JSON ``[kind, payload]`` and begins with the prefix of its sealer, so foreign blobs are
+recognised.  The :class:`ChecksumSealer` here only detects damage: it is for use as a library, and for blobs
+of older versions (``rproxy1.``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from typing import Any, NamedTuple, Optional, Protocol, Tuple
 from ..json_codec import encode_json, parser
 from ..types import Json
 
-FAMILY = "rproxy"  # how the prefix of every sealer begins
+FAMILY = "rproxy"  # the beginning of every sealer's prefix
 FOREIGN = "another service made it"
 DAMAGED = "it is damaged"
 
 _parse = parser(float)
-MUCH = 1 << 20  # bytes of JSON that take long to compress well
-_MAX = 16 << 20  # bytes of JSON; a small blob may unfold into gigabytes
+MUCH = 1 << 20  # bytes of JSON, beyond which good compression takes too long
+_MAX = 16 << 20  # bytes of JSON; a small blob may expand to gigabytes
 
 
 class Opened(NamedTuple):
-    """What is in a blob.
-
-    ``problem``: a clause that says why it cannot be opened; "" if it was.
-    """
+    """The content of a blob.  ``problem``: a clause that says why it cannot be opened; "" if it was."""
 
     kind: str = ""  # reasoning or compaction
     payload: Json = {}
@@ -37,13 +34,15 @@ class Opened(NamedTuple):
 
 
 class Sealer(Protocol):
-    """Protects what one client gets to keep.  Equal content makes equal blobs: prompt caches depend on it."""
+    """Protects data that one client keeps for us.  Equal content gives equal blobs: prompt caches depend on
+    it.
+    """
 
     def seal(self, kind: str, payload: Json) -> str:
         """``payload`` as URL-safe text. ``kind`` is ``reasoning`` or ``compaction``."""
 
     def open(self, blob: Any) -> Opened:
-        """The content of a blob.  Raises nothing, whatever it is given."""
+        """The content of a blob.  Raises nothing, whatever the text is."""
 
 
 def pack(kind: str, payload: Json) -> bytes:
@@ -53,12 +52,12 @@ def pack(kind: str, payload: Json) -> bytes:
 
 
 def unpack(packed: bytes) -> Optional[Tuple[str, Json]]:
-    """What :func:`pack` was given; None if the bytes are not of that kind, or hold more than 16 MiB."""
+    """The arguments of :func:`pack`; None if the bytes are something else, or expand to more than 16 MiB."""
     return read_plain(inflate(packed))
 
 
 def inflate(packed: bytes) -> bytes:
-    """The JSON in what :func:`pack` gave; empty if it is nothing of that kind, or more than 16 MiB."""
+    """The JSON in the bytes of :func:`pack`; empty for other bytes, or for more than 16 MiB."""
     unpacker = zlib.decompressobj()
     try:
         plain = unpacker.decompress(packed, _MAX)
@@ -68,7 +67,7 @@ def inflate(packed: bytes) -> bytes:
 
 
 def read_plain(plain: bytes) -> Optional[Tuple[str, Json]]:
-    """What is in the JSON that :func:`inflate` gives."""
+    """The kind and the payload in the JSON of :func:`inflate`."""
     try:
         kind, payload = _parse(plain.decode())
     except (ValueError, TypeError, RecursionError):
@@ -82,7 +81,7 @@ def to_text(prefix: str, raw: bytes) -> str:
 
 
 def from_text(prefix: str, blob: str) -> Optional[bytes]:
-    """The bytes behind ``prefix``; None if the rest is not base64url."""
+    """The bytes after ``prefix``; None if the rest is not base64url."""
     text = blob[len(prefix) :]
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
@@ -91,7 +90,7 @@ def from_text(prefix: str, blob: str) -> Optional[bytes]:
 
 
 class ChecksumSealer:
-    """Finds damage, but neither hides nor authenticates a blob (HMAC-SHA256 with an empty key)."""
+    """Detects damage, but neither hides nor authenticates a blob (HMAC-SHA256 with an empty key)."""
 
     prefix = "rproxy1."
     _size = 16  # bytes of the checksum

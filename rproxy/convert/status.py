@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 RUNNING = ("queued", "in_progress")
-ANSWERED = ("completed", "incomplete")  # there is an answer, though perhaps not all of it
+ANSWERED = ("completed", "incomplete")  # there is an answer, perhaps an incomplete one
 # Final status -> terminal event. A cancelled response has none of its own: it ended early, but did not fail.
 TERMINAL_EVENTS = {
     "completed": "response.completed",

@@ -1,8 +1,8 @@
-"""Texts that come in pieces: one for each token, or megabytes at once.
+"""Texts that arrive in pieces: one for each token, or megabytes at once.
 
-Small pieces wait in a list, because that is the fastest.  Once there is enough of them they are added to one
-text, which CPython extends in place as long as nobody else refers to it.  So there is no moment at which a
-hundred megabytes are copied.
+Small pieces wait in a list, because that is the fastest.  Once there are enough of them they are added to one
+text, which CPython extends in place as long as nobody else refers to it.  So a hundred megabytes are never
+copied at once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Received:
         self._size += len(text)
 
     def more(self, whole: str) -> str:
-        """What the whole text has beyond what has arrived; "" if it is another text."""
+        """The part of the whole text that has not arrived yet; "" if it is another text."""
         if len(whole) <= self._size:
             return ""
         beginning = "".join(self._beginning)

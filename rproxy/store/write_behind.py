@@ -4,13 +4,13 @@
 happen in the order in which they were asked for, changes do not get in each other's way, and a read finds
 what was written before it.
 
-**Operations that a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``)
-succeeds within the time limit, or is given up with a :class:`~rproxy.errors.StoreError`.
+**Operations that a client asked for** (:meth:`WriteBehindStore.put`, ``get``, ``update``, ``delete``) succeed
+within the time limit, or are given up with a :class:`~rproxy.errors.StoreError`.
 
-**Writes that a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) is a task of its own.
-The turn waits for it within its time limit, because its terminal event waits for the turn; after that, the
-write goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as stored in
-this process.  A failed write is a warning, because an answer is worth more than its record.
+**Writes that a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) are tasks of their own.
+The turn waits for such a write within its time limit, because its terminal event waits for the turn; after
+that, the write goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as
+stored in this process.  A failed write is a warning, because an answer is worth more than its record.
 """
 
 from __future__ import annotations

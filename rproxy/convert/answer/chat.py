@@ -1,13 +1,13 @@
-"""Chunks of any Chat Completions provider to deltas: the differences between their answers end here.
+"""Chunks of any Chat Completions provider to deltas: the differences between providers' answers end here.
 
 A chunk may also be a whole completion, or a closing message that repeats what was streamed, of which only the
 missing end is new.  Only an error ends the reading: usage and even text may follow a finish_reason.
 
-A piece of text passes four stations, which exist only for providers that need them: snapshots become deltas,
-reasoning in tags is taken out, so are tool calls that leaked into the text, and the halves of surrogate pairs
-are joined.  What a station holds back comes with a later piece, or from :meth:`ChunkReader.end`.  Most chunks
-are one piece of text in a delta with one key; that path is kept short.  Nothing here raises, whatever a chunk
-is.
+A piece of text passes four stages, which exist only for providers that need them: snapshots become deltas,
+reasoning in tags is taken out, tool calls that leaked into the text are taken out, and halves of surrogate
+pairs are joined.  Text that a stage holds back comes with a later piece, or from :meth:`ChunkReader.end`.
+Most chunks are one piece of text in a delta with one key; that path is kept short.  Nothing here raises,
+whatever a chunk is.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class ChunkReader:
         # The text as it came, but without what snapshots repeat.
         self._received: Dict[TextKind, Received] = _nothing_received()
         self._halves: Dict[TextKind, str] = {}  # first halves of surrogate pairs
-        self._begun = False  # something came before this chunk
+        self._begun = False  # there was a delta before this chunk
         self._tagged = False  # reasoning came in tags
         self._annotated = False
         self._shown: Set[str] = set()  # images: a closing message repeats them
-        self._cited: Dict[str, str] = {}  # sources beside the answer: address -> title
+        self._cited: Dict[str, str] = {}  # sources that came beside the answer: address -> title
 
     @property
     def transparent(self) -> bool:
@@ -194,7 +194,7 @@ class ChunkReader:
             self._calls.read_legacy(delta["function_call"], out)
 
     def _images(self, images: Any, out: List[Delta]) -> None:
-        """Images that the model made: items where their bytes came along, else a link in the text."""
+        """Images that the model made: items if their bytes came with them, else links in the text."""
         for url in image_urls(images):
             if url in self._shown:
                 continue
@@ -217,7 +217,7 @@ class ChunkReader:
         return detailed
 
     def _closing_message(self, message: Json, out: List[Delta]) -> None:
-        """A message after its own deltas, which repeats them."""
+        """A message that repeats its own deltas."""
         wholes: Dict[TextKind, str] = {
             "reasoning": "",
             "text": "",
@@ -243,16 +243,16 @@ class ChunkReader:
             self._delta({"function_call": message["function_call"]}, out)
 
     def _logprobs(self, choice: Json, out: List[Delta]) -> None:
-        """Only those of text: some providers count the reasoning as well."""
+        """Only those of text: some providers include the reasoning."""
         logprobs, source = choice["logprobs"], choice.get("delta") or choice.get("message")
         if type(logprobs) is dict and type(source) is dict and source.get("content"):
             entries = logprobs.get("content")
             if entries and type(entries) is list:
                 out.append(("logprobs", entries))
 
-    # ---- The stations of a text
+    # ---- The stages of a text
     def _text(self, kind: TextKind, text: str, out: List[Delta]) -> None:
-        """A piece of text as it came; not empty."""
+        """A piece of text as it arrived; not empty."""
         if self._snapshots:
             text = self._beyond_snapshot(kind, text)
             if not text:
@@ -260,9 +260,8 @@ class ChunkReader:
         self._new_text(kind, text, out)
 
     def _beyond_snapshot(self, kind: TextKind, text: str) -> str:
-        """What a snapshot adds to the one before.
-
-        A stream that turns out to send deltas is left alone from then on.
+        """What a snapshot adds to the previous one.  A stream that turns out to send deltas is left alone
+        from then on.
         """
         before = self._snapshots.get(kind)
         if before is None:
@@ -322,7 +321,7 @@ class ChunkReader:
         self._halves.clear()
 
     def _release(self, out: List[Delta]) -> None:
-        """Something other than text follows: nothing may be held any longer."""
+        """Something other than text follows, so nothing may be held back any longer."""
         self._details.complete()
         if self._think_tags is not None:
             for kind, text in self._think_tags.close():

@@ -2,8 +2,8 @@
 
 A provider that answers with status 200 may send an event stream, JSON lines, one JSON document or an HTML
 page, whatever its Content-Type says.  So only the bytes decide: the first line that is not blank shows which
-one it is.  The decoder works by lines, and handles each line once and completely as soon as it ends, so the
-result cannot depend on how the network cut the bytes.  A JSON document ends with its last brace, and
+of these it is.  The decoder works by lines, and handles each line once and completely as soon as it ends, so
+the result cannot depend on how the network cut the bytes.  A JSON document ends with its last brace, and
 ``[DONE]`` with its bracket: some servers send no line end after them and leave the connection open.
 
 Event streams are read more leniently than the standard asks for.  A ``data:`` line that is a whole JSON value
@@ -11,7 +11,7 @@ is a chunk at once, without waiting for the blank line.  This serves providers t
 newline, and saves latency with all others.  Only a line that is not JSON by itself waits for the rest of its
 event.  Every byte is scanned a bounded number of times, even when they arrive one by one.
 
-What is large is neither copied nor parsed here: an :class:`Unparsed` takes the place of its chunks.
+Large data is neither copied nor parsed here: an :class:`Unparsed` takes the place of its chunks.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BLANKS = b" \t"
 _NO_BLANK = re.compile(r"[^ \t]|\Z")
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf[ \t]{0,8})?[{\[]")
 _DONE_LINE = re.compile(rb"data:[ \t]{0,8}\[DONE\]")
-_DONE_SIZE = 19  # the most bytes that this matches
+_DONE_SIZE = 19  # the maximum length of a match
 _DATA = re.compile(rb"[ \t]*data:[ \t]*")
 
 LARGE = 1 << 18  # bytes of a value that is left to be parsed in steps
 MAX_ERROR = 1 << 14  # bytes of an error
 MAX_VALUES = 2048  # values in one read that have no line ends between them
-# NaN and Infinity are not JSON, and must not leave again.
+# NaN and Infinity are not JSON, and must not be sent on.
 _parse = parser(lambda word: None)
 
 
@@ -53,7 +53,7 @@ class ChunkDecoder:
         error chunk, which ends the answer
 
     An error of the framing (HTML, an event of type ``error``, an ``error:`` field) becomes a chunk
-    ``{"error": ...}``.  Frames that are no JSON object are skipped.
+    ``{"error": ...}``.  Frames that are not JSON objects are skipped.
 
     .. attribute:: done    ``[DONE]`` was seen; later bytes are ignored
     """
@@ -94,7 +94,7 @@ class ChunkDecoder:
         return out
 
     def close(self) -> List[Json]:
-        """The chunks that still waited for more bytes when the body ended."""
+        """The chunks that were still waiting for more bytes when the body ended."""
         out: List[Json] = []
         if self._partial:
             self._line(bytes(self._partial), out)
@@ -155,7 +155,7 @@ class ChunkDecoder:
             self._flush(out)
 
     def _rest(self, rest: bytes, out: List[Json]) -> None:
-        """The beginning of a line, or more of it; what is complete need not wait for its end."""
+        """The beginning of a line, or more of it; a complete value need not wait for the line's end."""
         self._partial += rest if self._partial else rest.lstrip(_BLANKS)
         if self._is_json(self._partial):
             end = self._end.find(str(self._partial[self._scanned :], "latin-1"))
@@ -239,7 +239,7 @@ class ChunkDecoder:
             self._line(line, out)
 
     def _data(self, payload: Bytes, out: List[Json]) -> None:
-        plain = not self._held and not self._alarm and payload[:7] != b" [DONE]"  # which would fail as JSON
+        plain = not self._held and not self._alarm and payload[:7] != b" [DONE]"  # which fails as JSON
         if plain and self._emit_whole(payload, out):
             return
         payload = payload.strip()

@@ -1,4 +1,4 @@
-"""Reads the fields that providers shape differently: errors, finish reasons, usage, nested texts."""
+"""Reads the fields that differ between providers: errors, finish reasons, usage, nested texts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ...types import Json, TextKind
 
-# Events of a provider with the Responses API that come before there is any content, and may be repeated.
+# Events of a provider with the Responses API that come before any content, and may be repeated.
 _OPENING = ("response.created", "response.queued", "response.in_progress")
-# What a finish_reason means; any other word is a normal end.  The words of OpenAI, DeepSeek, Zhipu, Moonshot,
-# Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.
+# The meanings of finish_reason; any other word is a normal end.  These are the words of OpenAI, DeepSeek,
+# Zhipu, Moonshot, Mistral, Anthropic, Gemini, Cohere, vLLM and SGLang.
 _FINISH = {
     "length": (
         "length",
@@ -50,7 +50,7 @@ _STRENGTH = {None: 0, "stop": 1, "tool_calls": 2, "content_filter": 3, "length":
 
 # Codes of flat objects that are not errors.  An object without a code, only {"message": "..."}, is one.
 _FINE = (0, 200, "0", "200", "", "ok", "OK", "success")
-# Keys of a delta with reasoning; the first that is not empty counts.
+# Keys of a delta with reasoning; the first one that is not empty counts.
 REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _TEXT_KEYS = ("text", "content", "thinking", "summary", "reasoning", "refusal", "value")
 _PART_KINDS: Dict[str, TextKind] = {
@@ -93,9 +93,9 @@ def _not_zero(value: Any) -> bool:
 
 
 def is_keep_alive(chunk: Json) -> bool:
-    """Is a chunk that made no deltas only a sign of life: nothing of the answer, not even usage?
+    """Is a chunk that made no deltas only a keep-alive, without any part of the answer, even usage?
 
-    It may still have held something that a later chunk completes.
+    It may still have begun something that a later chunk completes.
     """
     type_ = chunk.get("type")
     if type(type_) is str and type_.startswith("response."):
@@ -107,7 +107,7 @@ def is_keep_alive(chunk: Json) -> bool:
 
 
 def _says(choice: Any) -> bool:
-    """Has a choice anything but labels?"""
+    """Does a choice have anything but labels?"""
     if type(choice) is not dict:
         return False
     delta = choice.get("delta")
@@ -116,7 +116,7 @@ def _says(choice: Any) -> bool:
 
 
 def text_of(value: Any, depth: int = _MAX_DEPTH) -> str:
-    """The text of a string, of a list of parts, or of an object that holds one in a usual key."""
+    """The text of a string, of a list of parts, or of an object with a text under a usual key."""
     if type(value) is str:
         return value
     if not value or depth == 0:
@@ -179,10 +179,9 @@ def unwrap(chunk: Json) -> Json:
 
 
 def error_of(chunk: Json) -> Optional[Json]:
-    """The error that a chunk is or holds, as an object; None if there is none.
-
-    A true ``error`` key is one; so are the flat forms of vLLM (``object: error``), MiniMax (``base_resp``),
-    SiliconFlow (``code, message``), FastAPI (``detail``) and problem+json (``status, title``).
+    """The error that a chunk is or contains, as an object; None if there is none.  A truthy ``error`` key is
+    one; so are the flat forms of vLLM (``object: error``), MiniMax (``base_resp``), SiliconFlow (``code,
+    message``), FastAPI (``detail``) and problem+json (``status, title``).
     """
     error = chunk.get("error")
     if error:

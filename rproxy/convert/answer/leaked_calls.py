@@ -1,4 +1,4 @@
-"""Takes tool calls out of the text that a server left there; only for providers whose profile says so.
+"""Takes tool calls out of text in which a server left them; only for providers whose profile says so.
 
 A server whose parser does not know the model's own notation passes calls on as text: ``<｜DSML｜tool_calls>``
 (DeepSeek on foreign hosts, with full-width bars), ``<tool_call>{"name": ...}</tool_call>`` (Hermes, Qwen),
@@ -22,8 +22,8 @@ Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None
 
 _FENCE = "```"
 _MAX_BLOCK = 1 << 20  # characters of a call
-PIECE = 1024  # characters that are read at once: each line copies the rest of its piece
-_MAX_BLANK = 64  # characters of white space that are held, since a call may follow
+PIECE = 1024  # characters that are read at once, because each line copies the rest of its piece
+_MAX_BLANK = 64  # characters of white space that are held back, since a call may follow
 
 
 class Notation(NamedTuple):
@@ -80,7 +80,7 @@ def _dsml(inside: str, tools: Mapping[str, Json]) -> Found:
 
 
 class Tag(NamedTuple):
-    """An opening tag, and the closing tag that the next such text is."""
+    """An opening tag and the next closing tag after it."""
 
     opens: re.Pattern[str]
     closes: str
@@ -177,7 +177,7 @@ class LeakedCallFilter:
         self._size = 0
         self._tail = ""  # the end of the block, which may be the beginning of the closing tag
         self._held = ""  # the beginning of a line, which may be that of an opening tag or of a fence
-        self._blank = ""  # white space; it belongs to the call, should one follow
+        self._blank = ""  # white space; it belongs to the call if one follows
         self._begins = True  # only blanks so far on this line
         self._fenced = False
         self._trim = False  # after a call: white space is dropped
@@ -199,7 +199,7 @@ class LeakedCallFilter:
             )
 
     def close(self) -> List[Piece]:
-        """What was held back: nothing follows, or something other than text."""
+        """The text that was held back: nothing follows it, or something other than text."""
         out: List[Piece] = []
         notation, whole = self._notation, "".join(self._block)
         if notation is not None:
@@ -214,7 +214,7 @@ class LeakedCallFilter:
 
     # ---- Outside a block
     def _outside(self, text: str, out: List[Piece]) -> str:
-        """Read as far as it is certain.
+        """Read as far as the meaning is certain.
 
         :returns: what is still to be read
         """
@@ -249,7 +249,7 @@ class LeakedCallFilter:
         return start
 
     def _emit_text(self, text: str, out: List[Piece]) -> None:
-        """Emit text; white space at its end is held."""
+        """Emit text; white space at its end is held back."""
         text, self._blank = self._blank + text, ""
         if self._trim:
             text = text.lstrip()

@@ -1,4 +1,4 @@
-"""What the readers of all dialects have in common.
+"""The interface of the readers of all dialects.
 
 A reader takes the chunks of one answer and gives deltas (:data:`rproxy.types.Delta`)::
 
@@ -10,7 +10,7 @@ A reader takes the chunks of one answer and gives deltas (:data:`rproxy.types.De
 Three more come from providers that serve the Responses API themselves::
 
     ("begin", kind, keys)      text of this kind begins a new item, which has these further keys
-    ("detail", object)         belongs to the reasoning item before it, for the way back to the provider
+    ("detail", object) belongs to the reasoning item before it; it is sent back to the provider
     ("item", item)             a complete item of a kind that rproxy does not know
 """
 
@@ -42,13 +42,15 @@ class AnswerReader(Protocol):
 
     @property
     def transparent(self) -> bool:
-        """Does text pass unchanged until something else comes?"""
+        """Does text pass through unchanged until something else comes?"""
 
     def read(self, chunk: Json) -> List[Delta]:
-        """What is new in a chunk.  Raises nothing, whatever the chunk is."""
+        """The new deltas in a chunk.  Raises nothing, whatever the chunk is."""
 
     def parts(self, chunk: Json) -> Iterator[Json]:
-        """A large chunk as smaller ones that say the same, for :meth:`read`."""
+        """A large chunk as equivalent smaller ones, for :meth:`read`."""
 
     def end(self) -> List[Delta]:
-        """What was held back, now that the provider has stopped.  A second call gives nothing more."""
+        """The deltas that were held back, now that the provider has stopped.  A second call returns
+        nothing.
+        """

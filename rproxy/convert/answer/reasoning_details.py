@@ -1,5 +1,4 @@
-"""Puts the pieces of ``reasoning_details`` together: providers want them back as if they had not been
-streamed.
+"""Joins the pieces of ``reasoning_details``: providers want them back as if they had not been streamed.
 
 Rules of OpenRouter: the pieces of one detail follow each other and have the same type and index; text and
 summary grow, a signature comes with the last piece.  An encrypted detail is whole, and goes back verbatim.
@@ -12,7 +11,7 @@ from typing import Any, Dict, List
 from ...types import Json
 from .fields import text_of
 
-MAX_PIECES = 4096  # pieces in one chunk; there is no reason for more than a few
+MAX_PIECES = 4096  # pieces in one chunk; more than a few are not to be expected
 _GROWING = ("text", "summary")
 
 

@@ -1,8 +1,8 @@
 """Events of a provider with the Responses API to the same deltas that :mod:`~rproxy.convert.answer.chat`
 makes.
 
-The provider's events are read, not passed on: the converter makes our own events of the deltas, with our ids
-and in our grammar.  So events that a provider leaves out do no harm as long as another one has the same
+The provider's events are read, not passed on: the converter makes our own events from the deltas, with our
+ids and in our grammar.  So events that a provider leaves out do no harm as long as another one has the same
 content: a text may come in deltas, with the end of its part, with the end of its item, or in the last event
 alone; each time, what is new becomes a delta.  A whole Response object (the answer to a request without
 ``stream``) is read like a last event.
@@ -68,7 +68,7 @@ PARTS: Dict[Tuple[str, str], Dict[Any, Tuple[str, str]]] = {
 }
 # Type of a call -> the key for what the model wrote.
 CALLS = {"function_call": "arguments", "custom_tool_call": "input", "tool_search_call": "arguments"}
-CONVERTED = {"message", "reasoning", *CALLS}  # of items that are converted; others pass as they are
+CONVERTED = {"message", "reasoning", *CALLS}  # types of items that are converted; others pass as they are
 # Kind of text -> kind of delta.
 DELTA_KINDS: Dict[str, TextKind] = {
     "text": "text",
@@ -98,7 +98,7 @@ class _Item:
 class EventReader:
     """The state of one answer; see :class:`~rproxy.convert.answer.reader.AnswerReader`.
 
-    :param origin: whose answer it is (base_url); only its maker can decrypt its encrypted reasoning
+    :param origin: the provider (base_url); only it can decrypt its encrypted reasoning
     """
 
     transparent = False
@@ -108,7 +108,7 @@ class EventReader:
         self.finish: Optional[str] = None
         self.error: Optional[Json] = None
         self.usage: Optional[Json] = None
-        # The converter fills this, so that the order is that of its items.
+        # The converter fills this, so that the order is the order of its items.
         self.reasoning_details: List[Json] = []
         self.over = False
         self._origin = origin
@@ -141,7 +141,7 @@ class EventReader:
     def end(self) -> List[Delta]:
         """What was held back, now that the provider has stopped.
 
-        Freeform input whose end was not announced is taken for complete, unless the answer is not.
+        Freeform input whose end was not announced counts as complete if the answer does.
         """
         if self.finish in (None, "stop"):
             for item in self._items:
@@ -264,7 +264,7 @@ class EventReader:
                 self._call(item, id=mend(call_id) if type(call_id) is str else None, name=name)
 
     def _complete(self, item: _Item, given: Json) -> None:
-        """A finished item, of which its events may have lacked something."""
+        """A finished item; its events may have been incomplete."""
         if item.done:
             return
         if item.type not in CONVERTED:  # where it began, the type may have been damaged
@@ -314,7 +314,7 @@ class EventReader:
             self._add_text(item, (kind, number), text, True)
 
     def _detail(self, item: _Item, given: Json) -> None:
-        """Encrypted reasoning, for the way back to its maker."""
+        """Encrypted reasoning, which is sent back to its provider."""
         blob = given.get("encrypted_content")
         if blob and type(blob) is str:
             self._select(item, "reasoning")
@@ -331,7 +331,7 @@ class EventReader:
 
     # ---- Deltas
     def _add_text(self, item: _Item, place: Place, text: str, whole: bool) -> None:
-        """A piece of a text; or the whole, of which only the rest is new."""
+        """A piece of a text; or all of it, of which only the rest is new."""
         before = item.texts.get(place)
         if item.half or not text.isascii():
             text, item.half = (mend(text), "") if whole else mend_piece(item.half + text)
@@ -357,7 +357,7 @@ class EventReader:
         self._out.append((kind, text))
 
     def _select(self, item: _Item, kind: TextKind) -> None:
-        """What follows belongs to this item."""
+        """The next deltas belong to this item."""
         if self._current is not item:
             self._current = item
             self._out.append(("begin", kind, item.keys))

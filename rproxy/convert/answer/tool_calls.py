@@ -2,8 +2,8 @@
 
 Fragments identify their call in different ways: by an index or not; with an id once, never, in each fragment,
 or a different one in each; with the name in the first fragment, in all, or in pieces.
-:meth:`CallReader._find` holds the rules.  They only use what the fragments say about each other, and are
-tested with answers of DeepSeek, Qwen, Mistral, Gemini, Groq, Ollama, OpenRouter and others.
+:meth:`CallReader._find` holds the rules.  They use only the fragments themselves, and are tested with answers
+of DeepSeek, Qwen, Mistral, Gemini, Groq, Ollama, OpenRouter and others.
 
 Arguments are complete only when the provider has stopped: ``{}`` and ``1`` are JSON already and may go on.
 """
@@ -21,7 +21,7 @@ Index = Union[int, str, None]
 
 
 class Fragment(NamedTuple):
-    """What a fragment says about its call; "" or None: nothing."""
+    """The fields of a fragment; "" or None: not in it."""
 
     id: str
     name: str
@@ -49,7 +49,7 @@ class _Call:
         self.size = 0  # characters in parts
         self.half = ""  # the first half of a surrogate pair
         self._end = JsonEnd()
-        self._unread: List[str] = []  # not scanned for the end yet: that costs, and is seldom needed
+        self._unread: List[str] = []  # not yet scanned for the end: that takes time, and is seldom needed
 
     def add(self, text: str) -> None:
         self.parts.append(text)
@@ -90,7 +90,7 @@ class CallReader:
 
     @property
     def too_many(self) -> bool:
-        """Has the answer more calls than it may?  Further ones are not read."""
+        """Does the answer have too many calls?  Further ones are not read."""
         return len(self._calls) > MAX_CALLS
 
     def repeats(self, fragment: Json) -> bool:
@@ -136,7 +136,7 @@ class CallReader:
         self._update(self._new(None), Fragment("", name, arguments, None), out, first=True)
 
     def end(self, out: List[Delta]) -> None:
-        """Release what was held back, now that the answer is over."""
+        """Release text that was held back, now that the answer is over."""
         for call in self._calls:
             if call.half:
                 call.half = ""
@@ -203,7 +203,7 @@ class CallReader:
     def _name(self, call: _Call, name: str) -> Optional[str]:
         """The whole name, if it is new.
 
-        Some providers send it in pieces, some a longer one each time, some the same again and again.
+        Some providers send it in pieces, some send a longer one each time, some repeat it in each fragment.
         """
         if not name or name == call.name or (call.name and call.parts) or len(call.name) > MAX_NAME:
             return None
@@ -211,7 +211,7 @@ class CallReader:
         return call.name
 
     def _arguments(self, call: _Call, text: str) -> str:
-        """What is new in a fragment: some providers send everything again at the end."""
+        """The new part of a fragment: some providers repeat everything at the end."""
         if call.half or not text.isascii():
             text, call.half = mend_piece(call.half + text)
         if call.parts and len(text) >= call.size:

@@ -1,7 +1,7 @@
 """A large piece of an answer, parsed in steps: one value, or the lines of an event or a document.
 
-It is as lenient as the decoder is with small ones: of a list its objects count, and what cannot be parsed as
-a whole is parsed line by line, because there may be a damaged line between good ones.
+It is as lenient as the decoder is with small pieces: the objects in a list count, and data that cannot be
+parsed as a whole is parsed line by line, because there may be a damaged line between good ones.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def protocol_error(message: str) -> Json:
 
 
 class Unparsed(Dict[str, Any]):
-    """What takes the place of the chunks that are in large JSON.
+    """Takes the place of the chunks in a large piece of JSON.
 
     :param data: belongs to this object from now on
     :param begin: where the JSON begins in it
@@ -68,7 +68,7 @@ class Unparsed(Dict[str, Any]):
         self._lines = lines
 
     def parsed(self) -> List[Json]:
-        """The chunks; none if it is no JSON."""
+        """The chunks; none if it is not JSON."""
         steps = self.steps()
         while True:
             try:
@@ -80,9 +80,9 @@ class Unparsed(Dict[str, Any]):
         """Parse it; yields while there is more to do.
 
         :param unfinished: see :func:`~rproxy.convert.json_reader.parse_steps`
-        :returns: the chunks; none if it is no JSON
+        :returns: the chunks; none if it is not JSON
         """
-        data, self._data = self._data, memoryview(b"")  # which nobody needs once it is parsed
+        data, self._data = self._data, memoryview(b"")  # not needed any more once it is parsed
         try:
             return (yield from _objects(data, unfinished))
         except TooManyValues:
@@ -109,7 +109,7 @@ def _by_lines(data: memoryview) -> Steps:
 def _objects(data: memoryview, unfinished: Optional[List[Any]] = None) -> Steps:
     """The object, or those of the list.
 
-    :raises ValueError: it is no JSON
+    :raises ValueError: it is not JSON
     :raises RecursionError: it is nested too deeply
     """
     pieces = (b'{"":', data, b"}")

@@ -6,7 +6,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 from ...types import Json
 
-# Types that only the Responses API has; they pass as they are.
+# Types that only the Responses API has; they pass unchanged.
 RESPONSES_ANNOTATIONS = ("file_citation", "container_file_citation", "file_path")
 
 

@@ -1,6 +1,6 @@
 """Takes the code fence off a JSON answer while it streams.
 
-Models that are only *asked* for JSON like to wrap it in ``` ```json ``` lines, which the client's parser
+Models that are only *asked* for JSON tend to wrap it in ``` ```json ``` lines, which the client's parser
 cannot read.  The first line is held until it is clear whether it is a fence.  If it is, everything at the end
 that may be the closing fence is held as well.  Text that does not begin with a fence passes unchanged.
 """
@@ -13,7 +13,7 @@ from typing import List
 _FENCE = re.compile(r"\s{0,64}```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?\n")
 # The beginning of one.
 _MAYBE_FENCE = re.compile(r"\s{0,64}(`{1,2}|```[A-Za-z0-9_-]{0,32}[ \t]{0,8}\r?)?\Z")
-_CLOSING = " \t\r\n`"  # what a closing fence and the space around it consist of
+_CLOSING = " \t\r\n`"  # the characters of a closing fence and the space around it
 
 
 class CodeFenceFilter:

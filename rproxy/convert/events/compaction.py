@@ -39,7 +39,7 @@ def prompt_item() -> AnyItem:
 class CompactionConverter(StreamConverter):
     """Makes one ``compaction`` item of the whole answer; shows nothing before it is complete.
 
-    :param note: what to add to the summary: what of the conversation its writer has not seen
+    :param note: added to the summary: the parts of the conversation that its writer has not seen
     """
 
     def __init__(self, response: Response, tools: ToolTable, *, note: str = "", **options: Any) -> None:

@@ -1,6 +1,6 @@
 """The events of the items that rproxy makes itself, by type.
 
-Their order is that of OpenAI's recorded streams.  The AI SDK takes no null inside ``mcp_list_tools``,
+Their order is that of OpenAI's recorded streams.  The AI SDK rejects null inside ``mcp_list_tools``,
 pydantic-ai needs the delta of ``mcp_call``'s arguments, and a search is announced without its action.
 """
 
@@ -17,7 +17,7 @@ Row = Tuple[str, Json]  # type of an event, and the keys of its own
 class HostedForm(NamedTuple):
     """One type of item.
 
-    ``event``: what the types of its events begin with.  ``kept``: keys of the item that it is announced with;
+    ``event``: the beginning of its events' types.  ``kept``: keys of the item that it is announced with;
     ``early``: further keys, with their values at that time.  ``begun``: the events after that, before those
     of ``arguments``.  ``ended``: the event when it has succeeded, and when it has failed.
     """
@@ -27,7 +27,7 @@ class HostedForm(NamedTuple):
     kept: Sequence[str]
     early: Mapping[str, Any]
     begun: Sequence[str] = ()
-    arguments: str = ""  # what the events of the arguments begin with
+    arguments: str = ""  # the beginning of the types of the arguments' events
     ended: Sequence[str] = ()
 
     def announced(self, item: AnyItem) -> Json:
@@ -87,7 +87,7 @@ HOSTED_FORMS: Mapping[str, HostedForm] = {
 class HostedItem:
     """An item that rproxy makes itself, in the queue of the converter.
 
-    :param item: what is known of it, without id and status
+    :param item: the keys that are known, without id and status
     """
 
     may_close = False
@@ -103,7 +103,7 @@ class HostedItem:
         return str(self._item["id"])
 
     def start(self) -> None:
-        """The item before it has closed: announce this one, and that its work begins."""
+        """The previous item has closed: announce this one and the beginning of its work."""
         self._at = self._builder.add(self._form.announced(self._item))
         for type_, more in self._form.opening(self._item):
             self._builder.emit(type_, self._at, **more)
@@ -116,8 +116,8 @@ class HostedItem:
         self._builder.finish(self._at, self._item)
 
     def close(self, cut: bool = False) -> None:
-        """Nothing to do: what was not finished stays open."""
+        """Nothing to do: an unfinished item stays open."""
 
     def partial(self) -> Json:
-        """The item as far as it came."""
+        """The unfinished item."""
         return {**self._item, "status": "incomplete"}

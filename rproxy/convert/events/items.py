@@ -1,4 +1,4 @@
-"""Output items while they grow.
+"""Output items while they are growing.
 
 Every kind of item goes through the same events, in the same order::
 
@@ -32,15 +32,15 @@ Watch = Callable[[AnyItem, bool], None]  # an item, and whether it is done
 
 
 class EventBuilder:
-    """What the items of one response write to: numbered events, and the list of finished items."""
+    """Collects what the items of one response write: numbered events, and the list of finished items."""
 
     def __init__(self, ids: Callable[[str], str], sequence: int = 0, watch: Optional[Watch] = None) -> None:
         self.ids = ids
         self._watch = watch
         self.sequence = sequence  # of the next event
         self.done: List[Item] = []  # finished items; the events hold the same objects
-        self.first = 0  # how many items are those of earlier answers
-        self.added = 0  # how many items were announced
+        self.first = 0  # the number of items of earlier answers
+        self.added = 0  # the number of announced items
         self.open: Json = {}  # the keys that all events of the unfinished item repeat; empty: there is none
         self.logprobs: List[Json] = []  # for the next piece of text
         self.annotations: List[Json] = []  # for the live message, or the next one
@@ -83,8 +83,8 @@ class EventBuilder:
         self.open = {}
 
     def call_id(self, wanted: Optional[str]) -> str:
-        """The id of a call: the provider's, or a new one if it sent none or that of another call, which
-        clients refuse.
+        """The id of a call: the provider's, or a new one if it sent none or a duplicate, which clients
+        refuse.
         """
         call_id = wanted if wanted and wanted not in self._call_ids else self.ids("call")
         self._call_ids.add(call_id)
@@ -117,7 +117,7 @@ class TextItem:
         cite: Optional[Callable[[str], List[Json]]] = None,
     ) -> None:
         self.kind = kind
-        self.phase: Optional[str] = None  # of a message, when the converter has found it out
+        self.phase: Optional[str] = None  # of a message, once the converter knows it
         self._builder = builder
         self._fence = fence
         self._seal = seal
@@ -137,7 +137,7 @@ class TextItem:
 
     @property
     def received(self) -> str:
-        """The text with what waits."""
+        """The text, including the waiting part."""
         return "".join([self.text, *self._waiting])
 
     def start(self) -> None:
@@ -211,7 +211,7 @@ class TextItem:
                 self.annotate()
             more = {self.kind.holder: [self._close_part(text)], **more}
         elif more:
-            self._announce()  # nothing to read, but something to send back: encrypted reasoning
+            self._announce()  # nothing to read, but something to give back: encrypted reasoning
         else:
             return
         if self.phase is not None and "phase" not in self._item:
@@ -242,8 +242,8 @@ class TextItem:
 class CallItem:
     """A call of a tool.
 
-    It is announced when its id and its whole name are known, that is when arguments come, or else when it
-    closes.
+    It is announced when its id and its complete name are known, that is when arguments arrive, or else when
+    it closes.
     """
 
     def __init__(self, builder: EventBuilder, tools: ToolTable) -> None:
@@ -306,8 +306,8 @@ class CallItem:
             self._builder.emit(self._offer.kind.delta_type, self._at, delta=text)
 
     def close(self, cut: bool = False) -> None:
-        """:param cut: the answer ended before it was complete.  A call without its end must not look like a
-        whole one, so it stays open.
+        """:param cut: the answer ended before it was complete.  An incomplete call must not look complete, so
+        it stays open.
         """
         self._closed = True
         if not self.name or cut and not self._end.reached:

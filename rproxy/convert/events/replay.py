@@ -1,8 +1,8 @@
-"""The events of a finished response, made again from its Response object.
+"""The events of a finished response, recreated from its Response object.
 
-A stored response has no log of its events.  Its stream follows from its content, except for how the text was
-cut: here every part is one delta.  So the numbers of the events differ from those of the first stream if that
-had more deltas; :func:`tail` handles this for a client that lost its connection.
+A stored response has no log of its events.  Its stream follows from its content, except for the way in which
+the text was split: here every part is one delta.  So the numbers of the events differ from those of the first
+stream if that had more deltas; :func:`tail` handles this for a client that lost its connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..tools.kinds import CALL_KINDS
 from .text_forms import TEXT_FORMS
 
 AnyEvent = Mapping[str, Any]  # an event that may not have its number yet
-TEXT_ITEMS = ("message", "reasoning")  # the items with parts; what others hold may be of any form
+TEXT_ITEMS = ("message", "reasoning")  # the items with parts; other items may hold anything
 _PARTS = {kind.part: kind for kind in TEXT_FORMS.values()}
 
 
@@ -51,7 +51,7 @@ def opening(response: Response) -> List[Event]:
 def events(response: Response, hosted: Container[str] = ()) -> List[Event]:
     """All events of a response that has ended, numbered from 0.
 
-    :param hosted: the ids of the items that rproxy has made itself
+    :param hosted: the ids of the items that rproxy made itself
     """
     found: List[AnyEvent] = [*opening(response)]
     for index, item in enumerate(response["output"]):
@@ -63,9 +63,9 @@ def events(response: Response, hosted: Container[str] = ()) -> List[Event]:
 def tail(response: Response, after: int, last: Optional[int], hosted: Container[str] = ()) -> List[Event]:
     """The events after the one with the number ``after`` (-1: all of them).
 
-    :param last: the number of the last event of the first stream, None if it is not known.  If it is not the
-        number of our last one, a client in the middle of that stream cannot be given the rest of it; it gets
-        the terminal event with everything in it.
+    :param last: the number of the last event of the first stream, None if it is not known.  If it differs
+        from the number of our last event, a client in the middle of that stream cannot get the rest of it; it
+        gets the terminal event, which has everything.
     :param hosted: see :func:`events`
     """
     found = events(response, hosted)

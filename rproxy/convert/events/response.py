@@ -1,8 +1,8 @@
 """The Response object, with every field that a client may look for, in every event that carries one.
 
-Strict clients check each object they get, so the object in ``response.created`` already has all the fields of
-the last one; the end of the stream only fills in status, output, usage and the like.  Most fields repeat the
-request.  A missing field and a null field mean the same.
+Strict clients check each object that they get, so the object in ``response.created`` already has all the
+fields of the last one; the end of the stream only fills in status, output, usage and the like.  Most fields
+repeat the request.  A missing field and a null field mean the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ECHO: Json = {
     "user": None,
     "metadata": {},
 }
-# What a heartbeat says of the fields that may be large, each in its valid form.
+# The fields that may be large as a heartbeat has them, each valid.
 _LEFT_OUT: Json = {
     "instructions": None,
     "tools": [],
@@ -92,19 +92,19 @@ def response_object(request: Mapping[str, Any], *, id: str, created_at: int) -> 
 
 
 def shared_response(response: Response) -> Response:
-    """``response`` for several places that write it, which all make its JSON only once."""
+    """``response`` for several places that write it, so that its JSON is made only once."""
     return cast(Response, SharedDict(response))
 
 
 def write_response(response: Response) -> None:
-    """Make the JSON of a :func:`shared_response` now, so that nobody needs to measure it."""
+    """Make the JSON of a :func:`shared_response` now, so that its size need not be measured."""
     if isinstance(response, SharedDict):
         response.json  # noqa: B018 - it is kept
 
 
 def heartbeat_object(response: Response) -> Response:
-    """``response`` without the fields that may be large: clients want a sign of life, and have read them in
-    the first events.  It is still a valid Response object.
+    """``response`` without the fields that may be large: clients only need a sign of life, and have read
+    these fields in the first events.  It is still a valid Response object.
     """
     return cast(Response, {**response, **_LEFT_OUT})
 
@@ -146,7 +146,7 @@ def _filled(value: Json, defaults: Json) -> Json:
 
 # ---- Usage
 MAX_TOKENS = (1 << 53) - 1  # the largest number that every JSON parser reads exactly; more is no count
-# Where providers put a figure; the first that is not zero counts.
+# Where providers put a number; the first one that is not zero counts.
 _INPUT: Tuple[Path, ...] = (("prompt_tokens",), ("input_tokens",))
 _OUTPUT: Tuple[Path, ...] = (("completion_tokens",), ("output_tokens",))
 _REASONING: Tuple[Path, ...] = (

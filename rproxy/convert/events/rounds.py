@@ -1,12 +1,12 @@
 """One of several answers that make one response: the rounds of hosted tools.
 
 The model calls a tool that rproxy runs itself, gets the result in another request, and goes on.  Each round
-has a converter of its own, which continues the numbers of events and items; what a round shows, a failed
-attempt at it does not, so a round can be tried again like any answer.
+has a converter of its own, which continues the numbers of events and items; a failed attempt at a round shows
+nothing of it, so a round can be tried again like any answer.
 
 A call of a hosted function waits in the queue and holds back what follows it until the caller has run it:
 :meth:`RoundConverter.hosted_calls`, then for each call :meth:`~RoundConverter.open` and
-:meth:`~RoundConverter.close`.  The caller says what it becomes: an item without its id.
+:meth:`~RoundConverter.close`.  The caller provides the item that it becomes, without its id.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .terminal import COMPLETED, OUT_OF_TOKENS, TERMINAL_STATUSES
 class Earlier(NamedTuple):
     """The earlier rounds of a response together.
 
-    ``number``: how many they were.  ``counted``: their tokens together; ``shown``: the same as the client
-    sees them (see ``cached`` in :func:`~rproxy.convert.events.response.usage_object`).
+    ``number``: how many there were.  ``counted``: their tokens in all; ``shown``: the same as the client sees
+    them (see ``cached`` in :func:`~rproxy.convert.events.response.usage_object`).
     """
 
     number: int = 0
@@ -41,7 +41,7 @@ class RoundCall(CallItem):
     """A call; one of a hosted function is not announced, and never closes by itself."""
 
     item_id: Optional[str] = None  # of the item that a hosted call became
-    unoffered = False  # the model was offered nothing to call
+    unoffered = False  # the model was offered no tools
 
     @property
     def hosted(self) -> bool:
@@ -74,7 +74,7 @@ class RoundConverter(StreamConverter):
 
     :param earlier: the rounds before
     :param cite: finds the annotations of a text
-    :param no_tools: the model was offered nothing to call, so that calls are like those of hosted functions
+    :param no_tools: the model was offered no tools, so any call is treated like that of a hosted function
     :param last_usage: the response has the tokens of its last round, not the sum: Codex takes them for the
         length of the conversation
     """
@@ -109,7 +109,7 @@ class RoundConverter(StreamConverter):
         return TERMINAL_STATUSES[self.reader.finish] is not COMPLETED
 
     def hosted_calls(self) -> List[RoundCall]:
-        """The calls of hosted functions that wait."""
+        """The waiting calls of hosted functions."""
         return [item for item in self._queue if isinstance(item, RoundCall) and item.hosted]
 
     @property
@@ -119,7 +119,7 @@ class RoundConverter(StreamConverter):
 
     @property
     def has_text(self) -> bool:
-        """Has the model said something in this round?"""
+        """Is there any text in this round?"""
         messages = [item for item in self.round_items if item["type"] == "message"]
         said = [part.get("text") or part.get("refusal") for item in messages for part in item["content"]]
         said += [
@@ -150,7 +150,7 @@ class RoundConverter(StreamConverter):
             self._close_first()
 
     def open(self, item: Json, call: Optional[RoundCall] = None) -> List[Event]:
-        """Close what stands before a call, and announce the item that it becomes.
+        """Close the items before a call, and announce the item that it becomes.
 
         :param item: without id and status
         :param call: the model's; None: rproxy does this by itself
@@ -180,7 +180,7 @@ class RoundConverter(StreamConverter):
         return self._builder.take()
 
     def close_rest(self) -> List[Event]:
-        """Close what stands behind the last hosted call."""
+        """Close the items after the last hosted call."""
         while self._queue:
             self._close_one()
         return self._builder.take()

@@ -1,4 +1,4 @@
-"""The kinds of items that hold text, and their words: in the item, its part, and its events."""
+"""The kinds of items that hold text, and the words for them in the item, its part, and its events."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A Responses request to the request that the provider gets."""
+"""From a Responses request to the provider's request."""

@@ -1,6 +1,6 @@
 """A Responses request to a chat request.
 
-:func:`to_chat_request` combines what the other modules make of the parts (messages, tools, text.format), and
+:func:`to_chat_request` combines the parts that the other modules convert (messages, tools, text.format), and
 maps the remaining fields by tables.  All differences between providers come from the
 :class:`~rproxy.convert.profile.Profile`.
 """
@@ -24,7 +24,7 @@ from .optional_fields import given_fields, left_out, sent_fields
 from .response_format import response_format
 from .writer import Recall, to_messages
 
-# Fields that pass unchanged.
+# Fields that are passed on unchanged.
 SAME = (
     "parallel_tool_calls",
     "temperature",
@@ -45,7 +45,7 @@ NEAREST = {
     "medium": "high",
     "high": "medium",
 }
-# What tool_choice means, in words for providers that do not take it.
+# The meaning of tool_choice as instructions for models whose providers do not accept it.
 TOOL_CHOICE_PROMPTS = {
     "required": "Answer by calling one of the tools.",
     "function": "Answer by calling the tool {name}.",
@@ -56,7 +56,7 @@ _USER_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 @dataclass
 class Conversion:
-    """A chat request, and what is needed to read its answer.
+    """A chat request, and everything that is needed to read its answer.
 
     ``body`` has no ``stream``, see :meth:`chat_request`.  ``warnings`` has a short line for everything that
     was dropped or changed.  ``strip_fences``: the provider was only asked for JSON, so there may be a code
@@ -94,7 +94,7 @@ class Conversion:
 
     @property
     def logprobs(self) -> bool:
-        """Is the provider asked for the probabilities of the tokens?"""
+        """Are the probabilities of the tokens requested?"""
         return "logprobs" in self.body
 
     def reader(self) -> AnswerReader:
@@ -129,7 +129,7 @@ def to_chat_request(
 
     :param request: a create request without nulls; its ``input`` is ignored
     :param items: the whole history, which ends with the request's own input items
-    :param allow: types of Responses tools that pass; None for the default
+    :param allow: the allowed types of Responses tools; None for the default
     :param recall: see :func:`~rproxy.convert.request.writer.to_messages`
     :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
     :param phases: see :func:`~rproxy.convert.request.writer.to_messages`
@@ -186,7 +186,7 @@ def _converted(
         if key in body or "." in key:
             drop_path(body, key)
     if profile.user_field in body and "user" not in request:
-        given.pop("safety_identifier", None)  # that is what it stands for
+        given.pop("safety_identifier", None)  # which it stands for
     return Conversion(
         body,
         tools,
@@ -242,7 +242,7 @@ def _instructions(request: Mapping[str, Any]) -> str:
 
 # ---- Reasoning effort
 def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]) -> bool:
-    """Apply ``reasoning`` in the way of the provider.
+    """Apply ``reasoning`` in the provider's way.
 
     :returns: will it think, as far as is known?
     """
@@ -275,7 +275,9 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
 
 
 def drop_path(body: Json, dotted: str) -> None:
-    """Remove ``a.b`` from the request.  What contains it is copied, because it may be the client's own."""
+    """Remove ``a.b`` from the request.  The objects around it are copied, because they may be the
+    client's.
+    """
     key, dot, rest = dotted.partition(".")
     if not dot:
         body.pop(key, None)
@@ -312,12 +314,11 @@ def _copy(value: Any) -> Any:
 def _forced(
     choice: Any, reasoning: Mapping[str, Any], profile: Profile, warnings: List[str]
 ) -> Tuple[Any, Mapping[str, Any], str]:
-    """The nearest thing to a ``tool_choice`` that the provider takes.
+    """The nearest ``tool_choice`` that the provider accepts.  If it accepts none while thinking, thinking is
+    switched off, unless the request names an effort.
 
-    If it takes none while thinking, thinking is switched off, unless the request names an effort.
-
-    :returns: the choice to send, None for the provider's default; the reasoning to ask for; words for the
-        prompt if nothing else helps
+    :returns: the choice to send, None for the provider's default; the reasoning to request; instructions for
+        the prompt if nothing else helps
     """
     if choice is None:
         return None, reasoning, ""
@@ -336,7 +337,7 @@ def _forced(
     if ever or word != "function":
         warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
         return None, reasoning, prompt
-    # The provider takes no name: any call at all is the nearest thing, if it takes that.
+    # The provider accepts no name: any call at all comes nearest, if it accepts that.
     instead, reasoning, _ = _forced("required", reasoning, profile, [])
     what = "words in the prompt" if instead is None else f"{instead}, with words in the prompt"
     warnings.append(f"tool_choice function became {what}: the provider does not take it")

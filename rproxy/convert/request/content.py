@@ -1,10 +1,10 @@
 """The parts of Responses messages and tool results as Chat content.
 
-Text becomes a plain string wherever possible, because several providers take nothing else outside user
-messages (DeepSeek, NVIDIA), and some models answer an array in the syntax of an array.  What the model cannot
-take (an image for a text model) becomes a note and a warning: a picture must not end the session, since it
-stays in the history.  Where the provider takes files, a file passes unchanged; otherwise its text does.  A
-file without readable text is refused, because an answer about it would be invented.
+Text becomes a plain string wherever possible, because several providers accept nothing else outside user
+messages (DeepSeek, NVIDIA), and some models answer an array in the syntax of an array.  Content that the
+model cannot read (an image for a text model) becomes a note and a warning: a picture must not end the
+session, since it stays in the history.  A file is passed on unchanged if the provider accepts files, else as
+its text.  A file without readable text is refused, because an answer about it would be invented.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEXT_PARTS = (
 )
 TEXT_KEYS = {"refusal": "refusal", "encrypted_content": "encrypted_content"}  # others: "text"
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\x80-\U0010ffff]+")
-PIECE = 1 << 16  # characters; to decode megabytes at once would not let another thread work
+PIECE = 1 << 16  # characters; decoding megabytes at once would keep other threads from working
 _BASE64_RUN = re.compile(r"gAAAA[\w+/=-]{35,}|[\w+/=-]{80,}", re.ASCII)
 TEXT_TYPES = (
     "text/",
@@ -76,7 +76,7 @@ def parts_of(content: Any, where: str = "content") -> List[Json]:
     if content is None:
         return []
     if isinstance(content, list):
-        if len(content) == 1 and type(content[0]) is dict:  # as most are
+        if len(content) == 1 and type(content[0]) is dict:  # like most
             return [content[0]]
         parts = [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in content]
         if all(isinstance(part, dict) for part in parts):
@@ -94,7 +94,7 @@ def text_of(part: Json) -> str:
 
 
 def is_ciphertext(text: str) -> bool:
-    """Is the text of an ``encrypted_content`` part really encrypted, and so useless here?
+    """Is the text of an ``encrypted_content`` part really encrypted, and therefore useless here?
 
     Codex passes on what the model wrote as an argument that OpenAI would have encrypted; behind this proxy
     that is plain text.  Ciphertext is one long run of base64, such as a Fernet token.
@@ -116,7 +116,7 @@ def output_parts(output: Any) -> List[Json]:
 
 
 def is_part(value: Json) -> bool:
-    """Is the object a content part that has its text or image?"""
+    """Is the object a content part with its text or image?"""
     return bool(text_of(value)) if value.get("type") in TEXT_PARTS else _image_url(value) is not None
 
 
@@ -128,7 +128,9 @@ class ContentWriter:
         self._warnings = warnings
 
     def split(self, parts: List[Json]) -> Tuple[List[str], List[Json]]:
-        """(texts, other parts): what a tool message can hold, and what must follow in a user message."""
+        """(texts, other parts): a tool message can hold the former, the latter must follow in a user
+        message.
+        """
         texts: List[str] = []
         others: List[Json] = []
         for part in parts:
@@ -235,7 +237,7 @@ def _decoded(encoded: str, name: str) -> bytes:
 
 
 def _base64_pieces(encoded: str, size: int = PIECE) -> Iterator[bytes]:
-    """What ``base64.b64decode`` makes of a text, in pieces.
+    """``base64.b64decode`` of a text, in pieces.
 
     :param size: the characters of a piece
     :raises ValueError: it is not base64

@@ -1,5 +1,5 @@
 """The dialects of chat messages: where reasoning is written, how calls are numbered, what chat templates
-demand.
+require.
 
 Each rule is chosen by a field of the profile; its source is beside it.
 """
@@ -36,7 +36,7 @@ def _as_details(message: Json, thought: str, details: List[Json]) -> None:
 
 
 def _as_response_items(message: Json, thought: str, details: List[Json]) -> None:
-    """For :mod:`.responses`: what a provider with the Responses API encrypted."""
+    """For :mod:`.responses`: the items that a provider with the Responses API encrypted."""
     message["response_items"] = [detail for detail in details if _is_response_item(detail)]
 
 
@@ -72,12 +72,12 @@ def reasoning_field(key: str) -> WriteReasoning:
 
 # ---- Ids of calls
 def _nine(call_id: str) -> str:
-    """Mistral takes nine letters and digits."""
+    """Mistral requires nine letters and digits."""
     return call_id if re.fullmatch("[a-zA-Z0-9]{9}", call_id) else _digest(call_id)[:9]
 
 
 def _forty(call_id: str) -> str:
-    """OpenAI takes at most 40 characters."""
+    """OpenAI accepts at most 40 characters."""
     return call_id if len(call_id) <= 40 else "call_" + _digest(call_id)[:32]
 
 
@@ -90,7 +90,7 @@ TOOL_CALL_IDS: Dict[Optional[str], Callable[[str], str]] = {None: str, "alnum9":
 
 # ---- Chat templates
 def in_dialect(messages: List[Json], profile: Profile) -> List[Json]:
-    """The messages as the provider's chat template demands."""
+    """The messages as the provider's chat template requires them."""
     if profile.system_position == "first":
         messages = _system_first(messages)
     if profile.system_position == "user":

@@ -1,7 +1,8 @@
-"""PDF files among the items: which ones there are, and the items with the texts of these files beside them.
+"""PDF files in the items: finding them, and putting their texts beside them.
 
-Reading a PDF file takes a library, time and care, so it is not done here.  Whoever converts a request for a
-provider that takes no files reads what :func:`pdf_files` finds, and converts :func:`with_texts`.
+Reading a PDF file takes a library, time and care, so it is not done here.  To convert a request for a
+provider that accepts no files, read the files that :func:`pdf_files` finds, and convert the items of
+:func:`with_texts`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def with_texts(items: Sequence[AnyItem], texts: Mapping[str, str]) -> List[AnyIt
 
 
 def _parts(item: AnyItem) -> List[Any]:
-    """The parts of its content and of its output; none where those are texts."""
+    """The parts of an item's content and output; none for plain texts."""
     parts: List[Any] = []
     for value in (item.get("content"), item.get("output")):
         if value and not isinstance(value, str):

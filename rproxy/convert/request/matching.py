@@ -1,4 +1,4 @@
-"""Brings the calls of a history and their outputs together."""
+"""Matches the calls of a history with their outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ToolCall:
 
 
 class OutputMatcher:
-    """Brings calls and outputs together, in whatever order they come.
+    """Matches calls and outputs, in any order.
 
     :param calls: all the calls that will come
     """
@@ -28,15 +28,15 @@ class OutputMatcher:
         # The last call of each id: some providers number the calls of every answer alike.
         self._calls: Dict[str, ToolCall] = {}
         self._stems: Dict[str, Optional[str]] = {}  # of those calls
-        self._early: Dict[str, List[Any]] = {}  # outputs whose call stands further down
+        self._early: Dict[str, List[Any]] = {}  # outputs whose call comes later
         self._texts: Dict[int, Set[str]] = {}  # of the outputs in a list that has several, by its identity
-        self._to_come: Dict[str, int] = {}  # by call id; a Counter takes longer to make
+        self._to_come: Dict[str, int] = {}  # by call id; making a Counter takes longer
         for item in calls:
             call_id = str(item["call_id"])
             self._to_come[call_id] = self._to_come.get(call_id, 0) + 1
 
     def repeats(self, call: ToolCall, item_stem: Optional[str]) -> bool:
-        """Is this a call that waits for its output already, sent once more by the client?"""
+        """Is this a call that is already waiting for its output, repeated by the client?"""
         known = self._calls.get(call.id)
         if known is None or known.outputs or (known.name, known.arguments) != (call.name, call.arguments):
             return False
@@ -46,7 +46,7 @@ class OutputMatcher:
         return True
 
     def add(self, call: ToolCall, item_stem: Optional[str]) -> None:
-        """Take a call, with the outputs that have come before it."""
+        """Add a call, and attach the outputs that came before it."""
         self._calls[call.id], self._stems[call.id] = call, item_stem
         self._to_come[call.id] -= 1
         call.outputs = self._early.pop(call.id, [])
@@ -55,7 +55,7 @@ class OutputMatcher:
         """Attach an output to its call.
 
         :param item: an output item
-        :param output: what it says
+        :param output: its content
         :returns: False if there is no such call
         """
         call_id = str(item.get("call_id"))

@@ -1,7 +1,7 @@
-"""Requests to ``/chat/completions`` that are written in the words of the Responses API, at least in part.
+"""Requests to ``/chat/completions`` that use fields of the Responses API, at least in part.
 
 Some clients (Cursor) send ``input``, ``instructions`` and flat tools to that endpoint and read the answer as
-chat.  What is a chat request already passes unchanged.
+chat.  A proper chat request passes unchanged.
 """
 
 from __future__ import annotations

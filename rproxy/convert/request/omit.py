@@ -1,7 +1,8 @@
-"""Takes out of a request what a provider refused before: single images and files, tools, values of fields.
+"""Removes from a request the parts that a provider refused before: single images and files, tools, values of
+fields.
 
-What was refused is known by its :func:`fingerprint`, so that nothing but that very part goes.  A part becomes
-a note in its place, so that the model knows of it and the history keeps its shape.
+A refused part is known by its :func:`fingerprint`, so that nothing else is removed.  A note takes its place,
+so that the model knows of it and the history keeps its shape.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NAMES = {
 
 
 def fingerprint(field: str, value: Any) -> str:
-    """What a part of a request is known by; ``field`` is "part", "tool" or the key of a value."""
+    """The identity of a part of a request; ``field`` is "part", "tool" or the key of a value."""
     text = json.dumps([field, value], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -68,7 +69,7 @@ def _part(part: Any, refused: Container[str], warnings: List[str]) -> Any:
 
 
 def _flat(parts: List[Any]) -> Any:
-    """Text alone is a string: some servers take nothing else."""
+    """Text alone as a string: some servers accept nothing else."""
     texts = [part.get("text") if part.get("type") in ("text", "input_text") else None for part in parts]
     return parts if None in texts else "\n".join(map(str, texts))
 

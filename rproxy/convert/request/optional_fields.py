@@ -33,6 +33,6 @@ def sent_fields(given: Json, profile: Profile) -> Json:
 def left_out(given: Json, sent: Mapping[str, object]) -> List[str]:
     """The names of the ``given`` fields that the provider does not get.
 
-    :param sent: the finished request, or what else has the fields that go out
+    :param sent: the finished request, or a mapping with the same fields
     """
     return [name for name, value in given.items() if name not in sent and value not in DEFAULTS.get(name, ())]

@@ -1,4 +1,4 @@
-"""Calls and their outputs when a client is careless with ids, or repeats what the server already holds.
+"""Calls and outputs of clients that are careless with ids, or repeat items that the server already has.
 
 Chat Completions pairs a call and its output by id alone, so every call and every output needs one.  Some
 clients send ``"call_id": null`` (and ``tool_search`` items that a service ran carry none): such an output
@@ -17,7 +17,7 @@ from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 
 
 def is_call(item: AnyItem) -> bool:
-    """Is the item a call of the model? Unknown kinds are recognised by their name and their call_id."""
+    """Is the item a call of the model? Unknown kinds are recognised by a name and a call_id."""
     item_type = item.get("type")
     if item_type == "message" or not isinstance(item_type, str):  # as most are
         return False
@@ -39,7 +39,7 @@ def is_output(item: AnyItem) -> bool:
 def with_call_ids(items: Sequence[AnyItem]) -> List[AnyItem]:
     """The items, each call and each output with a ``call_id``.
 
-    A call without one goes by its own id (``local_shell_call`` of old clients), else by its number among such
+    A call without one uses its own id (``local_shell_call`` of old clients), else by its number among such
     calls, which stays the same as the history grows.  An output without one belongs to the oldest open call
     of the last run of calls before it, else to the last open call; if there is none, it stays as it is.
     """
@@ -115,13 +115,13 @@ class _OpenCalls:
 
 
 def without_repeats(history: Sequence[AnyItem], new_items: Sequence[AnyItem]) -> List[AnyItem]:
-    """``new_items`` without the calls and outputs that ``history`` already holds.
+    """``new_items`` without the calls and outputs that ``history`` already has.
 
     A call is a repetition when the last call of its id has the same name and arguments; an output when that
     call has this very output.  Some providers number the calls of every answer alike, so an older call does
     not count.
 
-    :param history: what the server already knows of the conversation
+    :param history: the items of the conversation that the server already has
     :param new_items: what the client sent beside ``previous_response_id`` or ``conversation``
     """
     calls: Dict[str, Tuple[object, ...]] = {}
@@ -157,5 +157,5 @@ def _output(item: AnyItem) -> str:
 
 
 def _meaning(item: AnyItem) -> Tuple[object, ...]:
-    """What a call asks for, without its ids and its status."""
+    """The content of a call, without its ids and its status."""
     return tuple(item.get(key) for key in ("type", "namespace", "name", "arguments", "input", "action"))

@@ -1,8 +1,9 @@
-"""``text.format`` to ``response_format``, in the strongest form that the provider takes, or else in words.
+"""``text.format`` to ``response_format``, in the strongest form that the provider accepts, or else as
+instructions.
 
 A provider may know ``json_schema`` and not ``json_object`` (LM Studio), or the other way round (DeepSeek), or
-neither.  A schema that it cannot be asked for goes into the prompt; JSON without a schema becomes the schema
-of any object where only schemas are known.
+neither.  A schema that the provider does not accept goes into the prompt; where only schemas are known, JSON
+without a schema becomes the schema of any object.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ JSON_PROMPT = "Answer with one JSON object and nothing else: no Markdown fence, 
 def response_format(
     request: Mapping[str, Any], items: Sequence[AnyItem], profile: Profile
 ) -> Tuple[Optional[Json], str]:
-    """What a request for JSON becomes.
+    """The ``response_format`` of a request.
 
-    :returns: ``response_format`` or None, and words for the prompt where the provider cannot be asked for it,
-        or insists on them
+    :returns: ``response_format`` or None, and instructions for the prompt if the provider does not accept the
+        format, or requires them
     :raises ApiError: 400 for a format that cannot be understood
     """
     form = (request.get("text") or {}).get("format") or {}
@@ -81,7 +82,7 @@ def _weaker(profile: Profile) -> Optional[Json]:
 
 
 def _mentions_json(request: Mapping[str, Any], items: Sequence[AnyItem]) -> bool:
-    """Does the beginning of the conversation mention JSON?  If nobody does, OpenAI and DeepSeek refuse
+    """Does the beginning of the conversation mention JSON?  If nothing does, OpenAI and DeepSeek refuse
     json_object.
 
     The rest must not count, because the prompt must not change when the conversation goes on.

@@ -1,9 +1,9 @@
 """A Responses request to the request for a provider with the Responses API (``wire: responses``).
 
-It is made of the chat request, whose messages are in an order that every provider accepts, whose tools are
-functions, whose fields fit the profile, and which comes with all warnings; only the wording changes.  The
-detour costs little and keeps the rules in one place.  Most of them hold here as well: DeepSeek refuses an
-output that does not directly follow its calls, and in the end a chat template reads these items.
+It is made from the chat request: its messages are in an order that every provider accepts, its tools are
+functions, its fields fit the profile, and it comes with all warnings.  Only the form changes.  The detour
+costs little and keeps the rules in one place.  Most of them apply here as well: DeepSeek refuses an output
+that does not directly follow its calls, and in the end a chat template reads these items.
 
 The provider keeps no state: the whole history goes out as items, with ``store: false``, and without
 previous_response_id, conversation, background and prompt.  Earlier reasoning goes back as the profile's
@@ -98,7 +98,7 @@ def to_responses_request(
         sealer=sealer,
     )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
-    # A digest, because blobs are not encrypted, and the provider's address is none of the client's business.
+    # A digest, because blobs are not encrypted, and clients must not learn the provider's address.
     origin = hashlib.sha256(origin.encode()).hexdigest()[:16]
     body = _body(chat, request, _Writer(profile, chat.tools, customs, origin))
     return ResponsesConversion(
@@ -113,7 +113,7 @@ def to_responses_request(
 
 
 def _body(chat: Conversion, request: Mapping[str, Any], writer: _Writer) -> Json:
-    """The body of a chat request in the fields of this API."""
+    """The body of a chat request with the fields of this API."""
     body, customs = dict(chat.body), writer.customs
     history = list(_items(body.pop("messages"), writer))
     if history[0].get("role") == "system" and len(history) > 1:
@@ -137,7 +137,7 @@ def _body(chat: Conversion, request: Mapping[str, Any], writer: _Writer) -> Json
 
 
 def _fitted(profile: Profile) -> Profile:
-    """The profile for the chat request, which must contain everything in a form that is found again."""
+    """The profile for the chat request, which must keep everything in a form that can be converted."""
     rule = profile.reasoning
     only = rule.reasoning_only if rule.replay == "always" else "drop"
     return replace(
@@ -155,7 +155,9 @@ def _fitted(profile: Profile) -> Profile:
 
 
 def _effort(thinking: Thinking) -> Thinking:
-    """This API has one field for thinking, whatever the chat request has; none if that has none."""
+    """The one field that this API has for thinking, whatever the chat request has; nothing if that has
+    none.
+    """
     if thinking.effort is None and not thinking.enable and not thinking.disable:
         return replace(thinking, efforts={}, with_tools=True)
     disable = None if thinking.disable is None else {"reasoning": {"effort": "none"}}
@@ -164,7 +166,7 @@ def _effort(thinking: Thinking) -> Thinking:
 
 # ---- Tools
 def _customs(request: Mapping[str, Any], items: Sequence[AnyItem], allow: Sequence[str]) -> Dict[str, Json]:
-    """The custom tools that pass unchanged, by name."""
+    """The custom tools that are passed on unchanged, by name."""
     own = request.get("tools")
     tools = [*(own if isinstance(own, list) else ()), *later_tools(items)]
     return {
@@ -206,7 +208,7 @@ class _Writer:
 
 
 def _items(messages: List[Json], writer: _Writer) -> Iterator[Json]:
-    """The items that messages become; the list is empty in the end."""
+    """The items that messages become; empties the list."""
     for message in taken_from(messages):
         role, content = message["role"], message.get("content")
         if role == "tool":
@@ -239,7 +241,7 @@ def _call(call: Json, writer: _Writer) -> Json:
 
 
 def _thinking(message: Json, writer: _Writer) -> Iterator[Json]:
-    """Reasoning items: what this provider encrypted, or else the text if it wants that."""
+    """Reasoning items: those that this provider encrypted, or else the text if it wants that."""
     details = [
         detail["item"]
         for detail in message.get("response_items", ())

@@ -1,9 +1,9 @@
 r"""Rewrite rules: small changes to an outgoing request, for quirks that no profile covers.
 
 A rule acts at the places that its path selects: keys with dots between them, ``[n]`` for one entry of a list
-(``[-1]`` is the last), ``[*]`` for all.  ``messages[*].content`` is the content of every message.  A place
-that a request does not have is not an error; the rule does nothing there.  Requests share parts with each
-other and with what is stored, so nothing is changed in place; what differs is copied.
+(``[-1]`` is the last), ``[*]`` for all.  ``messages[*].content`` is the content of every message.  If a
+request lacks the place, the rule does nothing; this is not an error.  Requests share parts with each other
+and with stored records, so nothing is changed in place; changed parts are copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Step = Union[str, int, None]  # a key, an index, all entries
 Path = Tuple[Step, ...]
 Change = Callable[[Any], Any]  # of a value
 
-GONE = object()  # what a change returns to remove the value
+GONE = object()  # returned by a change to remove the value
 
 MAX_STEPS = 32
 _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]")
@@ -61,12 +61,12 @@ def parse_path(text: str) -> Path:
 
 
 def set_rule(path: Path, value: Any) -> Rule:
-    """Put ``value`` there, whatever was there before."""
+    """Put ``value`` there, in place of any other."""
     return Rule(path, lambda old: value, makes=True)
 
 
 def remove_rule(path: Path) -> Rule:
-    """Remove what is there."""
+    """Remove the value there."""
     return Rule(path, lambda old: GONE)
 
 
@@ -92,7 +92,7 @@ def rename_rule(path: Path, name: str) -> Rule:
 
 
 def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
-    r"""Replace what the regular expression matches in the text there; ``replacement`` may refer to groups
+    r"""Replace the matches of the regular expression in the text there; ``replacement`` may refer to groups
     (``\1``).
 
     :raises ValueError: one of the two is invalid
@@ -106,7 +106,7 @@ def replace_rule(path: Path, pattern: str, replacement: str) -> Rule:
 
 
 def rewritten(request: Json, rules: Iterable[Rule]) -> Json:
-    """A copy of the request to which all rules were applied, in order.  Raises nothing."""
+    """A copy of the request with all rules applied, in order.  Raises nothing."""
     for rule in rules:
         request = _applied(request, rule.path, rule)
     return request

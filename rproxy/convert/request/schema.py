@@ -1,9 +1,9 @@
-"""Repairs JSON Schemas of tools: what clients send and providers refuse.
+"""Repairs JSON Schemas of tools that clients send and providers refuse.
 
 In every case the root becomes one object (a root of alternatives is loosened to one that admits each of
-them), keywords with meaningless values go (``type: null``, an empty ``enum``, a reference to nowhere), and so
-do Codex's ``encrypted`` marks.  Other repairs (:data:`REPAIRS`, :func:`without_keywords`) are made where a
-profile asks for them.  Functions return new objects; the client's own are never changed.
+them), keywords with meaningless values are removed (``type: null``, an empty ``enum``, a dangling reference),
+and so are Codex's ``encrypted`` marks.  Other repairs (:data:`REPAIRS`, :func:`without_keywords`) are made
+where a profile asks for them.  Functions return new objects; the client's own are never changed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ...types import Json
 
 MAX_INLINED = 200  # references in one schema, which may fan out or be circular
 GROWTH = 8  # times its own size: how far a schema may grow where its references are followed
-SMALL = 200  # keywords, properties and entries: any schema may grow by so many
-ANY_OBJECT: Json = {"type": "object"}  # where there is no room
+SMALL = 200  # keywords, properties and entries: any schema may grow by this many
+ANY_OBJECT: Json = {"type": "object"}  # when there is no room
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 # The keywords that hold other schemas.
@@ -50,14 +50,14 @@ SOUND: Dict[str, Callable[[Any], bool]] = {
 
 
 def function_schema(schema: Any) -> Json:
-    """``parameters`` of a function that every provider takes: an object at the root.
+    """``parameters`` of a function that every provider accepts: an object at the root.
 
     :param schema: whatever the client sent
     """
     root = _sound(schema, schema) if isinstance(schema, dict) else {}
     if "$ref" in root or any(word in root for word in ALTERNATIVES):
         room, followed = _Room(root), set()
-        while "$ref" in root and root["$ref"] not in followed:  # a root that only refers to somewhere
+        while "$ref" in root and root["$ref"] not in followed:  # a root that is only a reference
             followed.add(root["$ref"])
             root = _dereferenced(root, root, room)
         if any(word in root for word in ALTERNATIVES):
@@ -83,7 +83,7 @@ class _Room:
         """Make room for a copy of a schema.
 
         :param root: the schema that its references point into
-        :returns: the copy; any object will do when there is no room
+        :returns: the copy; the schema of any object when there is no room
         """
         if self._left <= 0:
             return ANY_OBJECT
@@ -96,7 +96,9 @@ class _Room:
 
 
 class _Copy(NamedTuple):
-    """A schema that has been looked at, so that it need not be again; ``root`` and ``target`` stay alive."""
+    """A schema that has been measured, so that this need not be repeated; ``root`` and ``target`` stay
+    alive.
+    """
 
     root: Json
     target: Json
@@ -156,7 +158,7 @@ def _lookup(schema: Json, ref: Any) -> Any:
 
 
 def _dereferenced(root: Json, schema: Json, room: _Room) -> Json:
-    """``schema`` with what its reference points to, if there is room for that; its own keywords win."""
+    """``schema`` merged with the target of its reference, if there is room for it; its own keywords win."""
     target = _lookup(root, schema["$ref"])
     rest = {k: v for k, v in schema.items() if k != "$ref"}
     if not isinstance(target, dict) or target is schema:
@@ -189,7 +191,7 @@ def _loosened(schema: Json, room: _Room) -> Json:
 
 
 def has_numbers(schema: Any) -> bool:
-    """Is there a number anywhere in what the schema describes?"""
+    """Does the schema describe a number anywhere?"""
     if isinstance(schema, dict):
         kind = schema.get("type")
         kinds = kind if isinstance(kind, list) else [kind]
@@ -199,8 +201,8 @@ def has_numbers(schema: Any) -> bool:
 
 # ---- Repairs by name, for profiles
 def _inline_refs(schema: Json) -> Json:
-    """Replace references by what they point to (GLM 5.3 answers with strings otherwise); where one recurs,
-    any object will do.
+    """Replace references by their targets (GLM 5.3 answers with strings otherwise); a recursive one becomes
+    any object.
     """
     left, room = MAX_INLINED, _Room(schema)
 
@@ -244,7 +246,7 @@ def _add_types(schema: Json) -> Json:
 
 
 def _guessed(schema: Json) -> str:
-    """The type of a schema that does not name it."""
+    """The type of a schema that does not name one."""
     for word, kind in (("properties", "object"), ("items", "array")):
         if word in schema:
             return kind
@@ -273,7 +275,7 @@ def _close_objects(schema: Json) -> Json:
     return result
 
 
-# What is left of a schema for a server that stumbles over the rest (llama.cpp's grammars, Gemini's protos).
+# The keywords that are kept for a server that fails on others (llama.cpp's grammars, Gemini's protos).
 ESSENTIALS = ("type", "properties", "required", "items", "enum", "description", "anyOf", "$ref", *DEFINITIONS)
 
 
@@ -320,7 +322,7 @@ def answer_schema(schema: Json, repairs: Sequence[str], drop: Sequence[str]) -> 
 
 
 def without_keywords(schema: Json, drop: Sequence[str]) -> Json:
-    """``schema`` without some keywords; properties that are called like one of them stay."""
+    """``schema`` without some keywords; properties with such names stay."""
 
     def walk(key: str, value: Any) -> Any:
         return (

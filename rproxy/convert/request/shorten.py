@@ -1,9 +1,9 @@
 """A shorter history for a summary, when the whole one does not fit into the provider's window.
 
-Only compactions are shortened: there the alternative is a thread that can never go on.  What is worth least
-goes first, always the oldest: the outputs of tools, then the model's own items with their outputs, then the
-messages of the user.  Earlier summaries, items that act elsewhere and the last item (the request for the
-summary) stay.
+Only compactions are shortened: the alternative is a thread that can never continue.  The least valuable items
+are dropped first, the oldest before others: the outputs of tools, then the model's own items with their
+outputs, then the messages of the user.  Earlier summaries, items that act elsewhere and the last item (the
+request for the summary) stay.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ...types import AnyItem
 from .pairing import is_call, is_output, with_call_ids
 
 LEFT_OUT = "[output left out: the history was too long to be summarised whole]"
-SHARES = (0.75, 0.55, 0.4, 0.28, 0.18, 0.1)  # of the history's size that each further attempt may have
+SHARES = (0.75, 0.55, 0.4, 0.28, 0.18, 0.1)  # of the history's size, for each further attempt
 
 
 class Shortened(NamedTuple):
-    """``note`` is a sentence for the summary: what its writer has not seen."""
+    """``note`` is a sentence for the summary: the parts that its writer has not seen."""
 
     items: List[AnyItem]
     note: str
 
 
 def shortened(items: Sequence[AnyItem], share: float) -> Shortened:
-    """The history with at most about ``share`` of its size, as JSON has it."""
+    """The history reduced to about ``share`` of its size as JSON."""
     kept = with_call_ids(items)
     sizes = [_size(item) for item in kept]
     excess = sum(sizes) - int(sum(sizes) * share)

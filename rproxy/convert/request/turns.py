@@ -6,9 +6,8 @@ directly followed by one tool message for each call.  :func:`fold_items` makes a
 the items of one answer and attaches each output to its call, wherever it was; :mod:`.writer` makes messages
 of the turns.
 
-Two items belong to one turn when their ids share the stem of one answer of ours (see :func:`stem`),
-wherever they are.  Without our ids, they do when nothing but assistant items is between them and no
-reasoning begins anew.
+Two items belong to one turn when their ids share the stem of one answer of ours (see :func:`stem`), wherever
+they are.  Without our ids, they do when only assistant items are between them and no new reasoning begins.
 
 The rules are those of OpenAI, DeepSeek, Kimi, Mistral and the chat templates of open models.
 """
@@ -38,7 +37,7 @@ SUMMARY = "Summary of the conversation so far:\n\n"
 
 
 def stem(item: AnyItem) -> Optional[str]:
-    """What the ids of all items of one answer of ours share; None for any other item."""
+    """The part that the ids of all items of one of our answers share; None for any other item."""
     item_id = item.get("id")
     return round_stem(item_id) if item_id else None
 
@@ -52,7 +51,7 @@ class CallKey(NamedTuple):
     call_id: str
     name: str  # of the chat function
     arguments: str
-    asked: str  # the user's last text before the answer
+    asked: str  # the user's last text before the answer, the question
 
 
 class AssistantTurn:
@@ -100,7 +99,7 @@ class AssistantTurn:
 
 
 class PlainMessage:
-    """A message of anybody but the assistant."""
+    """A message that is not the assistant's."""
 
     __slots__ = ("role", "parts")
 
@@ -123,7 +122,7 @@ def fold_items(
     :param items: the whole history, including the items of earlier responses
     :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
     :param sealer: opens what earlier turns have sealed
-    :param warnings: receives a line for everything that is left out
+    :param warnings: gets a line for everything that is left out
     :raises ApiError: 400 for an item that cannot be understood, or a summary that cannot be opened
     """
     entries = _entries(list(items), tools, sealer, warnings)
@@ -139,8 +138,8 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
     calls = list(map(is_call, items))
     entries = _Entries()
     matcher = OutputMatcher(compress(items, calls))
-    ours: Dict[str, AssistantTurn] = {}  # by stem
-    seen: Set[str] = set()  # ids of our items: a client may send one and refer to it as well
+    ours: Dict[str, AssistantTurn] = {}  # stem -> turn
+    seen: Set[str] = set()  # ids of our items: a client may send one and also refer to it
     turn: Optional[AssistantTurn] = None  # the one that is open
     question: Optional[AnyItem] = None  # the user's last message
     for item, calls_tool in zip(items, calls):
@@ -188,7 +187,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
 class _Entries(List[Entry]):
     """The entries in their order.
 
-    A message of the user may have cut in on a turn: it stands between a call and its output.  The outputs are
+    A user message may have interrupted a turn: it is between a call and its output.  The outputs are
     attached to the turn, so the message would come last, and the model would answer the user instead of the
     outputs, often with the same call again (agents that repeat their question with every request).  When
     nothing else follows the outputs, the turn moves behind the message.
@@ -219,14 +218,14 @@ class _Entries(List[Entry]):
         self._to_move = None
 
     def reorder(self) -> None:
-        """Move a turn behind the message that cut in on it."""
+        """Move a turn behind the message that interrupted it."""
         if self._to_move is not None:
             self.append(self.pop(self._to_move))
             self._to_move = None
 
 
 def _abandoned(turn: AssistantTurn, following: Optional[Entry], resends: bool) -> bool:
-    """Is this what was left of an answer of ours when its request was repeated?
+    """Is this the remainder of one of our answers whose request was repeated?
 
     It is at the end when the request is repeated, and before the complete answer from then on.  Leaving
     it out both times keeps the prefix stable, and some providers refuse an assistant message at the end.
@@ -267,7 +266,7 @@ def _is_answer(item: AnyItem, item_type: str) -> bool:
 
 
 class _UnknownKind(ToolKind):
-    """Calls of unknown kinds, kept as calls of a function of that name, so that nothing is lost."""
+    """Calls of unknown kinds, kept as calls of a function with that name, so that nothing is lost."""
 
     def call_name(self, item: AnyItem) -> str:
         return str(item.get("type"))
@@ -300,7 +299,7 @@ def _tool_call(item: AnyItem, tools: ToolTable, warnings: List[str]) -> ToolCall
 
 
 def _sound_arguments(arguments: str) -> str:
-    """``arguments``, or an object that holds them: many providers refuse any other JSON in a history."""
+    """``arguments``, or an object around them: many providers refuse any other JSON in a history."""
     if not arguments.strip():
         return "{}"
     if is_object(arguments):
@@ -309,17 +308,17 @@ def _sound_arguments(arguments: str) -> str:
 
 
 def _plain_message(item: AnyItem, item_type: str) -> PlainMessage:
-    """A message, or what one agent of Codex says to another: that is the user's voice to the model."""
+    """A message, or a text from one Codex agent to another, which the model gets as the user's."""
     parts = parts_of(item.get("content"), "content of a message")
     if item_type == "message":
         return PlainMessage(_role(item), parts)
-    text = "".join(text_of(part) for part in parts)  # a header and its payload, which belong to each other
+    text = "".join(text_of(part) for part in parts)  # a header and its payload, which belong together
     others = [part for part in parts if not text_of(part)]
     return PlainMessage("user", [{"type": "input_text", "text": text}, *others])
 
 
 def _asks(item: AnyItem) -> bool:
-    """Does the item speak for the user?"""
+    """Is the item the user's voice?"""
     return item.get("role") == "user" or item.get("type") == "agent_message"
 
 
@@ -344,7 +343,7 @@ def _reasoning(item: AnyItem, sealer: Sealer, warnings: List[str]) -> Tuple[str,
 
 
 def _orphan(item: AnyItem, item_type: str) -> PlainMessage:
-    """An output without its call, as text of the user: a provider would refuse the tool message."""
+    """An output without its call, as a user message: a provider would refuse a tool message."""
     call_id = item.get("call_id")
     whose = f"the call {call_id}, which is missing" if call_id else "a call that is missing"
     message = PlainMessage.of_text("user", f"Tool output for {whose}:")
@@ -384,7 +383,7 @@ def call_keys(items: Sequence[AnyItem], output: Iterable[AnyItem], tools: ToolTa
 
 
 def check_orphans(history: Iterable[AnyItem], new_items: Sequence[AnyItem]) -> None:
-    """Refuse a request that does nothing but answer calls nobody made.
+    """Refuse a request that only answers calls that were never made.
 
     An orphan inside a longer history is repaired (clients compact and roll back).  When it is all that the
     client sends, it is a mistake that the client must learn about, as it does from OpenAI.

@@ -16,7 +16,7 @@ from ...errors import ApiError
 from ...types import Json
 
 Check = Callable[[Any], bool]
-TOGETHER = 10_000  # entries of a list that are looked at together
+TOGETHER = 10_000  # entries of a list that are checked together
 
 
 def _number(value: Any) -> bool:
@@ -48,8 +48,8 @@ def _object_of_strings(*names: str) -> Check:
 
 
 def _list_of(value: Any, wanted: type) -> bool:
-    # A set of the types, because there may be very many values; of some at a time, because a thread that
-    # looks at them keeps the interpreter meanwhile.
+    # A set of the types, because there may be very many values; a slice at a time, because the thread keeps
+    # the interpreter meanwhile.
     return isinstance(value, list) and all(
         issubclass(kind, wanted)
         for begin in range(0, len(value), TOGETHER)
@@ -115,7 +115,7 @@ FIELDS: Dict[str, Tuple[str, Check]] = {
     "service_tier": ("a string", _string),
     "prompt_cache_options": ("an object", _object),
 }
-# Far more than anybody needs; each entry costs time that all clients share.  Tools in a namespace count.
+# Far more than any client needs; each entry costs time that all clients share.  Tools in a namespace count.
 MAX_ENTRIES = {"tools": 4096, "include": 256, "stop": 256}
 UNSUPPORTED = {"prompt": "Prompt templates live at OpenAI; send the text as instructions and input."}
 
@@ -135,7 +135,7 @@ def check_request(request: Json) -> None:
             raise ApiError(
                 400, f"{name} is not supported. {reason}", code="unsupported_parameter", param=name
             )
-    for name, most in MAX_ENTRIES.items():  # first, because the other checks look at each
+    for name, most in MAX_ENTRIES.items():  # first, because the other checks examine each entry
         count = _entries(request[name], most) if name in request else 0
         if count > most:
             raise ApiError(
@@ -163,7 +163,9 @@ def check_request(request: Json) -> None:
 
 
 def _entries(values: Any, most: int) -> int:
-    """How many entries a list has, with those of namespaces in it, if it has at most ``most`` itself."""
+    """The number of entries of a list, including those of its namespaces if the list itself has at most
+    ``most``.
+    """
     if not isinstance(values, list) or len(values) > most:
         return len(values) if isinstance(values, list) else 0
     inner = (value.get("tools") for value in values if isinstance(value, dict) and "tools" in value)

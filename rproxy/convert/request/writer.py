@@ -14,7 +14,7 @@ from .matching import ToolCall
 from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, fold_items
 
 T = TypeVar("T")
-# Finds what is still known about the turn that made a call.
+# Finds what is remembered of the turn that made a call.
 Recall = Callable[[CallKey], Optional[Thought]]
 
 INTERRUPTED = "(no output: the call was interrupted)"
@@ -23,7 +23,7 @@ ATTACHED = "Attached from the tool result:"
 
 
 def taken_from(entries: List[T]) -> Iterator[T]:
-    """The entries of a list, each taken out of it and so freed by itself: to free all of them at once would
+    """The entries of a list, each removed and thereby freed separately: freeing all of them at once would
     keep other threads waiting.
     """
     entries.reverse()
@@ -48,8 +48,8 @@ def to_messages(
     :param items: the whole history, including the items of earlier responses
     :param instructions: text of the first system message
     :param recall: finds the reasoning of earlier turns for clients that did not send it back
-    :param resends: the client, when it repeats a request, sends the part that it got of the answer that broke
-        off (Codex does)
+    :param resends: when the client repeats a request, it sends the part of the answer that it got before the
+        answer broke off (Codex does)
     :param phases: let messages keep their ``phase``, which only the Responses API knows
     :param sealer: opens what earlier turns have sealed
     :param warnings: receives a line for everything that is left out
@@ -92,14 +92,16 @@ class _MessageWriter:
             self.messages.append({"role": role, "content": content})
 
     def turn(self, turn: AssistantTurn) -> None:
-        """The assistant message, a tool message for each call, and what tool messages cannot hold."""
+        """The assistant message, a tool message for each call, and a user message with what tool messages
+        cannot hold.
+        """
         recalled: List[Thought] = [
             self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls
         ]
         known = next(filter(None, recalled), Thought())
         text = "".join(turn.texts)
         if turn.calls and not text.strip():
-            text = ""  # line ends between thinking and a call; some providers refuse them
+            text = ""  # only line ends between thinking and a call, which some providers refuse
         thought = "".join(turn.reasoning) or str(known.get("text") or "")
         details = turn.details or known.get("details") or []
         if not text and not turn.calls and (not thought or not self._keeps_bare_reasoning()):
@@ -154,7 +156,7 @@ class _MessageWriter:
             self.messages.append({"role": "user", "content": parts})
 
     def _result(self, call: ToolCall) -> Tuple[List[str], List[Json]]:
-        """The texts of a tool message, and what is not text."""
+        """The texts of a tool message, and the parts that are not text."""
         if not call.outputs:
             return [INTERRUPTED], []
         texts: List[str] = []

@@ -1,1 +1,1 @@
-"""Kinds of tools: one module per kind, both directions side by side; ``kinds.py`` is the table of them."""
+"""Kinds of tools: one module per kind, both directions side by side; ``kinds.py`` has their table."""

@@ -15,7 +15,7 @@ from typing import List, Optional, Tuple
 from ...types import AnyItem, Json
 from .kind import ArgumentsReader, Offer, ToolKind, described, loads
 
-_KEYS = ("input", "patch", "code", "content")  # what models call the text, the right name first
+_KEYS = ("input", "patch", "code", "content")  # names that models give to the text, the right one first
 _FENCE = re.compile(r"\A\s*```[^\n]*\n(.*?)\n?```\s*\Z", re.S)
 
 
@@ -61,8 +61,8 @@ class InputReader(ArgumentsReader):
     """Streams the value of ``input`` out of ``{"input": "..."}`` and un-escapes it.
 
     Anything that begins differently is held until the end and interpreted as well as possible: another key, a
-    bare JSON string, raw text, a Markdown fence around it.  The result does not depend on how the text was
-    cut.
+    bare JSON string, raw text, a Markdown fence around the text.  The result does not depend on how the text
+    was cut.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ def _unescape(text: str) -> Tuple[str, str, bool]:
         escape = text[stop : stop + size]
         if size == 6:
             unit = _hex(escape[2:])
-            if 0xD800 <= unit < 0xDC00:  # half a pair: take the other half with it
+            if 0xD800 <= unit < 0xDC00:  # half of a pair: take the other half, too
                 if stop + 12 > n and "\\u".startswith(text[stop + 6 : stop + 8]):
                     return "".join(out), text[stop:], False
                 low = _hex(text[stop + 8 : stop + 12]) if text[stop + 6 : stop + 8] == "\\u" else 0
@@ -155,7 +155,7 @@ def _hex(digits: str) -> int:
 
 
 def unwrap(raw: str) -> str:
-    """The text that a model meant by the arguments ``raw`` of a freeform tool."""
+    """The text that a model means by the arguments ``raw`` of a freeform tool."""
     value = loads(raw)
     text = value if isinstance(value, str) else raw
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """``function``: the kind that Chat Completions also has.
 
-Arguments go through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema
+Arguments pass through byte for byte, with one exception: ``1000.0`` becomes ``1000`` where the tool's schema
 asks for numbers.  Models that compute in floats write it, and strict clients (Codex reads an unsigned
 integer) refuse the call.
 """
@@ -34,7 +34,7 @@ class Function(ToolKind):
     def describe(self, offer: Offer, item: Json) -> None:
         super().describe(offer, item)
         if offer.encrypted:
-            # Codex takes such an argument for OpenAI's ciphertext unless the call says that none is
+            # Codex takes such an argument for OpenAI's ciphertext unless the call says that nothing is
             # encrypted.
             item["encrypted_function_args"] = []
 

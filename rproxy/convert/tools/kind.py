@@ -1,4 +1,4 @@
-"""What a kind of tool is, for both directions.
+"""The interface of a kind of tool, for both directions.
 
 The Responses API has a dozen kinds of tools, Chat Completions has one: the function.  A :class:`ToolKind`
 knows how its tools are offered as functions, which item a call of one becomes, and how earlier calls and
@@ -25,7 +25,7 @@ MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every pr
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
 _parse = parser(float)
-LONG = 1 << 20  # characters of JSON that take some milliseconds
+LONG = 1 << 20  # characters of JSON that take a few milliseconds to parse
 PLAIN_NAMESPACE = "functions"  # Codex's name for "no namespace"
 
 
@@ -58,7 +58,7 @@ def marks_encrypted(tool: Json) -> bool:
 def flatten(namespace: Optional[str], name: str) -> str:
     """The function name of a tool: ``namespace__name``, legal and short enough.
 
-    It depends on its arguments alone, so a history has the same names in every turn, even when the tool is no
+    It depends only on the arguments, so a history has the same names in every turn, even when the tool is no
     longer offered.
     """
     full = name if namespace is None else f"{namespace}__{name}"
@@ -66,7 +66,7 @@ def flatten(namespace: Optional[str], name: str) -> str:
 
 
 def hashed(full: str) -> str:
-    """A stable legal name for ``full``, different from the one of any other."""
+    """A stable legal name for ``full``, different from that of any other text."""
     digest = hashlib.sha1(full.encode("utf-8", "replace")).hexdigest()[:8]
     return f"{_ILLEGAL.sub('_', full)[: MAX_NAME - 9]}_{digest}"
 
@@ -99,7 +99,7 @@ class Offer:
 
     @cached_property
     def has_numbers(self) -> bool:
-        """Is there a number anywhere in the arguments?"""
+        """Can there be a number anywhere in the arguments?"""
         return has_numbers(self.schema)
 
     def item(self, item_id: str, call_id: str) -> Json:
@@ -112,7 +112,7 @@ class Offer:
     def finish(self, item: AnyItem, whole: str) -> Json:
         """The completed item.
 
-        :param whole: what the reader made of the arguments
+        :param whole: the arguments, as the reader returned them
         """
         return self.kind.finish(item, whole)
 
@@ -120,7 +120,7 @@ class Offer:
 class ToolKind:
     """One kind of tool.
 
-    The class attributes are a table row; the methods are for differences that a word cannot express.
+    The class attributes are a table row; the methods are for differences that a value cannot express.
     """
 
     types: Tuple[str, ...] = ()  # of the entries of a request's `tools`
@@ -128,13 +128,13 @@ class ToolKind:
     output_type = ""  # the item of its result
     prefix = "fc"  # of the item's id
     text_field = "arguments"  # the item's key for what the model wrote
-    delta_type: Optional[str] = None  # None: nothing is streamed but the finished item
+    delta_type: Optional[str] = None  # None: only the finished item is sent
     done_type: Optional[str] = None
-    needs_name = False  # a tool of this kind is called by a name of its own
+    needs_name = False  # tools of this kind have names of their own
 
     # ---- Request: tools to functions
     def members(self, tool: Json) -> List[Tuple[Optional[str], Json]]:
-        """The tools in this entry, as (namespace, tool).  Only a namespace holds others."""
+        """The tools in this entry, as (namespace, tool).  Only a namespace has several."""
         return [(None, tool)]
 
     def tool_name(self, tool: Json) -> str:
@@ -185,7 +185,7 @@ class ToolKind:
 
 
 def loads_object(text: str) -> Json:
-    """The JSON object in ``text``, or an empty one: for items that need an object."""
+    """The JSON object in ``text``, or an empty one, for items that need an object."""
     value = loads(text)
     return value if isinstance(value, dict) else {}
 
@@ -193,7 +193,7 @@ def loads_object(text: str) -> Json:
 def is_object(text: str) -> bool:
     """Is ``text`` a JSON object?
 
-    A long text is read in small steps: one large one would not let another thread work.
+    A long text is read in small steps: one large step would keep other threads from working.
     """
     if len(text) <= LONG:
         return isinstance(loads(text), dict)

@@ -14,7 +14,7 @@ from .namespace import Namespace
 from .shell import Shell
 from .tool_search import ToolSearch
 
-FUNCTION = Function()  # what a call of an unknown name is taken for
+FUNCTION = Function()  # a call of an unknown name counts as one of these
 HOSTED = Hosted()  # is offered, but its calls become items of rproxy's own making
 ALL: Tuple[ToolKind, ...] = (
     FUNCTION,

@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 from ...types import Json
 from .kind import ToolKind, described, flat_form
 
-MAX_REPEATED = 1 << 20  # characters that a description may take in all members together
+MAX_REPEATED = 1 << 20  # characters of a description in all members together
 
 
 class Namespace(ToolKind):
@@ -27,7 +27,7 @@ class Namespace(ToolKind):
 
 
 def _introduced(member: Json, about: str) -> Json:
-    """The member with the description of its namespace in front: a flat function list has no other place for
+    """The member with its namespace's description in front: a flat list of functions has no other place for
     it.
     """
     if not about:

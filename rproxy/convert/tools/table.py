@@ -1,6 +1,6 @@
 """The tools of one request: what the model is offered, and what its calls stand for.
 
-There is one table per turn, ``chat name -> Offer``, of all the tools: those of the request's ``tools``, and
+There is one table per turn, ``chat name -> Offer``, of all tools: those of the request's ``tools``, and
 in the history those of ``additional_tools`` items (Codex's Responses Lite) and ``tool_search_output`` items.
 They are in the order of their appearance, so later turns only append, and the provider's prompt cache stays
 valid.
@@ -26,10 +26,10 @@ TOOL_ITEMS = ("additional_tools", "tool_search_output")  # items of the history 
 
 
 class ToolTable:
-    """What may be called in one turn.
+    """The tools that may be called in one turn.
 
     ``chat_tools`` are the entries of the chat request, ``chat_tool_choice`` its ``tool_choice`` or None,
-    ``warnings`` what was left out.
+    ``warnings`` the tools that were left out.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ToolTable:
     ) -> ToolTable:
         """The table of a request whose whole history is ``items``.
 
-        :param allow: the types of Responses tools that pass; None for :data:`DEFAULT_ALLOW`
+        :param allow: the allowed types of Responses tools; None for :data:`DEFAULT_ALLOW`
         :raises ApiError: 400 for tools or a tool_choice that make no sense
         """
         tools, allowed = request.get("tools"), tuple(DEFAULT_ALLOW if allow is None else allow)
@@ -131,7 +131,7 @@ class ToolTable:
             self.warnings.append(f"tool {tool['type']} without a usable name dropped")
             return
         if (namespace, name) in self._names:
-            return  # repeated later in the history
+            return  # a repetition later in the history
         function = kind.function(tool)
         function["parameters"] = repaired(function["parameters"], profile.schema, profile.drop_keywords.tools)
         if profile.strict_tools == "omit":
@@ -196,11 +196,9 @@ class ToolTable:
 
     # ---- Using
     def offer(self, chat_name: str) -> Offer:
-        """What a call of ``chat_name`` stands for; for a name that was not offered, a function of that name.
-
-        Models drop or misspell the namespace: a bare or dotted name means a tool if it can mean only that
-        one.  Servers that parse OpenAI's harmony format leave its markers behind
-        (``ls<|channel|>commentary``).
+        """What a call of ``chat_name`` stands for; for an unknown name, a function with that name.  Models
+        drop or misspell the namespace: a bare or dotted name means a tool if it can mean only that one.
+        Servers that parse OpenAI's harmony format leave its markers behind (``ls<|channel|>commentary``).
         """
         if chat_name not in self._offers:
             chat_name = chat_name.partition("<|")[0].strip() or chat_name
@@ -226,7 +224,7 @@ def later_tools(items: Iterable[AnyItem]) -> List[Json]:
 
 
 def _chat_key(tool: Json) -> Tuple[str, Optional[str]]:
-    """What identifies an entry of the chat request's tools: the name of a function, the type of a hosted
+    """The identity of an entry of the chat request's tools: the name of a function, the type of a hosted
     tool.
     """
     return tool["type"], tool["function"]["name"] if tool["type"] == "function" else None

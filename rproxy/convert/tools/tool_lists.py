@@ -1,9 +1,9 @@
 """Recurring lists of tools.
 
 An agent sends the same tools in every turn, and they are most of its request: Codex's are 30 KB of schemas.
-:class:`ToolLists` gives equal lists the same :class:`ToolList`, and what was made of one is kept with it: its
+:class:`ToolLists` gives equal lists the same :class:`ToolList`, which keeps what was computed from it: its
 form in the Response object, and the functions that a provider is offered.  Both depend on nothing else that a
-client sends, so it does not matter whose turn made them.
+client sends, so it does not matter in whose turn they were computed.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from ...types import Json
 
 T = TypeVar("T")
 
-MAX_BYTES = 1 << 20  # of the lists that are remembered; what is made of them takes some ten times more
+MAX_BYTES = 1 << 20  # of the lists that are remembered; values computed from them take about ten times more
 MAX_LIST_BYTES = MAX_BYTES // 4  # bytes of one list
 CREDENTIALS = frozenset(("authorization", "headers"))  # keys of tools that are not remembered
 MAX_FORMS = 8  # of one list, for as many kinds of providers
 
-# Writes an object that occurs twice as two, so that equal lists have equal bytes.
+# Writes an object that occurs twice as two objects, so that equal lists have equal bytes.
 _VERSION = 2
 
 
 class ToolList(List[Json]):
-    """The ``tools`` of requests, with what was made of them.  Do not change it."""
+    """The ``tools`` of requests, with values computed from them.  Do not change it."""
 
     def __init__(self, tools: List[Json]) -> None:
         super().__init__(tools)
         self._made: Dict[Hashable, Any] = {}
 
     def made(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` makes of these tools.
+        """The value that ``make`` computes from these tools, cached.
 
-        :param key: what the result depends on beside the tools
+        :param key: everything else that the result depends on
         """
         found = self._made.get(key)
         if found is None:
@@ -47,10 +47,10 @@ class ToolList(List[Json]):
 
 
 class ToolLists:
-    """The tool lists that were seen last."""
+    """The most recently used tool lists."""
 
     def __init__(self) -> None:
-        self._lists: Dict[bytes, ToolList] = {}  # the one that was used last is last
+        self._lists: Dict[bytes, ToolList] = {}  # most recently used last
         self._size = 0
 
     def of(self, tools: List[Json]) -> List[Json]:

@@ -21,7 +21,7 @@ class ToolSearch(ToolKind):
     prefix = "tsc"
 
     def tool_name(self, tool: Json) -> str:
-        # One that OpenAI itself would run has nobody to run it here.
+        # One that OpenAI itself would run cannot be run here.
         return "tool_search" if tool.get("execution") == "client" else ""
 
     def function(self, tool: Json) -> Json:
@@ -40,7 +40,7 @@ class ToolSearch(ToolKind):
         return "tool_search"
 
     def output(self, item: AnyItem) -> Any:
-        """The names under which the tools that were found can be called; their definitions stand in the
+        """The names by which the tools that were found can be called; their definitions are among the
         request's tools.
         """
         found = [(plain(space), tool.get("name")) for space, tool in _found(item)]
