@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..errors import ConfigError
 from .command import Command, Environ, complain, discard_stdout
-from .exit_status import ERRORS, OK, USAGE, status_of
+from .exit_status import ERRORS, MEANINGS, OK, USAGE, status_of
 
 
 def show_help(args: argparse.Namespace, environ: Environ) -> int:
@@ -82,10 +82,11 @@ def make_parser(names: Iterable[str] = MODULES) -> argparse.ArgumentParser:
     :param names: the sub-commands that it is for
     """
     raw: Any = argparse.RawDescriptionHelpFormatter
+    statuses = "\n".join(f"  {status:<4}{meaning}" for status, meaning in MEANINGS.items())
     parser = argparse.ArgumentParser(
         prog="rproxy",
         description="The OpenAI Responses API in front of any Chat Completions provider.",
-        epilog="example: rproxy serve --demo",
+        epilog=f"exit status:\n{statuses}\n\nexample: rproxy serve --demo",
         formatter_class=raw,
     )
     parser.add_argument(

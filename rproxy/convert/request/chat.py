@@ -167,20 +167,8 @@ def _converted(
     if not messages:
         raise invalid("input is empty: there is nothing to answer.", "input", "missing_required_parameter")
     given = given_fields(request)
-    body: Json = {
-        "model": downstream_model,
-        "messages": messages,
-        **_options(request, profile),
-        **sent_fields(given, profile),
-    }
-    if tools.chat_tools:
-        body["tools"] = tools.chat_tools
-    else:
-        body.pop("parallel_tool_calls", None)
-    if form:
-        body["response_format"] = form
-    if choice is not None:
-        body["tool_choice"] = choice
+    options = {**_options(request, profile), **sent_fields(given, profile)}
+    body = _body(downstream_model, messages, options, tools.chat_tools, form, choice)
     thinking = _think(body, reasoning, profile, warnings)
     for key in profile.drop + (profile.drop_thinking if thinking else ()):
         if key in body or "." in key:
@@ -195,6 +183,21 @@ def _converted(
         warnings=list(dict.fromkeys(warnings)),
         left_out=left_out(given, body),
     )
+
+
+def _body(
+    model: str, messages: List[Json], options: Json, tools: List[Json], form: Optional[Json], choice: Any
+) -> Json:
+    body: Json = {"model": model, "messages": messages, **options}
+    if tools:
+        body["tools"] = tools
+    else:
+        body.pop("parallel_tool_calls", None)
+    if form:
+        body["response_format"] = form
+    if choice is not None:
+        body["tool_choice"] = choice
+    return body
 
 
 def _options(request: Mapping[str, Any], profile: Profile) -> Json:

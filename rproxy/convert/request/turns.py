@@ -97,6 +97,17 @@ class AssistantTurn:
             self.texts += [text] if text else []
             self.phase = item["phase"] if isinstance(item.get("phase"), str) else self.phase
 
+    def add_call(self, call: ToolCall) -> bool:
+        """Append a call.
+
+        :returns: False if its id is in the turn already: the client repeats itself
+        """
+        if call.id in self.call_ids:
+            return False
+        self.call_ids.add(call.id)
+        self.calls.append(call)
+        return True
+
 
 class PlainMessage:
     """A message that is not the assistant's."""
@@ -160,9 +171,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
                 seen.add(item["id"])
             if call is None:
                 turn.add(item, item_type, item_stem, sealer, warnings)
-            elif call.id not in turn.call_ids:  # otherwise the client repeats itself
-                turn.call_ids.add(call.id)
-                turn.calls.append(call)
+            elif turn.add_call(call):
                 matcher.add(call, item_stem)
         elif is_output(item):
             if matcher.match(item, OUTPUT_KINDS.get(item_type, _UNKNOWN).output(item)):
