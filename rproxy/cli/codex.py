@@ -1,4 +1,4 @@
-"""``rproxy codex``: run Codex on rproxy, or write the profile with which it always does."""
+"""``rproxy codex``: run Codex with rproxy, or write a profile for that."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def set_up_log(args: argparse.Namespace, secrets: Sequence[str] = ()) -> None:
 
 
 def profile_name(text: str) -> str:
-    """A name that ``codex --profile`` takes."""
+    """A name that ``codex --profile`` accepts."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} may have letters, digits, - and _ only")
     return text

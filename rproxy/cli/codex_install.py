@@ -22,8 +22,8 @@ from .command import Environ
 OLDEST = (0, 134, 0)  # the first Codex that reads profile files
 INSTALL = "npm install -g @openai/codex"
 CALL_TIMEOUT = 30.0  # seconds, for the short calls
-# Where the npm package keeps the program that its launcher starts; a launcher that is killed may leave the
-# program running.
+# The place of the program that the npm package's launcher starts; killing the launcher may leave the program
+# running.
 NATIVE = (
     "node_modules/@openai/codex-*/vendor/*/bin/codex*",
     "../codex-*/vendor/*/bin/codex*",
@@ -49,8 +49,8 @@ class Installed(NamedTuple):
     def without_daemon(self, args: Sequence[str], environ: Environ) -> List[str]:
         """The option that runs Codex without its background server, where this version has it.
 
-        Settings on the command line keep Codex from using that server anyway; with the option, Codex does not
-        warn about it at each start.
+        Settings on the command line already keep Codex from using that server; with the option, Codex does
+        not warn about it at each start.
 
         :param args: the user's own arguments; Codex takes the option only once, and not with ``--remote``
         """
@@ -87,7 +87,7 @@ def find_codex(environ: Environ) -> Installed:
 
 
 def _native(path: str) -> str:
-    """The native program behind npm's launcher; ``path`` itself if it is no launcher."""
+    """The native program behind npm's launcher; ``path`` itself if it is not a launcher."""
     launcher = Path(path).resolve()
     if launcher.name != "codex.js":
         return path

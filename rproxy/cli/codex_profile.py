@@ -17,13 +17,13 @@ from ..errors import RproxyError
 from .command import Environ
 
 MARK = "# Written by rproxy codex --write"
-# Codex sends the model's searches to rproxy, from 0.169 on; an older one takes the settings and does not.
+# From 0.169 on, Codex sends the model's searches to rproxy; an older one accepts the settings and does not.
 SEARCH: Mapping[str, Any] = {
     "web_search": "live",
     "features.standalone_web_search": True,
     "suppress_unstable_features_warning": True,
 }
-NO_SEARCH: Mapping[str, Any] = {"web_search": "disabled"}  # nobody would answer
+NO_SEARCH: Mapping[str, Any] = {"web_search": "disabled"}  # there is no search service
 HINT = f"{MARK}; rproxy codex --restore removes it."
 
 
@@ -47,7 +47,7 @@ class Settings:
         return f"{self.env_key}=YOUR_KEY " if self.env_key else ""
 
     def table(self) -> Dict[str, Any]:
-        """As Codex's configuration file names them."""
+        """The settings as a table of Codex's configuration file."""
         provider: Dict[str, Any] = {
             "name": "rproxy",
             "base_url": self.base_url,
@@ -67,7 +67,7 @@ class Settings:
         }
 
     def overrides(self) -> List[str]:
-        """As arguments of ``codex``."""
+        """The settings as arguments of ``codex``."""
         table = self.table()
         providers = table.pop("model_providers")
         lines = [f"{key}={_toml(value)}" for key, value in table.items()]
@@ -75,7 +75,7 @@ class Settings:
         return [part for line in lines for part in ("-c", line)]
 
     def profile(self) -> str:
-        """As a file in ``~/.codex``."""
+        """The settings as a file in ``~/.codex``."""
         table = self.table()
         providers = table.pop("model_providers")
         lines = [HINT] + [f"{key} = {_toml(value)}" for key, value in table.items()]
@@ -132,7 +132,7 @@ class CodexProfile(NamedTuple):
         for path, content in ((self.catalog, catalog), (self.toml, text)):
             fresh = path.with_name(path.name + ".new")
             fresh.write_text(content, encoding="utf-8")
-            fresh.replace(path)  # Codex reads the old file or the new one, never half of one
+            fresh.replace(path)  # Codex reads the old file or the new one, never a part of one
             done.append(f"wrote {path}")
         return done
 

@@ -42,7 +42,7 @@ FROM_TERMINAL = ("SIGINT", "SIGQUIT")
 class Call(NamedTuple):
     """How the user calls Codex: its arguments, and the model that the user has named.
 
-    ``about``: what the line at the start says beside the model; None: there is no such line.
+    ``about``: the text of the line at the start besides the model; None: there is no such line.
     """
 
     args: Sequence[str]
@@ -164,7 +164,7 @@ async def run_on(base_url: str, codex: Installed, call: Call, environ: Environ) 
 
 @contextlib.contextmanager
 def catalog_file(codex: Installed, entries: Sequence[Json], environ: Environ) -> Iterator[str]:
-    """A context with the path of a catalog that exists as long as it lasts."""
+    """A context with the path of a catalog that exists while it lasts."""
     with tempfile.TemporaryDirectory(prefix="rproxy-codex-") as folder:
         path = os.path.join(folder, "models.json")
         with open(path, "w", encoding="utf-8") as file:
@@ -207,7 +207,7 @@ async def run_codex(
 
 
 def _reachable(base_url: str, environ: Environ) -> Dict[str, str]:
-    """The environment, with an exception from the user's HTTP proxy for an rproxy on this machine."""
+    """The environment, with an exception from the user's HTTP proxy if rproxy runs on this machine."""
     host = urlsplit(base_url).hostname or ""
     if not is_loopback(host):
         return dict(environ)

@@ -1,1 +1,1 @@
-"""Tools that rproxy runs itself; nothing of it is imported while none is configured."""
+"""Tools that rproxy runs itself; nothing here is imported unless one is configured."""

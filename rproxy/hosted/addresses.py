@@ -1,8 +1,8 @@
 """Which addresses may be shown and opened.
 
-A page is opened only if its address is one of the web: http or https, no user name, and no private host other
-than that of the search service, which the configuration names.  What a name resolves to is checked when
-rproxy connects to it (:mod:`rproxy.upstream.web`).
+A page is opened only if it has a web address: http or https, no user name, and no private host except that of
+the configured search service.  The addresses of a host name are checked when rproxy connects to it
+(:mod:`rproxy.upstream.web`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 _URL = re.compile(r"https?://[^\s<>\"\\^`{|}]{1,2048}")
 _AFTER = ".,;:!?'*_~"  # punctuation after an address
 _WORD = re.compile(r"[^\s<>\"'`()\[\]{}|]+")
-MAX_USER_TEXT = 200_000  # characters that are looked through for addresses
+MAX_USER_TEXT = 200_000  # characters that are searched for addresses
 
 
 def host_of(url: str) -> str:
-    """The host of an address of the web, in lower case; "" for anything else."""
+    """The host of a web address, in lower case; "" for anything else."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in PORTS or parts.username is not None or (parts.port or 1) < 1:
@@ -70,24 +70,24 @@ def refusal(url: str, service_url: str) -> str:
 
 
 def within(host: str, domains: Iterable[str]) -> bool:
-    """Is this host one of the domains, or below one of them?"""
+    """Is this host one of the domains, or a subdomain of one?"""
     return any(host == domain or host.endswith("." + domain) for domain in domains)
 
 
 def domain_of(text: str) -> str:
-    """A domain as people write it (``https://Example.com/x``, ``*.example.com``) in its plain form."""
+    """The plain form of a domain as people write it (``https://Example.com/x``, ``*.example.com``)."""
     text = text.strip().lower().partition("://")[2] or text.strip().lower()
     return re.split(r"[/:?#]", text, maxsplit=1)[0].lstrip("*.").rstrip(".")
 
 
 def urls_in(text: str) -> Iterator[Tuple[int, str]]:
-    """Position and address for each address in a text, without what belongs to the sentence around it."""
+    """Position and address for each address in a text, without the punctuation of the sentence around it."""
     for match in _URL.finditer(text):
         yield match.start(), _without_closing(match[0])
 
 
 def _without_closing(address: str) -> str:
-    """The address without the brackets that it does not open, and the punctuation after it."""
+    """The address without unmatched closing brackets and punctuation at its end."""
     for opening, closing in ("()", "[]"):
         depth = 0
         if closing not in address:

@@ -19,12 +19,12 @@ from .kind import Outcome
 log = logging.getLogger("rproxy.hosted")
 
 MAX_KNOWN = 50_000  # calls that were run
-MAX_BYTES = 16 << 20  # of their outcomes
-STOP_TIMEOUT = 5.0  # seconds that a call gets to end when nobody waits for it any more
+MAX_BYTES = 16 << 20  # of their outcomes, in all
+STOP_TIMEOUT = 5.0  # seconds for a call to end when no request waits for it any more
 
 
 class Approvals:
-    """The approved calls of one process; ``claim`` tells which of them another process has run.
+    """The approved calls of one process; ``claim`` finds out which of them another process has run.
 
     :param max_bytes: of all outcomes; the oldest are forgotten, but not that the calls were run
     """
@@ -48,7 +48,7 @@ class Approvals:
     ) -> Outcome:
         """Run an approved call, or wait for its outcome.
 
-        :param claim: notes that the call is being run; returns False if that was noted before
+        :param claim: records that the call is being run; returns False if that was recorded before
         :param lost: the outcome of a call that was run, if its own is not known
         :raises ApiError: the call could not be claimed, and was not run
         """
@@ -89,7 +89,7 @@ class Approvals:
 
 
 class _Run:
-    """``waiting``: how many wait for it."""
+    """``waiting``: the number of requests that wait for it."""
 
     def __init__(self, task: asyncio.Task[Outcome]) -> None:
         self.task = task
@@ -99,8 +99,8 @@ class _Run:
 class _Calls:
     """The approved calls of one owner; ``len`` counts those that have been run.
 
-    ``outcomes`` of them, and those whose outcomes are ``forgotten``, both with the oldest first.
-    ``bytes``: of the outcomes.
+    ``outcomes`` has their outcomes, ``forgotten`` the calls without one any more, both oldest first.
+    ``bytes``: the size of the outcomes.
     """
 
     def __init__(self) -> None:

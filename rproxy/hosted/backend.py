@@ -1,8 +1,8 @@
 """One search, or one page, from the configured service.
 
-How a service is asked, and where its answer has the results, is data (:mod:`rproxy.providers.search_table`).
-Results are not trusted: those without an address of the web, and those of domains that were not asked for,
-are dropped, and texts are cut.  A request that fails temporarily is sent once more.
+How to query a service, and where the results are in its answer, is data
+(:mod:`rproxy.providers.search_table`).  Results are not trusted: those without a web address, and those of
+unwanted domains, are dropped, and texts are cut.  A request that fails temporarily is sent once more.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .addresses import host_of, in_ascii, refusal, within
 from .page_text import Page, html_page, plain, text_page
 
 MAX_ANSWER = 8 << 20  # bytes of a service's answer; long texts in it are cut
-LARGE_ANSWER = 1 << 18  # ... from which on it is read in slices
-MAX_ENTRIES = 1000  # of its results that are looked at
+LARGE_ANSWER = 1 << 18  # ... above which it is read in slices
+MAX_ENTRIES = 1000  # of its results that are read
 MAX_PAGE_BYTES = 1 << 20  # of a page; the rest is left out
 MAX_TITLE, MAX_TEXT, MAX_DATE = 200, 2000, 40  # characters
-MAX_QUERY_DOMAINS = 20  # that a service is told; results are filtered by all domains
+MAX_QUERY_DOMAINS = 20  # that are sent to a service; results are filtered by all domains
 MAX_RUNNING = 32  # requests at the same time; others wait
 PAUSE, MAX_PAUSE = 0.5, 2.0  # seconds before the second attempt
 DAY = 86_400  # seconds
@@ -52,7 +52,7 @@ _CHARSET = re.compile(r"""charset=["']?([\w.:-]{1,40})""", re.I)
 
 
 class SearchFailed(RproxyError):
-    """There are no results, or no page; the text says why."""
+    """No results, or no page; the text says why."""
 
 
 class Moved(RproxyError):
@@ -60,10 +60,8 @@ class Moved(RproxyError):
 
 
 class Query(NamedTuple):
-    """What to look for.
-
-    ``most``: results.  ``only``: lists of domains; a result must match each list.  ``days``: the greatest age
-    of results; None: any age.
+    """A search.  ``most``: the maximum number of results.  ``only``: lists of domains; a result must match
+    each list.  ``days``: the maximum age of results; None: any age.
     """
 
     text: str
@@ -84,14 +82,14 @@ class SearchResult(NamedTuple):
 
 
 class SearchResults(NamedTuple):
-    """What a search has found.  ``text``: the service's own words, in place of the results."""
+    """The results of a search.  ``text``: the service's own text, instead of results."""
 
     found: Sequence[SearchResult]
     text: str = ""
 
 
 class Backend:
-    """The service that a configuration names.
+    """The configured service.
 
     :param now: seconds since the epoch
     """
@@ -133,7 +131,7 @@ class Backend:
         if query.days is not None:
             self._add_recency(query.days, parameters, operators)
         text = query.text[: service.max_query]
-        for operator in operators:  # those that have room; results are filtered in any case
+        for operator in operators:  # those that fit; results are filtered in any case
             if len(text) + len(operator) <= service.max_query:
                 text += operator
         parameters[service.query_key] = text
@@ -167,7 +165,7 @@ class Backend:
             raise SearchFailed(problem)
         if self._service.page is not None:
             return await self._page_of_service(self._service.page, url)
-        own = refusal(url, "") != ""  # at the search service itself, which may be private
+        own = refusal(url, "") != ""  # it is at the search service itself, which may be private
         answer = await self._fetch(
             WebRequest(
                 in_ascii(url), self._search.timeout, MAX_PAGE_BYTES, headers=PAGE_HEADERS, public=not own
@@ -254,7 +252,7 @@ class Backend:
             return error
 
 
-# ---- What a service says
+# ---- Answers of a service
 def _read(body: bytes, secrets: Sequence[str]) -> str:
     return mask_known(body.decode("utf-8", "replace"), secrets)
 
@@ -276,7 +274,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 
 def _result(service: SearchService, entry: Any) -> Optional[SearchResult]:
-    """An entry as a result; None if it has no address of the web."""
+    """An entry as a result; None if it has no web address."""
     url = entry.get(service.link) if isinstance(entry, dict) else None
     host = host_of(url) if isinstance(url, str) else ""
     if not isinstance(url, str) or not host:
@@ -301,7 +299,7 @@ def _fits(query: Query, host: str) -> bool:
 
 
 def _pause(outcome: Union[WebAnswer, WebError]) -> Optional[float]:
-    """Seconds to wait before a second attempt, within limits; None: there is no need for one."""
+    """Seconds to wait before a second attempt, within limits; None: do not try again."""
     if isinstance(outcome, WebError):
         return PAUSE
     if outcome.status < 500 and outcome.status != 429:
@@ -313,7 +311,7 @@ def _pause(outcome: Union[WebAnswer, WebError]) -> Optional[float]:
 
 
 def _status_text(answer: WebAnswer, secrets: Sequence[str]) -> str:
-    """What a status other than 2xx means: what to do about it, or the service's own words."""
+    """An error status explained: what to do about it, or the service's own words."""
     if answer.status in (401, 403):
         hint = "check search.api_key" + (
             ", or the formats that it allows (SearXNG: search.formats in its settings needs json)"
@@ -326,9 +324,9 @@ def _status_text(answer: WebAnswer, secrets: Sequence[str]) -> str:
     return f"it answers with status {answer.status}" + (f": {words}" if words else "")
 
 
-# ---- What a page says
+# ---- Answers of a page's server
 def _target(url: str, location: str) -> str:
-    """Where a page redirects to; "" if that is no address."""
+    """The address to which a page redirects; "" if there is none."""
     try:
         return urljoin(url, location)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What an answer cites: addresses in its text that hosted tools have found.
+"""The citations of an answer: addresses in its text that hosted tools have found.
 
 Chat models do not name their sources; they are asked to write Markdown links.  An address that no tool has
-found is not annotated: nothing is invented.
+found is not annotated, so no source is invented.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ def _label_start(text: str, end: int) -> int:
 
 
 def _plain(url: str) -> str:
-    """What two spellings of one address have in common."""
+    """A common form of different spellings of one address."""
     return url.partition("#")[0].rstrip("/")

@@ -1,7 +1,7 @@
 """``POST /alpha/search``: the search that Codex runs itself, with the model's commands.
 
 Codex offers its model a tool, sends each call of it here, and puts ``output`` into the conversation.
-Whatever goes wrong with a command becomes a line of that text: Codex does not repeat the request, and a model
+A failed command becomes a line of that text: Codex does not repeat the request, and a model
 can do more with a sentence than with a status.  Source of the fields: Codex 0.171,
 ``codex-api/src/endpoint/search.rs``.
 
@@ -56,7 +56,7 @@ class SearchAnswer(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """``text``: the service's own words, in place of the results."""
+    """``text``: the service's own text, instead of results."""
 
     query: str
     found: Sequence[SearchResult]
@@ -66,7 +66,7 @@ class _Results(NamedTuple):
 class _View(NamedTuple):
     """Some lines of a page.
 
-    ``chosen``: their numbers, from 0 on; ``note``: what there is to say of the others.
+    ``chosen``: their numbers, from 0 on; ``note``: a remark about the others.
     """
 
     url: str
@@ -108,7 +108,7 @@ def _mapping(body: Json, name: str) -> Json:
 
 
 def _room(body: Json) -> int:
-    """How many characters the output may have."""
+    """The number of characters that the output may have."""
     tokens = body.get("max_output_tokens")
     if tokens is None:
         tokens = DEFAULT_TOKENS
@@ -157,7 +157,7 @@ class _Request:
         return lines[:MAX_COMMANDS]
 
     async def run(self, kind: str, entry: Any) -> _Done:
-        """Run one command; what goes wrong is a text."""
+        """Run one command; an error is a text, too."""
         if not isinstance(entry, dict):
             return f"{kind}: its entries must be objects."
         done: _Done = await COMMANDS[kind](self, entry)

@@ -1,4 +1,5 @@
-"""What a kind of hosted tool is: a tool that rproxy runs itself, between two requests to the provider.
+"""The interface of a kind of hosted tool: a tool that rproxy runs itself, between two requests to the
+provider.
 
 The model gets ordinary functions; each call becomes an item of the response, and its result goes back to the
 model in the next request (:mod:`rproxy.service.hosted_turn` is the loop).  There is one :class:`HostedKind`
@@ -18,7 +19,7 @@ _PREFIX = "hosted_"  # of a function whose name is taken by one of the client's 
 
 
 class HostedRequest(NamedTuple):
-    """What the kinds may know of a request.
+    """What the kinds get of a request.
 
     ``items``: the whole history with the request's own input.  ``known``: what is remembered of the hosted
     calls in it, by item id.  ``taken``: names of the client's own functions.  ``native``: types of tools that
@@ -56,8 +57,8 @@ class Outcome(NamedTuple):
     """The outcome of a call.
 
     ``item``: the keys of the finished item that were not known before, with ``status`` if the item has one.
-    ``text``: what the model reads.  ``sources``: address and title of what it may cite.  ``error``: why the
-    response cannot go on.
+    ``text``: what the model reads.  ``sources``: addresses and titles that it may cite.  ``error``: ends the
+    response.
     """
 
     item: Json
@@ -74,7 +75,7 @@ class Outcome(NamedTuple):
 class HostedCall:
     """One item that rproxy makes: a call that it runs, a list of tools, a question to the user.
 
-    ``item``: what is known of it before it runs, without id and status.  ``function``: the name of its
+    ``item``: the keys that are known before it runs, without id and status.  ``function``: the name of its
     function, as it was before :meth:`HostedRequest.name`.  ``tool`` and ``server``: its labels in the
     metrics, which count it only if it has a ``tool``.  ``held``: it is shown after it has run, because its
     failure is better reported as an HTTP error.  ``pauses``: the response ends here, and the client must
@@ -89,7 +90,7 @@ class HostedCall:
     item: Json
 
     async def run(self) -> Outcome:
-        """Run it.  What goes wrong is part of the outcome; the turn cancels it when its client has left."""
+        """Run it.  Errors are part of the outcome; the turn cancels the call when its client has left."""
         raise NotImplementedError
 
     def stopped(self, reason: str) -> Outcome:
@@ -114,14 +115,14 @@ class HostedFunction(NamedTuple):
 
 
 class KindSession:
-    """What one kind does for one response."""
+    """One kind of hosted tools at work for one response."""
 
     def before(self) -> Sequence[HostedCall]:
         """The calls that are run and shown before the provider is asked for the first time."""
         return ()
 
     def functions(self) -> Sequence[HostedFunction]:
-        """What the model may call; asked for when the calls of :meth:`before` have run."""
+        """The functions that the model may call; used after the calls of :meth:`before` have run."""
         return ()
 
     def chosen(self, choice: Json, forced: bool) -> Sequence[str]:
@@ -150,7 +151,7 @@ class HostedKind:
         return tool
 
     def session(self, request: HostedRequest) -> KindSession:
-        """What this kind does for one response.
+        """The session for one response.
 
         :raises ApiError: 400, what is wrong with the tools of this kind
         """
@@ -172,7 +173,7 @@ def function_call(item: AnyItem, name: str, arguments: str, text: str, number: i
 
 # ---- Results
 def cut(text: str, max_bytes: int) -> str:
-    """The text; of one that is longer as UTF-8, the beginning and the end with a note between them."""
+    """The text; if it is longer as UTF-8, its beginning and its end with a note between them."""
     data = text.encode("utf-8", "replace")
     if len(data) <= max_bytes:
         return text

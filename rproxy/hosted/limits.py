@@ -1,4 +1,4 @@
-"""How much hosted tools may do for one response."""
+"""The limits on the hosted tools of one response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..config.hosted_schema import HostedLimits
 
 
 class Budget:
-    """What is left for one response.
+    """The calls, rounds and seconds that are left for one response.
 
     :param max_calls: the client's own limit (``max_tool_calls``); None: it has none
     """
@@ -26,7 +26,7 @@ class Budget:
 
     @property
     def calls_left(self) -> int:
-        """How many calls may still begin."""
+        """The number of calls that may still begin."""
         return self._calls - self.calls
 
     def begin(self, calls: int, rounds: int = 1) -> bool:
@@ -40,5 +40,5 @@ class Budget:
         return self.rounds >= self._rounds or self.calls_left <= 0
 
     def took(self, seconds: float) -> None:
-        """Count the time that calls took."""
+        """Add the time that calls took."""
         self.seconds -= seconds

@@ -1,4 +1,4 @@
-"""One ``mcp`` entry of a request's ``tools``: which server it means, and what may be done there.
+"""One ``mcp`` entry of a request's ``tools``: the server that it means, and which tools may be called.
 
 A server is either one of the configuration, to which the client refers by ``server_label``, or one at a
 ``server_url`` that ``hosted_tools.mcp_hosts`` allows.  The ``authorization`` and ``headers`` of a client go

@@ -1,7 +1,7 @@
-"""The items of MCP in a conversation, and what the model reads of them.
+"""The items of MCP in a conversation, and the texts that the model reads in their place.
 
-What the model reads of a call follows from its item alone, so a later turn that brings the item back has the
-same bytes in its history.
+The text of a call depends only on its item, so a later turn that contains the item has the same bytes in its
+history.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _entry(tool: Json) -> Json:
 def tools_in(entries: Any) -> List[Json]:
     """The tools of an item in the form in which a server lists them, without those that cannot be called.
 
-    A client may have made it of anything, so only as much is looked at as a server's list may have.
+    It may be the client's, so no more of it is read than a server's list may have.
     """
     found: List[Json] = []
     room = MAX_VALUES
@@ -72,7 +72,7 @@ def tools_in(entries: Any) -> List[Json]:
 
 
 def list_failed(label: str, error: McpError) -> ApiError:
-    """The error of a server that does not list its tools, in OpenAI's words."""
+    """The error of a server that does not list its tools, worded like OpenAI's."""
     code = error.code if error.kind == HTTP else NO_ANSWER
     try:
         phrase = HTTPStatus(code).phrase
@@ -111,12 +111,12 @@ def answered(result: ToolResult) -> Json:
 
 
 def failed(kind: str, code: int, text: str) -> Json:
-    """The keys of the item of a call that has failed, other than by the tool's own fault."""
+    """The keys of the item of a call that failed for another reason than an error of the tool."""
     return {"status": "failed", "output": None, "error": {"type": kind, "code": code, "message": text}}
 
 
 def text_of(call: AnyItem) -> str:
-    """What the model reads of a call."""
+    """The text of a call, as the model reads it."""
     output, error = call.get("output"), call.get("error")
     if isinstance(output, str):
         return FRAME + output
@@ -132,7 +132,7 @@ def text_of(call: AnyItem) -> str:
 
 
 def refused(response: AnyItem) -> str:
-    """What the model reads of a call that the user has refused."""
+    """The text of a call that the user has refused, as the model reads it."""
     reason = response.get("reason")
     return "The user refused this call" + (f": {reason}" if isinstance(reason, str) and reason else ".")
 

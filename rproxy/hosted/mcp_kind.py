@@ -1,8 +1,8 @@
 """``mcp``: the tools of MCP servers.
 
-Each tool of a server becomes a function.  What the model calls becomes an ``mcp_call``, or an
-``mcp_approval_request`` if the user has to be asked.  A server's tools are an ``mcp_list_tools`` item, and
-are not asked for again as long as that item is in the conversation.
+Each tool of a server becomes a function.  A call becomes an ``mcp_call``, or an ``mcp_approval_request`` if
+the user has to be asked.  A server's tools become an ``mcp_list_tools`` item, and are not requested again
+while that item is in the conversation.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from .mcp_items import (
 
 MAX_FAILURES = 3  # of a server in one response; after that, it is not called again
 INPUT = ("function_call_output", "mcp_approval_response", "item_reference")  # items of the client's own
-# Notes that an approved call is being run: owner and id of the request -> is it the first time?
+# Records that an approved call is being run: owner and id of the request -> is it the first time?
 Claim = Callable[[str, str], Awaitable[bool]]
 
 
 class Mcp(HostedKind):
-    """:param hosts: whose servers clients may name; ``claim`` makes an approval count once"""
+    """:param hosts: the hosts whose servers clients may name; ``claim`` makes an approval count once"""
 
     types = ("mcp",)
     items = (LIST, CALL, REQUEST, RESPONSE)
@@ -61,7 +61,7 @@ class Mcp(HostedKind):
         self._hosts = hosts
 
     def echo(self, tool: Json) -> Json:
-        """Without credentials, which may also be in the query of the address."""
+        """The entry without credentials, which may also be in the query of the address."""
         shown: Json = {
             "type": "mcp",
             "server_label": tool.get("server_label"),
@@ -79,7 +79,7 @@ class Mcp(HostedKind):
 
 
 class _Server:
-    """A server in one response.  ``asked`` is set when it has told its ``tools``, or cannot."""
+    """A server in one response.  ``asked`` is set when it has listed its ``tools``, or has failed to."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -88,7 +88,7 @@ class _Server:
 
     @cached_property
     def asked(self) -> asyncio.Event:
-        return asyncio.Event()  # made in the event loop, as Python 3.9 demands; sessions are made in threads
+        return asyncio.Event()  # made in the event loop, as Python 3.9 requires; sessions are made in threads
 
     def know(self, tools: Sequence[Json]) -> None:
         """:param tools: as the server lists them"""
@@ -117,7 +117,9 @@ class McpSession(KindSession):
         self._approved = self._new_approvals()
 
     def _take_list(self, item: AnyItem) -> None:
-        """Use a list in the conversation; what is remembered counts for more than what the client sent."""
+        """Use a list in the conversation; remembered tools take precedence over those that the client
+        sent.
+        """
         server = self.servers.get(str(item.get("server_label"))) if item.get("type") == LIST else None
         if server is None or item.get("error") is not None:
             return
@@ -230,7 +232,7 @@ class McpSession(KindSession):
         return function_call(item, self.request.name(own), arguments, text, number)
 
     def _answer_text(self, request_id: str, call: Optional[AnyItem]) -> str:
-        """What the model reads of a call that had to be approved."""
+        """The text of a call that had to be approved, as the model reads it."""
         answer = self._answers.get(request_id)
         if call is not None:
             return self._text(call)
@@ -247,7 +249,7 @@ class McpSession(KindSession):
 
 
 def _id(item: AnyItem, field: str) -> Optional[str]:
-    """An id in an item, which may be anything: clients wrote it."""
+    """An id in an item, which may be of any type, because clients send it."""
     value = item.get(field)
     return value if isinstance(value, str) else None
 

@@ -20,7 +20,7 @@ from .mcp.servers import McpServers
 
 OWNER = "search"  # all clients share the connection to the server
 MAX_ADDRESSES = 20
-_KEYS = {  # key of a result -> what tools call it
+_KEYS = {  # key of a result -> names that tools use for it
     "url": ("url", "link", "href"),
     "title": ("title", "name"),
     "content": ("content", "snippet", "text", "description", "summary"),
@@ -82,7 +82,7 @@ def _entries(text: str) -> List[Json]:
 
 
 def _normal(entry: Json) -> Json:
-    """A result with our own names of the keys."""
+    """A result with our own names for the keys."""
     found: Dict[str, Any] = {}
     for name, others in _KEYS.items():
         value = next((entry[other] for other in others if entry.get(other)), None)

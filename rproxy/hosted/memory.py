@@ -1,7 +1,7 @@
-"""What this process remembers of hosted calls: the texts that the model has read, which no item holds.
+"""The memory of hosted calls: the texts that the model has read, which no item contains.
 
-The memory is bounded; the least recently used result goes first.  Stored responses hold the same for as long
-as they are kept.
+The memory is bounded; the least recently used result goes first.  Stored responses contain the same for as
+long as they are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ResultMemory:
             self._bytes -= _size(self._known.popitem(last=False)[1])
 
     def recall(self, owner: str, item_id: str) -> Optional[HostedResult]:
-        """What is remembered of this owner's item."""
+        """The result that is remembered for this owner's item."""
         known = self._known.get((owner, item_id))
         if known is not None:
             self._known.move_to_end((owner, item_id))

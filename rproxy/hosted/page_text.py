@@ -1,4 +1,4 @@
-"""What a reader sees of an HTML page, as lines of text with numbered links.
+"""The visible text of an HTML page, as lines with numbered links.
 
 Pages come from anywhere, so this is one pass, whose time is proportional to the length of any page.  Broken
 HTML is read as browsers read it: an element or a comment that never ends takes the rest.
@@ -16,7 +16,7 @@ from .addresses import MAX_URL
 MAX_LINE = 400  # characters
 MAX_LINKS = 300
 MAX_PAGE = 200_000  # characters of its text
-MAX_TAG = 4096  # characters of a tag that are looked at
+MAX_TAG = 4096  # characters of a tag that are read
 # Elements whose content is not for readers; in most of them it is not even HTML.
 HIDDEN = frozenset(("script", "style", "noscript", "template", "svg", "iframe", "textarea", "title"))
 BLOCKS = frozenset(
@@ -29,7 +29,7 @@ BLOCKS = frozenset(
 _LOWER = {n: n + 32 for n in range(ord("A"), ord("Z") + 1)}  # str.lower() changes the length of some texts
 _NAME = re.compile(r"/?[a-zA-Z][a-zA-Z0-9]*")
 _HREF = re.compile(r"""\shref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.I)
-_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")  # no character has one, and int() takes long
+_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")  # no character has such a number, and int() takes long
 _MARKUP = re.compile(
     r"</?(?:a|b|br|code|div|em|font|h[1-6]|i|li|mark|ol|p|script|small|span|strong|sub|sup|u|ul|wbr)"
     r"(?:\s[^<>]{0,500})?/?>",

@@ -1,7 +1,7 @@
 """The names of search results and of pages that were read: ``turn0search1``, ``turn2view0``.
 
 A client uses such a name in a later request of the same session.  Names belong to an owner and a session, and
-nobody else finds them.  All of this is in memory and bounded; the least recently used goes first.
+are unknown to all others.  All of this is in memory and bounded; the least recently used goes first.
 """
 
 from __future__ import annotations

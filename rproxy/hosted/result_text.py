@@ -15,7 +15,7 @@ SIZES: Mapping[str, float] = {"low": 0.5, "short": 0.5, "high": 2.0, "long": 2.0
 MAX_VIEW = 20_000  # characters of a page at a time
 MAX_MATCHES, AROUND = 20, 1  # lines that contain a pattern; lines before and after each
 MAX_SNIPPET = 2000  # characters of a result's text
-MAX_SHOWN = 100  # characters of what the model has written, where it is quoted
+MAX_SHOWN = 100  # characters of the model's own text, where it is quoted
 MAX_DOMAINS = 100  # in one filter
 
 
@@ -37,13 +37,13 @@ def line_of(value: Any) -> int:
 
 
 def shown(value: Any) -> str:
-    """What the model has written, in quotes."""
+    """A text that the model has written, in quotes."""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return f"'{text[:MAX_SHOWN]}{'…' if len(text) > MAX_SHOWN else ''}'"
 
 
 def most_results(usual: int, size: str) -> int:
-    """How many results a search has.
+    """The number of results of a search.
 
     :param size: low, medium or high (short, medium or long)
     """
@@ -51,7 +51,7 @@ def most_results(usual: int, size: str) -> int:
 
 
 def snippet(found: SearchResult) -> str:
-    """What a result says, with its date."""
+    """The text of a result, with its date."""
     return " ".join(filter(None, [found.date and f"({found.date})", found.text]))
 
 

@@ -1,9 +1,9 @@
-"""What the hosted tools do for one response: all kinds together.
+"""The hosted tools at work for one response: all kinds together.
 
 The conversion of a request knows no hosted tools: the client's entries of ``tools`` become functions
 (:mod:`rproxy.convert.tools.hosted`), and their items in the history become function calls and outputs.  So
-whatever a provider needs for these holds for hosted tools as well, and the request of a later round, or of a
-later turn, begins with the same bytes as the first.
+the rules for providers also apply to hosted tools, and the request of a later round, or of a later turn,
+begins with the same bytes as the first.
 
 Items of the history may also define tools (``additional_tools``); the hosted ones among them count as the
 last entries of ``tools``.
@@ -21,7 +21,7 @@ from ..types import AnyItem, HostedResult, Json
 from .citations import Citations
 from .kind import HostedCall, HostedFunction, HostedKind, HostedRequest, KindSession
 
-# What the model may do in a round: call any tool, only the client's own, none (but it sees them), nothing.
+# What the model may call in a round: any tool, only the client's own, none (but it sees them), none at all.
 FREE, CLIENTS, LAST, NO_TOOLS = "free", "clients", "last", "none"
 
 
@@ -91,11 +91,11 @@ class HostedSession:
         return cast(AnyItem, changed)
 
     def citations(self) -> Citations:
-        """What finds citations of anything that was found in this conversation."""
+        """Finds citations of everything that was found in this conversation."""
         return Citations(source for result in self.known.values() for source in result["sources"])
 
     def described(self) -> Json:
-        """What a recording keeps of the tools: enough to convert the same requests without them."""
+        """The tools as a recording keeps them: enough to convert the same requests without them."""
         functions = [function[:3] for function in self._functions.values()]
         return {"types": [*self._by_choice], "items": self._items, "functions": functions}
 
@@ -175,8 +175,8 @@ def _of_type(sessions: Mapping[str, KindSession], tool: Json, native: Sequence[s
 
 
 def _later_hosted(request: HostedRequest) -> List[Json]:
-    """The hosted tools that items of the history define: the newest of equal ones, and none that ``tools``
-    has.
+    """The hosted tools that items of the history define: the newest of equal ones, without those that
+    ``tools`` has.
     """
     found = {
         _key(tool): tool for tool in later_tools(request.items) if str(tool.get("type")) in request.permitted

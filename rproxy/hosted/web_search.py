@@ -147,7 +147,7 @@ class _Session(KindSession):
     # ---- Histories
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
         written: List[AnyItem] = []
-        theirs = self._request.native & set(WebSearch.types)  # most were made by the provider
+        theirs = self._request.native & set(WebSearch.types)  # ran by the provider, mostly
         for number, item in enumerate(items):
             known = self._request.known.get(str(item.get("id")))
             if item.get("type") != ITEM or known is None and theirs:
@@ -163,14 +163,14 @@ class _Session(KindSession):
         """Did the model get this address from a tool or from the user?"""
         known: Set[str] = set()
         for result in self._request.known.values():
-            known.update(result["text"].split())  # as of the links of a page, which end as they like
+            known.update(result["text"].split())  # as with the links of a page, which may end in any way
             known.update(address for _, address in urls_in(result["text"]))
             known.update(source[0] for source in result["sources"])
         return url in known or named_by_user(url, list(self._request.items))
 
 
 def _lost(item: AnyItem) -> Tuple[str, str, str]:
-    """Name, arguments and text of a call of which only the item is known."""
+    """Name, arguments and text of a call that is only known by its item."""
     action = mapping(item.get("action"))
     name = {"open_page": OPEN, "find_in_page": FIND}.get(str(action.get("type")), SEARCH)
     keys = {SEARCH: ("query",), OPEN: ("url",), FIND: ("url", "pattern")}[name]
@@ -260,7 +260,7 @@ def _label(found: SearchResult) -> str:
 class _View(_Call):
     """Some lines of a page.
 
-    :param pattern: those that contain it
+    :param pattern: selects the lines that contain it
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""The two ways to an answer: in this process, without a server, and from a server of the Responses API."""
+"""The two ways to get an answer: in this process, without a server, and from a server of the Responses
+API.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ NO_MODEL = "no model is named; name one with -m"
 
 
 class Responder(Protocol):
-    """Who answers."""
+    """The source of answers."""
 
     async def first_model(self) -> str:
         """The model to ask when none is named.

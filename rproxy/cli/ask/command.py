@@ -41,7 +41,7 @@ BY_CODE: Mapping[str, int] = {
 
 
 class Question(NamedTuple):
-    """What is asked.  ``items``: the conversation with the new message."""
+    """A question.  ``items``: the conversation with the new message."""
 
     args: argparse.Namespace
     environ: Environ
@@ -52,7 +52,7 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, args: argparse.Namespace, environ: Environ) -> Question:
         """:raises UsageError: the arguments do not make a question
-        :raises RproxyError: there is nothing to go on with
+        :raises RproxyError: there is no conversation to continue
         """
         schema = read_schema(args.schema)
         message = user_message(args)
@@ -126,7 +126,7 @@ async def _turn(answering: Responder, body: Json, model: str, printer: Printer) 
 
 
 async def _within(work: Awaitable[None], seconds: Optional[float], printer: Printer) -> None:
-    """Do the work; stop it when it takes too long, or when nobody reads the answer any more.
+    """Await ``work``, but stop it when it takes too long, or when stdout has been closed.
 
     :raises TryLater: it takes too long
     """
@@ -150,7 +150,7 @@ def _keep(threads: Threads, thread: Thread) -> None:
 
 # ---- The end
 def conclude(printer: Printer, whole: bool, schema: Optional[Schema]) -> int:
-    """Print what had to wait for the end, and say what was wrong.
+    """Print what has to wait for the end, and report errors.
 
     :param whole: print the Response object
     :returns: the exit status

@@ -1,5 +1,5 @@
-"""Does a JSON value fit a JSON Schema?  The keywords of draft 2020-12 that say something about values, and
-their older spellings; ``format`` and ``unevaluated*`` are not checked, as in most validators.
+"""Does a JSON value fit a JSON Schema?  The keywords of draft 2020-12 that constrain values, and their older
+spellings; ``format`` and ``unevaluated*`` are not checked, as in most validators.
 
 :func:`first_problem` is the entry.  A keyword is a row of ``KEYWORDS``: a function that yields what is wrong,
 each with the path of the value (``$.a[0]``).
@@ -69,7 +69,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Does the regular expression occur?  One that Python cannot read says nothing."""
+    """Does the regular expression match?  One that Python cannot parse always does."""
     try:
         return re.search(pattern, text) is not None
     except re.error:
@@ -96,7 +96,7 @@ class Where(NamedTuple):
 
 
 class Validator:
-    """A schema with what its references refer to."""
+    """A schema with the targets of its references."""
 
     def __init__(self, root: Any) -> None:
         self._root = root
@@ -122,7 +122,7 @@ class Validator:
         return self.problems(value, schema, where.at(step), where.depth + 1)
 
     def referred(self, reference: Any) -> Any:
-        """The schema behind ``#/$defs/name``; True, which all fits, if there is none."""
+        """The schema at ``#/$defs/name``; True, which everything fits, if there is none."""
         found = self._root
         for step in str(reference).lstrip("#").split("/")[1:]:
             step = step.replace("~1", "/").replace("~0", "~")
@@ -296,7 +296,7 @@ _number, _text, _array, _object = (
     for kind, measure in ((float, _itself), (str, len), (list, len), (dict, len))
 )
 
-# What a keyword must be to mean something; the others take anything.
+# The types that keywords need to have a meaning; the others accept anything.
 FORMS: Mapping[str, type] = {
     **dict.fromkeys(("properties", "patternProperties", "dependentRequired"), dict),
     **dict.fromkeys(("enum", "allOf", "anyOf", "oneOf", "required", "prefixItems"), list),

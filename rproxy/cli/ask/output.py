@@ -1,7 +1,7 @@
-"""What is shown of an answer, as it comes: its text on stdout, its thinking dimmed on stderr.
+"""Shows an answer while it arrives: its text on stdout, its thinking dimmed on stderr.
 
-A :class:`Printer` takes the events of one turn (:class:`~rproxy.service.client.EventSink`).  When whoever
-reads stdout has gone (``| head -1``), it says so through ``on_closed`` and prints nothing more.
+A :class:`Printer` takes the events of one turn (:class:`~rproxy.service.client.EventSink`).  When the reader
+of stdout has gone (``| head -1``), it calls ``on_closed`` and prints nothing more.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def is_coloured(stream: Optional[TextIO], environ: Mapping[str, str]) -> bool:
 
 
 def is_terminal(stream: Optional[TextIO]) -> bool:
-    """Is it a terminal, where somebody reads along?"""
+    """Is it a terminal?"""
     with contextlib.suppress(ValueError):  # it is closed
         return stream is not None and stream.isatty()
     return False
 
 
-# ---- What a server sends may be anything
+# ---- Values from a server may have any type
 def object_in(value: Any) -> Json:
     """``value`` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
@@ -57,7 +57,7 @@ class Printer:
     """Shows one answer.
 
     ``response``: the final Response object, ``error``: that of an ``error`` event, once they have come.
-    ``warnings``: what was changed in the request or left out.  ``closed``: nobody reads stdout any more.
+    ``warnings``: about parts of the request that were changed or left out.  ``closed``: stdout is closed.
     ``shown``: text of the answer has been printed.
 
     :param form: ``text``, ``events``, or ``nothing``: the caller prints the whole
@@ -154,7 +154,7 @@ class Printer:
 
     @contextlib.contextmanager
     def _stdout(self) -> Iterator[None]:
-        """Flush stdout in the end; when nobody reads it any more, drop what Python still has for it."""
+        """Flush stdout in the end; if it is closed, drop the text that Python still has for it."""
         try:
             yield
             _flush(sys.stdout)

@@ -1,4 +1,4 @@
-"""What is asked: the body of a create request, from arguments, stdin and files."""
+"""The body of a create request, from arguments, stdin and files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def user_message(args: argparse.Namespace) -> Json:
 
 
 def _piped() -> str:
-    """What comes through stdin, unless that is a terminal."""
+    """The text from stdin, unless that is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         return ""
     stream = getattr(sys.stdin, "buffer", None)
@@ -109,7 +109,7 @@ def _read(name: str) -> bytes:
 def read_schema(name: Optional[str]) -> Optional[Schema]:
     """The schema in a file.
 
-    :raises UsageError: it cannot be read, or is no JSON Schema
+    :raises UsageError: it cannot be read, or is not a JSON Schema
     """
     if name is None:
         return None

@@ -1,6 +1,6 @@
-"""The conversations that ``rproxy ask --continue`` goes on with, in ``$XDG_STATE_HOME/rproxy``.
+"""The conversations that ``rproxy ask --continue`` continues, in ``$XDG_STATE_HOME/rproxy``.
 
-A thread is a file ``ask-thread-...`` with all of its messages, so that it can go on anywhere: in this
+A thread is a file ``ask-thread-...`` with all of its messages, so that it can be continued anywhere: in this
 process, or at any server.  Three kinds of small files name one: ``ask-last``, ``ask-terminal-...`` for each
 terminal, ``ask-session-...`` for each ``--session``.  All have the mode 0600.
 """
@@ -64,7 +64,7 @@ class Threads:
         raise RproxyError("there is no answer to go on with; ask without --continue first")
 
     def keep(self, thread: Thread) -> None:
-        """Remember a thread as the last one, and forget those that are too old."""
+        """Save a thread as the last one, and delete those that are too old."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write(self._file(thread.id), json.dumps(thread._asdict(), ensure_ascii=False))
         named = f"{PREFIX}session-{quote(thread.session, safe='')}" if thread.session else ""
@@ -91,7 +91,7 @@ class Threads:
 def terminal_name(environ: Mapping[str, str]) -> str:
     """A file name for the terminal of this process; "" without one.
 
-    A terminal's device is used again and again; the time of its creation tells them apart.
+    A terminal's device name is reused; the time of its creation distinguishes the terminals.
     """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""A connection to an MCP server, whatever the way to it: runs the steps of :mod:`.protocol`.
+"""A connection to an MCP server over any transport: runs the steps of :mod:`.protocol`.
 
 A :class:`McpConnection` can send a message and wait for its answer.  In a :class:`Duplex`, all messages go
 through one channel, and the answers are matched by their ids.
@@ -15,14 +15,14 @@ from ...types import Json
 from .messages import McpError, answers, is_request, reply_to, unreachable
 from .protocol import Exchange, Listed, Peer, Reply, Steps, call, cancelled, meet, reply_headers, tools
 
-NOTIFY_TIMEOUT = 2.0  # seconds for a message that nobody waits for
+NOTIFY_TIMEOUT = 2.0  # seconds for a message without a waiter
 MAX_REPLIES = 8  # to questions of a server that are under way
 
 
 class McpConnection:
     """A connection to one server; its calls may run side by side.
 
-    :param peer: what is known of the server
+    :param peer: what is known about the server
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -94,14 +94,14 @@ class McpConnection:
         raise NotImplementedError
 
     def _answer(self, request: Json) -> None:
-        """Answer a request of the server's, unless it asks faster than it takes answers: each of them may
-        need a connection of its own.
+        """Answer a request of the server, unless requests come faster than it takes the answers: each answer
+        may need a connection of its own.
         """
         if len(self._notifying) < MAX_REPLIES:
             self._notify(Exchange(reply_to(request), reply_headers(self.peer)))
 
     def _notify(self, exchange: Exchange) -> None:
-        """Send a message that nobody waits for."""
+        """Send a message without waiting for it."""
 
         async def send() -> None:
             with suppress(McpError):
@@ -153,18 +153,18 @@ class Duplex(McpConnection):
             self._closed_by(error)
 
     def _closed_by(self, error: McpError) -> None:
-        """Fail everything that waits; the next message opens another channel."""
+        """Fail everything that is waiting; the next message opens another channel."""
         self._ending = True
         self.peer.era = ""
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # retrieved, in case nobody waits for it
+            self._ready.exception()  # retrieved, in case nothing waits for it
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
 
     async def _listen(self) -> None:
-        """Open the channel, call :meth:`_opened`, and pass on what comes until it is closed.
+        """Open the channel, call :meth:`_opened`, and pass on messages until it is closed.
 
         :raises McpError: why it was closed
         """
@@ -202,7 +202,7 @@ class Duplex(McpConnection):
         finally:
             del self._waiting[number]
             if future.done() and not future.cancelled():
-                future.exception()  # retrieved, in case nobody has awaited it
+                future.exception()  # retrieved, in case nothing has awaited it
 
     def _give_up(self, message: Json) -> None:
         if message["method"] == "tools/call":

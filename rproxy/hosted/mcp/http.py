@@ -31,10 +31,10 @@ NO_POST = (400, 404, 405)  # how servers of the old transport refuse a message
 
 
 class Endpoint(NamedTuple):
-    """Where a server is, and what every request to it carries.
+    """A server's address, and what every request to it carries.
 
-    ``public``: it must be on the internet.  ``secrets``: what no message may show.  ``max_bytes``: of an
-    answer.
+    ``public``: it must be on the internet.  ``secrets``: texts that no message may show.  ``max_bytes``: of
+    an answer.
     """
 
     url: str
@@ -90,7 +90,7 @@ class HttpConnection(McpConnection):
             try:
                 await self._upstream.fetch(self._endpoint.request("DELETE", NOTIFY_TIMEOUT, session))
             except WebError:
-                pass  # it is gone already
+                pass  # it has gone already
 
     async def exchange(self, exchange: Exchange, seconds: float) -> Reply:
         if self._old is not None:
@@ -150,7 +150,7 @@ class _Answer:
         self.began = False  # an event stream
 
     async def read(self, upstream: Upstream, request: WebRequest) -> None:
-        """Send a request and read what it brings of the answer.
+        """Send a request and read the part of the answer that it brings.
 
         :raises McpError: the answer is an error without a message, or too long
         :raises WebError: there is no answer
@@ -207,7 +207,7 @@ class _Answer:
 
 
 def _status_text(status: int) -> str:
-    """What a status means.  The body is not shown, because it may repeat what was sent."""
+    """An explanation of a status.  The body is not shown, because it may repeat what was sent."""
     if 300 <= status < 400:
         return f"it answers with status {status}, a redirect, which is not followed"
     meaning = {

@@ -1,7 +1,7 @@
 """The messages of MCP in the bytes of an answer: one JSON document, lines, or server-sent events.
 
-Nothing here does input or output.  What a server sends is not trusted: an answer is the message with our id,
-whatever stands before it, and every buffer has a limit.
+Nothing here does input or output.  Servers are not trusted: an answer is the message with our id, whatever
+comes before it, and every buffer has a limit.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class MessageReader:
     :param max_bytes: of the whole body
 
     .. attribute:: answer      the answer, as soon as it has come
-    .. attribute:: requests    what the server asks in turn
+    .. attribute:: requests the server's own requests
     """
 
     def __init__(self, wanted: Optional[int], events: bool, max_bytes: int) -> None:
@@ -199,7 +199,7 @@ def messages_in(text: str) -> Iterator[Json]:
 
 
 def is_request(message: Json) -> bool:
-    """Does the server want an answer to it?"""
+    """Does the server expect an answer to it?"""
     return isinstance(message.get("method"), str) and message.get("id") is not None
 
 

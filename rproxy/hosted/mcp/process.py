@@ -1,9 +1,9 @@
 """An MCP server as a child process: messages are lines on its stdin and stdout.
 
 Only the configuration names commands.  The process gets a small environment, without rproxy's keys, and leads
-a process group, all of which ends with the connection.  If rproxy itself is killed, the closed stdin tells
-the server to end.  The next message starts a process that has ended again; if it keeps ending at once, it is
-started after growing pauses.
+a process group, all of which ends with the connection.  If rproxy itself is killed, the closed stdin makes
+the server end.  After a process has ended, the next message starts another one; if they keep ending at once,
+the pauses before a start grow.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ INHERITED = (
     "TMPDIR",
     "USER",
 )
-STOP_TIMEOUT = 1.0  # seconds to end, first of its own accord, then after SIGTERM
+STOP_TIMEOUT = 1.0  # seconds to end, first by itself, then after SIGTERM
 SHORT_LIFE = 10.0  # seconds; a process that ends sooner is not restarted at once
 MAX_PAUSE = 30.0  # seconds
 PIECE = 1 << 16  # bytes
 
 
 class ServerCommand:
-    """How a server is started.
+    """The command that starts a server.
 
     :param env: further variables
-    :param secrets: what no message and no log may show
+    :param secrets: texts that no message and no log may show
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ProcessConnection(Duplex):
             raise
         finally:
             self._count_life()
-            for number in (signal.SIGTERM, _KILL):  # also to whatever the process has started
+            for number in (signal.SIGTERM, _KILL):  # also to its child processes
                 _signal(process, number)
                 await self._ended(process, STOP_TIMEOUT)
             closing = asyncio.ensure_future(self._close_pipes(process))
@@ -183,7 +183,7 @@ class ProcessConnection(Duplex):
         if listening is None:
             return
         if process is not None and process.stdin is not None:
-            process.stdin.close()  # which tells a server to end
+            process.stdin.close()  # which makes a server end
         for number in (signal.SIGTERM, _KILL):
             await asyncio.wait({listening}, timeout=STOP_TIMEOUT)
             if listening.done():
@@ -199,7 +199,7 @@ _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def _signal(process: asyncio.subprocess.Process, number: int) -> None:
-    """Send a signal to the process and all that it has started."""
+    """Send a signal to the process and all its child processes."""
     with suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, number)

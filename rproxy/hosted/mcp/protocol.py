@@ -22,11 +22,11 @@ from ...types import Json
 from .messages import HTTP, INTERNAL_ERROR, INVALID_PARAMS, MAX_TEXT, PROTOCOL, McpError
 
 MODERN = "2026-07-28"
-LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # the first is asked for
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")  # the first one is requested
 META = "io.modelcontextprotocol/"
 CLIENT = {"name": "rproxy", "version": __version__}
 UNSUPPORTED_VERSION = -32022
-MODERN_CODES = (-32020, -32021, UNSUPPORTED_VERSION)  # the first two: of headers and capabilities
+MODERN_CODES = (-32020, -32021, UNSUPPORTED_VERSION)  # the first two are about headers and capabilities
 MAX_PAGES = 50
 MAX_TOOLS = 128  # of a server
 MAX_SCHEMAS = 256 << 10  # bytes of its tools, as JSON
@@ -39,7 +39,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Exchange(NamedTuple):
-    """One message to the server.  Without an ``id`` in it, nothing is answered."""
+    """One message to the server.  Without an ``id`` it gets no answer."""
 
     message: Json
     headers: Mapping[str, str] = {}
@@ -56,9 +56,8 @@ class Reply(NamedTuple):
 
 @dataclass
 class Peer:
-    """What is known of a server.
-
-    ``era``: ``modern``, ``legacy``, or "" as long as nobody has asked.  ``legacy_first``: what to try first.
+    """What is known about a server.  ``era``: ``modern``, ``legacy``, or "" while it is unknown.
+    ``legacy_first``: what to try first.
     """
 
     legacy_first: bool = False
@@ -69,7 +68,7 @@ class Peer:
 
 
 class Listed(NamedTuple):
-    """The tools of a server, and for how many seconds that holds."""
+    """The tools of a server, and for how many seconds the list is valid."""
 
     tools: Sequence[Json]
     ttl: float
@@ -80,7 +79,7 @@ Steps = Generator[Exchange, Reply, Any]
 
 # ---- The handshake
 def meet(peer: Peer) -> Steps:
-    """Find out what the server speaks.
+    """Find out which era the server belongs to.
 
     :raises McpError: it did not answer, or speaks nothing that rproxy does
     """
@@ -93,12 +92,12 @@ def meet(peer: Peer) -> Steps:
         try:
             yield from ways[1](peer)
         except McpError as second:
-            # An old server does not know the modern question: what it says to that is of no interest.
+            # An old server does not know the modern request, so its answer does not matter.
             raise (error if peer.legacy_first else second) from None
 
 
 def _is_final(error: McpError) -> bool:
-    """Would another question get the same answer?"""
+    """Would a request of the other era get the same error?"""
     if error.kind == PROTOCOL and error.code in MODERN_CODES:
         supported = error.data.get("supported") if isinstance(error.data, dict) else None
         return isinstance(supported, list) and bool(supported) and not any(old in supported for old in LEGACY)
@@ -184,9 +183,7 @@ def is_deep(value: Any) -> bool:
 
 
 def size_of(value: Any, most: float = math.inf) -> Optional[int]:
-    """How many values are in it; None: more than ``most``, or it is nested deeper than anything
-    meaningful.
-    """
+    """The number of values in it; None: more than ``most``, or nested deeper than anything meaningful."""
     level, size = [value], 1
     for _ in range(MAX_DEPTH):
         level = [inner for one in level for inner in _inside(one)]
@@ -229,7 +226,7 @@ def request(peer: Peer, method: str, params: Json, headers: Optional[Mapping[str
     except McpError as error:
         if peer.era != "legacy" or not session or error.kind != HTTP or error.code != 404:
             raise
-    if peer.session == session:  # and nobody else has replaced it
+    if peer.session == session:  # and no other request has replaced it
         yield from _initialize(peer)
     return (yield from _request(peer, peer.era, method, params, headers))
 
@@ -276,7 +273,7 @@ def _headers(peer: Peer, era: str, method: str, params: Json) -> Dict[str, str]:
 
 
 def cancelled(peer: Peer, request_id: Any) -> Exchange:
-    """The message that tells a server with sessions that nobody waits for an answer any more."""
+    """The message that cancels a request at a server with sessions."""
     params = {"requestId": request_id, "reason": "The client has gone."}
     message = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
     return Exchange(message, _headers(peer, "legacy", "", {}))

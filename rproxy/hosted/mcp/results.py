@@ -1,4 +1,4 @@
-"""What a tool of an MCP server has answered, as text for a model."""
+"""Results of MCP tools, as text for a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ToolResult(NamedTuple):
 def read_result(result: Json, max_bytes: int) -> ToolResult:
     """The result of ``tools/call``.
 
-    :param max_bytes: of the text with what the model reads before it; of a longer one the middle is left out
+    :param max_bytes: of the text with what the model reads before it; the middle of a longer one is left out
     """
     content = result.get("content")
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

@@ -35,7 +35,7 @@ MAX_RESULT = 102_400  # bytes
 
 
 class McpServers:
-    """:param upstream: carries what goes over HTTP"""
+    """:param upstream: sends the requests over HTTP"""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -157,7 +157,7 @@ class McpServers:
         self._sweep_later()
 
     def _sweep_idle(self, most: int, seconds: float) -> None:
-        """Close at most ``most`` connections that nobody has used for some seconds, the oldest first."""
+        """Close at most ``most`` connections that have been idle for some seconds, the oldest first."""
         before = time.monotonic() - seconds
         idle = [
             key
@@ -173,7 +173,7 @@ class McpServers:
 class _Kept:
     """A connection that is kept.
 
-    ``retired``: it is closed as soon as nobody uses it.
+    ``retired``: it is closed as soon as it is not in use.
     """
 
     def __init__(self, connection: McpConnection, identity: str, is_process: bool) -> None:
@@ -183,7 +183,7 @@ class _Kept:
 
 
 def _identity(server: McpServer) -> str:
-    """A digest of what distinguishes a server, credentials included."""
+    """A digest of everything that distinguishes a server, credentials included."""
     maps = [sorted(server.headers.items()), sorted(server.env.items())]
     parts = [server.url, server.public, server.command, server.cwd, *maps]
     return sha256(json.dumps(parts).encode()).hexdigest()
@@ -195,7 +195,7 @@ def _long_secrets(server: McpServer) -> Sequence[str]:
 
 
 def _without(secrets: Sequence[str], tools: Sequence[Json]) -> Sequence[Json]:
-    """The tools with ``***`` in place of secrets that a server repeats in what it says of them."""
+    """The tools with ``***`` in place of secrets that a server repeats in their descriptions."""
     text = json.dumps(tools, ensure_ascii=False)
     if mask_known(text, secrets) == text:
         return tools
