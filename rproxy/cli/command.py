@@ -1,4 +1,4 @@
-"""What the sub-commands share: their form, and how they read the configuration."""
+"""The base of the sub-commands: their form, and how they read the configuration."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 NO_FILE = "no configuration file: keys from the environment"
 NO_KEY = "no configuration file, no key: found "
-# What works without a key and a file, for a command that has found neither.
+# A command that needs neither key nor file, to suggest when there is neither.
 DEMOS = {"serve": "rproxy serve --demo", "codex": "rproxy codex --demo", "ask": 'rproxy ask --demo "hello"'}
 KEY_VARIABLE = "RPROXY_API_KEY"  # the key that a running rproxy wants
 Environ = Mapping[str, str]
 
-# What --demo answers for: Codex's own model names, and every other one.
+# The models of --demo: Codex's own model names, and every other name.
 DEMO_CONFIG = """\
 models:
   - model: gpt-5.5
@@ -64,7 +64,7 @@ class ReadConfig(NamedTuple):
     local: Sequence[LocalServer] = ()
 
     def say_source(self, used: bool) -> None:
-        """Tell the user what no file says: which local servers are used, and which file is not read.
+        """Tell the user what is in no file: which local servers are used, and which file is not read.
 
         :param used: name the servers
         """
@@ -78,8 +78,8 @@ class ReadConfig(NamedTuple):
 def read_config(
     args: argparse.Namespace, environ: Environ, local: Optional[Sequence[LocalServer]] = None
 ) -> ReadConfig:
-    """The configuration that the arguments and the environment name; if they name none, the model servers of
-    this machine.
+    """The configuration that the arguments or the environment name, or else one for the model servers of this
+    machine.
 
     :param local: these servers; None: look for them if they are needed, which starts an event loop
     :raises ConfigError: nothing is configured, or it cannot be used
@@ -157,7 +157,7 @@ def model_lines(config: Config) -> List[str]:
 
 
 def hosted_lines(config: Config) -> List[str]:
-    """Who answers web searches, and which MCP servers there are, if any."""
+    """Lines for the search service and the MCP servers, if there are any."""
     search = [] if config.search is None else [f"  web search @ {config.search.kind}"]
     servers = [
         (one.name, one.command[0] if one.command else server_name(one.url)) for one in config.mcp_servers

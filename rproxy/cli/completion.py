@@ -1,4 +1,4 @@
-"""``rproxy completion``: what a shell needs to complete commands, options and their values.
+"""``rproxy completion``: scripts that complete commands, options and their values.
 
 The scripts are made from the parser; they start no program while the user types.
 """
@@ -42,7 +42,7 @@ class Completed(NamedTuple):
 
     @property
     def words(self) -> List[str]:
-        """What may come next: the options, and the words that an argument may be."""
+        """The words that may come next: the options, and the values of an argument."""
         arguments = [word for option in self.options if not option.names for word in option.choices]
         return arguments + [name for option in self.options for name in option.names]
 
@@ -106,7 +106,7 @@ def bash(commands: Dict[str, Completed]) -> str:
             if option.names and option.choices:
                 reply = f'COMPREPLY=($(compgen -W "{" ".join(option.choices)}" -- "$cur")); return'
                 values.append(f"        {places}) {reply} ;;")
-            elif option.names and option.value:  # a file, which is the default, or a word that only one knows
+            elif option.names and option.value:  # a file, which is the default, or any word
                 values.append(f"        {places}) return ;;")
     return BASH.format(values="\n".join(values), words="\n".join(words))
 

@@ -34,7 +34,7 @@ from .exit_status import FAILED, OK
 
 PIECE = 1 << 16  # bytes read at once
 PEEK = 1 << 16  # bytes in which an answer names its model
-NO_REQUEST = "."  # the input of an answer whose request is not given
+NO_REQUEST = "."  # the input of an unknown request
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -54,7 +54,7 @@ def convert_request(args: argparse.Namespace) -> int:
 
 
 def converted(request: Json, args: argparse.Namespace) -> Conversion:
-    """A create request in the terms of the profile.
+    """A create request converted for the profile.
 
     :raises RproxyError: it cannot be converted
     """
@@ -147,7 +147,7 @@ class ConvertedAnswer:
         self._failure: Optional[str] = None
 
     def _named(self) -> str:
-        """The name of the model, as the answer has it; "" if there is none."""
+        """The name of the model in the answer; "" if there is none."""
         for piece in self._pieces:
             self._begin += piece
             found = _MODEL.search(self._begin)
@@ -193,14 +193,14 @@ class ConvertedAnswer:
 
 
 def stream_error_of(raw: Any) -> ApiError:
-    """What an error within an answer means."""
+    """The meaning of an error within an answer."""
     from ..providers.provider_errors import stream_error  # its patterns take a while to load
 
     return stream_error(raw, "the provider", "", ())
 
 
 def json_object(data: bytes, name: str) -> Json:
-    """:raises RproxyError: ``data`` is no JSON object"""
+    """:raises RproxyError: ``data`` is not a JSON object"""
     try:
         value = json.loads(data)
     except UNREADABLE as error:

@@ -1,7 +1,7 @@
 """The exit statuses of all commands, and the errors that lead to them.
 
-They are those of BSD's ``sysexits.h`` where it has one.  systemd can tell by them what a restart may cure
-(69) and what it cannot (77, 78).
+They follow BSD's ``sysexits.h`` where that has one.  They show systemd which failures a restart may cure (69)
+and which it cannot (77, 78).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEANINGS: Mapping[int, str] = {
     BAD_CONFIG: "the configuration cannot be used",
     INTERRUPTED: "interrupted",
 }
-# The first row that fits counts.
+# The first row that matches counts.
 _BY_ERROR: Tuple[Tuple[Type[BaseException], int], ...] = (
     (AddressInUse, UNAVAILABLE),
     (Unreachable, UNAVAILABLE),

@@ -1,8 +1,7 @@
-"""``rproxy init``: write down what is found, as a configuration file to start from.
-
-It is the configuration that counts without a file (:mod:`rproxy.config.zero_config`): the providers whose
-keys are in the environment, and the model servers of this machine.  No provider on the internet is asked, and
-the file names the variables, not the keys.
+"""``rproxy init``: write the configuration that is found to a file, to start from.  It is the configuration
+that applies without a file (:mod:`rproxy.config.zero_config`): the providers whose keys are in the
+environment, and the model servers of this machine.  No provider on the internet is asked, and the file names
+the variables, not the keys.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def _first(model: Model, source: Source, anchor: str) -> Iterator[str]:
 
 
 def _further(model: Model, anchor: str) -> str:
-    """Another model of a provider that is there already."""
+    """Another model of a provider that is already in the text."""
     entries = [f"model: {scalar(model.model)}", f"provider: *{anchor}"]
     if model.downstream_model:
         entries.append(f"downstream_model: {scalar(model.downstream_model)}")
@@ -144,7 +143,7 @@ def write(path: Path, text: str, force: bool) -> Optional[Path]:
 
 
 def _free_name(path: Path) -> Path:
-    """A name beside ``path`` that nothing has."""
+    """An unused name beside ``path``."""
     names = (path.with_name(f"{path.name}.backup{f'-{n}' if n else ''}") for n in range(1000))
     return next(name for name in names if not os.path.lexists(name))
 

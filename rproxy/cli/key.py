@@ -12,7 +12,7 @@ from ..config.yaml_positions import scalar
 from .command import Command, Environ
 from .exit_status import OK
 
-PREFIX = "sk-rproxy-"  # what looks like a key is masked in every log
+PREFIX = "sk-rproxy-"  # so that it is masked as a key in every log
 SIZE = 32  # bytes
 
 

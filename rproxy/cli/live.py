@@ -1,7 +1,7 @@
-"""``rproxy check --live``: does every provider answer, and does it take the key?
+"""``rproxy check --live``: does every provider answer, and does it accept the key?
 
-Each is asked for its models.  Any answer shows that the provider is there, even one that has no such list;
-some give the list to everybody, whatever the key.
+Each is asked for its models.  Any answer shows that the provider is there, even one without such a list; some
+give the list to everybody, with any key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .exit_status import OK, REFUSED, UNAVAILABLE
 from .preflight import distinct_providers
 
 TIMEOUT = 20.0  # seconds
-NO_LIST = (400, 404, 405, 501)  # there is no list of models
+NO_LIST = (400, 404, 405, 501)  # the provider has no list of models
 BUSY = (402, 429)  # the key is known
 
 
@@ -50,7 +50,7 @@ async def ask_all(config: Config, environ: Environ) -> List[ProviderCheck]:
 
 
 def patient_upstream(config: Config, environ: Environ) -> Upstream:
-    """A client that waits up to ``TIMEOUT``; the caller closes it."""
+    """A client with the time limits ``TIMEOUT``; the caller closes it."""
     return Upstream(
         connect_timeout=config.server.connect_timeout,
         first_byte_timeout=TIMEOUT,
@@ -116,5 +116,5 @@ def marks_for(stream: TextIO) -> Mapping[str, str]:
 
 
 def exit_status(answers: Sequence[ProviderCheck]) -> int:
-    """That of the worst answer; a refused key is worse than a provider that cannot be reached."""
+    """The status of the worst answer; a refused key is worse than a provider that cannot be reached."""
     return max((answer.status for answer in answers), default=OK)

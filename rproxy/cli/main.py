@@ -128,7 +128,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:  # whoever read stdout has enough, as head -1 has
+    except BrokenPipeError:  # the reader of stdout has gone, such as head -1
         discard_stdout()
         return OK
     except OSError as error:  # such as a full disk
@@ -145,7 +145,7 @@ def needed(argv: Sequence[str]) -> Iterable[str]:
 
 def _run(argv: Optional[Sequence[str]]) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, TextIOWrapper):  # a name that the locale cannot spell is no reason to fail
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that the locale cannot encode is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser(needed(argv))
     args = parser.parse_args(argv)

@@ -1,5 +1,5 @@
-"""What ``rproxy serve`` would refuse although the configuration file is right: packages that are missing,
-paths and addresses that cannot be used.  Nothing is made or changed.
+"""Reasons why ``rproxy serve`` would refuse a correct configuration file: missing packages, and paths and
+addresses that cannot be used.  Nothing is created or changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SQLITE_HEADER = b"SQLite format 3\0"
 
 
 async def errors_of(config: Config, environ: Mapping[str, str]) -> List[ConfigError]:
-    """What has to be changed before a start."""
+    """The problems to solve before a start."""
     found = [*package_errors(config), *file_errors(config)]
     found += [error for error in address_errors(config) if not isinstance(error, AddressInUse)]
     upstream = Upstream(environ=environ)
@@ -41,7 +41,7 @@ def package_errors(config: Config) -> Iterator[ConfigError]:
 
 
 def file_errors(config: Config) -> Iterator[ConfigError]:
-    """What is wrong with the files of the store, the ledger and the pid."""
+    """The problems of the files of the store, the ledger and the pid."""
     for name, path, problem_of in (
         ("store.path", config.store.path, database_problem),
         ("usage.path", config.usage.path, database_problem),
@@ -53,8 +53,8 @@ def file_errors(config: Config) -> Iterator[ConfigError]:
 
 
 def warnings_of(config: Config, now: float) -> Iterator[str]:
-    """What may be intended: an address that this very server uses already, a key that others can read or that
-    has expired.
+    """Possibly intended settings: an address that this very server is already using, a key that others can
+    read or that has expired.
 
     :param now: seconds since the epoch
     """

@@ -1,4 +1,4 @@
-"""``rproxy reload``: have a running server read its configuration again."""
+"""``rproxy reload``: make a running server read its configuration again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_servers(args: argparse.Namespace, environ: Environ) -> List[RunningServ
     :raises RproxyError: there is none
     """
     configured = None
-    with suppress(ConfigError):  # a bad file is the server's business: its log says what is wrong
+    with suppress(ConfigError):  # a bad file is not a problem here: the server's log says what is wrong
         configured = read_config(args, environ, local=()).config.server.pid_file
     servers = running_servers(configured, environ)
     if not servers:

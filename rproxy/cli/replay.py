@@ -1,4 +1,4 @@
-"""``rproxy replay``: a turn that ``serve --record`` has written, once more."""
+"""``rproxy replay``: play a turn again that ``serve --record`` has written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
 
 
 def read(path: str) -> RecordedTurn:
-    """:raises UsageError: it cannot be read, or is no recording"""
+    """:raises UsageError: it cannot be read, or is not a recording"""
     try:
         with open(path, "rb") as file:
             return read_recording(file)
@@ -60,7 +60,7 @@ def read(path: str) -> RecordedTurn:
 
 
 def show_difference(recorded: RecordedTurn, replayed: RecordedTurn) -> int:
-    """Compare the events, and print what differs as ``diff -u`` does, an event a line."""
+    """Compare the events, and print the differences as ``diff -u`` does, one event per line."""
     before, after = lines(comparable(recorded)), lines(comparable(replayed))
     if recorded.truncated or not recorded.status:
         complain("warning: the recording breaks off; what it has is compared")
@@ -80,7 +80,7 @@ def lines(events: List[Json]) -> List[str]:
 
 
 def serve(recorded: RecordedTurn, text: str) -> int:
-    """``--serve``: be the provider of the recording until Ctrl-C."""
+    """``--serve``: act as the recorded provider until Ctrl-C."""
     from .demo.recorded import serve_recorded  # loaded only here, as it loads Tornado's server
 
     try:

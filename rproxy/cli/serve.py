@@ -56,9 +56,9 @@ AUTH_HEADER = " -H 'Authorization: Bearer YOUR_KEY'"
 
 
 def banner(config: Config, addresses: Sequence[ListenAddress], source: str, terminal: bool) -> str:
-    """What is printed when the server listens: where it is, and how to use it.
+    """The text that is printed when the server listens: its addresses, and how to use it.
 
-    :param addresses: those that it listens on
+    :param addresses: the ones that it listens on
     :param source: where the configuration comes from
     :param terminal: whether it is shown on a terminal; in a log it is one line
     """
@@ -100,7 +100,7 @@ def one_line(address: ListenAddress, tls: bool, auth: bool) -> str:
 
 
 def with_options(config: Config, args: argparse.Namespace, environ: Environ) -> Config:
-    """The configuration with what the command line and the environment change.
+    """The configuration with the changes of the command line and the environment.
 
     :raises ConfigError: an address cannot be read, or the environment names an unknown log level
     """
@@ -149,7 +149,7 @@ async def serve_config(
 
 
 def recorders_of(args: argparse.Namespace) -> List[Recorder]:
-    """Who records turns.
+    """The recorders of turns.
 
     :raises ConfigError: the folder cannot be used
     """

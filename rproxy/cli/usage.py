@@ -1,4 +1,4 @@
-"""``rproxy usage``: what the ledger says about turns, tokens and costs."""
+"""``rproxy usage``: turns, tokens and costs from the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rproxy --version``: what runs here, for bug reports."""
+"""``rproxy --version``: the versions of everything that runs here, for bug reports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _extra(*packages: str) -> str:
 
 
 def _version(distribution: str, package: str) -> str:
-    """The version of what is installed, or of a loaded package that was only copied here."""
+    """The version of an installed distribution, or of a loaded package that was only copied here."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -70,7 +70,7 @@ def _how_installed() -> str:
 
 
 def _distribution() -> Optional[metadata.Distribution]:
-    """The installed distribution, if it is the one that runs; a source tree has none, even beside its
+    """The installed distribution, if it is the running code; a source tree has none, even beside its
     egg-info.
     """
     for found in metadata.distributions(name=DISTRIBUTION):

@@ -1,15 +1,15 @@
-"""The stream: what has changed, as server-sent events.
+"""The stream of changes, as server-sent events.
 
 ========== =================================================================================
 hello      which process it is, and what it shows
 providers  their states; again when one has changed
-turns      several turns that have ended, the newest first: what was there at the beginning
+turns      several turns that have ended, newest first: those before the stream began
 turn       one turn that has begun (``in_progress``) or ended
 gone       ``{"id"}`` of a turn that ended without a record
 ========== =================================================================================
 
-The ``id`` of an event says how far it has come; with it (``Last-Event-ID``, or ``?after=``) a client goes on
-where it was, and one of another process, or from before a restart, begins anew.
+The ``id`` of an event is a position in the stream; with it (``Last-Event-ID``, or ``?after=``) a client
+continues where it was, unless it is from another process, or from before a restart.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Feed:
     """The events for one client.
 
     :param hello: the first event
-    :param providers: gives their states as they are now
-    :param after: the id of the last event that it had; "" for what happens from now on, ``0`` for all
+    :param providers: returns their current states
+    :param after: the id of the last event that it got; "" for events from now on, ``0`` for all
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Feed:
         self._providers = providers
         self._states: Optional[List[Json]] = None
         self._number = recent.count if not after else _number(after, recent.id)
-        self._running: Dict[RunningTurn, str] = {}  # those that were shown: their ids
+        self._running: Dict[RunningTurn, str] = {}  # the turns that were shown -> their ids
 
     def updates(self) -> Iterator[bytes]:
-        """The events since the last time, in pieces that are made one by one."""
+        """The events since the last call, in pieces that are made one by one."""
         if self._hello is not None:
             yield _event("hello", self._hello)
             self._hello = None
@@ -89,7 +89,7 @@ class Feed:
 
 
 def _number(after: str, process: str) -> int:
-    """How far a client is, by an id of ours; 0 if it comes from another list of turns."""
+    """The position of a client, from the id of an event; 0 if that belongs to another list of turns."""
     whose, _, number = after.partition("-")
     known = whose == process and number.isdecimal() and len(number) <= MAX_NUMBER
     return int(number) if known else 0

@@ -1,7 +1,7 @@
-"""The page, and the headers that say what a browser may do with it.
+"""The page, and the headers that limit what a browser may do with it.
 
-The page is one file.  Its script and its style carry a nonce that is new in every answer, so nothing that
-gets into the page from a turn can run; it may talk to its own server only, and no other page may frame it.
+The page is one file.  Its script and its style have a nonce that is new in every answer, so text from a turn
+in the page can never run; the page may connect only to its own server, and no other page may frame it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 from functools import lru_cache
 from typing import Dict, Tuple
 
-NONCE = "{{nonce}}"  # stands for it in the file
+NONCE = "{{nonce}}"  # its placeholder in the file
 POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

@@ -11,7 +11,7 @@ from .viewer import Viewer
 
 LISTED = 100  # turns in one answer, when the client does not say how many
 MAX_LISTED = 1000
-AT_A_TIME = 50  # turns that are looked at in one step
+AT_A_TIME = 50  # turns that are examined in one step
 FILTERS = ("model", "downstream_model", "provider", "key", "transport", "status")  # exact values
 # The fields of a record that are shown as they are.
 FIELDS = (
@@ -53,7 +53,7 @@ def _json(
 
 # ---- Lists
 def matches(record: TurnRecord, wanted: Mapping[str, str]) -> bool:
-    """Has the record these values?
+    """Does the record have these values?
 
     :param wanted: some of :data:`FILTERS`
     """
@@ -63,7 +63,7 @@ def matches(record: TurnRecord, wanted: Mapping[str, str]) -> bool:
 def page_steps(
     recent: RecentTurns, viewer: Viewer, wanted: Mapping[str, str], before: Optional[int], limit: int
 ) -> Generator[None, None, Json]:
-    """A part of the turns that have ended, the newest first; in steps for
+    """A page of the turns that have ended, newest first; in steps for
     :func:`rproxy.cooperative.run_cooperatively`.
 
     :param before: only turns with a lower number

@@ -8,9 +8,9 @@ Three questions, asked about every request before its body is read, and about ev
   spend the provider's key through a proxy on the visitor's own machine, so a request that changes something
   needs an origin that is loopback, this very host, or listed.
 * Is the host name one of the proxy's own?  A page can point a name of its own at 127.0.0.1 (DNS rebinding)
-  and then counts as the same host.  So what comes in on a local address (loopback, or a Unix socket) without
-  keys is answered only for loopback names and listed hosts.  With authentication the page would need a key,
-  and a reverse proxy on the same machine may send any ``Host``.
+  and then counts as the same host.  So without keys, a request on a local address (loopback, or a Unix
+  socket) is answered only for loopback names and listed hosts.  With authentication the page would need a
+  key, and a reverse proxy on the same machine may send any ``Host``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Access:
         self._open_ports = frozenset(address.port for address in addresses if address.is_wildcard)
 
     def key(self, headers: Mapping[str, str]) -> Optional[Key]:
-        """Whose request this is, by ``Authorization: Bearer`` or one of :data:`KEY_HEADERS`.
+        """The key of a request, from ``Authorization: Bearer`` or one of :data:`KEY_HEADERS`.
 
         :param headers: those of the request, whose names are looked up in any case
         :returns: the client's key, or None when authentication is off
@@ -110,7 +110,7 @@ class Access:
         return found[0]
 
     def listed(self, origin: str) -> bool:
-        """Whether the configuration lists this origin; such pages get CORS headers."""
+        """Does the configuration list this origin?  Its pages get CORS headers."""
         origin = origin.lower()
         return (
             "*" in self._origins or origin in self._origins or hostname(_netloc_of(origin)) in self._origins
@@ -134,7 +134,7 @@ class Access:
                 )
 
     def check_host(self, host: str, sockname: Callable[[], Any]) -> None:
-        """Refuse a host name that is not the proxy's own; see the module's text.
+        """Refuse a host name that is not the proxy's own; see the module docstring.
 
         :param host: the Host header
         :param sockname: gives our end of the connection, as ``socket.getsockname`` does

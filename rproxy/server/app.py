@@ -89,7 +89,7 @@ def limits_of(config: Config) -> Limits:
 
 
 def buffer_size(config: Config) -> int:
-    """How much of a connection may be buffered, in bytes."""
+    """The buffer size of a connection, in bytes."""
     return max(config.server.max_body_size, config.server.max_message_size) + HEADROOM
 
 
@@ -135,7 +135,7 @@ async def open_service(config: Config, recorders: Sequence[Recorder] = ()) -> As
 
 
 def quotas_of_today(config: Config) -> Quotas:
-    """What keys may use; what they have used today is in the ledger, if there is one."""
+    """The quotas of the keys; the ledger, if there is one, has what they have used today."""
     quotas, keys = Quotas(time.time), config.server.auth.keys
     if config.usage.path is not None and any(key.tokens_per_day is not None for key in keys):
         from ..telemetry.usage import tokens_by_key
@@ -218,9 +218,8 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def embedded(config: Config) -> AsyncIterator[str]:
-    """Serve in somebody else's event loop while the context lasts.  Gives the base URL.
-
-    Signals are the caller's business, and whoever talked to this server is gone at the end.
+    """Serve in a running event loop while the context lasts; yields the base URL.  The caller handles
+    signals, and all clients have gone at the end.
     """
     hurry = asyncio.Event()
     hurry.set()
@@ -300,7 +299,7 @@ async def serve(
     config = checked(config)
     raise_limit()
     stopped = asyncio.Event()
-    # While the store opens, and while it gets its last records, a signal must not end the process abruptly.
+    # While the store opens, and while it writes its last records, a signal must not end the process abruptly.
     with stop_signals(stopped.set):
         async with open_service(config, recorders) as service:
             if not stopped.is_set():

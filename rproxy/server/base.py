@@ -1,4 +1,4 @@
-"""What HTTP and WebSocket requests have in common: the shared state, request ids, admission, error responses.
+"""The base of HTTP and WebSocket handlers: the shared state, request ids, admission, error responses.
 
 The server moves bytes and knows no field of a response except its id.
 """
@@ -51,11 +51,10 @@ class Session(Protocol):
 
 @light_dataclass
 class AppState:
-    """What the handlers of one server share.
-
-    ``addresses``: those that the server listens on.  ``turns`` maps a running task to the task that the
-    shutdown cancels after the grace period: usually the same one, or None when the turn is over and only the
-    last bytes are being written.  ``pending``: the bytes of WebSocket messages that wait.
+    """The state that the handlers of one server share.  ``addresses``: the ones that the server listens on.
+    ``turns`` maps a running task to the task that the shutdown cancels after the grace period: usually the
+    same one, or None when the turn is over and only the last bytes are being written.  ``pending``: the bytes
+    of WebSocket messages that wait.
     """
 
     config: Config
@@ -78,7 +77,7 @@ class AppState:
         self._admit_by(self.config.server)
 
     def configure(self, config: Config) -> None:
-        """Use ``config`` for all that begins from now on."""
+        """Use ``config`` for everything that begins from now on."""
         self.config = config
         self.service.configure(config)
         self.pending.limit = CONNECTIONS * config.server.max_pending_bytes
@@ -98,7 +97,7 @@ class AppState:
     def track(self, outer: asyncio.Task[Any], turn: Optional[asyncio.Task[Any]]) -> None:
         """Count ``turn`` as running until ``outer`` is done.
 
-        :param turn: None: it is over, and only the last bytes are being written
+        :param turn: None: the turn is over, and only the last bytes are being written
         """
         outer.add_done_callback(self._done)
         self.turns[outer] = turn
@@ -163,7 +162,9 @@ class BaseHandler(RequestHandler):
             self.set_header("Vary", "Origin")
 
     def put_headers(self, headers: Mapping[str, str]) -> None:
-        """Set headers of our own: set_header() would check each for what clients may have put into it."""
+        """Set our own headers: set_header() would check each for characters that only clients could have put
+        into it.
+        """
         for name, value in headers.items():
             self._headers[name] = value
 
@@ -205,8 +206,8 @@ class BaseHandler(RequestHandler):
     def admit(self) -> None:
         """Check the host name, the origin and the key, and that the server is not draining.
 
-        A server that drains closes the connection without an answer: only then may a balancer send the
-        request to another process.  A 503 could come from a provider that has been asked.
+        A draining server closes the connection without an answer: only then may a balancer send the
+        request to another process.  A 503 could come from a provider that has received the request.
 
         :raises ApiError: 401 or 403
         :raises Finish: the connection is closed
@@ -225,7 +226,7 @@ class BaseHandler(RequestHandler):
 
     @property
     def owner(self) -> str:
-        """Whose stored responses this request may read; "" when authentication is off."""
+        """The owner whose stored responses this request may read; "" when authentication is off."""
         return self.key.owner if self.key is not None else ""
 
     def client(
@@ -274,7 +275,7 @@ class BaseHandler(RequestHandler):
         return for_codex(error) if uses_codex_form(self.state.config.server.errors, self.codex) else error
 
     def as_api_error(self, error: BaseException) -> ApiError:
-        """Any exception as an error for the client; an unexpected one without its details."""
+        """Any exception as an error for the client, without details if it was unexpected."""
         if isinstance(error, ApiError):
             return self.for_client(error)
         if isinstance(error, HTTPError) and error.status_code < 500:  # Tornado's own refusals
@@ -326,7 +327,7 @@ class BaseHandler(RequestHandler):
             error=error.code or error.type,
             reason="",
         )
-        # In a task, because a large body takes its time; nobody waits for the line.
+        # In a task, because a large body takes time; nothing waits for the line.
         self.state.report(self._log_refusal(record, error, body))
 
     async def _log_refusal(self, record: RefusalRecord, error: ApiError, body: Json) -> None:

@@ -7,9 +7,9 @@ become a large one in memory.
 
 Decompression is a table of generators, one for each ``Content-Encoding``.  Each yields pieces of at most
 ``PIECE`` bytes, and the caller stops as soon as the limit is exceeded.  A large body is decompressed, decoded
-and parsed piece by piece, in steps between which other requests get their turn.  zstd is there because Codex
-uses it when it is logged in with ChatGPT.  It needs Python 3.14 or the optional package ``zstandard``, and
-without them the error tells the user how to switch the compression off.
+and parsed piece by piece, in steps between which other requests get their turn.  zstd is supported because
+Codex uses it when it is logged in with ChatGPT.  It needs Python 3.14 or the optional package ``zstandard``,
+and without these the error explains how to switch the compression off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..types import Json
 
 PIECE = 1 << 17  # bytes
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
-MAX_EMPTY = 100  # parts of a compressed body without content, one after the other
+MAX_EMPTY = 100  # consecutive parts of a compressed body without content
 # The value that Tornado can read; it joins repeated headers with commas.
 CONTENT_LENGTH = re.compile(r"([0-9]{1,18})(?:,[ \t]*\1)*")
 IDENTITY = ("", "identity")
@@ -41,7 +41,7 @@ JSON_NAMES = {
     float: "a number",
     type(None): "null",
 }
-FIRST = {"[": list, '"': str, "t": bool, "f": bool, "n": type(None)}  # others begin numbers
+FIRST = {"[": list, '"': str, "t": bool, "f": bool, "n": type(None)}  # all other characters begin numbers
 
 
 def _over(limit: int, what: str = "request body") -> ApiError:
@@ -157,11 +157,11 @@ def _no_object(what: str, name: str) -> ApiError:
     return invalid(f"The {what} must be a JSON object, not {name}.")
 
 
-_UNREADABLE = (TooManyValues, NotAnObject, ValueError, RecursionError)  # what reading a text can raise
+_UNREADABLE = (TooManyValues, NotAnObject, ValueError, RecursionError)  # the exceptions of reading a text
 
 
 def _unreadable(error: Exception, what: str) -> ApiError:
-    """What is wrong with a text.
+    """The error for a text that cannot be read.
 
     :param error: one of ``_UNREADABLE``
     :param what: what to call the text in an error message
@@ -292,7 +292,7 @@ class BodyReader:
         return self.value
 
     def _plain(self) -> Iterator[bytes]:
-        """The pieces of the body, which are counted.  It gives them up."""
+        """The pieces of the plain body, counted.  The reader gives up its own."""
         pieces, self._pieces = self._pieces, []
         plain: Iterable[bytes] = pieces
         if self._encoding not in IDENTITY and pieces:

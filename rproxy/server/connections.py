@@ -45,13 +45,13 @@ AF_UNIX = getattr(socket, "AF_UNIX", None)
 HEADER_TIMEOUT = 10.0  # seconds from the first byte of a request to the end of its headers
 SWEEP_INTERVAL = 1.0  # seconds
 PAUSE = 1.0  # seconds without accepting when there is no file descriptor left
-HEAD_READ = 1 << 12  # bytes that a read of a request's head may have; Tornado clears them all before
-MAX_DISCARDED = 1 << 20  # bytes behind a head that makes no sense
-MAX_DIGITS = 10  # of a Content-Length that may be the length of what was read with a head
+HEAD_READ = 1 << 12  # bytes of one read of a request's head; Tornado clears the whole buffer before
+MAX_DISCARDED = 1 << 20  # bytes after a malformed head
+MAX_DIGITS = 10  # of a Content-Length that may fit into the bytes read with a head
 BODY_READ = 1 << 16  # ... of a body, and of WebSocket messages
-RECLAIM_INTERVAL = 0.25  # seconds between two sweeps while new connections wait
+RECLAIM_INTERVAL = 0.25  # seconds between sweeps while new connections wait
 RECLAIM_AFTER = 0.5  # seconds that a connection must have been idle to make room for another one
-WARN_INTERVAL = 60.0  # seconds between two warnings of a kind
+WARN_INTERVAL = 60.0  # seconds between warnings of one kind
 ACCEPTS = 128  # connections accepted before other work of the event loop
 # What accept() reports for a connection that has gone already; any other error concerns the system.
 GONE = frozenset(
@@ -64,7 +64,7 @@ GONE = frozenset(
 
 
 class Limits(NamedTuple):
-    """``connections``: how many there may be.  Times are in seconds."""
+    """``connections``: the maximum number.  Times are in seconds."""
 
     connections: int
     idle: float
@@ -73,14 +73,13 @@ class Limits(NamedTuple):
 
     @property
     def interval(self) -> float:
-        """Seconds between two sweeps."""
+        """Seconds between sweeps."""
         return min(SWEEP_INTERVAL, self.idle / 4, self.write / 4, self.header / 4)
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the system still holds for the other side; 0 where that cannot be found out.
-
-    It takes a megabyte or more before a socket can be written again, which is minutes for a slow client.
+    """The number of bytes that the system still holds for the peer; 0 where this is unknown.  It may take a
+    megabyte before a socket becomes writable again, which is minutes for a slow client.
     """
     with contextlib.suppress(ImportError, OSError):
         fcntl, termios = import_module("fcntl"), import_module("termios")
@@ -109,7 +108,7 @@ class ClientStream(IOStream):
         self.peer = address[0].partition("%")[0] if isinstance(address, tuple) else UNIX
         self._on_closed = on_close
         self._written = 0  # bytes that were queued and have left
-        self._seen: object = None  # what it waited for at the last sweep
+        self._seen: object = None  # what the connection was waiting for at the last sweep
         self._since = 0.0  # monotonic time of the sweep that saw it first
 
     def await_request(self, connection: HTTP1Connection) -> None:
@@ -131,10 +130,9 @@ class ClientStream(IOStream):
             self.read_chunk_size = BODY_READ
 
     def reading(self) -> bool:
-        """Is something waited for?
-
-        Between a head and the handler of its request nothing is, but if Tornado noticed, it would take the
-        socket out of the event loop and put it back in at once: two system calls.
+        """Is the stream waiting for data?  Between a head and the handler of its request it is not, but if
+        Tornado noticed, it would take the socket out of the event loop and put it back at once: two system
+        calls.
         """
         return super().reading() or self.awaiting is not None and len(self._read_buffer) < BODY_READ
 
@@ -147,24 +145,25 @@ class ClientStream(IOStream):
         if self.awaiting is not None:
             self._discard()
         super().close_fd()
-        # What knows this stream goes with it, without the garbage collector: an error knows its frames.
+        # Break the cycle of references, because an error refers to its frames: no need for the garbage
+        # collector.
         self.awaiting = self._seen = None
         if self.error is not None:
             self.error.__traceback__ = None
         self._on_closed(self)
 
     def _discard(self) -> None:
-        """Read what has arrived: bytes that are left at the close reset the connection, and the client would
-        not get the error for a head that makes no sense.
+        """Read what has arrived: unread bytes at the close reset the connection, and the client would not get
+        the error for a malformed head.
         """
-        with contextlib.suppress(OSError):  # there is nothing more
+        with contextlib.suppress(OSError):  # there are no more bytes
             for _ in range(MAX_DISCARDED // BODY_READ):
                 if not self.socket.recv(BODY_READ):
                     return
 
     @property
     def idle(self) -> bool:
-        """Is no request under way, and nothing left of the last one?"""
+        """Is no request under way, and the last one written out completely?"""
         return self.awaiting is not None and not self._read_buffer and not self.writing()
 
     def was_reset(self) -> bool:
@@ -185,8 +184,7 @@ class ClientStream(IOStream):
 
     def waits(self, now: float, limits: Limits) -> Tuple[float, float]:
         """How long this connection has been waiting for the same thing, and how long it may; for the sweep.
-
-        Nothing is noted between two sweeps: another request, or bytes that have left, are another state.
+        Nothing is recorded between sweeps: another request, or bytes that have left, change the state.
         """
         state: object
         if self.writing():
@@ -202,7 +200,7 @@ class ClientStream(IOStream):
 
 
 def _is_no_handshake(record: logging.LogRecord) -> bool:
-    """Whoever reaches the port can make handshakes fail, and Tornado warns of each."""
+    """Everybody who reaches the port can make handshakes fail, and Tornado warns of each."""
     return not str(record.msg).startswith("SSL Error on")
 
 
@@ -213,7 +211,7 @@ class TlsStream(ClientStream, SSLIOStream):
 class ClientServer(NoDelayServer):
     """An HTTP server that keeps :class:`Limits`.
 
-    ``tls``: what new TCP connections use.  Unix sockets never leave the machine, and speak HTTP.
+    ``tls``: the TLS context for new TCP connections.  Unix sockets never leave the machine, and speak HTTP.
     """
 
     def initialize(  # type: ignore[override]
@@ -283,7 +281,7 @@ class ClientServer(NoDelayServer):
             try:
                 connection = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:
-                connection.close()  # the client has left already
+                connection.close()  # the client has already left
                 return
             kind = TlsStream
         stream = kind(
@@ -316,7 +314,7 @@ class ClientServer(NoDelayServer):
         return False
 
     def _warn(self, kind: str, text: str) -> None:
-        """Warn, but of one kind once a minute at most."""
+        """Warn, but at most once a minute for each kind."""
         now = time.monotonic()
         if kind not in self._warned or now >= self._warned[kind] + WARN_INTERVAL:
             self._warned[kind] = now
@@ -347,7 +345,7 @@ class ClientServer(NoDelayServer):
         self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
     def _sweep(self) -> None:
-        """Close the connections that have waited for too long, and accept new ones if that is possible."""
+        """Close the connections that have waited too long, and accept new ones if possible."""
         self._sweeper = None
         now = time.monotonic()
         idle: List[Tuple[float, ClientStream]] = []

@@ -1,6 +1,6 @@
-"""File descriptors: how many the system allows, and how many connections of clients that is enough for.
+"""File descriptors: how many the system allows, and how many client connections they suffice for.
 
-Every turn needs two of them, one for its client and one for its provider.  Some are kept for everything else:
+Every turn needs two, one for its client and one for its provider.  Some are reserved for everything else:
 the store, the log, name resolution, connections to providers that are being opened.
 """
 
@@ -12,13 +12,12 @@ from typing import Optional
 
 RESERVE = 32
 MIN_CONNECTIONS = 4  # connections
-ENOUGH = 1 << 16  # descriptors; a higher limit is no use to one process
+ENOUGH = 1 << 16  # descriptors; one process has no use for more
 
 
 def raise_limit() -> None:
-    """Raise the soft limit of this process to what the hard one allows, up to ``ENOUGH``.
-
-    The usual soft limit of 1024 is there for programs that use ``select()``.
+    """Raise the soft limit of this process to the hard limit, but at most to ``ENOUGH``.  The usual soft
+    limit of 1024 is meant for programs that use ``select()``.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         resource = import_module("resource")
@@ -29,7 +28,7 @@ def raise_limit() -> None:
 
 
 def limit() -> Optional[int]:
-    """How many file descriptors this process may have; None if there is no limit."""
+    """The number of file descriptors that this process may have; None: no limit."""
     with contextlib.suppress(ImportError, OSError):
         resource = import_module("resource")
         soft = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -38,7 +37,7 @@ def limit() -> Optional[int]:
 
 
 def max_connections(descriptors: Optional[int]) -> int:
-    """How many clients may be connected, by default.
+    """The default for the number of connected clients.
 
     :param descriptors: see :func:`limit`
     """
@@ -46,10 +45,11 @@ def max_connections(descriptors: Optional[int]) -> int:
 
 
 def max_provider_connections(descriptors: Optional[int], clients: int) -> int:
-    """How many connections to providers may be open: what the clients and the reserve leave.
+    """The number of connections to providers that may be open: the descriptors that clients and reserve
+    leave.
 
     :param descriptors: see :func:`limit`
-    :param clients: how many of them may be connected
+    :param clients: the number of clients that may be connected
     """
     room = (ENOUGH if descriptors is None else descriptors) - RESERVE
     return max(MIN_CONNECTIONS, room - clients, room // 2)

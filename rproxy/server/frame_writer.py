@@ -24,7 +24,7 @@ class FrameWriter:
         self._stream = stream
         self._writer = SocketWriter(stream)
         self._lock = asyncio.Lock()  # held while fragments are written
-        self._held: List[bytes] = []  # messages that came meanwhile
+        self._held: List[bytes] = []  # messages that arrived meanwhile
         self._written: Optional[asyncio.Future[None]] = None  # when that is over
 
     @property

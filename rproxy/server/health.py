@@ -1,6 +1,5 @@
-"""``GET /health`` and ``GET /ready``: what supervisors and load balancers ask.
-
-Both are open to everybody, also while the server drains, and name no provider and no model.
+"""``GET /health`` and ``GET /ready``: probes for supervisors and load balancers.  Both are public, also while
+the server drains, and name no provider and no model.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ class HealthHandler(HttpHandler):
 
 
 class ReadyHandler(HttpHandler):
-    """``/ready``: new turns would succeed; 503 with the reason if not.
-
-    With ``?for=balancer`` only a process that stops is not ready: otherwise one model's provider, when it is
-    down, would take every backend out of a balancer.
+    """``/ready``: new turns would succeed; 503 with the reason if not.  With ``?for=balancer`` only a
+    stopping process is not ready: otherwise a provider that is down would take every backend out of a
+    balancer.
     """
 
     public = True

@@ -2,9 +2,9 @@
 
 **The request body.**  Every handler streams its body (``@stream_request_body``), so that
 :meth:`~rproxy.server.base.BaseHandler.admit` can refuse a request as soon as its header is there.
-:class:`BodyPolicy` says what happens to the body that follows.  A refusal is sent at once, but the connection
-stays open until the body has passed, up to ``MAX_DISCARDED`` bytes: closing a socket that is still receiving
-makes TCP drop the very response that explains the refusal.
+:class:`BodyPolicy` decides what happens to the body that follows.  A refusal is sent at once, but the
+connection stays open until the body has passed, up to ``MAX_DISCARDED`` bytes: closing a socket that is still
+receiving makes TCP drop the very response that explains the refusal.
 
 **The turn.**  ``service.create`` runs in the handler's task.  When the client disconnects, Tornado calls
 ``on_connection_close`` and the turn is cancelled, whether or not the provider is sending.  When the server
@@ -40,14 +40,14 @@ T = TypeVar("T")
 Method = Callable[..., Optional[Awaitable[None]]]
 
 BODY_TIMEOUT = 600.0  # seconds a request body may take to arrive; Tornado's own limit costs a task a request
-MAX_DISCARDED = 8 << 20  # bytes of an unwanted body that are read and thrown away
+MAX_DISCARDED = 8 << 20  # bytes of an unwanted body that are read and discarded
 DISCARD_TIMEOUT = 10.0  # seconds the body of a refused request may take to arrive
 LARGE_BODY = 1 << 20  # bytes of JSON; more is encoded while the client takes it
 UNLIMITED = 1 << 60  # Tornado's own limit closes the connection without a response; BodyReader counts instead
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
-    """True when the header announces a request body."""
+    """Do the headers announce a request body?"""
     return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
 
@@ -84,7 +84,7 @@ class BodyPolicy:
             reader.feed(self._early)
 
     def refuse(self) -> None:
-        """Discard what is still to come, within a shorter time."""
+        """Discard the rest of the body, within a shorter time."""
         self.reader = None
         self.refused = True
         self._limit(DISCARD_TIMEOUT)
@@ -105,7 +105,7 @@ class BodyPolicy:
             self._stream.close()
 
     def over(self) -> None:
-        """The body has arrived, or nobody waits for it any more."""
+        """The body has arrived, or is not wanted any more."""
         self._stream.body_due = NEVER
 
     def _limit(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ class BodyPolicy:
 
 @stream_request_body
 class HttpHandler(BaseHandler):
-    """One path.  Subclasses list in ``verbs`` which method of theirs answers which HTTP method."""
+    """The handler of one path.  ``verbs`` of a subclass maps HTTP methods to its own methods."""
 
     verbs: ClassVar[Mapping[str, Method]]
 
@@ -172,7 +172,7 @@ class HttpHandler(BaseHandler):
             )
 
     def refuse_length(self) -> None:
-        """Send a 400 and close the connection: nobody can say where the next request begins."""
+        """Send a 400 and close the connection: the beginning of the next request is unknown."""
         error = invalid(
             "The header Content-Length must be one whole number of bytes. Send the length of the body, or "
             "'Transfer-Encoding: chunked'."
@@ -182,7 +182,7 @@ class HttpHandler(BaseHandler):
         self.finish(self.put_error(self.for_client(error)))
 
     def refuse(self, error: ApiError) -> None:
-        """Send the error response before the body has arrived; see the module's text."""
+        """Send the error response before the body has arrived; see the module docstring."""
         self.log_exception(type(error), error, None)
         body, headers = self.put_error(self.for_client(error)), self.request.headers
         if headers.get("Expect", "").lower() == "100-continue" or not has_body(headers):
@@ -214,7 +214,7 @@ class HttpHandler(BaseHandler):
     get = head = post = put = patch = delete = options = dispatch
 
     def answer_preflight(self) -> None:
-        """Tell a browser what it may send; only listed origins get headers that permit anything."""
+        """Answer a browser's CORS preflight; only listed origins get headers that permit anything."""
         self.set_status(204)
         self.clear_header("Content-Type")
         self.set_header("Allow", ", ".join(self.verbs))
@@ -248,12 +248,12 @@ class HttpHandler(BaseHandler):
         :raises Finish: the client has disconnected
         :raises ApiError: 503, the server stops; or what ``work`` raises
         """
-        # Of a connection that was reset with the request, Tornado says nothing.
+        # Tornado does not report a connection that was reset with the request.
         if self.client_left or self.stream.closed():
             work.close()
             raise Finish()
         task = self._turn = current_task()
-        self.state.turns[task] = task  # until on_finish(), which Tornado calls in any case
+        self.state.turns[task] = task  # until on_finish(), which Tornado always calls
         try:
             return await work
         except asyncio.CancelledError:
@@ -293,7 +293,7 @@ class HttpHandler(BaseHandler):
         return written_or_closed(written) if stream.writing() else None
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
-        """Tornado's method, but for the last call of a stream, which would write nothing."""
+        """Tornado's method, except for the last call of a stream, which would write nothing."""
         if include_footers and self._headers_written and not self._write_buffer and not self.stream.writing():
             nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             nothing.set_result(None)
@@ -327,7 +327,7 @@ class StreamedBody:
 
     @property
     def begun(self) -> bool:
-        """True when the head has been written."""
+        """Has the head been written?"""
         return self._writer is not None
 
     def write(self, data: bytes) -> Optional[Awaitable[None]]:
@@ -357,7 +357,7 @@ class StreamedBody:
         if written is not None:
             await written
         if not self._chunked:
-            self.abort()  # only this ends the body, whatever the client asked for
+            self.abort()  # only this ends the body, for any client
 
     def abort(self) -> None:
         """Close the connection, which is the only way to say that the rest is missing."""
@@ -372,4 +372,4 @@ class NotFoundHandler(HttpHandler):
     def check_verb(self) -> None:
         raise not_found("Path", self.request.path, hint=ROUTES_HINT)
 
-    verbs = {"GET": check_verb, "HEAD": check_verb}  # what a preflight reads; no request gets as far as this
+    verbs = {"GET": check_verb, "HEAD": check_verb}  # for preflights; no request gets this far

@@ -1,8 +1,8 @@
 """``GET /`` in a browser, and ``/inspector/...``: the page that shows the turns, and its data.
 
-All of it only reads.  Without authentication it is for clients on this machine, as ``/metrics`` is.  With it
-the page, which has no data, is for everybody, and the data need a key.  No other site gets at it, not even
-one of ``server.allowed_origins``.  :mod:`rproxy.inspector` is loaded when somebody looks.
+It is read-only.  Without authentication it is for clients on this machine, like ``/metrics``.  With it the
+page, which has no data, is public, and the data need a key.  Other sites have no access, not even those in
+``server.allowed_origins``.  :mod:`rproxy.inspector` is loaded on first use.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ UNRECORDED = (
     "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
 )
 OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
-BATCH = 0.1  # seconds in which what happens is sent together
-BEAT = 5.0  # seconds between two looks at the states of the providers, and between two signs of life
+BATCH = 0.1  # seconds of which all changes are sent together
+BEAT = 5.0  # seconds between checks of the providers' states, and between keep-alives
 
 
 class InspectorHandler(HttpHandler):
-    """What all of the inspector has in common."""
+    """The base of the inspector's handlers."""
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
         for name in ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers"):
-            self.clear_header(name)  # a site that may use the models may not see this
+            self.clear_header(name)  # an origin that may use the models may not see this
         self.set_header("Cache-Control", "no-store")
         self.set_header("Cross-Origin-Resource-Policy", "same-origin")
 
@@ -55,7 +55,7 @@ class InspectorHandler(HttpHandler):
         if self._recent is None or not (self.state.config.server.auth.enabled or self.is_local):
             raise not_found("Path", self.request.path, hint=ROUTES_HINT)
         if not self.public and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
-            # It could not read the answer, but measure how long that takes and how large it is.
+            # It could not read the answer, but measure its time and its size.
             raise forbidden("Only the inspector's own page may ask for its data from a browser.")
         super().check_verb()
 
@@ -82,7 +82,7 @@ class InspectorHandler(HttpHandler):
 
     @property
     def process(self) -> Json:
-        """Which process answers."""
+        """The process that answers."""
         recent = self.recent
         return {
             "id": recent.id,
@@ -95,7 +95,7 @@ class InspectorHandler(HttpHandler):
         }
 
     def providers(self) -> List[Json]:
-        """The providers that this client may know of."""
+        """The providers that this client may see."""
         viewer = self.viewer
         models: List[Model] = [model for model in self.state.config.models if viewer.may_use(model.model)]
         return self.state.service.provider_states(models)
@@ -153,10 +153,10 @@ class TurnsHandler(InspectorHandler):
 
 
 class OneTurnHandler(InspectorHandler):
-    """What the handlers of one turn have in common."""
+    """The base of the handlers for one turn."""
 
     def find(self, request_id: str) -> Tuple[TurnRecord, Json]:
-        """A turn that this client may know of, and its JSON.
+        """A turn that this client may see, and its JSON.
 
         :raises ApiError: 404
         """
@@ -174,7 +174,7 @@ class OneTurnHandler(InspectorHandler):
         return found
 
     async def content(self, record: TurnRecord) -> Optional[Content]:
-        """What was asked and answered; None if it is not kept, or not for this client."""
+        """The content of a turn; None if it is not kept, or not for this client."""
         contents = self.state.service.telemetry.contents
         if contents is None or not self.viewer.may_read(record):
             return None
@@ -217,7 +217,7 @@ class RecordingHandler(OneTurnHandler):
 
 
 def entries(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """JSON lines as the entries of an array; both in pieces, of which none is empty."""
+    """JSON lines as the entries of an array; both in pieces that are not empty."""
     before = b""
     for piece in lines:
         whole = piece.endswith(b"\n")
@@ -284,9 +284,8 @@ class StreamHandler(InspectorHandler):
             await body.finish()
 
     def _still_may(self, recent: RecentTurns, mode: str) -> bool:
-        """May the client still see what it sees?
-
-        Its key may have expired or be gone from the configuration, and ``server.inspector`` may have changed.
+        """May the client still see the stream?  Its key may have expired or been removed from the
+        configuration, and ``server.inspector`` may have changed.
         """
         if self._recent is not recent or self.state.config.server.inspector != mode:
             return False

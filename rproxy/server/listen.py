@@ -1,8 +1,8 @@
-"""The addresses that the server listens on: whether it may, the sockets, and what to call them.
+"""The addresses that the server listens on: whether they are safe, their sockets, and their names.
 
-A Unix socket is a file.  One that nobody listens on any more is replaced, one that is in use is not; the file
-goes when the listener closes, unless another process has put its own there in the meantime.  It is created
-without any access for others, so there is no moment in which its mode is wider than ``server.socket_mode``.
+A Unix socket is a file.  A stale one is replaced, one that is in use is not; the file is removed when the
+listener closes, unless another process has put its own there in the meantime.  It is created without any
+access for others, so there is no moment in which its mode is wider than ``server.socket_mode``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Listener(NamedTuple):
 
 
 def listener_of(sock: socket.socket) -> Listener:
-    """A socket that somebody else has opened, with its address."""
+    """A socket that another process has opened, with its address."""
     name = sock.getsockname()
     if isinstance(name, tuple):
         return Listener(sock, ListenAddress(name[0], name[1]))
@@ -119,10 +119,10 @@ def listen_on_port(address: ListenAddress, reuse_port: bool = False) -> List[soc
 
 
 def check_address(address: ListenAddress) -> None:
-    """Could a server listen here now?  Nothing is left behind.
+    """Check that a server could listen here now.  Nothing is left behind.
 
     :raises AddressInUse: another program does
-    :raises ConfigError: it could not
+    :raises ConfigError: it could not, for another reason
     """
     folder = os.path.dirname(address.path) or "."
     try:
@@ -194,23 +194,23 @@ def listen_on_path(path: str, mode: int) -> socket.socket:
 
 
 def _unix_socket() -> socket.socket:
-    """:raises ConfigError: this system has none"""
+    """:raises ConfigError: this system has no Unix sockets"""
     if not hasattr(socket, "AF_UNIX"):
         raise ConfigError("server.listen_addr: Python has no Unix sockets on this system; use HOST:PORT.")
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on.
+    """Remove a stale socket file.
 
-    :raises OSError: somebody does, or the file is something else
+    :raises OSError: it is in use, or something else
     """
     if _is_stale(path):
         os.unlink(path)
 
 
 def _is_stale(path: str) -> bool:
-    """Is there a socket file that nobody listens on?
+    """Is there a stale socket file, on which no process listens?
 
     :raises OSError: somebody does, or the file is something else
     """
@@ -229,7 +229,7 @@ def _is_stale(path: str) -> bool:
 
 
 def _remover(path: str) -> Callable[[], None]:
-    """What removes the socket file, if it is still the one that is there now."""
+    """A function that removes the socket file if it is still the one that is there now."""
     mine = os.lstat(path)
 
     def remove() -> None:

@@ -1,7 +1,7 @@
 """The responses that a WebSocket connection remembers for ``previous_response_id``.
 
-They are there even with ``store: false``, and go with the connection.  What the input of warm-ups takes from
-the budget of the connection (:mod:`.pending`) is given back when no response is left that contains it.
+They exist even with ``store: false``, and only as long as the connection.  The input of warm-ups counts
+against the connection's budget (:mod:`.pending`) until no response is left that contains it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Dict, FrozenSet, Iterator, MutableMapping, NamedTuple, Option
 from ..types import LocalRecord
 from .pending import Charge
 
-KEPT_PER_CHANNEL = 2  # the one before the last allows for a retry
+KEPT_PER_CHANNEL = 2  # the last but one allows a retry
 KEPT = 64
-KEPT_BYTES = 256 << 20  # of their requests, but the last one is kept in any case
+KEPT_BYTES = 256 << 20  # of their requests; the last response is always kept
 
 
 class _Kept(NamedTuple):

@@ -1,4 +1,4 @@
-"""``GET /metrics``: what Prometheus reads.
+"""``GET /metrics``: the metrics for Prometheus.
 
 With ``server.metrics: auto`` it is for clients on this machine, and for those with a key.
 """

@@ -2,8 +2,8 @@
 
 Two kinds of messages are kept after they have arrived: those whose turn has to wait for another one, and
 warm-ups, whose input is remembered for the turns that continue it.  Both count against a budget of their
-connection, and that against one of the process, which is :data:`CONNECTIONS` times as large.  A turn that
-starts at once does not count: its connection may always have one.
+connection, and that against a budget of the process, which is :data:`CONNECTIONS` times as large.  A turn
+that starts at once does not count: its connection may always have one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Union
 from ..errors import ApiError
 from ..types import Json
 
-CONNECTIONS = 4  # full budgets of connections that fill the budget of the process
+CONNECTIONS = 4  # full budgets of connections that exhaust the budget of the process
 PAUSE = 1.0  # seconds after which the client may try again
 
 
@@ -48,7 +48,7 @@ class ByteBudget:
         return Charge(self, size)
 
     def close(self) -> None:
-        """Give everything back to the parent."""
+        """Return everything to the parent."""
         if self._parent is not None:
             self._parent._add(-self.used)
             self._parent = None
@@ -70,7 +70,7 @@ class Charge:
         self.size = size
 
     def release(self) -> None:
-        """Give them back; more than once does no harm."""
+        """Return them; a second call has no effect."""
         size, self.size = self.size, 0
         self._budget._add(-size)
 
@@ -94,11 +94,11 @@ class Waiting(NamedTuple):
 
     @property
     def warms_up(self) -> bool:
-        """Will its input be remembered, without a turn?"""
+        """Is it a warm-up, whose input is remembered without a turn?"""
         return self.request.get("generate") is False
 
     def start(self) -> Optional[Charge]:
-        """It waits no longer, and gives its bytes back unless it is a warm-up.
+        """The request stops waiting, and returns its bytes unless it is a warm-up.
 
         :returns: the charge of a warm-up
         """
@@ -108,7 +108,7 @@ class Waiting(NamedTuple):
         return None
 
     def drop(self) -> None:
-        """Give its bytes back."""
+        """Return its bytes."""
         if self.charge is not None:
             self.charge.release()
 

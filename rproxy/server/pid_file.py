@@ -1,7 +1,7 @@
 """The pid file, by which ``rproxy reload`` finds a running server.
 
-The server holds a lock on its file as long as it lives, so a file that a killed process has left behind is
-never taken for a server, even when another program has got its number.
+The server holds a lock on its file as long as it lives, so a file that a killed process left behind never
+counts as a server, even when another program has its process id.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Iterator, List, Mapping, NamedTuple, Optional
 
 from ..errors import ConfigError
 
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # somebody else may have put one there, in a folder such as /tmp
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # another user may have put a link there, in a folder such as /tmp
 MAX_SIZE = 64  # bytes of a file that may be one of these
 DIGITS = b"0123456789\n"
 
@@ -51,7 +51,7 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
     except OSError as error:
         if configured:
             raise ConfigError(f"server.pid_file: cannot write {path}: {error.strerror}") from error
-    if file is None:  # nobody asked for it
+    if file is None:  # it is not configured, and optional
         yield
         return
     try:
@@ -74,9 +74,9 @@ def pid_file(configured: Optional[str], environ: Mapping[str, str] = os.environ)
 def running_servers(
     configured: Optional[str], environ: Mapping[str, str] = os.environ
 ) -> List[RunningServer]:
-    """The servers that run and have a pid file.
+    """The running servers with a pid file.
 
-    :param configured: ``server.pid_file``; without it, all of the default directory are looked at
+    :param configured: ``server.pid_file``; without it, all files of the default directory are examined
     """
     directory = pid_directory(environ)
     paths = [Path(configured)] if configured else sorted(directory.glob("*.pid")) if directory else []

@@ -1,13 +1,13 @@
-"""Request bodies that go on like an earlier one.
+"""Request bodies that continue an earlier one.
 
-An agent sends its whole history with each request: the body begins with the bytes of the one before, as far
-as the last item of ``input``; a few new items follow, and mostly the same end.  So only the new items of such
-a body are parsed, and all its other values are those of the body before.
+An agent sends its whole history with each request: the body begins with the bytes of the previous one, up to
+the last item of ``input``; a few new items follow, and usually the same end.  So only the new items of such a
+body are parsed, and all other values are taken from the previous body.
 
-**Why this is the same** as parsing all of it: behind the same beginning a JSON parser is in the same state,
-which is in the array ``input`` of the outermost object, behind an item.  The new items are parsed as an array
+**Why this is the same** as parsing all of it: after the same beginning a JSON parser is in the same state,
+which is in the array ``input`` of the outermost object, after an item.  The new items are parsed as an array
 of their own, and the end as an object of its own, so neither can reach beyond itself.  Any other body, and
-one that is wrong, is parsed as a whole.
+any invalid one, is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..types import Json
 from .body import parse_json, parse_object
 from .speedups import enabled
 
-MIN_SIZE = 1 << 16  # bytes; of a smaller body there is little to parse
+MIN_SIZE = 1 << 16  # bytes; parsing a smaller body takes little time
 MAX_BYTES = 32 << 20  # of memory for all bodies
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
 
@@ -33,9 +33,8 @@ _BLANKS = b" \t\r\n"
 
 
 class RecentBodies:
-    """The bodies that were parsed last, by the owner of the key that came with them.
-
-    None is kept that has MCP servers, with which there may be credentials.
+    """The most recent bodies, by the owner of the key that came with them.  A body with MCP servers is not
+    kept, because it may contain credentials.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_of_owner: int = MAX_BYTES_OF_OWNER) -> None:
@@ -43,7 +42,7 @@ class RecentBodies:
         self._least = MIN_SIZE if enabled("bodies") else float("inf")
 
     def parse(self, owner: str, data: bytes) -> Json:
-        """:func:`~rproxy.server.body.parse_object`; nobody may change the values in the object."""
+        """:func:`~rproxy.server.body.parse_object`; the values in the object must not be changed."""
         if len(data) < self._least:
             return parse_object(data)
         begun = [body for body in self._bodies.of(owner) if body.begins(data)]
@@ -65,7 +64,7 @@ class RecentBodies:
 
 @dataclass(eq=False)
 class _Body:
-    """The last body of a conversation.
+    """The most recent body of a conversation.
 
     ``pieces``: its bytes up to the last item, ``length`` of them.  ``before``, ``items`` and ``after``: its
     fields up to ``input``, the value of that, and the fields behind it.  ``end``: the bytes behind the items.
@@ -80,7 +79,7 @@ class _Body:
     size: int  # in memory
 
     def begins(self, data: bytes) -> bool:
-        """Does a body begin like this one, up to its last item?"""
+        """Does a body have the same beginning as this one, up to its last item?"""
         at = 0
         for piece in self.pieces:
             if not data.startswith(piece, at):

@@ -1,12 +1,12 @@
 """A new configuration for a running server: read, checked, and used from the next turn on.
 
-What runs goes on with what it began with, WebSockets included; each of their turns is a new one.  A
+Running turns keep the configuration that they began with; each turn of a WebSocket begins anew.  A
 configuration that cannot be used changes nothing.
 
 **SIGHUP** means two things.  ``rproxy reload``, systemd and people send it to have the configuration read
 again.  The kernel sends it to a process in the foreground when its terminal closes; then the server stops as
 after SIGTERM, since nobody would see it any more.  Whether the terminal is still there distinguishes the two.
-What was started with ``nohup`` ignores the second one.
+A process started with ``nohup`` ignores the second one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reload:
     """Puts new configurations into one server.
 
     :param load: reads the configuration
-    :param apply_server: called with each new one, for what is not in the application's state
+    :param apply_server: called with each new one, for settings outside of the application's state
     """
 
     def __init__(
@@ -100,8 +100,8 @@ def hangup_signal(reload: Callable[[], None], stop: Callable[[], None]) -> Itera
 
 
 def survive_hangup() -> None:
-    """Let SIGHUP do nothing unless a server is running: before and after, it would end the process abruptly,
-    perhaps while the store still gets its last records.
+    """Ignore SIGHUP unless a server is running: before and after, it would end the process abruptly, perhaps
+    while the store is still writing its last records.
     """
     if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_DFL:
         signal.signal(HANGUP, lambda number, frame: None)

@@ -1,4 +1,4 @@
-"""Whose connection it is: the client's address, also behind reverse proxies.
+"""The address of the client, also behind reverse proxies.
 
 A reverse proxy adds the address that it sees to the end of ``X-Forwarded-For``.  Everything before that may
 be made up by the client, so the entries are read from the end, and only as long as each was written by a
@@ -11,13 +11,13 @@ import ipaddress
 from typing import Sequence
 
 UNIX = "unix"  # the peer of a Unix socket
-PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")  # that proxies add, beside X-Forwarded-*
+PROXY_HEADERS = ("Forwarded", "Via", "X-Real-Ip")  # that proxies add, besides X-Forwarded-*
 
 
 class TrustedProxies:
-    """The reverse proxies whose word counts.
+    """The reverse proxies that are trusted.
 
-    :param networks: addresses and CIDR blocks; ``unix`` for whoever connects through a Unix socket
+    :param networks: addresses and CIDR blocks; ``unix`` for peers on a Unix socket
     """
 
     def __init__(self, networks: Sequence[str]) -> None:

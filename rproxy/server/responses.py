@@ -1,7 +1,7 @@
 """``/responses`` and the paths below it: create, retrieve, stream again, cancel, delete, count, compact.
 
-A background response has a life of its own; a client only has a view of it (:func:`follow`), which may end
-and begin again.
+A background response is independent of its clients; each has a view of it (:func:`follow`), which may end and
+begin again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def follow(batches: AsyncIterator[List[Event]], sink: SSESink) -> None:
         if blocked is not None:
             await blocked
     if not sink.begun:
-        sink.idle()  # no events at all, but the response is a stream all the same
+        sink.idle()  # no events at all, but the response is still a stream
 
 
 class ResponsesHandler(HttpHandler):
@@ -86,7 +86,7 @@ class ResponsesHandler(HttpHandler):
         try:
             result, mine = turn.result()
         finally:
-            del turn  # it has the error, which refers to this frame
+            del turn  # it holds the error, which refers to this frame
         if not mine:
             sink.begin(result.response, result.headers)
             sink.send(replayed(result.response))

@@ -27,7 +27,7 @@ from .responses import (
     StoredResponseHandler,
 )
 
-# A handler that has a name here is loaded when its first request comes.
+# A handler that is named by a text here is loaded when its first request comes.
 ROUTES: Sequence[Tuple[str, Union[Type[BaseHandler], str]]] = (
     (r"(?:/v1)?/responses/?", ResponsesHandler),
     (r"(?:/v1)?/responses/compact/?", CompactHandler),
@@ -95,7 +95,7 @@ class LaterHandler(Router):
 
 
 class App(Application):
-    """Routes as Tornado does, but ``//`` in a path is one slash: a base URL may end with one."""
+    """Tornado's routing, but ``//`` in a path counts as one slash, because a base URL may end with one."""
 
     def __init__(self, **settings: Any) -> None:
         upgrade = Rule(Upgrade(ROUTES[0][0]), LaterHandler(self, WEBSOCKET))
@@ -118,7 +118,7 @@ class App(Application):
 
 
 class WholeRequest(HTTPMessageDelegate):
-    """A request whose body came with its head: nobody waits for the handler to say what happens to it.
+    """A request whose body came with its head: it need not wait for the handler to decide about it.
 
     Tornado reads a body when ``prepare`` has run in the handler's task, which then goes on.  Each of these
     changes from one task to the other costs an iteration of the event loop.

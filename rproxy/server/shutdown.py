@@ -52,9 +52,9 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 async def stop_being_ready(state: AppState, hurry: asyncio.Event) -> None:
-    """Let ``/ready`` say that the process stops, and give balancers the time to notice.
+    """Make ``/ready`` report that the process stops, and give balancers time to notice.
 
-    :param hurry: when it is set, nothing is waited for any longer
+    :param hurry: setting it ends all waiting
     """
     state.stopping = True
     seconds = state.config.server.drain_delay
@@ -67,7 +67,7 @@ async def stop_being_ready(state: AppState, hurry: asyncio.Event) -> None:
 async def drain(state: AppState, hurry: asyncio.Event) -> None:
     """Let running turns finish, cancel the rest, and close the WebSockets.
 
-    :param hurry: when it is set, nothing is waited for any longer
+    :param hurry: setting it ends all waiting
     """
     state.draining = True
     for session in list(state.sessions):

@@ -1,4 +1,4 @@
-"""What makes the server faster without changing what it does, and the switch for it.
+"""Speed-ups that do not change what the server does, and the switch for them.
 
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
 ``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`mapped_blocks`,
@@ -31,15 +31,15 @@ NAMES = ("dates", "unmask", "nodelay", "gc", "threads", "malloc", "bodies")
 # Python's own: 700, 10, 10.  The last number is out of reach: a collection of everything is one step.
 GC_THRESHOLDS = (5000, 10, 1_000_000)
 COLLECTION = 60.0  # seconds between two collections of everything
-SHARE = 1000  # times as long as it took is at least until the next one
-MAX_POSTPONED = 2  # collections because something large is in use
+SHARE = 1000  # the pause until the next one is at least this many times its duration
+MAX_POSTPONED = 2  # collections, while something large is in use
 M_MMAP_THRESHOLD = -3  # of malloc.h
 LARGE_BLOCK = 1 << 20  # bytes
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own: 0.005
 
 
 def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the speed-up ``name`` is to be used.
+    """Is the speed-up ``name`` to be used?
 
     :raises ConfigError: the variable names something else
     """
@@ -52,11 +52,10 @@ def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 @contextlib.contextmanager
 def settled_gc() -> Iterator[None]:
-    """Spare the garbage collector what exists now, and run it less often, as long as the context lasts.
-
-    What a server has made before its first request stays until its end, and a turn leaves no cycles behind:
-    only errors do, which need no more than a collection now and then.  None happens by itself while a large
-    value is made or in use: it would look at all of it, in one step, and find nothing.
+    """Exempt all present objects from garbage collection, and collect less often, while the context lasts.
+    Objects from before the first request stay until the end of the server, and a turn leaves no cycles
+    behind: only errors do, for which an occasional collection is enough.  No automatic collection runs while
+    a large value is made or in use: it would examine all of it, in one step, and find nothing.
     """
     if not enabled("gc"):
         yield
@@ -84,7 +83,7 @@ def _pause_gc(any_large: bool) -> None:
 
 
 class Collector:
-    """Collects the garbage of all generations now and then.
+    """Collects the garbage of all generations periodically.
 
     That is one step, which takes a tenth of a second for the objects of a large request.  So it waits until
     nothing large is in use, if it can.
@@ -95,7 +94,7 @@ class Collector:
         self._postponed = 0
 
     def start(self, delay: float) -> None:
-        """Collect after ``delay`` seconds, and from then on again and again."""
+        """Collect after ``delay`` seconds, and then periodically."""
         self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def stop(self) -> None:
@@ -106,7 +105,7 @@ class Collector:
         took = 0.0
         if large_values.count and self._postponed < MAX_POSTPONED:
             self._postponed += 1
-        elif gc.get_count()[2]:  # something has outlived the collections of what is young
+        elif gc.get_count()[2]:  # something has survived the collections of young objects
             self._postponed, began = 0, time.monotonic()
             gc.collect()
             took = time.monotonic() - began
@@ -115,7 +114,7 @@ class Collector:
 
 @contextlib.contextmanager
 def quick_switches() -> Iterator[None]:
-    """Let the event loop have the interpreter sooner while a thread works, as long as the context lasts.
+    """Let the event loop get the interpreter sooner while a thread is working, while the context lasts.
 
     The loop gives the interpreter up in each system call, and gets it back after the interval: a small
     request, with its half a dozen calls, would wait for 30 ms behind the conversion of a large one.
@@ -135,7 +134,7 @@ def quick_switches() -> Iterator[None]:
 def mapped_blocks() -> Iterator[None]:
     """Call :func:`map_large_blocks` when there is something large first, as long as the context lasts.
 
-    Not earlier, because ctypes takes half a megabyte.
+    It is not called earlier because ctypes takes half a megabyte.
     """
     large_values.watchers.add(map_large_blocks)
     try:
@@ -146,12 +145,11 @@ def mapped_blocks() -> Iterator[None]:
 
 @cache
 def map_large_blocks(*_: bool) -> None:
-    """Let the C library map large blocks of memory by themselves, for the whole process.
+    """Make the C library allocate large blocks of memory with mmap, for the whole process.
 
-    glibc begins so, but once a large block was freed it takes others from its heap, where a text or a buffer
-    that grows is copied again and again (in 30 ms when it has 32 MB), and leaves holes behind.  What is
-    mapped grows without a copy, and goes back to the system when it is freed.  Other libraries have no such
-    switch.
+    glibc does so at first, but once a large block was freed it takes others from its heap, where a growing
+    text or buffer is copied again and again (32 MB in 30 ms) and leaves holes behind.  A mapped block grows
+    without a copy, and returns to the system when it is freed.  Other C libraries have no such switch.
     """
     if enabled("malloc") and sys.platform == "linux":
         mallopt = getattr(import_module("ctypes").CDLL(None), "mallopt", None)

@@ -1,6 +1,6 @@
 """Server-sent events: one turn, or the view of one, written to an HTTP client.
 
-A stream that has begun ends with a terminal event, whatever happens: a client must never have to guess how a
+A stream that has begun ends with a terminal event, whatever happens: clients must never have to guess how a
 turn ended.
 """
 

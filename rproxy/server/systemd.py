@@ -1,13 +1,13 @@
-"""systemd: the sockets that it has opened for us, and our notifications (see sd_listen_fds and sd_notify).
+"""systemd: the sockets that it opens for us, and our notifications (see sd_listen_fds and sd_notify).
 
 Both protocols are a few environment variables, so they need no library, and without them nothing happens.
 
 **Sockets.**  systemd listens in our place (``etc/rproxy.socket``) and hands the sockets over as the file
 descriptors from 3 on.  They take the place of ``server.listen_addr``.  They stay open while rproxy restarts:
-what connects meanwhile waits.
+clients that connect meanwhile wait.
 
 **Notifications** for ``Type=notify``: when the server is ready, reloads and stops, and, while the event loop
-turns, twice within the time after which a watchdog would restart it.
+runs, twice within the time after which the watchdog would restart it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ log = logging.getLogger("rproxy.systemd")
 
 FIRST_SOCKET = 3  # the file descriptor
 LISTEN = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-MARGIN = 10.0  # seconds that the end may take beyond the times of the configuration
+MARGIN = 10.0  # seconds that stopping may take beyond the configured times
 
 
 def take_sockets(environ: MutableMapping[str, str]) -> List[socket.socket]:
-    """The listening sockets that systemd hands over; their variables are removed, for they are ours alone.
+    """The listening sockets that systemd hands over; their variables are removed, so that child processes do
+    not use them.
 
-    :raises ConfigError: one of them is none that clients can connect to
+    :raises ConfigError: clients cannot connect to one of them
     """
     pid, count, names = (str(environ.pop(name, "")) for name in LISTEN)
     if pid != str(os.getpid()) or not count.isdigit():
@@ -71,7 +72,7 @@ class Notifier:
             self._interval = int(microseconds) / 2e6
 
     def ready(self) -> None:
-        """The server answers, or answers by the configuration that it has just read."""
+        """The server answers, perhaps with a configuration that it has just read."""
         self._notify("READY=1")
 
     def reloading(self) -> None:
@@ -109,7 +110,7 @@ class Notifier:
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)  # the event loop waits for nobody
+                sock.setblocking(False)  # the event loop must not block
                 sock.sendto(state.encode(), address)
         except OSError as error:
             log.debug("cannot notify systemd of %s: %s", state.partition("\n")[0], error)

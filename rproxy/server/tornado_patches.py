@@ -1,4 +1,4 @@
-"""Where Tornado is slower than it need be for this server, and what replaces it.
+"""Replacements for parts of Tornado that are slower than necessary for this server.
 
 Each replacement does what the original does, which a test checks; each says what it saves.  They can be
 switched off by name, see :mod:`rproxy.server.speedups`.

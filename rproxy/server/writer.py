@@ -1,4 +1,4 @@
-"""What both edges write with.
+"""Writing, for both edges.
 
 :class:`SocketWriter` puts bytes straight into the socket when nothing is queued there, because a write
 through IOStream costs an iteration of the event loop for every delta.  :class:`EventWriter` remembers how far
@@ -80,7 +80,7 @@ class EventWriter:
 
     @property
     def open(self) -> bool:
-        """True between the first event and the terminal one."""
+        """Is the stream between its first and its terminal event?"""
         return self.response is not None and not self.ended
 
     def note(self, events: Sequence[Event]) -> None:
@@ -90,7 +90,7 @@ class EventWriter:
         self.ended = last["type"] in TERMINAL_TYPES
 
     def failed(self, error: ApiError) -> Event:
-        """The terminal event of a turn that this proxy itself cuts short after it has begun."""
+        """The terminal event of a turn that rproxy itself cuts short after it has begun."""
         assert self.response is not None
         shown: ResponseError = {"code": error.stream_code, "message": error.failed_message()}
         response: Response = {**self.response, "status": "failed", "error": shown}

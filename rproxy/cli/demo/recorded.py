@@ -1,7 +1,7 @@
 """The provider of a recording: it gives the recorded answers, piece by piece and in the recorded time.
 
 The first request gets the answer of the recorded turn's first attempt, the next one that of the second, and
-so on; then it begins again.  What is asked does not matter.
+so on; then it begins again.  The content of the requests does not matter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...errors import ConfigError
 from ...server.tornado_patches import NoDelayServer
 from ...telemetry.recording_file import RecordedAttempt, RecordedTurn
 
-# What belongs to the recorded connection, or is masked.
+# Headers that belong to the recorded connection, or are masked.
 NOT_PLAYED = ("content-length", "transfer-encoding", "connection", "content-encoding", "keep-alive", "date")
 
 

@@ -51,7 +51,7 @@ def refusal(body: Any) -> Optional[str]:
         return _unreadable("expected an object")
     try:
         return next((problem for problem in (rule(body) for rule in RULES) if problem), None)
-    except (AttributeError, KeyError, TypeError) as exc:  # the rules assume the right types
+    except (AttributeError, KeyError, TypeError) as exc:  # the rules assume correct types
         return _unreadable(f"invalid type: {exc}")
 
 

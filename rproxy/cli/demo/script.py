@@ -17,7 +17,7 @@ from .rules import thinking
 
 QUOTED = 2000  # characters of a tool's output that the answer repeats
 
-# What the user asks for, words in the name of the tool that does it, and its argument by default.
+# Words of the user, words in the name of the tool that does this, and its default argument.
 WISHES: Tuple[Tuple[str, str, str], ...] = (
     (r"\blist\b.*\bfiles?\b|\bwhat files\b", r"exec|shell|command|bash|terminal|list", "ls"),
     (r"\b(run|execute)\b", r"exec|shell|command|bash|terminal|run", "ls"),
@@ -208,7 +208,7 @@ def _short(text: str) -> str:
 
 
 def _pieces(text: str) -> List[str]:
-    """Words with the space that follows: each is one token and one delta."""
+    """Words with the space after them: each is one token and one delta."""
     return re.findall(r"\s*\S{1,12}\s?|\s+", text)
 
 

@@ -1,7 +1,7 @@
 """A scripted Chat Completions provider, for people without a key and for the tests.
 
 On the wire it behaves as DeepSeek does: it thinks first, streams small pieces, reports cached tokens, and
-refuses what DeepSeek refuses (:mod:`rproxy.cli.demo.rules`).  There is no model in it; what it replies is in
+refuses what DeepSeek refuses (:mod:`rproxy.cli.demo.rules`).  There is no model in it; its replies come from
 :mod:`rproxy.cli.demo.script`.
 """
 
@@ -28,7 +28,7 @@ from .rules import refusal
 from .script import ScriptedReply, script
 
 MODELS = ("demo", "deepseek-v4-pro", "deepseek-v4-flash")
-KEY = "sk-demo"  # what rproxy sends; any key is accepted
+KEY = "sk-demo"  # the key that rproxy sends; any key is accepted
 DELAY = 0.01  # seconds between two pieces of a stream
 REMEMBERED = 1000  # message prefixes that count as cached
 CACHE_BLOCK = 64  # tokens of a block, in which the cache counts
@@ -77,7 +77,7 @@ def message(reply: ScriptedReply) -> Json:
 
 
 class PrefixCache:
-    """DeepSeek's context cache: which beginnings of conversations were seen before."""
+    """DeepSeek's context cache: the beginnings of conversations that were seen before."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, None] = OrderedDict()

@@ -8,7 +8,9 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 
 
 class Check(NamedTuple):
-    """What was found.  ``status``: ``OK``, ``WARNING`` or ``ERROR``.  ``remedy``: what to do, or ""."""
+    """The result of a check.  ``status``: ``OK``, ``WARNING`` or ``ERROR``.  ``remedy``: what to do, or
+    "".
+    """
 
     name: str
     status: str

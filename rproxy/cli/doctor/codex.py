@@ -1,4 +1,4 @@
-"""Codex on this machine: is it there, does it use this rproxy, and would it ask the user to sign in?
+"""Codex on this machine: is it installed, does it use this rproxy, and would it ask the user to sign in?
 
 Its files are only read, and the secrets in them are not shown.
 """
@@ -29,8 +29,8 @@ _SETTING = re.compile(r'^\s*(openai_base_url|base_url|env_key)\s*=\s*"([^"]*)"',
 
 
 class Target(NamedTuple):
-    """Where one file of Codex sends its requests.  ``env_key``: the variable for the key; ``own``: as a
-    provider of its own, for which Codex needs no login.
+    """Where one file of Codex sends its requests.  ``env_key``: the variable for the key; ``own``: rproxy is
+    a separate provider, for which Codex needs no login.
     """
 
     file: Path
@@ -40,7 +40,7 @@ class Target(NamedTuple):
 
 
 def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
-    """The checks of Codex; a missing Codex is no error.
+    """The checks of Codex; a missing Codex is not an error.
 
     :param config: None if it cannot be used
     """
@@ -68,7 +68,7 @@ def codex_checks(config: Optional[Config], environ: Environ) -> Iterator[Check]:
 
 # ---- Its configuration
 def _targets(file: Path) -> List[Target]:
-    """:raises ValueError: it is no TOML"""
+    """:raises ValueError: it is not TOML"""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError:
@@ -153,7 +153,7 @@ def _login(home: Path) -> str:
 
 # ---- Its background server
 def _daemon_check(here: Optional[Target], home: Path, environ: Environ) -> Check:
-    """Has a background server another key in its environment than a Codex that starts now?"""
+    """Does a background server have another key in its environment than a Codex that starts now?"""
     name, variable = "Codex: background server", here.env_key if here is not None else ""
     running = list(_daemons())
     if not running:

@@ -100,7 +100,7 @@ async def checks_of(config: Config, args: argparse.Namespace, environ: Environ) 
 
 
 def report(text: str) -> None:
-    """Show what is being done to people who wait."""
+    """Show the user what is being done."""
     print(text, file=sys.stderr, flush=True)
 
 

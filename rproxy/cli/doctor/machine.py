@@ -1,4 +1,4 @@
-"""What rproxy needs of this machine: its port, its store, its packages, and the right time."""
+"""Checks of this machine: the port, the store, the packages, and the clock."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ..preflight import file_errors, package_errors
 from ..version import EXTRAS
 from .check import ERROR, OK, WARNING, Check
 
-ASKING = 2.0  # seconds that a running rproxy has for its answer
+ASKING = 2.0  # seconds for a running rproxy to answer
 SMALL = 1 << 16  # bytes
-SKEW = 60.0  # seconds that the clock may be wrong
+SKEW = 60.0  # seconds that the clock may be off
 
 
 # ---- The port
@@ -83,7 +83,7 @@ async def _store_check(config: Config) -> Check:
 
 # ---- Packages
 def extras_check() -> Check:
-    """Which optional packages are there?"""
+    """Which optional packages are installed?"""
     there = {extra: all(map(find_spec, packages)) for extra, packages in EXTRAS.items()}
     installed = ", ".join(extra for extra, found in there.items() if found) or "none"
     missing = ", ".join(extra for extra, found in there.items() if not found)

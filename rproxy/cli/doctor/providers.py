@@ -26,8 +26,8 @@ DNS_TIMEOUT = 10.0  # seconds for DNS
 
 
 class Examined(NamedTuple):
-    """What the steps have shown.  ``date``: the ``Date`` header of the provider's answer.  ``usable``: the
-    provider can be asked.
+    """The results of the steps.  ``date``: the ``Date`` header of the provider's answer.  ``usable``: turns
+    can be tried at the provider.
     """
 
     checks: List[Check]
@@ -64,7 +64,7 @@ async def examine(provider: Provider, upstream: Upstream, environ: Environ) -> E
 
 
 def key_check(provider: Provider) -> Check:
-    """Is the key there?  Whether it is accepted shows when the provider is asked."""
+    """Is there a key?  The request to the provider will show whether it is accepted."""
     name, state = f"{provider.name}: key", state_of(provider)
     if state == MISSING_KEY:
         variable = ", ".join("$" + one for one in missing_variables(provider))
@@ -132,7 +132,7 @@ def _connection_remedy(error: ApiError, proxy: Optional[Proxy]) -> str:
 
 
 def models_check(answer: live.ProviderCheck) -> Check:
-    """What the provider says to ``GET /models``."""
+    """The provider's answer to ``GET /models``."""
     name = f"{answer.provider.name}: models"
     if answer.http in live.BUSY:
         return Check(name, WARNING, answer.text, "wait, or look at the account's balance and limits")

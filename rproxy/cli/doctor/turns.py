@@ -1,4 +1,4 @@
-"""``rproxy doctor --live``: small turns with each model, through the very service that answers clients.
+"""``rproxy doctor --live``: small turns with each model, through the same service that answers clients.
 
 One streams, one calls a tool, one thinks.  Each costs a few hundred tokens.
 """
@@ -55,7 +55,7 @@ class Events:
 
 
 class Trial(NamedTuple):
-    """One turn.  ``judge``: what is wrong with its answer, "" if nothing is, and what to do."""
+    """One turn.  ``judge``: returns what is wrong with its answer, "" if nothing is, and what to do."""
 
     name: str
     request: Json
@@ -109,7 +109,7 @@ def tried_models(config: Config, usable: Sequence[Provider]) -> List[Tuple[Model
     seen = set()
     for model in config.models:
         if model.is_glob and not model.downstream_model:
-            continue  # it has no name of its own
+            continue  # a glob has no name of its own
         for provider in model.resolved(model.model).providers:
             known = (provider.base_url, provider.api_key, model.downstream_model or model.model)
             can = any((one.base_url, one.api_key) == known[:2] for one in usable)

@@ -10,7 +10,7 @@ A reader takes the chunks of one answer and gives deltas (:data:`rproxy.types.De
 Three more come from providers that serve the Responses API themselves::
 
     ("begin", kind, keys)      text of this kind begins a new item, which has these further keys
-    ("detail", object) belongs to the reasoning item before it; it is sent back to the provider
+    ("detail", object)         belongs to the reasoning item before it; it is sent back to the provider
     ("item", item)             a complete item of a kind that rproxy does not know
 """
 

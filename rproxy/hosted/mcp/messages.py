@@ -147,7 +147,7 @@ class MessageReader:
     :param max_bytes: of the whole body
 
     .. attribute:: answer      the answer, as soon as it has come
-    .. attribute:: requests the server's own requests
+    .. attribute:: requests    the server's own requests
     """
 
     def __init__(self, wanted: Optional[int], events: bool, max_bytes: int) -> None:
