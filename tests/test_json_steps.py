@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections import deque
-from typing import Any, Dict, Generator, List, TypeVar
+from typing import Any, Callable, Dict, Generator, List, TypeVar
 
 import pytest
 from anything import json_values, numbers_alike
@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from rproxy.convert import json_reader, json_steps
 from rproxy.convert.json_reader import Bounds, NotAnObject, TooManyValues, parse_steps
-from rproxy.convert.json_steps import MANY, is_large, write_steps
+from rproxy.convert.json_steps import LONG, MANY, is_large, json_contains, json_key, json_text, write_steps
 from rproxy.cooperative import collect
 from rproxy.errors import ApiError
-from rproxy.json_codec import encode_json
+from rproxy.json_codec import encode_exactly, encode_json
 from rproxy.server import body
 from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
 from rproxy.store import encode, encode_cooperatively
@@ -59,6 +59,15 @@ def written(value: Any) -> bytes:
     return b"".join(pieces)
 
 
+def lowered(function: Callable[[Any], T], value: Any) -> T:
+    """Call a function to which this value is a long one."""
+    usual, json_steps.LONG = json_steps.LONG, 0
+    try:
+        return function(value)
+    finally:
+        json_steps.LONG = usual
+
+
 def at_once(steps: Generator[None, None, T]) -> T:
     results: List[T] = []
 
@@ -90,6 +99,44 @@ def test_lists_with_nothing_in_them() -> None:
 @given(OBJECTS)
 def test_writing_gives_what_encode_json_gives(value: Json) -> None:
     assert numbers_alike(written(value)) == numbers_alike(encode_json(value))
+
+
+@given(OBJECTS)
+def test_a_long_text_is_the_same_but_for_the_blanks(value: Json) -> None:
+    usual, long = json_text(value), lowered(json_text, value)
+    assert usual == json.dumps(value, ensure_ascii=False)
+    assert numbers_alike(long.encode("utf-8", "surrogatepass")) == numbers_alike(
+        json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    )
+
+
+@given(OBJECTS, OBJECTS)
+def test_equal_values_have_equal_keys(value: Json, other: Json) -> None:
+    equal = json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (json_key(value) == json_key(other)) is equal
+    equal = json.dumps(value) == json.dumps(other)
+    assert (lowered(json_key, value) == lowered(json_key, other)) is equal
+    assert len(lowered(json_key, {"a": "x" * 1000})) == 64
+
+
+@pytest.mark.parametrize("before", range(45))
+def test_a_word_is_found_wherever_the_pieces_are_cut(before: int) -> None:
+    value = {"a": ["é" * 9, {"b": "x" * before + "jSoN" + "y" * 50}]}
+    assert json_contains(value, b"json") and not json_contains(value, b"jsons")
+    assert not json_contains({"a": "js", "b": "on"}, b"json")
+
+
+def test_no_piece_of_a_long_value_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = []
+
+    def counted(value: Any) -> bytes:
+        longest.append(len(value))
+        return encode_exactly(value)
+
+    monkeypatch.setattr(json_steps, "encode_exactly", counted)
+    for function in (json_text, json_key):
+        assert function({"a": "x" * (3 * LONG)})
+    assert len(longest) > 2 * LONG / json_steps.STEP and max(longest) <= json_steps.STEP
 
 
 @given(st.text(alphabet='{}[]",:1a \\\n', max_size=12))

@@ -248,6 +248,16 @@ def test_an_answer_with_too_many_calls_fails(at_once: bool, monkeypatch: pytest.
     assert stream.reader.error is not None and "more than 1024 tool calls" in stream.reader.error["message"]
 
 
+def test_many_calls_are_looked_at_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}, *[{"index": 0}] * 99]
+    monkeypatch.setattr(split, "LOOKED_AT", 10)
+    parts = list(split.split({"choices": [{"delta": {"tool_calls": calls}}]}))
+    assert parts[:10] == [None] * 10 and None not in parts[10:]
+    last: List[Any] = [*calls, {"function": {"arguments": "}"}}]  # which only its place tells apart
+    parts = list(split.split({"choices": [{"delta": {"tool_calls": last}}]}))
+    assert parts[:10] == [None] * 10 and parts[10] == {"choices": [{"delta": {"tool_calls": last}}]}
+
+
 def test_a_million_calls_cost_what_the_first_thousand_do(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, made = converter(), []
     monkeypatch.setattr(tool_calls.CallReader, "_new", _counting(made))

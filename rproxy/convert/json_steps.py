@@ -1,22 +1,29 @@
 """Writes large JSON in steps, between which the event loop can do other work (:mod:`rproxy.cooperative`).
 
-Each function is a generator that yields after a bounded amount of work.  A small value is written by
-:mod:`json` in one go; only a value with more than a step's worth of text and entries is taken apart, wherever
-it is.  :mod:`.json_reader` is the counterpart.
+A generator yields after a bounded amount of work.  A small value is written by :mod:`json` in one go; only a
+value with more than a step's worth of text and entries is taken apart, wherever it is.  :mod:`.json_reader`
+is the counterpart.
+
+A thread needs no generator, but short steps all the same: no other thread runs while :mod:`json` writes.
+:func:`json_text`, :func:`json_key` and :func:`json_contains` are for threads.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from itertools import islice
 from typing import Any, Callable, Generator, Iterator, List, Optional, Sequence
 
-from ..json_codec import SHARED, encode_json
+from ..json_codec import SHARED, encode_exactly, encode_json
 from ..types import Event, Json
+from .text_buffer import TextBuffer
 
 MANY = 20  # entries of a list or an object that are written together
 STEP = 1 << 17  # characters that are written in one step, in about a millisecond
 BLOCK = STEP  # bytes
 ENTRY = 16  # characters that an entry counts in addition to its text
+LONG = 1 << 20  # characters of JSON that take a few milliseconds
 
 Encode = Callable[[Any], bytes]
 Steps = Generator[None, None, None]
@@ -145,3 +152,46 @@ def sse_blocks(events: Sequence[Event]) -> Iterator[bytes]:
         yield f"event: {event['type']}\ndata: ".encode()
         yield from json_blocks(event)
         yield b"\n\n"
+
+
+# ---- For threads
+def _exact_pieces(value: Any) -> Iterator[bytes]:
+    pieces: List[bytes] = []
+    for _ in write_steps(value, pieces, encode_exactly):
+        yield from pieces
+        pieces.clear()
+    yield from pieces
+
+
+def json_text(value: Any) -> str:
+    """``json.dumps(value, ensure_ascii=False)``; without blanks if it is long."""
+    if not is_large(value, LONG):
+        return json.dumps(value, ensure_ascii=False)
+    text = TextBuffer()
+    for piece in _exact_pieces(value):
+        text.append(piece.decode("utf-8", "surrogatepass"))
+    return text.text()
+
+
+def json_key(value: Any) -> str:
+    """A text that is the same for equal values, and another one for others.
+
+    Objects whose members are in another order are equal, unless they are large.
+    """
+    if not is_large(value, LONG):
+        return json.dumps(value, sort_keys=True)
+    digest = hashlib.sha256()
+    for piece in _exact_pieces(value):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def json_contains(value: Any, word: bytes) -> bool:
+    """Is a word of ASCII letters, in lower case, anywhere in the texts of ``value``, in whatever case?"""
+    before = b""
+    for piece in _exact_pieces(value):
+        found = before + piece.lower()
+        if word in found:
+            return True
+        before = found[1 - len(word) :]
+    return False

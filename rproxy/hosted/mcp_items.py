@@ -7,10 +7,10 @@ history.
 from __future__ import annotations
 
 import hashlib
-import json
 from http import HTTPStatus
 from typing import Any, List, Mapping, Sequence
 
+from ..convert.json_steps import json_text
 from ..convert.tools.kind import flatten
 from ..errors import ApiError
 from ..types import AnyItem, Json
@@ -140,4 +140,4 @@ def refused(response: AnyItem) -> str:
 def arguments_of(item: AnyItem) -> str:
     """The arguments of a call, as JSON."""
     value = item.get("arguments")
-    return value if isinstance(value, str) and value else json.dumps(value or {}, ensure_ascii=False)
+    return value if isinstance(value, str) and value else json_text(value or {})

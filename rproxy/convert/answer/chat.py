@@ -124,7 +124,7 @@ class ChunkReader:
             self._cited.update(sources_of(chunk))
         return out
 
-    def parts(self, chunk: Json) -> Iterator[Json]:
+    def parts(self, chunk: Json) -> Iterator[Optional[Json]]:
         return iter([chunk]) if self._snapshots else split(chunk, self._begun, self._calls.repeats)
 
     def end(self) -> List[Delta]:

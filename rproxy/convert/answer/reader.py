@@ -47,8 +47,8 @@ class AnswerReader(Protocol):
     def read(self, chunk: Json) -> List[Delta]:
         """The new deltas in a chunk.  Raises nothing, whatever the chunk is."""
 
-    def parts(self, chunk: Json) -> Iterator[Json]:
-        """A large chunk as equivalent smaller ones, for :meth:`read`."""
+    def parts(self, chunk: Json) -> Iterator[Optional[Json]]:
+        """A large chunk as equivalent smaller ones, for :meth:`read`; None is a step without a chunk."""
 
     def end(self) -> List[Delta]:
         """The deltas that were held back, now that the provider has stopped.  A second call returns

@@ -135,7 +135,7 @@ class EventReader:
                 self._fail(error_of(event))
         return self._take()
 
-    def parts(self, event: Json) -> Iterator[Json]:
+    def parts(self, event: Json) -> Iterator[Optional[Json]]:
         return split_event(event)
 
     def end(self) -> List[Delta]:

@@ -14,6 +14,7 @@ from .fields import REASONING_KEYS
 
 TEXT = 1 << 15  # characters of a piece
 CALLS = 16  # tool calls of a piece
+LOOKED_AT = 5000  # tool calls that are looked at in one step
 CHOICES = 100  # choices of a piece
 PARTS = 500  # content parts of a piece
 TOKENS = 100  # tokens with their probabilities, and with twenty others, of a piece
@@ -23,8 +24,10 @@ _TEXTS = (*REASONING_KEYS, "content", "refusal")  # in the order in which they a
 
 def split(
     chunk: Json, begun: bool = False, repeats: Callable[[Json], bool] = lambda call: False
-) -> Iterator[Json]:
+) -> Iterator[Optional[Json]]:
     """The chunks that say the same, in order; the chunk itself if it is of a form that must stay whole.
+
+    None is a step without a chunk.
 
     :param begun: something came before it, so that a whole message repeats it
     :param repeats: may a call repeat one that is complete, which only its whole arguments tell?  It is asked
@@ -68,6 +71,9 @@ def split(
         for some in _pieces(entries, PARTS):
             yield {"choices": [{"delta": {key: some}}]}
     for some in _lists(calls):
+        if some is None:
+            yield None
+            continue
         for fragments in _call_pieces(some, repeats):
             yield {"choices": [{"delta": {"tool_calls": fragments}}]}
     over = {key: value for key, value in chunk.items() if key != "choices"}
@@ -90,11 +96,19 @@ def split_event(event: Json) -> Iterator[Json]:
 
 
 def _lists(calls: Any) -> Iterator[Any]:
-    """Tool calls in several lists, a long call alone; in one list if their places may tell them apart."""
-    if type(calls) is not list or not all(map(_has_place, calls)):
+    """Tool calls in several lists, a long call alone; in one list if their places may tell them apart.
+
+    None is a step without calls.
+    """
+    if type(calls) is not list:
         if calls:
             yield calls
         return
+    for looked_at in _pieces(calls, LOOKED_AT):
+        if not all(map(_has_place, looked_at)):
+            yield calls
+            return
+        yield None
     some: List[Any] = []
     for call in calls:
         if len(some) == CALLS or is_large(call):

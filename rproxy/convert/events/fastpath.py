@@ -265,7 +265,7 @@ class FastPath:
                 self.spent += chunks
                 for whole in chunks:
                     for part in self._converter.reader.parts(whole):
-                        yield self._converter.feed(part)
+                        yield [] if part is None else self._converter.feed(part)
                 continue
             events = self._converter.feed(chunk)
             for _ in range(TOGETHER):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from ...types import AnyItem
+from ..json_steps import json_key
 
 
 class ToolCall:
@@ -74,11 +74,7 @@ class OutputMatcher:
             return True
         known = self._texts.setdefault(id(outputs), set())
         if not known:
-            known.update(map(_as_text, outputs))
+            known.update(map(json_key, outputs))
         before = len(known)
-        known.add(_as_text(output))
+        known.add(json_key(output))
         return len(known) > before
-
-
-def _as_text(output: Any) -> str:
-    return json.dumps(output, sort_keys=True)

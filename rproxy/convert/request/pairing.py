@@ -8,11 +8,11 @@ answers the oldest open call before it.  Others send a whole turn again together
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from typing import Deque, Dict, List, Optional, Sequence, Set, Tuple
 
 from ...types import AnyItem
+from ..json_steps import json_key
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 
 
@@ -153,7 +153,7 @@ def _call_id(item: AnyItem) -> str:
 
 
 def _output(item: AnyItem) -> str:
-    return json.dumps(item.get("output"), sort_keys=True)
+    return json_key(item.get("output"))
 
 
 def _meaning(item: AnyItem) -> Tuple[object, ...]:

@@ -8,11 +8,11 @@ without a schema becomes the schema of any object.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Mapping, Optional, Sequence, Tuple
 
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
+from ..json_steps import json_contains, json_text
 from ..profile import Profile
 from .schema import answer_schema
 
@@ -61,7 +61,7 @@ def _schema(form: Json, profile: Profile) -> Tuple[Optional[Json], str]:
             form["schema"], profile.response_schema, profile.drop_keywords.response_format
         )
         return {"type": "json_schema", "json_schema": {"name": "response", **known}}, ""
-    schema = json.dumps(form["schema"], ensure_ascii=False)
+    schema = json_text(form["schema"])
     note = f"{JSON_PROMPT} It must be valid against this JSON Schema:\n{schema}"
     return _weaker(profile), note
 
@@ -92,4 +92,4 @@ def _mentions_json(request: Mapping[str, Any], items: Sequence[AnyItem]) -> bool
         beginning.append(item.get("content"))
         if item.get("role") == "user":
             break
-    return "json" in json.dumps(beginning).lower()
+    return json_contains(beginning, b"json")

@@ -14,13 +14,13 @@ The rules are those of OpenAI, DeepSeek, Kimi, Mistral and the chat templates of
 
 from __future__ import annotations
 
-import json
 from itertools import compress
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..ids import round_stem
+from ..json_steps import json_text
 from ..sealed import DAMAGED, FAMILY, Sealer
 from ..tools.kind import ToolKind, is_object
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
@@ -281,16 +281,13 @@ class _UnknownKind(ToolKind):
         return str(item.get("type"))
 
     def call_arguments(self, item: AnyItem) -> str:
-        return json.dumps(
-            {k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")},
-            ensure_ascii=False,
-        )
+        return json_text({k: v for k, v in item.items() if k not in ("type", "id", "call_id", "status")})
 
     def output(self, item: AnyItem) -> Any:
         output = item.get("output")
         if isinstance(output, (str, list)) or isinstance(output, dict) and is_part(output):
             return output
-        return json.dumps(output, ensure_ascii=False)
+        return json_text(output)
 
 
 _UNKNOWN = _UnknownKind()
@@ -313,7 +310,7 @@ def _sound_arguments(arguments: str) -> str:
         return "{}"
     if is_object(arguments):
         return arguments
-    return json.dumps({"_raw": arguments}, ensure_ascii=False)
+    return json_text({"_raw": arguments})
 
 
 def _plain_message(item: AnyItem, item_type: str) -> PlainMessage:

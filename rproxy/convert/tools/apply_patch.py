@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ...types import AnyItem, Json
+from ..json_steps import json_text
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -44,7 +44,7 @@ class ApplyPatch(ToolKind):
         return "apply_patch"
 
     def call_arguments(self, item: AnyItem) -> str:
-        return json.dumps(item.get("operation") or {}, ensure_ascii=False)
+        return json_text(item.get("operation") or {})
 
     def output(self, item: AnyItem) -> Any:
         return f"{item.get('status') or 'completed'}\n{item.get('output') or ''}"

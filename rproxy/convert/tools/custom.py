@@ -8,11 +8,11 @@ because models forget the wrapping.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import List, Optional, Tuple
 
 from ...types import AnyItem, Json
+from ..json_steps import json_text
 from .kind import ArgumentsReader, Offer, ToolKind, described, loads
 
 _KEYS = ("input", "patch", "code", "content")  # names that models give to the text, the right one first
@@ -54,7 +54,7 @@ class Custom(ToolKind):
         return InputReader()
 
     def call_arguments(self, item: AnyItem) -> str:
-        return json.dumps({"input": item.get("input") or ""}, ensure_ascii=False)
+        return json_text({"input": item.get("input") or ""})
 
 
 class InputReader(ArgumentsReader):

@@ -9,7 +9,6 @@ results of that kind are written in the history.  Each kind is a module of this 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from typing import Any, List, Optional, Tuple
 from ...json_codec import parser
 from ...types import AnyItem, Json
 from ..json_reader import parse_steps
+from ..json_steps import LONG, json_text
 from ..request.schema import has_numbers
 from ..text_buffer import TextBuffer
 
@@ -25,7 +25,6 @@ MAX_NAME = 64  # characters of a function's name; OpenAI's limit, which every pr
 _LEGAL = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME}}}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]+")
 _parse = parser(float)
-LONG = 1 << 20  # characters of JSON that take a few milliseconds to parse
 PLAIN_NAMESPACE = "functions"  # Codex's name for "no namespace"
 
 
@@ -173,11 +172,7 @@ class ToolKind:
     def call_arguments(self, item: AnyItem) -> str:
         """The arguments of an earlier call, as the model wrote them."""
         value = item.get("arguments")
-        return (
-            value
-            if isinstance(value, str)
-            else json.dumps({} if value is None else value, ensure_ascii=False)
-        )
+        return value if isinstance(value, str) else json_text({} if value is None else value)
 
     def output(self, item: AnyItem) -> Any:
         """The result of an earlier call: a string, or a list of content parts."""

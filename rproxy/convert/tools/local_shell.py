@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from ...types import AnyItem, Json
+from ..json_steps import json_text
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -54,7 +53,4 @@ class LocalShell(ToolKind):
 
     def call_arguments(self, item: AnyItem) -> str:
         action = item.get("action")
-        return json.dumps(
-            {k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {},
-            ensure_ascii=False,
-        )
+        return json_text({k: v for k, v in action.items() if k != "type"} if isinstance(action, dict) else {})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ...types import AnyItem, Json
+from ..json_steps import json_text
 from .kind import Offer, ToolKind, loads_object
 
 PARAMETERS: Json = {
@@ -47,11 +47,10 @@ class Shell(ToolKind):
 
     def call_arguments(self, item: AnyItem) -> str:
         action = item.get("action")
-        return json.dumps(
-            {k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {},
-            ensure_ascii=False,
+        return json_text(
+            {k: v for k, v in action.items() if v is not None} if isinstance(action, dict) else {}
         )
 
     def output(self, item: AnyItem) -> Any:
         output = item.get("output")
-        return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+        return output if isinstance(output, str) else json_text(output)
