@@ -6,7 +6,7 @@ from ..types import Json
 
 
 def reasoning_form(form: str, body: Json, *, codex: bool) -> str:
-    """``summary`` or ``content``; Codex shows summaries only, other clients ask for them when they want them.
+    """``summary`` or ``content``: Codex shows only summaries, other clients request them if they want them.
 
     :param form: ``server.reasoning``
     :param body: the create request

@@ -32,11 +32,11 @@ from ..upstream.client import CancelToken, ChatClient, Result, StopReading
 from .content_watch import ContentWatch
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # by wire
-PROVIDER_HEADER = "x-rproxy-provider"  # which one answered
+PROVIDER_HEADER = "x-rproxy-provider"  # the provider that answered
 UPSTREAM_ID_HEADER = "x-upstream-request-id"  # the provider's id of this request
 REQUEST_IDS = ("x-request-id", "x-ds-trace-id", "x-trace-id", "request-id")
 RATE_LIMITS = "x-ratelimit-"
-MAX_HEADERS = 64  # that are passed on
+MAX_HEADERS = 64  # of a provider's answer that are passed on
 GRACE = 5.0  # seconds without data after a finish_reason that end an answer
 LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
 LARGE_ANSWER = 1 << 20  # bytes; a single event of a larger one may be too large for one step
@@ -50,10 +50,10 @@ class Attempt:
     :param new_converter: makes the converter of the answer
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
     :param send_in_steps: takes events that are too large for that
-    :param secrets: what must not be shown of the provider's errors and of the head of its answer
+    :param secrets: texts to mask in the provider's errors and in the head of its answer
     :param content_timeout: seconds that the answer may go on without content, 0 for no limit
-    :param small: the request is known to be small, so nobody needs to measure it
-    :param write: writes one that is large
+    :param small: the request is known to be small, so it need not be measured
+    :param write: writes a large request
 
     ``status`` is that of the provider's answer, None before there is one.  ``started``, ``sent`` and
     ``answered`` are when the attempt began, the request was on its way, and the answer began, in monotonic
@@ -91,7 +91,7 @@ class Attempt:
         self._send = send
         self._send_in_steps = send_in_steps
         self._secrets = secrets
-        self._stop = CancelToken()  # cancelled when nothing more is worth reading
+        self._stop = CancelToken()  # cancelled when the rest is not worth reading
         self._grace: Optional[asyncio.TimerHandle] = None
         self._content_timeout = content_timeout
         self._watch: Optional[ContentWatch] = None
@@ -119,7 +119,7 @@ class Attempt:
             if self._grace is not None:
                 self._grace.cancel()
             watch = self._watch
-            self._watch = None  # it refers to this attempt: so both are freed without the garbage collector
+            self._watch = None  # breaks the cycle, so no garbage collection is needed
             if watch is not None:
                 watch.stop()
         if watch is not None and watch.expired:
@@ -197,7 +197,7 @@ class Attempt:
             events = batches[0] if len(batches) == 1 else [event for events in batches for event in events]
             written = self.write(events)
             if written is not None and self.answer_bytes > LARGE_ANSWER:
-                return self._work_off(written)  # which waits before it looks whether the answer is over
+                return self._work_off(written)  # which waits before it checks whether the answer is over
         if self._fast_path.pending:
             return self._work_off(written)
         self._fast_path.learn()
@@ -218,13 +218,13 @@ class Attempt:
         return self._send_in_steps(events) if large else self._send(events)
 
     async def _work_off(self, written: Optional[Awaitable[None]] = None) -> None:
-        """Convert what is too large to be converted at once, in slices; nothing is read meanwhile."""
+        """Convert data that is too large to be converted at once, in slices; nothing is read meanwhile."""
         if self._grace is not None:
             self._grace.cancel()  # the client may take its time
         if written is not None:
             await written
         if self._fast_path.pending:
-            large_values.begin()  # the garbage collector would look at all of it, and find nothing
+            large_values.begin()  # the garbage collector would examine all of it, and find nothing
             try:
                 await self._convert_later()
             finally:
@@ -265,12 +265,12 @@ class Attempt:
             f"{self.provider.name}: the answer had no content for {self._content_timeout:g} s, only signs of "
             "life. Try again. If the model needs that long, raise server.content_timeout.",
         )
-        error.retryable = False  # another attempt could take as long; another provider is asked
+        error.retryable = False  # another attempt could take as long; another provider is tried
         return error
 
     # ---- The end
     async def close(self) -> None:
-        """The body has ended: convert what the decoder still holds."""
+        """The body has ended: convert the data that the decoder still holds."""
         rest = self._fast_path.close()
         if rest:
             self._send(rest)
@@ -287,7 +287,7 @@ class Attempt:
         if failure is not None:
             if failure.raw is not None:
                 read = partial(stream_error, failure.raw, name, self.provider.base_url, self._secrets)
-                raise await in_thread(read)  # whose patterns are loaded when first needed
+                raise await in_thread(read)  # the patterns are loaded when first needed
             if failure.code != "server_error":
                 raise ApiError(400, f"{name}: {failure.message}", code=failure.code)
             raise broken(name, failure.message)
@@ -305,7 +305,7 @@ class Attempt:
                 502,
                 f"{name}: the provider gave an empty answer. Try again, or rephrase the request.",
                 type="server_error",
-                code="server_error" if mistake else "empty_answer",  # which is tried once more
+                code="server_error" if mistake else "empty_answer",  # retried once
                 # rproxy has tried again already; Codex should not do so six times more
                 stream_code="invalid_prompt",
                 retryable=mistake,
@@ -313,7 +313,7 @@ class Attempt:
 
 
 async def refusal(provider: Provider, result: Result, secrets: Sequence[str]) -> ApiError:
-    """The error that an answer other than 2xx is.  In a thread: its patterns are loaded when first needed."""
+    """The error for an answer that is not 2xx.  For a thread: the patterns are loaded when first needed."""
     return await in_thread(
         partial(
             provider_error,
@@ -329,10 +329,10 @@ async def refusal(provider: Provider, result: Result, secrets: Sequence[str]) ->
 
 
 def answer_headers(provider: Provider, headers: Mapping[str, str], secrets: Sequence[str]) -> Dict[str, str]:
-    """What a client may want of the head of a provider's answer, and nothing else.
+    """The headers of a provider's answer that a client may want, and no others.
 
     :param secrets: see :func:`rproxy.log.mask`
-    :returns: who answered, the provider's id of the request, and its rate limits
+    :returns: the provider's name, its id for the request, and its rate limits
     """
     wanted = {PROVIDER_HEADER: provider.name}
     for given, value in headers.items():

@@ -6,13 +6,13 @@ connection.  The response is stored as ``queued`` before the client gets its id,
 in whatever way.
 
 **Several processes.**  Beside the record of a running response the store holds two small ones.  ``ID-alive``
-says until when its process will have reported again: when that time has passed and no other report comes (a
-clock may have been set), the process is dead, and the response counts as failed, so that nobody polls
-forever.  ``ID-stop`` is put there by another process that was asked to cancel or delete the response.
+is a lease that its process keeps renewing: when it has expired and is not renewed (a clock may have been
+set), the process is dead, and the response counts as failed, so that clients do not poll forever.
+``ID-stop`` is written by another process that was asked to cancel or delete the response.
 
-**Bounds.**  So many responses run at once; so many events of each are kept, and so much text in deltas (when
-there is more, the oldest deltas go, since the ``done`` events repeat their text); and those that have ended
-are dropped after a while, or when all together have too much text, since their streams can be made again
+**Bounds.**  The number of running responses, the events of each, and the text in its deltas are limited (the
+oldest deltas are dropped first, since the ``done`` events repeat their text).  Ended responses are dropped
+after a while, or when all together have too much text, since their streams can be recreated
 (:mod:`rproxy.convert.events.replay`).
 """
 
@@ -38,40 +38,40 @@ MAX_DELTAS = 8 << 20  # characters in the deltas of one response
 MAX_ENDED = 50
 MAX_ENDED_TEXT = 64 << 20  # characters, of all that have ended
 KEEP_ENDED = 600.0  # seconds
-WATCH_INTERVAL = 2.0  # seconds between two reports that a response is worked on
-CONFIRMATION = WATCH_INTERVAL + 1.0  # seconds in which another report must come
-STOP_TIMEOUT = 5.0  # seconds that running responses get when the process ends
-LEASE = 30.0  # seconds after which a process that has not reported is dead
+WATCH_INTERVAL = 2.0  # seconds between two renewals of a lease
+CONFIRMATION = WATCH_INTERVAL + 1.0  # seconds within which another renewal must come
+STOP_TIMEOUT = 5.0  # seconds for running responses to end when the process stops
+LEASE = 30.0  # seconds; a process that has not renewed a lease for so long is dead
 
 
 class Running:
-    """One response in the making.
+    """A running response.
 
     ``response`` is its present state, ``task`` runs its turn and never fails.
     """
 
     task: asyncio.Task[None]
-    blocked = False  # nobody has to keep up
+    blocked = False  # there is no client that has to keep up
 
     def __init__(self, response: Response, record: ResponseRecord) -> None:
         self.record = record
-        self.stopped: Optional[str] = None  # "cancel" or "delete": what somebody asked for
+        self.stopped: Optional[str] = None  # "cancel" or "delete", if a client has requested it
         self.ended = False
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._opening = opening(response)
         self._events: List[Event] = []
         self._deltas = 0  # characters in the deltas among them
-        self.text = 0  # characters in all deltas, so about those of the response
+        self.text = 0  # characters in all deltas, about as many as in the response
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.response = self.queued = self._opening[0]["response"]
         self._add(self._opening[:2])
 
-    # ---- What the turn reports
+    # ---- EventSink, for the turn
     def begin(self, response: Response, headers: Mapping[str, str]) -> None:
         """Nothing to do: there is no client whose answer could begin."""
 
     def send(self, events: Sequence[Event]) -> None:
-        """Add events, without the opening ones, which are there already."""
+        """Add events, except the opening ones, which are already there."""
         self._add([event for event in events if event["sequence_number"] >= len(self._opening)])
 
     async def send_large(self, events: Sequence[Event]) -> None:
@@ -116,9 +116,9 @@ class Running:
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)
 
-    # ---- What clients get
+    # ---- For clients
     async def follow(self, after: int) -> AsyncIterator[List[Event]]:
-        """The events behind the one with the number ``after``, as they come, up to the last one."""
+        """The events after the number ``after``, as they arrive, up to the last one."""
         while True:
             changed, batch = self._changed, self._since(after)
             if batch:
@@ -150,10 +150,10 @@ class Background:
         self._store = store
         self._now = now
         self._responses: OrderedDict[str, Running] = OrderedDict()
-        self._dead: OrderedDict[Tuple[str, float], None] = OrderedDict()  # leases that nobody has renewed
+        self._dead: OrderedDict[Tuple[str, float], None] = OrderedDict()  # leases that were not renewed
 
     def running(self, response_id: str, owner: str) -> Optional[Running]:
-        """The response of that id, if it runs here or has ended a short while ago."""
+        """The response with this id, if it runs here or ended a short while ago."""
         running = self._responses.get(response_id)
         if running is None or running.record["owner"] != owner or running.stopped == "delete":
             return None
@@ -170,7 +170,7 @@ class Background:
 
         :param record: as it will be stored
         :param run: the turn
-        :param ended: called once, when it has ended, or cannot begin
+        :param ended: called once, when the turn has ended, or cannot begin
         :raises ApiError: 429 when too many run already
         """
         if sum(not running.ended for running in self._responses.values()) >= MAX_RUNNING:
@@ -195,7 +195,7 @@ class Background:
         """Stop a response and wait until it is stored.
 
         :param how: ``cancel`` or ``delete``
-        :returns: whether it was this process that ran it; if it had ended already, it stays as it is
+        :returns: whether it ran in this process; if it had already ended, it is unchanged
         """
         running = self.running(response_id, owner)
         if running is None:
@@ -210,7 +210,7 @@ class Background:
         await self._store.keep(response_id + "-stop", {"how": how})
 
     async def close(self) -> None:
-        """The process ends: what still runs has failed."""
+        """The process ends: running responses fail."""
         tasks = {running.task for running in self._responses.values() if not running.ended}
         for task in tasks:
             task.cancel()
@@ -218,14 +218,14 @@ class Background:
             await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
 
     async def alive(self, response_id: str) -> bool:
-        """Does any process still work on this response?
+        """Is any process still working on this response?
 
         :raises StoreError: that is not known
         """
         until = await self._until(response_id)
         if until is None or 0 < until - self._now() <= LEASE or (response_id, until) in self._dead:
             return until is not None and (response_id, until) not in self._dead
-        # It ran out, or it is from the future: then its process has died, or somebody has set a clock.
+        # It has expired, or is from the future: its process has died, or a clock was set.
         await asyncio.sleep(CONFIRMATION)
         if await self._until(response_id) not in (until, None):
             return True
@@ -260,7 +260,7 @@ class Background:
         await self._clean_up(running)
 
     async def _queue(self, running: Running) -> None:
-        """Store it as queued, and let the client know before the turn begins."""
+        """Store it as queued, and let the client get its id before the turn begins."""
         record: ResponseRecord = {**running.record, "response": running.response}
         await self._report(running)
         warning = await self._store.keep(running.response["id"], record)
@@ -291,7 +291,7 @@ class Background:
             self._responses.pop(response_id, None)
 
     def _drop_ended(self) -> None:
-        """Keep the latest of those that have ended, but always the last one."""
+        """Drop the oldest of the ended responses, but never the last one."""
         room = MAX_ENDED_TEXT
         ended = [name for name, one in self._responses.items() if one.ended]
         for number, name in enumerate(reversed(ended)):
@@ -300,7 +300,7 @@ class Background:
                 del self._responses[name]
 
     async def _watch(self, running: Running) -> None:
-        """Report that the process lives, and look whether another one wants the response to stop."""
+        """Renew the lease, and check whether another process wants the response to stop."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             limit_store_time()
@@ -321,7 +321,7 @@ class Background:
 
 
 def _stopped(running: Running) -> Response:
-    """The response after its task was cancelled: on request, or because the process ends."""
+    """The final response after its task was cancelled: on request, or because the process ends."""
     if running.stopped:
         return {**running.response, "status": "cancelled"}
     text = "The server was stopped while it worked on this response. Send the request again."

@@ -1,11 +1,11 @@
 """``GET /models``: one body that serves OpenAI clients (``data``) and Codex (``models``).
 
-Codex reads a catalog of its own shape.  One entry it cannot parse voids the whole list, so every entry has
-every field it asks for.  An entry must bring the model's base instructions: Codex takes those of the entry
-instead of its bundled ones, and an empty text would leave the model without any.  They are OpenAI's and not
-ours to serve, so ``codex_prompt.md`` beside this file is a prompt of our own.  ``rproxy codex`` puts the
-entries into copies of one that the installed Codex brings along (:func:`with_prompt_of`), which keeps Codex'
-own prompt.  Source of the fields: Codex CLI 0.169, measured.
+Codex reads a catalog of its own shape.  One entry that it cannot parse invalidates the whole list, so every
+entry has every field that it requires.  An entry must have the model's base instructions: Codex takes those
+of the entry instead of its bundled ones, and an empty text would leave the model without any.  OpenAI's
+instructions are not ours to serve, so ``codex_prompt.md`` beside this file is a prompt of our own.  ``rproxy
+codex`` merges the entries into copies of one from the installed Codex (:func:`with_prompt_of`), which keeps
+Codex's own prompt.  Source of the fields: Codex CLI 0.169, measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..convert.tools.table import DEFAULT_ALLOW
 from ..errors import invalid, model_not_found
 from ..types import Json
 
-CREATED = 1767225600  # OpenAI clients want a date; when a model was configured means nothing
+CREATED = 1767225600  # OpenAI clients want a date; the time of configuration has no meaning
 HIDDEN = ("codex-auto-review",)  # served, but not offered in the model picker: Codex asks for it by itself
 EFFORT_TEXTS = {
     "none": "Answers at once",
@@ -33,13 +33,15 @@ EFFORT_TEXTS = {
     "xhigh": "Thinks longer",
     "max": "Thinks as long as it can",
 }
-SWITCHED_ON = "medium"  # the name of thinking where it can only be switched
+SWITCHED_ON = "medium"  # the level that means thinking where it can only be switched
 # The first of these that the model has is its default; "none" must be chosen.
 DEFAULT_EFFORTS = ("medium", "high", "low", "minimal", "xhigh", "max")
-SEARCH_FIELD = "web_search_tool_type"  # Codex: what searches find; rproxy: somebody answers them
+SEARCH_FIELD = (
+    "web_search_tool_type"  # its value: what Codex can search; its presence: there is a search service
+)
 DEFAULT_WINDOW = 128_000  # tokens
 MAX_NAME = 256  # characters of a model's name: clients choose them, and several caches keep them
-# What a bundled entry has that is true at OpenAI only; a key that an entry does not have is not added.
+# Values for keys of a bundled entry that are true only at OpenAI; missing keys are not added.
 NOT_HERE: Mapping[str, Any] = {
     "upgrade": None,
     "availability_nux": None,
@@ -123,7 +125,7 @@ class Catalog:
 
 
 def codex_entry(model: Model, priority: int, config: Config, name: str = "") -> Json:
-    """A model as Codex wants to know it; ``name``: what Codex calls it, if that is not ``model.model``."""
+    """A model as an entry of Codex's catalog; ``name``: its name there, if that is not ``model.model``."""
     allow = config.server.tool_type_allowlist
     kinds = DEFAULT_ALLOW if allow is None else allow
     efforts = efforts_of(model)
@@ -164,7 +166,7 @@ def efforts_of(model: Model) -> List[str]:
     if model.efforts:
         return sorted(set(model.efforts), key=EFFORTS.index)
     rule = model.providers[0].profile.thinking
-    levels: Dict[str, str] = {}  # the provider's word -> the level that says it best
+    levels: Dict[str, str] = {}  # the provider's word -> the level that fits it best
     for level, word in rule.efforts.items():
         if level in EFFORTS and (word not in levels or level == word):
             levels[word] = level
@@ -188,7 +190,7 @@ def _instructions(path: Optional[str]) -> str:
 
 
 def with_prompt_of(entries: Sequence[Json], bundled: Sequence[Json]) -> List[Json]:
-    """The entries with the prompt of the installed Codex: each is laid over a copy of a bundled one.
+    """The entries with the prompt of the installed Codex: each is merged into a copy of a bundled one.
 
     :param bundled: the models of ``codex debug models --bundled``; one with Codex's classic tools is taken,
         if there is one.  Prompts that the configuration names stay.
@@ -205,5 +207,5 @@ def _laid_over(template: Json, entry: Json) -> Json:
     if entry["base_instructions"] == _instructions(None):
         merged["base_instructions"] = template.get("base_instructions", entry["base_instructions"])
     else:
-        merged.pop("model_messages", None)  # they hold the same prompt, and would win
+        merged.pop("model_messages", None)  # they have the same prompt, and would take precedence
     return merged

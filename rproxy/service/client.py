@@ -1,4 +1,4 @@
-"""The client's side of a turn: who asks, where the events go, and what comes back."""
+"""The client's side of a turn: the client, its event sink, and the result."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..upstream.client import CancelToken
 
 
 class Client(NamedTuple):
-    """Who asks, and how.
+    """The client of a request.
 
-    ``key`` is None when there is no auth.  ``remote`` is the client's address.  ``size`` is the length of the
-    request's JSON in bytes.  ``local`` holds the responses of a WebSocket connection.  ``interrupt`` is
-    cancelled when the user wants to say something.  ``arrived`` is when the request came, in monotonic
+    ``key`` is None when authentication is off.  ``remote`` is the client's address.  ``size`` is the length
+    of the request's JSON in bytes.  ``local`` holds the responses of a WebSocket connection.  ``interrupt``
+    is cancelled when the user wants to say something.  ``arrived`` is when the request came, in monotonic
     seconds.
     """
 
@@ -36,7 +36,7 @@ class Client(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """Whose stored responses it may read: a digest of the key, or ""."""
+        """The owner of the stored responses that it may read: a digest of the key, or ""."""
         return self.key.owner if self.key is not None else ""
 
 

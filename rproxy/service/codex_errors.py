@@ -1,8 +1,8 @@
-"""Errors as Codex takes them best.
+"""Errors in the form that suits Codex best.
 
-Codex acts upon statuses in its own way: it repeats a 401 six times and a 500 thirty times, and it gives up at
-once on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex repeats what is
-worth repeating, and shows the provider's own words otherwise.
+Codex reacts to statuses in its own way: it retries a 401 six times and a 500 thirty times, and it gives up at
+once on a 429 without ``Retry-After``.  :func:`for_codex` rewrites an error so that Codex retries if this
+makes sense, and otherwise shows the provider's own words.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ..errors import RATE_LIMIT_PAUSE, ApiError
 
 BUSY_PAUSE = 2.0  # seconds; Codex repeats a 503 thirty times
 
-# What Codex (0.169, measured) does best with: stream code -> status, code. Everything else: 400
-# invalid_prompt, one request, and the message alone is shown. A quota error is also shown that way: for
-# insufficient_quota Codex would show a text of its own.
+# The form that suits Codex (0.169, measured) best: stream code -> status, code. Everything else is a 400
+# invalid_prompt: one request, and only the message is shown. So is a quota error: for insufficient_quota
+# Codex would show a text of its own.
 CODEX: Mapping[str, Tuple[int, str]] = {
     "context_length_exceeded": (400, "context_length_exceeded"),
     "model_not_found": (404, "model_not_found"),
@@ -37,11 +37,11 @@ def uses_codex_form(style: str, codex: bool) -> bool:
 
 
 def for_codex(error: ApiError) -> ApiError:
-    """The same error as Codex takes it best: permanent failures cost one request and show their text, others
-    get a delay.
+    """The same error in the form that suits Codex best: permanent failures cost one request and show their
+    text, others get a delay.
 
-    With 503 Codex shows the text (with 500 it does not); ``server_is_overloaded`` is never used, for Codex
-    gives up on it.
+    With 503 Codex shows the text (with 500 it does not); ``server_is_overloaded`` is never used, because
+    Codex gives up on it.
     """
     status, code = CODEX.get(error.stream_code, (400, "invalid_prompt"))
     pause = error.retry_after if error.retry_after is not None else CODEX_PAUSES.get(status)

@@ -1,7 +1,7 @@
-"""``POST /responses/compact``: a conversation as one sealed item, beside the user's own messages.
+"""``POST /responses/compact``: a conversation as one sealed item, besides the user's own messages.
 
-It is a turn like any other, with a trigger behind its input; what makes the sealed item of its answer is
-:mod:`rproxy.convert.events.compaction`.
+It is a turn like any other, with a trigger after its input; :mod:`rproxy.convert.events.compaction` makes the
+sealed item of its answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def compaction_object(items: List[AnyItem], response: Response, stem: Callable[[
     """The ``response.compaction`` object.
 
     :param items: the input that was compacted; the user's messages stay in the output
-    :param response: what :func:`compaction_request` has brought
+    :param response: the response to :func:`compaction_request`
     :param stem: makes 32 hex digits for the id of a message
     """
     messages: List[Item] = [

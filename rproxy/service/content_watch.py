@@ -1,8 +1,8 @@
-"""Notices when an answer goes on, but has no content any more.
+"""Notices when an answer goes on without any content.
 
-A provider that is stuck may send comments, blank lines or empty chunks for hours.  Any byte of these restarts
-the limits on silence, which are the business of :mod:`rproxy.upstream.connection`.  So the answer is looked
-at now and then, which costs nothing per delta.
+A stuck provider may send comments, blank lines or empty chunks for hours.  Any byte of these restarts the
+limits on silence of :mod:`rproxy.upstream.connection`.  So the answer is checked periodically, which costs
+nothing per delta.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import asyncio
 import time
 from typing import Callable, Optional, Tuple
 
-LOOKS = 10  # within the limit
+LOOKS = 10  # checks within the limit
 
 
 class ContentWatch:
     """Watches one answer from its first bytes on.
 
     :param limit: seconds without content
-    :param seen: gives what has come so far: how much content, and how many bytes
+    :param seen: returns the amounts of content and of bytes so far
     :param on_expired: called once, when bytes still come after ``limit`` seconds without content.  Silence
-        alone is no reason: it may be the client that does not read.
+        alone does not count: maybe the client does not read.
     """
 
     def __init__(

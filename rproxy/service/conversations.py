@@ -1,9 +1,9 @@
-"""Conversations: items under a name of their own, which turns continue and add to.
+"""Conversations: items under an id, which turns continue and append to.
 
 A conversation is one :class:`~rproxy.types.ConversationRecord` in the store.  Every change is one atomic
-update, so that neither requests nor processes that share a store overwrite each other's changes, and what one
-of them adds is contiguous.  Items are kept in their complete form (:mod:`rproxy.service.pagination`),
-oldest first.
+update, so that requests, and processes that share a store, never overwrite each other's changes, and the
+items that one of them adds are contiguous.  Items are kept in their complete form
+(:mod:`rproxy.service.pagination`), oldest first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
 
 
 class Conversations:
-    """The endpoints below ``/conversations``, and what turns need of them.
+    """The endpoints below ``/conversations``, and the methods that turns need.
 
     :param stem: makes 32 hex digits
     :param now: seconds since the epoch
@@ -38,7 +38,8 @@ class Conversations:
         self._now = now
 
     # ---- The endpoints
-    # They raise ApiError: 404 for what does not exist, 400 for a wrong request, 503 when the store fails.
+    # They raise ApiError: 404 for a missing conversation or item, 400 for a wrong request, 503 when the store
+    # fails.
     async def create(self, request: Json, owner: str) -> Conversation:
         """POST /conversations: ``items`` and ``metadata``, both optional."""
         check_metadata(request)

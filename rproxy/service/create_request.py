@@ -1,4 +1,4 @@
-"""A create request that has been checked, with everything it refers to: its model and what came before it."""
+"""A create request that has been checked, with everything that it refers to: its model and its history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conversations import check_metadata
 
 @dataclass
 class ConversationContext:
-    """What came before a request.
+    """The history of a request.
 
     ``items``: everything before the request's own input.  ``inherited``: fields of a warm-up that the request
     may leave out.  ``size``: an upper bound of the characters in the items; None: not known.
@@ -31,7 +31,7 @@ class ConversationContext:
 class CreateRequest(NamedTuple):
     """A create request, ready for its turn.
 
-    ``body``: its fields, with those it inherits.  ``items``: its own input.  ``conversation``: the id of the
+    ``body``: its fields, with inherited ones.  ``items``: its own input.  ``conversation``: the id of the
     one it belongs to.  ``created_at``: seconds since the epoch.  ``shown_tools``, ``shown_items``: the tools
     as the response repeats them, and the items as they are stored; None: as they came.
     """
@@ -48,7 +48,7 @@ class CreateRequest(NamedTuple):
 
     @property
     def warms_up(self) -> bool:
-        """Is the request only to be remembered, without an answer?"""
+        """Is the request a warm-up, which is remembered without an answer?"""
         body = self.body
         if "prompt_cache_options" not in body:
             return "generate" in body and body["generate"] is False
@@ -60,7 +60,7 @@ class CreateRequest(NamedTuple):
         return self.items if self.shown_items is None else self.shown_items
 
     def response(self) -> Response:
-        """The Response object before anything is in it."""
+        """The Response object at the beginning."""
         body = self.body if self.shown_tools is None else {**self.body, "tools": self.shown_tools}
         response = response_object(body, id=self.ids.response, created_at=self.created_at)
         if self.conversation is not None:
@@ -68,7 +68,7 @@ class CreateRequest(NamedTuple):
         return response
 
     def record(self, owner: str, response: Response) -> ResponseRecord:
-        """What is stored of a response to this request."""
+        """The stored record of a response to this request."""
         return {
             "response": response,
             "input": self.stored_items,

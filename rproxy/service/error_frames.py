@@ -1,8 +1,8 @@
 """Errors in an answer that is passed through: secrets in them are masked; all else stays byte for byte.
 
-An answer with status 200 may still say that something failed, in an event or as the whole document.  As long
-as nothing looks like that, the bytes pass at once.  From then on they pass line by line, and the lines that
-are errors are masked.  What the model says is never searched: JSON without an error is the model's.
+An answer with status 200 may still report an error, in an event or as the whole document.  As long as nothing
+looks like one, the bytes pass at once.  From then on they pass line by line, and lines with errors are
+masked.  The model's text is never searched: JSON without an error is the model's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..log import mask
 
 # In the text of the model the quotes would be escaped.
 _SIGN = re.compile(rb'"error"|^event:[ \t]*error|^error:', re.M)
-_LONGEST = 16  # bytes of a sign that may be cut by the network
+_LONGEST = 16  # bytes of a marker that the network may cut
 MAX_HELD = 1 << 20  # bytes of a line
 
 
@@ -29,12 +29,12 @@ class ErrorFrames:
         self._secrets = secrets
         self._by_line = False
         self._inside = False  # an event of type "error"
-        self._held = b""  # the beginning of a line; before that, what has passed last
+        self._held = b""  # the beginning of a line; before that, the last bytes that passed
 
     def feed(self, data: bytes) -> bytes:
         """Take a piece.
 
-        :returns: what can be passed on
+        :returns: the bytes that can be passed on
         """
         known = self._held + data
         if not self._by_line:

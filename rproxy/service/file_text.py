@@ -1,8 +1,9 @@
 """The text of PDF files, for providers that take no files.
 
-Reading one is long work on untrusted bytes, so it happens in a process of its own
+Reading them is long work on untrusted bytes, so it happens in a process of its own
 (:mod:`rproxy.service.pdf_worker`), with limits of size, memory, time and number of processes.  It needs the
-package ``pypdf``, the extra ``pdf``; without it, such a request is refused with the way to get it.
+package ``pypdf``, the extra ``pdf``; without it, such a request is refused with an error that says how to
+install it.
 """
 
 from __future__ import annotations
@@ -38,15 +39,16 @@ class FileTexts:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
-        self._texts: OrderedDict[bytes, str] = OrderedDict()  # the last used at the end
+        self._texts: OrderedDict[bytes, str] = OrderedDict()  # most recently used last
         self._size = 0  # characters in them
 
     async def readable(
         self, items: Sequence[AnyItem], profile: Profile, short: bool = True
     ) -> Sequence[AnyItem]:
-        """``items`` as ``profile`` needs them: with the texts of the PDF files, if it takes no files.
+        """``items`` as ``profile`` needs them: with the texts of the PDF files, if the provider accepts no
+        files.
 
-        :param short: they are looked through in a few milliseconds
+        :param short: searching them takes a few milliseconds
         :raises ApiError: 400, when a file cannot be read
         """
         if "file" in profile.modalities:
@@ -91,7 +93,7 @@ class FileTexts:
     async def _in_worker(self, content: bytes) -> str:
         """The text of a file; "" when the worker could not read it."""
         async with self._free_workers:
-            # A process that is just being started must not be forgotten when the client leaves.
+            # A process that is being started must not be lost when the client leaves.
             starting = asyncio.ensure_future(_start_worker())
             try:
                 text, _ = await (await asyncio.shield(starting)).communicate(content)
@@ -104,7 +106,7 @@ class FileTexts:
 
     @cached_property
     def _free_workers(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(WORKERS)  # made in the event loop, as Python 3.9 demands
+        return asyncio.Semaphore(WORKERS)  # made in the event loop, as Python 3.9 requires
 
     def _remember(self, digest: bytes, text: str) -> None:
         self._texts[digest] = text

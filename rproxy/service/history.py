@@ -1,9 +1,9 @@
-"""What came before a request: the items of earlier responses.
+"""The history of a request: the items of earlier responses.
 
 A response is kept as a :class:`~rproxy.types.ResponseRecord`.  Its history is the chain of ``previous``, or
-what came before it in its conversation.  A WebSocket keeps the last responses of its own in ``client.local``
-with the whole history beside them (``items``), whether or not they are stored, and they end with the
-connection.  All others share the memory of recent links (:mod:`.links`).
+what came before it in its conversation.  A WebSocket connection keeps its own last responses in
+``client.local`` with their whole history (``items``), whether or not they are stored, as long as the
+connection lasts.  All others share the memory of recent links (:mod:`.links`).
 
 Item references need no index: our items carry the hex digits of their response's id (see
 :mod:`rproxy.convert.ids`).
@@ -45,9 +45,9 @@ class _NotClaimed(Exception):
 
 
 class History:
-    """Finds what came before a request, and keeps what comes of it.
+    """Finds the history of a request, and stores its response.
 
-    :param background: knows which responses are still worked on
+    :param background: knows which responses are still running
     """
 
     def __init__(self, store: WriteBehindStore, conversations: Conversations, background: Background) -> None:
@@ -59,7 +59,7 @@ class History:
     async def context(
         self, body: Mapping[str, Any], conversation: Optional[str], client: Client
     ) -> ConversationContext:
-        """What a create request continues.
+        """The history that a create request continues.
 
         :param conversation: the id of the conversation it belongs to
         :raises ApiError: 400 previous_response_not_found, 404, 503
@@ -93,7 +93,7 @@ class History:
         return ConversationContext(history, size=size)
 
     async def _links(self, response_id: str, owner: str) -> List[Link]:
-        """A response and those it continues, the oldest first.
+        """A response and those that it continues, oldest first.
 
         :raises ApiError: 400 when one is missing
         """
@@ -121,7 +121,7 @@ class History:
         return links
 
     async def _before(self, link: Link) -> List[Item]:
-        """The items of the conversation before the input of this response; nothing is known when it was
+        """The items of the conversation before the input of this response; none if the conversation was
         deleted.
         """
         name = link.conversation
@@ -137,7 +137,7 @@ class History:
         try:
             links = await self._links(response_id, owner)
         except ApiError:
-            record = await self.stored(response_id, owner)  # what it continues is gone; its own input is not
+            record = await self.stored(response_id, owner)  # its own input is not gone
             links = [link_of(record)] if record is not None else []
         items = await self._before(links[0]) if links else []
         for number, link in enumerate(links, 1):
@@ -145,8 +145,8 @@ class History:
         return items
 
     async def stored(self, response_id: str, owner: str) -> Optional[ResponseRecord]:
-        """The record of a stored response, without most of what it repeats of its request; None when there is
-        none, or another owner has it.
+        """The record of a stored response, without most of the fields that repeat its request; None if there
+        is none, or it is another owner's.
 
         :raises ApiError: 503 when the store fails; with a 404 the client would give the response up
         """
@@ -180,7 +180,7 @@ class History:
             if is_reference(item):
                 name = str(item.get("id"))
                 if name not in found:
-                    await slices.pause()  # a client names any number of responses
+                    await slices.pause()  # a client may name any number of responses
                     found.update(await self._referenced(unread.pop(item_stem(name) or "", set()), owner))
                 if name not in found:
                     raise not_found("Item with id", name, "input", NO_ITEM_HINT)
@@ -189,7 +189,7 @@ class History:
         return resolved
 
     async def _referenced(self, wanted: Set[str], owner: str) -> Dict[str, AnyItem]:
-        """The items with these ids, by id, as far as there are any.
+        """The items with these ids, by id, as far as they exist.
 
         :param wanted: ids of the items of one response, which is read once for all of them
         """
@@ -201,14 +201,14 @@ class History:
         return _chosen(link.listed_input() + link.output, wanted)
 
     async def hosted_results(self, item_ids: Collection[str], owner: str) -> Dict[str, HostedResult]:
-        """What stored responses remember of these hosted calls, by item id.
+        """The results of these hosted calls in stored responses, by item id.
 
         :raises ApiError: 503
         """
         found: Dict[str, HostedResult] = {}
         slices = Slices()
         for stem, wanted in (await _by_stem(item_ids)).items():
-            await slices.pause()  # a client names any number of responses
+            await slices.pause()  # a client may name any number of responses
             record = await self.stored(RESPONSE + stem, owner) if stem else None
             known = record.get("hosted") if record is not None else None
             if isinstance(known, dict):
@@ -216,10 +216,10 @@ class History:
         return found
 
     async def claim_approval(self, owner: str, item_id: str) -> bool:
-        """Note in the stored response that asked for an approval that its call is being run.
+        """Record in the stored response that asked for an approval that its call is being run.
 
         :param item_id: of the ``mcp_approval_request``
-        :returns: False if that was noted before, perhaps by another process
+        :returns: False if this was recorded before, perhaps by another process
         :raises ApiError: 503
         """
         stem = output_stem(item_id)
@@ -240,7 +240,7 @@ class History:
             return refused.unknown
         return True
 
-    # ---- What is kept
+    # ---- Storing
     async def keep(
         self,
         request: CreateRequest,
@@ -250,10 +250,10 @@ class History:
         hosted: Mapping[str, HostedResult] = {},
         small: bool = False,
     ) -> List[str]:
-        """Remember a response that has ended, as far as the client wants that.
+        """Keep a response that has ended, as far as the client wants it.
 
         :param last: the number of its last event
-        :param hosted: what is remembered of its hosted calls, by item id
+        :param hosted: the results of its hosted calls, by item id
         :param small: the request and its response are known to be small
         :returns: warnings instead of errors, because the answer is worth more than its record
         """
@@ -266,7 +266,7 @@ class History:
             record = _record(request, client, response, last, hosted)
             warning = await self._store.keep(response["id"], record, small)
             warnings += [f"response {warning}"] if warning else []
-            if record["previous"] is not None and not warning:  # most others are not continued
+            if record["previous"] is not None and not warning:  # most other responses are not continued
                 self._recent.remember(client.owner, [link_of(record)])
         if request.conversation is not None:
             new = cast(List[Item], request.stored_items)  # complete, as those of a conversation are
@@ -284,7 +284,7 @@ class History:
         last: int,
         hosted: Mapping[str, HostedResult],
     ) -> None:
-        """Store a response that did not come to its end, if the client wants its responses stored.
+        """Store an unfinished response, if the client wants its responses stored.
 
         :param last: the number of the last event that was sent
         :param hosted: see :meth:`keep`

@@ -1,4 +1,4 @@
-"""The hosted tools of one process: which kinds the configuration has, and what is remembered of their calls.
+"""The hosted tools of one process: the configured kinds, and the memory of their calls.
 
 Without any of them, nothing of :mod:`rproxy.hosted` is imported.
 """
@@ -44,7 +44,7 @@ class HostedTools:
     def configure(self, config: Config, mcp_servers: Optional[McpServers]) -> None:
         """Use this configuration from now on."""
         self._kinds, self._allow = [], config.server.tool_type_allowlist
-        self._echoes = {"mcp": without_credentials}  # it may go to a provider that has it
+        self._echoes = {"mcp": without_credentials}  # a provider that has it may get it
         if config.search is None and not config.has_mcp:
             return
         from ..hosted.memory import ResultMemory  # loaded only where it is used
@@ -67,7 +67,7 @@ class HostedTools:
         )
 
     def shown(self, request: CreateRequest) -> CreateRequest:
-        """The request, with hosted tools as its response is to show them, and without their credentials."""
+        """The request, with its hosted tools as the response shows them, without their credentials."""
         tools = request.body.get("tools")
         if not tools or not any(str(tool.get("type")) in self._echoes for tool in tools):
             return request
@@ -91,7 +91,7 @@ class HostedTools:
     def _kinds_of(
         self, request: CreateRequest, items: Sequence[AnyItem]
     ) -> Tuple[Sequence[HostedKind], Sequence[str]]:
-        """The kinds that a request has to do with, and the ids of the items of theirs in its history."""
+        """The kinds that a request involves, and the ids of their items in its history."""
         types = {str(tool.get("type")) for tool in [*(request.body.get("tools") or ()), *later_tools(items)]}
         made = {str(item.get("type")) for item in items}
         native = set(native_tools(request.model.providers[0]))
@@ -128,7 +128,7 @@ class HostedTools:
         return self._allow is None or tool_type in self._allow
 
     async def _known(self, item_ids: Sequence[str], owner: str) -> Dict[str, HostedResult]:
-        """What is remembered of these calls, in memory or else in the store."""
+        """The results of these calls, from memory or else from the store."""
         assert self._memory is not None
         known: Dict[str, HostedResult] = {}
         lost: List[str] = []

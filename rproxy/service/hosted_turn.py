@@ -1,13 +1,13 @@
 """A turn with hosted tools: the model calls them, rproxy runs them, and the model goes on.
 
-Each round is asked for like a turn of its own, with retries and other providers, as long as *it* has shown
-nothing; what earlier rounds have shown, and what their tools have done, is never repeated.  Between two
-rounds the calls run side by side and are shown one after another, in the model's order.
+Each round runs like a turn of its own, with retries and other providers, as long as *it* has shown nothing;
+the output of earlier rounds, and the calls of their tools, are never repeated.  Between two rounds the calls
+run side by side and are shown one after another, in the model's order.
 
-**The end.**  A round without calls of hosted tools is the last; so is one that also calls tools of the
-client, which must answer first.  When a limit is reached, the model is asked once more, to answer with what
-it has, and then without tools; if it still says nothing, the turn fails: a response without a message must
-not look complete.
+**The end.**  A round without calls of hosted tools is the last; so is one that also calls the client's own
+tools, because the client must answer first.  When a limit is reached, the model is asked once more to answer
+with what it has, then without tools; if it still says nothing, the turn fails: a response without a message
+must not look complete.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .turn import Turn
 log = logging.getLogger("rproxy.hosted")
 
 AT_ONCE = 4  # calls that run side by side
-STOP_TIMEOUT = 5.0  # seconds that a tool gets to end when it is cancelled
+STOP_TIMEOUT = 5.0  # seconds for a cancelled tool to end
 LIMIT_REACHED = "\n\n(This answer may not use tools any more: answer with what you have.)"
 OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up."
 NOT_ALLOWED = "The tool was not called: the request's tool_choice does not allow it."
@@ -71,7 +71,7 @@ class HostedTurn(Turn):
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._more = False  # the round is not the last
         self._paused = False  # the client has to answer before it goes on
-        self._note = ""  # what is added to the last result of the round
+        self._note = ""  # appended to the last result of the round
         if self._budget.calls_left <= 0:
             plan.stage = CLIENTS
 
@@ -106,15 +106,15 @@ class HostedTurn(Turn):
     def _new_converter(self, conversion: Conversion) -> StreamConverter:
         if not self._rounds.earlier.items:
             return super()._new_converter(conversion)
-        # The events so far have their numbers, even when nobody is there to read them (JSON mode).
+        # The events so far have their numbers, even if no client reads them (JSON mode).
         sequence = self.converter.sequence if self.converter is not None else 0
         self.converter = self._plan.converter(conversion, sequence, self._watch)
         return self.converter
 
     async def _run_round(self) -> bool:
-        """Run what the model has called, and prepare the next round.
+        """Run the calls of the model, and prepare the next round.
 
-        :returns: whether it was the last round after all
+        :returns: whether this was the last round after all
         """
         assert self._attempt is not None and self._prepared is not None
         converter, (fitted, conversion) = self._attempt.converter, self._prepared
@@ -154,14 +154,14 @@ class HostedTurn(Turn):
                 "and gave no answer. Ask for less at a time, or raise the limits.",
                 type="server_error",
                 code="server_error",
-                # All the tools would run again; Codex must not try that six times.
+                # All tools would run again; Codex must not retry that six times.
                 stream_code="invalid_prompt" if self._codex else "server_error",
                 retryable=False,
             )
         self._rounds.stage = NO_TOOLS
 
     async def _run_before(self) -> None:
-        """Run and show what comes before the first request to a provider.
+        """Run and show the calls before the first request to a provider.
 
         :raises ApiError: 400, more calls were approved than one response may have
         """
@@ -184,7 +184,7 @@ class HostedTurn(Turn):
 
     # ---- Calls
     async def _run_calls(self, converter: RoundConverter) -> None:
-        """Run the hosted calls of a round, as many as the limits allow; the others are left out."""
+        """Run the hosted calls of a round up to the limits; the others are left out."""
         asked, left = converter.hosted_calls(), self._budget.calls_left
         for call in asked[left:]:
             converter.leave_out(call)
@@ -259,7 +259,7 @@ class HostedTurn(Turn):
             await _stop([one.task for one in calls if one.task is not None])
 
     def _outcome(self, one: RunningCall) -> Outcome:
-        """The outcome of a call that has ended, or must end now."""
+        """The outcome of a call, which is stopped if it has not ended."""
         assert one.task is not None
         if one.task.done():
             return one.task.result()
@@ -303,7 +303,7 @@ async def _wait(task: asyncio.Task[Outcome], interrupted: asyncio.Future[bool], 
 
 
 async def _stop(tasks: Sequence[asyncio.Task[Outcome]]) -> None:
-    """Cancel what still runs, and wait for it to end."""
+    """Cancel the running tasks, and wait for them to end."""
     running = [task for task in tasks if not task.done()]
     for task in running:
         task.cancel()

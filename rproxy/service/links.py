@@ -1,11 +1,11 @@
 """The links of chains, and a memory of the recent ones.
 
 A response that continues another is the end of a chain, and a turn that continues it needs the items of every
-link.  To read all their records in each turn would cost more and more, most of it for what their responses
-repeat of their requests: tools and instructions.  So the links of this process's last turns stay in memory.
+link.  Reading all their records in each turn would cost more and more, mostly for tools and instructions,
+which the responses repeat from their requests.  So the links of this process's last turns stay in memory.
 
-The store still decides what exists: a record may expire, or another process may delete it.  So whoever uses
-links from memory asks the store whether it has their records, all of them at once
+The store still decides what exists: a record may expire, or another process may delete it.  So before links
+from memory are used, the store is asked whether it has their records, all of them at once
 (:meth:`rproxy.store.Store.has`).  The links themselves cannot be out of date: only those of responses with an
 answer (:data:`~rproxy.convert.status.ANSWERED`) are remembered, which do not change.
 """
@@ -26,7 +26,7 @@ LINK_BYTES = 500  # a link without its items
 
 
 class Link(NamedTuple):
-    """What a chain needs of the record of a response; its items are never changed."""
+    """The parts of a response's record that a chain needs; its items are never changed."""
 
     id: str
     status: str
@@ -43,7 +43,7 @@ class Link(NamedTuple):
 
 
 def link_of(record: ResponseRecord) -> Link:
-    """The link that a record makes; old records may lack keys that would be null."""
+    """The link for a record; old records may lack keys that would be null."""
     response = record["response"]
     return Link(
         response["id"],
@@ -64,8 +64,8 @@ class RecentLinks(OwnerCache[Link]):
         super().__init__(max_bytes, max_bytes_of_owner)
 
     def remember(self, owner: str, chain: Iterable[Link]) -> None:
-        """Keep links of one owner as the last used ones.
+        """Keep links of one owner as the most recently used ones.
 
-        :param chain: the oldest first: what is left when there are too many is its end
+        :param chain: oldest first: if there are too many, its end is kept
         """
         self.keep(owner, ((link.id, link, link.size) for link in chain if link.status in ANSWERED))

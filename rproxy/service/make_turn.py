@@ -1,6 +1,6 @@
 """The turn for a request: an ordinary one, one with hosted tools, one that is recorded, or both.
 
-What the rarer kinds need is loaded only for the first of them.
+The modules of the rarer kinds are loaded only when they are first used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .turn import Turn
 if TYPE_CHECKING:
     from ..telemetry.recording import Recording
 
-# What the turns after a warm-up will say.
+# For the turns after a warm-up.
 LATER: AnyItem = {"type": "message", "role": "user", "content": "."}
 
 
@@ -58,9 +58,9 @@ async def make_turn(
 
 
 async def check_turn(deps: TurnDeps, hosted: HostedTools, request: CreateRequest, client: Client) -> None:
-    """Find out what is wrong with a request that no provider is asked about yet.
+    """Check a request for which no provider is called yet.
 
-    It is better said now than by the response that fails later.
+    An error now is better than a failed response later.
 
     :raises ApiError: as the turn would
     """

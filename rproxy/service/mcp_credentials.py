@@ -1,4 +1,5 @@
-"""The credentials that a client sends for its MCP servers: for those only, and neither stored nor shown.
+"""The credentials that a client sends for its MCP servers; only these get them, and they are neither stored
+nor shown.
 
 They are in the ``mcp`` entries of ``tools``, and of items that define tools.
 """
@@ -16,7 +17,7 @@ MIN_LENGTH = 8  # characters of a value in an address that may be a key
 
 
 def credentials(tools: Iterable[Any]) -> Iterator[str]:
-    """The secrets in some entries of ``tools``."""
+    """The secrets in entries of ``tools``."""
     for tool in tools:
         if isinstance(tool, dict) and tool.get("type") == "mcp":
             headers = tool.get("headers")
@@ -56,7 +57,7 @@ def _stored_tool(tool: Any) -> Any:
 
 
 def _bare(tool: Json, hidden: Sequence[str]) -> Json:
-    """An entry without these fields, and with the address of its server only."""
+    """An entry without these fields, and with only the bare address of its server."""
     kept = {key: value for key, value in tool.items() if key not in hidden}
     url = kept.get("server_url")
     return {**kept, "server_url": without_login(url.partition("?")[0])} if isinstance(url, str) else kept

@@ -1,4 +1,4 @@
-"""A memory of what each owner of a key has used last, bounded by the bytes that it takes."""
+"""A cache of each owner's most recently used values, bounded by their bytes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Generic, Hashable, Iterable, List, Optional, Tuple, Type
 
 T = TypeVar("T")
 
-# Bytes that a value takes beside what is in it, and an entry with a number in it
+# Bytes of a value besides its content, and of an entry with a number
 TEXT, OBJECT, FIELD, ARRAY, ENTRY = 56, 160, 80, 56, 32
 
 
 class OwnerCache(Generic[T]):
     """Values of each owner, by key.
 
-    The least recently used values of an owner go first; when there are too many in all, those of the owner
-    who has used none for the longest time.
+    The least recently used values of an owner are dropped first; when there are too many in all, those of the
+    least recently active owner.
 
     :param max_bytes: of all values together
     :param max_bytes_of_owner: of the values of one owner
@@ -24,7 +24,7 @@ class OwnerCache(Generic[T]):
     def __init__(self, max_bytes: int, max_bytes_of_owner: int) -> None:
         self._max_bytes = max_bytes
         self._max_bytes_of_owner = max_bytes_of_owner
-        self._owners: OrderedDict[str, _Values[T]] = OrderedDict()  # none is empty; the last used at the end
+        self._owners: OrderedDict[str, _Values[T]] = OrderedDict()  # none is empty; most recently used last
         self.bytes = 0
 
     def get(self, key: Hashable, owner: str) -> Optional[T]:
@@ -38,10 +38,9 @@ class OwnerCache(Generic[T]):
         return values.all() if values is not None else []
 
     def keep(self, owner: str, values: Iterable[Tuple[Hashable, T, int]]) -> None:
-        """Keep values of one owner as the last used ones.
+        """Keep values of one owner as the most recently used ones.
 
-        :param values: their keys, the values and their bytes; the first of them go first when there are too
-            many
+        :param values: their keys, the values and their bytes; the first of them are dropped first
         """
         owned = self._owners.pop(owner, None) or _Values()
         self.bytes -= owned.bytes
@@ -72,7 +71,7 @@ class OwnerCache(Generic[T]):
 
 
 class _Values(Generic[T]):
-    """The values of one owner; the last used at the end."""
+    """The values of one owner; most recently used last."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[Hashable, Tuple[T, int]] = OrderedDict()
@@ -108,9 +107,9 @@ def text_memory(value: Any, length: int) -> int:
 
 
 def memory_of(value: Any, most: float = float("inf")) -> int:
-    """About the bytes that a JSON value takes in memory, as if it shared nothing.
+    """The approximate bytes of a JSON value in memory, as if it shared nothing.
 
-    :raises ValueError: they are more than ``most``; this looks at no more than that
+    :raises ValueError: there are more than ``most``; no more than that are counted
     """
     size, found = 0, [value]
     for inner in found:

@@ -47,7 +47,7 @@ def listed(items: Sequence[AnyItem], stem: str) -> List[Item]:
 
 
 def _complete(item: AnyItem, stem: str, number: int) -> Item:
-    kind = item.get("type") or "message"  # perhaps not even text, in a request that failed
+    kind = item.get("type") or "message"  # in a failed request, perhaps not even text
     full: Json = {
         **DEFAULTS.get(str(kind), {}),
         **{key: value for key, value in item.items() if value is not None},

@@ -1,8 +1,9 @@
-"""Chat Completions as they are: a request goes to its model's provider, the answer comes back byte for byte.
+"""Chat Completions passed through: a request goes to its model's provider, the answer comes back byte for
+byte.
 
 Many tools expect this API at the same base URL.  Nothing is translated: the model's name becomes the
-provider's, the client's key is replaced by the provider's, and the only headers that pass are those that a
-turn passes.  A provider that cannot be reached is replaced by the next one.
+provider's, the client's key is replaced by the provider's, and only the headers that turns pass on are passed
+on.  A provider that cannot be reached is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Passthrough:
 
 
 def _check_other_models(request: Json) -> None:
-    """Refuse fields that name further models to the provider, for a key that is limited to some models.
+    """For a key that is limited to some models, refuse fields that name other models to the provider.
 
     :raises ApiError: 400
     """
@@ -128,7 +129,7 @@ def _check_other_models(request: Json) -> None:
 class _Relayed:
     """One request on its way through the providers (:class:`~rproxy.service.retry.Retryable`).
 
-    ``visible``: the head of the answer has gone out.  ``error``: why it failed.
+    ``visible``: the head of the answer was sent.  ``error``: why it failed.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class _Relayed:
         return self._name
 
     async def cure(self, refusal: Refusal) -> bool:
-        return False  # the client's request is its own business
+        return False  # the client's request must not be changed
 
     async def reason(self, error: ApiError) -> str:
         from ..telemetry.reason import reason_of  # loaded for failures only
@@ -179,9 +180,9 @@ class _Relayed:
         return await reason_of(error, self._request)
 
     async def attempt(self, provider: Provider) -> None:
-        """Ask one provider.
+        """Try one provider.
 
-        :raises ApiError: it did not answer, or not to the end
+        :raises ApiError: there was no complete answer
         """
         self._attempts += 1
         self._provider, self._upstream_status, self._usage = provider.name, None, UsageReader()
@@ -228,7 +229,7 @@ class _Relayed:
     def _head(
         self, provider: Provider, status: int, headers: Mapping[str, str], kept: Sequence[str] = ()
     ) -> None:
-        """:param kept: names of headers that are passed on beside those of :func:`answer_headers`"""
+        """:param kept: names of headers that are passed on besides those of :func:`answer_headers`"""
         self.visible = True
         self.answered = time.monotonic()
         self._upstream_status = status
@@ -258,10 +259,10 @@ class _Relayed:
         """Report the request, now that it has ended."""
         error, reason = self.error, ""
         if error is not None:
-            with suppress(asyncio.CancelledError):  # the client has left, or the process ends
+            with suppress(asyncio.CancelledError):  # the client has left, or the process is ending
                 reason = await self.reason(error)
         record = self.record(reason)
-        self.error = None  # which refers to this request: so both are freed without the garbage collector
+        self.error = None  # breaks the cycle, so no garbage collection is needed
         self._telemetry.turn_ended(record, self._model.price)
         return record
 

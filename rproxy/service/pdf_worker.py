@@ -1,10 +1,10 @@
 """The process that reads one PDF file: ``python -m rproxy.service.pdf_worker``.
 
-A client's file may be made to take forever or to fill the memory.  Here the operating system's limits hold,
-and the server can kill what takes too long (:mod:`rproxy.service.file_text`).
+A client's file may be made to take forever or to fill the memory.  Here the operating system's limits apply,
+and the server can kill a process that takes too long (:mod:`rproxy.service.file_text`).
 
-stdin: the file, as base64.  stdout: its text in UTF-8, one line for each line.  Exit status 0 says that the
-file was read, even if it has no text.
+stdin: the file, as base64.  stdout: its text in UTF-8, one line for each line.  Exit status 0: the file was
+read, even if it has no text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_TEXT = 8 << 20  # characters
 
 
 def pdf_text(data: bytes) -> str:
-    """The text of all pages; what is beyond ``MAX_TEXT`` is left out."""
+    """The text of all pages, cut at ``MAX_TEXT``."""
     reader = import_module("pypdf").PdfReader(io.BytesIO(data))
     pages: List[str] = []
     size = 0
@@ -33,7 +33,7 @@ def pdf_text(data: bytes) -> str:
 
 
 def limit_memory() -> None:
-    """Limit the address space of this process, where the system can."""
+    """Limit the address space of this process, if the system supports it."""
     try:
         import resource
     except ImportError:  # Windows

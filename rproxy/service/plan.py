@@ -1,7 +1,7 @@
-"""What one turn is about; its :class:`~rproxy.service.turn.Turn` asks for it.
+"""The plan of one turn, for its :class:`~rproxy.service.turn.Turn`.
 
-The turn knows attempts, retries and events; the plan knows who can answer, what the conversation is in a
-provider's terms, what makes events of the answer, and what is remembered in the end.
+The turn handles attempts, retries and events; the plan knows the providers, converts the conversation for
+each of them, makes the converter of the answer, and stores the result in the end.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from .sealer import Sealers
 
 T = TypeVar("T")
 
-LARGE = 1 << 20  # characters, and entries of 16, that are converted in a few milliseconds
-LARGE_SCHEMA = 1 << 16  # the same of tools, which take longer
-SMALL = 1 << 16  # bytes of JSON that are not worth a closer look
+LARGE = 1 << 20  # characters, counting 16 for each entry, that are converted in a few milliseconds
+LARGE_SCHEMA = 1 << 16  # the same for tools, which take longer
+SMALL = 1 << 16  # bytes of JSON that are not worth measuring
 
 
 @light_dataclass(frozen=True)
 class TurnDeps:
-    """What all turns of a process share.
+    """The objects that all turns of a process share.
 
-    ``now`` gives seconds since the epoch.
+    ``now`` returns seconds since the epoch.
     """
 
     config: Config
@@ -67,7 +67,7 @@ def native_tools(provider: Provider) -> Sequence[str]:
 
 
 def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -> bool:
-    """Is a request converted, or looked through, in a few milliseconds?  Schemas take longest.
+    """Is a request converted, or searched, in a few milliseconds?  Schemas take longest.
 
     :param items: the history that is converted
     """
@@ -83,7 +83,7 @@ def is_short(request: CreateRequest, client: Client, items: Sequence[AnyItem]) -
 
 
 async def for_history(items: Sequence[AnyItem], work: Callable[[], T]) -> T:
-    """Call a function that looks at each of these items, in a thread if they are many."""
+    """Call a function that examines each of these items, in a thread if there are many."""
     return await in_thread_if(len(items) > LONG_HISTORY, work)
 
 
@@ -100,8 +100,8 @@ class TurnPlan:
 
     :param first: the number of its first event
 
-    ``providers`` can answer; ``model`` is the downstream model; ``first`` as above.  ``small``: is
-    the request that was converted last known to be small?
+    ``providers`` can answer; ``model`` is the downstream model; ``first`` as above.  ``small``: is the last
+    converted request known to be small?
     """
 
     def __init__(self, deps: TurnDeps, request: CreateRequest, client: Client, first: int = 0) -> None:
@@ -117,8 +117,8 @@ class TurnPlan:
         self._items = request.context.items + request.items + ([prompt_item()] if self._compacts else [])
         self._whole = self._items
         self.small = False
-        self._note = ""  # what a shortened compaction leaves out
-        self._shares: Optional[Iterator[float]] = None  # of the history that are still to be tried
+        self._note = ""  # the parts that a shortened compaction leaves out
+        self._shares: Optional[Iterator[float]] = None  # shares of the history that are still to be tried
 
     async def reason(self, error: ApiError) -> str:
         """Why an attempt failed, for the log."""
@@ -127,22 +127,22 @@ class TurnPlan:
         return await reason_of(error, {**self._request.body, "input": self._items})
 
     def conversation_key(self) -> str:
-        """What the turns of one conversation have in common: the key that the client gives it, else its
-        first message.
+        """The same text for all turns of one conversation: the key that the client gives it, else its first
+        message.
         """
         if len(self.providers) == 1:
-            return ""  # there is nothing to choose
+            return ""  # there is no choice
         body = self._request.body
         given = body.get("prompt_cache_key") or body.get("conversation")
         key = given or next((item for item in self._items if item.get("role") == "user"), None)
         if is_large(key):
-            return next(json_blocks(key)).decode()  # how it begins will do
+            return next(json_blocks(key)).decode()  # its beginning is enough
         return json.dumps(key, sort_keys=True)
 
     def shorten(self) -> bool:
         """Make the history of a compaction shorter, because it does not fit into the provider's window.
 
-        Ordinary turns are never shortened: what to give up is for their client to decide.
+        Ordinary turns are never shortened: their clients decide what to leave out.
 
         :returns: False if there is nothing left to try
         """
@@ -164,7 +164,7 @@ class TurnPlan:
         """
         to_request: Callable[..., Conversion] = to_chat_request
         if provider.wire == "responses":
-            from ..convert.request.responses import to_responses_request  # with what reads its answers
+            from ..convert.request.responses import to_responses_request  # with its reader
 
             to_request = partial(to_responses_request, origin=provider.base_url)
         short = is_short(self._request, self._client, self._items)
@@ -184,7 +184,7 @@ class TurnPlan:
         return await converted(short, convert)
 
     def _is_small(self) -> bool:
-        """Is the request small, and is nothing added to it, such as earlier items or reasoning?"""
+        """Is the request small, without additions such as earlier items or reasoning?"""
         context = self._request.context
         return (
             self._client.size <= SMALL
@@ -200,7 +200,7 @@ class TurnPlan:
         return has_form(form, self._body(), self._items, cure)
 
     def _allow(self, provider: Provider) -> Optional[Sequence[str]]:
-        """The types of tools that pass; None for the default."""
+        """The allowed types of tools; None for the default."""
         return self._deps.config.server.tool_type_allowlist
 
     def _body(self, native: Sequence[str] = ()) -> Json:
@@ -219,7 +219,7 @@ class TurnPlan:
     def converter(
         self, conversion: Conversion, sequence: int, watch: Optional[Watch] = None
     ) -> StreamConverter:
-        """What makes events of the answer.
+        """The converter of the answer.
 
         :param sequence: the number of the first event, if that is higher than the plan's own
         :param watch: called with each item
@@ -247,11 +247,13 @@ class TurnPlan:
         return partial(CompactionConverter, note=self._note) if self._compacts else StreamConverter
 
     def _seconds(self) -> int:
-        """The time, but never before the response was created, even when the clock was set back since."""
+        """The time, but never before the creation of the response, even if the clock was set back since."""
         return max(int(self._deps.now()), self._request.created_at)
 
     def _seal(self) -> Optional[Callable[[Json], str]]:
-        """What makes ``encrypted_content``, where the client must send the reasoning or a summary back."""
+        """The function that makes ``encrypted_content``, if the client must send the reasoning or a summary
+        back.
+        """
         body = self._request.body
         if self._compacts:
             return partial(self._sealer.seal, "compaction")
@@ -264,7 +266,7 @@ class TurnPlan:
     ) -> List[str]:
         """Remember the response and its reasoning; called before the terminal event is sent.
 
-        :param small: the request and its answer are small, as they were sent
+        :param small: the request and its answer, as they were sent, are small
         :returns: warnings
         """
         self._remember_reasoning(done, self._answer(done), conversion, provider)
@@ -286,16 +288,16 @@ class TurnPlan:
             self._deps.reasoning.remember(self._scope(provider), keys, reasoning)
 
     def _answer(self, done: StreamConverter) -> Sequence[AnyItem]:
-        """The items that the last request to the provider has led to."""
+        """The items that the last request to the provider produced."""
         return done.response["output"]
 
     def _hosted(self, response: Response) -> Mapping[str, HostedResult]:
-        """What is remembered of the hosted calls in a response."""
+        """The results of the hosted calls in a response."""
         return {}
 
     async def keep_unfinished(self, cut: StreamConverter) -> None:
-        """Store the response as far as it came, when the answer broke off or its client left."""
-        if self._client.transport != "background":  # whose task stores it
+        """Store the unfinished response, when the answer broke off or its client left."""
+        if self._client.transport != "background":  # whose own task stores it
             response, last = cut.unfinished_response(), cut.sequence - 1
             hosted = self._hosted(response)
             await self._deps.history.keep_unfinished(self._request, self._client, response, last, hosted)

@@ -36,7 +36,7 @@ class PlayedTools(HostedTools):
         self._hosted, self._calls, self._interrupt = hosted, calls, interrupt
 
     def configure(self, *_: object) -> None:
-        """There is nothing to configure."""
+        """Nothing to do."""
 
     async def session(self, request: CreateRequest, client: Client) -> Optional[HostedSession]:
         kind = _PlayedKind(self._hosted, self._calls, self._interrupt)
@@ -46,7 +46,7 @@ class PlayedTools(HostedTools):
         return HostedSession([kind], asked, {"": before}, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
-        """Nothing to do: nobody asks for it again."""
+        """Nothing to do: it is not needed again."""
 
 
 class _PlayedKind(HostedKind):
@@ -82,7 +82,7 @@ class _PlayedSession(KindSession):
         return [function.name for function in self._functions]
 
     def history(self, items: Sequence[AnyItem]) -> List[AnyItem]:
-        """The items; what the model reads of the calls does not matter here."""
+        """The items; the texts of the calls do not matter here."""
         written: List[AnyItem] = []
         for number, item in enumerate(items):
             own = item.get("type") in self._items

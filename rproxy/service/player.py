@@ -1,7 +1,7 @@
 """Plays a recorded turn again: the bytes of its provider go through the converter of this rproxy.
 
-The turn runs as usual (:meth:`rproxy.service.service.Service.run`), but its provider is a recording, and it
-has no client.  Of each round only the last attempt is played: the client saw nothing of the earlier ones.
+The turn runs as usual (:meth:`rproxy.service.service.Service.run`), but with a recording as its provider, and
+without a client.  Of each round only the last attempt is played: the client saw nothing of the earlier ones.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .create_request import ConversationContext, CreateRequest
 from .hosted import HostedTools
 from .service import Service
 
-MAX_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that nobody reads
-SEALED = "(sealed)"  # stands for what only the recording rproxy could seal
+MAX_BYTES, LIFETIME = 1 << 20, 60.0  # of a store that is never read
+SEALED = "(sealed)"  # a placeholder for what only the recording rproxy could seal
 
 
 class PlayedUpstream(Upstream):
@@ -86,7 +86,7 @@ class PlayedUpstream(Upstream):
 
 
 class _Nobody:
-    """Takes events, which the recorder sees on their way."""
+    """Discards events, which the recorder has seen on their way."""
 
     blocked = False
 
@@ -185,7 +185,7 @@ def _config(recorded: RecordedTurn, model: Model) -> Config:
 
 
 def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:
-    """The request as the turn had it after it was read."""
+    """The request as it was after the turn had read it."""
     turn, request = recorded.turn, recorded.request
     inherited = request.get("inherited", {})
     body = {**inherited, **without_nulls(request["body"])}
@@ -200,7 +200,7 @@ def _request(recorded: RecordedTurn, provider: Provider) -> CreateRequest:
 
 
 def _openable(items: Sequence[AnyItem]) -> List[AnyItem]:
-    """The items, with summaries that can be opened here; what they say does not matter for the answer."""
+    """The items, with summaries that can be opened here; their content does not matter for the answer."""
     blob = CHECKSUM.seal("compaction", {"text": SEALED})
     return [
         {**item, "encrypted_content": blob} if item.get("type") == "compaction" else item for item in items
@@ -209,8 +209,8 @@ def _openable(items: Sequence[AnyItem]) -> List[AnyItem]:
 
 # ---- Comparison
 def comparable(turn: RecordedTurn) -> List[Json]:
-    """The events of a turn without what differs from run to run: heartbeats, the numbers that they take, and
-    what is sealed.  The error of a turn that failed without an event of its own is the last one.
+    """The events of a turn without the parts that differ from run to run: heartbeats, the numbers that they
+    take, and sealed content.  If a turn failed without an event of its own, its error is the last one.
     """
     progress = [i for i, event in enumerate(turn.events) if event["type"] == "response.in_progress"]
     heartbeats = set(progress[1:])

@@ -1,9 +1,9 @@
-"""What each key has used, and whether that is too much: turns within a minute, tokens within a day.
+"""Quotas: the turns of each key within a minute, and its tokens within a day.
 
-The minute slides, the day is that of UTC.  A turn that begins counts, and its tokens count when it has ended;
-so turns that run side by side may together go beyond the tokens of a day.  Keys are distinguished by their
-name and owner, whatever their limits: the counters stay right when a new configuration changes those.  They
-know of this process only.
+The minute is a sliding window, the day is a day of UTC.  A turn counts when it begins, its tokens when it has
+ended; so concurrent turns may together exceed the tokens of a day.  Keys are distinguished by their name and
+owner, whatever their limits: the counters stay right when a new configuration changes those.  They are those
+of this process only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .token_estimate import estimate_any
 
 MINUTE = 60.0  # seconds
 DAY = 86_400  # seconds
-LARGE = 1 << 16  # bytes of a request; what it may have cost is estimated in a thread
+LARGE = 1 << 16  # bytes of a request, above which its tokens are estimated in a thread
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Quotas:
             used.begun.append(now)
 
     def restore(self, keys: Sequence[Key], tokens: Mapping[str, int]) -> None:
-        """Take over what an earlier process has counted today.
+        """Add the tokens that earlier processes have counted today.
 
         :param tokens: by name of the key
         """
@@ -75,8 +75,8 @@ class Quotas:
     def end_turn(self, key: Optional[Key], record: TurnRecord, sent: Json) -> None:
         """Count the tokens of a turn that has ended.
 
-        :param sent: the request; where the provider began to answer and has not counted its tokens, an
-            estimate counts: otherwise a client could leave before the end and use tokens uncounted
+        :param sent: the request; if the provider began to answer but did not report its tokens, an estimate
+            counts: otherwise a client could leave before the end, and its tokens would not count
         """
         if key is None:
             return
@@ -124,7 +124,7 @@ def _over_the_day(key: Key, now: float) -> ApiError:
         type="rate_limit_error",
         code="rate_limit_exceeded",
         retry_after=reset - now,
-        # Nobody should wait for hours: Codex shows the text and stops, and SDKs do not try again.
+        # No client should wait for hours: Codex shows the text and stops, and SDKs do not retry.
         stream_code="insufficient_quota",
     )
     error.answer_headers = {"x-should-retry": "false"}

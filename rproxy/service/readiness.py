@@ -1,7 +1,7 @@
 """Whether new turns would succeed (``GET /ready``), and the states of the providers.
 
-``/ready`` is open to everybody, so asking it must be cheap: the store is asked at most once in
-``PROBE_INTERVAL`` seconds, however many want to know.
+``/ready`` is public, so it must be cheap: the store is probed at most once in ``PROBE_INTERVAL`` seconds,
+however many requests there are.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..upstream.failover import Failover
 log = logging.getLogger("rproxy.ready")
 
 PROBE_INTERVAL = 1.0  # seconds
-PROBE_ID = "ready"  # which no record has
+PROBE_ID = "ready"  # an id that no record has
 
 
 class Readiness:
-    """What keeps this process from being ready.
+    """Finds what keeps this process from being ready.
 
     :param now: monotonic seconds
     """
@@ -41,7 +41,8 @@ class Readiness:
     async def obstacle(self, models: Sequence[Model]) -> Optional[str]:
         """Why new turns would fail.
 
-        :returns: ``store``: it does not answer; ``providers``: all those of some model cool down; else None
+        :returns: ``store``: it does not answer; ``providers``: all providers of some model cool down; else
+            None
         """
         if not await self._store_answers():
             return "store"

@@ -1,9 +1,9 @@
 """The reasoning of recent turns, for clients that send calls back without the reasoning that led to them.
 
 Some providers refuse a call whose reasoning is missing (DeepSeek, Kimi) or whose signature is (Gemini), and
-not every client gives back what it got.  A call is found again by its whole context: who asked, where, the
-last message of the user, its id, name and arguments.  Less would not do, because ids such as
-``functions.ls:0`` are repeated in every conversation.  Only digests of all that are kept.
+not every client sends back what it got.  A call is found again by its whole context: the client, the
+provider, the last message of the user, and the call's id, name and arguments.  Less would not be enough,
+because ids such as ``functions.ls:0`` are repeated in every conversation.  Only digests of these are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_THOUGHT = 4 << 20  # characters of the reasoning of one answer
 
 
 class ReasoningCache:
-    """Bounded by count and by size; the least recently used go first."""
+    """Bounded by count and by size; the least recently used are dropped first."""
 
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes
@@ -58,7 +58,7 @@ class ReasoningCache:
         known = self._known.get(digest)
         if known is None:
             return None
-        with suppress(KeyError):  # another thread has just dropped it
+        with suppress(KeyError):  # another thread has just removed it
             self._known.move_to_end(digest)
         return known[0]
 

@@ -1,7 +1,7 @@
-"""Chat requests that go on like an earlier one.
+"""Chat requests that continue an earlier one.
 
-The chat request of a turn begins with the messages of the turn before, else no provider could use its prompt
-cache.  So the JSON of messages is kept, and only those that follow are written.
+The chat request of a turn begins with the messages of the previous turn; otherwise no provider could use its
+prompt cache.  So the JSON of messages is kept, and only new messages are encoded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .owner_cache import OwnerCache, text_memory
 
 MAX_BYTES = 32 << 20  # of memory for all messages
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
-MAX_NEW = 1 << 20  # characters of new messages; more than these are not kept
+MAX_NEW = 1 << 20  # characters of new messages; larger ones are not kept
 
 _NAMES = ("messages", "input")  # of the fields with the messages, in either API
 _VERSION = 2  # of marshal: equal values have equal bytes
@@ -27,8 +27,8 @@ _VERSION = 2  # of marshal: equal values have equal bytes
 class _Part(NamedTuple):
     """Some messages that follow each other.
 
-    ``key``: the messages, or their bytes if there is more than texts in them: 1 equals True, but is written
-    otherwise.  ``json``: their JSON, without brackets.  ``size``: in memory; 0: they are not to be kept.
+    ``key``: the messages, or their bytes if they contain more than texts: 1 equals True, but has other JSON.
+    ``json``: their JSON, without brackets.  ``size``: in memory; 0: they are not to be kept.
     """
 
     length: int
@@ -49,7 +49,7 @@ class _Part(NamedTuple):
         return cls(len(messages), key, written, size)
 
     def stands_for(self, messages: List[Json]) -> bool:
-        with suppress(RecursionError, ValueError):  # what is nested too deeply was not kept
+        with suppress(RecursionError, ValueError):  # deeply nested messages were not kept
             return self.key == (messages if type(self.key) is list else marshal.dumps(messages, _VERSION))
         return False
 
@@ -72,7 +72,7 @@ class _History:
 
 
 class RecentMessages:
-    """The messages that were written last, by the owner of the key that came with their turn."""
+    """The most recently encoded messages, by the owner of the key that came with their turn."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_of_owner: int = MAX_BYTES_OF_OWNER) -> None:
         self._histories: OwnerCache[_History] = OwnerCache(max_bytes, max_bytes_of_owner)
@@ -103,14 +103,14 @@ class RecentMessages:
             yield
         pieces += [b"[", b",".join([part.json for part in parts]), b"]"]
         if history is not None and len(known) == len(history.parts):
-            self._histories.forget(owner, [history])  # it goes on in the new one
+            self._histories.forget(owner, [history])  # the new one continues it
         new = _History([*takewhile(lambda part: part.size, parts)])
         if new.parts:
             self._histories.keep(owner, [(new, new, new.size)])
 
 
 def _only_texts(values: List[Any]) -> bool:
-    """Is there nothing but texts in messages?"""
+    """Do the messages contain only texts?"""
     found = [*values]
     for value in found:
         if type(value) is dict:

@@ -11,7 +11,9 @@ from .recording_turn import RecordingTurn
 
 
 class RecordingHostedTurn(RecordingTurn, HostedTurn):
-    """Both at once; the constructor's parameters are those of the first, then those of the second."""
+    """A turn that is both; the constructor has the parameters of the first base class, then those of the
+    second.
+    """
 
     async def _run_to_the_end(self) -> None:
         session, limits = self._rounds.session, self._deps.config.hosted_tools
@@ -28,7 +30,7 @@ class RecordingHostedTurn(RecordingTurn, HostedTurn):
         self.recording.hosted({**self._rounds.session.described(), **self._known})
 
     async def _run_round(self) -> bool:
-        self._describe()  # for whoever reads the recording before the turn has ended
+        self._describe()  # for a reader of the recording before the turn has ended
         self.recording.round()
         return await super()._run_round()
 

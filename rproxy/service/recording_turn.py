@@ -1,6 +1,6 @@
 """A turn that is recorded: the same turn, with taps on both of its sides.
 
-Its providers are asked through a :class:`~rproxy.telemetry.recorder.RecordingUpstream`, its events pass a
+It calls its providers through a :class:`~rproxy.telemetry.recorder.RecordingUpstream`, and its events pass a
 :class:`RecordingSink`.  An ordinary turn has neither, so recording costs nothing while it is off.
 """
 
@@ -59,7 +59,7 @@ class RecordingTurn(Turn):
         client: Client,
         sink: Optional[EventSink],
         recording: Recording,
-        *more: Any,  # what another kind of turn takes, see recording_hosted_turn
+        *more: Any,  # parameters of another kind of turn, see recording_hosted_turn
     ) -> None:
         tapped = replace(deps, upstream=RecordingUpstream(deps.upstream, recording))
         recorded = None if sink is None else RecordingSink(sink, recording)

@@ -1,7 +1,7 @@
-"""What counts as a record, and what clients learn of a store that fails.
+"""Validation of records, and the error for a store that fails.
 
-The store is shared with other programs and versions, so what it has (:data:`~rproxy.types.AnyRecord`) is
-looked at before it is used; what is not whole counts as missing.
+The store is shared with other programs and versions, so a record (:data:`~rproxy.types.AnyRecord`) is checked
+before it is used; an incomplete one counts as missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STORE_FAILS = "The response store of this proxy is not available at the moment. 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """A failure of the store is a 503, not a 404, after which a client would give its history up."""
+    """A failure of the store is a 503, not a 404, after which a client would give up its history."""
     try:
         yield
     except StoreError as error:

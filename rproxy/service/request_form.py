@@ -1,10 +1,10 @@
 """The form in which one turn sends its request to each provider.
 
-The profile says what a provider takes, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides` what
-earlier refusals have taught.  When the provider still refuses the request, :meth:`RequestForm.change`
-looks for a cure (:mod:`rproxy.providers.diagnosis`) and tries it out; :meth:`RequestForm.confirm` keeps what
-has helped.  A cure that the same refusal follows has not helped: it is taken back, and the next one is tried
-in its place.
+The profile says what a provider accepts, and :class:`~rproxy.upstream.learned_overrides.LearnedOverrides`
+what was learned from earlier refusals.  When the provider still refuses the request,
+:meth:`RequestForm.change` looks for a cure (:mod:`rproxy.providers.diagnosis`) and tries it out;
+:meth:`RequestForm.confirm` keeps a cure that helped.  A cure that is followed by the same refusal did not
+help: it is withdrawn, and the next one is tried instead.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:  # imported when a provider refuses something: its patterns ta
     from ..providers.complaints import Complaint
     from ..providers.diagnosis import Diagnosis
 
-LARGE = 1 << 15  # characters that are looked through in a few milliseconds
+LARGE = 1 << 15  # characters that are searched in a few milliseconds
 
 
 class Prepared(NamedTuple):
-    """A request as a provider is to get it; ``provider`` has the profile that it is made with."""
+    """A request in the form for a provider; ``provider`` has the profile with which it was made."""
 
     provider: Provider
     conversion: Conversion
@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 @dataclass
 class _Trial:
-    """What was tried at one provider in this turn.
+    """The cures that were tried at one provider in this turn.
 
     ``complaints``, ``body`` and ``profile`` are those of the refusal that is being cured, and the cures from
     ``kept`` on are for it; ``refused`` holds all bodies that were refused.
@@ -67,7 +67,7 @@ class RequestForm:
         self._trials: Dict[int, _Trial] = {}  # by the identity of the provider
 
     async def prepared(self, provider: Provider) -> Prepared:
-        """The request in the form that ``provider`` is to get now.
+        """The request in the present form for ``provider``.
 
         :raises ApiError: 400, the provider cannot be asked this
         """
@@ -102,13 +102,13 @@ class RequestForm:
             try:
                 made = await self._made(provider)
             except ApiError:
-                continue  # in this form it cannot be expressed
+                continue  # the request cannot be expressed in this form
             if made.conversion.chat_request(stream) not in trial.refused:
                 trial.ready = made
                 return True
 
     def confirm(self, provider: Provider) -> None:
-        """The provider has taken the request: keep what has helped."""
+        """The provider has accepted the request: keep the cures that helped."""
         trial = self._trials.pop(id(provider), None)
         if trial is not None and trial.cures:
             self._memory.keep(self._owner, provider, self._plan.model, trial.cures)
@@ -139,7 +139,9 @@ class RequestForm:
 
 
 def _diagnose() -> Callable[..., List[Diagnosis]]:
-    """The function; what it needs is loaded for the first refusal of a process, which takes a while."""
+    """The function ``diagnose``; its modules are loaded for the first refusal of a process, which takes a
+    while.
+    """
     from ..providers.diagnosis import diagnose
 
     return diagnose

@@ -1,4 +1,4 @@
-"""What can be done with a response after its request: read, list its input, follow, cancel, delete it."""
+"""Operations on a response after its request: read it, list its input, follow, cancel and delete it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .history import History
 from .pagination import page
 from .records import owned_response, store_errors
 
-POLL_INTERVAL = 1.0  # seconds between two reads of a response that another process works on
+POLL_INTERVAL = 1.0  # seconds between two reads of a response that runs in another process
 LOST: ResponseError = {
     "code": "server_error",
     "message": "The process that worked on this response has died. Send the request again.",
@@ -80,8 +80,8 @@ class ResponseRetrieval:
         return _checked(changed, response_id, owner)["response"]
 
     async def events(self, response_id: str, after: int, owner: str) -> AsyncIterator[List[Event]]:
-        """GET /responses/{id}?stream=true: the events behind the number ``after``; those of a running
-        response as they come.
+        """GET /responses/{id}?stream=true: the events after the number ``after``; those of a running response
+        as they arrive.
         """
         running = await self._running(response_id, owner)
         if running is not None:
@@ -110,13 +110,15 @@ class ResponseRetrieval:
         return {**record, "response": await self._present(record["response"])}
 
     async def _running(self, response_id: str, owner: str) -> Optional[Running]:
-        """A background response of this process, unless it has ended and was deleted since, by anybody."""
+        """A background response of this process, unless it has ended and was deleted since, by any
+        process.
+        """
         running = self._background.running(response_id, owner)
         if running is not None and running.ended:
             try:
                 return running if await self._store.get(response_id) is not None else None
             except StoreError:
-                pass  # what is known here is better than nothing
+                pass  # this process's own knowledge is better than nothing
         return running
 
     async def _record(self, response_id: str, owner: str) -> ResponseRecord:
@@ -127,8 +129,8 @@ class ResponseRetrieval:
     async def _present(self, response: Response) -> Response:
         """The stored response, with its present status.
 
-        It is stored as queued until it ends, and does not wait long: as long as its process lives it is in
-        progress, and when that has died it has failed.
+        It is stored as queued until it ends, but is not queued for long: while its process lives it is in
+        progress, and after that it has failed.
         """
         if response["status"] not in RUNNING:
             return response

@@ -1,10 +1,10 @@
-"""What follows a failed attempt: another form of the request, another provider, a pause and a new round, or
+"""The step after a failed attempt: another form of the request, another provider, a pause and a new round, or
 the end.
 
-:func:`after_failure` decides.  It is a pure function from a :class:`RetryState`, which says how many of each
-are left, to the next one, so its rules can be read and tested as a table.  :class:`RetryLoop` carries the
-decisions out: it asks :class:`~rproxy.upstream.failover.Failover` for the order of the providers, reports to
-it how each one did, and sleeps. It is the one failover loop: turns and the passthrough both run in it.
+:func:`after_failure` decides.  It is a pure function from a :class:`RetryState`, which holds what is left of
+each, to the next one, so its rules can be read and tested as a table.  :class:`RetryLoop` carries the
+decisions out: it asks :class:`~rproxy.upstream.failover.Failover` for the order of the providers, reports the
+result of each one to it, and sleeps. It is the one failover loop: turns and the passthrough both run in it.
 
 Nothing is tried again once the client has seen a part of the answer.
 """
@@ -25,9 +25,10 @@ log = logging.getLogger("rproxy.failover")
 
 PAUSES = (0.5, 2.0)  # seconds before the first new round, and before each later one
 SPREAD = (0.8, 1.2)  # each pause is multiplied by a random factor, so that clients do not return all at once
-# Seconds, for all the pauses together that providers ask for; beyond that, the client gets the error instead.
+# Seconds, for all pauses together that providers request; beyond that, the client gets the error instead.
 MAX_PAUSE = 10.0
-# Codes of bad luck: the model wrote a call that its server could not parse; Codex would get an empty answer.
+# Codes of failures by chance: the model wrote a call that its server could not parse; Codex would get an
+# empty answer.
 ONCE = ("tool_use_failed", "empty_answer")
 MAX_CURES = 2  # requests in another form within one turn
 
@@ -37,7 +38,7 @@ class Retryable(Protocol):
 
     @property
     def providers(self) -> Sequence[Provider]:
-        """Who can answer, in the order of the configuration."""
+        """The providers that can answer, in the order of the configuration."""
 
     @property
     def visible(self) -> bool:
@@ -53,7 +54,7 @@ class Retryable(Protocol):
         """
 
     async def reason(self, error: ApiError) -> str:
-        """Why an attempt failed, without anything of the request's content."""
+        """Why an attempt failed, without any content of the request."""
 
     async def cure(self, refusal: Refusal) -> bool:
         """Find another form for the request that the last attempt's provider has refused.
@@ -63,11 +64,11 @@ class Retryable(Protocol):
 
 
 class RetryState(NamedTuple):
-    """Where a request stands.
+    """The state of a request.
 
-    ``line``: the providers of this round that are still to be asked, the next one first; empty: a new round
-    begins. ``retries``: the rounds after the first so far; ``asked``: seconds of the pauses so far that
-    providers asked for.
+    ``line``: the providers of this round that are still to be tried, the next one first; empty: a new round
+    begins.  ``retries``: the rounds after the first so far; ``asked``: seconds of the pauses so far that
+    providers requested.
     """
 
     line: Tuple[Provider, ...]
@@ -85,7 +86,7 @@ class Retry(NamedTuple):
 
 
 def may_cure(state: RetryState, visible: bool) -> bool:
-    """Should another form of a request that was refused be looked for?"""
+    """Should another form of a refused request be sought?"""
     return not visible and state.cures_left > 0
 
 
@@ -97,7 +98,7 @@ def after_failure(
     :param error: why it failed
     :param visible: the client has seen a part of the answer
     :param cured: another form of the request was found
-    :param spread: the factor for a pause that the provider has not named
+    :param spread: the factor for a pause that the provider has not requested
     :returns: how to go on; None: ``error`` is final
     """
     if visible:

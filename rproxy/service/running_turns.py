@@ -1,8 +1,8 @@
-"""How many turns run at the same time: in all (``server.max_turns``) and of one key
+"""Limits on the number of running turns: in all (``server.max_turns``) and of one key
 (``server.max_turns_per_key``).
 
-Background turns and turns over WebSocket count as all others do; warm-ups do not, since no provider is asked,
-nor do requests that join a turn that runs already.  Without auth all clients are one key.
+Background turns and turns over WebSocket count as all others do; warm-ups do not, since they call no
+provider, nor do requests that join a running turn.  Without authentication all clients count as one key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RunningTurns:
     """The turns of one process.
 
     :param server: has the limits, which may change while turns run; 0: none
-    :param quotas: what keys may use within some time
+    :param quotas: the quotas of the keys
     """
 
     def __init__(self, server: Server, quotas: Quotas) -> None:
@@ -31,8 +31,8 @@ class RunningTurns:
     def begin(self, key: Optional[Key]) -> Callable[[], None]:
         """Count a turn.
 
-        :param key: the client's; None: there is no auth
-        :returns: to be called once, when the turn has ended
+        :param key: the client's; None: authentication is off
+        :returns: a function to call once, when the turn has ended
         :raises ApiError: 429, a limit is reached, or the quota of the key is used up; the turn does not count
         """
         owner = key.owner if key is not None else ""

@@ -1,9 +1,10 @@
-"""Where the seal key comes from: the configuration, or a place that outlives the process and is made once.
+"""The source of the seal key: the configuration, or a file or record that is created once and outlives the
+process.
 
-It must be the same for all processes that share a store, and after a restart; otherwise nobody could read
-what clients hold.  So it is kept beside an sqlite file, in Redis, or, for the memory store, in the user's
-state folder.  The scheme is kept with it: processes with and without the package ``cryptography`` must not
-seal differently.
+It must be the same for all processes that share a store, and after a restart; otherwise the blobs that
+clients hold could not be opened.  So it is kept beside an sqlite file, in Redis, or, for the memory store, in
+the user's state folder.  The scheme is kept with it: processes with and without the package ``cryptography``
+must not seal differently.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SIZE = 32  # bytes
 async def load_seal_key(config: Config, store: Store, environ: Mapping[str, str] = os.environ) -> SealKey:
     """The key of this installation; made, and kept with mode 0600, at the first start.
 
-    Where it can be neither read nor kept, it is one of this process, with a warning.
+    If it can be neither read nor stored, it is valid for this process only, with a warning.
     """
     if config.server.seal_key:
         return SealKey(bytes.fromhex(config.server.seal_key), _best_scheme())
@@ -67,7 +68,7 @@ def _best_scheme() -> str:
 
 
 def new_seal_key() -> SealKey:
-    """A random key with the best scheme that is possible here."""
+    """A random key with the best available scheme."""
     return SealKey(secrets.token_bytes(SIZE), _best_scheme())
 
 
@@ -111,7 +112,7 @@ def _to_text(key: SealKey) -> str:
 
 
 def _from_text(text: str) -> SealKey:
-    """:raises ValueError: the text is no key"""
+    """:raises ValueError: the text is not a key"""
     try:
         found = json.loads(text)
         scheme, secret = str(found["scheme"]), bytes.fromhex(found["key"])

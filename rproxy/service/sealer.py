@@ -1,13 +1,14 @@
-"""Sealers with a key: what a client keeps for us, only we can have written, and only for that client.
+"""Sealers with a key: blobs that clients keep for us, which only rproxy can have written, and only for that
+client.
 
 With the package ``cryptography`` a blob is encrypted (AES-256-GCM, ``rproxy2a.``); without it, it is
-authenticated (HMAC-SHA256, ``rproxy2h.``), and its text can be read by whoever holds it.  Every client (the
-owner of an API key) has keys of its own, derived from the one seal key.  The nonce is derived from key and
-content, so equal content makes equal blobs, which the provider's prompt cache needs; a nonce never meets two
-contents.
+authenticated (HMAC-SHA256, ``rproxy2h.``), and its text can be read by everybody who has it.  Every client
+(the owner of an API key) has keys of its own, derived from the one seal key.  The nonce is derived from key
+and content, so equal content gives equal blobs, which the provider's prompt cache needs; a nonce is never
+used for two contents.
 
-Clients send all reasoning of a conversation with every turn, so what was opened lately is remembered, as JSON
-and up to a number of bytes.
+Clients send all reasoning of a conversation with every turn, so the JSON of recently opened blobs is
+remembered, up to a number of bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ NO_PACKAGE = (
     "it is encrypted, and the Python package cryptography is not installed here (pip install cryptography)"
 )
 UNSEALED = "it was made by an older rproxy without a seal (server.accept_unsealed takes such ones for now)"
-MAX_OPENED = 8 << 20  # bytes of what was opened lately
+MAX_OPENED = 8 << 20  # bytes of recently opened JSON
 _NONCE, _MAC = 12, 32  # bytes
 
 
@@ -51,7 +52,7 @@ def can_encrypt() -> bool:
 
 @cache
 def aes_gcm() -> Optional[Callable[[bytes], Any]]:
-    """The cipher of ``cryptography``, None where the package is missing.
+    """The cipher of ``cryptography``; None if the package is missing.
 
     It is loaded when the first blob is sealed or opened, because it takes 6 MB.
     """
@@ -63,14 +64,14 @@ def aes_gcm() -> Optional[Callable[[bytes], Any]]:
 
 
 class SealKey(NamedTuple):
-    """The secret of an installation, which all its processes share, and the scheme they all seal with."""
+    """The secret of an installation, which all its processes share, and their common scheme."""
 
     secret: bytes
     scheme: str
 
 
 class RecentlyOpened:
-    """The JSON in blobs that were opened lately, by the key that opened them.  Threads may share it.
+    """The JSON of recently opened blobs, by the key that opened them.  Thread-safe.
 
     :param max_bytes: of all of it, with the blobs
     """
@@ -81,7 +82,7 @@ class RecentlyOpened:
         self._lock = threading.Lock()
 
     def get(self, key: bytes, blob: str) -> Optional[bytes]:
-        """The JSON in a blob, if it was opened lately with this key."""
+        """The JSON in a blob, if it was recently opened with this key."""
         with self._lock:
             plain = self._found.get((key, blob))
             if plain is not None:
@@ -103,7 +104,7 @@ class KeyedSealer:
     """Seals for one owner.
 
     :param accept_unsealed: also open blobs of older versions, which anybody can write
-    :param recent: what it and the sealers of others have opened lately
+    :param recent: shared with the sealers of other owners
     """
 
     def __init__(self, key: SealKey, owner: str, accept_unsealed: bool, recent: RecentlyOpened) -> None:

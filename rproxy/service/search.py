@@ -1,4 +1,4 @@
-"""``POST /alpha/search``: the searches of Codex, if the configuration names a service that answers them.
+"""``POST /alpha/search``: the searches of Codex, if a search service is configured.
 
 A search counts as a turn for the limits of :mod:`rproxy.service.running_turns` and of the key.  Without a
 service, nothing of :mod:`rproxy.hosted` is imported.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..hosted.mcp.servers import McpServers
     from ..hosted.references import References
 
-# What the model reads: Codex may offer it the search anyway.
+# A text for the model, because Codex may offer it the search anyway.
 OFF = (
     "Web search is not set up on this proxy. Do not use this tool again in this session; answer with what "
     "you know."
@@ -34,7 +34,7 @@ OFF = (
 def make_backend(
     search: Search, upstream: Upstream, now: Callable[[], float], mcp_servers: Optional[McpServers]
 ) -> Backend:
-    """The service that the configuration names.
+    """The configured service.
 
     :param now: seconds since the epoch
     :param mcp_servers: None if the configuration has none

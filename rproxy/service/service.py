@@ -1,9 +1,9 @@
-"""The service: what the edges call, and the only place where a request meets configuration, store and
+"""The service: the interface for the edges, and the only place where a request meets configuration, store and
 provider.
 
-:meth:`Service.create` is one turn: read the request (check it, find its model, put its history together),
-plan the turn, run the :class:`~rproxy.service.turn.Turn`, write one log line.  Everything that the service
-needs from outside comes in as an argument.
+:meth:`Service.create` is one turn: read the request (check it, find its model, collect its history), plan the
+turn, run the :class:`~rproxy.service.turn.Turn`, write one log line.  Everything that the service needs from
+outside is passed in.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """All that rproxy does, without a word about HTTP.
+    """Everything that rproxy does, independent of HTTP.
 
     :param seal_key: protects what clients keep for us; None: a key of this process
-    :param quotas: what keys have used so far; None: nothing
+    :param quotas: the quotas with the use so far; None: nothing was used
     :param stem: makes the 32 hex digits of a response's id
     :param now: seconds since the epoch
     """
@@ -116,7 +116,7 @@ class Service:
         self._begin_with(config)
 
     def configure(self, config: Config) -> None:
-        """Use ``config`` for all that begins from now on; running turns keep what they began with."""
+        """Use ``config`` for everything that begins from now on; running turns keep theirs."""
         server = config.server
         self._upstream.configure(
             connect_timeout=server.connect_timeout,
@@ -159,7 +159,7 @@ class Service:
         )
 
     def _configure_mcp(self, config: Config) -> None:
-        """Take over the MCP servers; what they need is loaded only where there are some."""
+        """Configure the MCP servers; their modules are loaded only if there are any."""
         if not config.has_mcp and self._mcp_servers is None:
             return
         from ..hosted.mcp.servers import McpServers
@@ -244,7 +244,7 @@ class Service:
         return compaction, headers
 
     async def close(self) -> None:
-        """End what runs in the background, and wait for the store to have everything."""
+        """Stop background responses, and wait until the store has everything."""
         await self._background.close()
         if self._mcp_servers is not None:
             await self._mcp_servers.close()
@@ -299,7 +299,7 @@ class Service:
         return await self._background.start(response, record, run, end)
 
     async def _read(self, body: Json, client: Client) -> CreateRequest:
-        """Check a create request and find what it refers to.
+        """Check a create request and find everything that it refers to.
 
         :raises ApiError: 400, 404, 503
         """
@@ -375,7 +375,8 @@ class Service:
             response = {"status": "cancelled"}
             raise
         except ApiError as error:
-            # If nobody was asked, the request was wrong, which the edge reports, unless its client is gone.
+            # If no provider was called, the request was wrong, which the edge reports unless the client has
+            # gone.
             error.reported = turn.stats.attempts > 0 or client.transport == "background"
             response = {"status": "failed", "error": {"code": error.code or error.stream_code}}
             raise
@@ -402,7 +403,7 @@ class Service:
 
     # ---- A warm-up
     async def _warm_up(self, request: CreateRequest, client: Client, sink: Optional[EventSink]) -> TurnResult:
-        """``generate: false``: remember the input, and ask nobody."""
+        """``generate: false``: remember the input, without calling a provider."""
         await check_turn(self._deps, self._hosted, request, client)
         converter = StreamConverter.empty(request.response(), now=self._seconds)
         begun, events = converter.response, converter.start() + converter.finish()
@@ -430,7 +431,7 @@ class Service:
 def _completed(request: CreateRequest) -> CreateRequest:
     """The request without items that repeat its history, and in a conversation with an id for each item.
 
-    :raises ApiError: 400, it has no input, or only answers calls that nobody made
+    :raises ApiError: 400, it has no input, or only answers calls that were never made
     """
     items, past = request.items, request.context.items
     if past:

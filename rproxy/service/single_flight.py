@@ -1,10 +1,10 @@
-"""A request that comes again while its turn still runs gets the result of that turn, not a second turn.
+"""A request that is repeated while its turn still runs gets the result of that turn, not a second turn.
 
-SDKs repeat a request when the answer did not come in time.  Behind a reverse proxy the first one may still be
-running, and be paid for.  Two requests are the same when they have the same API key, the same body to the
-byte and the same ``Idempotency-Key``.  Without that header, a request joins another one only if it calls
-itself a retry (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client may ask the same thing twice
-on purpose. Turns that have ended are not remembered.
+SDKs repeat a request when the answer did not arrive in time.  Behind a reverse proxy the first one may still
+be running, and be paid for.  Two requests are the same when they have the same API key, the same bytes as
+their body and the same ``Idempotency-Key``.  Without that header, a request joins another one only if it
+calls itself a retry (``X-Stainless-Retry-Count``, the OpenAI SDKs), because a client may send the same
+request twice on purpose. Turns that have ended are not remembered.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class DedupKey(NamedTuple):
 async def dedup_key(
     headers: Mapping[str, str], owner: str, digest: Callable[[], Awaitable[str]]
 ) -> Optional[DedupKey]:
-    """The key that recognises a request when it comes again.
+    """The key that recognises a repeated request.
 
-    :param digest: gives a digest of the body
+    :param digest: returns a digest of the body
     :returns: None for a client that does not mark its retries
     """
     named, count = headers.get("Idempotency-Key", ""), headers.get("X-Stainless-Retry-Count")
@@ -63,7 +63,7 @@ class SingleFlight:
 
         The turn is cancelled when the last request that waits for it is.
 
-        :param lasting: what the result leaves running; as long as it does, the turn can be joined
+        :param lasting: the task that the result leaves running; while it runs, the turn can be joined
         :returns: the result, and whether ``start`` made it
         """
         if repeat is None:
@@ -86,7 +86,7 @@ class SingleFlight:
         try:
             return turn.task.result(), mine
         finally:
-            del turn  # it has the error, which refers to this frame
+            del turn  # it holds the error, which refers to this frame
 
     def _ended(
         self, key: str, done: asyncio.Future[Any], lasting: Callable[[Any], Optional[asyncio.Future[Any]]]

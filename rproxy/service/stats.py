@@ -1,4 +1,4 @@
-"""What a turn counts, and the record that is made of it."""
+"""The statistics of a turn, and its record."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FILTERED = "The provider's content filter stopped the answer."
 
 @dataclass
 class TurnStats:
-    """What a turn counts; the turn alone writes it.
+    """The statistics of a turn; only the turn writes them.
 
     ``provider``, ``upstream_status`` and ``request_bytes`` are those of the last attempt, ``answer_bytes``
     the sum of all; ``first_event`` is in seconds after the start; ``rounds`` and ``calls`` count those of
     hosted tools, if there are any; ``left_out`` names the client's optional fields that the provider did not
-    get; ``error`` is why the turn failed; ``timeline`` says when what happened, if that is wanted.
+    get; ``error`` is why the turn failed; ``timeline`` has the times of its steps, if they are wanted.
     """
 
     provider: str = ""
@@ -76,7 +76,7 @@ def turn_record(
 ) -> TurnRecord:
     """The record of a turn that has ended, without the reason of a failure.
 
-    :param response: the Response object, or as much of it as there is: at least ``status``
+    :param response: the Response object or a part of it, at least ``status``
     :param converter: of the last attempt
     :param seconds: how long the turn took
     """
@@ -111,7 +111,7 @@ def turn_record(
 
 
 def running_record(request: CreateRequest, client: Client, stats: TurnStats, started: float) -> TurnRecord:
-    """The record of a turn that runs, as it is now.
+    """The present record of a running turn.
 
     :param started: monotonic seconds
     """

@@ -1,6 +1,6 @@
-"""How many tokens a chat request has, roughly.
+"""A rough estimate of the tokens of a chat request.
 
-Chat Completions providers have no endpoint that counts, and every model family has a tokenizer of its own.
+Chat Completions providers have no endpoint that counts tokens, and every model family has its own tokenizer.
 The figures here are those of the large BPE vocabularies (100,000 to 200,000 entries): English and code have
 about four characters a token, scripts beyond Latin about one and a half.  Expect an error of up to a quarter;
 the exact figure is in the ``usage`` of an answer.
@@ -17,8 +17,8 @@ from ..types import Json
 ASCII_PER_TOKEN = 4.0
 LATIN_PER_TOKEN = 2.5  # accented letters, Greek, Cyrillic: up to U+07FF
 OTHER_PER_TOKEN = 1.5
-MESSAGE = 4  # for the markers around one message
-WRITTEN = ("text", "refusal", "arguments", "input")  # the keys of output items with what a model has written
+MESSAGE = 4  # the markers around one message
+WRITTEN = ("text", "refusal", "arguments", "input")  # the keys of output items with text of the model
 PIECE = 1 << 16  # characters that are counted at once
 SAMPLES = 16  # pieces of a long text that stand for all of it
 MEDIA = 1000  # an image, a file or a sound, whatever its size
@@ -34,7 +34,7 @@ def estimate(chat: Json) -> int:
 
 
 def estimate_any(request: Json) -> int:
-    """:func:`estimate` of a request of any form, which nobody need have checked."""
+    """:func:`estimate` for a request that has not been checked."""
     try:
         return estimate(request)
     except (LookupError, TypeError, AttributeError):
@@ -42,7 +42,7 @@ def estimate_any(request: Json) -> int:
 
 
 def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
-    """The tokens of output items: everything that a model has written."""
+    """The tokens of output items: all text of the model."""
     total = 0.0
     todo: List[Sequence[Any]] = [output]
     while todo:
@@ -53,7 +53,7 @@ def estimate_output(output: Sequence[Mapping[str, Any]]) -> int:
                 elif isinstance(inner, dict):
                     todo.append([inner])
                 elif isinstance(inner, list) and key != "annotations":
-                    todo.append(inner)  # annotations may be very many, and the model has written none
+                    todo.append(inner)  # there may be very many annotations, and none is the model's text
     return max(1, round(total))
 
 
@@ -83,9 +83,9 @@ def _text(text: str) -> float:
 
 
 def _piece(text: str) -> float:
-    # A character has 1 to 4 bytes in UTF-8, and 2 or 4 in UTF-16: this is much faster than to look at each.
+    # A character has 1 to 4 bytes in UTF-8, and 2 or 4 in UTF-16: this is much faster than examining each.
     size, plain = len(text), len(text.encode("ascii", "ignore"))
     four = len(text.encode("utf-16-le", "surrogatepass")) // 2 - size
-    more = size - plain - four  # have two or three bytes
+    more = size - plain - four  # characters of two or three bytes
     three = len(text.encode("utf-8", "surrogatepass")) - plain - 4 * four - 2 * more
     return plain / ASCII_PER_TOKEN + (more - three) / LATIN_PER_TOKEN + (three + four) / OTHER_PER_TOKEN

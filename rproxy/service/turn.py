@@ -1,15 +1,15 @@
 """One turn: the life of every create request, up to its terminal event.
 
-:meth:`Turn.run` makes attempts (:mod:`.attempt`) until one succeeds or the retry policy (:mod:`.retry`) says
-that the error is final.  Its plan (:mod:`.plan`) knows what the turn is about.  How events are written is
-the business of :class:`~rproxy.service.client.EventSink`; without one (JSON mode) only the final Response
+:meth:`Turn.run` makes attempts (:mod:`.attempt`) until one succeeds or the retry policy (:mod:`.retry`)
+decides that the error is final.  Its plan (:mod:`.plan`) knows the request.  An
+:class:`~rproxy.service.client.EventSink` writes the events; without one (JSON mode) only the final Response
 object counts.
 
-**Nothing is promised early.**  ``sink.begin`` waits for the first event that shows something, so that
-whatever fails before can still be an HTTP error, or be tried again in silence.  Only while the provider is
-silent does the client get its first events, without content, after at most ``COMMIT_AFTER`` seconds, and
-then a heartbeat whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream
-without events, and comments do not count as such.
+**Nothing is promised early.**  ``sink.begin`` waits for the first event that shows something, so that any
+failure before it can still be an HTTP error, or be retried silently.  Only while the provider is silent does
+the client get its first events, without content, after at most ``COMMIT_AFTER`` seconds, and then a heartbeat
+whenever nothing was sent for ``heartbeat_interval``: clients (Codex) give up on a stream without events, and
+comments do not count as such.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ..telemetry.recording import Recording
 
 COMMIT_AFTER = 10.0  # seconds
-SMALL = 1 << 16  # bytes of a request and its answer, the JSON of which is made without looking at its size
-BEFORE_CONVERSION = 0.05  # seconds between two looks while there is nothing yet that can be sent
+SMALL = 1 << 16  # bytes of a request and its answer, whose JSON is made without measuring it
+BEFORE_CONVERSION = 0.05  # seconds between checks while nothing can be sent yet
 
 # Codex repeats a request that fails with these. As an HTTP error it would do so thirty times, or without its
 # text; in a stream, six times.
@@ -66,7 +66,7 @@ class Turn:
         self._retries = RetryLoop(deps.failover, server.retries)
         self._form = RequestForm(deps.overrides, plan, client.owner)
         self._asked: Optional[Provider] = None  # the provider of the attempt, as it is configured
-        self._prepared: Optional[Prepared] = None  # what it is asked
+        self._prepared: Optional[Prepared] = None  # the request that it gets
         self._attempt: Optional[Attempt] = None  # the one that is under way, or was the last
         self.stats = TurnStats(timeline=deps.telemetry.timeline(client.arrived))
         # ---- What the client gets
@@ -100,7 +100,7 @@ class Turn:
             raise
         finally:
             self.stats.retries += self._retries.state.retries
-            self._attempt = None  # it refers to this turn: so both are freed without the garbage collector
+            self._attempt = None  # breaks the cycle, so no garbage collection is needed
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -119,16 +119,14 @@ class Turn:
                 self._retries = RetryLoop(self._deps.failover, self._retries.state.retries_left)
 
     async def _keep_unfinished(self) -> None:
-        """Store what the client has seen of an answer that did not come to its end, so that it can be
-        continued.
-        """
+        """Store the part of an unfinished answer that the client has seen, so that it can be continued."""
         converter = self._latest
         if self._begun and converter is not None and converter.shown:
             await self._plan.keep_unfinished(converter)
 
     @property
     def _latest(self) -> Optional[StreamConverter]:
-        """The converter of the attempt that is under way, or the last there was."""
+        """The converter of the present attempt, or of the last one."""
         return self._attempt.converter if self._attempt is not None else self.converter
 
     def _result(self) -> TurnResult:
@@ -157,7 +155,7 @@ class Turn:
         return self._plan.conversation_key()
 
     async def attempt(self, provider: Provider) -> None:
-        """Ask one provider, and bring its answer to the client."""
+        """Try one provider, and pass its answer on to the client."""
         self._attempt = None
         self._asked, self._prepared = provider, await self._form.prepared(provider)
         fitted, conversion = self._prepared
@@ -198,7 +196,7 @@ class Turn:
             await self._end(converter.finish())
 
     def _goes_on(self, converter: StreamConverter) -> bool:
-        """Is this complete answer not the end of the response?"""
+        """Does the response continue after this complete answer?"""
         return False
 
     async def _end(self, last_events: Sequence[Event]) -> None:
@@ -216,7 +214,7 @@ class Turn:
         return await self._plan.reason(error)
 
     async def cure(self, refusal: Refusal) -> bool:
-        """Find out from a refusal how this provider wants its requests."""
+        """Learn from a refusal which form of requests this provider accepts."""
         if self._attempt is None or self._prepared is None or self._asked is None:
             return False  # it was not the provider who refused
         return await self._form.change(self._asked, refusal, self._prepared, self._sink is not None)
@@ -226,7 +224,7 @@ class Turn:
         converter = self.converter = self._plan.converter(conversion, sequence, self._watch)
         if not self._begun:
             self._held = converter.start()
-            if self._client.size <= SMALL and self._sink is not None:  # the provider thinks meanwhile
+            if self._client.size <= SMALL and self._sink is not None:  # the provider is thinking meanwhile
                 write_response(self._held[0]["response"])
         return converter
 
@@ -235,7 +233,7 @@ class Turn:
         return self.stats.timeline.watch if self.stats.timeline is not None else None
 
     async def _fail(self, error: ApiError) -> bool:
-        """Show the client a final error in the stream, if that has begun or is better for Codex.
+        """Send a final error in the stream, if that has begun or is better for Codex.
 
         :returns: False: it is to be raised
         """

@@ -1,8 +1,8 @@
-"""The tokens of a chat answer that passes by as bytes.
+"""The token usage of a chat answer that is passed through as bytes.
 
-``usage`` is at the end of an answer, in its last chunk or as the last field of its JSON, so the last
-bytes are all that is kept.  Clients that stream get it only when they ask for it; then the output is
-estimated, a token for each chunk.
+``usage`` is at the end of an answer, in its last chunk or as the last field of its JSON, so only the last
+bytes are kept.  Streaming clients get it only on request; otherwise the output is estimated, one token for
+each chunk.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
 class UsageReader:
-    """Reads along with one answer; ``size`` is the number of its bytes."""
+    """Reads one answer on its way; ``size`` is the number of its bytes."""
 
     def __init__(self) -> None:
         self.size = 0
         self._chunks = 0
-        self._pieces: Deque[bytes] = deque()  # the last ones, with TAIL bytes or more if there are so many
+        self._pieces: Deque[bytes] = deque()  # the last ones, with at least TAIL bytes if there are so many
         self._kept = 0
 
     def feed(self, piece: bytes) -> None:
