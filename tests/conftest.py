@@ -68,10 +68,12 @@ import logging
 import os
 import re
 import tempfile
+import warnings
 from typing import Any, Callable, Iterator, List, Tuple
 
 import hypothesis
 import pytest
+from rawserver import until
 from tornado.ioloop import IOLoop
 
 from rproxy.server.speedups import event_loops
@@ -157,8 +159,37 @@ def io_loop(request: pytest.FixtureRequest, log_guard: LogGuard) -> Iterator[IOL
     standard = request.node.get_closest_marker("standard_loop") is not None
     loop = (asyncio if standard else event_loops()).new_event_loop()
     asyncio.set_event_loop(loop)
-    tornado_loop = IOLoop.current()
+    tornado_loop, processes = IOLoop.current(), watched(loop)
     yield tornado_loop
+    left = close(tornado_loop, processes)
+    asyncio.set_event_loop(None)
+    if left:
+        pytest.fail(f"{request.node.nodeid} has left something open: {'; '.join(left)}", pytrace=False)
+
+
+Processes = List[Tuple[asyncio.SubprocessTransport, str]]
+
+
+def watched(loop: asyncio.AbstractEventLoop) -> Processes:
+    """The processes that this loop starts from now on, with their commands."""
+    found: Processes = []
+    start: Any = loop.subprocess_exec
+
+    async def watched_start(factory: Any, *command: Any, **options: Any) -> Any:
+        transport, protocol = await start(factory, *command, **options)
+        found.append((transport, " ".join(map(str, command))))
+        return transport, protocol
+
+    loop.subprocess_exec = watched_start  # type: ignore[method-assign]
+    return found
+
+
+def close(tornado_loop: IOLoop, processes: Processes) -> List[str]:
+    """Close a loop with all that is left on it.
+
+    :returns: what a test should have ended or closed
+    """
+    loop = tornado_loop.asyncio_loop  # type: ignore[attr-defined]
     pending = asyncio.all_tasks(loop)
     for task in pending:
         task.cancel()
@@ -166,8 +197,25 @@ def io_loop(request: pytest.FixtureRequest, log_guard: LogGuard) -> Iterator[IOL
         loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
-    tornado_loop.close(all_fds=True)
-    asyncio.set_event_loop(None)
+    left = [f"the process {command!r} was running" for command in loop.run_until_complete(_end(processes))]
+    with warnings.catch_warnings(record=True) as caught:
+        # As an error, the warning would keep uvloop from closing what it warns of, and then the loop.
+        warnings.simplefilter("always", ResourceWarning)
+        tornado_loop.close(all_fds=True)
+    return left + [str(one.message) for one in caught]
+
+
+async def _end(processes: Processes) -> List[str]:
+    """End them, and close their pipes.
+
+    :returns: the commands of those that were running
+    """
+    running = [(transport, command) for transport, command in processes if transport.get_returncode() is None]
+    for transport, _ in processes:
+        transport.close()  # kills it
+    await until(lambda: all(transport.get_returncode() is not None for transport, _ in running))
+    await asyncio.sleep(0)  # the pipes are closed in the loop's next turn
+    return [command for _, command in running]
 
 
 @pytest.fixture

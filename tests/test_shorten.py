@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import List
 
 from histories import HISTORIES, PROFILES
@@ -57,6 +58,13 @@ def test_then_the_oldest_items_of_the_model_with_their_outputs_then_those_of_the
     assert [item["call_id"] for item in half if item.get("type") == "function_call_output"] == ids
     least = shortened(chatty, 0.1).items
     assert [item.get("type", item.get("role")) for item in least] == ["compaction", "user"]
+
+
+def test_an_output_goes_only_if_that_is_worth_it() -> None:
+    size = 2 * len(LEFT_OUT) - len(json.dumps(out(0, 0)))  # as JSON twice as long as what would replace it
+    for more, left in ((0, "0:x"), (1, LEFT_OUT[:3])):
+        short = shortened([GOAL, call(0), out(0, size + more), call(1), out(1), PROMPT], 0.99)
+        assert outputs(short.items)[0] == left
 
 
 def test_what_fits_stays() -> None:

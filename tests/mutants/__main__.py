@@ -2,7 +2,7 @@
 
 Of all small errors that :mod:`changes` can make, some are drawn at random: the seed is printed, and
 ``--seed`` draws the same ones again as long as the code is the same.  Each is tried with the tests that reach
-its function, and only with tests of values (see ``conftest.py``), the quickest first.
+its function, and only with tests of values (see ``conftest.py``), wherever they are; the quickest first.
 
 Prints the errors that no test has noticed.  Some change nothing that matters, such as the size of a cache;
 the others ask for a test.  Not a part of ``.ci/run``: a mutant that survives is a question, not a failure.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import random
 import re
@@ -40,6 +41,7 @@ CONVERT = ROOT / "rproxy" / "convert"
 SERVERS = re.compile(r"^\s*(?:from|import) (?:rawserver|scripted|edge|api|wsclient)\b", re.M)
 SUBJECT = re.compile(r"^\s*(?:from|import) (?:rproxy\.convert|stream_tools|histories|provider_cases)\b", re.M)
 BUDGET = 10.0  # seconds of tests for one mutant; the slowest ones are left out
+HARMLESS = {"request", "monkeypatch", "log_guard", "expect_log", "io_loop"}  # fixtures without a server
 KILLED, SURVIVED, ENDLESS, UNREACHED = "killed", "survived", "endless", "no test reaches it"
 
 
@@ -47,14 +49,18 @@ def say(text: str) -> None:
     print(text, file=sys.__stderr__, flush=True)
 
 
-def tests_of_values() -> List[str]:
-    """The test modules that know ``convert`` and need no server."""
-    found = []
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
-        text = path.read_text(encoding="utf-8")
-        if SUBJECT.search(text) and not SERVERS.search(text):
-            found.append(str(path))
-    return found
+def modules_about_convert() -> List[str]:
+    paths = sorted((ROOT / "tests").glob("test_*.py"))
+    return [str(path) for path in paths if SUBJECT.search(path.read_text(encoding="utf-8"))]
+
+
+def is_of_values(item: Any) -> bool:
+    """Does a test need no server?"""
+    if not SERVERS.search(Path(item.path).read_text(encoding="utf-8")):
+        return True
+    parameters = set(item.callspec.params) if hasattr(item, "callspec") else set()
+    needs = set(item.fixturenames) - parameters - HARMLESS
+    return not needs and not inspect.iscoroutinefunction(item.function)
 
 
 def all_mutants(only: str) -> List[Mutant]:
@@ -95,17 +101,31 @@ class Trial:
     def pytest_configure(self) -> None:
         import hypothesis  # not before pytest, which wants to see it first
 
-        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a smaller example is not wanted
         hypothesis.settings.register_profile(
-            "mutants", deadline=None, database=None, derandomize=True, max_examples=30, phases=phases
+            "mutants",
+            deadline=None,
+            database=None,
+            derandomize=True,
+            max_examples=30,
+            phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # a smaller example is not wanted
+            suppress_health_check=list(hypothesis.HealthCheck),  # the trace takes several times as long
         )
         hypothesis.settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: List[Any]) -> None:
+        items[:] = filter(is_of_values, items)
 
     def pytest_runtestloop(self, session: Any) -> bool:
         say("finding out which test reaches which function ...")
         failed = self.first_run(session.items)
-        if failed:
-            raise session.Failed(f"these tests fail without any mutant: {failed}")
+        for number in failed:
+            say(f"fails while it is traced: {session.items[number].nodeid}")
+        broken = [number for number in failed if not run(session.items, [number])]
+        if broken:
+            say("fail without any mutant: " + ", ".join(session.items[number].nodeid for number in broken))
+            raise session.Failed
+        for numbers in self.reached.values():
+            numbers.difference_update(failed)  # they would not tell a mutant from a busy machine
         say(f"{len(session.items)} tests take {sum(self.seconds):.0f} s")
         for number, mutant in enumerate(self.drawn):
             self.outcomes[number] = self.try_out(mutant, session.items)
@@ -113,10 +133,10 @@ class Trial:
                 say(f"{number + 1}: {dict(Counter(self.outcomes.values()))}")
         return True
 
-    def first_run(self, items: List[Any]) -> List[str]:
+    def first_run(self, items: List[Any]) -> List[int]:
         """Run all tests and see what they reach. :returns: those that fail"""
         failed, prefix = [], str(CONVERT)
-        for number, item in enumerate(items):
+        for number in range(len(items)):
             codes: Set[CodeType] = set()
 
             def called(frame: FrameType, event: str, argument: Any, codes: Set[CodeType] = codes) -> None:
@@ -129,7 +149,7 @@ class Trial:
             finally:
                 sys.settrace(None)
             self.seconds.append(time.process_time() - began)
-            failed += [] if passed else [item.nodeid]
+            failed += [] if passed else [number]
             for code in codes:
                 if code.co_filename.startswith(prefix):
                     self.reached[code].add(number)
@@ -181,7 +201,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     say(f"{len(drawn)} of {len(found)} mutants, --seed {seed}")
     trial = Trial(drawn)
     options = ["-qq", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-    status = pytest.main([*options, *tests_of_values()], plugins=[trial])
+    status = pytest.main([*options, *modules_about_convert()], plugins=[trial])
     if len(trial.outcomes) < len(drawn):
         say(f"pytest ended with status {status}")
         return 2
