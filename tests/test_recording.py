@@ -20,7 +20,20 @@ from grammar import check_stream
 from inputs import some
 from mcp_double import mcp_double
 from rawserver import until
-from scripted import CONFIG, CUT, KEY, ROOT, ScriptedProvider, call, error, finish, free_port, say, think
+from scripted import (
+    CONFIG,
+    CUT,
+    KEY,
+    ROOT,
+    ScriptedProvider,
+    call,
+    error,
+    finish,
+    free_port,
+    gate,
+    say,
+    think,
+)
 from search_services import search_services
 from tornado.websocket import websocket_connect
 from wsclient import turn
@@ -150,9 +163,16 @@ async def test_every_kind_of_turn_plays_to_the_same_events(tmp_path: Path) -> No
             for item in first["output"]
             if item["type"] == "function_call"
         ]
-        provider.turns.append([think("Long."), {"sleep": 0.7}, say("two " * 40)])
+        beats, told = asyncio.Event(), bytearray()
+        provider.turns.append([think("Long."), gate(beats), say("two " * 40)])
         more = {"previous_response_id": first["id"], "input": outputs, "stream": True}
-        await api.events("POST", "/responses", {**ask, **more})
+
+        def hear(data: bytes) -> None:
+            told.extend(data)
+            if told.count(b"event: response.in_progress") == 3:  # the first one is none
+                beats.set()
+
+        await api.raw("POST", "/responses", {**ask, **more}, on_data=hear)
         for steps in ([say("three"), CUT], [finish("content_filter"), say("cut")]):
             provider.turns.append(steps)
             await api.events("POST", "/responses", {**ask, "stream": True})
@@ -167,7 +187,7 @@ async def test_every_kind_of_turn_plays_to_the_same_events(tmp_path: Path) -> No
         ws = await websocket_connect(api.base_url.replace("http", "ws") + "/responses")
         await turn(ws, "x", model="gpt-5.5", tools=TOOLS, stream_id="a")
         ws.close()
-        provider.turns.append([say("begun"), {"sleep": 20}])
+        provider.turns.append([say("begun"), gate()])
         reader, writer = await api.post_and_keep("/responses", {**ask, "stream": True})
         await reader.readuntil(b"begun")
         writer.transport.abort()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inputs import examples
 from rawserver import until
 from redis_server import RedisServer, redis_server
-from scripted import say
+from scripted import gate, say
 
 import rproxy.store.redis  # which copies REQUEST_LIMIT, before a test changes it
 from rproxy.store import time_limit
@@ -159,7 +159,7 @@ async def test_a_turn_is_stored_after_the_outage(
         first = await api("POST", "/responses", {**HI, "conversation": talk})
         body = {**HI, "previous_response_id": first["id"], "input": "More"}
         answered = asyncio.Event()
-        provider.aside = lambda body: [{"gate": answered}, say("Late.")]
+        provider.aside = lambda body: [gate(answered), say("Late.")]
         running = asyncio.ensure_future(api("POST", "/responses", body))
         in_talk = asyncio.ensure_future(api("POST", "/responses", {**HI, "conversation": talk}))
         await until(lambda: len(provider.requests) == 3)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..telemetry.ledger import Ledger
     from ..telemetry.recorder import Recorder
 
-HEADROOM = 1 << 20  # a stream's buffer must hold the largest message, its frame header and the next read
+HEADROOM = 1 << 20  # however small the limits are, a stream's buffer must hold a message and the next read
 
 PING_INTERVAL = 30.0  # seconds; keeps the connection alive in middle boxes that drop idle ones
 
