@@ -296,7 +296,7 @@ async def test_a_terminal_shows_thinking_dimmed_and_obeys_nothing(sh: Shell) -> 
     sh.answers([think("Hm."), say("a")], [think("Hm."), say("a")])
     for variable in ("NO_COLOR", "TERM"):
         assert "\x1b" not in await on_terminal(sh, f"{variable}=dumb rproxy ask x")
-    assert "nothing is asked" in await on_terminal(sh, "rproxy ask || true")
+    assert "there is no question" in await on_terminal(sh, "rproxy ask || true")
 
 
 # ---- A schema
@@ -317,7 +317,7 @@ SCHEMA = {
         ('{"name": "Ann"}', "$.age is missing"),
         ('{"name": "Ann", "age": -1}', "$.age must be at least 0"),
         ('{"name": "Ann", "age": 1, "x": 1}', "$.x must not be there"),
-        ("Ann is 7", "it is no JSON"),
+        ("Ann is 7", "it is not JSON"),
     ],
 )
 async def test_json_that_fits_a_schema_or_nothing(text: str, problem: str, sh: Shell) -> None:
@@ -488,7 +488,7 @@ async def test_a_server_that_does_not_stream_or_breaks_off(sh: Shell) -> None:
 async def test_going_on_with_the_last_answer(sh: Shell) -> None:
     sh.answers([think("Hm."), say("4")], [say("7")], [say("new")])
     done = await sh("rproxy ask --continue x || echo $?")
-    assert done.out == "1\n" and "no answer to go on with" in done.err
+    assert done.out == "1\n" and "no answer to continue" in done.err
     assert (await sh("rproxy ask --instructions 'Be brief.' '2+2?'")).out == "4\n"
     assert (await sh("rproxy ask --continue 'plus 3?'")).out == "7\n"
     assert sh.asked() == [("system", "Be brief."), ("user", "2+2?"), ("assistant", "4"), ("user", "plus 3?")]

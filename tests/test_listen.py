@@ -146,7 +146,7 @@ def test_a_stale_socket_file_is_replaced_and_another_file_is_not(tmp_path: Path)
     with open_listeners(server(f"unix:{path}")), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     path.write_text("mine")
-    with pytest.raises(ConfigError, match="is no socket"), open_listeners(server(f"unix:{path}")):
+    with pytest.raises(ConfigError, match="is not a socket"), open_listeners(server(f"unix:{path}")):
         pass
     assert path.read_text() == "mine"
     with (

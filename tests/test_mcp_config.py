@@ -122,8 +122,9 @@ def test_hosts_that_clients_may_name(entry: str, url_host: str, port: int, allow
 
 
 @pytest.mark.parametrize("entry, words", [
-    ("https://mcp.example.com", "is no host"), ("*", "is no host"), ("a b", "is no host"),
-    ("x.example:0", "is no host"), ("x.example:99999", "is no host"), ("*.*.example.com", "is no host"),
+    ("https://mcp.example.com", "is not a host"), ("*", "is not a host"), ("a b", "is not a host"),
+    ("x.example:0", "is not a host"), ("x.example:99999", "is not a host"),
+    ("*.*.example.com", "is not a host"),
     ("10.0.0.1", "is a private address: name the server in mcp_servers"),
     ("169.254.169.254", "private address"),
     ("0.0.0.0", "private address"), ("[fe80::1]", "private address"),

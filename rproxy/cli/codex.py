@@ -100,7 +100,7 @@ def set_up_log(args: argparse.Namespace, secrets: Sequence[str] = ()) -> None:
 def profile_name(text: str) -> str:
     """A name that ``codex --profile`` accepts."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} may have letters, digits, - and _ only")
+        raise argparse.ArgumentTypeError(f"{text!r} may only have letters, digits, - and _")
     return text
 
 
@@ -146,7 +146,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-file", metavar="FILE", help="the file for rproxy's own log; without it, nothing is logged"
     )
-    parser.add_argument("--quiet", action="store_true", help="do not say on stderr which model it is")
+    parser.add_argument(
+        "--quiet", action="store_true", help="do not print the line about the model and the log at the start"
+    )
     parser.add_argument("--log-level", choices=tuple(log.LEVELS), help="how much is logged")
 
 

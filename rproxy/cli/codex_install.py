@@ -69,7 +69,7 @@ def find_codex(environ: Environ) -> Installed:
     path = shutil.which(named or "codex", path=environ.get("PATH"))
     if path is None:
         raise CodexError(
-            f"$CODEX_BIN is {named}, which is no program that can be run"
+            f"$CODEX_BIN is {named}, which is not an executable program"
             if named
             else f"there is no codex in $PATH. Install it ({INSTALL}), or name the program in $CODEX_BIN"
         )

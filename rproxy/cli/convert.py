@@ -240,7 +240,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--request", metavar="FILE", help="response, stream: the Responses request that is answered"
     )
     parser.add_argument(
-        "--json-lines", action="store_true", help="stream: one event a line; default: server-sent events"
+        "--json-lines", action="store_true", help="stream: one event per line; default: server-sent events"
     )
 
 

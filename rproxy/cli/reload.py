@@ -52,4 +52,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid", type=int, metavar="N", help="the process; default: found by its pid file")
 
 
-COMMAND = Command("have a running server read its configuration again", "rproxy reload", run, add_options)
+COMMAND = Command("make a running server read its configuration again", "rproxy reload", run, add_options)

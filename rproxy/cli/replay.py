@@ -105,9 +105,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--diff",
         action="store_true",
-        help="compare the events with the recorded ones; the exit status is 1 where they differ",
+        help="compare the events with the recorded ones; the exit status is 1 if they differ",
     )
-    what.add_argument("--sse", action="store_true", help="print server-sent events; default: one JSON a line")
+    what.add_argument(
+        "--sse", action="store_true", help="print server-sent events; default: one JSON object per line"
+    )
     what.add_argument(
         "--serve",
         nargs="?",

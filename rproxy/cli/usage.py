@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, environ: Environ) -> int:
             path = read_config(args, environ, local=()).config.usage.path
     if path is None:
         raise ConfigError(
-            "there is no usage ledger: set usage.path in the configuration, and each turn is written down; "
+            "there is no usage ledger: set usage.path in the configuration, and each turn is recorded; "
             "or name a ledger with --path"
         )
     groups = tuple(dict.fromkeys(args.by or DEFAULT_GROUPS))
@@ -98,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             return since(text, time.time())
         except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no period; use today, 7d or a date such as 2026-11-01"
+                f"{text!r} is not a period; use today, 7d or a date such as 2026-11-01"
             ) from None
 
     parser.add_argument(

@@ -96,7 +96,7 @@ def network(place: Place) -> str:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
             raise place.error(
-                f"{text!r} is no address; write for example 127.0.0.1, 10.0.0.0/8, or unix for those who "
+                f"{text!r} is not an address; write for example 127.0.0.1, 10.0.0.0/8, or unix for those who "
                 "connect through a Unix socket"
             ) from None
     return text

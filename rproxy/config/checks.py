@@ -247,7 +247,7 @@ def seconds(zero: bool = False) -> Check[float]:
 
 
 def duration(text: str) -> Optional[float]:
-    """The seconds of ``90``, ``90s``, ``1.5m``, ``1h30m`` or ``250ms``; None if it is no duration."""
+    """The seconds of ``90``, ``90s``, ``1.5m``, ``1h30m`` or ``250ms``; None if it is not a duration."""
     text = text.strip()
     if _NUMBER.fullmatch(text):
         return float(text)

@@ -165,7 +165,7 @@ def mcp_host(place: Place) -> McpHost:
     literal = _literal(host)
     if match is None or not (literal or _HOST.fullmatch(host)) or not (port is None or 0 < port < 65536):
         raise place.error(
-            f"{text!r} is no host; write mcp.example.com, mcp.example.com:8443 or *.example.com, without https://"
+            f"{text!r} is not a host; write mcp.example.com, mcp.example.com:8443 or *.example.com"
         )
     if literal is not None and not addresses.is_loopback(host) and not addresses.is_public_address(host):
         raise place.error(f"{host} is a private address: name the server in mcp_servers instead")

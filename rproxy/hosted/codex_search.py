@@ -100,7 +100,7 @@ class CodexSearch:
 
 
 def _mapping(body: Json, name: str) -> Json:
-    """:raises ApiError: 400, the field is no object"""
+    """:raises ApiError: 400, the field is not an object"""
     value = body.get(name)
     if value is not None and not isinstance(value, dict):
         raise invalid(f"{name} must be an object.", name, "invalid_type")
@@ -199,7 +199,7 @@ class _Request:
         number, url = entry.get("id"), self._address(entry)
         page = self._turn.page(url) if url is not None else None
         if url is None or page is None:
-            return f"{shown(entry.get('ref_id'))} is no page that was opened; use open first."
+            return f"{shown(entry.get('ref_id'))} has not been opened as a page; use open first."
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(page.links):
             return f"{shown(entry.get('ref_id'))} has no link {shown(number)}."
         return await self._read(page.links[number], 1, "")

@@ -59,7 +59,7 @@ class LocalServer(NamedTuple):
 
 
 def local_server(kind: LocalKind, body: bytes) -> Optional[LocalServer]:
-    """The server that gave this answer to ``GET /v1/models``; None if it is no list of models.
+    """The server that gave this answer to ``GET /v1/models``; None if it is not a list of models.
 
     :param kind: the one that the port suggests; ``owned_by`` may show that it is another
     """

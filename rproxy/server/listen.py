@@ -35,7 +35,7 @@ SOCKET_FILE_REASONS: Dict[int, str] = {
     errno.ENOENT: "its folder does not exist; create it (systemd does with RuntimeDirectory=)",
     errno.EACCES: "this user may not create files in its folder",
     errno.EADDRINUSE: "another program listens on it; stop it, or choose another path",
-    errno.EEXIST: "a file with this name exists, and is no socket; remove it, or choose another path",
+    errno.EEXIST: "a file with this name exists, and is not a socket; remove it, or choose another path",
 }
 
 

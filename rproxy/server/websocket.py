@@ -292,7 +292,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     def interrupt(self, request: Json, stream_id: Optional[str], size: int) -> None:
         """``response.interrupt`` and ``response.cancel``: end a running response early, with what it has.
 
-        A response that is not running is no error: the message may have crossed the end of the turn.
+        A response that is not running is not an error: the message may have crossed the end of the turn.
         """
         wanted = request.get("response_id")
         for channel in self._channels.values():

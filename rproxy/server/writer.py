@@ -57,7 +57,7 @@ class SocketWriter:
 
 
 def written_or_closed(written: asyncio.Future[None]) -> asyncio.Future[None]:
-    """A future that is done when ``written`` is, but never raises: a client that left is no failure."""
+    """A future that is done when ``written`` is, but never raises: a client that left is not a failure."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     written.add_done_callback(partial(_set_done, done))
     return done

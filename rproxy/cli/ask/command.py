@@ -89,7 +89,7 @@ def _base_url(url: str) -> str:
     base_url = with_v1(url)
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--url {url}: this is no address; it looks like http://127.0.0.1:3000")
+        raise UsageError(f"--url {url}: this is not an address such as http://127.0.0.1:3000")
     return base_url
 
 
@@ -135,7 +135,7 @@ async def _within(work: Awaitable[None], seconds: Optional[float], printer: Prin
     try:
         await asyncio.wait_for(task, seconds)
     except asyncio.TimeoutError:
-        raise TryLater(f"there was no whole answer within {seconds:g} s (--timeout)") from None
+        raise TryLater(f"there was no complete answer within {seconds:g} s (--timeout)") from None
     except asyncio.CancelledError:
         if not printer.closed:
             raise
@@ -185,7 +185,7 @@ def _checked(printer: Printer, whole: bool, schema: Schema) -> int:
     try:
         problem = first_problem(json.loads(text), schema.schema)
     except UNREADABLE as error:
-        problem = f"it is no JSON ({error})"
+        problem = f"it is not JSON ({error})"
     if problem is not None:
         complain(f"the answer does not fit {schema.path}: {problem}")
         return exit_status.FAILED
@@ -215,7 +215,7 @@ def text_of(response: Mapping[str, Any], last: bool = False) -> str:
 def _duration(text: str) -> float:
     seconds = checks.duration(text)
     if seconds is None or seconds <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; use 90, 90s, 5m or 1h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; use 90, 90s, 5m or 1h")
     return seconds
 
 
@@ -231,19 +231,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", metavar="NAME", help="the model; default: the first one")
     add("--instructions", metavar="TEXT", help="how the model is to answer")
     add("--effort", choices=EFFORTS, help="how much the model thinks")
-    add("--image", action="append", default=[], metavar="FILE", help="an image to look at; may be repeated")
+    add("--image", action="append", default=[], metavar="FILE", help="an image to send; may be repeated")
     add("--file", action="append", default=[], metavar="FILE", help="a text or PDF to read; may be repeated")
     add("--schema", metavar="FILE", help="a JSON Schema; print JSON that fits it, or fail")
     add("--no-thinking", dest="thinking", action="store_false", help="do not show thinking on stderr")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the whole Response object")
-    form.add_argument("--events", action="store_true", help="print every event as it comes, one a line")
-    add("--continue", action="store_true", help="go on with the last answer of this terminal, else the last")
-    add("--session", type=_session, metavar="NAME", help="begin, or with --continue go on with, this thread")
+    form.add_argument("--events", action="store_true", help="print every event as it arrives, one per line")
+    add(
+        "--continue",
+        action="store_true",
+        help="continue the last conversation of this terminal, or else the last one",
+    )
+    add("--session", type=_session, metavar="NAME", help="begin this thread, or continue it with --continue")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--url",
-        help=f"ask the server that runs there, such as http://127.0.0.1:3000; its key: ${KEY_VARIABLE}",
+        help=f"use the server at this address, such as http://127.0.0.1:3000; its key: ${KEY_VARIABLE}",
     )
     where.add_argument(
         "--demo", action="store_true", help="ask a built-in scripted provider; needs no key and no file"

@@ -23,9 +23,9 @@ IMAGES: Tuple[Tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF8", "image/gif"),
 )
-NOTHING_ASKED = (
-    'nothing is asked: rproxy ask "a question", or pipe something in: git diff | rproxy ask "write a commit '
-    'message"'
+NO_QUESTION = (
+    'there is no question: rproxy ask "a question", or pipe something in: git diff | rproxy ask "write a '
+    'commit message"'
 )
 
 
@@ -56,7 +56,7 @@ def user_message(args: argparse.Namespace) -> Json:
     text = "\n\n".join(filter(None, [words, _piped()]))
     parts = [*map(_image, args.image), *map(_file, args.file)]
     if not text and not parts:
-        raise UsageError(NOTHING_ASKED)
+        raise UsageError(NO_QUESTION)
     if not parts:
         return {"role": "user", "content": text}
     return {"role": "user", "content": [*parts, *([{"type": "input_text", "text": text}] if text else [])]}
@@ -78,7 +78,7 @@ def _image(name: str) -> Json:
         kind = "image/webp"
     kind = kind or mimetypes.guess_type(name)[0] or ""
     if not kind.startswith("image/"):
-        raise UsageError(f"--image {name}: this is no image; --file takes other files")
+        raise UsageError(f"--image {name}: this is not an image; --file takes other files")
     return {"type": "input_image", "image_url": _data_url(kind, data)}
 
 
@@ -117,7 +117,7 @@ def read_schema(name: Optional[str]) -> Optional[Schema]:
         schema = json.loads(_read(name).decode("utf-8-sig"))
         strict = is_strict(schema)
     except UNREADABLE as error:
-        raise UsageError(f"--schema {name}: this is no JSON: {error}") from None
+        raise UsageError(f"--schema {name}: this is not JSON: {error}") from None
     if not isinstance(schema, dict):
         raise UsageError(f"--schema {name}: a JSON Schema is an object")
     return Schema(name, schema, strict)

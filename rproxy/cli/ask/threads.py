@@ -61,7 +61,7 @@ class Threads:
                 return Thread(**json.loads(self._file(thread_id).read_text(encoding="utf-8")))
         if session:
             raise RproxyError(f"there is no session {session!r} yet; begin it without --continue")
-        raise RproxyError("there is no answer to go on with; ask without --continue first")
+        raise RproxyError("there is no answer to continue; ask without --continue first")
 
     def keep(self, thread: Thread) -> None:
         """Save a thread as the last one, and delete those that are too old."""
