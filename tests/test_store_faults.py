@@ -20,6 +20,7 @@ from rproxy.errors import ApiError, StoreError
 from rproxy.service.conversations import Conversations
 from rproxy.store import Store, open_store, time_limit
 from rproxy.store import redis as redis_store  # which copies REQUEST_LIMIT, before a test changes it
+from rproxy.store import sqlite as sqlite_store
 from rproxy.store.memory import MemoryStore
 from rproxy.store.time_limit import limit_store_time
 from rproxy.store.write_behind import WriteBehindStore
@@ -209,6 +210,59 @@ async def test_quick_answers_are_free(short_limit: None) -> None:
             await store.get("resp_1")
 
     assert await request(chain) is None
+
+
+class MovingStore(SlowStore):
+    """A store that takes a ``pause`` for each of many pieces of any record, and may stop after some."""
+
+    stops_after = 0
+
+    async def _read(self, record_id: str) -> Optional[bytes]:
+        for number in range(1, 20):
+            await asyncio.sleep(self.pause)
+            self.moved = time.monotonic()
+            if number == self.stops_after:
+                await asyncio.Event().wait()
+        return await super()._read(record_id)
+
+
+async def test_a_large_record_may_take_longer_as_long_as_it_moves(
+    short_limit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MovingStore(100, 1 << 20, 60.0, time.monotonic)
+    store.pause = SHORT / 8
+    assert await request(lambda: store.get("resp_1")) is None
+
+    async def twice() -> None:
+        for _ in range(2):
+            await store.get("resp_1")
+
+    assert await request(twice) is None
+    monkeypatch.setattr(time_limit, "LONGEST", SHORT * 1.5)
+    assert isinstance(await request(lambda: store.get("resp_1")), StoreError)
+
+
+async def test_a_record_that_stops_moving_is_given_up(short_limit: None) -> None:
+    store = MovingStore(100, 1 << 20, 60.0, time.monotonic)
+    store.stops_after, store.pause = 12, SHORT / 8
+    assert isinstance(await request(lambda: store.get("resp_1")), StoreError)
+    assert store.moved > 0 and store.reads == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_each_piece_of_a_large_record_counts_as_progress(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if kind == "sqlite" and not sqlite_store.PIECES:
+        pytest.skip("sqlite3 of this Python reads and writes no pieces")
+    where = str(tmp_path / "a.db") if kind == "sqlite" else request.getfixturevalue("redis").url
+    async with opened(kind, where) as store:
+        for small in (True, False):
+            record = {"response": {"id": "resp_1"}, "a": "x" * (1 if small else 5 << 20)}
+            for work in (store.put("resp_1", record), store.get("resp_1")):  # type: ignore[arg-type]
+                before = time.monotonic()
+                await work
+                assert (store.moved > before) is not small
 
 
 # ---- A file that is lost

@@ -42,6 +42,8 @@ class Store:
     """Its name in messages."""
     instant = False
     """Do its methods never wait?"""
+    moved = 0.0
+    """When a piece of a large record was last read or written, in monotonic seconds."""
 
     async def get(self, record_id: str) -> Optional[AnyRecord]:
         """Look up a record.
@@ -140,7 +142,7 @@ class Store:
         raise NotImplementedError
 
     async def _limited(self, work: Awaitable[T]) -> T:
-        return await (work if self.instant else within_limit(work, self._too_slow))
+        return await (work if self.instant else within_limit(work, self._too_slow, lambda: self.moved))
 
     def _too_slow(self) -> StoreError:
         return StoreError(f"{self.name}: it did not answer in time")

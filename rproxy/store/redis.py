@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import time
 from io import BytesIO
 from typing import Any, AsyncIterator, Awaitable, Callable, Optional, Sequence, Tuple, TypeVar
 
@@ -138,7 +139,7 @@ class RedisStore(Store):
             try:
                 async with client.pipeline() as watching:
                     await watching.watch(key)
-                    async for piece in _pieces(watching, key):
+                    async for piece in self._pieces(watching, key):
                         whole.write(piece)
                     watching.multi()
                     watching.strlen(key)
@@ -160,7 +161,7 @@ class RedisStore(Store):
             async with self._writes.pipeline() as watching:
                 await watching.watch(key)
                 at = 0
-                async for piece in _pieces(watching, key):
+                async for piece in self._pieces(watching, key):
                     if piece != old[at : at + PIECE]:
                         return False
                     at += len(piece)
@@ -184,6 +185,7 @@ class RedisStore(Store):
             if await self._writes.append(name, piece) != begin + len(piece):
                 await self._writes.delete(name)
                 raise StoreError(f"{self.name}: {name} has expired before it was whole, or was evicted")
+            self.moved = time.monotonic()
         return name
 
     async def _finish(self, pipeline: Any, unfinished: str, key: str) -> None:
@@ -191,15 +193,15 @@ class RedisStore(Store):
         pipeline.rename(unfinished, key)
         await pipeline.execute()
 
-
-async def _pieces(client: Any, key: str) -> AsyncIterator[bytes]:
-    begin = 0
-    while True:
-        piece: bytes = await client.getrange(key, begin, begin + PIECE - 1)
-        yield piece
-        begin += len(piece)
-        if len(piece) < PIECE:
-            return
+    async def _pieces(self, client: Any, key: str) -> AsyncIterator[bytes]:
+        begin = 0
+        while True:
+            piece: bytes = await client.getrange(key, begin, begin + PIECE - 1)
+            self.moved = time.monotonic()
+            yield piece
+            begin += len(piece)
+            if len(piece) < PIECE:
+                return
 
 
 def _pool(url: str, seconds: float) -> Any:

@@ -19,6 +19,7 @@ pieces).
 from __future__ import annotations
 
 import sqlite3
+import time
 from io import BytesIO
 from typing import Any, Callable, Optional, Sequence, Tuple
 
@@ -120,8 +121,16 @@ class SqliteStore(Store):
                 record = self._select(db, record_id)
                 db.execute("COMMIT")
                 return record
-            return _pieces_of(db, row[0])
+            return self._pieces_of(db, row[0])
         return record if isinstance(record, bytes) else str(record).encode("utf-8", "surrogatepass")
+
+    def _pieces_of(self, db: sqlite3.Connection, row: int) -> bytes:
+        whole = BytesIO()
+        with _blob(db, row) as record:
+            for piece in iter(lambda: record.read(PIECE), b""):
+                whole.write(piece)
+                self.moved = time.monotonic()
+        return whole.getvalue()  # no copy
 
     def _count_rows(self, db: sqlite3.Connection, ids: Sequence[str]) -> int:
         found, oldest = 0, self._oldest()
@@ -145,6 +154,7 @@ class SqliteStore(Store):
         with _blob(db, row) as record:
             for begin in range(0, len(blob), PIECE):
                 record.write(whole[begin : begin + PIECE])
+                self.moved = time.monotonic()
         if alone:
             db.execute("COMMIT")
 
@@ -178,11 +188,3 @@ class SqliteStore(Store):
 def _blob(db: Any, row: Optional[int]) -> Any:
     """The blob of a row, which is read and written without the interpreter."""
     return db.blobopen("responses", "record", row)
-
-
-def _pieces_of(db: sqlite3.Connection, row: int) -> bytes:
-    whole = BytesIO()
-    with _blob(db, row) as record:
-        for piece in iter(lambda: record.read(PIECE), b""):
-            whole.write(piece)
-    return whole.getvalue()  # no copy

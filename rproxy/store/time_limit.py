@@ -4,6 +4,9 @@ A request may call the store many times: for each link of a chain, or for its hi
 answer.  With a limit for each of these, their delays would add up.  So :func:`limit_store_time` gives a
 request one :class:`StoreTime`, from which all its waits for the store are taken.  Only the waiting for the
 store counts, neither the work with the results nor a busy event loop.
+
+A record of a hundred megabytes may take longer than that.  It is read and written in pieces, and with each of
+them the time of those who wait for it, or behind it, starts again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ WRITE_LIMIT = 10.0  # seconds for a write for which no request waits any more
 # An answer that takes no longer costs nothing: on a busy event loop, hundreds of quick ones would use up the
 # limit, although the store is healthy.
 QUICK = 0.02  # seconds
+LONGEST = 10.0  # seconds that a wait may take while large records are moving
 # On a busy event loop an answer may be there when the time is up, and only has to pass through this many
 # rounds of the loop: a future, a task, and its waiter.
 LATE = 5
@@ -50,18 +54,31 @@ class StoreTime:
         return max(0.0, self._limit - self.spent)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """A context in which the time runs."""
+    def waiting(self, moved: Callable[[], float]) -> Iterator[None]:
+        """A context in which the time runs.
+
+        :param moved: see :func:`done_within_limit`
+        """
         if not self._waits:
             self._since = time.monotonic()
         self._waits += 1
         try:
             yield
         finally:
+            self.restart(moved())
             spent = self.spent
             self._waits -= 1
             if not self._waits:
                 self._spent = spent
+
+    def restart(self, moved: float) -> bool:
+        """Do not count the time before a piece of a large record moved.
+
+        :returns: whether any did in the time that counts
+        """
+        later = self._since < moved
+        self._since = max(self._since, moved)
+        return later
 
     async def acquire(self, lock: asyncio.Lock, others: Callable[[], float]) -> bool:
         """Wait for a lock, as long as earlier holders do not wait for the store too long.
@@ -111,16 +128,24 @@ def using(spending: StoreTime) -> Iterator[None]:
         _current.reset(token)
 
 
-async def within_limit(work: Awaitable[T], error: Callable[[], Exception]) -> T:
+def never() -> float:
+    """When a piece moved last in a store that has no large records."""
+    return 0.0
+
+
+async def within_limit(
+    work: Awaitable[T], error: Callable[[], Exception], moved: Callable[[], float] = never
+) -> T:
     """Wait for the store, and cancel ``work`` when the time is up.
 
     Unlike ``asyncio.wait_for``, this does not wait for the cancelled work, which may take its time.
 
     :param error: makes the exception for that case
+    :param moved: see :func:`done_within_limit`
     """
     task = asyncio.ensure_future(work)
     try:
-        if await done_within_limit(task):
+        if await done_within_limit(task, moved):
             return task.result()
     finally:
         task.cancel()
@@ -134,16 +159,20 @@ def retrieve(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-async def done_within_limit(task: asyncio.Future[T]) -> bool:
+async def done_within_limit(task: asyncio.Future[T], moved: Callable[[], float] = never) -> bool:
     """Wait for a task that goes on when the time is up.
 
+    :param moved: returns when a piece of a large record moved last, in monotonic seconds
     :returns: whether it has ended
     """
-    spending = store_time()
+    spending, end = store_time(), time.monotonic() + LONGEST
     left = spending.left
-    with spending.waiting():
-        await asyncio.wait({task}, timeout=left)
-        for _ in range(LATE):
-            if not task.done():
-                await asyncio.sleep(0)
-    return task.done()
+    with spending.waiting(moved):
+        while True:
+            await asyncio.wait({task}, timeout=left)
+            for _ in range(LATE):
+                if not task.done():
+                    await asyncio.sleep(0)
+            if task.done() or not spending.restart(moved()) or time.monotonic() > end:
+                return task.done()
+            left = spending.left
