@@ -139,7 +139,8 @@ class RedisStore(Store):
             try:
                 async with client.pipeline() as watching:
                     await watching.watch(key)
-                    async for piece in self._pieces(watching, key):
+                    async for piece in _pieces(watching, key):
+                        self.moved = time.monotonic()
                         whole.write(piece)
                     watching.multi()
                     watching.strlen(key)
@@ -161,7 +162,8 @@ class RedisStore(Store):
             async with self._writes.pipeline() as watching:
                 await watching.watch(key)
                 at = 0
-                async for piece in self._pieces(watching, key):
+                async for piece in _pieces(watching, key):
+                    self.moved = time.monotonic()
                     if piece != old[at : at + PIECE]:
                         return False
                     at += len(piece)
@@ -193,15 +195,15 @@ class RedisStore(Store):
         pipeline.rename(unfinished, key)
         await pipeline.execute()
 
-    async def _pieces(self, client: Any, key: str) -> AsyncIterator[bytes]:
-        begin = 0
-        while True:
-            piece: bytes = await client.getrange(key, begin, begin + PIECE - 1)
-            self.moved = time.monotonic()
-            yield piece
-            begin += len(piece)
-            if len(piece) < PIECE:
-                return
+
+async def _pieces(client: Any, key: str) -> AsyncIterator[bytes]:
+    begin = 0
+    while True:
+        piece: bytes = await client.getrange(key, begin, begin + PIECE - 1)
+        yield piece
+        begin += len(piece)
+        if len(piece) < PIECE:
+            return
 
 
 def _pool(url: str, seconds: float) -> Any:
