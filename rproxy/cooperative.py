@@ -167,9 +167,9 @@ large_values = LargeValues()
 
 
 def free_later(values: Iterable[Any], levels: int = LEVELS) -> None:
-    """Free lists and dicts in short steps, as soon as nobody else refers to them.
+    """Free lists and dicts in short steps, as soon as there are no other references to them.
 
-    They stay whole as long as somebody else refers to them, or to something in them.
+    They stay whole as long as there is another reference to them, or to something in them.
 
     :param levels: how deep to look for other references; deeper values may belong to other values, too
     """
@@ -197,7 +197,9 @@ async def _until(reached: Callable[[], bool]) -> None:
 
 
 def _in_use(held: List[Any], levels: int) -> bool:
-    """Does somebody else refer to one of these values, or to something in them, as far as a sample shows?"""
+    """Is there another reference to one of these values, or to something in them, as far as a sample
+    shows?
+    """
     level, ours = held, ONE
     for _ in range(levels):
         if max(_references(level), default=ONE) > ours:
@@ -209,9 +211,7 @@ def _in_use(held: List[Any], levels: int) -> bool:
 
 
 def free_steps(held: List[Any]) -> Generator[None, None, None]:
-    """Empty a list of lists and dicts from its end, together with each of those that nobody else refers
-    to.
-    """
+    """Empty a list of lists and dicts from its end, and each entry to which there is no other reference."""
     while held:
         value = held[-1]
         if type(value) is dict:

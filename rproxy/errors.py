@@ -89,7 +89,7 @@ class TryLater(RproxyError):
 
 
 class StoreError(RproxyError):
-    """A response store could not do its work; the turn goes on with a warning."""
+    """A response store could not do its work; the turn continues with a warning."""
 
 
 class ApiError(RproxyError):
@@ -218,7 +218,7 @@ def forbidden(message: str) -> ApiError:
 
 
 def not_found(what: str, name: str, param: Optional[str] = None, hint: str = "") -> ApiError:
-    """404: a response, conversation, item or path that does not exist, or belongs to somebody else.
+    """404: a response, conversation, item or path that does not exist, or belongs to another owner.
 
     :param what: what was looked for, such as ``Response with id``
     :param name: the id or path, as the client gave it

@@ -2,10 +2,10 @@
 
 What fits into a window of the text is read by :mod:`json` in one go; only a larger value is taken apart.  So
 every step is short, whatever the text is, and little slower than all of them at once.  A long string grows by
-pieces: CPython extends a string in place as long as nobody else refers to it.
+pieces: CPython extends a string in place as long as there is no other reference to it.
 
 The reader counts what it reads.  A few megabytes can hold millions of values, each of which takes fifty bytes
-and more of memory, and time wherever somebody looks at the request.  Very many entries of one object or array
+and more of memory, and time wherever the request is examined.  Very many entries of one object or array
 take long even without that: an object grows, and both are copied, in one step.
 """
 

@@ -1,8 +1,8 @@
 """Texts that arrive in pieces: one for each token, or megabytes at once.
 
 Small pieces wait in a list, because that is the fastest.  Once there are enough of them they are added to one
-text, which CPython extends in place as long as nobody else refers to it.  So a hundred megabytes are never
-copied at once.
+text, which CPython extends in place as long as there is no other reference to it.  So a hundred megabytes are
+never copied at once.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ timer for each would cost every request.  The sweep looks at what a connection i
 * no request is under way (``server.idle_timeout``); a WebSocket is not concerned, it may be idle for minutes
 
 When the time is up, the connection is closed; to the handler it is as if the client had left, and a turn that
-nobody else follows is cancelled.
+no other client follows is cancelled.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class ClientStream(IOStream):
         """Has the client reset the connection after its request?
 
         The event loop says so, but uvloop (0.23) only once when the reset comes with the request; Tornado
-        takes that for the request alone, and the turn would go on for nobody.
+        takes that for the request alone, and the turn would continue without a client.
         """
         if self.awaiting is not None or self.closed():
             return False

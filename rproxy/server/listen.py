@@ -212,7 +212,7 @@ def _remove_stale(path: str) -> None:
 def _is_stale(path: str) -> bool:
     """Is there a stale socket file, on which no process listens?
 
-    :raises OSError: somebody does, or the file is something else
+    :raises OSError: it is in use, or something else
     """
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)

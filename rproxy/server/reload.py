@@ -5,8 +5,8 @@ configuration that cannot be used changes nothing.
 
 **SIGHUP** means two things.  ``rproxy reload``, systemd and people send it to have the configuration read
 again.  The kernel sends it to a process in the foreground when its terminal closes; then the server stops as
-after SIGTERM, since nobody would see it any more.  Whether the terminal is still there distinguishes the two.
-A process started with ``nohup`` ignores the second one.
+after SIGTERM, since it would not be seen any more.  Whether the terminal is still there distinguishes the
+two.  A process started with ``nohup`` ignores the second one.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class ResponsesHandler(HttpHandler):
             sink.send(replayed(result.response))
 
     async def create_in_background(self, request: Json, stream: bool, dedup: Optional[DedupKey]) -> None:
-        """Begin a turn that goes on without this client."""
+        """Begin a turn that runs independently of this client."""
         client = self.client("json", self.body.json_size)
         start = self.state.single_flight.run(
             dedup,

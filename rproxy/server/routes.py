@@ -120,7 +120,7 @@ class App(Application):
 class WholeRequest(HTTPMessageDelegate):
     """A request whose body came with its head: it need not wait for the handler to decide about it.
 
-    Tornado reads a body when ``prepare`` has run in the handler's task, which then goes on.  Each of these
+    Tornado reads a body when ``prepare`` has run in the handler's task, which then continues.  Each of these
     changes from one task to the other costs an iteration of the event loop.
 
     :param handler: Tornado's delegate for the handler

@@ -1,6 +1,6 @@
 """Signals, and a shutdown that lets responses finish.
 
-On SIGTERM or SIGINT ``/ready`` becomes 503.  For ``server.drain_delay`` seconds the server goes on as before,
+On SIGTERM or SIGINT ``/ready`` becomes 503.  For ``server.drain_delay`` seconds the server works as before,
 so that balancers which poll ``/ready`` send nothing more.  Then it stops accepting connections.  Idle
 WebSockets are closed with 1012 ("restart"), new requests on open connections are refused by closing them, and
 running turns have ``server.drain_timeout`` seconds to finish.  Whatever still runs then is cancelled, which

@@ -98,7 +98,7 @@ async def send_events(
     """Answer with the event stream that ``work`` writes, or with an HTTP error when it fails before its first
     event.
 
-    :param resumable: the turn goes on without this client, which can ask for the rest: it must not see a
+    :param resumable: the turn continues without this client, which can ask for the rest: it must not see a
         terminal event when only this stream breaks off
     """
     sink = SSESink(handler)

@@ -51,7 +51,7 @@ class Attempt:
     :param send: takes the events of one read; returns something to wait for when the client does not keep up
     :param send_in_steps: takes events that are too large for that
     :param secrets: texts to mask in the provider's errors and in the head of its answer
-    :param content_timeout: seconds that the answer may go on without content, 0 for no limit
+    :param content_timeout: seconds that the answer may continue without content, 0 for no limit
     :param small: the request is known to be small, so it need not be measured
     :param write: writes a large request
 

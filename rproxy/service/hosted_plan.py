@@ -1,6 +1,6 @@
 """The plan of a turn with hosted tools, which may have several rounds.
 
-What earlier rounds have said and done is history in the next one, in the same form in which a later turn
+The output of earlier rounds is history in the next one, in the same form in which a later turn
 sends it back.
 """
 

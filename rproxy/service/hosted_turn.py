@@ -1,4 +1,4 @@
-"""A turn with hosted tools: the model calls them, rproxy runs them, and the model goes on.
+"""A turn with hosted tools: the model calls them, rproxy runs them, and the model continues.
 
 Each round runs like a turn of its own, with retries and other providers, as long as *it* has shown nothing;
 the output of earlier rounds, and the calls of their tools, are never repeated.  Between two rounds the calls
@@ -70,7 +70,7 @@ class HostedTurn(Turn):
         self._budget = Budget(limits, plan.max_tool_calls)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._more = False  # the round is not the last
-        self._paused = False  # the client has to answer before it goes on
+        self._paused = False  # the client has to answer before the model continues
         self._note = ""  # appended to the last result of the round
         if self._budget.calls_left <= 0:
             plan.stage = CLIENTS
@@ -143,7 +143,7 @@ class HostedTurn(Turn):
         return self._client.interrupt is not None and self._client.interrupt.cancelled
 
     def _take_tools_away(self) -> None:
-        """The model called tools, or said nothing, although it was to answer with what it has.
+        """The model called tools, or wrote nothing, although it was asked to answer with what it has.
 
         :raises ApiError: it had no tools left
         """

@@ -24,7 +24,7 @@ LOST: ResponseError = {
 
 
 class ResponseRetrieval:
-    """All methods raise ApiError: 404 for a response that does not exist or is somebody else's, 503 when the
+    """All methods raise ApiError: 404 for a response that does not exist or is another owner's, 503 when the
     store fails.
     """
 

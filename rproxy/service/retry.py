@@ -99,7 +99,7 @@ def after_failure(
     :param visible: the client has seen a part of the answer
     :param cured: another form of the request was found
     :param spread: the factor for a pause that the provider has not requested
-    :returns: how to go on; None: ``error`` is final
+    :returns: the next step; None: ``error`` is final
     """
     if visible:
         return None

@@ -280,7 +280,7 @@ class Service:
             raise
 
     async def background(self, body: Json, client: Client) -> Running:
-        """Begin a turn that goes on without its client.
+        """Begin a turn that runs independently of its client.
 
         :raises ApiError: what is wrong with the request
         """

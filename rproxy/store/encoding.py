@@ -59,7 +59,7 @@ def encode(record_id: str, record: Record) -> bytes:
 async def encode_cooperatively(record_id: str, record: Record, small: bool = False) -> bytes:
     """:func:`encode` in slices that let other work run.
 
-    :param small: the record is known to be small, so nobody needs to measure it
+    :param small: the record is known to be small, so it need not be measured
     """
     if not small and is_large(record):
         _check_id(record_id)

@@ -109,7 +109,7 @@ class RedisStore(Store):
         return bool(await self._ask(self._writes, "DEL", PREFIX + record_id))
 
     async def _count(self, ids: Sequence[str]) -> int:
-        # unlike EXISTS, TOUCH tells a Redis that evicts keys that they are in use
+        # unlike EXISTS, TOUCH also marks the keys as used, for a Redis that evicts keys
         return int(await self._ask(self._reads, "TOUCH", *(PREFIX + record_id for record_id in ids)))
 
     async def _size(self) -> Tuple[int, int]:

@@ -116,7 +116,7 @@ class SqliteStore(Store):
             return None
         record = row[-1]
         if record is None:
-            if not db.in_transaction:  # in one, nobody else changes the record meanwhile
+            if not db.in_transaction:  # in one, no other process changes the record meanwhile
                 db.execute("BEGIN")
                 record = self._select(db, record_id)
                 db.execute("COMMIT")

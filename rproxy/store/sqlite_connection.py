@@ -6,10 +6,10 @@ once, and the coroutine tries again until its time is up and it is cancelled.  W
 the file was locked has not happened.
 
 **A lost file.**  Somebody may delete the file (or its ``-wal`` file, where the latest writes are), or put
-another one in its place.  The connection would go on with a file that no longer has a name, and everything in
-it would be lost with the process.  So the names are looked up before each piece of work, and again after each
-write; if they lead elsewhere, the file that is there is opened, or made, with a warning, and the write is
-done again.  A new ``-wal`` file can only be opened when every connection to the old one is closed.
+another one in its place.  The connection would continue with a file that no longer has a name, and everything
+in it would be lost with the process.  So the names are looked up before each piece of work, and again after
+each write; if they lead elsewhere, the file that is there is opened, or made, with a warning, and the write
+is done again.  A new ``-wal`` file can only be opened when every connection to the old one is closed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class SqliteFile:
         """Make the file, if it is missing.
 
         One that is there must not be opened: when a process closes a file, POSIX takes all its locks away,
-        including those of sqlite, and other processes would believe that nobody uses the file.
+        including those of sqlite, and to other processes the file would seem unused.
         """
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
         try:
@@ -185,7 +185,7 @@ class SqliteConnection:
         """
         if self._db is None or self._file.found() == self._identity:
             return False
-        if self._identity == self._file.identity:  # nobody has opened another one yet
+        if self._identity == self._file.identity:  # no other one has been opened yet
             self._file.lost = True
         self._close()
         return True

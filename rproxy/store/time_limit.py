@@ -154,13 +154,13 @@ async def within_limit(
 
 
 def retrieve(task: asyncio.Future[Any]) -> None:
-    """Retrieve the exception of a task that nobody awaits, so that asyncio does not log it."""
+    """Retrieve the exception of a task that is not awaited, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 async def done_within_limit(task: asyncio.Future[T], moved: Callable[[], float] = never) -> bool:
-    """Wait for a task that goes on when the time is up.
+    """Wait for a task that continues when the time is up.
 
     :param moved: returns when a piece of a large record moved last, in monotonic seconds
     :returns: whether it has ended

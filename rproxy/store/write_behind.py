@@ -9,7 +9,7 @@ within the time limit, or are given up with a :class:`~rproxy.errors.StoreError`
 
 **Writes that a turn leaves behind** (:meth:`WriteBehindStore.keep`, ``keep_changed``) are tasks of their own.
 The turn waits for such a write within its time limit, because its terminal event waits for the turn; after
-that, the write goes on by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as
+that, the write continues by itself for up to ``WRITE_LIMIT`` seconds.  Until it is done, its record counts as
 stored in this process.  A failed write is a warning, because an answer is worth more than its record.
 """
 
@@ -97,7 +97,7 @@ class _Line:
 
 
 class WriteBehindStore:
-    """:param store: whoever opened it closes it"""
+    """:param store: its opener closes it"""
 
     def __init__(self, store: Store) -> None:
         self._store = store

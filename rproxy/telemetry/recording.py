@@ -142,7 +142,7 @@ class Recording:
         self._add("end", {"attempt": attempt, "how": how, "error": error_fields(error)})
 
     def events(self, events: Sequence[Event]) -> None:
-        """Events for the client; nobody may change them later."""
+        """Events for the client; they must not be changed later."""
         if events and self._has_room(EVENT_SIZE * len(events)):
             self._add("events", events)
 

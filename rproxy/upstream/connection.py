@@ -298,7 +298,7 @@ class Connection:
     def _hold(self, wait_for: Awaitable[None]) -> None:
         """Read no more until the receiver is ready."""
         pause = asyncio.ensure_future(wait_for)
-        # a coroutine has become a task of ours; a future belongs to whoever made it
+        # a coroutine has become a task of ours; a future belongs to its maker
         ours = pause is not wait_for
         if self.state is not State.BUSY:  # the receiver has closed the connection
             if ours:

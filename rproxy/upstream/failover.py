@@ -103,7 +103,7 @@ class Failover:
     def failed(self, provider: Provider, error: ApiError) -> float:
         """The endpoint failed in a way that another one might not.
 
-        :returns: the seconds of the cool-down that begins; 0 if it goes on
+        :returns: the seconds of the cool-down that begins; 0 if one is already running
         """
         health = self._health.setdefault(_key(provider), _Health())
         cooling = self._now() < health.until

@@ -3,7 +3,7 @@
 The variables are those on which curl, Python's urllib and Go agree: ``https_proxy``/``HTTPS_PROXY`` for
 https, ``http_proxy``/``HTTP_PROXY`` for http, ``all_proxy``/``ALL_PROXY`` for both.  Lower case wins.
 ``no_proxy``/``NO_PROXY`` lists hosts that are reached directly.  As in Go, loopback addresses never go
-through a proxy of the environment: nobody means that for a local model server.  HTTP_PROXY in upper case is
+through a proxy of the environment: that is never meant for a local model server.  HTTP_PROXY in upper case is
 ignored where a CGI gateway could have set it from a ``Proxy:`` request header (httpoxy.org).
 """
 

@@ -75,7 +75,7 @@ class ResponseReader:
             names = ", ".join(coding)[:80]
             raise ProtocolError(f"the response has the Content-Encoding {names!r}, which was not asked for")
         elif coding:
-            self._room = 0  # the status says more than a body that nobody can read
+            self._room = 0  # the status says more than an unreadable body
 
     def _take(self, data: bytes) -> Optional[Awaitable[None]]:
         if self._decoder is not None:

@@ -2,7 +2,7 @@
 
 Pieces of text go in, ``(kind, text)`` pairs come out, with the kind ``text`` or ``reasoning``.  A tag may be
 cut anywhere, so the end of a piece that could become a tag is held back.  An opening tag counts only at the
-beginning of a line; in the middle of a sentence somebody writes about such tags.  White space around the
+beginning of a line; in the middle of a sentence, the text is about such tags.  White space around the
 reasoning belongs to the tags and not to the text; reasoning that is only white space is dropped.  Providers:
 MiniMax M2 (``<think>``), Gemini's compatible endpoint (``<thought>``), fine-tuned models on any server.
 """

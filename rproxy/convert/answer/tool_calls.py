@@ -5,7 +5,8 @@ or a different one in each; with the name in the first fragment, in all, or in p
 :meth:`CallReader._find` holds the rules.  They use only the fragments themselves, and are tested with answers
 of DeepSeek, Qwen, Mistral, Gemini, Groq, Ollama, OpenRouter and others.
 
-Arguments are complete only when the provider has stopped: ``{}`` and ``1`` are JSON already and may go on.
+Arguments are complete only when the provider has stopped: ``{}`` and ``1`` are JSON already, but may
+continue.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class StreamConverter:
 
     @classmethod
     def empty(cls, response: Response, *, now: Callable[[], int]) -> StreamConverter:
-        """The converter of an answer that is complete and empty: nobody was asked.
+        """The converter of an answer that is complete and empty: no provider was called.
 
         Ready for ``start()`` and ``finish()``.
         """
@@ -189,7 +189,7 @@ class StreamConverter:
 
     @property
     def sequence(self) -> int:
-        """The sequence_number of the next event, for a converter that goes on after this one."""
+        """The sequence_number of the next event, for a converter that continues after this one."""
         return self._builder.sequence
 
     def next_sequence(self) -> int:

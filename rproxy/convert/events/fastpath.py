@@ -203,7 +203,7 @@ class FastPath:
 
     @property
     def done(self) -> bool:
-        """Has the provider said that it is done?  Later bytes are ignored."""
+        """Has the provider marked the end?  Later bytes are ignored."""
         return self._decoder.done
 
     def feed(self, data: bytes) -> List[Events]:

@@ -1,6 +1,6 @@
 """One of several answers that make one response: the rounds of hosted tools.
 
-The model calls a tool that rproxy runs itself, gets the result in another request, and goes on.  Each round
+The model calls a tool that rproxy runs itself, gets the result in another request, and continues.  Each round
 has a converter of its own, which continues the numbers of events and items; a failed attempt at a round shows
 nothing of it, so a round can be tried again like any answer.
 

@@ -46,10 +46,10 @@ class Failure(NamedTuple):
 def failure_of(reader: AnswerReader, *, done: bool, is_empty: bool, nameless_call: bool) -> Optional[Failure]:
     """Why an answer cannot be completed, now that the provider has stopped.
 
-    :param done: the provider said that it was done (``[DONE]``, or a whole JSON document); it did not just
-        hang up
+    :param done: the provider has marked the end (``[DONE]``, or a whole JSON document); it did not just close
+        the connection
     :param is_empty: the answer has no output
-    :param nameless_call: a call has no name, so nobody can run it
+    :param nameless_call: a call has no name, so it cannot be run
     :returns: None if the answer can be completed
     """
     finish = reader.finish

@@ -85,7 +85,7 @@ def _mentions_json(request: Mapping[str, Any], items: Sequence[AnyItem]) -> bool
     """Does the beginning of the conversation mention JSON?  If nothing does, OpenAI and DeepSeek refuse
     json_object.
 
-    The rest must not count, because the prompt must not change when the conversation goes on.
+    The rest must not count, because the prompt must not change when the conversation continues.
     """
     beginning = [request.get("instructions")]
     for item in items:

@@ -361,7 +361,7 @@ def _orphan(item: AnyItem, item_type: str) -> PlainMessage:
 def _compaction(item: AnyItem, sealer: Sealer) -> PlainMessage:
     """The summary in a compaction item.
 
-    :raises ApiError: 400: without it the model would go on as if the conversation began after it
+    :raises ApiError: 400: without it the model would answer as if the conversation began after it
     """
     opened = sealer.open(item.get("encrypted_content"))
     if opened.kind != "compaction":

@@ -1,7 +1,7 @@
 """``custom``: freeform tools (Codex's ``apply_patch`` and ``exec``); their input is raw text, which a grammar
 may restrict.
 
-A function takes JSON, so the text travels as ``{"input": "..."}``.  The grammar, which nobody can enforce
+A function takes JSON, so the text travels as ``{"input": "..."}``.  The grammar, which cannot be enforced
 here, becomes part of the description.  On the way back the text is unwrapped while it streams, and leniently,
 because models forget the wrapping.
 """

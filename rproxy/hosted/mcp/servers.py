@@ -215,7 +215,7 @@ def _masked(secrets: Sequence[str], value: Any) -> Any:
 
 @contextmanager
 def _clean_errors(server: McpServer) -> Iterator[None]:
-    """Mask the credentials in errors, which may repeat what the server said."""
+    """Mask the credentials in errors, which may quote the server."""
     try:
         yield
     except McpError as error:
