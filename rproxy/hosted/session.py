@@ -11,7 +11,20 @@ last entries of ``tools``.
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, cast
+from typing import (
+    AbstractSet,
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    cast,
+)
 
 from ..convert.tools.hosted import HOSTED_TYPE, hosted_tool
 from ..convert.tools.kind import flat_form, flatten, plain
@@ -29,17 +42,10 @@ class HostedSession:
     """The hosted tools of one response.
 
     :param kinds: those of which the request has tools, or its history has items
-    :param known: what is remembered of earlier calls, by item id; the calls of this response are added
     :param lists: remembers what was made of recurring lists of tools
     """
 
-    def __init__(
-        self,
-        kinds: Sequence[HostedKind],
-        request: HostedRequest,
-        known: Dict[str, HostedResult],
-        lists: ToolLists,
-    ) -> None:
+    def __init__(self, kinds: Sequence[HostedKind], request: HostedRequest, lists: ToolLists) -> None:
         self._lists = lists
         self._sessions: List[KindSession] = []
         self._by_type: Dict[str, KindSession] = {}  # by the types of the request's tools
@@ -47,7 +53,9 @@ class HostedSession:
         self._items = [item for kind in kinds for item in kind.items]
         self._permitted = request.permitted
         self._later = _later_hosted(request)  # those that items of the history define
-        request = request._replace(body={**request.body, "tools": [*request.tools, *self._later]})
+        self._results = {**request.known}  # by item id: of earlier calls, and of those of this response
+        tools = [*request.tools, *self._later]
+        request = request._replace(body={**request.body, "tools": tools}, known=self._results)
         types = {str(tool.get("type")) for tool in request.tools}
         for kind in kinds:
             session = kind.session(request)
@@ -57,7 +65,6 @@ class HostedSession:
             self._by_choice.update(dict.fromkeys(kind.types if own else (), session))
         self._functions: Dict[str, HostedFunction] = {}
         self._allowed: Optional[AbstractSet[str]] = None  # names, by the choice of tools; None: all
-        self.known = known
 
     def before(self) -> List[HostedCall]:
         """The calls that are run and shown before the provider is asked."""
@@ -92,7 +99,19 @@ class HostedSession:
 
     def citations(self) -> Citations:
         """Finds citations of everything that was found in this conversation."""
-        return Citations(source for result in self.known.values() for source in result["sources"])
+        return Citations(self.sources())
+
+    def sources(self) -> Iterator[List[str]]:
+        """Address and title of everything that was found in this conversation."""
+        return (source for result in self._results.values() for source in result["sources"])
+
+    def remember(self, item_id: str, result: HostedResult) -> None:
+        """Keep the result of a call of this response."""
+        self._results[item_id] = result
+
+    def results(self, item_ids: Iterable[str]) -> Mapping[str, HostedResult]:
+        """The results of calls, by item id, as far as they are known."""
+        return {item_id: self._results[item_id] for item_id in item_ids if item_id in self._results}
 
     def described(self) -> Json:
         """The tools as a recording keeps them: enough to convert the same requests without them."""

@@ -6,7 +6,7 @@ Without any of them, nothing of :mod:`rproxy.hosted` is imported.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Config
 from ..convert.tools.table import later_tools
@@ -110,7 +110,7 @@ class HostedTools:
         items: List[AnyItem],
         owner: str,
         kinds: Sequence[HostedKind],
-        known: Dict[str, HostedResult],
+        known: Mapping[str, HostedResult],
     ) -> HostedSession:
         from ..hosted.kind import HostedRequest
         from ..hosted.session import HostedSession, own_names
@@ -121,7 +121,7 @@ class HostedTools:
         taken = own_names(request.body.get("tools") or (), items)
         permitted = {name for kind in kinds for name in kind.types if self._may(name)}
         hosted = HostedRequest(body, items, owner, known, taken, native, permitted)
-        return HostedSession(kinds, hosted, known, self._lists)
+        return HostedSession(kinds, hosted, self._lists)
 
     def _may(self, tool_type: object) -> bool:
         """Does the operator allow tools of this type?"""

@@ -7,7 +7,7 @@ sends it back.
 from __future__ import annotations
 
 from functools import partial
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
@@ -121,5 +121,4 @@ class HostedPlan(TurnPlan):
         return self.session.history(items)
 
     def _hosted(self, response: Response) -> Mapping[str, HostedResult]:
-        ids: List[str] = [item["id"] for item in response["output"]]
-        return {item_id: self.session.known[item_id] for item_id in ids if item_id in self.session.known}
+        return self.session.results(item["id"] for item in response["output"])

@@ -282,7 +282,7 @@ class HostedTurn(Turn):
             "text": text + note,
             "sources": [list(source) for source in outcome.sources],
         }
-        self._rounds.session.known[converter.open_id] = result
+        self._rounds.session.remember(converter.open_id, result)
         self._tools.remember(self._client.owner, converter.open_id, result)
         await self._show(converter.close(outcome.item))
         if outcome.error is not None:

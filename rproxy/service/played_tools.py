@@ -42,8 +42,8 @@ class PlayedTools(HostedTools):
         kind = _PlayedKind(self._hosted, self._calls, self._interrupt)
         before: HostedResult = {"name": "", "arguments": "", "text": "", "sources": self._hosted["sources"]}
         items = request.context.items + request.items
-        asked = HostedRequest(request.body, items, "", {}, permitted={*kind.types})
-        return HostedSession([kind], asked, {"": before}, ToolLists())
+        hosted = HostedRequest(request.body, items, "", {"": before}, permitted={*kind.types})
+        return HostedSession([kind], hosted, ToolLists())
 
     def remember(self, owner: str, item_id: str, result: HostedResult) -> None:
         """Nothing to do: it is not needed again."""

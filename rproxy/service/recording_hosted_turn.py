@@ -18,7 +18,7 @@ class RecordingHostedTurn(RecordingTurn, HostedTurn):
     async def _run_to_the_end(self) -> None:
         session, limits = self._rounds.session, self._deps.config.hosted_tools
         self._numbers: Dict[HostedCall, int] = {}
-        sources = [source for result in session.known.values() for source in result["sources"]]
+        sources = [*session.sources()]
         self._known = {"sources": sources, "max_rounds": limits.max_rounds, "max_calls": limits.max_calls}
         try:
             await super()._run_to_the_end()

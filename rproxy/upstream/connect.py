@@ -141,36 +141,33 @@ async def _open_tcp(host: str, port: int, public: bool = False) -> socket.socket
         raise PrivateAddress(f"{host} is not on the internet")
     if len(addresses) == 1:
         return await _connect(addresses[0])
+    return await _race(addresses)
+
+
+async def _race(addresses: List[Address]) -> socket.socket:
+    """The first connection that succeeds; no other one stays open."""
     tasks: List[asyncio.Task[socket.socket]] = []
+    running: Set[asyncio.Task[socket.socket]] = set()
+    waiting = list(addresses)
     try:
-        return await _race(addresses, tasks)
+        while waiting or running:
+            if waiting:
+                tasks.append(asyncio.ensure_future(_connect(waiting.pop(0))))
+                running.add(tasks[-1])
+            done, running = await asyncio.wait(
+                running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if task.exception() is None:
+                    tasks.remove(task)
+                    return task.result()
+        error = tasks[0].exception()  # the preferred address is the most informative
+        assert error is not None
+        raise error
     finally:
         for task in tasks:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
                 task.result().close()  # it was connected, too, but a moment later
-
-
-async def _race(addresses: List[Address], tasks: List[asyncio.Task[socket.socket]]) -> socket.socket:
-    """The first connection that succeeds.
-
-    :param tasks: gets the tasks of the attempts without the successful one; the caller disposes of them
-    """
-    running: Set[asyncio.Task[socket.socket]] = set()
-    waiting = list(addresses)
-    while waiting or running:
-        if waiting:
-            tasks.append(asyncio.ensure_future(_connect(waiting.pop(0))))
-            running.add(tasks[-1])
-        done, running = await asyncio.wait(
-            running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in done:
-            if task.exception() is None:
-                tasks.remove(task)
-                return task.result()
-    error = tasks[0].exception()  # the preferred address is the most informative
-    assert error is not None
-    raise error
 
 
 async def _resolve(host: str, port: int) -> List[Address]:
