@@ -67,7 +67,7 @@ _KEYS = re.compile(
 _MARKS = (*(prefix.lower() for prefix in KEY_PREFIXES), "bearer", "authorization", "://")
 # The names of headers, parameters and variables with credentials contain one of these.
 _CREDENTIAL = re.compile("auth|key|token|secret|cookie|pass|credential", re.I)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters except tab and line feed
 # Characters. A secret shorter than LONG is masked only as a whole word, one shorter than SHORT not at all.
 LONG, SHORT = 8, 4
 
@@ -129,7 +129,7 @@ def _quoted(secret: str) -> Sequence[str]:
 def clean(text: str, secrets: Sequence[str] = ()) -> str:
     """``text`` that can be shown: masked (:func:`mask`), without control characters and lone surrogates."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _CONTROL.sub(" ", mask(text, secrets)).strip()
+    return CONTROL.sub(" ", mask(text, secrets)).strip()
 
 
 def printable(text: str) -> str:

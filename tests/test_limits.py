@@ -13,7 +13,7 @@ from wsclient import begin, hear, refusal, say, turn
 
 from rproxy.config.schema import Key
 from rproxy.errors import ApiError
-from rproxy.server.pending import CONNECTIONS, ByteBudget
+from rproxy.server.pending import FULL_BUDGETS, ByteBudget
 
 Json = Dict[str, Any]
 MIB = 1 << 20
@@ -117,7 +117,7 @@ def test_a_budget_gives_back_once() -> None:
         ByteBudget(8, parent).take(5)
     charge.release()
     charge.release()
-    assert budget.used == parent.used == 0 and CONNECTIONS == 4
+    assert budget.used == parent.used == 0 and FULL_BUDGETS == 4
     kept = budget.take(8)
     budget.close()
     kept.release()

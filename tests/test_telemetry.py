@@ -277,7 +277,7 @@ async def test_the_ledger_sums_up(tmp_path: Path) -> None:
 async def test_rows_are_written_within_a_second_and_wait_while_the_file_is_locked(
     tmp_path: Path, expect_log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rproxy.telemetry.ledger.BUSY", 0.01)
+    monkeypatch.setattr("rproxy.telemetry.ledger.LOCK_TIMEOUT", 0.01)
     expect_log("cannot write the usage ledger .*locked")
     path = tmp_path / "usage.db"
     ledger = Ledger(str(path), DAY, Clock())

@@ -24,7 +24,7 @@ from .preflight import distinct_providers
 
 TIMEOUT = 20.0  # seconds
 NO_LIST = (400, 404, 405, 501)  # the provider has no list of models
-BUSY = (402, 429)  # the key is known
+KEY_ACCEPTED = (402, 429)  # the key is known
 
 
 class ProviderCheck(NamedTuple):
@@ -84,7 +84,7 @@ def judge(provider: Provider, result: Result) -> tuple[int, str]:
     )
     if result.status in (401, 403):
         return REFUSED, error.message
-    return OK if result.status in BUSY else UNAVAILABLE, error.message
+    return OK if result.status in KEY_ACCEPTED else UNAVAILABLE, error.message
 
 
 def _models(body: bytes) -> str:

@@ -15,7 +15,7 @@ from .page_text import Page
 
 MAX_SESSIONS = 10_000
 MAX_NAMES = 50_000
-MAX_PAGES = 32 << 20  # characters
+MAX_PAGE_TEXT = 32 << 20  # characters
 MAX_SEARCHED = 500_000  # characters and values of a conversation
 _TURN = re.compile(r"\bturn(\d{1,6})(?:search|view)\d")
 
@@ -71,7 +71,7 @@ class References:
         size = len(page.title) + sum(map(len, page.lines)) + sum(map(len, page.links))
         self._size += size - self._pages.pop((scope, url), (page, 0))[1]
         self._pages[scope, url] = page, size
-        while self._size > MAX_PAGES:
+        while self._size > MAX_PAGE_TEXT:
             self._size -= self._pages.popitem(last=False)[1][1]
 
 

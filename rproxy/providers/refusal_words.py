@@ -15,7 +15,7 @@ from typing import Dict, List, Pattern, Sequence, Tuple
 
 from .complaints import Complaint
 
-MAX_TURNS = 5  # turning points of one text
+MAX_TURNING_POINTS = 5  # turning points of one text
 QUOTES = "`'\"“”‘’«»"
 # Camel case, and characters that join words: an underscore, a hyphen, a dot inside a word but not in a
 # number.
@@ -77,7 +77,7 @@ OBJECTIONS: Dict[str, Pattern[str]] = {
 }
 
 # The words that would be allowed follow these.
-_TURN = re.compile(
+_TURNING_POINT = re.compile(
     r"\bexpected(?: one of)?\b|\bsupported (?:[a-z]+ ){0,2}(?:values?|types?|options?|levels?|efforts?)\b"
     r"|\b(?:must|should|can only|may only|needs? to)(?: either)? be\b(?! satisfied)|\bnot one of\b|\bone of\b"
     r"|(?<!not )\b(?:allowed|valid|possible|available|permitted|accepted)(?: [a-z]+){0,2}(?: are| is|:)"
@@ -106,7 +106,7 @@ class Reading:
         allow.
         """
         blamed, allowed = self.text, []
-        for turn in islice(_TURN.finditer(self.text), MAX_TURNS):
+        for turn in islice(_TURNING_POINT.finditer(self.text), MAX_TURNING_POINTS):
             end = _SENTENCE.search(self.text, turn.end())
             clause = self.text[turn.end() : end.start() if end else len(self.text)]
             found = re.findall(rf"[{QUOTES}]([\w.\-/]+)[{QUOTES}]", clause) or _WORD.findall(clause)

@@ -32,7 +32,7 @@ from ..telemetry.records import RefusalRecord
 from ..types import Json, LocalRecord, light_dataclass
 from ..upstream.client import CancelToken
 from .access import Access, hostname
-from .pending import CONNECTIONS, ByteBudget
+from .pending import FULL_BUDGETS, ByteBudget
 from .recent_bodies import RecentBodies
 from .remote import PROXY_HEADERS, UNIX, TrustedProxies
 
@@ -73,14 +73,14 @@ class AppState:
     reports: Set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.pending = ByteBudget(CONNECTIONS * self.config.server.max_pending_bytes)
+        self.pending = ByteBudget(FULL_BUDGETS * self.config.server.max_pending_bytes)
         self._admit_by(self.config.server)
 
     def configure(self, config: Config) -> None:
         """Use ``config`` for everything that begins from now on."""
         self.config = config
         self.service.configure(config)
-        self.pending.limit = CONNECTIONS * config.server.max_pending_bytes
+        self.pending.limit = FULL_BUDGETS * config.server.max_pending_bytes
         self._admit_by(config.server)
 
     def _admit_by(self, server: Server) -> None:

@@ -36,8 +36,8 @@ UNRECORDED = (
     "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
 )
 OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
-BATCH = 0.1  # seconds of which all changes are sent together
-BEAT = 5.0  # seconds between checks of the providers' states, and between keep-alives
+UPDATE_INTERVAL = 0.1  # seconds of which all changes are sent together
+CHECK_INTERVAL = 5.0  # seconds between checks of the providers' states, and between keep-alives
 
 
 class InspectorHandler(HttpHandler):
@@ -275,11 +275,11 @@ class StreamHandler(InspectorHandler):
             self._wake.clear()
             await body.write_all(feed.updates())
             try:
-                await asyncio.wait_for(self._wake.wait(), BEAT)
+                await asyncio.wait_for(self._wake.wait(), CHECK_INTERVAL)
             except asyncio.TimeoutError:
                 await body.write_all([b": alive\n\n"])
             else:
-                await asyncio.sleep(BATCH)
+                await asyncio.sleep(UPDATE_INTERVAL)
         if not self.client_left:
             await body.finish()
 

@@ -2,7 +2,7 @@
 
 Two kinds of messages are kept after they have arrived: those whose turn has to wait for another one, and
 warm-ups, whose input is remembered for the turns that continue it.  Both count against a budget of their
-connection, and that against a budget of the process, which is :data:`CONNECTIONS` times as large.  A turn
+connection, and that against a budget of the process, which is :data:`FULL_BUDGETS` times as large.  A turn
 that starts at once does not count: its connection may always have one.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Union
 from ..errors import ApiError
 from ..types import Json
 
-CONNECTIONS = 4  # full budgets of connections that exhaust the budget of the process
+FULL_BUDGETS = 4  # full budgets of connections that exhaust the budget of the process
 PAUSE = 1.0  # seconds after which the client may try again
 
 

@@ -72,7 +72,7 @@ def etag(body: Json) -> str:
     return f'"{hashlib.sha1(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]}"'
 
 
-class View:
+class VisibleModels:
     """The models of a configuration that a key may use.
 
     ``body`` is that of GET /models, ``etag`` changes when it does.
@@ -113,14 +113,14 @@ class Catalog:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._views: Dict[Tuple[str, ...], View] = {}
+        self._views: Dict[Tuple[str, ...], VisibleModels] = {}
 
-    def of(self, key: Optional[Key]) -> View:
+    def of(self, key: Optional[Key]) -> VisibleModels:
         """What ``key`` sees; None: all."""
         models = key.models if key is not None else ()
         view = self._views.get(models)
         if view is None:
-            view = self._views[models] = View(self._config, key if models else None)
+            view = self._views[models] = VisibleModels(self._config, key if models else None)
         return view
 
 

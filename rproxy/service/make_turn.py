@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..telemetry.recording import Recording
 
 # For the turns after a warm-up.
-LATER: AnyItem = {"type": "message", "role": "user", "content": "."}
+LATER_INPUT: AnyItem = {"type": "message", "role": "user", "content": "."}
 
 
 async def make_turn(
@@ -65,7 +65,7 @@ async def check_turn(deps: TurnDeps, hosted: HostedTools, request: CreateRequest
     :raises ApiError: as the turn would
     """
     if request.warms_up:
-        request = request._replace(items=[*request.items, LATER])
+        request = request._replace(items=[*request.items, LATER_INPUT])
     if await hosted.session(request, client) is None:
         await TurnPlan(deps, request, client).convert(request.model.providers[0])
 

@@ -39,7 +39,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
-CONNECTIONS = 10  # of one process for reads, and as many for writes; further work waits for a free one
+MAX_CONNECTIONS = 10  # of one process for reads, and as many for writes; further work waits for a free one
 
 
 class RedisStore(Store):
@@ -214,7 +214,7 @@ def _pool(url: str, seconds: float) -> Any:
 
     return redis.BlockingConnectionPool.from_url(
         url,
-        max_connections=CONNECTIONS,
+        max_connections=MAX_CONNECTIONS,
         timeout=seconds,
         socket_timeout=seconds,
         socket_connect_timeout=REQUEST_LIMIT,

@@ -22,7 +22,7 @@ log = logging.getLogger("rproxy.ledger")
 
 FLUSH = 0.5  # seconds that a row waits for others
 RETRY = 1.0  # seconds before another attempt to write
-BUSY = 2.0  # seconds that a writer waits for another process
+LOCK_TIMEOUT = 2.0  # seconds that a writer waits for another process
 MAX_WAITING = 100_000  # rows, some 30 MB
 DAY = 86_400.0  # seconds
 VERSION = 1
@@ -151,7 +151,7 @@ def _row(now: float, record: TurnRecord, cost: Optional[float], currency: Option
 def _open(path: str) -> sqlite3.Connection:
     os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..types import Json
 
-BUSY = 2.0  # seconds to wait for a process that locks the file
+LOCK_TIMEOUT = 2.0  # seconds to wait for a process that locks the file
 # What usage can be grouped by -> its column. Days are those of UTC, as for tokens_per_day.
 GROUPS = {
     "key": "key",
@@ -38,7 +38,7 @@ def usage(path: str, since: float, groups: Sequence[str]) -> List[Json]:
     query = f"SELECT {selected} FROM turns WHERE time >= ? GROUP BY {by} ORDER BY currency IS NULL"
     try:
         uri = f"file:{quote(os.path.abspath(path))}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as db:
+        with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT)) as db:
             db.row_factory = sqlite3.Row
             entries = [dict(row) for row in db.execute(query, (since,))]
     except sqlite3.Error as error:

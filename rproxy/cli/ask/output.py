@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 from typing import Any, Awaitable, Callable, Iterator, List, Mapping, Optional, Sequence, TextIO, cast
 
+from ...log import CONTROL
 from ...types import Event, Json, Response
 from ..command import discard_stdout
 
 DIM, RESET = "\x1b[2m", "\x1b[0m"
 THINKING = ("response.reasoning_text.delta", "response.reasoning_summary_text.delta")
 ENDS = ("response.completed", "response.incomplete", "response.failed")
-# Characters that a terminal interprets instead of showing them.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def use_utf8() -> None:
@@ -123,7 +121,7 @@ class Printer:
         if self._open is sys.stdout and self._terminals[sys.stdout]:
             self.end_line()
         try:
-            self._write(sys.stderr, f"{DIM}{_CONTROL.sub('', text)}{RESET}" if self._dim else text)
+            self._write(sys.stderr, f"{DIM}{CONTROL.sub('', text)}{RESET}" if self._dim else text)
             _flush(sys.stderr)
         except BrokenPipeError:
             self._thinking = False
@@ -132,7 +130,7 @@ class Printer:
         if stream is None or not text:
             return
         if self._terminals[stream] and not (stream is sys.stderr and self._dim):
-            text = _CONTROL.sub("", text)
+            text = CONTROL.sub("", text)
         stream.write(text)
         plain = text[: -len(RESET)] if text.endswith(RESET) else text
         self._open = None if plain.endswith("\n") else stream

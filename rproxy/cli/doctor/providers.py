@@ -134,7 +134,7 @@ def _connection_remedy(error: ApiError, proxy: Optional[Proxy]) -> str:
 def models_check(answer: live.ProviderCheck) -> Check:
     """The provider's answer to ``GET /models``."""
     name = f"{answer.provider.name}: models"
-    if answer.http in live.BUSY:
+    if answer.http in live.KEY_ACCEPTED:
         return Check(name, WARNING, answer.text, "wait, or look at the account's balance and limits")
     if answer.status != exit_status.OK:
         return Check(name, ERROR, answer.text, "check base_url, or try again when the provider is up")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ... import __version__
+from ...config.checks import is_header_name
 from ...types import Json
 from .messages import HTTP, INTERNAL_ERROR, INVALID_PARAMS, MAX_TEXT, PROTOCOL, McpError
 
@@ -35,7 +36,6 @@ MAX_VALUES = 100_000  # in the tools of a list
 DEFAULT_TTL, MAX_TTL = 300.0, 3600.0  # seconds
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _ENCODED = re.compile(r"=\?base64\?.*\?=")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Exchange(NamedTuple):
@@ -172,7 +172,7 @@ def is_usable(tool: Any, others: Sequence[Json]) -> bool:
         return False
     if is_deep(tool):
         return False
-    return all(map(_HEADER_NAME.fullmatch, _header_parameters(tool).values())) and all(
+    return all(map(is_header_name, _header_parameters(tool).values())) and all(
         tool["name"] != other["name"] for other in others
     )
 
