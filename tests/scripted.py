@@ -323,7 +323,7 @@ async def running(
             stderr=stderr,
         )
     try:
-        await _listening(port, process)
+        await listening(port, process)
         yield Running(process, port, log)
         process.terminate()
         assert await asyncio.wait_for(process.wait(), END_TIMEOUT) == 0, log.read_text()
@@ -336,12 +336,13 @@ async def running(
     assert KEY not in said
 
 
-async def _listening(port: int, process: asyncio.subprocess.Process) -> None:
+async def listening(port: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until the process listens on the port."""
     for _ in range(1200):  # a minute, on a busy machine
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
             return
-        assert process.returncode is None, "rproxy did not start"
+        assert process.returncode is None, "the process has ended"
         await asyncio.sleep(0.05)
-    raise AssertionError("rproxy does not listen")
+    raise AssertionError("the process does not listen")

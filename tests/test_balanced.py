@@ -20,7 +20,19 @@ from api import Api
 from forkserver import rproxy_command
 from grammar import check_sse
 from rawserver import until
-from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say
+from scripted import (
+    CONFIG,
+    END_TIMEOUT,
+    KEY,
+    ROOT,
+    Running,
+    ScriptedProvider,
+    free_port,
+    gate,
+    listening,
+    running,
+    say,
+)
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
 
 Json = Dict[str, Any]
@@ -86,11 +98,7 @@ async def balanced(name: str, folder: Path, servers: List[Running]) -> AsyncIter
         *BALANCERS[name](binary, folder, port, servers), stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                break
-            await asyncio.sleep(0.05)
+        await listening(port, process)
         yield Api(f"http://127.0.0.1:{port}/v1")
     finally:
         process.terminate()
@@ -143,7 +151,7 @@ async def stop_one(
     for _ in range(4):
         await api("POST", "/responses", HI)  # there are kept connections to both now
     slow = [asyncio.ensure_future(api.raw("POST", "/responses", SLOW)) for _ in range(6)]
-    await until(lambda: sum(map(is_slow, provider.requests)) == len(slow), 10)
+    await until(lambda: sum(map(is_slow, provider.requests)) == len(slow))
     a.process.terminate()
     codes = await close_codes(sockets)
     assert 1012 in codes and None in codes  # those of a are closed with "restart", those of b go on
@@ -156,7 +164,7 @@ async def stop_one(
     may_end.set()
     for status, body in await asyncio.gather(*slow):
         assert status == 200 and check_sse(body)["output"][0]["content"][0]["text"] == "a b"
-    assert await asyncio.wait_for(a.process.wait(), 10) == 0
+    assert await asyncio.wait_for(a.process.wait(), END_TIMEOUT) == 0
     assert a.log.read_text().count("turn ") >= 5 and b.log.read_text().count("turn ") >= 35, (
         "the balancer did not use both"
     )
@@ -165,11 +173,11 @@ async def stop_one(
 async def close_codes(sockets: List[WebSocketClientConnection]) -> List[Optional[int]]:
     """The code with which the server has closed each of the connections; None for one that still answers."""
     reads = [asyncio.ensure_future(_read(ws)) for ws in sockets]
-    await asyncio.wait(reads, timeout=5, return_when=asyncio.FIRST_COMPLETED)  # the server has begun to stop
+    await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)  # the server has begun to stop
     for ws in sockets:
         with contextlib.suppress(WebSocketClosedError):
             await ws.write_message(json.dumps({"type": "response.create", **HI}))
-    messages = await asyncio.wait_for(asyncio.gather(*reads), 5)
+    messages = await asyncio.gather(*reads)
     return [ws.close_code if message is None else None for ws, message in zip(sockets, messages)]
 
 
@@ -198,7 +206,7 @@ async def started(folder: Path, base_url: str, port: int, *options: str, server:
 async def stopped(server: Running) -> None:
     if server.process.returncode is None:
         server.process.terminate()
-    assert await asyncio.wait_for(server.process.wait(), 20) == 0
+    assert await asyncio.wait_for(server.process.wait(), END_TIMEOUT) == 0
 
 
 class Load:
@@ -254,7 +262,7 @@ async def roll(servers: List[Running], load: Load, provider: ScriptedProvider, s
         goal = load.done + 40
         await until(lambda goal=goal: load.done >= goal)  # type: ignore[misc]
         may_end.set()
-        assert (await slow)[0] == 200 and await asyncio.wait_for(former.process.wait(), 20) == 0
+        assert (await slow)[0] == 200 and await asyncio.wait_for(former.process.wait(), END_TIMEOUT) == 0
         fresh = await started(former.log.parent, provider.base_url, former.port, server=server)
         servers[index] = fresh
         await until(lambda log=fresh.log: log.read_text().count("turn ") > 5)  # type: ignore[misc]
@@ -326,7 +334,7 @@ async def test_processes_share_a_port(tmp_path: Path) -> None:
             assert (await Api(a.base_url)("POST", "/responses", HI))["status"] == "completed"
         assert min(one.log.read_text().count("turn ") for one in (a, b)) > 3
         a.process.terminate()
-        assert await asyncio.wait_for(a.process.wait(), 10) == 0
+        assert await asyncio.wait_for(a.process.wait(), END_TIMEOUT) == 0
         for _ in range(10):
             await Api(b.base_url)("POST", "/responses", HI)
     await provider.close()
