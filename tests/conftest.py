@@ -22,8 +22,8 @@ The modules without ``test_`` in their names are shared:
                     and refuses what DeepSeek refuses; :func:`served` is rproxy in this process,
                     :func:`running` a process of its own
 ``forkserver``      the command ``rproxy`` without what a new interpreter costs; ``forkclient`` is its program
-``edge``            :func:`edge` is the application in front of a provider whose answers the first word of
-                    the input chooses: for tests of the client's side; ``wsclient`` has WebSocket clients
+``running_server``  the application in front of a provider whose answers the first word of the input
+                    chooses: for tests of the client's side; ``wsclient`` has WebSocket clients
 ``api``             :func:`site` is a scripted provider, rproxy and an HTTP client in one; :func:`valid`
                     asks the openai package's types
 ``grammar``         the rules of every event stream: each stream in a test goes through it

@@ -28,7 +28,7 @@ sys.exit(main())
 TOLD = re.compile(rb"observed tasks: (\d+)\n")
 
 
-class Facts(NamedTuple):
+class ResourceUsage(NamedTuple):
     """What a process holds; ``rss`` and ``peak`` in MiB."""
 
     fds: int
@@ -43,7 +43,7 @@ class Facts(NamedTuple):
             f"RSS {self.rss:.1f} MiB (peak {self.peak:.1f})"
         )
 
-    def grown(self, before: Facts, memory: float) -> List[str]:
+    def grown(self, before: ResourceUsage, memory: float) -> List[str]:
         """What there is more of than before; memory may be that many MiB more."""
         found = [
             f"{name}: {getattr(before, name)} before, {getattr(self, name)} after"
@@ -61,13 +61,15 @@ class Observed:
     def __init__(self, rproxy: Running) -> None:
         self.port, self.log, self.pid = rproxy.port, rproxy.log, rproxy.process.pid
 
-    async def facts(self) -> Facts:
+    async def resource_usage(self) -> ResourceUsage:
         links = []
         for name in os.listdir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(OSError):  # closed since
                 links.append(os.readlink(f"/proc/{self.pid}/fd/{name}"))
         sockets = sum(link.startswith("socket:") for link in links)
-        return Facts(len(links), sockets, await self._tasks(), self._memory("VmRSS"), self._memory("VmHWM"))
+        return ResourceUsage(
+            len(links), sockets, await self._tasks(), self._memory("VmRSS"), self._memory("VmHWM")
+        )
 
     def _memory(self, name: str) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
@@ -87,14 +89,14 @@ class Observed:
         await until(answered)
         return int(TOLD.findall(told)[-1])
 
-    async def settled(self, before: Facts, memory: float, seconds: float = 20.0) -> List[str]:
+    async def settled(self, before: ResourceUsage, memory: float, seconds: float = 20.0) -> List[str]:
         """Wait until the process holds no more than before; memory may be so many MiB more.
 
         :returns: what it still holds after ``seconds``
         """
         end = asyncio.get_running_loop().time() + seconds
         while True:
-            grown = (await self.facts()).grown(before, memory)
+            grown = (await self.resource_usage()).grown(before, memory)
             if not grown or asyncio.get_running_loop().time() > end:
                 return grown
             await asyncio.sleep(0.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import pytest
-from edge import edge, error_of
+from running_server import error_of, running_server
 from tornado.httputil import HTTPHeaders
 
 from rproxy.config.addresses import ListenAddress
@@ -20,7 +20,7 @@ HELLO = {"model": "m", "input": "hello"}
     "header", [None, "Bearer wrong", "Bearer ", "Basic k-1", "k-1", "Bearer k-1x", "Bearer \xe9"]
 )
 async def test_wrong_keys(header: Optional[str]) -> None:
-    async with edge(keys=["k-1", "k-2"]) as e:
+    async with running_server(keys=["k-1", "k-2"]) as e:
         headers = {"Authorization": header} if header else {}
         for path, body in (
             ("/responses", HELLO),
@@ -53,7 +53,7 @@ async def test_wrong_keys(header: Optional[str]) -> None:
     ],
 )
 async def test_web_pages(origin: Optional[str], status: int) -> None:
-    async with edge(allowed_origins=("https://chat.example.com",)) as e:
+    async with running_server(allowed_origins=("https://chat.example.com",)) as e:
         headers = {} if origin is None else {"Origin": origin}
         answer = await e.fetch("/responses", HELLO, headers=headers)
         assert answer.code == status
@@ -83,7 +83,7 @@ async def test_web_pages(origin: Optional[str], status: int) -> None:
     ],
 )
 async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> None:
-    async with edge(allowed_origins=("https://chat.example.com",)) as e:
+    async with running_server(allowed_origins=("https://chat.example.com",)) as e:
         answer = await e.fetch("/v1/models", headers={"Host": host})
         assert answer.code == status
         if status == 403:
@@ -91,13 +91,13 @@ async def test_names_of_a_keyless_loopback_server(host: str, status: int) -> Non
 
 
 async def test_with_keys_or_beyond_loopback_any_name_will_do() -> None:
-    async with edge(keys=["k"]) as e:
+    async with running_server(keys=["k"]) as e:
         assert (
             await e.fetch("/v1/models", headers={"Host": "proxy.example.com", "Authorization": "Bearer k"})
         ).code == 200
-    async with edge(listen_addr="0.0.0.0:0") as e:
+    async with running_server(listen_addr="0.0.0.0:0") as e:
         assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
-    async with edge(allowed_origins=("*",)) as e:
+    async with running_server(allowed_origins=("*",)) as e:
         assert (await e.fetch("/v1/models", headers={"Host": "proxy.example.com"})).code == 200
 
 

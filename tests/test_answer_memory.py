@@ -11,12 +11,12 @@ from typing import Any, Dict, List
 import pytest
 from anything import numbers_alike
 from api import Api
-from edge import Edge, edge
 from forkserver import REAL
 from grammar import check_stream, parse_sse
 from hypothesis import given
 from hypothesis import strategies as st
 from rawserver import CHUNKED, END, Peer, RawServer, chunk
+from running_server import RunningServer, running_server
 from scripted import running
 from tornado.websocket import websocket_connect
 from wsclient import turn
@@ -122,7 +122,7 @@ def comparable(events: List[Event]) -> Any:
     return text
 
 
-async def in_every_form(e: Edge) -> List[Any]:
+async def in_every_form(e: RunningServer) -> List[Any]:
     sse = parse_sse((await e.fetch("/responses", {"model": "m", "input": "count 5", "stream": True})).body)
     ws = await turn(await e.ws(), "count 5")
     named = await turn(await e.ws(), "count 5", stream_id="side")
@@ -133,14 +133,14 @@ async def in_every_form(e: Edge) -> List[Any]:
 
 
 async def test_answer_memory_are_told_as_small_ones(monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         small = await in_every_form(e)
         request.getfixturevalue("all_large")
         assert await in_every_form(e) == small
 
 
 async def test_other_messages_wait_for_the_end_of_a_large_one(all_large: None) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         for name in ("a", "b", "c"):
             ws.write_message(
@@ -155,7 +155,7 @@ async def test_other_messages_wait_for_the_end_of_a_large_one(all_large: None) -
 
 
 async def test_a_client_that_leaves_within_a_large_event(all_large: None) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", e.port)
             body = json.dumps({"model": "m", "input": "count 200", "stream": True}).encode()

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Callable, List, Optional, Sequence, Tuple
 
 import pytest
-from edge import PlayedProvider, error_of, played, response_id
 from rawserver import CHUNKED, END, Peer, RawServer, chunk, until
+from running_server import PlayedProvider, error_of, played, response_id
 from scripted import served
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect

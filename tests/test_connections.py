@@ -20,8 +20,8 @@ from typing import Any, AsyncIterator, Callable, List, Mapping, NamedTuple
 
 import pytest
 from api import Api
-from edge import Edge, Raw, edge
 from rawserver import OK, Peer, RawServer, standstill, until
+from running_server import Raw, RunningServer, running_server
 from scripted import CONFIG, KEY, ScriptedProvider, free_port, gate, say
 from wsclient import create, masked, open_raw
 
@@ -40,15 +40,15 @@ HEALTH = ("GET /health HTTP/1.1", "Host: localhost")
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
-def server_of(e: Edge) -> ClientServer:
+def server_of(e: RunningServer) -> ClientServer:
     assert isinstance(e.server, ClientServer)
     return e.server
 
 
 @contextlib.asynccontextmanager
-async def limited(header: float = 600.0, **server: Any) -> AsyncIterator[Edge]:
+async def limited(header: float = 600.0, **server: Any) -> AsyncIterator[RunningServer]:
     """A server that waits for headers for ``header`` seconds."""
-    async with edge(**server) as e:
+    async with running_server(**server) as e:
         server_of(e).limits = server_of(e).limits._replace(header=header)
         try:
             yield e
@@ -84,7 +84,7 @@ async def test_a_connection_without_a_request_ends_and_one_with_a_request_does_n
         assert "steer" in str(await ws.read_message())
 
 
-async def swept(e: Edge, times: int) -> None:
+async def swept(e: RunningServer, times: int) -> None:
     """Wait until the server has looked at its connections so often."""
     for _ in range(times):
         before = server_of(e)._sweeper
@@ -334,7 +334,7 @@ def cpu_time(pid: int) -> float:
 
 async def test_a_client_that_resets_its_connection_with_its_request_leaves_no_turn() -> None:
     """Uvloop announces both once."""
-    async with edge() as e:
+    async with running_server() as e:
         sock = socket.create_connection(("127.0.0.1", e.port))
         await until(lambda: server_of(e).streams)  # accepted
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -350,7 +350,7 @@ async def test_a_client_that_resets_its_connection_with_its_request_leaves_no_tu
 
 
 async def deaf(
-    e: Edge, path: str = "/responses", headers: Mapping[str, str] = {}, **fields: Any
+    e: RunningServer, path: str = "/responses", headers: Mapping[str, str] = {}, **fields: Any
 ) -> socket.socket:
     """A client that asks and never reads."""
     body = json.dumps({"model": "m", "input": "flood", **fields}).encode()
@@ -366,7 +366,7 @@ async def deaf(
     return sock
 
 
-async def deaf_ws(e: Edge, word: str) -> socket.socket:
+async def deaf_ws(e: RunningServer, word: str) -> socket.socket:
     """The same over a WebSocket."""
     raw = await open_raw(e)
     sock: socket.socket = raw.writer.get_extra_info("socket")
@@ -471,7 +471,7 @@ async def test_a_heartbeat_does_not_repeat_the_request() -> None:
 
 
 async def test_a_head_that_makes_no_sense_gets_its_answer_whatever_is_behind_it() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         with socket.create_connection(raw.writer.get_extra_info("peername")) as client:
             head = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nNonsense\r\n\r\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import yaml
-from edge import edge
+from running_server import running_server
 from scripted import ROOT
 
 from rproxy.config.load import parse_config
@@ -60,7 +60,7 @@ async def test_the_health_check_sees_a_server_that_lives_and_one_that_is_gone() 
     words = dict(steps())["HEALTHCHECK"]
     command = json.loads(words.partition("CMD ")[2])
     assert shlex.split(words)[0].startswith("--interval=") and command[:2] == ["python", "-c"]
-    async with edge() as e:
+    async with running_server() as e:
         code = command[2].replace("3000", str(e.port))
         assert await _status(code) == 0
     assert await _status(code) != 0

@@ -83,7 +83,7 @@ def test_a_provider_that_is_down_for_days_rests_no_longer_than_the_longest_pause
     assert names(failover.order([down, other], "")) == "ab"
 
 
-def test_a_probe_without_a_verdict_does_not_block_the_next_one() -> None:
+def test_a_probe_that_neither_fails_nor_succeeds_does_not_block_the_next_one() -> None:
     clock = Clock()
     failover, providers = Failover(clock), [provider("a"), provider("b")]
     failover.failed(providers[0], BROKEN)

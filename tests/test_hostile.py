@@ -10,7 +10,7 @@ from pathlib import Path
 import hostile
 import pytest
 from hostile import FORMS, Turn, Wrong, create, ended, exchange, garbled, parsed, request_bytes
-from observed import Facts, observed, slope
+from observed import ResourceUsage, observed, slope
 from rawserver import Peer, RawServer
 
 sys.path.append(str(Path(__file__).resolve().parent / "faults"))
@@ -76,9 +76,9 @@ async def test_an_answer_that_does_not_end() -> None:
 
 
 def test_what_grows() -> None:
-    before = Facts(10, 5, 1, 50.0, 60.0)
-    assert before.grown(before, 0.0) == [] and Facts(9, 4, 1, 55.0, 99.0).grown(before, 8.0) == []
-    grown = Facts(11, 6, 2, 59.0, 60.0).grown(before, 8.0)
+    before = ResourceUsage(10, 5, 1, 50.0, 60.0)
+    assert before.grown(before, 0.0) == [] and ResourceUsage(9, 4, 1, 55.0, 99.0).grown(before, 8.0) == []
+    grown = ResourceUsage(11, 6, 2, 59.0, 60.0).grown(before, 8.0)
     assert [text.split(":")[0] for text in grown] == ["fds", "sockets", "tasks", "RSS"]
 
 
@@ -93,14 +93,14 @@ async def test_a_process_tells_what_it_holds(tmp_path: Path) -> None:
     provider = RawServer(hostile.play)
     running = observed(tmp_path, "http://127.0.0.1:1", hostile.silence(5), hostile.CONFIG)
     async with provider.running(), running as rproxy:
-        before = await rproxy.facts()
+        before = await rproxy.resource_usage()
         await exchange(rproxy.port, request_bytes(create("cut/chunked/9")))
         assert await rproxy.settled(before, 100.0) == []
-        before = await rproxy.facts()  # without the connection that saw whether the port is open
+        before = await rproxy.resource_usage()  # without the connection that saw whether the port is open
         assert before.tasks >= 1 and before.sockets >= 1 and 10 < before.rss <= before.peak
         reader, writer = await asyncio.open_connection("127.0.0.1", rproxy.port)
         try:
-            while (await rproxy.facts()).sockets == before.sockets:
+            while (await rproxy.resource_usage()).sockets == before.sockets:
                 pass  # it has not been accepted yet
             grown = await rproxy.settled(before, 100.0, seconds=0.1)
             assert [text.split(":")[0] for text in grown][:2] == ["fds", "sockets"]

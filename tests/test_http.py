@@ -1,4 +1,4 @@
-"""The HTTP edge, over real sockets: routes, errors, event streams, clients that leave or misbehave."""
+"""The HTTP endpoints, over real sockets: routes, errors, event streams, clients that leave or misbehave."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
-from edge import edge, error_of, response_id
 from rawserver import standstill, until
+from running_server import error_of, response_id, running_server
 from tornado.platform.asyncio import BaseAsyncIOLoop
 from tornado.web import Application
 
@@ -28,7 +28,7 @@ STREAM = {"model": "m", "input": "count 3", "stream": True}
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 async def test_routes_with_and_without_prefix(prefix: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answer = await e.fetch(prefix + "/responses", HELLO)
         assert answer.code == 200 and json.loads(answer.body)["status"] == "completed"
         assert (
@@ -58,7 +58,7 @@ def test_every_request_goes_through_dispatch() -> None:
 
 
 async def test_headers_of_every_answer() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         seen = set()
         for path, body in (
             ("/health", None),
@@ -80,7 +80,7 @@ async def test_headers_of_every_answer() -> None:
 
 async def test_what_the_service_learns_of_the_client(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "rproxy.turn")
-    async with edge(keys=["k-1", "k-2"]) as e:
+    async with running_server(keys=["k-1", "k-2"]) as e:
         one, two = ({"Authorization": "Bearer " + key} for key in ("k-1", "k-2"))
         answer = await e.fetch("/responses", HELLO, headers={**two, "originator": "codex_exec"})
         other = await e.fetch("/responses", STREAM, headers={"Authorization": "bearer k-1"})
@@ -122,7 +122,7 @@ async def test_what_the_service_learns_of_the_client(caplog: pytest.LogCaptureFi
 async def test_errors_are_json_and_the_next_request_works(
     path: str, body: Any, more: Dict[str, Any], status: int, says: str
 ) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answer = await e.fetch(path, body, **more)
         assert answer.code == status and says in error_of(answer)["message"]
         if status == 429:
@@ -135,26 +135,26 @@ async def test_errors_are_json_and_the_next_request_works(
 
 
 async def test_codex_gets_errors_it_understands() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answer = await e.fetch("/nothing-here", headers={"originator": "codex_exec"})
         assert answer.code == 400 and error_of(answer)["code"] == "invalid_prompt"
         assert (await e.fetch("/responses", headers={"originator": "codex_exec"})).code == 426
-    async with edge(errors="openai") as e:
+    async with running_server(errors="openai") as e:
         assert (await e.fetch("/nothing-here", headers={"originator": "codex_exec"})).code == 404
-    async with edge(errors="codex") as e:
+    async with running_server(errors="codex") as e:
         assert (await e.fetch("/nothing-here")).code == 400
 
 
 async def test_an_internal_failure_tells_nothing_and_is_logged(expect_log: Callable[..., Any]) -> None:
     expect_log("failed")
-    async with edge() as e:
+    async with running_server() as e:
         answer = await e.fetch("/responses", {"model": "m", "input": "crash"})
         assert answer.code == 500 and "secret" not in error_of(answer)["message"]
         assert (await e.fetch("/responses", HELLO)).code == 200
 
 
 async def test_a_compressed_request() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answer = await e.fetch(
             "/responses", gzip.compress(json.dumps(HELLO).encode()), headers={"Content-Encoding": "gzip"}
         )
@@ -162,7 +162,7 @@ async def test_a_compressed_request() -> None:
 
 
 async def test_curl_without_a_content_type_is_no_form() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         body = json.dumps({"model": "m", "input": "hello " + "&" * 5000}).encode()
         assert (
             await e.fetch("/responses", body, headers={"Content-Type": "application/x-www-form-urlencoded"})
@@ -171,7 +171,7 @@ async def test_curl_without_a_content_type_is_no_form() -> None:
 
 # ---- Refusals come before the body
 async def test_a_wrong_key_is_refused_before_the_body_and_the_connection_lives_on() -> None:
-    async with edge(keys=["k"]) as e:
+    async with running_server(keys=["k"]) as e:
         raw = await e.raw()
         raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000000")
         status, _, body = await raw.answer()
@@ -182,7 +182,7 @@ async def test_a_wrong_key_is_refused_before_the_body_and_the_connection_lives_o
 
 
 async def test_expect_100_continue_is_not_answered_when_refused() -> None:
-    async with edge(max_body_size=100) as e:
+    async with running_server(max_body_size=100) as e:
         raw = await e.raw()
         raw.send(
             "POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue"
@@ -203,7 +203,7 @@ async def test_expect_100_continue_is_not_answered_when_refused() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_gets_its_413(chunked: bool) -> None:
-    async with edge(max_body_size=1000) as e:
+    async with running_server(max_body_size=1000) as e:
         raw = await e.raw()
         if chunked:
             raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked")
@@ -218,7 +218,7 @@ async def test_a_body_over_the_limit_gets_its_413(chunked: bool) -> None:
 
 
 async def test_a_body_that_nobody_reads_is_ignored() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         for _ in range(2):  # the connection is kept
             raw.send("GET /v1/models HTTP/1.1", "Host: localhost", "Content-Length: 7", body=b"ignored")
@@ -230,7 +230,7 @@ async def test_a_body_that_nobody_reads_is_ignored() -> None:
     [("POST /v1/responses", 413), ("POST /nowhere", 404), ("GET /v1/models", None), ("OPTIONS /x", None)],
 )
 async def test_an_endless_body_is_cut(request_line: str, status: Optional[int]) -> None:
-    async with edge(max_body_size=1000) as e:
+    async with running_server(max_body_size=1000) as e:
         raw = await e.raw()
         lines = ("Host: localhost", "Origin: http://localhost", "Content-Length: 100000000000")
         raw.send(f"{request_line} HTTP/1.1", *lines)
@@ -266,7 +266,7 @@ def one_request(method: str, path: str, body: bytes, *lines: str) -> Tuple[bytes
 async def test_a_body_with_its_head_or_later_gets_the_same_answer(
     request_: Tuple[bytes, bytes], status: int
 ) -> None:
-    async with edge(keys=["k"], max_body_size=1000) as e:
+    async with running_server(keys=["k"], max_body_size=1000) as e:
         answers = []
         head, body = request_
         if b"Authorization" not in head:
@@ -288,7 +288,7 @@ async def test_a_body_with_its_head_or_later_gets_the_same_answer(
 
 
 async def test_two_lengths_of_a_body_that_came_with_its_head() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         raw.writer.write(b"".join(one_request("POST", "/v1/responses", b"{}", "Content-Length: 3")))
         status, _, answer = await raw.answer()
@@ -311,7 +311,7 @@ async def test_a_body_that_came_with_its_head_waits_for_one_iteration_only(
     monkeypatch.setattr(
         ResponsesHandler, "post", lambda *args: (seen.append(iteration), dispatched(*args))[1]
     )
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         tick()
         for together in (True, False):
@@ -326,7 +326,7 @@ async def test_a_body_that_came_with_its_head_waits_for_one_iteration_only(
 
 
 async def test_only_a_body_that_is_still_to_come_is_read_in_large_pieces() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, HELLO)
         assert (await raw.answer())[0] == 200
@@ -350,7 +350,7 @@ async def test_a_request_does_not_take_its_socket_out_of_the_event_loop(
     monkeypatch.setattr(
         BaseAsyncIOLoop, "update_handler", lambda self, *args: (changes.append(1), update(self, *args))[1]
     )
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         for _ in range(10):
             await until(lambda: all(stream.awaiting is not None for stream in e.server.streams))
@@ -386,7 +386,7 @@ def post(raw: Any, body: Any, *lines: str, version: str = "1.1") -> None:
 async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the body alone: an answer may take longer."""
     monkeypatch.setattr("rproxy.server.http.BODY_TIMEOUT", 0.2)
-    async with edge() as e:
+    async with running_server() as e:
         upgrade = (
             "GET /v1/responses HTTP/1.1",
             "Upgrade: websocket",
@@ -412,7 +412,7 @@ async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_an_event_stream() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         for _ in range(2):  # the connection is kept
             post(raw, STREAM)
@@ -435,7 +435,7 @@ async def test_an_event_stream() -> None:
 
 
 async def test_head_and_first_events_are_one_write() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, {"model": "m", "input": "begin", "stream": True})
         assert b"response.created" in await raw.reader.read(65536)
@@ -457,7 +457,7 @@ async def test_the_json_of_the_response_is_made_while_the_provider_thinks(
     monkeypatch.setattr(
         ClientStream, "write", lambda self, data: (sent.append(len(data)), write(self, data))[1]
     )
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, {"model": "m", "input": "wait", "stream": True})
         await until(lambda: written)
@@ -469,7 +469,7 @@ async def test_no_write_of_nothing_ends_a_stream(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         ClientStream, "write", lambda self, data: (sizes.append(len(data)), write(self, data))[1]
     )
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, STREAM)
         await raw.head()
@@ -479,7 +479,7 @@ async def test_no_write_of_nothing_ends_a_stream(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_an_http_1_0_client(keep: bool) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, STREAM, *(["Connection: keep-alive"] if keep else []), version="1.0")
         status, headers = await raw.head()
@@ -489,7 +489,7 @@ async def test_an_http_1_0_client(keep: bool) -> None:
 
 
 async def test_events_are_not_held_back_on_a_kept_connection() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         for _ in range(3):
             start = time.monotonic()
@@ -501,7 +501,7 @@ async def test_events_are_not_held_back_on_a_kept_connection() -> None:
 
 async def test_a_failure_in_mid_stream_ends_the_stream_properly(expect_log: Callable[..., Any]) -> None:
     expect_log("failed")
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, {"model": "m", "input": "crash-late", "stream": True})
         await raw.head()
@@ -526,7 +526,7 @@ async def test_a_failure_in_mid_stream_ends_the_stream_properly(expect_log: Call
     ],
 )
 async def test_a_client_that_leaves_is_noticed_at_once(body: Dict[str, Any]) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         post(raw, body)
         await until(lambda: e.provider.running == 1)
@@ -538,7 +538,7 @@ async def test_a_client_that_leaves_is_noticed_at_once(body: Dict[str, Any]) -> 
 
 
 async def test_a_client_that_leaves_while_it_sends() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", "Content-Length: 1000", body=b"{")
         await until(lambda: e.server._connections)  # type: ignore[attr-defined]
@@ -548,7 +548,7 @@ async def test_a_client_that_leaves_while_it_sends() -> None:
 
 
 async def test_a_client_that_does_not_read_stops_the_turn_from_writing() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.reader._limit = 1  # type: ignore[attr-defined]  # the client's own library stops reading, too
@@ -560,13 +560,13 @@ async def test_a_client_that_does_not_read_stops_the_turn_from_writing() -> None
 
 
 async def test_many_clients_at_once() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answers = await asyncio.gather(*(e.fetch("/responses", STREAM) for _ in range(50)))
         assert all(answer.code == 200 and answer.body.endswith(b"data: [DONE]\n\n") for answer in answers)
 
 
 async def test_malformed_http_does_no_harm() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for junk in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
             b"GET\r\n\r\n",

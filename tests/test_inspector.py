@@ -17,9 +17,9 @@ from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
 from api import site
-from edge import Edge, config, edge, error_of
 from forkserver import rproxy_command
 from rawserver import until
+from running_server import RunningServer, config, error_of, running_server
 from scripted import call, error, say, think
 from tornado.httpclient import AsyncHTTPClient
 
@@ -49,7 +49,9 @@ def bearer(key: Optional[Key]) -> Dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key.value}"}
 
 
-async def ask(e: Edge, path: str, key: Optional[Key] = None, status: int = 200, **headers: str) -> Json:
+async def ask(
+    e: RunningServer, path: str, key: Optional[Key] = None, status: int = 200, **headers: str
+) -> Json:
     answer = await e.fetch(path, headers={**bearer(key), **headers})
     assert answer.code == status, answer.body
     if status != 200:
@@ -58,7 +60,7 @@ async def ask(e: Edge, path: str, key: Optional[Key] = None, status: int = 200, 
     return found
 
 
-async def turn(e: Edge, key: Optional[Key] = None, text: str = "hello", **more: Any) -> str:
+async def turn(e: RunningServer, key: Optional[Key] = None, text: str = "hello", **more: Any) -> str:
     """Run a turn; gives its request id."""
     body = {"model": "m", "input": text, **more}
     answer = await e.fetch("/v1/responses", body, headers=bearer(key))
@@ -151,7 +153,7 @@ async def test_steps_of_a_streamed_turn_follow_each_other(tmp_path: Any) -> None
 
 
 async def test_a_turn_that_waits_on_a_websocket_shows_it() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         socket, opened = await e.ws(), time.monotonic()
         await until(lambda: time.monotonic() > opened + 0.3)
         sent = time.monotonic()
@@ -183,7 +185,7 @@ async def test_attempts_and_the_pauses_between_them(tmp_path: Any) -> None:
 
 
 async def test_lists_are_cut_and_filtered() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ids = [await turn(e) for _ in range(3)]
         failed = await turn(e, text="refuse")
         found = await ask(e, "/inspector/turns?limit=2")
@@ -199,7 +201,7 @@ async def test_lists_are_cut_and_filtered() -> None:
 
 
 async def test_chat_requests_are_turns_as_well() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
         answer = await e.fetch("/v1/chat/completions", body)
         (shown,) = (await ask(e, "/inspector/turns"))["turns"]
@@ -297,7 +299,7 @@ def test_sums_of_any_number_of_names_are_bounded() -> None:
 
 
 async def test_the_summary_names_providers_and_their_cool_downs() -> None:
-    async with edge(retries=0) as e:
+    async with running_server(retries=0) as e:
         await turn(e)
         found = await ask(e, "/inspector/summary")
         assert found["total"]["turns"] == 1 and found["running"] == 0
@@ -339,7 +341,7 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def following(e: Edge, query: str = "", key: Optional[Key] = None) -> AsyncIterator[Stream]:
+async def following(e: RunningServer, query: str = "", key: Optional[Key] = None) -> AsyncIterator[Stream]:
     """Read the stream while the context lasts; afterwards nothing is left of it."""
     stream, raw = Stream(), await e.raw()
 
@@ -363,7 +365,7 @@ async def following(e: Edge, query: str = "", key: Optional[Key] = None) -> Asyn
 
 
 async def test_the_stream_tells_of_turns_as_they_begin_and_end() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         old = await turn(e)
         async with following(e) as stream:
             await until(lambda: stream.of("providers"))
@@ -387,7 +389,7 @@ async def test_the_stream_tells_of_turns_as_they_begin_and_end() -> None:
 
 
 async def test_many_turns_come_in_few_events() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         recent = e.state.service.telemetry.recent
         assert recent is not None
         for number in range(250):
@@ -406,7 +408,7 @@ async def test_many_turns_come_in_few_events() -> None:
 
 @pytest.mark.parametrize("change", ["key", "off", "content"])
 async def test_a_stream_ends_when_its_key_or_the_inspector_goes(change: str) -> None:
-    async with edge(keys=[ANN]) as e, following(e, key=ANN) as stream:
+    async with running_server(keys=[ANN]) as e, following(e, key=ANN) as stream:
         await until(lambda: stream.of("hello"))
         server = e.state.config.server
         if change == "key":
@@ -454,7 +456,7 @@ async def test_content_is_kept_only_where_it_is_wanted(tmp_path: Any) -> None:
 
 
 async def test_content_can_be_read_while_the_turn_runs() -> None:
-    async with edge(inspector="content") as e:
+    async with running_server(inspector="content") as e:
         running = asyncio.ensure_future(turn(e, text="gate", stream=True))
         await until(lambda: e.provider.sent == 1)
         (shown,) = (await ask(e, "/inspector/turns"))["running"]
@@ -473,7 +475,7 @@ async def test_content_can_be_read_while_the_turn_runs() -> None:
 
 
 async def test_content_is_for_the_key_that_asked() -> None:
-    async with edge(keys=[ANN, BEN], inspector="content") as e:
+    async with running_server(keys=[ANN, BEN], inspector="content") as e:
         anns = await turn(e, ANN, text="hello secret pomegranate")
         for path in (f"/inspector/turns/{anns}", f"/inspector/turns/{anns}/recording"):
             assert b"pomegranate" in (await e.fetch(path, headers=bearer(ANN))).body
@@ -539,7 +541,7 @@ def test_recorded_lines_are_entries_wherever_they_are_cut() -> None:
     "path", ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
 )
 async def test_without_keys_it_is_for_this_machine_only(path: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for headers in (
             {"X-Forwarded-For": "10.0.0.1"}, {"Via": "1.1 x"}, {"Forwarded": "for=1.2.3.4"},
             {"X-Real-IP": "10.0.0.1"}, {"Host": "127.0.0.1.evil.example"}, {"X-Forwarded-Host": "a"},
@@ -552,7 +554,7 @@ async def test_without_keys_it_is_for_this_machine_only(path: str) -> None:
     "path", ["/inspector/turns", "/inspector/turns/req_1", "/inspector/stream", "/inspector/summary"]
 )
 async def test_with_keys_the_data_need_one(path: str) -> None:
-    async with edge(keys=[ANN]) as e:
+    async with running_server(keys=[ANN]) as e:
         assert (await e.fetch(path)).code == 401
         assert (await e.fetch(path, headers=bearer(BEN))).code == 401
         assert (await e.fetch(path + "?key=" + ANN.value)).code == 401
@@ -561,7 +563,9 @@ async def test_with_keys_the_data_need_one(path: str) -> None:
 
 
 async def test_a_key_with_limits_sees_its_own_turns_only() -> None:
-    async with edge(keys=[ANN, BEN, GUEST, Key("few", "sk-few-0123456789", turns_per_minute=9)]) as e:
+    async with running_server(
+        keys=[ANN, BEN, GUEST, Key("few", "sk-few-0123456789", turns_per_minute=9)]
+    ) as e:
         anns, guests = await turn(e, ANN), await turn(e, GUEST)
         everything = [anns, guests]
 
@@ -586,7 +590,7 @@ async def test_a_key_with_limits_sees_its_own_turns_only() -> None:
 
 
 async def test_no_other_site_gets_at_it() -> None:
-    async with edge(allowed_origins=("*",)) as e:
+    async with running_server(allowed_origins=("*",)) as e:
         for method, path in (("GET", "/inspector/turns"), ("OPTIONS", PATHS[0]), ("GET", PATHS[-1])):
             answer = await e.fetch(path, method=method, headers={"Origin": "https://evil.example"})
             assert not [name for name in answer.headers if name.startswith("Access-Control")]
@@ -599,7 +603,7 @@ async def test_no_other_site_gets_at_it() -> None:
 
 
 async def test_it_only_reads() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for path in PATHS:
             for method in ("POST", "PUT", "PATCH", "DELETE"):
                 answer = await e.fetch(path, b"{}", method=method)
@@ -620,7 +624,7 @@ def test_who_asks_for_html(accept: str, html: bool) -> None:
 
 
 async def test_the_page_and_its_policy() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         first, second = [await e.fetch("/", headers={"Accept": BROWSER}) for _ in range(2)]
         assert first.code == 200 and first.headers["Content-Type"] == "text/html; charset=utf-8"
         rules = first.headers["Content-Security-Policy"].split(";")
@@ -637,7 +641,7 @@ async def test_the_page_and_its_policy() -> None:
 
 
 async def test_clients_of_the_api_keep_their_404() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for method, headers in (("GET", {}), ("GET", {"Accept": "*/*"}), ("POST", {"Accept": BROWSER})):
             answer = await e.fetch("/", b"" if method == "POST" else None, method=method, headers=headers)
             assert answer.code == 404 and "Responses API server" in error_of(answer)["message"]
@@ -653,7 +657,7 @@ def test_nothing_of_it_is_loaded_before_somebody_looks() -> None:
 
 
 async def test_it_can_be_switched_off() -> None:
-    async with edge(inspector="off") as e:
+    async with running_server(inspector="off") as e:
         await turn(e)
         assert e.state.service.telemetry.recent is None
         for path in ("/", *PATHS):

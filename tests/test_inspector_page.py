@@ -16,9 +16,9 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Tuple
 
 import pytest
 from browser import CHROMIUM, Page, chromium, connected
-from edge import Edge, edge
 from inputs import EVERYTHING
 from rawserver import until
+from running_server import RunningServer, running_server
 from test_inspector import ANN, record, turn
 
 from rproxy.config.schema import Key
@@ -46,9 +46,9 @@ def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def looking(devtools: str, turns: int = 0, **server: Any) -> AsyncIterator[Tuple[Edge, Page]]:
+async def looking(devtools: str, turns: int = 0, **server: Any) -> AsyncIterator[Tuple[RunningServer, Page]]:
     """A tab in front of an inspector that has some turns; in the end nothing of the page was wrong."""
-    async with edge(**server) as e, connected(devtools) as browser:
+    async with running_server(**server) as e, connected(devtools) as browser:
         fill(e, turns)
         page = await browser.page()
         await page.size(*DESK)
@@ -62,7 +62,7 @@ async def looking(devtools: str, turns: int = 0, **server: Any) -> AsyncIterator
         await page.leave(e.url + "/health")
 
 
-def fill(e: Edge, turns: int) -> None:
+def fill(e: RunningServer, turns: int) -> None:
     """Turns of several kinds."""
     recent = e.state.service.telemetry.recent
     assert recent is not None

@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
-from edge import Edge, edge, error_of
 from rawserver import until
+from running_server import RunningServer, error_of, running_server
 from tornado.httpclient import HTTPResponse
 from tornado.httputil import HTTPHeaders
 
@@ -298,7 +298,7 @@ def bearer(key: str = "k", **more: str) -> Dict[str, str]:
     return {"Authorization": "Bearer " + key, **more}
 
 
-async def post(e: Edge, path: str, body: Json, key: str = "k", **headers: str) -> HTTPResponse:
+async def post(e: RunningServer, path: str, body: Json, key: str = "k", **headers: str) -> HTTPResponse:
     return await e.fetch(path, body, headers=bearer(key, **headers))
 
 
@@ -306,7 +306,7 @@ CHAT: Json = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 async def test_no_endpoint_is_a_back_door_to_other_models() -> None:
-    async with edge(**limited(models=("org/*",))) as e:
+    async with running_server(**limited(models=("org/*",))) as e:
         for path, body in (
             ("/v1/responses", HELLO),
             ("/v1/responses", {**HELLO, "stream": True}),
@@ -332,7 +332,7 @@ async def test_no_endpoint_is_a_back_door_to_other_models() -> None:
 
 
 async def test_each_key_has_its_list_of_models_and_its_etag() -> None:
-    async with edge(**limited(models=("org/*",))) as e:
+    async with running_server(**limited(models=("org/*",))) as e:
         mine = await e.fetch("/v1/models", headers=bearer(**CODEX))
         whole = await e.fetch("/v1/models", headers=bearer("other", **CODEX))
         assert [m["id"] for m in json.loads(mine.body)["data"]] == ["org/m"]
@@ -343,7 +343,7 @@ async def test_each_key_has_its_list_of_models_and_its_etag() -> None:
 
 
 async def test_a_websocket_has_the_limits_of_its_key() -> None:
-    async with edge(**limited(models=("org/*",), turns_per_minute=1)) as e:
+    async with running_server(**limited(models=("org/*",), turns_per_minute=1)) as e:
         ws = await e.ws(headers=bearer())
         for body, status, code in (
             (HELLO, 404, "model_not_found"),
@@ -369,7 +369,7 @@ async def last_event(ws: Any) -> Json:
 
 async def test_a_key_that_expires_ends_the_turns_of_its_websocket() -> None:
     now = Now()
-    async with edge(keys=[Key("ann", "k", expires=NOON + 10)]) as e:
+    async with running_server(keys=[Key("ann", "k", expires=NOON + 10)]) as e:
         e.state.access = Access(e.state.config.server.auth.keys, (), (), now)
         ws = await e.ws(headers=bearer())
         await ws.write_message(json.dumps({"type": "response.create", **HELLO}))
@@ -392,7 +392,7 @@ async def test_a_key_that_expires_ends_the_turns_of_its_websocket() -> None:
     ],
 )
 async def test_every_turn_counts(path: str, body: Json) -> None:
-    async with edge(**limited(turns_per_minute=1)) as e:
+    async with running_server(**limited(turns_per_minute=1)) as e:
         assert (await post(e, path, body)).code == 200
         refused = await post(e, path, body)
         assert refused.code == 429 and 50 < int(refused.headers["Retry-After"]) <= 60
@@ -413,7 +413,7 @@ async def test_every_turn_counts(path: str, body: Json) -> None:
     ],
 )
 async def test_the_tokens_of_every_turn_count(path: str, body: Json) -> None:
-    async with edge(**limited(tokens_per_day=1)) as e:
+    async with running_server(**limited(tokens_per_day=1)) as e:
         assert (await post(e, "/v1/responses", {**HELLO, "generate": False})).code == 200
         assert (await post(e, path, body)).code == 200
         for other in (path, "/v1/responses", "/v1/chat/completions"):
@@ -428,7 +428,7 @@ async def test_the_tokens_of_every_turn_count(path: str, body: Json) -> None:
 async def test_a_client_that_leaves_has_used_tokens(path: str) -> None:
     messages = {"messages": [{"role": "user", "content": "begin"}]}
     body = json.dumps({"model": "m", "stream": True, **(messages if "chat" in path else {"input": "begin"})})
-    async with edge(**limited(tokens_per_day=1)) as e:
+    async with running_server(**limited(tokens_per_day=1)) as e:
         client = await e.raw()
         client.send(
             f"POST {path} HTTP/1.1", "Host: x", "Authorization: Bearer k", f"Content-Length: {len(body)}",
@@ -441,7 +441,7 @@ async def test_a_client_that_leaves_has_used_tokens(path: str) -> None:
 
 
 async def test_what_is_refused_for_another_reason_does_not_count() -> None:
-    async with edge(**limited(turns_per_minute=1)) as e:
+    async with running_server(**limited(turns_per_minute=1)) as e:
         for wrong in ({"model": "m"}, {**HELLO, "model": "none"}, {**HELLO, "input": 5}):
             assert (await post(e, "/v1/responses", wrong)).code in (400, 404)
         assert (await post(e, "/v1/responses", {**HELLO, "generate": False})).code == 200
@@ -451,7 +451,7 @@ async def test_what_is_refused_for_another_reason_does_not_count() -> None:
 async def test_codex_waits_for_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """Codex loses the text of an HTTP 429; in a stream it shows the text, waits, and tries again."""
     caplog.set_level("INFO", "rproxy.refusal")
-    async with edge(**limited(turns_per_minute=1)) as e:
+    async with running_server(**limited(turns_per_minute=1)) as e:
         assert (await post(e, "/v1/responses", HELLO)).code == 200
         told = await post(e, "/v1/responses", {**HELLO, "stream": True}, **CODEX)
         assert told.code == 200 and b'"code":"rate_limit_exceeded"' in told.body
@@ -464,7 +464,7 @@ async def test_codex_waits_for_a_minute(caplog: pytest.LogCaptureFixture) -> Non
 async def test_codex_does_not_wait_for_a_day(caplog: pytest.LogCaptureFixture) -> None:
     """Codex would wait in silence for as long as Retry-After says."""
     caplog.set_level("INFO", "rproxy.refusal")
-    async with edge(**limited(tokens_per_day=1)) as e:
+    async with running_server(**limited(tokens_per_day=1)) as e:
         assert (await post(e, "/v1/responses", HELLO)).code == 200
         for stream in (False, True):
             refused = await post(e, "/v1/responses", {**HELLO, "stream": stream}, **CODEX)

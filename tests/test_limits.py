@@ -7,8 +7,8 @@ import json
 from typing import Any, Dict, List
 
 import pytest
-from edge import Edge, edge, error_of
 from rawserver import until
+from running_server import RunningServer, error_of, running_server
 from wsclient import begin, hear, refusal, say, turn
 
 from rproxy.config.schema import Key
@@ -26,7 +26,7 @@ def warm(ws: Any, size: int, **fields: Any) -> Any:
 
 
 async def test_warm_ups_are_bounded_in_bytes() -> None:
-    async with edge(max_pending_bytes=4 * MIB) as e:
+    async with running_server(max_pending_bytes=4 * MIB) as e:
         ws = await e.ws()
         ends = [(await warm(ws, MIB, stream_id=f"c{n}", store=False))[-1] for n in range(6)]
         assert [end["type"] for end in ends] == ["response.completed"] * 3 + ["error"] * 3
@@ -48,7 +48,7 @@ async def test_warm_ups_are_bounded_in_bytes() -> None:
 
 
 async def test_a_warm_up_that_fails_does_not_count() -> None:
-    async with edge(max_pending_bytes=4 * MIB) as e:
+    async with running_server(max_pending_bytes=4 * MIB) as e:
         ws = await e.ws()
         for _ in range(6):
             refusal((await warm(ws, MIB, model="unknown"))[-1], 404)
@@ -57,7 +57,7 @@ async def test_a_warm_up_that_fails_does_not_count() -> None:
 
 async def test_a_chain_of_warm_ups_counts_as_a_whole() -> None:
     """The last one holds the input of all."""
-    async with edge(max_pending_bytes=4 * MIB) as e:
+    async with running_server(max_pending_bytes=4 * MIB) as e:
         ws, fields, kinds = await e.ws(), {}, []  # type: ignore[var-annotated]
         for _ in range(5):
             end = (await warm(ws, MIB, store=False, **fields))[-1]
@@ -68,7 +68,7 @@ async def test_a_chain_of_warm_ups_counts_as_a_whole() -> None:
 
 
 async def test_turns_that_wait_are_bounded_in_bytes() -> None:
-    async with edge(max_pending_bytes=4 * MIB) as e:
+    async with running_server(max_pending_bytes=4 * MIB) as e:
         ws = await e.ws()
         await begin(ws, "gate " + "x" * 6 * MIB)  # starts at once, and does not count
         assert e.state.pending.used == 0
@@ -86,7 +86,7 @@ async def test_turns_that_wait_are_bounded_in_bytes() -> None:
 
 
 async def test_connections_share_four_times_as_much() -> None:
-    async with edge(max_pending_bytes=2 * MIB) as e:
+    async with running_server(max_pending_bytes=2 * MIB) as e:
         sockets = [await e.ws() for _ in range(7)]
         kinds = [(await warm(ws, 3 * MIB // 2, store=False))[-1]["type"] for ws in sockets]
         assert kinds == ["response.completed"] * 5 + ["error"] * 2
@@ -96,7 +96,7 @@ async def test_connections_share_four_times_as_much() -> None:
 
 
 async def test_a_connection_that_leaves_gives_all_back() -> None:
-    async with edge(max_pending_bytes=4 * MIB) as e:
+    async with running_server(max_pending_bytes=4 * MIB) as e:
         ws = await e.ws()
         await begin(ws, "begin")
         for _ in range(3):
@@ -135,14 +135,14 @@ FORMS = {
 }
 
 
-def post(e: Edge, form: str, key: str = "") -> asyncio.Future[Any]:
+def post(e: RunningServer, form: str, key: str = "") -> asyncio.Future[Any]:
     path, body = FORMS[form]
     return asyncio.ensure_future(
         e.fetch(path, body, headers={"Authorization": "Bearer " + key} if key else {})
     )
 
 
-async def refused(e: Edge, form: str, name: str, key: str = "") -> None:
+async def refused(e: RunningServer, form: str, name: str, key: str = "") -> None:
     answer = await post(e, form, key)
     error = error_of(answer)
     assert answer.code == 429 and error["code"] == "rate_limit_exceeded" and name in error["message"]
@@ -151,7 +151,7 @@ async def refused(e: Edge, form: str, name: str, key: str = "") -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_turns_are_bounded_in_every_form(form: str) -> None:
-    async with edge(max_turns=2) as e:
+    async with running_server(max_turns=2) as e:
         ws = await e.ws()
         running = [post(e, form), post(e, "json")]
         await until(lambda: e.provider.running == 2)
@@ -168,7 +168,7 @@ async def test_turns_are_bounded_in_every_form(form: str) -> None:
 
 
 async def test_turns_over_websocket_count() -> None:
-    async with edge(max_turns=1) as e:
+    async with running_server(max_turns=1) as e:
         ws = await e.ws()
         await begin(ws, "begin")
         await refused(e, "json", "server.max_turns")
@@ -180,7 +180,7 @@ async def test_turns_over_websocket_count() -> None:
 
 async def test_turns_of_one_key_are_bounded() -> None:
     keys = [Key(name=name, value=f"{name}-0123456789abcdef") for name in ("one", "two")]
-    async with edge(max_turns_per_key=1, max_turns=3, keys=keys) as e:
+    async with running_server(max_turns_per_key=1, max_turns=3, keys=keys) as e:
         one, two = (key.value for key in keys)
         running = [post(e, "sse", one)]
         await until(lambda: e.provider.running == 1)
@@ -195,7 +195,7 @@ async def test_turns_of_one_key_are_bounded() -> None:
 
 
 async def test_codex_is_told_in_the_stream() -> None:
-    async with edge(max_turns=1) as e:
+    async with running_server(max_turns=1) as e:
         ws = await e.ws(headers={"originator": "codex_cli_rs"})
         running = post(e, "json")
         await until(lambda: e.provider.running == 1)
@@ -207,7 +207,7 @@ async def test_codex_is_told_in_the_stream() -> None:
 
 
 async def test_requests_that_share_a_turn_count_once() -> None:
-    async with edge(max_turns=1) as e:
+    async with running_server(max_turns=1) as e:
         headers = {"Idempotency-Key": "k"}
         both = [asyncio.ensure_future(e.fetch("/responses", BODY, headers=headers)) for _ in range(2)]
         await until(lambda: e.provider.running == 1 and len(e.state.turns) == 2)
@@ -220,7 +220,7 @@ async def test_requests_that_share_a_turn_count_once() -> None:
     "path", ["/responses", "/chat/completions", "/responses/input_tokens", "/responses/compact"]
 )
 async def test_names_of_models_have_a_limit(path: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for size, status in ((256, 404), (257, 400), (1_000_000, 400)):
             answer = await e.fetch(path, {"model": "x" * size, "input": "hi", "messages": []})
             error = error_of(answer)
@@ -230,7 +230,7 @@ async def test_names_of_models_have_a_limit(path: str) -> None:
 
 
 async def test_there_is_no_limit_on_turns_by_default() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         running: List[Any] = [post(e, "json") for _ in range(40)]
         await until(lambda: e.provider.running == 40)
         e.provider.gate.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge import Raw, config, played
+from running_server import Raw, config, played
 
 from rproxy.config.addresses import ListenAddress, is_loopback, parse_listen_address
 from rproxy.errors import ConfigError

@@ -130,7 +130,7 @@ async def provider(peer: Peer) -> None:
             await peer.send(FAILURES[model])
 
 
-class Site:
+class Lab:
     """rproxy in front of that provider. ``log`` has its lines in both formats."""
 
     def __init__(self, url: str, port: int) -> None:
@@ -154,7 +154,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(config: str = CONFIG) -> AsyncIterator[Site]:
+async def lab(config: str = CONFIG) -> AsyncIterator[Lab]:
     server = RawServer(provider)
     async with server.running():
         settings = parse_config(config.replace("BASE", server.url).encode(), "test.yaml", {})
@@ -171,7 +171,7 @@ async def site(config: str = CONFIG) -> AsyncIterator[Site]:
         addresses = tuple(address._replace(port=port) for address in settings.server.listen_addr)
         http = make_server(settings, make_app(settings, service, addresses))
         http.add_sockets([socket])
-        running, handlers = Site(server.url, port), []
+        running, handlers = Lab(server.url, port), []
         for kind, formatter in (("text", log.TextFormatter), ("json", log.JsonFormatter)):
             handlers.append(logging.StreamHandler(running.logs[kind]))
             handlers[-1].setFormatter(formatter(settings.secrets))
@@ -189,16 +189,16 @@ async def site(config: str = CONFIG) -> AsyncIterator[Site]:
 
 
 # ---- The ways out
-async def as_json(site: Site, model: str) -> str:
-    return (await site.ask("POST", "/responses", {"model": model, "input": "hi"}))[1]
+async def as_json(lab: Lab, model: str) -> str:
+    return (await lab.ask("POST", "/responses", {"model": model, "input": "hi"}))[1]
 
 
-async def as_sse(site: Site, model: str) -> str:
-    return (await site.ask("POST", "/responses", {"model": model, "input": "hi", "stream": True}))[1]
+async def as_sse(lab: Lab, model: str) -> str:
+    return (await lab.ask("POST", "/responses", {"model": model, "input": "hi", "stream": True}))[1]
 
 
-async def as_websocket(site: Site, model: str) -> str:
-    socket = await websocket_connect(site.url.replace("http", "ws") + "/responses")
+async def as_websocket(lab: Lab, model: str) -> str:
+    socket = await websocket_connect(lab.url.replace("http", "ws") + "/responses")
     socket.write_message(json.dumps({"type": "response.create", "model": model, "input": "hi"}))
     seen, kind = "", ""
     while kind not in ("error", "response.failed", "response.completed"):
@@ -208,23 +208,23 @@ async def as_websocket(site: Site, model: str) -> str:
     return seen
 
 
-async def as_chat(site: Site, model: str) -> str:
+async def as_chat(lab: Lab, model: str) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    return (await site.ask("POST", "/chat/completions", body))[1]
+    return (await lab.ask("POST", "/chat/completions", body))[1]
 
 
-async def as_stored(site: Site, model: str) -> str:
+async def as_stored(lab: Lab, model: str) -> str:
     """In the background, and what is told of it later: the response and its events."""
     body = {"model": model, "input": "hi", "background": True}
-    seen = (await site.ask("POST", "/responses", body))[1]
+    seen = (await lab.ask("POST", "/responses", body))[1]
     path = "/responses/" + json.loads(seen.partition("\n\n")[2])["id"]
     while '"queued"' in seen or '"in_progress"' in seen:
         await asyncio.sleep(0.01)
-        seen = (await site.ask("GET", path))[1]
-    return seen + (await site.ask("GET", path + "?stream=true"))[1]
+        seen = (await lab.ask("GET", path))[1]
+    return seen + (await lab.ask("GET", path + "?stream=true"))[1]
 
 
-WAYS: Dict[str, Callable[[Site, str], Awaitable[str]]] = {
+WAYS: Dict[str, Callable[[Lab, str], Awaitable[str]]] = {
     "json": as_json,
     "sse": as_sse,
     "websocket": as_websocket,
@@ -243,7 +243,7 @@ def leaks(seen: str, kinds: Dict[str, str] = KINDS) -> List[str]:
 @pytest.mark.parametrize("model", FAILURES)
 async def test_no_secret_leaves(model: str, way: str, expect_log: Any) -> None:
     expect_log(".", required=False)
-    async with site() as running:
+    async with lab() as running:
         seen = await WAYS[way](running, model)
         assert leaks(seen) == []
         if model not in ("moved", "refused-param") and (way, model) not in (("chat", "document"),):
@@ -255,13 +255,13 @@ async def test_no_secret_leaves(model: str, way: str, expect_log: Any) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_text_of_the_model_is_not_searched(way: str) -> None:
-    async with site() as running:
+    async with lab() as running:
         assert json.dumps(PLAIN)[1:-1] in await WAYS[way](running, "fine")
 
 
 async def test_no_secret_in_the_log_of_a_bug(expect_log: Any) -> None:
     expect_log("failed")
-    async with site() as running:
+    async with lab() as running:
         try:
             raise RuntimeError(TEXT)
         except RuntimeError:

@@ -19,7 +19,7 @@ WEATHER: Dict[str, Any] = {
 }
 
 
-class Site:
+class Lab:
     """A provider, rproxy before it, and a client."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ async def collected(stream: AsyncIterator[Any]) -> Any:
 
 
 async def test_create() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [[think("Simple."), say("Four.")]]
         response = await client.responses.create(model="gpt-5.5", input="2+2?", instructions="Be brief.")
         assert response.output_text == "Four."
@@ -54,7 +54,7 @@ async def test_create() -> None:
 
 
 async def test_the_stream_helper_accumulates_what_the_final_response_says() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [[think("A poem."), say("Roses are red, "), say("\u00fcber 文 \U0001f600.")]]
         async with client.responses.stream(
             model="gpt-5.5", input="Write", reasoning={"summary": "auto"}
@@ -70,7 +70,7 @@ async def test_the_stream_helper_accumulates_what_the_final_response_says() -> N
 
 
 async def test_a_tool_round_trip_with_full_history() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [
             [
                 think("Two cities."),
@@ -98,7 +98,7 @@ async def test_a_tool_round_trip_with_full_history() -> None:
 
 
 async def test_previous_response_id_continues_with_thinking_and_forks() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [
             [think("Call it."), call("get_weather", "c1", 0, city="Oslo")],
             [say("Cold.")],
@@ -126,7 +126,7 @@ async def test_previous_response_id_continues_with_thinking_and_forks() -> None:
 
 
 async def test_a_client_that_drops_the_thinking_still_gets_through() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [[think("Secret."), call("get_weather", "c7", 0, city="Oslo")], [say("Cold.")]]
         await client.responses.create(model="gpt-5.5", input="Weather?", tools=[WEATHER])
         bare = [
@@ -145,7 +145,7 @@ async def test_a_client_that_drops_the_thinking_still_gets_through() -> None:
 
 
 async def test_a_cut_answer_is_incomplete() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [[say("The first part"), finish("length")]]
         response = await client.responses.create(model="gpt-5.5", input="Write", max_output_tokens=20)
         assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
@@ -153,7 +153,7 @@ async def test_a_cut_answer_is_incomplete() -> None:
 
 
 async def test_errors_are_the_exceptions_of_the_sdk() -> None:
-    async with Site() as (provider, client):
+    async with Lab() as (provider, client):
         provider.turns += [[error(402, "Insufficient Balance")]]
         with pytest.raises(openai.RateLimitError) as quota:
             await client.responses.create(model="gpt-5.5", input="hi")

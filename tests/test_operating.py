@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Dict, List
 
 import pytest
-from edge import Edge, edge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import examples
 from rawserver import until
+from running_server import RunningServer, running_server
 from scripted import CONFIG, ScriptedProvider, error, finish, running, say, served, tokens
 from tornado.httpclient import AsyncHTTPClient
 from wsclient import begin, hear
@@ -55,7 +55,7 @@ def fields(record: logging.LogRecord) -> Dict[str, Any]:
     return dict(record.fields)  # type: ignore[attr-defined]
 
 
-class Site:
+class Lab:
     def __init__(self, url: str, provider: ScriptedProvider) -> None:
         self.url, self.provider = url, provider
         self.http = AsyncHTTPClient(force_instance=True)
@@ -66,10 +66,10 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(server: str = "", more: str = "") -> AsyncIterator[Site]:
+async def lab(server: str = "", more: str = "") -> AsyncIterator[Lab]:
     provider = ScriptedProvider(strict=False)
     async with served(provider.base_url, server, CONFIG + more) as url:
-        one = Site(url, provider)
+        one = Lab(url, provider)
         yield one
         one.http.close()
     await provider.close()
@@ -78,7 +78,7 @@ async def site(server: str = "", more: str = "") -> AsyncIterator[Site]:
 # ---- Turns
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_line_of_a_failed_turn_says_why_but_not_what_was_asked(lines: Lines, stream: bool) -> None:
-    async with site() as one:
+    async with lab() as one:
         message = f"Cannot tokenize {PROMPT!r} or {json.dumps(PROMPT)}: too many crowns"
         one.provider.turns.append([error(400, message)])
         answer = await one.post(input=PROMPT, stream=stream)
@@ -107,7 +107,7 @@ async def test_a_refused_connection(lines: Lines) -> None:
 
 
 async def test_a_filtered_turn_is_a_warning(lines: Lines) -> None:
-    async with site() as one:
+    async with lab() as one:
         one.provider.turns.append([say("no"), finish("content_filter")])
         await one.post(input="hi")
         record = await lines.last("turn")
@@ -116,7 +116,7 @@ async def test_a_filtered_turn_is_a_warning(lines: Lines) -> None:
 
 
 async def test_a_turn_that_its_client_left_is_no_warning_and_its_output_is_estimated(lines: Lines) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         await begin(ws, "begin")
         ws.close()
@@ -133,7 +133,7 @@ async def test_failover_shows(lines: Lines) -> None:
       - {{base_url: "http://127.0.0.1:1", name: cheap}}
       - {{base_url: "{base_url}", name: dear, api_key: $SCRIPTED_KEY}}
 """
-    async with site(more=more) as one:
+    async with lab(more=more) as one:
         one.provider.turns.append([say("hi"), finish("stop")])
         await one.post(model="two", input=PROMPT)
         known = fields(await lines.last("turn"))
@@ -144,7 +144,7 @@ async def test_failover_shows(lines: Lines) -> None:
 
 
 async def test_the_return_of_a_provider_shows(lines: Lines) -> None:
-    async with site("  retries: 0\n") as one:
+    async with lab("  retries: 0\n") as one:
         one.provider.turns += [[error(503, f"down, {PROMPT}")], [say("hi"), finish("stop")]]
         await one.post(input=PROMPT)
         await one.post(input=PROMPT)
@@ -155,7 +155,7 @@ async def test_the_return_of_a_provider_shows(lines: Lines) -> None:
 
 
 async def test_chat_completions_are_turns(lines: Lines) -> None:
-    async with site() as one:
+    async with lab() as one:
         one.provider.turns += [[say("hello"), finish("stop")], [error(400, f"bad {PROMPT}")]]
         messages = [{"role": "user", "content": PROMPT}]
         await one.post("/chat/completions", messages=messages)
@@ -191,7 +191,7 @@ async def test_chat_completions_are_turns(lines: Lines) -> None:
 async def test_each_refusal_is_one_line(
     lines: Lines, path: str, body: Any, headers: Dict[str, str], status: int, says: str
 ) -> None:
-    async with edge(keys=["k-1"], max_body_size=2000) as e:
+    async with running_server(keys=["k-1"], max_body_size=2000) as e:
         answer = await e.fetch(path, body, headers={"Authorization": "Bearer k-1", **headers})
         record = await lines.last("refusal")
         known = fields(record)
@@ -204,7 +204,7 @@ async def test_each_refusal_is_one_line(
 
 
 async def test_refusals_on_a_websocket(lines: Lines) -> None:
-    async with edge(keys=["k-1"]) as e:
+    async with running_server(keys=["k-1"]) as e:
         ws = await e.ws(headers={"Authorization": "Bearer k-1"})
         for number, message in enumerate(
             ({"type": "nonsense"}, {"type": "response.create", "model": PROMPT, "input": "x"}), 1
@@ -241,7 +241,7 @@ def test_no_prompt_gets_into_a_line(text: str, place: str) -> None:
             body["input"] = [{"type": "item_reference", "id": text}]
         else:
             body["input"] = [text]
-        async with edge() as e:
+        async with running_server() as e:
             assert (await e.fetch("/v1/responses", body)).code >= 400
             await until(lambda: not e.state.reports)
 
@@ -263,13 +263,13 @@ def test_no_prompt_gets_into_a_line(text: str, place: str) -> None:
 
 
 # ---- Metrics
-async def metrics(e: Edge, **headers: str) -> Any:
+async def metrics(e: RunningServer, **headers: str) -> Any:
     return await e.fetch("/metrics", headers=headers)
 
 
 async def test_metrics_of_a_server(lines: Lines) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
-    async with edge() as e:
+    async with running_server() as e:
         await e.fetch("/v1/responses", {"model": "m", "input": "hello"})
         await e.fetch("/v1/responses", {"model": "m", "input": "refuse"})
         await e.fetch("/v1/responses", {"model": "invented", "input": "hello"})
@@ -316,7 +316,7 @@ async def test_metrics_of_a_server(lines: Lines) -> None:
     ],
 )
 async def test_who_may_read_the_metrics(mode: str, keys: Any, headers: Dict[str, str], status: int) -> None:
-    async with edge(metrics=mode, **({"keys": keys} if keys else {})) as e:
+    async with running_server(metrics=mode, **({"keys": keys} if keys else {})) as e:
         assert (await metrics(e, **headers)).code == status
 
 

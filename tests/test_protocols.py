@@ -6,7 +6,7 @@ import json
 from typing import List, Tuple
 
 import pytest
-from edge import edge
+from running_server import running_server
 from wsclient import create, masked, open_raw, read_frame, types_until
 
 from rproxy.server.frames import fault
@@ -33,7 +33,7 @@ from rproxy.server.frames import fault
     ids=lambda length: length[0][:9],
 )
 async def test_a_content_length_that_is_no_number_is_a_400(length: Tuple[str, ...], method: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         lines = [f"Content-Length: {one}" for one in length]
         if method == "OPTIONS":
@@ -49,7 +49,7 @@ async def test_a_content_length_that_is_no_number_is_a_400(length: Tuple[str, ..
 
 @pytest.mark.parametrize("lines", [["02"], ["2", "2"], ["2, 2"]])
 async def test_a_content_length_that_says_it_twice_counts_once(lines: List[str]) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         raw.send(
             *("POST /responses/input_tokens HTTP/1.1", "Host: localhost"),
@@ -61,7 +61,7 @@ async def test_a_content_length_that_says_it_twice_counts_once(lines: List[str])
 
 
 async def test_every_answer_says_that_its_type_is_not_to_be_guessed() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         answers = [
             await e.fetch("/health"),
             await e.fetch("/nothing"),
@@ -109,7 +109,7 @@ MINE, LISTED, FOREIGN = "http://localhost:8080", "https://chat.example.com", "ht
 )
 @pytest.mark.parametrize("ws", [False, True])
 async def test_of_several_origins_all_must_pass(origins: List[str], passes: bool, ws: bool) -> None:
-    async with edge(allowed_origins=(LISTED,)) as e:
+    async with running_server(allowed_origins=(LISTED,)) as e:
         raw = await e.raw()
         lines = [f"Origin: {origin}" for origin in origins]
         if ws:
@@ -144,7 +144,7 @@ async def test_of_several_origins_all_must_pass(origins: List[str], passes: bool
     ],
 )
 async def test_a_frame_against_the_rules_ends_the_connection_with_1002(frame: bytes, why: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(masked(create("hello")))
         await types_until(raw, 1)

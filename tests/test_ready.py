@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Tuple
 
 import pytest
 from api import Api
-from edge import edge
+from running_server import running_server
 from scripted import CONFIG, ScriptedProvider, free_port, served
 
 Json = Dict[str, Any]
@@ -25,7 +25,7 @@ async def asked(api: Api, path: str = "/ready") -> Tuple[int, Json]:
 @pytest.mark.parametrize("path", ["/health", "/ready", "/ready?for=balancer", "/v1/ready/"])
 async def test_they_are_open_to_everybody(path: str) -> None:
     for keys in (["k"], None):
-        async with edge(keys=keys) as e:
+        async with running_server(keys=keys) as e:
             for method in ("GET", "HEAD"):
                 answer = await e.fetch(path, method=method, headers={"Host": "anything.example"})
                 assert answer.code == 200
@@ -34,7 +34,7 @@ async def test_they_are_open_to_everybody(path: str) -> None:
 
 
 async def test_a_model_whose_providers_all_cool_down() -> None:
-    async with edge(retries=0) as e:
+    async with running_server(retries=0) as e:
         answer = await e.fetch("/v1/responses", {"model": "m", "input": "refuse"})
         assert answer.code == 429
         for path, status in (("/ready", 503), ("/ready?for=balancer", 200), ("/health", 200)):

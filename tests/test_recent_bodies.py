@@ -9,9 +9,9 @@ from typing import Any, Dict, List
 
 import pytest
 from anything import json_values
-from edge import edge
 from hypothesis import given
 from hypothesis import strategies as st
+from running_server import running_server
 
 from rproxy.errors import ApiError
 from rproxy.server import recent_bodies
@@ -149,7 +149,7 @@ def test_a_long_conversation_through_the_server() -> None:
     """What the provider gets, and the values that are kept, are those of each request alone."""
 
     async def run() -> None:
-        async with edge() as lab:
+        async with running_server() as lab:
             for turns in (40, 41, 43, 43):
                 answer = await lab.fetch("/v1/responses", body(turns, store=False))
                 assert answer.code == 200

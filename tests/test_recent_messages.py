@@ -8,9 +8,9 @@ from typing import Any, Dict, List
 
 import pytest
 from anything import json_values, numbers_alike
-from edge import edge
 from hypothesis import given
 from hypothesis import strategies as st
+from running_server import running_server
 
 from rproxy.convert import json_steps
 from rproxy.cooperative import collect
@@ -126,7 +126,7 @@ def test_a_long_conversation_through_the_server() -> None:
     """The provider gets the messages of each request, though most of them were written before."""
 
     async def run() -> None:
-        async with edge() as lab:
+        async with running_server() as lab:
             for turns in (30, 31, 33, 33):
                 items: List[Json] = []
                 for number in range(turns):

@@ -14,12 +14,12 @@ from typing import Any, AsyncIterator, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 from api import Api
-from edge import edge
 from forkserver import rproxy_command
 from grammar import check_stream
 from inputs import some
 from mcp_double import mcp_double
 from rawserver import until
+from running_server import running_server
 from scripted import (
     CONFIG,
     CUT,
@@ -288,7 +288,7 @@ def edits(value: Json) -> Iterator[Json]:
 
 async def test_an_edited_recording_plays_or_is_refused(expect_log: Any) -> None:
     expect_log("", required=False)
-    async with edge(inspector="content") as e:
+    async with running_server(inspector="content") as e:
         answer = await e.fetch("/v1/responses", {"model": "m", "input": "hello", "stream": True})
         made = await e.fetch(f"/inspector/turns/{answer.headers['x-request-id']}/recording")
     lines, played = made.body.splitlines(), 0
@@ -369,7 +369,7 @@ async def test_a_recorder_that_fails_does_not_fail_the_turn(stream: bool, expect
             raise RuntimeError("a bug")
 
     expect_log("cannot record req_")
-    async with edge() as e:
+    async with running_server() as e:
         e.state.service.telemetry.recorders.append(Broken())
         answer = await e.fetch("/v1/responses", {"model": "m", "input": "hello", "stream": stream})
         assert answer.code == 200 and b"response.failed" not in answer.body

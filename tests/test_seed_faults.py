@@ -16,10 +16,10 @@ from typing import Any, AsyncIterator, Deque, Dict, List, Tuple, Union
 
 import pytest
 from api import Api
-from edge import edge
 from grammar import check_sse, check_stream, parse_sse
 from rawserver import CHUNKED, END, Peer, RawServer
 from rawserver import chunk as framed
+from running_server import running_server
 from scripted import free_port, running, served
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -375,7 +375,7 @@ async def test_24_nobody_from_outside_is_let_in_unasked() -> None:
             parse_config(("server: {listen_addr: '0.0.0.0:3000'}\n" + config).encode(), "c.yaml", {}),
             insecure=False,
         )
-    async with edge() as site:
+    async with running_server() as site:
         answer = await site.fetch("/v1/models", headers={"Origin": "https://evil.example"})
         assert "Access-Control-Allow-Origin" not in answer.headers
         assert (

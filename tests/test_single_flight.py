@@ -9,9 +9,9 @@ from typing import Any, Dict, List
 
 import pytest
 from api import site
-from edge import Edge, edge
 from grammar import check_stream, parse_sse
 from rawserver import until
+from running_server import RunningServer, running_server
 from scripted import gate, say
 
 Json = Dict[str, Any]
@@ -32,7 +32,7 @@ REPEATS = [
 ]
 
 
-def post(e: Edge, body: Json, headers: Dict[str, str], on_data: Any = None) -> asyncio.Future[Any]:
+def post(e: RunningServer, body: Json, headers: Dict[str, str], on_data: Any = None) -> asyncio.Future[Any]:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return asyncio.ensure_future(e.fetch("/responses", body, headers=names, streaming_callback=on_data))
 
@@ -42,7 +42,7 @@ def post(e: Edge, body: Json, headers: Dict[str, str], on_data: Any = None) -> a
 async def test_a_repeated_request_shares_the_turn(
     stream: bool, first: Dict[str, str], second: Dict[str, str], shared: bool
 ) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         body = {**GATE, "stream": stream}
         one = post(e, body, first)
         await until(lambda: e.provider.running == 1)
@@ -56,7 +56,7 @@ async def test_a_repeated_request_shares_the_turn(
 
 
 async def test_who_joins_a_stream_hears_something_while_it_waits() -> None:
-    async with edge(heartbeat_interval=0.1) as e:
+    async with running_server(heartbeat_interval=0.1) as e:
         body = {**GATE, "stream": True}
         one = post(e, body, {"Idempotency_Key": "k"})
         await until(lambda: e.provider.running == 1)
@@ -69,7 +69,7 @@ async def test_who_joins_a_stream_hears_something_while_it_waits() -> None:
 
 
 async def test_another_body_or_another_time_is_another_turn() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         key = {"Idempotency_Key": "k"}
         answers = [post(e, GATE, key), post(e, {**GATE, "temperature": 0.5}, key)]
         await until(lambda: e.provider.running == 2)
@@ -80,7 +80,7 @@ async def test_another_body_or_another_time_is_another_turn() -> None:
 
 
 async def test_the_turn_ends_with_the_last_who_waits() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raws = [await e.raw() for _ in range(2)]
         data = json.dumps(GATE).encode()
         for raw in raws:
@@ -96,7 +96,7 @@ async def test_the_turn_ends_with_the_last_who_waits() -> None:
 
 
 async def test_who_stays_gets_the_answer_when_the_first_leaves() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         first = await e.raw()
         data = json.dumps(GATE).encode()
         length = f"Content-Length: {len(data)}"
@@ -112,7 +112,7 @@ async def test_who_stays_gets_the_answer_when_the_first_leaves() -> None:
 
 
 async def test_an_error_is_shared_too() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         body = {"model": "m", "input": "break", "stream": True}
         answers = [post(e, body, {"Idempotency_Key": "k"}) for _ in range(2)]
         await until(lambda: len(e.state.turns) == 2 and e.provider.running)

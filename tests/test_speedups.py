@@ -16,8 +16,8 @@ from typing import Any, AsyncIterator, Iterator
 
 import pytest
 import tornado.websocket
-from edge import Raw, edge, played
 from rawserver import until
+from running_server import Raw, played, running_server
 from tornado import httputil
 from tornado.iostream import IOStream
 from tornado.util import _websocket_mask_python  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ async def test_a_server_without_nagle_answers_with_the_same_bytes(monkeypatch: p
     answers = []
     for unwanted in ("", "nodelay"):
         monkeypatch.setenv(VARIABLE, unwanted)
-        async with edge() as e:
+        async with running_server() as e:
             raw = await e.raw()
             await until(lambda: e.server._connections)
             assert leaves_nagle_on(e.server) is bool(unwanted)
@@ -106,12 +106,12 @@ async def server_side(raw: Raw, servers: Any) -> socket.socket:
 
 
 async def test_dates_are_cached_in_a_running_server(stock_tornado: None) -> None:
-    async with edge():
+    async with running_server():
         assert httputil.format_timestamp is format_timestamp_cached
 
 
 async def test_without_the_c_module_a_running_server_unmasks_fast(stock_tornado: None) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         assert tornado.websocket._websocket_mask is unmask  # type: ignore[attr-defined]
         ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": "hello"}))
@@ -125,7 +125,7 @@ def test_the_c_module_is_not_replaced() -> None:
 
 
 async def test_nagle_stays_off_between_two_requests_and_while_one_is_answered() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         for _ in range(2):
             raw.send("GET /health HTTP/1.1", "Host: localhost")
@@ -189,7 +189,7 @@ def test_the_switch() -> None:
 async def test_a_server_without_speedups(stock_tornado: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "all")
     before, interval = gc.get_threshold(), sys.getswitchinterval()
-    async with edge() as e:
+    async with running_server() as e:
         await e.raw()
         await until(lambda: e.server._connections)
         assert leaves_nagle_on(e.server) and httputil.format_timestamp is format_timestamp

@@ -8,9 +8,9 @@ from typing import Any, List
 
 import pytest
 from anything import json_values
-from edge import edge
 from hypothesis import given
 from hypothesis import strategies as st
+from running_server import running_server
 
 from rproxy.convert.events.response import response_object
 from rproxy.convert.profile import SCHEMA_REPAIRS, Profile
@@ -143,7 +143,7 @@ async def test_turns_with_the_same_tools_send_the_same() -> None:
     """Also when a turn chooses among them, and when its history brings more."""
     chosen = {"tool_choice": {"type": "function", "name": "look"}}
     bodies: List[Json] = [{}, chosen, {"input": [*LATER, {**MESSAGE, "content": "hello"}]}, {}]
-    async with edge() as e:
+    async with running_server() as e:
         for body in bodies:
             await e.fetch("/responses", {"model": "m", "input": "hello", "tools": TOOLS, **body})
         names = [[tool["function"]["name"] for tool in sent["tools"]] for sent in e.provider.requests]

@@ -241,7 +241,10 @@ async def test_the_head_is_not_held_back_for_ever(monkeypatch: pytest.MonkeyPatc
     assert turn.COMMIT_AFTER <= 10
     monkeypatch.setattr(turn, "COMMIT_AFTER", 0.2)
     begun = asyncio.Event()
-    async with lab([head_gate(begun), say("Late.")], server="") as (provider, base_url):
+    async with lab([head_gate(begun), say("Late.")], server="  heartbeat_interval: 0\n") as (
+        provider,
+        base_url,
+    ):
         heard = await Sse().ask(
             base_url, {"input": "hi"}, lambda event: event["type"].endswith("in_progress") and begun.set()
         )

@@ -1,4 +1,4 @@
-"""The WebSocket edge, over real sockets: handshakes, turns, channels, errors, interrupts, the memory."""
+"""The WebSocket endpoint, over real sockets: handshakes, turns, channels, errors, interrupts, the memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from typing import Any, Callable, Dict, List
 
 import pytest
-from edge import edge, error_of, response_id
 from rawserver import until
+from running_server import error_of, response_id, running_server
 from tornado.httpclient import HTTPClientError
 from wsclient import (
     TERMINAL,
@@ -32,7 +32,7 @@ from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses
 @pytest.mark.parametrize("path", ["/responses", "/v1/responses", "/v1/responses/"])
 async def test_turns_one_after_another(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "rproxy.turn")
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws(path)
         for number in (1, 2):
             events = await turn(ws, "count 3", stream=False, background=True)  # the connection decides that
@@ -57,7 +57,7 @@ async def test_turns_one_after_another(path: str, caplog: pytest.LogCaptureFixtu
 )
 async def test_a_warm_up_is_checked_like_a_turn(wrong: Dict[str, Any], param: str) -> None:
     """Else what is wrong with it would be the error of the turn that continues it."""
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         for fields in ({"generate": False}, {"prompt_cache_options": {"prewarm": True}}, {}):
             error = (await turn(ws, **{**wrong, **fields}))[-1]
@@ -69,7 +69,7 @@ async def test_a_warm_up_is_checked_like_a_turn(wrong: Dict[str, Any], param: st
 
 
 async def test_the_handshake_is_guarded_like_post() -> None:
-    async with edge(keys=["k"]) as e:
+    async with running_server(keys=["k"]) as e:
         foreign = {"Authorization": "Bearer k", "Origin": "https://evil.example"}
         for headers, status in (({}, 401), ({"Authorization": "Bearer x"}, 401), (foreign, 403)):
             with pytest.raises(HTTPClientError) as caught:
@@ -81,7 +81,7 @@ async def test_the_handshake_is_guarded_like_post() -> None:
         made = (await turn(ws))[-1]["response"]["id"]
         seen = await e.fetch("/v1/responses/" + made, headers={"Authorization": "Bearer k"})
         assert seen.code == 200  # the same owner
-    async with edge() as e:
+    async with running_server() as e:
         with pytest.raises(HTTPClientError) as caught:
             await e.ws(headers={"Host": "rebound.example.com"})
         assert caught.value.code == 403
@@ -105,7 +105,7 @@ async def test_the_handshake_is_guarded_like_post() -> None:
     ],
 )
 async def test_bad_handshakes_get_json(lines: List[str], status: int) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await e.raw()
         raw.send("GET /v1/responses HTTP/1.1", "Host: localhost", *lines)
         got, headers, body = await raw.answer()
@@ -136,7 +136,7 @@ async def test_bad_handshakes_get_json(lines: List[str], status: int) -> None:
     ],
 )
 async def test_errors_keep_the_socket(message: Any, status: int, says: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         ws.write_message(message, binary=isinstance(message, bytes))
         event = await hear(ws)
@@ -147,7 +147,7 @@ async def test_errors_keep_the_socket(message: Any, status: int, says: str) -> N
 
 
 async def test_codex_gets_errors_it_understands() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws(headers={"originator": "codex_exec"})
         ws.write_message("{")
         refusal(await hear(ws), 400, "invalid_prompt")
@@ -156,7 +156,7 @@ async def test_codex_gets_errors_it_understands() -> None:
 @pytest.mark.parametrize("word", ["crash", "crash-late"])
 async def test_an_internal_failure_ends_only_the_turn(word: str, expect_log: Callable[..., Any]) -> None:
     expect_log("failed")
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         events = await turn(ws, word)
         last = events[-1]
@@ -171,7 +171,7 @@ async def test_an_internal_failure_ends_only_the_turn(word: str, expect_log: Cal
 
 # ---- Channels
 async def test_a_channel_is_first_in_first_out() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         for number in range(5):
             say(ws, f"count {number}")
@@ -181,7 +181,7 @@ async def test_a_channel_is_first_in_first_out() -> None:
 
 
 async def test_channels_run_side_by_side_and_echo_their_name() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         begun = await begin(ws, "gate", stream_id="a.1")
         assert all(event["stream_id"] == "a.1" for event in begun)
@@ -197,7 +197,7 @@ async def test_channels_run_side_by_side_and_echo_their_name() -> None:
 
 
 async def test_at_most_32_names_and_16_turns_at_once() -> None:
-    async with edge(max_queue=100) as e:
+    async with running_server(max_queue=100) as e:
         ws = await e.ws()
         for number in range(32):
             say(ws, "gate", stream_id=f"channel-{number}")
@@ -215,7 +215,7 @@ async def test_at_most_32_names_and_16_turns_at_once() -> None:
 
 
 async def test_the_queue_is_bounded() -> None:
-    async with edge(max_queue=3) as e:
+    async with running_server(max_queue=3) as e:
         ws = await e.ws()
         await begin(ws, "gate")
         for _ in range(4):
@@ -226,7 +226,7 @@ async def test_the_queue_is_bounded() -> None:
 
 
 async def test_32_channels_in_one_burst_are_16_that_run_and_16_that_wait() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(b"".join(masked(create("hello", stream_id=f"channel-{n}")) for n in range(32)))
         types = await types_until(raw, 32)
@@ -235,7 +235,7 @@ async def test_32_channels_in_one_burst_are_16_that_run_and_16_that_wait() -> No
 
 async def test_a_burst_beyond_the_free_slots_counts_as_waiting() -> None:
     """Of 32 channels 16 start at once, so that with room for 10 only 6 are refused."""
-    async with edge(max_queue=10) as e:
+    async with running_server(max_queue=10) as e:
         raw = await open_raw(e)
         raw.writer.write(b"".join(masked(create("gate", stream_id=f"channel-{n}")) for n in range(32)))
         refused = [json.loads((await read_frame(raw))[1]) for _ in range(6)]
@@ -247,7 +247,7 @@ async def test_a_burst_beyond_the_free_slots_counts_as_waiting() -> None:
 
 
 async def test_a_burst_in_one_channel() -> None:
-    async with edge(max_queue=16) as e:
+    async with running_server(max_queue=16) as e:
         raw = await open_raw(e)
         raw.writer.write(masked(create("hello")) * 18)
         types = await types_until(raw, 18)
@@ -264,7 +264,7 @@ async def test_a_burst_in_one_channel() -> None:
     ],
 )
 async def test_interrupt(message: Dict[str, Any]) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         await begin(ws, "gate")
         ws.write_message(json.dumps({"type": "response.interrupt", "response_id": "resp_of_yesterday"}))
@@ -280,7 +280,7 @@ async def test_interrupt(message: Dict[str, Any]) -> None:
 
 
 async def test_steering_is_declined() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         ws.write_message(
             json.dumps(
@@ -294,7 +294,7 @@ async def test_steering_is_declined() -> None:
 
 # ---- What the connection remembers
 async def test_the_connection_remembers_and_forgets_with_it() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         first = (await turn(ws, store=False))[-1]["response"]["id"]
         for fields in ({}, {"stream_id": "fork"}):

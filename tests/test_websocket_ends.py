@@ -1,4 +1,4 @@
-"""The WebSocket edge, over real sockets: clients that leave or misbehave, sizes, the end of a connection."""
+"""The WebSocket endpoint, over real sockets: clients that leave or misbehave, sizes, ends of connections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import struct
 import time
 
 import pytest
-from edge import Raw, edge
 from rawserver import standstill, until
+from running_server import Raw, running_server
 from wsclient import (
     TERMINAL,
     begin,
@@ -33,7 +33,7 @@ from rproxy.server.frames import frame
 # ---- Clients that leave, or misbehave
 @pytest.mark.parametrize("word", ["wait", "begin"])
 async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(masked(create(word)))
         raw.writer.write(masked(create("hello")))
@@ -47,7 +47,7 @@ async def test_a_client_that_leaves_cancels_its_turns(word: str) -> None:
 
 
 async def test_pings_are_answered_and_a_close_is_seen_while_a_turn_runs() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(masked(create("wait")))
         await until(lambda: e.provider.running == 1)
@@ -59,7 +59,7 @@ async def test_pings_are_answered_and_a_close_is_seen_while_a_turn_runs() -> Non
 
 
 async def test_a_message_in_fragments() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         data = create("hello")
         raw.writer.write(
@@ -70,7 +70,7 @@ async def test_a_message_in_fragments() -> None:
 
 
 async def test_large_messages_and_too_large_ones() -> None:
-    async with edge(max_message_size=5 << 20) as e:
+    async with running_server(max_message_size=5 << 20) as e:
         ws = await e.ws()
         assert (await turn(ws, "hello " + "0" * (4 << 20)))[-1]["type"] == "response.completed"
         raw = await open_raw(e)
@@ -83,7 +83,7 @@ async def test_large_messages_and_too_large_ones() -> None:
 @pytest.mark.parametrize("size", [1000, 2 << 20])
 async def test_the_largest_message_with_the_next_one_right_behind_it(size: int) -> None:
     """The stream's buffer must hold both, or a piece and more: Tornado reads on while there is something."""
-    async with edge(max_message_size=size, max_body_size=1000) as e:
+    async with running_server(max_message_size=size, max_body_size=1000) as e:
         raw = await open_raw(e)
         largest = create("hello " + "x" * (size - len(create("hello "))))
         assert len(largest) == size
@@ -92,7 +92,7 @@ async def test_the_largest_message_with_the_next_one_right_behind_it(size: int) 
 
 
 async def test_a_client_that_does_not_read() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.reader._limit = 1  # type: ignore[attr-defined]
@@ -104,7 +104,7 @@ async def test_a_client_that_does_not_read() -> None:
 
 
 async def test_errors_are_not_piled_up_for_a_client_that_does_not_read() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.reader._limit = 1  # type: ignore[attr-defined]
         stream = next(iter(e.state.sessions)).ws_connection.stream  # type: ignore[attr-defined]
@@ -121,14 +121,14 @@ async def test_errors_are_not_piled_up_for_a_client_that_does_not_read() -> None
 
 
 async def test_no_nagle_between_turns() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         await turn(await e.ws(), "count 2")
         stream = next(iter(e.state.sessions)).ws_connection.stream  # type: ignore[attr-defined]
         assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_binary_junk_after_the_handshake() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         for junk in (b"\xff" * 64, masked(b"\xff\xfe", 1), masked(b"x", 11), b"\x81"):
             raw = await open_raw(e)
             raw.writer.write(junk)
@@ -140,7 +140,7 @@ async def test_binary_junk_after_the_handshake() -> None:
 
 # ---- Age
 async def test_an_idle_connection_that_grew_too_old() -> None:
-    async with edge(websocket_max_age=0.2) as e:
+    async with running_server(websocket_max_age=0.2) as e:
         ws = await e.ws()
         assert (await turn(ws))[-1]["type"] == "response.completed"
         refusal(await hear(ws), 400, "websocket_connection_limit_reached")
@@ -148,7 +148,7 @@ async def test_an_idle_connection_that_grew_too_old() -> None:
 
 
 async def test_an_old_connection_finishes_its_turn_first() -> None:
-    async with edge(websocket_max_age=0.2) as e:
+    async with running_server(websocket_max_age=0.2) as e:
         ws = await e.ws()
         await begin(ws, "gate")
         say(ws)
@@ -162,7 +162,7 @@ async def test_an_old_connection_finishes_its_turn_first() -> None:
 
 
 async def test_a_channel_that_waits_for_a_slot_does_not_disturb_the_end() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         ws = await e.ws()
         for number in range(17):
             say(ws, "gate", stream_id=f"channel-{number}")

@@ -8,7 +8,7 @@ import struct
 from typing import Any, List, Tuple
 
 import pytest
-from edge import Edge, Raw, edge
+from running_server import Raw, RunningServer, running_server
 from wsclient import create, masked, open_raw, read_frame, refusal, types_until
 
 from rproxy.server.body import LARGE
@@ -38,12 +38,12 @@ async def after_pongs(raw: Raw) -> Tuple[int, bytes, int]:
         pongs += 1
 
 
-def asked(e: Edge) -> Any:
+def asked(e: RunningServer) -> Any:
     """What the provider was asked last."""
     return e.provider.requests[-1]["messages"][-1]["content"]
 
 
-def handling_of(e: Edge) -> List[int]:
+def handling_of(e: RunningServer) -> List[int]:
     """A list of the sizes that the only connection unmasks from now on."""
     protocol: Any = next(iter(e.state.sessions)).ws_connection  # type: ignore[attr-defined]
     unmask, sizes = protocol._unmask, []
@@ -60,7 +60,7 @@ def handling_of(e: Edge) -> List[int]:
 async def test_a_message_is_the_same_however_it_is_cut(word: str) -> None:
     rng = random.Random(1)
     data = create(word)
-    async with edge(max_message_size=len(data)) as e:
+    async with running_server(max_message_size=len(data)) as e:
         raw = await open_raw(e)
         cuts = [[], [0], [1], [0, 0, 0], [len(data)], [rng.randrange(len(data) // 9) for _ in range(9)]]
         if len(data) > LARGE:
@@ -75,7 +75,7 @@ async def test_a_message_is_the_same_however_it_is_cut(word: str) -> None:
 
 
 async def test_a_long_message_is_read_and_checked_in_pieces() -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         sizes = handling_of(e)
         data = create(WIDE)
@@ -87,7 +87,7 @@ async def test_a_long_message_is_read_and_checked_in_pieces() -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"type":"response.create","input":"' + "x" * LARGE + '"'])
 async def test_an_unreadable_message_is_an_error_that_keeps_the_connection(text: str) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         for blanks in (0, LARGE):
             raw.writer.write(masked(text.encode() + b" " * blanks))
@@ -99,7 +99,7 @@ async def test_an_unreadable_message_is_an_error_that_keeps_the_connection(text:
 
 @pytest.mark.parametrize("size", [3, LARGE + 3])
 async def test_binary_messages_are_refused_whatever_their_size(size: int) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(masked(b"\xff" * size, 2))
         assert "Binary" in refusal(json.loads((await read_frame(raw))[1]), 400)
@@ -125,7 +125,7 @@ X = b"x" * (LARGE + PIECE)
     ],
 )
 async def test_a_text_that_is_not_utf8_closes_the_connection(frames: bytes) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(frames)
         opcode, reason, _ = await after_pongs(raw)
@@ -134,7 +134,7 @@ async def test_a_text_that_is_not_utf8_closes_the_connection(frames: bytes) -> N
 
 @pytest.mark.parametrize("frames", [masked(b"{}", 0), masked(b"{", fin=False) + masked(b"{}")])
 async def test_frames_out_of_order_close_the_connection(frames: bytes) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         raw.writer.write(frames)
         opcode, reason = await read_frame(raw)
@@ -142,7 +142,7 @@ async def test_frames_out_of_order_close_the_connection(frames: bytes) -> None:
 
 
 async def test_the_fragments_of_a_message_have_one_limit() -> None:
-    async with edge(max_message_size=3 * PIECE) as e:
+    async with running_server(max_message_size=3 * PIECE) as e:
         raw = await open_raw(e)
         raw.writer.write(
             masked(b"x" * 2 * PIECE, fin=False) + masked(b"x" * PIECE, 0, False) + masked(b"x", 0)

@@ -7,7 +7,7 @@ import json
 import struct
 from typing import Any, List, Optional, Tuple
 
-from edge import Edge, Raw
+from running_server import Raw, RunningServer
 from tornado.websocket import WebSocketClientConnection
 
 from rproxy.server.tornado_patches import unmask
@@ -78,7 +78,7 @@ HANDSHAKE = (
 )
 
 
-async def open_raw(e: Edge) -> Raw:
+async def open_raw(e: RunningServer) -> Raw:
     raw = await e.raw()
     raw.send(*HANDSHAKE)
     status, headers = await raw.head()

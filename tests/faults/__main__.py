@@ -38,14 +38,14 @@ from rawserver import RawServer, make_certificate, until  # noqa: E402
 SILENCE = 3.0  # seconds that rproxy bears; a busy machine needs some to answer at all
 MEMORY = 24.0  # MiB that a part may leave behind; the allocator's own habits are about half of it
 SHOWN = 10  # of the turns that went wrong
-Job = Callable[[], Awaitable[str]]
+Scenario = Callable[[], Awaitable[str]]
 
 
 class Part(NamedTuple):
     """Some turns, of which so many run at a time; each returns a word for its outcome."""
 
     name: str
-    jobs: List[Tuple[str, Job]]
+    scenarios: List[Tuple[str, Scenario]]
     parallel: int
 
 
@@ -59,22 +59,22 @@ class Sweep:
 
     async def run(self, part: Part) -> None:
         counts: Counter[str] = Counter()
-        waiting = iter(part.jobs)
-        before, began = await self.rproxy.facts(), time.monotonic()
+        waiting = iter(part.scenarios)
+        before, began = await self.rproxy.resource_usage(), time.monotonic()
 
         async def work() -> None:
-            for name, job in waiting:
+            for name, scenario in waiting:
                 try:
-                    counts[await job()] += 1
+                    counts[await scenario()] += 1
                 except hostile.Wrong as error:
                     counts["WRONG"] += 1
                     self.tell(f"{part.name}, {name}: {error}")
 
         await asyncio.gather(*(work() for _ in range(part.parallel)))
-        self.turns += len(part.jobs)
+        self.turns += len(part.scenarios)
         told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
         seconds = time.monotonic() - began
-        print(f"{part.name}: {len(part.jobs)} in {seconds:.0f} s: {told}", flush=True)
+        print(f"{part.name}: {len(part.scenarios)} in {seconds:.0f} s: {told}", flush=True)
         await self.leave()
         for text in await self.rproxy.settled(before, MEMORY):
             self.tell(f"{part.name}: {text}")
@@ -106,7 +106,7 @@ def parts_of(step: int, port: int, tls: int) -> Iterable[Part]:
             sparse = step * (tls if way else 1) * (5 if kind == "stall" else 1)
             yield Part(
                 f"provider: {way}{kind}",
-                providers.jobs(port, way, kind, sparse),
+                providers.scenarios(port, way, kind, sparse),
                 100 if kind == "stall" else 8,
             )
     for name, found, parallel in clients.parts(port, step):
@@ -128,14 +128,14 @@ async def play(step: int, tls: int, only: str, folder: Path) -> int:
             for part in parts_of(67, rproxy.port, tls):  # what opens or loads late is there now
                 await sweep.run(part)
             sweep.wrong.clear()
-            sweep.turns, first = 0, await rproxy.facts()
+            sweep.turns, first = 0, await rproxy.resource_usage()
             print(f"before: {first}\n", flush=True)
             for part in parts_of(step, rproxy.port, tls):
                 if re.search(only, part.name):
                     await sweep.run(part)
             for text in await rproxy.settled(first, MEMORY):
                 sweep.tell(text)
-            print(f"\nafter:  {await rproxy.facts()}")
+            print(f"\nafter:  {await rproxy.resource_usage()}")
             if b'"ok"' not in await hostile.exchange(rproxy.port, clients.HEALTH):
                 sweep.tell("GET /health does not answer ok")
     print(f"{sweep.turns} turns, {len(sweep.wrong)} problems")

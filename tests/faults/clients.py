@@ -23,8 +23,8 @@ from hostile import (
     request_bytes,
 )
 
-Job = Callable[[], Awaitable[str]]
-Jobs = List[Tuple[str, Job]]
+Scenario = Callable[[], Awaitable[str]]
+Scenarios = List[Tuple[str, Scenario]]
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 GOOD = "cut/chunked/9999"
 SLOW = "slow/40/5"
@@ -74,7 +74,7 @@ async def sends_a_wrong_byte(port: int, sent: bytes, position: int) -> str:
     return f"status {status}"
 
 
-def parts(port: int, step: int) -> List[Tuple[str, Jobs, int]]:
+def parts(port: int, step: int) -> List[Tuple[str, Scenarios, int]]:
     """(name, turns, how many at a time)"""
     places = [
         (f"{name}, {at}", data, at) for name, data in REQUESTS.items() for at in range(0, len(data), step)
@@ -82,16 +82,16 @@ def parts(port: int, step: int) -> List[Tuple[str, Jobs, int]]:
     slow = request_bytes(create(SLOW, stream=True))
     reads = range(0, 6000, step * 20)  # of the answer
 
-    def ends(reset: bool, stay: float = 0.0) -> Jobs:
+    def ends(reset: bool, stay: float = 0.0) -> Scenarios:
         return [
             (name, lambda sent=data[:at]: leaves(port, sent, 0, reset, stay))  # type: ignore[misc]
             for name, data, at in places
         ]
 
-    def goes(read: int, stay: float) -> Job:
+    def goes(read: int, stay: float) -> Scenario:
         return lambda: leaves(port, slow, read, read % 40 == 0, stay)
 
-    def wrong(sent: bytes, at: int) -> Job:
+    def wrong(sent: bytes, at: int) -> Scenario:
         return lambda: sends_a_wrong_byte(port, sent, at)
 
     return [

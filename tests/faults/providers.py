@@ -6,7 +6,7 @@ from typing import Awaitable, Callable, List, Tuple
 
 from hostile import FORMS, Turn, WebSocket, Wrong, create, ended, exchange, request_bytes
 
-Job = Callable[[], Awaitable[str]]
+Scenario = Callable[[], Awaitable[str]]
 
 
 async def ask_json(port: int, model: str) -> Turn:
@@ -52,10 +52,10 @@ def check(kind: str, form: str, position: int, turn: Turn) -> None:
         raise Wrong(f"{turn.status}, although the answer was whole")
 
 
-def jobs(port: int, way: str, kind: str, step: int) -> List[Tuple[str, Job]]:
+def scenarios(port: int, way: str, kind: str, step: int) -> List[Tuple[str, Scenario]]:
     """Every fault of this kind, for each kind of client."""
 
-    def job(client: str, form: str, position: int) -> Tuple[str, Job]:
+    def scenario(client: str, form: str, position: int) -> Tuple[str, Scenario]:
         model = f"{'wire/' if form == 'responses' else way}{kind}/{form}/{position}"
 
         async def play() -> str:
@@ -66,7 +66,7 @@ def jobs(port: int, way: str, kind: str, step: int) -> List[Tuple[str, Job]]:
         return f"{client}, {model}", play
 
     return [
-        job(client, form, position)
+        scenario(client, form, position)
         for form, good in FORMS.items()
         if not (way and form == "responses")
         for position in range(0, len(good.data) + (kind != "garble"), step)

@@ -119,7 +119,7 @@ async def play(seed: str, seconds: float, only_round: Optional[int], folder: Pat
         provider.running(),
         observed(folder, provider.url, hostile.silence(5), hostile.CONFIG) as rproxy,
     ):
-        before = await rproxy.facts()
+        before = await rproxy.resource_usage()
         end = asyncio.get_running_loop().time() + seconds
 
         async def work() -> None:
@@ -142,7 +142,7 @@ async def play(seed: str, seconds: float, only_round: Optional[int], folder: Pat
         for peer in provider.peers:
             peer.writer.close()
         left = await rproxy.settled(before, MEMORY)
-        print(f"{NAME}: {number - (only_round or 0)} requests; {await rproxy.facts()}")
+        print(f"{NAME}: {number - (only_round or 0)} requests; {await rproxy.resource_usage()}")
         for text in left:
             print(f"WRONG {NAME}: left over, {text}")
         return not wrong and not left

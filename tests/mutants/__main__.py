@@ -38,7 +38,7 @@ from _pytest.runner import runtestprotocol  # noqa: E402
 from changes import Mutant, mutants  # noqa: E402
 
 CONVERT = ROOT / "rproxy" / "convert"
-SERVERS = re.compile(r"^\s*(?:from|import) (?:rawserver|scripted|edge|api|wsclient)\b", re.M)
+SERVERS = re.compile(r"^\s*(?:from|import) (?:rawserver|scripted|running_server|api|wsclient)\b", re.M)
 SUBJECT = re.compile(r"^\s*(?:from|import) (?:rproxy\.convert|stream_tools|histories|provider_cases)\b", re.M)
 BUDGET = 10.0  # seconds of tests for one mutant; the slowest ones are left out
 HARMLESS = {"request", "monkeypatch", "log_guard", "expect_log", "io_loop"}  # fixtures without a server

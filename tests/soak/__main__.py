@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hostile
 from hostile import WebSocket, Wrong, create, ended, exchange, request_bytes
-from observed import Facts, Observed, observed, slope
+from observed import Observed, ResourceUsage, observed, slope
 from rawserver import RawServer
 
 WHOLE = "cut/chunked/99999"
@@ -107,7 +107,7 @@ KINDS: Dict[str, int] = {  # kind of turn -> its share
 
 
 class Interval(NamedTuple):
-    facts: Facts
+    usage: ResourceUsage
     turns: int
     latencies: List[float]  # milliseconds
 
@@ -115,8 +115,8 @@ class Interval(NamedTuple):
         low = sorted(self.latencies) or [0.0]
         middle, high = statistics.median(low), low[int(len(low) * 0.99)]
         return (
-            f"| {minutes:5.1f} | {self.turns:6} | {middle:6.1f} | {high:6.1f} | {self.facts.rss:6.1f} "
-            f"| {self.facts.fds:4} | {self.facts.sockets:4} | {self.facts.tasks:4} |"
+            f"| {minutes:5.1f} | {self.turns:6} | {middle:6.1f} | {high:6.1f} | {self.usage.rss:6.1f} "
+            f"| {self.usage.fds:4} | {self.usage.sockets:4} | {self.usage.tasks:4} |"
         )
 
 
@@ -154,15 +154,17 @@ class Soak:
         await asyncio.gather(*self.provider.tasks, return_exceptions=True)
         self.provider.peers.clear()
         self.provider.tasks.clear()
-        await self.rproxy.settled(Facts(0, 0, 1, 0.0, 0.0), 1e9, seconds=2.0)  # what ends late has ended
-        return Interval(await self.rproxy.facts(), sum(self.counts.values()) - before, latencies)
+        await self.rproxy.settled(
+            ResourceUsage(0, 0, 1, 0.0, 0.0), 1e9, seconds=2.0
+        )  # what ends late has ended
+        return Interval(await self.rproxy.resource_usage(), sum(self.counts.values()) - before, latencies)
 
     def trends(self) -> List[str]:
         """Prints how the values of the second half grow. :returns: those that grow too much"""
         half = self.intervals[len(self.intervals) // 2 :]
         found = []
         for name, limit in (("rss", MEMORY), ("fds", MORE), ("sockets", MORE), ("tasks", MORE)):
-            grows = slope([float(getattr(one.facts, name)) for one in half])
+            grows = slope([float(getattr(one.usage, name)) for one in half])
             print(f"trend of {name}: {grows:+.1f} over {len(half)} intervals")
             found += [f"{name} grows: {grows:+.1f}"] if grows > limit else []
         middles = [statistics.median(one.latencies) for one in half if one.latencies]

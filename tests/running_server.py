@@ -1,5 +1,5 @@
-"""A server for the tests of the edges: the whole application on a real socket, in front of a provider that
-plays canned answers.
+"""The whole application on a real socket, in front of a provider that plays canned answers: for tests of the
+client's side.
 
 The first word of the input chooses the answer; see :class:`PlayedProvider`.  Clients that misbehave use
 :class:`Raw`, a bare socket.
@@ -231,7 +231,7 @@ class Raw:
         self.writer.transport.abort()
 
 
-class Edge:
+class RunningServer:
     """One running server and ways to talk to it."""
 
     def __init__(self, state: AppState, provider: PlayedProvider, server: HTTPServer, port: int) -> None:
@@ -263,7 +263,7 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def edge(**server: Any) -> AsyncIterator[Edge]:
+async def running_server(**server: Any) -> AsyncIterator[RunningServer]:
     """A server with this ``server`` section; everything is closed at the end."""
     async with played(**server) as (settings, service, provider):
         socket, port = bind_unused_port()
@@ -271,7 +271,7 @@ async def edge(**server: Any) -> AsyncIterator[Edge]:
         app = make_app(settings, service, addresses)
         http = make_server(settings, app)
         http.add_sockets([socket])
-        running = Edge(app.settings["state"], provider, http, port)
+        running = RunningServer(app.settings["state"], provider, http, port)
         try:
             yield running
         finally:
