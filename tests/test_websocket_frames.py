@@ -85,6 +85,26 @@ async def test_a_long_message_is_read_and_checked_in_pieces() -> None:
         assert max(sizes) <= PIECE and sum(sizes) == len(data)
 
 
+@pytest.mark.parametrize("cuts", [[], [1000]], ids=["whole", "fragments"])
+@pytest.mark.parametrize("dense", [True, False])
+async def test_a_message_full_of_values_is_read_in_steps(dense: bool, cuts: List[int]) -> None:
+    async with edge() as e:
+        raw = await open_raw(e)
+        protocol: Any = next(iter(e.state.sessions)).ws_connection  # type: ignore[attr-defined]
+        on_large_text, in_steps = protocol._on_large_text, []
+
+        def counted(pieces: Any, size: int) -> Any:
+            in_steps.append(size)
+            return on_large_text(pieces, size)
+
+        protocol._on_large_text = counted
+        data = create("hello", unknown=[[]] * 200_000 if dense else "x" * 800_000)
+        raw.writer.write(fragments(data, cuts))
+        events = [(await after_pongs(raw))[1]]
+        assert json.loads(events[0])["type"] == "response.created" and (await types_until(raw, 1))
+        assert in_steps == ([len(data)] if dense else [])
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '{"type":"response.create","input":"' + "x" * LARGE + '"'])
 async def test_an_unreadable_message_is_an_error_that_keeps_the_connection(text: str) -> None:
     async with running_server() as e:

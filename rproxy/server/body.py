@@ -19,6 +19,7 @@ import re
 import zlib
 from importlib import import_module
 from itertools import chain
+from random import randrange
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..convert.json_reader import USUAL, NotAnObject, TooManyValues, parse_steps
@@ -29,6 +30,9 @@ from ..types import Json
 
 PIECE = 1 << 17  # bytes
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
+MAYBE_LARGE = 1 << 18  # bytes of JSON that are parsed in some milliseconds even if they are full of values
+MANY_VALUES = 70_000  # which take 5 to 30 ms; a body that holds text has a tenth of them
+SAMPLES, SAMPLE = 16, 1 << 10  # how many pieces of a text are looked at, and their bytes
 MAX_EMPTY = 100  # consecutive parts of a compressed body without content
 # The value that Tornado can read; it joins repeated headers with commas.
 CONTENT_LENGTH = re.compile(r"([0-9]{1,18})(?:,[ \t]*\1)*")
@@ -198,16 +202,34 @@ def parse_object(data: Union[str, bytes], what: str = "request body") -> Json:
     return value
 
 
-async def parse_large(data: Union[str, Iterable[bytes]], what: str = "request body") -> Json:
+def is_dense(data: bytes) -> bool:
+    """Are there so many values in a text of at most ``LARGE`` bytes that it takes long to parse?
+
+    Looks at samples.  Their places are random, so that nobody can prepare them.
+    """
+    if len(data) < MAYBE_LARGE:
+        return False
+    places = [randrange(len(data) - SAMPLE) for _ in range(SAMPLES)]
+    samples = b"".join([data[at : at + SAMPLE] for at in places])
+    values = len(samples) - len(samples.translate(None, b",[{"))
+    return values * len(data) > MANY_VALUES * len(samples)
+
+
+async def parse_large(
+    data: Union[str, Iterable[bytes]], what: str = "request body", bounded: bool = True
+) -> Json:
     """:func:`parse_object` that lets other tasks run in between, also when the object is freed.
 
     :param data: a text, or the pieces of one
+    :param bounded: may it not hold too many values?  At most ``LARGE`` bytes cannot
     :raises ApiError: 400, also for more objects, arrays or other values than a request may have
     """
     unfinished: List[Any] = []
     large_values.begin()
     try:
-        value = await run_cooperatively(parse_steps(data, _no_constant, bounds=USUAL, unfinished=unfinished))
+        value = await run_cooperatively(
+            parse_steps(data, _no_constant, bounds=USUAL if bounded else None, unfinished=unfinished)
+        )
         free_later([value])
         return value
     except _UNREADABLE as error:
@@ -288,7 +310,8 @@ class BodyReader:
             if self.json_size > LARGE:
                 self.value = await parse_large(chain(first, pieces))
                 return self.value
-        self.value = parse(b"".join(first))
+        data = b"".join(first)
+        self.value = await parse_large([data], bounded=False) if is_dense(data) else parse(data)
         return self.value
 
     def _plain(self) -> Iterator[bytes]:

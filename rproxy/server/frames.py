@@ -21,7 +21,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
 from ..cooperative import Slices
-from .body import LARGE
+from .body import LARGE, MAYBE_LARGE, is_dense
 
 # Codes of close frames (7.4.1).
 PROTOCOL_ERROR = 1002
@@ -116,8 +116,8 @@ class StrictProtocol(WebSocketProtocol13):
 
     It reads all frames itself, long ones in pieces.  Compression is never agreed on.
 
-    :param on_large_text: takes the pieces and the size of a text of more than
-        :data:`~rproxy.server.body.LARGE` bytes; ``handler.on_message`` takes all other messages
+    :param on_large_text: takes the pieces and the size of a text that takes long to parse;
+        ``handler.on_message`` takes all other messages
     """
 
     def __init__(self, handler: Any, params: Any, on_large_text: OnLargeText) -> None:
@@ -184,6 +184,8 @@ class StrictProtocol(WebSocketProtocol13):
             text = data.decode()
         except UnicodeDecodeError:
             self._refuse(INVALID_DATA, NOT_UTF8)
+        if len(data) > MAYBE_LARGE and is_dense(data):
+            return self._run_callback(self._on_large_text, iter([data]), len(data))
         return self._run_callback(self.handler.on_message, text)
 
     def _refuse(self, code: int, why: str) -> NoReturn:

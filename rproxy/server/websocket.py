@@ -38,7 +38,7 @@ from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
-from .body import parse_large, parse_object
+from .body import LARGE, parse_large, parse_object
 from .frame_writer import FrameWriter
 from .frames import Pieces, StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
@@ -206,9 +206,9 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         return self.dispatch(lambda: read_message(message), size_of(message))
 
     async def on_large_text(self, pieces: Pieces, size: int) -> None:
-        """The same for a large text, which is UTF-8."""
+        """The same for a text that takes long to parse, in UTF-8."""
         try:
-            request = await parse_large(pieces, "message")
+            request = await parse_large(pieces, "message", size > LARGE)
         except ApiError as error:
             blocked = self.write_error_event(error, None)
         else:

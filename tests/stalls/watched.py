@@ -27,7 +27,11 @@ FRAMES = 9
 
 
 def stack(frame: Optional[FrameType]) -> str:
-    """The innermost functions of a stack."""
+    """The innermost functions of a stack.
+
+    Nobody may hold on to the frame: it would keep the function's variables, and a text that grows would be
+    copied, because somebody else refers to it.
+    """
     found: List[str] = []
     while frame is not None and len(found) < FRAMES:
         code = frame.f_code
@@ -94,8 +98,8 @@ class Watch:
             now, held = time.monotonic(), time.process_time() - used
             began = self._began
             if began and now - began > WORTH_A_LOOK:
-                frame = sys._current_frames().get(self._main or 0)
-                self._seen.append(f"{(now - began) * 1000:.0f} ms: {stack(frame)}")
+                seen = stack(sys._current_frames().get(self._main or 0))
+                self._seen.append(f"{(now - began) * 1000:.0f} ms: {seen}")
             if now - before > LOOK + WORTH_A_LOOK and held > self._longest["hold"]:
                 mine = threading.get_ident()
                 stacks = [stack(frame) for ident, frame in sys._current_frames().items() if ident != mine]
