@@ -88,7 +88,7 @@ async def test_a_long_message_is_read_and_checked_in_pieces() -> None:
 @pytest.mark.parametrize("cuts", [[], [1000]], ids=["whole", "fragments"])
 @pytest.mark.parametrize("dense", [True, False])
 async def test_a_message_full_of_values_is_read_in_steps(dense: bool, cuts: List[int]) -> None:
-    async with edge() as e:
+    async with running_server() as e:
         raw = await open_raw(e)
         protocol: Any = next(iter(e.state.sessions)).ws_connection  # type: ignore[attr-defined]
         on_large_text, in_steps = protocol._on_large_text, []
