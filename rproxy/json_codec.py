@@ -194,7 +194,10 @@ def _spliced(value: Json, encode: Callable[[Any], bytes]) -> bytes:
     if parts:
         pieces = encode(marked).split(_MARK_JSON)
         if len(pieces) == len(parts) + 1:  # else the mark was in the data
-            return b"".join([pieces[0], *(part for pair in zip(parts, pieces[1:]) for part in pair)])
+            spliced = [pieces[0]]
+            for part, piece in zip(parts, pieces[1:]):
+                spliced += (part, piece)
+            return b"".join(spliced)
     return encode(value)
 
 

@@ -39,7 +39,7 @@ class LocalResponses:
         mine = [old for old, other in self.records.items() if other.channel == kept.channel]
         for old in mine[:-KEPT_PER_CHANNEL] + list(self.records)[:-KEPT]:
             self.records.pop(old, None)
-        size = sum(other.size for other in self.records.values())
+        size = sum([other.size for other in self.records.values()])
         for old in list(self.records)[:-1]:
             if size > KEPT_BYTES:
                 size -= self.records.pop(old).size
@@ -50,10 +50,11 @@ class LocalResponses:
 
         :param charges: new ones
         """
-        held = frozenset().union(*(kept.charges for kept in self.records.values()))
-        for charge in (self._charges | charges) - held:
-            charge.release()
-        self._charges = held
+        charges |= self._charges
+        if charges:  # only warm-ups have any
+            self._charges = frozenset().union(*(kept.charges for kept in self.records.values()))
+            for charge in charges - self._charges:
+                charge.release()
 
 
 class ChannelResponses(MutableMapping[str, LocalRecord]):

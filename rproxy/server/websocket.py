@@ -268,15 +268,17 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
     def starts_at_once(self, channel: Channel) -> bool:
         """Would the next request of a channel not have to wait?"""
-        busy = sum(one.sink is not None or len(one.queue) > 0 for one in self._channels.values())
-        return channel.sink is None and not channel.queue and busy < MAX_RUNNING
+        busy = [one for one in self._channels.values() if one.sink is not None or one.queue]
+        return len(busy) < MAX_RUNNING and channel not in busy
 
     def waiting(self) -> int:
         """How many requests are waiting, without those that start as soon as their channel's task runs."""
-        channels = self._channels.values()
-        running = sum(channel.sink is not None for channel in channels)
-        starting = sum(channel.sink is None and len(channel.queue) > 0 for channel in channels)
-        return sum(len(channel.queue) for channel in channels) - min(starting, MAX_RUNNING - running)
+        queued = running = starting = 0
+        for channel in self._channels.values():
+            queued += len(channel.queue)
+            running += channel.sink is not None
+            starting += channel.sink is None and bool(channel.queue)
+        return queued - min(starting, MAX_RUNNING - running)
 
     def channel(self, stream_id: Optional[str]) -> Channel:
         """The channel of that name, made when it is new.
@@ -440,7 +442,6 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
 
 
 Action = Callable[[ResponsesSocket, Json, Optional[str], int], Optional[Awaitable[None]]]
-
 ACTIONS: Dict[str, Action] = {
     "response.create": ResponsesSocket.create,
     "response.interrupt": ResponsesSocket.interrupt,

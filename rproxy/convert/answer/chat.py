@@ -12,8 +12,9 @@ whatever a chunk is.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Any, DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optional, Set
 
 from ...types import Delta, Json, TextKind
 from ..profile import AnswerForm
@@ -37,10 +38,6 @@ from .tool_calls import MAX_CALLS, CallReader
 
 if TYPE_CHECKING:
     from .leaked_calls import LeakedCallFilter, Piece
-
-
-def _nothing_received() -> Dict[TextKind, Received]:
-    return {"text": Received(), "reasoning": Received(), "refusal": Received()}
 
 
 class ChunkReader:
@@ -70,7 +67,7 @@ class ChunkReader:
             {"text": "", "reasoning": "", "refusal": ""} if answer.cumulative else {}
         )
         # The text as it came, but without what snapshots repeat.
-        self._received: Dict[TextKind, Received] = _nothing_received()
+        self._received: DefaultDict[TextKind, Received] = defaultdict(Received)
         self._halves: Dict[TextKind, str] = {}  # first halves of surrogate pairs
         self._begun = False  # there was a delta before this chunk
         self._tagged = False  # reasoning came in tags
@@ -137,7 +134,7 @@ class ChunkReader:
             ]
             out.append(("annotations", sources))
         self._cited = {}
-        self._received = _nothing_received()  # frees the pieces
+        self._received.clear()  # frees the pieces
         return out
 
     def _count(self, usage: Any) -> None:
