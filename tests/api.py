@@ -87,6 +87,28 @@ class Api:
         assert status == 200 and self.headers["content-type"].startswith("text/event-stream"), content[:300]
         return parse_sse(content)
 
+    async def listen(
+        self, path: str, body: Json, then: Callable[[], object], after: str = "response.in_progress"
+    ) -> List[Json]:
+        """The events of an SSE answer.
+
+        :param then: is called at the second heartbeat behind the first event of the type ``after``
+        """
+        told = bytearray()
+
+        def heartbeats() -> int:
+            behind = told.partition(b"event: %b\n" % after.encode())[2]
+            return behind.count(b"event: response.in_progress\n")
+
+        def hear(data: bytes) -> None:
+            before = heartbeats()
+            told.extend(data)
+            if before < 2 <= heartbeats():
+                then()
+
+        await self.raw("POST", path, body, on_data=hear)
+        return parse_sse(bytes(told))
+
     async def until(self, response_id: str, *statuses: str, seconds: float = 10) -> Json:
         """Poll a response until its status is one of these."""
         for _ in range(int(seconds / 0.05)):

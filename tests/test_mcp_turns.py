@@ -16,7 +16,7 @@ from typing import Any, Dict, List
 import pytest
 from api import Api
 from forkserver import REAL
-from grammar import check_response, check_stream, parse_sse
+from grammar import check_response, check_stream
 from mcp_double import mcp_double, text, tool
 from mcp_lab import ALWAYS, NEVER, approving, asking, echo, mcp_lab, of_type
 from rawserver import until
@@ -127,17 +127,9 @@ async def test_a_client_that_leaves_an_approved_call_does_not_run_it_again() -> 
 async def test_signs_of_life_while_a_call_takes_long() -> None:
     async with mcp_lab(server="  heartbeat_interval: 0.1\n", gate=asyncio.Event()) as lab:
         lab.provider.turns += [[echo("a")], [say("Done.")]]
-        told = bytearray()
-
-        def hear(data: bytes) -> None:
-            told.extend(data)
-            during_call = told.partition(b"event: response.mcp_call_arguments.done")[2]
-            if during_call.count(b"event: response.in_progress") == 2:
-                assert lab.double.gate is not None
-                lab.double.gate.set()
-
-        await lab.api.raw("POST", "/responses", asking(stream=True), on_data=hear)
-        check_stream(parse_sse(bytes(told)))
+        assert lab.double.gate is not None
+        after = "response.mcp_call_arguments.done"
+        check_stream(await lab.api.listen("/responses", asking(stream=True), lab.double.gate.set, after))
 
 
 async def test_a_list_that_fails_after_the_stream_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:

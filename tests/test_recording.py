@@ -163,16 +163,10 @@ async def test_every_kind_of_turn_plays_to_the_same_events(tmp_path: Path) -> No
             for item in first["output"]
             if item["type"] == "function_call"
         ]
-        beats, told = asyncio.Event(), bytearray()
+        beats = asyncio.Event()
         provider.turns.append([think("Long."), gate(beats), say("two " * 40)])
         more = {"previous_response_id": first["id"], "input": outputs, "stream": True}
-
-        def hear(data: bytes) -> None:
-            told.extend(data)
-            if told.count(b"event: response.in_progress") == 3:  # the first one is none
-                beats.set()
-
-        await api.raw("POST", "/responses", {**ask, **more}, on_data=hear)
+        await api.listen("/responses", {**ask, **more}, beats.set)
         for steps in ([say("three"), CUT], [finish("content_filter"), say("cut")]):
             provider.turns.append(steps)
             await api.events("POST", "/responses", {**ask, "stream": True})

@@ -685,8 +685,12 @@ async def test_what_waits_is_written_in_order_before_the_end() -> None:
     assert slow.begun == [{"n": 0}, {"n": "another"}]  # the writes to one id wait for each other
     limit_store_time()
     changed = asyncio.ensure_future(store.update("resp_1", lambda record: {"n": record["n"] + 10}))
-    asyncio.get_running_loop().call_later(0.05, slow.gate.set)
-    await store.close()
+    closing = asyncio.ensure_future(store.close())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    slow.gate.set()
+    await closing
     assert [record["n"] for record in slow.begun if record["n"] != "another"] == [0, 1, 2, 3, 4]
     assert await changed == {"n": 14}
     await store.close()

@@ -14,14 +14,17 @@ from typing import Any, AsyncIterator, Dict, List, Tuple
 
 import pytest
 from grammar import check_response, check_sse, check_stream
-from rawserver import OK, Peer, RawServer, chunk
+from rawserver import OK, Peer, RawServer, chunk, until
 from scripted import ScriptedProvider, call, error, finish, running, say, served, think
 from test_codex import CODEX, codex, stable
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rproxy.config.load import parse_config
+from rproxy.config.schema import Provider
+from rproxy.errors import ApiError
 from rproxy.server.app import embedded
+from rproxy.upstream.client import Upstream
 
 Json = Dict[str, Any]
 pytestmark = pytest.mark.timeout(seconds=60)
@@ -192,8 +195,19 @@ async def test_a_websocket_with_warm_up_and_continuation() -> None:
         ws.close()
 
 
-async def test_a_warm_up_opens_the_connection_and_forgives_a_provider_that_is_down() -> None:
-    connected = asyncio.Event()
+async def test_a_warm_up_opens_the_connection_and_forgives_a_provider_that_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connected, failures, connect = asyncio.Event(), [], Upstream.preconnect  # type: ignore[var-annotated]
+
+    async def watched_connect(upstream: Upstream, provider: Provider) -> None:
+        try:
+            await connect(upstream, provider)
+        except ApiError as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(Upstream, "preconnect", watched_connect)
 
     async def script(peer: Peer) -> None:
         connected.set()
@@ -207,7 +221,8 @@ async def test_a_warm_up_opens_the_connection_and_forgives_a_provider_that_is_do
     async with served(server.url) as url:
         ws = await websocket_connect(url.replace("http", "ws", 1) + "/responses")
         assert (await turn(ws, generate=False))["status"] == "completed"
-        await asyncio.sleep(0.05)
+        await until(lambda: failures)
+        assert (await turn(ws, generate=False))["status"] == "completed"
         ws.close()
 
 
