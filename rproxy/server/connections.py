@@ -98,6 +98,9 @@ class ClientStream(IOStream):
     :param on_close: called when the socket is closed
     """
 
+    # IOStream has about thirty attributes; with more of them, the dict of an object takes twice the memory.
+    __slots__ = ("_on_closed", "_seen", "_since", "_written", "awaiting", "body_due", "peer", "whole")
+
     def __init__(
         self, sock: socket.socket, address: Any, on_close: Callable[[ClientStream], None], **options: Any
     ) -> None:

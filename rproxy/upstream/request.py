@@ -52,7 +52,7 @@ class PreparedRequest(HTTPRequest):
         :param defaults: values of attributes that are None in the request
         :raises TransportError: the request cannot be sent
         """
-        self.__dict__.update(request.__dict__)
+        self.__dict__ = {**request.__dict__}
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
