@@ -339,22 +339,23 @@ def test_the_fields_that_go_over(title: str) -> None:
         (
             "zai",
             {"tools": [TOOL], "tool_choice": "required"},
-            "tool_choice required became words in the prompt: the provider does not take it",
+            "tool_choice required became an instruction in the prompt: the provider does not accept it",
         ),
         (
             "lmstudio",
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
-            "tool_choice function became required, with words in the prompt: the provider does not take it",
+            "tool_choice function became required, with an instruction in the prompt: "
+            "the provider does not accept it",
         ),
         (
             "zai",
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
-            "tool_choice function became words in the prompt: the provider does not take it",
+            "tool_choice function became an instruction in the prompt: the provider does not accept it",
         ),
         (
             "deepseek",
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "ls"}},
-            "thinking switched off: with it the provider takes no tool_choice function",
+            "thinking switched off: with it the provider accepts no tool_choice function",
         ),
         (
             "generic",
@@ -455,7 +456,7 @@ def test_a_provider_without_streams_is_asked_for_none() -> None:
 def test_thinking_that_tools_forbid_is_a_warning_where_it_was_asked_for() -> None:
     profile = GENERIC.override({"thinking": {"with_tools": False}})
     assert convert({"tools": [TOOL], "reasoning": {"effort": "high"}}, profile).warnings == [
-        "reasoning.effort high left out: the provider takes no tools with it"
+        "reasoning.effort high left out: the provider accepts no tools with it"
     ]
     assert convert({"tools": [TOOL]}, profile).warnings == []
 

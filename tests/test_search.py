@@ -188,7 +188,7 @@ async def test_commands_that_there_are_not_are_a_line_each() -> None:
         ({"search_query": "x"}, "must be objects"),
         ({"find": [{"ref_id": "turn0search0"}]}, "pattern must be a string"),
         ({"open": [{"ref_id": 5}]}, "is not known"),
-        ({"click": [{"ref_id": "turn0search0", "id": 0}]}, "no page that was opened"),
+        ({"click": [{"ref_id": "turn0search0", "id": 0}]}, "has not been opened as a page"),
     ],
 )
 async def test_commands_of_another_form_are_a_line(commands: Json, said: str) -> None:
@@ -390,7 +390,7 @@ def test_deepseeks_key_is_that_of_its_provider() -> None:
             "{kind: deepseek}",
             "test.yaml:3:9: search: 'api_key' is missing, and no provider at api.deepseek.com",
         ),
-        ("{kind: brave}", "'api_key' is missing: brave answers nobody"),
+        ("{kind: brave}", "'api_key' is missing: brave requires one"),
         ("{kind: searxng}", "'url' is missing"),
         ("{kind: google}", "must be one of searxng, deepseek, brave, tavily, exa, serper"),
         ("{url: 'http://x'}", "'kind' is missing"),

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class HostedLimits:
     """The limits on hosted tools, for one response."""
 
-    max_rounds: int = key(c.whole(1, 100), 8, "times that the model calls tools and goes on with the results")
+    max_rounds: int = key(c.whole(1, 100), 8, "rounds: the model calls tools and continues with the results")
     max_calls: int = key(c.whole(1), 20, "calls; a client may set a lower limit (max_tool_calls)")
     max_seconds: float = key(c.seconds(), 300.0, "seconds that tools may run, together")
     max_result_bytes: int = key(
-        c.whole(1000), 102_400, "bytes of one result; of a longer one the middle is left out"
+        c.whole(1000), 102_400, "bytes of one result; the middle of a longer one is left out"
     )
     mcp_hosts: Tuple[McpHost, ...] = key(
         c.list_of(c.later("mcp_schema", "mcp_host"), "a list of hosts"),

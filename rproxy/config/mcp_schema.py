@@ -81,7 +81,7 @@ class McpServer:
     require_approval: Optional[str] = key(
         c.one_of(*APPROVALS),
         None,
-        "always: no client can do without; never: unless the client asks for it; default: as the client says",
+        "always: whatever the client says; never: unless the client asks for it; default: as the client says",
     )
     timeout: float = key(c.seconds(), 60.0, "seconds for one call")
     name: str = ""

@@ -171,11 +171,9 @@ class Config:
     models: Tuple[Model, ...] = key(_models, REQUIRED, "the models, at least one")
     server: Server = key(read_server, Server(), "the side of the clients")
     store: StoreConfig = key(read_store, StoreConfig(), "where responses are kept for previous_response_id")
-    usage: UsageConfig = key(
-        c.section(UsageConfig), UsageConfig(), "how tokens are reported and written down"
-    )
+    usage: UsageConfig = key(c.section(UsageConfig), UsageConfig(), "how tokens are reported and recorded")
     search: Optional[Search] = key(
-        c.later("search_schema", "read_search"), None, "who answers web searches; default: nobody"
+        c.later("search_schema", "read_search"), None, "the web search service; default: none"
     )
     mcp_servers: Tuple[McpServer, ...] = key(
         c.later("mcp_schema", "read_mcp_servers"),

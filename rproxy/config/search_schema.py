@@ -105,4 +105,4 @@ def completed(search: Search, providers: Iterable[Provider], servers: Sequence[s
         return search
     if search.service.shares_key:
         raise place.error(f"'api_key' is missing, and no provider at {host} has one")
-    raise place.error(f"'api_key' is missing: {search.kind} answers nobody without a key")
+    raise place.error(f"'api_key' is missing: {search.kind} requires one")

@@ -104,7 +104,7 @@ class Server:
         c.seconds(), 75.0, "seconds that an HTTP connection is kept when no request is under way"
     )
     write_timeout: float = key(
-        c.seconds(), 120.0, "seconds after which a client that reads nothing of its answer is given up"
+        c.seconds(), 120.0, "seconds after which a client that does not read its answer is disconnected"
     )
     heartbeat_interval: float = key(
         c.seconds(zero=True), 15.0, "send an event after this many seconds without one; 0: never"
@@ -158,13 +158,13 @@ class Server:
     drain_delay: float = key(
         c.seconds(zero=True),
         0.0,
-        "seconds that rproxy still takes turns when it stops, while /ready is 503 already",
+        "seconds that a stopping rproxy still accepts turns, while /ready is already 503",
     )
     drain_timeout: float = key(
-        c.seconds(zero=True), 30.0, "seconds that running turns may go on when rproxy stops"
+        c.seconds(zero=True), 30.0, "seconds for running turns to finish when rproxy stops"
     )
     pid_file: Optional[str] = key(
-        c.file_path, None, "a file with the process' number; default: in $XDG_RUNTIME_DIR/rproxy"
+        c.file_path, None, "a file with the process id; default: in $XDG_RUNTIME_DIR/rproxy"
     )
     websocket_max_age: float = key(
         c.seconds(), 3600.0, "a WebSocket older than this many seconds accepts no further turns"
@@ -172,10 +172,10 @@ class Server:
     seal_key: str = secret(
         c.seal_key,
         "",
-        "what protects encrypted_content: 64 hex digits; default: made once and kept with the store",
+        "the key that protects encrypted_content: 64 hex digits; default: made once and kept with the store",
     )
     accept_unsealed: bool = key(
-        c.boolean, False, "also take encrypted_content of rproxy 0.1, which has no seal; for one release"
+        c.boolean, False, "also accept encrypted_content of rproxy 0.1, which has no seal; for one release"
     )
 
     @property

@@ -363,7 +363,9 @@ class _Call(HostedCall):
         if tool is None:
             return self._failed(PROTOCOL, INVALID_PARAMS, f"there is no tool '{self._name[:100]}'")
         if server.failures >= MAX_FAILURES:
-            return self._failed(PROTOCOL, INTERNAL_ERROR, "the server has failed too often; do without it")
+            return self._failed(
+                PROTOCOL, INTERNAL_ERROR, "the server has failed too often; continue without it"
+            )
         try:
             result = await session.kind.servers.call(
                 server.entry.server, session.request.owner, tool, arguments

@@ -31,7 +31,7 @@ TOO_BIG = 1009
 PIECE = 1 << 18  # bytes of a long frame that are read at once; a multiple of the mask's four
 FIN = 0x80
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
-NOT_IN_ORDER = "a message begins within another, or goes on without a beginning"
+NOT_IN_ORDER = "a message begins within another, or continues without a beginning"
 NOT_UTF8 = "the text is not UTF-8"
 
 Pieces = Iterator[bytes]

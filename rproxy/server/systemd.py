@@ -54,7 +54,9 @@ def _listening(descriptor: int, name: str) -> socket.socket:
         reason = "it is not listening; the socket unit needs ListenStream= and no Accept=yes"
     except OSError as error:
         reason = error.strerror or str(error)
-    raise ConfigError(f"LISTEN_FDS: the socket {name} (file descriptor {descriptor}) is of no use: {reason}.")
+    raise ConfigError(
+        f"LISTEN_FDS: the socket {name} (file descriptor {descriptor}) cannot be used: {reason}."
+    )
 
 
 class Notifier:

@@ -254,7 +254,7 @@ class Attempt:
         )
 
     def _too_large(self) -> ApiError:
-        limit = f"the answer has more than {MAX_ANSWER >> 20} MiB and still goes on."
+        limit = f"the answer has more than {MAX_ANSWER >> 20} MiB so far."
         error = broken(self.provider.name, limit)
         error.retryable = False
         return error

@@ -41,7 +41,7 @@ STOP_TIMEOUT = 5.0  # seconds for a cancelled tool to end
 LIMIT_REACHED = "\n\n(This answer may not use tools any more: answer with what you have.)"
 OUT_OF_TIME = "The tool was stopped: the time for tools in one answer is used up."
 NOT_ALLOWED = "The tool was not called: the request's tool_choice does not allow it."
-BROKEN = "The tool failed; only the log of the proxy says why."
+BROKEN = "The tool failed; the reason is only in the log of the proxy."
 
 
 class RunningCall(NamedTuple):

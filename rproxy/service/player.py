@@ -59,7 +59,7 @@ class PlayedUpstream(Upstream):
         stop: Optional[CancelToken] = None,
     ) -> Result:
         if not self._attempts:
-            raise ApiError(502, "this rproxy asks the provider once more than the recording one did")
+            raise ApiError(502, "this rproxy sends the provider one request more than the recording one did")
         attempt = self._attempts.pop(0)
         status = attempt.status
         pieces = [piece for _, piece in attempt.pieces]
@@ -122,7 +122,7 @@ async def play(recorded: RecordedTurn) -> RecordedTurn:
             "the results of the tools between them. Use --serve, which plays its provider, round by round",
         )
     if not recorded.attempts and not recorded.calls:
-        raise recorded.error or ApiError(400, "no provider was asked, so there is nothing to play")
+        raise recorded.error or ApiError(400, "no provider was called, so there is nothing to play")
     if not recorded.request:
         raise ApiError(400, "the recording has no request, so there is nothing to play")
     turn, collector = recorded.turn, _Collector()

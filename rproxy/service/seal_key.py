@@ -117,7 +117,7 @@ def _from_text(text: str) -> SealKey:
         found = json.loads(text)
         scheme, secret = str(found["scheme"]), bytes.fromhex(found["key"])
     except (TypeError, KeyError, ValueError):
-        raise ValueError("what is kept as seal key is damaged") from None
+        raise ValueError("the stored seal key is damaged") from None
     if scheme not in (AES_GCM, HMAC) or len(secret) != SIZE:
-        raise ValueError("what is kept as seal key is damaged")
+        raise ValueError("the stored seal key is damaged")
     return SealKey(secret, scheme)

@@ -40,7 +40,7 @@ NOT_YOURS = "it was made with another key, for another client, or was tampered w
 NO_PACKAGE = (
     "it is encrypted, and the Python package cryptography is not installed here (pip install cryptography)"
 )
-UNSEALED = "it was made by an older rproxy without a seal (server.accept_unsealed takes such ones for now)"
+UNSEALED = "it was made by an older rproxy without a seal (server.accept_unsealed accepts these for now)"
 MAX_OPENED = 8 << 20  # bytes of recently opened JSON
 _NONCE, _MAC = 12, 32  # bytes
 

@@ -72,7 +72,7 @@ def serve_recorded(recorded: RecordedTurn, host: str, port: int) -> Iterator[str
     :raises ConfigError: there is no answer to give, or the address cannot be used
     """
     if not recorded.attempts:
-        raise ConfigError("no provider was asked in this turn, so there is none to play")
+        raise ConfigError("no provider was called in this turn, so there is none to play")
     try:
         sockets = bind_sockets(port, host)
     except OSError as error:

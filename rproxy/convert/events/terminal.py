@@ -75,6 +75,6 @@ def failure_of(reader: AnswerReader, *, done: bool, is_empty: bool, nameless_cal
         )
     if nameless_call and TERMINAL_STATUSES[finish] is COMPLETED:
         return Failure(
-            "server_error", "The provider sent a tool call without a name, which nobody can run. Try again."
+            "server_error", "The provider sent a tool call without a name, which cannot be run. Try again."
         )
     return None

@@ -253,7 +253,7 @@ def _think(body: Json, reasoning: Mapping[str, Any], profile: Profile, warnings:
     if not rule.with_tools and "tools" in body:
         if effort not in (None, "none"):
             warnings.append(
-                f"reasoning.effort {str(effort)[:40]} left out: the provider takes no tools with it"
+                f"reasoning.effort {str(effort)[:40]} left out: the provider accepts no tools with it"
             )
         effort = "none"
     if effort == "none":
@@ -332,18 +332,22 @@ def _forced(
     if ever and (thinking or not _think({"tools": []}, reasoning, profile, [])):
         return sent, reasoning, ""
     if ever and profile.thinking.disable is not None and not reasoning.get("effort"):
-        warnings.append(f"thinking switched off: with it the provider takes no tool_choice {word}")
+        warnings.append(f"thinking switched off: with it the provider accepts no tool_choice {word}")
         return sent, {"effort": "none"}, ""
     prompt = TOOL_CHOICE_PROMPTS[word].format(
         name=choice["function"]["name"] if isinstance(choice, dict) else ""
     )
     if ever or word != "function":
-        warnings.append(f"tool_choice {word} became words in the prompt: the provider does not take it")
+        warnings.append(
+            f"tool_choice {word} became an instruction in the prompt: the provider does not accept it"
+        )
         return None, reasoning, prompt
     # The provider accepts no name: any call at all comes nearest, if it accepts that.
     instead, reasoning, _ = _forced("required", reasoning, profile, [])
-    what = "words in the prompt" if instead is None else f"{instead}, with words in the prompt"
-    warnings.append(f"tool_choice function became {what}: the provider does not take it")
+    what = (
+        "an instruction in the prompt" if instead is None else f"{instead}, with an instruction in the prompt"
+    )
+    warnings.append(f"tool_choice function became {what}: the provider does not accept it")
     return instead, reasoning, prompt
 
 
