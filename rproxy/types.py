@@ -324,7 +324,7 @@ class LocalRecord(TypedDict):
     inherited: Json  # see rproxy.service.create_request.ConversationContext
 
 
-class Thought(TypedDict, total=False):
+class CachedReasoning(TypedDict, total=False):
     """What a provider wants back with the calls of a turn."""
 
     text: str  # the reasoning

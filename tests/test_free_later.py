@@ -191,7 +191,7 @@ async def test_it_waits_while_something_large_is_in_use(monkeypatch: pytest.Monk
 
 
 async def test_none_happens_by_itself_meanwhile() -> None:
-    with speedups.settled_gc():
+    with speedups.tuned_gc():
         assert gc.isenabled()
         value = await parse_large(json.dumps(request()))
         assert not gc.isenabled()

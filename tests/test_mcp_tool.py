@@ -17,7 +17,7 @@ from scripted import call, say, think
 
 from rproxy.hosted.approvals import Approvals
 from rproxy.hosted.kind import Outcome
-from rproxy.server.speedups import settled_gc
+from rproxy.server.speedups import tuned_gc
 
 Json = Dict[str, Any]
 
@@ -575,7 +575,7 @@ async def test_others_have_their_turn_while_many_items_are_looked_up() -> None:
             last = time.thread_time()
 
     async with mcp_lab() as lab:
-        with settled_gc():  # as in a server: a collection would look at all that the tests have made
+        with tuned_gc():  # as in a server: a collection would look at all that the tests have made
             stepping = asyncio.ensure_future(step())
             await lab.api(
                 "POST",

@@ -20,7 +20,7 @@ from rproxy.errors import ConfigError
 from rproxy.hosted.backend import Backend, Query
 from rproxy.providers.search_table import SEARCH_SERVICES
 from rproxy.server.app import embedded, open_service
-from rproxy.server.speedups import settled_gc
+from rproxy.server.speedups import tuned_gc
 from rproxy.service.client import Client
 from rproxy.upstream.client import Upstream
 
@@ -428,7 +428,7 @@ async def test_a_large_answer_is_read_in_slices_and_its_first_results_count() ->
             last = time.process_time()
 
     server, upstream = RawServer(keep_serving(head + body)), Upstream()
-    with settled_gc():  # as in a server: a collection would look at all that the tests have made
+    with tuned_gc():  # as in a server: a collection would look at all that the tests have made
         async with server.running():
             backend = Backend(Search(kind="searxng", url=server.url), upstream, time.time)
             stepping = asyncio.ensure_future(step())

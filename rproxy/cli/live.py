@@ -41,7 +41,7 @@ class ProviderCheck(NamedTuple):
 
 async def ask_all(config: Config, environ: Environ) -> List[ProviderCheck]:
     """Ask all providers at the same time."""
-    upstream = patient_upstream(config, environ)
+    upstream = probing_upstream(config, environ)
     try:
         providers = distinct_providers(config)
         return list(await asyncio.gather(*(ask(upstream, provider) for provider in providers)))
@@ -49,7 +49,7 @@ async def ask_all(config: Config, environ: Environ) -> List[ProviderCheck]:
         upstream.close()
 
 
-def patient_upstream(config: Config, environ: Environ) -> Upstream:
+def probing_upstream(config: Config, environ: Environ) -> Upstream:
     """A client with the time limits ``TIMEOUT``; the caller closes it."""
     return Upstream(
         connect_timeout=config.server.connect_timeout,

@@ -58,7 +58,7 @@ class Approvals:
         run = calls.running.get(approval_id)
         if run is None:
             run = calls.running[approval_id] = _Run(asyncio.ensure_future(_once(claim, work, lost)))
-            run.task.add_done_callback(partial(self._settle, owner, approval_id, lost))
+            run.task.add_done_callback(partial(self._keep_outcome, owner, approval_id, lost))
         run.waiting += 1
         try:
             await asyncio.wait({run.task})
@@ -69,7 +69,7 @@ class Approvals:
                 await asyncio.wait({run.task}, timeout=STOP_TIMEOUT)
         return _outcome(run.task, lost)
 
-    def _settle(self, owner: str, approval_id: str, lost: Outcome, task: asyncio.Task[Outcome]) -> None:
+    def _keep_outcome(self, owner: str, approval_id: str, lost: Outcome, task: asyncio.Task[Outcome]) -> None:
         """Keep the outcome of a call that has ended, unless it may be tried again."""
         calls = self._owners[owner]
         del calls.running[approval_id]

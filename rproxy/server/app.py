@@ -30,7 +30,7 @@ from .pid_file import pid_file
 from .reload import Reload, hangup_signal
 from .routes import App
 from .shutdown import drain, stop_being_ready, stop_signals
-from .speedups import mapped_blocks, quick_switches, settled_gc
+from .speedups import mapped_blocks, quick_switches, tuned_gc
 from .systemd import Notifier, take_sockets
 from .tornado_patches import apply_patches
 
@@ -259,7 +259,7 @@ async def run(
             with contextlib.ExitStack() as opened:
                 opened.enter_context(hangup_signal(reload_and_notify, stop.set))
                 opened.enter_context(pid_file(config.server.pid_file))
-                for speedup in (settled_gc, quick_switches, mapped_blocks):
+                for speedup in (tuned_gc, quick_switches, mapped_blocks):
                     opened.enter_context(speedup())
                 if ready is not None:
                     ready(running.listeners)

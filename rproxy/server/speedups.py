@@ -1,7 +1,7 @@
 """Speed-ups that do not change what the server does, and the switch for them.
 
 Each speed-up has a name: ``dates``, ``unmask`` and ``nodelay`` are in :mod:`rproxy.server.tornado_patches`,
-``gc`` is :func:`settled_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`mapped_blocks`,
+``gc`` is :func:`tuned_gc`, ``threads`` is :func:`quick_switches`, ``malloc`` is :func:`mapped_blocks`,
 and ``bodies`` is :mod:`rproxy.server.recent_bodies`.  To find out whether one of them causes a problem, start
 the server without it: ``RPROXY_NO_SPEEDUPS=dates,gc``, or ``RPROXY_NO_SPEEDUPS=all``.
 
@@ -51,7 +51,7 @@ def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 @contextlib.contextmanager
-def settled_gc() -> Iterator[None]:
+def tuned_gc() -> Iterator[None]:
     """Exempt all present objects from garbage collection, and collect less often, while the context lasts.
     Objects from before the first request stay until the end of the server, and a turn leaves no cycles
     behind: only errors do, for which an occasional collection is enough.  No automatic collection runs while

@@ -21,7 +21,7 @@ from ..cooperative import free_later, in_thread_if
 from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.telemetry import Telemetry
-from ..types import AnyItem, HostedResult, Json, Response, Thought, light_dataclass
+from ..types import AnyItem, CachedReasoning, HostedResult, Json, Response, light_dataclass
 from ..upstream.client import ChatClient
 from ..upstream.failover import Failover
 from ..upstream.learned_overrides import LearnedOverrides
@@ -278,7 +278,7 @@ class TurnPlan:
     def _remember_reasoning(
         self, done: StreamConverter, answer: Sequence[AnyItem], conversion: Conversion, provider: Provider
     ) -> None:
-        reasoning: Thought = {
+        reasoning: CachedReasoning = {
             "text": done.reasoning_text,
             "details": done.reader.reasoning_details,
             "extra_content": done.extra_content,

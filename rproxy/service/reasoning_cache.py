@@ -16,7 +16,7 @@ from typing import Iterable, Optional, Tuple
 from ..convert.json_steps import is_large
 from ..convert.request.turns import CallKey
 from ..json_codec import encode_json
-from ..types import Thought
+from ..types import CachedReasoning
 
 Scope = Tuple[str, str, str]  # owner, downstream model, base_url
 
@@ -31,26 +31,26 @@ class ReasoningCache:
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes
         self._bytes = 0
-        self._known: OrderedDict[bytes, Tuple[Thought, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, Tuple[CachedReasoning, int]] = OrderedDict()
 
-    def remember(self, scope: Scope, keys: Iterable[CallKey], thought: Thought) -> None:
+    def remember(self, scope: Scope, keys: Iterable[CallKey], reasoning: CachedReasoning) -> None:
         """Keep the reasoning that led to some calls.
 
-        :param thought: what :data:`~rproxy.convert.request.writer.Recall` returns
+        :param reasoning: what :data:`~rproxy.convert.request.writer.Recall` returns
         """
-        if is_large(thought, MAX_THOUGHT):
+        if is_large(reasoning, MAX_THOUGHT):
             return
-        size = len(encode_json(thought))
+        size = len(encode_json(reasoning))
         for key in keys:
             digest = _digest(scope, key)
             if digest in self._known:
                 self._bytes -= self._known.pop(digest)[1]
             self._bytes += size
-            self._known[digest] = thought, size
+            self._known[digest] = reasoning, size
         while len(self._known) > self._max_count or self._bytes > self._max_bytes:
             self._bytes -= self._known.popitem(last=False)[1][1]
 
-    def recall(self, scope: Scope, key: CallKey) -> Optional[Thought]:
+    def recall(self, scope: Scope, key: CallKey) -> Optional[CachedReasoning]:
         """The reasoning that led to a call; thread-safe."""
         if not self._known:
             return None

@@ -83,7 +83,7 @@ async def checks_of(config: Config, args: argparse.Namespace, environ: Environ) 
     from .providers import examine
     from .turns import try_models
 
-    upstream = live.patient_upstream(config, environ)
+    upstream = live.probing_upstream(config, environ)
     try:
         providers = distinct_providers(config)
         examined = await asyncio.gather(*(examine(one, upstream, environ) for one in providers))

@@ -97,7 +97,7 @@ class StreamConverter:
         self._builder = EventBuilder(ids, sequence, watch)
         self._queue: Deque[GrowingItem] = deque()
         self._calls: Dict[int, CallItem] = {}
-        self._thoughts: List[TextItem] = []  # the reasoning items
+        self._reasoning_items: List[TextItem] = []  # the reasoning items
         self._details_seen = self._details_sealed = 0
         self._keep_alives = 0
         self._reader_ended = self._ended = False
@@ -149,7 +149,7 @@ class StreamConverter:
     @property
     def reasoning_text(self) -> str:
         """The reasoning so far, for a provider that wants it back."""
-        return "".join(thought.text for thought in self._thoughts)
+        return "".join(item.text for item in self._reasoning_items)
 
     @property
     def extra_content(self) -> Dict[str, Json]:
@@ -334,7 +334,7 @@ class StreamConverter:
     def _open(self, kind: TextForm, keys: Optional[Json] = None) -> TextItem:
         if kind is self._reasoning:
             item = TextItem(self._builder, kind, seal=self._sealed)
-            self._thoughts.append(item)
+            self._reasoning_items.append(item)
         else:
             fence = _code_fence() if self._strip_fences and kind is TEXT_FORMS["text"] else None
             if self._phases and not keys and not self._tools.chat_tools:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
-from ...types import AnyItem, Json, Thought
+from ...types import AnyItem, CachedReasoning, Json
 from ..profile import Profile
 from ..sealed import CHECKSUM, Sealer
 from ..tools.table import ToolTable
@@ -15,7 +15,7 @@ from .turns import NO_OUTPUT, AssistantTurn, CallKey, PlainMessage, fold_items
 
 T = TypeVar("T")
 # Finds what is remembered of the turn that made a call.
-Recall = Callable[[CallKey], Optional[Thought]]
+Recall = Callable[[CallKey], Optional[CachedReasoning]]
 
 INTERRUPTED = "(no output: the call was interrupted)"
 SEE_BELOW = "(the result follows as an attachment)"
@@ -95,10 +95,10 @@ class _MessageWriter:
         """The assistant message, a tool message for each call, and a user message with what tool messages
         cannot hold.
         """
-        recalled: List[Thought] = [
+        recalled: List[CachedReasoning] = [
             self._recall(CallKey(call.id, call.name, call.arguments, turn.asked)) or {} for call in turn.calls
         ]
-        known = next(filter(None, recalled), Thought())
+        known = next(filter(None, recalled), CachedReasoning())
         text = "".join(turn.texts)
         if turn.calls and not text.strip():
             text = ""  # only line ends between thinking and a call, which some providers refuse
@@ -132,7 +132,7 @@ class _MessageWriter:
         if has_calls and rule.required_on_tool_calls is not None:
             message.setdefault(rule.field, rule.required_on_tool_calls)
 
-    def _call(self, call: ToolCall, known: Thought) -> Json:
+    def _call(self, call: ToolCall, known: CachedReasoning) -> Json:
         chat: Json = {
             "id": self._id(call.id),
             "type": "function",
