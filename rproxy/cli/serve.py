@@ -157,7 +157,7 @@ def recorders_of(args: argparse.Namespace) -> List[Recorder]:
         return []
     from ..telemetry.recorder import FolderRecorder  # loaded only where turns are recorded
 
-    what = "failed turns" if args.record_errors_only else "every turn, with all that is said in it,"
+    what = "failed turns" if args.record_errors_only else "every turn, with its content,"
     complain(f"recording {what} in {args.record}")
     return [FolderRecorder(args.record, errors_only=args.record_errors_only)]
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from ..telemetry.contents import Content
 
 SCOPE = "This process only: with several, each shows its own turns."
-MISSING = "It may be older than those that are kept, or have run in another process."
+MISSING = "It may be too old, or have run in another process."
 UNRECORDED = (
-    "Content is kept with server.inspector: content, of turns that began since, for the key that asked."
+    "With server.inspector: content, the content of new turns is kept, for the key that asked."
 )
 OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
 UPDATE_INTERVAL = 0.1  # seconds of which all changes are sent together
