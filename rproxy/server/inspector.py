@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 SCOPE = "This process only: with several, each shows its own turns."
 MISSING = "It may be too old, or have run in another process."
-UNRECORDED = (
-    "With server.inspector: content, the content of new turns is kept, for the key that asked."
-)
+UNRECORDED = "With server.inspector: content, the content of new turns is kept, for the key that asked."
 OWN_SITE = ("same-origin", "none")  # values of Sec-Fetch-Site; none: the user has typed the address
 UPDATE_INTERVAL = 0.1  # seconds of which all changes are sent together
 CHECK_INTERVAL = 5.0  # seconds between checks of the providers' states, and between keep-alives
