@@ -162,7 +162,9 @@ def _shown(text: str, secrets: Sequence[str], limit: int = MAX_TEXT) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22 09:00:00+0100 INFO message``; the loggers of other programs are named.
+    """Lines for people.
+
+    ``2026-11-22 09:00:00+0100 INFO message``; the loggers of other programs are named.
 
     A message is one line.  The lines of a traceback are indented, so that none looks like a log line.
     """

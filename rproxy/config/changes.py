@@ -18,7 +18,9 @@ FIXED: Mapping[str, Any] = {
 
 
 class Changes(NamedTuple):
-    """``config`` is the new configuration with the old values where they cannot change.
+    """The differences between two configurations.
+
+    ``config`` is the new configuration with the old values where they cannot change.
 
     ``made``: what changes, such as ``models +fast -old`` or ``server.retries``.  ``refused``: the keys that
     need a restart.

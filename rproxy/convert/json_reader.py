@@ -105,7 +105,10 @@ def _decoded(pieces: Iterable[Bytes], errors: str) -> Iterator[str]:
 
 
 class _Reader:
-    """:param texts: pieces of the text, none much longer than a window"""
+    """Reads one JSON object from pieces of text.
+
+    :param texts: pieces of the text, none much longer than a window
+    """
 
     def __init__(
         self,

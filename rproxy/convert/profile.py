@@ -192,7 +192,9 @@ class Profile:
 
 
 class FieldError(ConfigError):
-    """``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and
+    """An override is wrong.
+
+    ``path`` names the field, ``text`` says what is wrong with it; the configuration adds file, line and
     column.
     """
 

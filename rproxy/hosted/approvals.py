@@ -89,7 +89,10 @@ class Approvals:
 
 
 class _Run:
-    """``waiting``: the number of requests that wait for it."""
+    """An approved call that is running.
+
+    ``waiting``: the number of requests that wait for it.
+    """
 
     def __init__(self, task: asyncio.Task[Outcome]) -> None:
         self.task = task

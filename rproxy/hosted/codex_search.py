@@ -56,7 +56,10 @@ class SearchAnswer(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """``text``: the service's own text, instead of results."""
+    """The results of one command.
+
+    ``text``: the service's own text, instead of results.
+    """
 
     query: str
     found: Sequence[SearchResult]

@@ -37,7 +37,9 @@ class Filter(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """``named``: the server is one of the configuration.  ``always`` and ``never``: the tools whose calls
+    """One ``mcp`` entry.
+
+    ``named``: the server is one of the configuration.  ``always`` and ``never``: the tools whose calls
     must be approved, and those whose calls need not be; those of all others must.
     """
 

@@ -49,7 +49,10 @@ Claim = Callable[[str, str], Awaitable[bool]]
 
 
 class Mcp(HostedKind):
-    """:param hosts: the hosts whose servers clients may name; ``claim`` makes an approval count once"""
+    """The kind ``mcp``.
+
+    :param hosts: the hosts whose servers clients may name; ``claim`` makes an approval count once
+    """
 
     types = ("mcp",)
     items = (LIST, CALL, REQUEST, RESPONSE)
@@ -104,7 +107,10 @@ class _Server:
 
 
 class McpSession(KindSession):
-    """:param entries: those of the request, by label"""
+    """The MCP servers of one request.
+
+    :param entries: those of the request, by label
+    """
 
     def __init__(self, kind: Mcp, request: HostedRequest, entries: Mapping[str, Entry]) -> None:
         self.kind, self.request = kind, request

@@ -30,7 +30,10 @@ _LISTS = ("results", "organic", "items", "data", "web", "search_results")
 
 
 class McpBackend(Backend):
-    """:param servers: those of the configuration"""
+    """A search backend that calls an MCP server's tool.
+
+    :param servers: those of the configuration
+    """
 
     def __init__(
         self, search: Search, upstream: Upstream, now: Callable[[], float], servers: McpServers

@@ -18,7 +18,10 @@ _Key = Tuple[str, str]  # owner, id of the item
 
 
 class ResultMemory:
-    """:param max_bytes: of all texts together, counted in characters"""
+    """The results of hosted calls that this process remembers.
+
+    :param max_bytes: of all texts together, counted in characters
+    """
 
     def __init__(self, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES) -> None:
         self._max_count, self._max_bytes = max_count, max_bytes

@@ -40,7 +40,10 @@ _MARKDOWN_LINK = re.compile(r"\]\((https?://[^\s()<>]{1,2048})\)")
 
 
 class Page(NamedTuple):
-    """``links``: the addresses behind the numbers in the text."""
+    """The text of a page.
+
+    ``links``: the addresses behind the numbers in the text.
+    """
 
     title: str
     lines: Sequence[str]

@@ -70,7 +70,10 @@ FIND_DESCRIPTION = "Find a text in a page of the web; gives the lines that have 
 
 
 class WebSearch(HostedKind):
-    """:param backend: asks the service that the configuration ``search`` names"""
+    """The kind ``web_search``.
+
+    :param backend: asks the service that the configuration ``search`` names
+    """
 
     types = ("web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11")
     items = (ITEM,)

@@ -34,7 +34,10 @@ REPORT = re.compile(r"^([\w$.\-\[\]]+)\n +(.+?) \[type=(\w+)[^\n]*$", re.M)  # p
 
 
 class Complaint(NamedTuple):
-    """``text``: in the provider's words. ``path``: keys and indexes into the request, the outermost first."""
+    """One objection of a provider.
+
+    ``text``: in the provider's words. ``path``: keys and indexes into the request, the outermost first.
+    """
 
     text: str
     code: str = ""

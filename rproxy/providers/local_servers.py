@@ -39,7 +39,10 @@ LOCAL_KINDS: Tuple[LocalKind, ...] = (
 
 
 class LocalModel(NamedTuple):
-    """``context_window``: tokens, if the server says so."""
+    """A model of a local server.
+
+    ``context_window``: tokens, if the server says so.
+    """
 
     name: str
     context_window: Optional[int]

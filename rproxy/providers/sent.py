@@ -24,7 +24,10 @@ SCHEMA_PLACES = ("tools", "response_format")
 
 
 class Sent:
-    """``body`` is what the provider received, ``profile`` what it was made with."""
+    """A request as it was sent.
+
+    ``body`` is what the provider received, ``profile`` what it was made with.
+    """
 
     def __init__(self, body: Json, profile: Profile) -> None:
         self.body = body

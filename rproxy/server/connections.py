@@ -64,7 +64,10 @@ GONE = frozenset(
 
 
 class Limits(NamedTuple):
-    """``connections``: the maximum number.  Times are in seconds."""
+    """The limits of client connections.
+
+    ``connections``: the maximum number.  Times are in seconds.
+    """
 
     connections: int
     idle: float

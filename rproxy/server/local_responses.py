@@ -17,7 +17,10 @@ KEPT_BYTES = 256 << 20  # of their requests; the last response is always kept
 
 
 class _Kept(NamedTuple):
-    """``channel`` added it; ``charges`` are for the warm-ups that it continues; ``size``: of its request."""
+    """A record that is kept.
+
+    ``channel`` added it; ``charges`` are for the warm-ups that it continues; ``size``: of its request.
+    """
 
     channel: Optional[str]
     record: LocalRecord

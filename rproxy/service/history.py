@@ -37,7 +37,10 @@ KEPT_BY_WARM_UP = ("instructions", "tools")  # fields that the turns after a war
 
 
 class _NotClaimed(Exception):
-    """``unknown``: the owner has no such response."""
+    """An approval was not claimed.
+
+    ``unknown``: the owner has no such response.
+    """
 
     def __init__(self, unknown: bool) -> None:
         super().__init__()

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class HostedTools:
-    """:param now: seconds since the epoch"""
+    """The configured kinds of hosted tools, and their sessions.
+
+    :param now: seconds since the epoch
+    """
 
     def __init__(self, upstream: Upstream, history: History, now: Callable[[], float]) -> None:
         self._upstream, self._history, self._now = upstream, history, now

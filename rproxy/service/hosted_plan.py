@@ -23,7 +23,9 @@ from .plan import TurnDeps, TurnPlan, for_history, native_tools
 
 
 class HostedPlan(TurnPlan):
-    """:param session: the hosted tools of the request
+    """The plan of a turn with hosted tools.
+
+    :param session: the hosted tools of the request
 
     ``stage``: what the model may do in the round; see :meth:`HostedSession.body`.  ``earlier``: the rounds so
     far.

@@ -57,7 +57,10 @@ class RunningCall(NamedTuple):
 
 
 class HostedTurn(Turn):
-    """:param hosted: remembers the results of the calls"""
+    """A turn with hosted tools.
+
+    :param hosted: remembers the results of the calls
+    """
 
     def __init__(
         self, deps: TurnDeps, plan: HostedPlan, client: Client, sink: Optional[EventSink], hosted: HostedTools

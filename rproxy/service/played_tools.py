@@ -28,7 +28,9 @@ from .hosted import HostedTools
 
 
 class PlayedTools(HostedTools):
-    """:param hosted: see ``hosted`` in :mod:`rproxy.telemetry.recording`
+    """Hosted tools whose outcomes are recorded.
+
+    :param hosted: see ``hosted`` in :mod:`rproxy.telemetry.recording`
     :param interrupt: cancelled at the call that the recorded client interrupted
     """
 

@@ -29,7 +29,10 @@ LARGE = 1 << 16  # bytes of a request, above which its tokens are estimated in a
 
 @dataclass
 class _Used:
-    """``begun``: when the turns of the last minute began.  ``tokens``: those of ``day`` (days since 1970)."""
+    """What one key has used.
+
+    ``begun``: when the turns of the last minute began.  ``tokens``: those of ``day`` (days since 1970).
+    """
 
     begun: Deque[float] = field(default_factory=deque)
     day: int = 0

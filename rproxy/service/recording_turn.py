@@ -48,7 +48,10 @@ class RecordingSink:
 
 
 class RecordingTurn(Turn):
-    """:class:`~rproxy.service.turn.Turn`, recorded."""
+    """A turn that is recorded.
+
+    :class:`~rproxy.service.turn.Turn`, recorded.
+    """
 
     recording: Recording
 

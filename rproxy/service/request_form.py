@@ -58,7 +58,10 @@ class _Trial:
 
 
 class RequestForm:
-    """:param owner: whose content the request holds; see :class:`~rproxy.service.client.Client`"""
+    """The forms of one request, for each of its providers.
+
+    :param owner: whose content the request holds; see :class:`~rproxy.service.client.Client`
+    """
 
     def __init__(self, memory: LearnedOverrides, plan: TurnPlan, owner: str) -> None:
         self._memory = memory

@@ -16,7 +16,10 @@ from typing import Any, Awaitable, Callable, Dict, Mapping, NamedTuple, Optional
 
 
 class DedupKey(NamedTuple):
-    """``key`` is equal for equal requests.  ``joins``: may this request share the turn of another one?"""
+    """Recognises repeated requests.
+
+    ``key`` is equal for equal requests.  ``joins``: may this request share the turn of another one?
+    """
 
     key: str
     joins: bool

@@ -115,7 +115,10 @@ class SqliteFile:
 
 
 class SqliteConnection:
-    """:raises sqlite3.Error, OSError, ConfigError: the file cannot be used"""
+    """A connection that its own thread owns.
+
+    :raises sqlite3.Error, OSError, ConfigError: the file cannot be used
+    """
 
     def __init__(self, file: SqliteFile, *, writes: bool) -> None:
         self._file = file

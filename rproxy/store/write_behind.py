@@ -97,7 +97,10 @@ class _Line:
 
 
 class WriteBehindStore:
-    """:param store: its opener closes it"""
+    """A store whose writes do not delay the turn.
+
+    :param store: its opener closes it
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -22,7 +22,10 @@ PIECE = 1 << 16  # bytes
 
 
 class Content(NamedTuple):
-    """``name``: a file name for it.  It stays packed, because many clients may read it slowly."""
+    """The recording of one turn.
+
+    ``name``: a file name for it.  It stays packed, because many clients may read it slowly.
+    """
 
     name: str
     packed: bytes

@@ -55,7 +55,9 @@ _PUBLIC_NAME = re.compile("x-ratelimit-", re.I)
 
 
 class Part(NamedTuple):
-    """``at``: seconds since the turn began.  ``value``: its keys; of ``data`` a :class:`Data`, of ``events``
+    """One part of a recording.
+
+    ``at``: seconds since the turn began.  ``value``: its keys; of ``data`` a :class:`Data`, of ``events``
     the events.
     """
 

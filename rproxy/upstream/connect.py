@@ -70,7 +70,9 @@ async def dial(route: Route, timeout: float = 0) -> socket.socket:
 
 
 class _Deadline:
-    """``with _Deadline(10, text):`` cancels what is awaited inside after 10 s (0: never), and raises a
+    """A time limit for a block of code.
+
+    ``with _Deadline(10, text):`` cancels what is awaited inside after 10 s (0: never), and raises a
     ConnectTimeout.
 
     asyncio.timeout came with Python 3.11, and wait_for of older ones can lose a cancellation, and with it a

@@ -39,7 +39,10 @@ class WebRequest(NamedTuple):
 
 
 class WebAnswer(NamedTuple):
-    """``body``: at most ``max_bytes``, of another status than 2xx at most 1 MiB."""
+    """The answer to a request.
+
+    ``body``: at most ``max_bytes``, of another status than 2xx at most 1 MiB.
+    """
 
     status: int
     headers: Mapping[str, str]

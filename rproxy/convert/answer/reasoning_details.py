@@ -16,7 +16,9 @@ _GROWING = ("text", "summary")
 
 
 class ReasoningDetails:
-    """``entries`` are the details; the last one lacks its text until :meth:`complete`.
+    """The ``reasoning_details`` of one answer.
+
+    ``entries`` are the details; the last one lacks its text until :meth:`complete`.
 
     :param cumulative: a piece may repeat everything before it (MiniMax)
     """

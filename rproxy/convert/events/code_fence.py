@@ -17,7 +17,10 @@ _CLOSING = " \t\r\n`"  # the characters of a closing fence and the space around 
 
 
 class CodeFenceFilter:
-    """``feed`` and ``close`` return the text that may be shown."""
+    """Takes a code fence off one text.
+
+    ``feed`` and ``close`` return the text that may be shown.
+    """
 
     def __init__(self) -> None:
         self._head = ""

@@ -46,7 +46,10 @@ SEALED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 
 @dataclass
 class ResponsesConversion(Conversion):
-    """``body`` is a Responses request without ``stream``; ``origin`` identifies the provider."""
+    """A converted request, and what is needed to read its answer.
+
+    ``body`` is a Responses request without ``stream``; ``origin`` identifies the provider.
+    """
 
     origin: str = ""
 

@@ -24,7 +24,9 @@ _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]]+)|\[(?:(?P<index>-?\d{1,6})|\*)\]"
 
 
 class Rule(NamedTuple):
-    """``change`` makes a new value of the one at ``path``, or GONE; ``makes``: create mappings that are
+    """One rewrite rule.
+
+    ``change`` makes a new value of the one at ``path``, or GONE; ``makes``: create mappings that are
     missing on the way there.
     """
 

@@ -19,7 +19,10 @@ SHARES = (0.75, 0.55, 0.4, 0.28, 0.18, 0.1)  # of the history's size, for each f
 
 
 class Shortened(NamedTuple):
-    """``note`` is a sentence for the summary: the parts that its writer has not seen."""
+    """A shortened history.
+
+    ``note`` is a sentence for the summary: the parts that its writer has not seen.
+    """
 
     items: List[AnyItem]
     note: str

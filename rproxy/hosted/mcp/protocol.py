@@ -46,7 +46,9 @@ class Exchange(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """``message``: the server's answer, empty for a notification.  ``session``: from the head of an answer
+    """The answer to an exchange.
+
+    ``message``: the server's answer, empty for a notification.  ``session``: from the head of an answer
     over HTTP.
     """
 

@@ -17,7 +17,10 @@ EMPTY = "The tool has answered with nothing."
 
 
 class ToolResult(NamedTuple):
-    """``failed``: the tool says that it has failed."""
+    """A tool's result as text.
+
+    ``failed``: the tool says that it has failed.
+    """
 
     text: str
     failed: bool

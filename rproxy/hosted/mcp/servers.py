@@ -35,7 +35,10 @@ MAX_RESULT = 102_400  # bytes
 
 
 class McpServers:
-    """:param upstream: sends the requests over HTTP"""
+    """The connections to all MCP servers of a process.
+
+    :param upstream: sends the requests over HTTP
+    """
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
