@@ -17,7 +17,8 @@ from stream_tools import call, converter, delta, drive, end, text, think
 from rproxy.convert import json_reader, json_steps, text_buffer
 from rproxy.convert.answer import decoder, reasoning_details, split, tool_calls, unparsed
 from rproxy.convert.answer.chat import ChunkReader
-from rproxy.convert.answer.responses import MAX_ITEMS, EventReader
+from rproxy.convert.answer.reader import MAX_ITEMS
+from rproxy.convert.answer.responses import EventReader
 from rproxy.convert.answer.unparsed import Unparsed
 from rproxy.convert.events import compaction, fastpath
 from rproxy.convert.events import converter as events_converter

@@ -31,6 +31,7 @@ from .fields import (
     text_of,
     unwrap,
 )
+from .reader import too_many
 from .reasoning_details import ReasoningDetails
 from .split import split
 from .think_tags import ThinkTagFilter
@@ -111,8 +112,7 @@ class ChunkReader:
             if not self._begun:
                 self._begun = bool(out or self._received["text"])
             if self._calls.too_many:
-                message = f"The answer has more than {MAX_CALLS} tool calls."
-                self.error = {"message": message, "type": "protocol"}
+                self.error = too_many("tool calls", MAX_CALLS)
         if "x_groq" in chunk and type(chunk["x_groq"]) is dict:
             self._count(chunk["x_groq"].get("usage"))
         if chunk.get("usage"):

@@ -20,6 +20,13 @@ from typing import Iterator, List, Optional, Protocol
 
 from ...types import Delta, Json
 
+MAX_ITEMS = 4096  # of an answer
+
+
+def too_many(what: str, most: int) -> Json:
+    """The error object for an answer that is too long."""
+    return {"message": f"The answer has more than {most} {what}.", "type": "protocol"}
+
 
 class AnswerReader(Protocol):
     """The state of one answer.

@@ -25,6 +25,7 @@ from ..surrogates import mend_piece
 from ..text_buffer import Received
 from ..tools.kind import flatten, plain
 from .fields import counts_tokens, error_of
+from .reader import MAX_ITEMS, too_many
 from .split import split_event
 
 Place = Tuple[str, int]  # of a text in its item: its kind, and the number of its part
@@ -76,7 +77,6 @@ DELTA_KINDS: Dict[str, TextKind] = {
     "content": "reasoning",
     "summary": "reasoning",
 }
-MAX_ITEMS = 4096  # in an answer
 # Reason of an incomplete response -> finish reason.
 FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
@@ -229,7 +229,7 @@ class EventReader:
 
     def _new(self, type_: str) -> _Item:
         if len(self._items) == MAX_ITEMS:
-            self._fail({"message": f"The answer has more than {MAX_ITEMS} items.", "type": "protocol"})
+            self._fail(too_many("items", MAX_ITEMS))
         item = _Item(type_, len(self._items))
         self._items.append(item)
         return item

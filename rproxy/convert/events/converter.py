@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterable, List, Op
 from ...types import CallPiece, Delta, Event, Json, Response, ResponseError, Usage
 from ..answer.chat import ChunkReader
 from ..answer.fields import is_keep_alive
-from ..answer.reader import AnswerReader
+from ..answer.reader import MAX_ITEMS, AnswerReader, too_many
 from ..answer.unparsed import Unparsed
 from ..json_steps import is_large
 from ..profile import AnswerForm
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .code_fence import CodeFenceFilter
 
 COMMENTARY, FINAL_ANSWER = "commentary", "final_answer"  # phases of a message
-MAX_ITEMS = 4096  # of an answer
 MAX_SEALED = 1 << 20  # characters of reasoning that a client can bring back; to seal more takes too long
 
 
@@ -369,8 +368,7 @@ class StreamConverter:
 
     def _append(self, item: GrowingItem) -> None:
         if self._builder.added - self._builder.first + len(self._queue) >= MAX_ITEMS:
-            message = f"The answer has more than {MAX_ITEMS} items."
-            self.reader.error = self.reader.error or {"message": message, "type": "protocol"}
+            self.reader.error = self.reader.error or too_many("items", MAX_ITEMS)
         self._queue.append(item)
         if len(self._queue) == 1:
             item.start()
