@@ -72,30 +72,13 @@ class SqliteFile:
         :raises ConfigError: it is not a store's file
         """
         with self._opening:
-            self._make()
+            create_private(self.path)  # it holds conversations
             return self._connect(wait)
-
-    def _make(self) -> None:
-        """Make the file, if it is missing.
-
-        One that is there must not be opened: when a process closes a file, POSIX takes all its locks away,
-        including those of sqlite, and to other processes the file would seem unused.
-        """
-        os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # it holds conversations
-        except FileExistsError:
-            if os.path.isdir(self.path):
-                raise IsADirectoryError(f"{self.path} is a directory") from None
 
     def _connect(self, wait: float) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=wait, isolation_level=None)
         try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise ConfigError(
-                    f"it was written by a newer rproxy (schema {version}, this one knows {VERSION})"
-                )
+            check_version(db, VERSION)
             _start_wal(db, wait)
             db.execute("PRAGMA synchronous = NORMAL")
             db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT;")
@@ -197,6 +180,33 @@ class SqliteConnection:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def create_private(path: str) -> None:
+    """Make a file that only this user can read, with its directories, unless it is there.
+
+    An existing file must not be opened: when a process closes a file, POSIX takes all its locks away,
+    including those of sqlite, and to other processes the file would seem unused.
+
+    :raises OSError: the file cannot be made, or is a directory
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if os.path.isdir(path):
+            raise IsADirectoryError(f"{path} is a directory") from None
+
+
+def check_version(db: sqlite3.Connection, known: int) -> None:
+    """Refuse a file with a newer schema (``user_version``).
+
+    :param known: the newest version that this rproxy knows
+    :raises ConfigError: the file has a newer one
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > known:
+        raise ConfigError(f"it was written by a newer rproxy (schema {version}, this one knows {known})")
 
 
 def is_locked(error: Exception) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from ..errors import ConfigError
 from ..json_codec import mend
+from ..store.sqlite_connection import check_version, create_private
 from .records import TurnRecord
 
 log = logging.getLogger("rproxy.ledger")
@@ -60,7 +60,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rproxy-ledger")
         try:
             self._db = self._thread.submit(_open, path).result()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ConfigError) as error:
             self._thread.shutdown()
             raise ConfigError(f"usage.path: cannot use {path}: {error}") from error
 
@@ -149,13 +149,10 @@ def _row(now: float, record: TurnRecord, cost: Optional[float], currency: Option
 
 
 def _open(path: str) -> sqlite3.Connection:
-    os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    create_private(path)
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise OSError(f"it was written by a newer rproxy (schema {version}, this one knows {VERSION})")
+        check_version(db, VERSION)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT;")
