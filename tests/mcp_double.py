@@ -48,7 +48,7 @@ TOOLS = [
 ]
 
 
-class Asked(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """One request to it: ``rpc`` is the message in it."""
 
     http: HTTPServerRequest
@@ -66,7 +66,7 @@ class McpDouble:
     """
 
     def __init__(self) -> None:
-        self.asked: List[Asked] = []
+        self.asked: List[ReceivedRequest] = []
         self.eras = ["modern", "legacy"]
         self.events = self.sessions = self.noise = self.old_transport = False
         self.tools: List[Json] = list(TOOLS)
@@ -157,12 +157,12 @@ class _Handler(RequestHandler):
         self.finish("no")
 
     async def delete(self) -> None:
-        self.double.asked.append(Asked(self.request, {}))
+        self.double.asked.append(ReceivedRequest(self.request, {}))
         self.set_status(200)
 
     async def get(self) -> None:
         double = self.double
-        double.asked.append(Asked(self.request, {}))
+        double.asked.append(ReceivedRequest(self.request, {}))
         last = self.request.headers.get("Last-Event-ID")
         if double.old_transport and self.request.path == "/sse" and self._allowed():
             self.set_header("Content-Type", "text/event-stream")
@@ -179,7 +179,7 @@ class _Handler(RequestHandler):
     async def post(self) -> None:
         double = self.double
         rpc = json.loads(self.request.body)
-        double.asked.append(Asked(self.request, rpc))
+        double.asked.append(ReceivedRequest(self.request, rpc))
         for name, value in double.headers.items():
             self.set_header(name, value)
         if not self._allowed():

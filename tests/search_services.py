@@ -40,7 +40,7 @@ PAGE = """<!doctype html><html><head><title>Page {name}</title><style>p{{}}</sty
     return 1</pre><a href="/page/next_(one)">next</a> <a href="file:///etc/passwd">file</a></body></html>"""
 
 
-class Asked(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """One request: ``body`` is that of a POST, otherwise the query."""
 
     method: str
@@ -53,7 +53,7 @@ class SearchServices:
     """``statuses`` are answered first, one for each search.  ``pages``: path -> status, headers and body."""
 
     def __init__(self) -> None:
-        self.asked: List[Asked] = []
+        self.asked: List[ReceivedRequest] = []
         self.statuses: List[int] = []
         self.gate: Optional[asyncio.Event] = None
         self.gone = 0
@@ -113,7 +113,7 @@ class _Handler(RequestHandler):
         body = {name: self.get_argument(name) for name in self.request.arguments}
         if self.request.method == "POST":
             body = json.loads(self.request.body)
-        services.asked.append(Asked(str(self.request.method), path, body, self.request))
+        services.asked.append(ReceivedRequest(str(self.request.method), path, body, self.request))
         services.running += 1
         services.most = max(services.most, services.running)
         try:

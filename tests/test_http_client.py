@@ -43,7 +43,6 @@ from rproxy.upstream.http_client import PooledHTTPClient
 from rproxy.upstream.response import PIECE
 from rproxy.upstream.transport import CancelToken, StopReading, TransportError
 
-PROMPT = 0.25  # seconds; it is a few milliseconds, but the machine may be busy with other things
 GOOD_200 = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -533,11 +532,10 @@ async def test_cancel_closes_at_once(start: Start, sent: bytes) -> None:
         future = lab.fetch(streaming_callback=got.append)
         await lab.requests()
         await until(lambda: got or not sent.endswith(b"hello\r\n"))
-        before = time.monotonic()
         future.cancel()
-        gone = await lab.server.peers[0].when_gone()
-        assert gone - before < PROMPT
+        await asyncio.sleep(0)
         assert lab.pool == (0, 0)
+        await lab.server.peers[0].when_gone()
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED + chunk(b"hello")])
@@ -548,12 +546,11 @@ async def test_a_token_ends_a_fetch_with_what_has_arrived(start: Start, sent: by
         future = lab.post(on_data=got.append, cancel_token=token)
         await lab.requests()
         await until(lambda: got or not sent.endswith(b"hello\r\n"))
-        before = time.monotonic()
         token.cancel()
+        assert lab.pool == (0, 0)
         response = await future
         assert (response.code, got) == ((200, [b"hello"]) if got else (599, []))
-        assert await lab.server.peers[0].when_gone() - before < PROMPT
-        assert lab.pool == (0, 0)
+        await lab.server.peers[0].when_gone()
         token.cancel()  # too late to mean anything
 
 
@@ -734,12 +731,12 @@ async def test_cancel_while_connecting() -> None:
         for reached, request in enumerate(requests):  # the first one reaches nobody
             future = client.fetch(request)
             await until(lambda reached=reached: len(server.peers) == reached)
-            before = time.monotonic()
             future.cancel()  # without effect on a machine without a route, which fails at once
             with contextlib.suppress(asyncio.CancelledError, TransportError):
                 await future
+            assert pool(client) == (0, 0)
             if reached:
-                assert await server.peers[-1].when_gone() - before < PROMPT
+                await server.peers[-1].when_gone()
         for request in requests[1:]:
             request.connect_timeout = 0.05
             with pytest.raises(TransportError, match="within 0.05 s") as caught:

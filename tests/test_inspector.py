@@ -229,7 +229,7 @@ def test_a_timeline_is_bounded() -> None:
 
 
 def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
-    class Asked:
+    class TimedAttempt:
         sent: Optional[float] = None
         answered: Optional[float] = None
 
@@ -244,7 +244,7 @@ def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
     timeline = Timeline(time.monotonic())
     for round_ in range(2):
         pass_time()
-        timeline.begin_attempt(Asked())
+        timeline.begin_attempt(TimedAttempt())
         pass_time()
         timeline.end_attempt("round", str(round_))
         if round_ == 0:

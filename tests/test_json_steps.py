@@ -183,12 +183,12 @@ def history(megabytes: int) -> Json:
 
 
 async def longest_wait(work: Any) -> float:
-    """How long the loop did not come round while ``work`` ran, in seconds."""
+    """How long the loop worked without coming round while ``work`` ran, in seconds of CPU time."""
     longest, running = 0.0, asyncio.ensure_future(work)
-    last = time.monotonic()
+    last = time.thread_time()
     while not running.done():
         await asyncio.sleep(0)
-        now = time.monotonic()
+        now = time.thread_time()
         longest, last = max(longest, now - last), now
     return longest
 
@@ -199,12 +199,12 @@ async def test_others_get_their_turn_meanwhile() -> None:
     reader = BodyReader(1 << 30)
     reader.feed(body)
     assert len(body) > LARGE
-    began = time.monotonic()
+    began = time.thread_time()
     waits: List[float] = [
         await longest_wait(reader.parsed()),
         await longest_wait(collect(lambda pieces: write_steps(request, pieces))),
     ]
-    assert max(waits) < max(0.02, (time.monotonic() - began) / 3)  # a slow machine is slow
+    assert max(waits) < max(0.02, (time.thread_time() - began) / 3)  # a slow machine is slow
 
 
 async def test_a_large_body_that_is_not_utf8() -> None:

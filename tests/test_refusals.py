@@ -32,7 +32,7 @@ def model(name: str, **provider: Any) -> Json:
     return {"model": name, "provider": {"base_url": "BASE_URL", "api_key": "$SCRIPTED_KEY", **provider}}
 
 
-class Asked:
+class Lab:
     """A client of rproxy, and the provider behind it."""
 
     def __init__(self, url: str, provider: ScriptedProvider) -> None:
@@ -60,13 +60,13 @@ class Asked:
 
 
 @asynccontextmanager
-async def asking(answers: Callable[[Json], List[Json]], text: str) -> AsyncIterator[Asked]:
+async def asking(answers: Callable[[Json], List[Json]], text: str) -> AsyncIterator[Lab]:
     """A client of an rproxy whose provider answers as ``answers`` says; ``text``: the configuration."""
     provider = ScriptedProvider(strict=False)
     provider.aside = answers
     try:
         async with served(provider.base_url, config=text) as url:
-            yield Asked(url, provider)
+            yield Lab(url, provider)
     finally:
         await provider.close()
 
