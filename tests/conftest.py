@@ -51,10 +51,11 @@ The folders are programs: ``bench``, ``newest``, ``real_servers``, ``fuzz``, ``f
 ``mutants`` belong to the scripts of those names.
 
 Rules: no mocks of our own code; ids, clocks and the environment are arguments.  No fixed sleeps: wait for the
-condition, with :func:`rawserver.until`.  Limits on time are for CPU time, or so wide that a busy machine
-keeps them.  A test fails when its subject breaks: break the code once and watch it.  Tests run in parallel
-(``scripts/test``), so ports are free ones, files are in ``tmp_path``, and parameters have the same order in
-every process.
+condition, with :func:`rawserver.until`; a provider that is to hold its answer back has a
+:func:`scripted.gate`, which the test opens when it has seen enough.  Limits on time are for CPU time, or so
+wide that a busy machine keeps them.  A test fails when its subject breaks: break the code once and watch it.
+Tests run in parallel (``scripts/test``), so ports are free ones, files are in ``tmp_path``, and parameters
+have the same order in every process.
 
 Async tests are run by pytest-tornasync on the loop of :func:`io_loop`.  Set-up that must await uses
 ``io_loop.asyncio_loop.run_until_complete(...)`` in a plain fixture, because the plugin has no async fixtures.

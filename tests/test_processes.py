@@ -20,7 +20,19 @@ from api import Api
 from forkserver import REAL
 from grammar import check_sse
 from rawserver import until
-from scripted import CONFIG, KEY, ROOT, Running, ScriptedProvider, free_port, gate, running, say, served
+from scripted import (
+    CONFIG,
+    KEY,
+    ROOT,
+    Running,
+    ScriptedProvider,
+    free_port,
+    gate,
+    listening,
+    running,
+    say,
+    served,
+)
 
 from rproxy.config.load import parse_config
 from rproxy.service.background import LEASE
@@ -259,11 +271,7 @@ async def test_kill_9_loses_no_response_that_was_acknowledged(tmp_path: Path) ->
                 stdout=log,
                 stderr=log,
             )
-        for _try in range(200):
-            with contextlib.suppress(OSError):
-                (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                break
-            await asyncio.sleep(0.05)
+        await listening(port, process)
         stuck = await Api(f"http://127.0.0.1:{port}/v1")("POST", "/responses", {**HI, "background": True})
         acknowledged.append(stuck)
 
