@@ -7,14 +7,15 @@ import gzip
 import json
 import sys
 import zlib
-from typing import Any
+from typing import Any, List
 
 import pytest
 
 from rproxy import cooperative
 from rproxy.errors import ApiError
 from rproxy.server import body as bodies
-from rproxy.server.body import BodyReader, parse_object
+from rproxy.server.body import LARGE, BodyReader, is_dense, parse_object
+from rproxy.types import Json
 
 LIMIT = 1 << 20
 HELLO = {"model": "m", "input": "héllo"}
@@ -160,3 +161,34 @@ async def test_others_get_their_turn_while_a_large_body_is_digested(monkeypatch:
     again = BodyReader(LIMIT)
     again.feed(b"x" * 50_000)
     assert await again.digest() == digest.result()
+
+
+# ---- JSON that is full of values
+DENSE = {"lists": "[],", "numbers": "1.5,", "objects": '{"a":"1"},', "nested": "[[[[[[0]]]]]],"}
+WORDS = "the words of a text, which has [few] of these signs in all that is said. " * 9
+USUAL_TEXT = '{"type":"message","role":"user","content":"%s"},' % WORDS
+
+
+@pytest.mark.parametrize("text", [*DENSE.values(), USUAL_TEXT], ids=[*DENSE, "usual"])
+async def test_what_is_full_of_values_is_read_in_steps(text: str) -> None:
+    data = b'{"a":[%b0]}' % (text.encode() * ((LARGE - 100) // len(text)))
+    assert is_dense(data) is (text != USUAL_TEXT) and not is_dense(data[: LARGE // 5])
+    at_once: List[int] = []
+
+    def parse(data: bytes) -> Json:
+        at_once.append(len(data))
+        return parse_object(data)
+
+    reader = BodyReader(LARGE)
+    reader.feed(data)
+    assert await reader.parsed(parse) == json.loads(data)
+    assert bool(at_once) is (text == USUAL_TEXT)
+
+
+async def test_less_than_a_megabyte_may_hold_any_values() -> None:
+    members = {f"k{number}": 0 for number in range(75_000)}
+    data = json.dumps(members, separators=(",", ":")).encode()
+    assert is_dense(data)
+    reader = BodyReader(LARGE)
+    reader.feed(data)
+    assert await reader.parsed() == members

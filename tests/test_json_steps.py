@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from rproxy.convert import json_reader, json_steps
 from rproxy.convert.json_reader import Bounds, NotAnObject, TooManyValues, parse_steps
-from rproxy.convert.json_steps import LONG, MANY, is_large, json_contains, json_key, json_text, write_steps
+from rproxy.convert.json_steps import MANY, is_large, json_contains, json_key, json_text, write_steps
 from rproxy.cooperative import collect
 from rproxy.errors import ApiError
 from rproxy.json_codec import encode_exactly, encode_json
 from rproxy.server import body
-from rproxy.server.body import LARGE, BodyReader, is_dense, parse_large, parse_object
+from rproxy.server.body import LARGE, BodyReader, parse_large, parse_object
 from rproxy.store import encode, encode_cooperatively
 
 Json = Dict[str, Any]
@@ -135,8 +135,8 @@ def test_no_piece_of_a_long_value_is_long(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(json_steps, "encode_exactly", counted)
     for function in (json_text, json_key):
-        assert function({"a": "x" * (3 * LONG)})
-    assert len(longest) > 2 * LONG / json_steps.STEP and max(longest) <= json_steps.STEP
+        assert lowered(function, {"a": "x" * (9 * json_steps.STEP)})
+    assert len(longest) > 18 and max(longest) <= json_steps.STEP
 
 
 @given(st.text(alphabet='{}[]",:1a \\\n', max_size=12))
@@ -362,36 +362,6 @@ async def test_where_a_large_body_is_not_utf8() -> None:
         await parse_large([b'{"a":"' + b"x" * 99, b"y\xff"])
     with pytest.raises(ApiError, match="invalid byte at offset 6"):
         await parse_large([b'{"a":"\xc3', b'"}'])
-
-
-DENSE = {"lists": "[],", "numbers": "1.5,", "objects": '{"a":"1"},', "nested": "[[[[[[0]]]]]],"}
-WORDS = "the words of a text, which has [few] of these signs in all that is said. " * 9
-USUAL_TEXT = '{"type":"message","role":"user","content":"%s"},' % WORDS
-
-
-@pytest.mark.parametrize("text", [*DENSE.values(), USUAL_TEXT], ids=[*DENSE, "usual"])
-async def test_what_is_full_of_values_is_read_in_steps(text: str) -> None:
-    data = b'{"a":[%b0]}' % (text.encode() * ((LARGE - 100) // len(text)))
-    assert is_dense(data) is (text != USUAL_TEXT) and not is_dense(data[: LARGE // 5])
-    at_once: List[int] = []
-
-    def parse(data: bytes) -> Json:
-        at_once.append(len(data))
-        return parse_object(data)
-
-    reader = BodyReader(LARGE)
-    reader.feed(data)
-    assert await reader.parsed(parse) == json.loads(data)
-    assert bool(at_once) is (text == USUAL_TEXT)
-
-
-async def test_less_than_a_megabyte_may_hold_any_values() -> None:
-    members = {f"k{number}": 0 for number in range(75_000)}
-    data = json.dumps(members, separators=(",", ":")).encode()
-    assert is_dense(data)
-    reader = BodyReader(LARGE)
-    reader.feed(data)
-    assert await reader.parsed() == members
 
 
 def test_an_object_is_what_is_read() -> None:

@@ -19,7 +19,7 @@ import re
 import zlib
 from importlib import import_module
 from itertools import chain
-from random import randrange
+from random import random
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Union
 
 from ..convert.json_reader import USUAL, NotAnObject, TooManyValues, parse_steps
@@ -32,7 +32,7 @@ PIECE = 1 << 17  # bytes
 LARGE = 1 << 20  # bytes of JSON that are parsed in 3 ms; more is parsed in steps
 MAYBE_LARGE = 1 << 18  # bytes of JSON that are parsed in some milliseconds even if they are full of values
 MANY_VALUES = 70_000  # which take 5 to 30 ms; a body that holds text has a tenth of them
-SAMPLES, SAMPLE = 16, 1 << 10  # how many pieces of a text are looked at, and their bytes
+SAMPLES, SAMPLE = 16, 1 << 8  # how many pieces of a text are looked at, and their bytes
 MAX_EMPTY = 100  # consecutive parts of a compressed body without content
 # The value that Tornado can read; it joins repeated headers with commas.
 CONTENT_LENGTH = re.compile(r"([0-9]{1,18})(?:,[ \t]*\1)*")
@@ -209,7 +209,8 @@ def is_dense(data: bytes) -> bool:
     """
     if len(data) < MAYBE_LARGE:
         return False
-    places = [randrange(len(data) - SAMPLE) for _ in range(SAMPLES)]
+    last = len(data) - SAMPLE
+    places = [int(random() * last) for _ in range(SAMPLES)]
     samples = b"".join([data[at : at + SAMPLE] for at in places])
     values = len(samples) - len(samples.translate(None, b",[{"))
     return values * len(data) > MANY_VALUES * len(samples)
