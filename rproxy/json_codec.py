@@ -65,9 +65,13 @@ class Shared:
     @property
     def json(self) -> bytes:
         if not self.written:
-            self._json = encode_json(self.plain(self))
-            self.written = True
+            self.keep(encode_json(self.plain(self)))
         return self._json
+
+    def keep(self, json: bytes) -> None:
+        """Keep its JSON, which may have been made in steps."""
+        self._json = json
+        self.written = True
 
 
 class SharedText(Shared, str):

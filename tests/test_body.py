@@ -10,8 +10,9 @@ import zlib
 from typing import Any, List
 
 import pytest
+from running_server import running_server
 
-from rproxy import cooperative
+from rproxy import cooperative, json_codec
 from rproxy.errors import ApiError
 from rproxy.server import body as bodies
 from rproxy.server.body import LARGE, BodyReader, is_dense, parse_object
@@ -192,3 +193,26 @@ async def test_less_than_a_megabyte_may_hold_any_values() -> None:
     reader = BodyReader(LARGE)
     reader.feed(data)
     assert await reader.parsed() == members
+
+
+async def test_what_a_response_repeats_of_a_large_request_is_written_in_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_once: List[int] = []
+    encode = json_codec.encode_json
+
+    def counted(value: Any) -> bytes:
+        data = encode(value)
+        if type(value) is list:
+            at_once.append(len(data))
+        return data
+
+    monkeypatch.setattr(json_codec, "encode_json", counted)
+    properties = {f"p{number}": {"type": "string", "description": "x" * 99} for number in range(9000)}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": properties}}
+    async with running_server() as e:
+        for tools in ([tool], [{**tool, "parameters": {"type": "object"}}]):
+            answer = await e.fetch("/responses", {"model": "m", "input": "hello", "tools": tools})
+            (echo,) = json.loads(answer.body)["tools"]
+            assert echo["parameters"] == tools[0]["parameters"]
+    assert len(json.dumps(properties)) > LARGE > 200 * max(at_once)  # the small one

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
@@ -23,7 +23,7 @@ from ..convert.request.chat import Conversion
 from ..convert.request.rewrite import rewritten
 from ..cooperative import Slices, collect, free_later, in_thread, large_values
 from ..errors import ApiError
-from ..json_codec import encode_json
+from ..json_codec import SHARED, encode_json
 from ..log import mask
 from ..providers.provider_errors import broken, of_kind, provider_error, stream_error
 from ..telemetry.records import AttemptRecord, milliseconds
@@ -39,6 +39,7 @@ RATE_LIMITS = "x-ratelimit-"
 MAX_HEADERS = 64  # of a provider's answer that are passed on
 GRACE = 5.0  # seconds without data after a finish_reason that end an answer
 LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
+LARGE_REQUEST = 1 << 20  # bytes; what the response repeats of a larger one may be too large for one step
 LARGE_ANSWER = 1 << 20  # bytes; a single event of a larger one may be too large for one step
 MAX_ANSWER = 512 << 20  # bytes; the longest real answers, a token in each chunk, are below 150 MiB
 
@@ -146,10 +147,19 @@ class Attempt:
         request = rewritten(self.conversion.chat_request(stream), self.provider.rewrite)
         if not self._small and is_large(request):
             body = await collect(lambda pieces: self._write(request, pieces))
+            if len(body) > LARGE_REQUEST:
+                await self._write_repeated()
         else:
             body = encode_json(request)
         self.request_bytes = len(body)
         return body
+
+    async def _write_repeated(self) -> None:
+        """Make the JSON of what the response repeats of a large request, such as its tools, in steps."""
+        repeated: List[Any] = list(self.converter.response.values())
+        for value in repeated:
+            if type(value) in SHARED and is_large(value):
+                value.keep(await collect(partial(write_large, value)))
 
     def _on_sent(self) -> None:
         self.sent = time.monotonic()
