@@ -507,4 +507,5 @@ def test_a_summary_that_is_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> No
         stream.feed(text(LONG))
     stream.feed(end())
     failure = stream.failure(True)
-    assert failure is not None and "more than 100 characters" in failure.message
+    assert failure is not None and failure.code == "server_error"
+    assert "more than 100 characters" in failure.message

@@ -86,6 +86,10 @@ U, UB = by_user("go"), by_user("b")
 ORDER: Dict[str, Tuple[List[Json], List[Json]]] = {
     "a call and its output": ([GO, call(), out()], [U, asks("c1"), result("c1")]),
     "a message without type, with a string": ([{"role": "user", "content": "go"}], [U]),
+    "a message of the model in two parts": (
+        [GO, by_model([{"type": "output_text", "text": part} for part in "ab"]), user("b")],
+        [U, by_model("ab"), UB],
+    ),
     "outputs in another order than their calls": (
         [GO, call("c1"), call("c2"), out("c2", "2"), out("c1", "1")],
         [U, asks("c1", "c2"), result("c1", "1"), result("c2", "2")],
