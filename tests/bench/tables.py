@@ -59,7 +59,7 @@ class Ratio(NamedTuple):
 
 SSE, FAST, NAIVE = "rproxy, SSE", "rproxy [fast], SSE", "naive Tornado translator"
 RATIOS = (
-    Ratio("live CPU / nginx relay", "live", SSE, "nginx proxy_pass (bytes)", "/", 2.3),
+    Ratio("live CPU / nginx relay", "live", SSE, "nginx proxy_pass (bytes)", "/", 2.2),
     Ratio("live CPU / naive translator", "live", SSE, NAIVE, "/", 0.4),
     Ratio("live CPU, WebSocket / SSE", "live", "rproxy, WebSocket", SSE, "/", 1.6),
     Ratio("burst CPU / naive translator", "burst", SSE, NAIVE, "/", 0.35),
@@ -68,7 +68,8 @@ RATIOS = (
     Ratio("CPU per turn, 500 KB, [fast] / without", "history", FAST, SSE, "/", None),
     Ratio("CPU per turn, 33 KB, [fast] / codex-relay", "codex", FAST, "codex-relay (Rust)", "/", 1.25),
     Ratio("CPU per turn, 500 KB, [fast] / codex-bridge", "history", FAST, "codex-bridge-python", "/", 0.5),
-    Ratio("first delta - no proxy, p50, ms", "first50", SSE, "no proxy", "-", 1.0),
+    Ratio("first delta - no proxy, p50, ms", "first50", SSE, "no proxy", "-", 1.2),
+    Ratio("first delta, [fast] - no proxy, p50, ms", "first50", FAST, "no proxy", "-", 1.0),
     Ratio("first delta - no proxy, p99, ms", "first99", SSE, "no proxy", "-", 4.0),
     Ratio("first delta with TLS / naive translator", "first50", SSE + ", TLS", NAIVE + ", TLS", "/", 0.3),
     Ratio("CPU per turn with TLS / naive translator", "turn", SSE + ", TLS", NAIVE + ", TLS", "/", None),
