@@ -104,6 +104,8 @@ async def test_each_request_gives_a_connection_its_whole_time_again() -> None:
 
 HALF = b"GET /health HTTP/1.1\r\nHost: local"
 WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+NO_BODY = b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
+REFUSED = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("before", [b"", WHOLE], ids=["new", "kept"])
@@ -134,9 +136,14 @@ async def test_headers_that_come_slowly_are_read() -> None:
 # ---- How many
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", HALF, NO_BODY, REFUSED], ids=["nothing", "half a head", "no body", "refused"]
+)
 async def test_idle_connections_make_room_and_busy_ones_do_not(
-    expect_log: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sent: bytes, expect_log: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those that nobody needs for a request; here, none ends because its time is up."""
+    monkeypatch.setattr("rproxy.server.http.DISCARD_TIMEOUT", 600.0)
     expect_log("4 connections are open")
     monkeypatch.setattr(connections, "RECLAIM_INTERVAL", 0.05)
     monkeypatch.setattr(connections, "RECLAIM_AFTER", 0.1)
@@ -149,9 +156,12 @@ async def test_idle_connections_make_room_and_busy_ones_do_not(
             raw.writer.write(b'"input":"gate"}')
         await until(lambda: e.provider.running == 3)
         idle = [await e.raw() for _ in range(10)]
+        for raw in idle:
+            raw.writer.write(sent)
         assert await healthy(await e.raw())
         assert len(server_of(e).streams) <= 4
-        assert [await raw.rest() for raw in idle] == [b""] * 10
+        rests = [await raw.rest() for raw in idle]
+        assert all(rest == b"" or sent == REFUSED and b"404" in rest for rest in rests)
         e.provider.gate.set()
         assert [(await raw.answer())[0] for raw in busy] == [200] * 3
 
@@ -263,14 +273,16 @@ class Few(NamedTuple):
 
 
 @on_linux
-async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [b"", NO_BODY], ids=["nothing", "no body"])
+async def test_a_process_with_few_descriptors_survives_idle_clients(tmp_path: Path, sent: bytes) -> None:
     provider = ScriptedProvider()
     provider.turns += [[say("hello")]] * 2
     async with few_descriptors(tmp_path, provider) as few:
         used, started = cpu_time(few.pid), time.monotonic()
         with contextlib.ExitStack() as idle:
             for _ in range(180):
-                idle.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", few.port))))
+                client = socket.create_connection(("127.0.0.1", few.port))
+                idle.enter_context(contextlib.closing(client)).sendall(sent)
             for stream in (False, True):
                 answer = await few.ask(stream)
                 assert answer.startswith(b"HTTP/1.1 200") and b"hello" in answer

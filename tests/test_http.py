@@ -394,6 +394,7 @@ async def test_a_body_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
             "Sec-WebSocket-Key: 0123456789abcdefghijkg==",
             "Sec-WebSocket-Version: 13",
         )
+        monkeypatch.setattr("rproxy.server.http.DISCARD_TIMEOUT", 0.2)
         for lines in (("POST /v1/responses HTTP/1.1",), ("DELETE /v1/responses/resp_1 HTTP/1.1",), upgrade):
             slow = await e.raw()
             slow.send(*lines, "Host: 127.0.0.1", "Content-Length: 100", body=b"{")
@@ -578,3 +579,38 @@ async def test_malformed_http_does_no_harm() -> None:
             await asyncio.sleep(0.02)
             raw.cut()
         assert (await e.fetch("/responses", HELLO)).code == 200
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        *("GET /health", "HEAD /health", "GET /ready", "POST /health", "OPTIONS /v1/responses", "PUT /x"),
+        *("GET /v1/models", "POST /v1/responses", "DELETE /v1/responses/resp_1"),
+    ],
+)
+@pytest.mark.parametrize("announced", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+async def test_a_body_that_nobody_reads_is_not_waited_for_long(
+    request_line: str, announced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody needs a key to announce a body."""
+    monkeypatch.setattr("rproxy.server.http.DISCARD_TIMEOUT", 0.2)
+    async with running_server(keys=["k"]) as e:
+        raw = await e.raw()
+        raw.send(f"{request_line} HTTP/1.1", "Host: localhost", "Origin: http://localhost", announced)
+        await asyncio.wait_for(raw.rest(), 5)
+        await until(lambda: not e.server.streams)
+
+
+async def test_a_body_that_is_read_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rproxy.server.http.DISCARD_TIMEOUT", 0.01)
+    async with running_server() as e:
+        raw, short = await e.raw(), await e.raw()
+        body = json.dumps(HELLO).encode()
+        raw.send("POST /v1/responses HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}")
+        await until(lambda: any(stream.body_wanted for stream in e.server.streams))
+        for _ in range(2):  # sweeps
+            short.send("GET /health HTTP/1.1", "Host: localhost", "Content-Length: 5")
+            assert await asyncio.wait_for(short.rest(), 5) == b""
+            short = await e.raw()
+        raw.writer.write(body)
+        assert (await raw.answer())[0] == 200

@@ -2,7 +2,8 @@
 
 **Accepting** stops while there are ``server.max_connections``, and for a second when the system has no file
 descriptor left; new connections wait in the kernel's queue meanwhile.  While they wait, connections that have
-been idle longest make room for them.
+been idle longest make room for them: those without a request, with a part of its headers only, and with a
+body to come that nobody reads.
 
 **Time limits** are kept by one sweep over all connections, a few times within the shortest limit, because a
 timer for each would cost every request.  The sweep looks at what a connection is waiting for:
@@ -95,14 +96,18 @@ class ClientStream(IOStream):
 
     ``awaiting`` is the HTTP connection whose request has not come; None while a request is under way, and for
     a WebSocket.  ``whole``: the body of the request came with its head.  ``body_due``: when the body must
-    have arrived, in monotonic seconds.  ``peer``: the address of the other end; ``unix`` for a Unix socket.
+    have arrived, in monotonic seconds; ``body_wanted``: until then, will anybody read it?  ``peer``: the
+    address of the other end; ``unix`` for a Unix socket.
 
     :param address: of the other end, as accept() says it
     :param on_close: called when the socket is closed
     """
 
     # IOStream has about thirty attributes; with more of them, the dict of an object takes twice the memory.
-    __slots__ = ("_on_closed", "_seen", "_since", "_written", "awaiting", "body_due", "peer", "whole")
+    __slots__ = (
+        *("_on_closed", "_seen", "_since", "_written"),
+        *("awaiting", "body_due", "body_wanted", "peer", "whole"),
+    )
 
     def __init__(
         self, sock: socket.socket, address: Any, on_close: Callable[[ClientStream], None], **options: Any
@@ -111,6 +116,7 @@ class ClientStream(IOStream):
         self.awaiting: Optional[HTTP1Connection] = None
         self.whole = False
         self.body_due = NEVER
+        self.body_wanted = False
         self.peer = address[0].partition("%")[0] if isinstance(address, tuple) else UNIX
         self._on_closed = on_close
         self._written = 0  # bytes that were queued and have left
@@ -169,8 +175,9 @@ class ClientStream(IOStream):
 
     @property
     def idle(self) -> bool:
-        """Is no request under way, and the last one written out completely?"""
-        return self.awaiting is not None and not self._read_buffer and not self.writing()
+        """Does no request need the connection, and is the last answer written out completely?"""
+        unread = self.body_due < NEVER and not self.body_wanted
+        return (self.awaiting is not None or unread) and not self.writing()
 
     def was_reset(self) -> bool:
         """Has the client reset the connection after its request?
@@ -196,7 +203,7 @@ class ClientStream(IOStream):
         if self.writing():
             state, limit = (self._written, unacknowledged(self.socket)), limits.write
         elif self.awaiting is None:
-            state, limit = None, NEVER
+            state, limit = self.body_due, NEVER
         else:
             begun = len(self._read_buffer) > 0
             state, limit = (begun, self.awaiting), limits.header if begun else limits.idle

@@ -41,7 +41,7 @@ Method = Callable[..., Optional[Awaitable[None]]]
 
 BODY_TIMEOUT = 600.0  # seconds a request body may take to arrive; Tornado's own limit costs a task a request
 MAX_DISCARDED = 8 << 20  # bytes of an unwanted body that are read and discarded
-DISCARD_TIMEOUT = 10.0  # seconds the body of a refused request may take to arrive
+DISCARD_TIMEOUT = 10.0  # seconds a body that nobody reads may take to arrive
 LARGE_BODY = 1 << 20  # bytes of JSON; more is encoded while the client takes it
 UNLIMITED = 1 << 60  # Tornado's own limit closes the connection without a response; BodyReader counts instead
 
@@ -55,9 +55,9 @@ class BodyPolicy:
     """What happens to the body of one request while it arrives.
 
     At first it is ignored; :meth:`read` keeps it within a size limit; :meth:`refuse` discards it because the
-    response has been sent already.  In each case the connection is closed when the body takes too long, and
-    when more than ``MAX_DISCARDED`` bytes had to be thrown away.  A body that came with the head of its
-    request is there before any of this.
+    response has been sent already.  In each case the connection is closed when the body takes too long, which
+    is soon unless it is read, and when more than ``MAX_DISCARDED`` bytes had to be thrown away.  A body that
+    came with the head of its request is there before any of this.
 
     :param stream: the connection, which keeps the time limit
     :param headers: of the request
@@ -72,7 +72,7 @@ class BodyPolicy:
         self._discarded = 0
         self.reader: Optional[BodyReader] = None
         self.refused = False
-        self._limit(BODY_TIMEOUT)
+        self._limit(DISCARD_TIMEOUT, wanted=False)
 
     def read(self, reader: BodyReader) -> None:
         """Keep the body.
@@ -80,6 +80,7 @@ class BodyPolicy:
         :raises ApiError: 413, the body is larger than the reader's limit
         """
         self.reader = reader
+        self._limit(BODY_TIMEOUT, wanted=True)
         if self._early:
             reader.feed(self._early)
 
@@ -87,7 +88,7 @@ class BodyPolicy:
         """Discard the rest of the body, within a shorter time."""
         self.reader = None
         self.refused = True
-        self._limit(DISCARD_TIMEOUT)
+        self._limit(DISCARD_TIMEOUT, wanted=False)
 
     def receive(self, piece: bytes) -> None:
         """Take the next piece.
@@ -108,8 +109,9 @@ class BodyPolicy:
         """The body has arrived, or is not wanted any more."""
         self._stream.body_due = NEVER
 
-    def _limit(self, seconds: float) -> None:
-        self._stream.body_due = time.monotonic() + seconds if self._expected else NEVER
+    def _limit(self, seconds: float, wanted: bool) -> None:
+        if self._expected:
+            self._stream.body_due, self._stream.body_wanted = time.monotonic() + seconds, wanted
 
 
 @stream_request_body
