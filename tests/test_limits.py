@@ -1,9 +1,12 @@
-"""Limits of what clients may keep in memory and may run at the same time: waiting bytes, turns, names."""
+"""Limits of what clients may keep in memory and may run at the same time: sealed and waiting bytes, turns,
+names.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any, Dict, List
 
 import pytest
@@ -12,12 +15,62 @@ from running_server import RunningServer, error_of, running_server
 from wsclient import begin, hear, refusal, say, turn
 
 from rproxy.config.schema import Key
+from rproxy.convert.profile import Profile
+from rproxy.convert.request.chat import Conversion
+from rproxy.convert.sealed import AT_ONCE, MAX_SEALED, Room, seal
+from rproxy.convert.tools.table import ToolTable
 from rproxy.errors import ApiError
 from rproxy.server.pending import FULL_BUDGETS, ByteBudget
+from rproxy.service.plan import converted
 
 Json = Dict[str, Any]
 MIB = 1 << 20
 LIMIT = "max_pending_bytes"
+
+
+# ---- What is sealed
+def summaries(count: int) -> List[Json]:
+    """So many MiB in a few kilobytes."""
+    item = {"type": "compaction", "encrypted_content": seal("compaction", {"text": "w" * MIB})}
+    return [item] * count
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact", "/v1/responses/input_tokens"])
+async def test_what_is_sealed_in_a_request_is_bounded(path: str) -> None:
+    hello = {"role": "user", "content": "hello"}
+    async with running_server(accept_unsealed=True) as e:
+        body = {"model": "m", "input": [*summaries(20), hello]}
+        response = await e.fetch(path, body)
+        assert (response.code, error_of(response)["code"]) == (400, "invalid_encrypted_content")
+        assert "more than 16777216 bytes" in error_of(response)["message"] and not e.provider.requests
+        assert (await e.fetch(path, {"model": "m", "input": [*summaries(15), hello]})).code == 200
+
+
+async def test_what_is_sealed_is_bounded_over_a_whole_chain() -> None:
+    async with running_server(accept_unsealed=True) as e:
+        first = await e.fetch("/v1/responses", {"model": "m", "input": [*summaries(10)]})
+        more = {"previous_response_id": json.loads(first.body)["id"]}
+        response = await e.fetch("/v1/responses", {"model": "m", "input": [*summaries(10)], **more})
+        assert (response.code, error_of(response)["code"]) == (400, "invalid_encrypted_content")
+        ws = await e.ws()
+        ws.write_message(json.dumps({"type": "response.create", "model": "m", "input": summaries(20)}))
+        refusal(await hear(ws), 400, "invalid_encrypted_content")
+
+
+async def test_much_that_is_sealed_is_opened_in_a_thread() -> None:
+    """However short the request is."""
+    asked: List[Any] = []
+
+    def convert(room: Room) -> Conversion:
+        asked.append((threading.get_ident() == here, room.left))
+        room.take(AT_ONCE + large)
+        return Conversion({"messages": []}, ToolTable(), Profile())
+
+    here = threading.get_ident()
+    for large in (0, 1):
+        _, short = await converted(True, convert)
+        assert short is not bool(large)
+    assert asked == [(True, AT_ONCE), (True, AT_ONCE), (False, MAX_SEALED)]
 
 
 # ---- Bytes that wait

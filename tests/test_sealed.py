@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import re
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -13,8 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.convert.sealed import seal, unseal
+from rproxy.convert.profile import Profile
+from rproxy.convert.request.chat import to_chat_request
+from rproxy.convert.request.responses import to_responses_request
+from rproxy.convert.sealed import AT_ONCE, CHECKSUM, MAX_SEALED, Room, TooMuchSealed, seal, unseal
 
+HI = {"role": "user", "content": "hi"}
 PAYLOAD = {"text": "I think é 🎯", "details": [{"type": "reasoning.encrypted", "data": "CiQB"}]}
 
 
@@ -87,6 +92,44 @@ def test_a_bomb_does_not_go_off() -> None:
     assert unseal(packed(bomb)) is None
     assert unseal(seal("reasoning", {"text": "x" * (17 << 20)})) is None
     assert unseal(seal("reasoning", {"text": "x" * (15 << 20)})) is not None
+
+
+def test_many_small_bombs_do_not_go_off_either() -> None:
+    """They are counted together, in any kind of item, before they are in memory."""
+    summary = {"type": "compaction", "encrypted_content": seal("compaction", {"text": "x" * (1 << 20)})}
+    thought = {"type": "reasoning", "encrypted_content": seal("reasoning", {"text": "x" * (1 << 20)})}
+    assert len(summary["encrypted_content"]) < 7000
+    for items in ([summary] * 300, [thought] * 300, [summary, thought] * 8):
+        tracemalloc.start()
+        with pytest.raises(TooMuchSealed) as caught:
+            to_chat_request({}, [*items, HI], Profile(), downstream_model="m")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 40 << 20, peak
+        error = caught.value
+        assert (error.status, error.code, error.param) == (400, "invalid_encrypted_content", "input")
+        assert str(MAX_SEALED) in error.message and "start a new conversation" in error.message
+    for items in ([summary] * 15, [thought] * 15):
+        messages = to_chat_request({}, [*items, HI], Profile(), downstream_model="m").body["messages"]
+        assert messages[-1]["content"] == "hi"
+    with pytest.raises(TooMuchSealed):
+        to_responses_request({}, [summary, HI], Profile(), downstream_model="m", room=Room(AT_ONCE))
+
+
+def test_room_is_exact() -> None:
+    plain = len(b'["reasoning",{"text":"abc"}]')
+    blob, room = seal("reasoning", {"text": "abc"}), Room(2 * plain)
+    for left in (plain, 0):
+        assert CHECKSUM.open(blob, room).kind == "reasoning" and room.left == left
+    with pytest.raises(TooMuchSealed):
+        CHECKSUM.open(blob, room)
+
+
+def test_a_large_one_is_read_in_steps_and_may_not_have_too_many_values() -> None:
+    large = {"text": "é" * AT_ONCE, "details": [{"n": 1.5, "big": [*range(1000)]}]}
+    assert unseal(seal("reasoning", large)) == ("reasoning", large)
+    for inside in (b"[" + b"[]," * 600_000 + b"[]]", b'"' + b"x" * (1 << 20)):
+        assert unseal(packed(zlib.compress(b'["reasoning",{"details":' + inside + b"}]"))) is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rproxy.config.load import parse_config
 from rproxy.config.schema import Config
 from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import to_chat_request
-from rproxy.convert.sealed import CHECKSUM, DAMAGED, FOREIGN
+from rproxy.convert.sealed import CHECKSUM, DAMAGED, FOREIGN, Room, TooMuchSealed
 from rproxy.errors import ApiError, ConfigError
 from rproxy.service import sealer as sealer_module
 from rproxy.service.seal_key import load_seal_key
@@ -118,13 +118,24 @@ def test_what_was_opened_lately_is_not_opened_again(scheme: str, monkeypatch: py
     recent, opened = RecentlyOpened(), []
     anns, bobs = (sealer(scheme, owner, recent=recent) for owner in ("ann", "bob"))
     inflate = sealer_module.inflate
-    monkeypatch.setattr(sealer_module, "inflate", lambda packed: opened.append(1) or inflate(packed))
+    monkeypatch.setattr(sealer_module, "inflate", lambda *given: opened.append(1) or inflate(*given))
     blob = anns.seal("reasoning", PAYLOAD)
     first = anns.open(blob)
     first.payload["text"] = "changed"  # what others do with it changes nothing
     assert anns.open(blob)[:2] == ("reasoning", PAYLOAD) and len(opened) == 1
     assert bobs.open(blob).problem == NOT_YOURS  # nobody gets what another owner has opened
     assert anns.open(blob[:-4] + "AAAA").problem == NOT_YOURS
+
+
+@SCHEMES
+def test_what_was_opened_lately_takes_room_again(scheme: str) -> None:
+    anns, room, size = sealer(scheme), Room(100), len('["reasoning",{"text":""}]')
+    blob = anns.seal("reasoning", {"text": "x" * (40 - size)})
+    for _ in range(2):
+        assert anns.open(blob, room).kind == "reasoning"
+    assert room.left == 20
+    with pytest.raises(TooMuchSealed, match="more than 100 bytes"):
+        anns.open(blob, room)
 
 
 def test_what_is_remembered_of_blobs_is_bounded() -> None:

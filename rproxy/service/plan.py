@@ -7,8 +7,9 @@ each of them, makes the converter of the answer, and stores the result in the en
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import partial
-from typing import Callable, Iterator, List, Mapping, Optional, Sequence, TypeVar
+from typing import Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from ..config.schema import Config, Provider
 from ..convert.events.compaction import CompactionConverter, is_trigger, prompt_item
@@ -17,7 +18,8 @@ from ..convert.events.items import Watch
 from ..convert.json_steps import is_large, json_blocks
 from ..convert.request.chat import Conversion, to_chat_request
 from ..convert.request.turns import call_keys
-from ..cooperative import free_later, in_thread_if
+from ..convert.sealed import AT_ONCE, Room, TooMuchSealed
+from ..cooperative import free_later, in_thread, in_thread_if
 from ..errors import ApiError
 from ..providers.forms import has_form
 from ..telemetry.telemetry import Telemetry
@@ -87,12 +89,21 @@ async def for_history(items: Sequence[AnyItem], work: Callable[[], T]) -> T:
     return await in_thread_if(len(items) > LONG_HISTORY, work)
 
 
-async def converted(short: bool, convert: Callable[[], Conversion]) -> Conversion:
-    """Convert a request, in a thread if it is not short; then it is freed in steps, too."""
-    conversion = await in_thread_if(not short, convert)
-    if not short:
-        free_later([conversion.history], levels=1)
-    return conversion
+async def converted(short: bool, convert: Callable[..., Conversion]) -> Tuple[Conversion, bool]:
+    """Convert a request, in a thread if it is not short; then it is freed in steps, too.
+
+    How much is sealed in a request shows only when it is opened: if it is too much to be opened at once, the
+    conversion begins again in a thread.
+
+    :param convert: gets the room for what is sealed
+    :returns: also whether the request is short, after all
+    """
+    if short:
+        with suppress(TooMuchSealed):
+            return convert(room=Room(AT_ONCE)), True
+    conversion = await in_thread(partial(convert, room=Room()))
+    free_later([conversion.history], levels=1)
+    return conversion, False
 
 
 class TurnPlan:
@@ -181,7 +192,7 @@ class TurnPlan:
             resends=self._client.codex,
             sealer=self._sealer,
         )
-        return await converted(short, convert)
+        return (await converted(short, convert))[0]
 
     def _is_small(self) -> bool:
         """Is the request small, without additions such as earlier items or reasoning?"""

@@ -25,6 +25,7 @@ from ..convert.sealed import (
     DAMAGED,
     FOREIGN,
     Opened,
+    Room,
     Sealer,
     from_text,
     inflate,
@@ -124,21 +125,23 @@ class KeyedSealer:
         sealed: bytes = cipher(self._aes_key).encrypt(nonce, packed, None)
         return to_text(AES_PREFIX, nonce + sealed)
 
-    def open(self, blob: Any) -> Opened:
+    def open(self, blob: Any, room: Optional[Room] = None) -> Opened:
+        room = room or Room()
         if not isinstance(blob, str):
             return Opened(problem=FOREIGN)
         if blob.startswith(CHECKSUM.prefix):
-            return CHECKSUM.open(blob) if self._accept_unsealed else Opened(problem=UNSEALED)
+            return CHECKSUM.open(blob, room) if self._accept_unsealed else Opened(problem=UNSEALED)
         if not blob.startswith((AES_PREFIX, HMAC_PREFIX)):
             return Opened(problem=FOREIGN)
         plain = self._recent.get(self._mac_key, blob)
         if plain is not None:
+            room.take(len(plain))
             return _content(plain)
         encrypted = blob.startswith(AES_PREFIX)
         packed, problem = self._decrypted(blob) if encrypted else self._authenticated(blob)
         if problem:
             return Opened(problem=problem)
-        plain = inflate(packed)
+        plain = inflate(packed, room)
         opened = _content(plain)
         if not opened.problem:
             self._recent.put(self._mac_key, blob, plain)

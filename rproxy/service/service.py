@@ -224,7 +224,7 @@ class Service:
             allow=allow,
             sealer=self._sealers.of(client.owner),
         )
-        conversion = await converted(short, convert)
+        conversion, short = await converted(short, convert)
         counted = await in_thread_if(not short, partial(estimate, conversion.body))
         return {"object": "response.input_tokens", "input_tokens": counted}
 

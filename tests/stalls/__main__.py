@@ -43,6 +43,7 @@ CONFIG = """
 server:
   listen_addr: 127.0.0.1:{port}
   retries: 0
+  accept_unsealed: true
 store: {store}
 models:
   - {{model: "chat.*", provider: {{base_url: "{url}", profile: generic, override: {{modalities: [text]}}}}}}

@@ -13,11 +13,13 @@ import json
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pdf_maker import make_pdf, pdf_message
 from provider import ANSWERS, OF_THE_RESPONSES_API
+
+from rproxy.convert.sealed import seal
 
 CREATE = "/v1/responses"
 TOOLS = [
@@ -149,6 +151,16 @@ def interleaved(count: int) -> List[Any]:
     """Messages of the user between calls and their outputs."""
     items = pairs(count)
     return [*items[::2], *[text("user", "x")] * count, *items[1::2]]
+
+
+# ---- Sealed items
+def summary() -> Dict[str, Any]:
+    return {"type": "compaction", "encrypted_content": seal("compaction", {"text": "x" * MB})}
+
+
+def thought(said: str, details: Sequence[Any] = ()) -> Dict[str, Any]:
+    sealed = seal("reasoning", {"text": said, "details": [*details]})
+    return {"type": "reasoning", "summary": [], "encrypted_content": sealed}
 
 
 # ---- Hosted tools
@@ -490,6 +502,16 @@ REQUESTS: Dict[str, Attack] = {
     "include": ask(include=lambda: ["x"] * 1_000_000),
     "stop": ask(stop=lambda: ["x"] * 1_000_000),
     "instructions": ask(instructions=lambda: [text("user", "x")] * 300_000),
+    # ---- Sealed items, which are small until they are opened
+    "sealed-too-many": ask(input=lambda: [summary()] * 300),
+    "sealed-most": ask(input=lambda: [summary()] * 15),
+    "sealed-reasoning": ask(input=lambda: [thought("x" * MB)] * 15 + [text("user", "x")]),
+    "sealed-wire": ask("wire.hi", input=lambda: [summary()] * 15),
+    "sealed-input-tokens": ask(path=CREATE + "/input_tokens", input=lambda: [summary()] * 15),
+    "sealed-compact": ask(path=CREATE + "/compact", input=lambda: [summary()] * 15),
+    "sealed-brackets": ask(input=lambda: [thought("", [[]] * (4 * MB)), text("user", "x")]),
+    "sealed-many": ask(input=lambda: [thought(f"{n} " * 50) for n in range(20_000)] + [text("user", "x")]),
+    "sealed-websocket": ask(ws=True, input=lambda: [summary()] * 15),
     # ---- Files
     "pdf": ask(input=lambda: pdf_in_text(41_000)),
     "pdf-deflated": ask(input=lambda: deflated_pdfs(8)),

@@ -17,7 +17,7 @@ from ...types import AnyItem, Json
 from ..answer.chat import ChunkReader
 from ..answer.reader import AnswerReader
 from ..profile import Profile
-from ..sealed import CHECKSUM, Sealer
+from ..sealed import CHECKSUM, Room, Sealer
 from ..tools.table import ToolTable
 from .content import parts_of, text_of
 from .optional_fields import given_fields, left_out, sent_fields
@@ -124,6 +124,7 @@ def to_chat_request(
     resends: bool = True,
     phases: bool = False,
     sealer: Sealer = CHECKSUM,
+    room: Optional[Room] = None,
 ) -> Conversion:
     """Convert a request.
 
@@ -133,11 +134,18 @@ def to_chat_request(
     :param recall: see :func:`~rproxy.convert.request.writer.to_messages`
     :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
     :param phases: see :func:`~rproxy.convert.request.writer.to_messages`
+    :param room: see :func:`~rproxy.convert.request.writer.to_messages`
     :raises ApiError: 400 for what cannot be expressed
     """
     try:
         messages = partial(
-            to_messages, profile=profile, recall=recall, resends=resends, phases=phases, sealer=sealer
+            to_messages,
+            profile=profile,
+            recall=recall,
+            resends=resends,
+            phases=phases,
+            sealer=sealer,
+            room=room,
         )
         return _converted(_updated(request, items), items, profile, downstream_model, allow, messages)
     except RecursionError:

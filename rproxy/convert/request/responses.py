@@ -23,7 +23,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 from ...types import AnyItem, Json
 from ..answer.responses import EventReader
 from ..profile import MaxTokens, Profile, Reasoning, Thinking
-from ..sealed import CHECKSUM, Sealer
+from ..sealed import CHECKSUM, Room, Sealer
 from ..tools.custom import unwrap
 from ..tools.table import DEFAULT_ALLOW, ToolTable, later_tools
 from .chat import Conversion, drop_path, to_chat_request
@@ -80,6 +80,7 @@ def to_responses_request(
     recall: Recall = lambda key: None,
     resends: bool = True,
     sealer: Sealer = CHECKSUM,
+    room: Optional[Room] = None,
 ) -> ResponsesConversion:
     """Convert a request.
 
@@ -99,6 +100,7 @@ def to_responses_request(
         resends=resends,
         phases=True,
         sealer=sealer,
+        room=room,
     )
     customs = _customs(request, items, allow) if "custom" in profile.native_tools else {}
     # A digest, because blobs are not encrypted, and clients must not learn the provider's address.

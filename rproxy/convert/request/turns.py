@@ -14,14 +14,15 @@ The rules are those of OpenAI, DeepSeek, Kimi, Mistral and the chat templates of
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import compress
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ...errors import ApiError, invalid_value
 from ...types import AnyItem, Json
 from ..ids import round_stem
 from ..json_steps import json_text
-from ..sealed import DAMAGED, FAMILY, Sealer
+from ..sealed import DAMAGED, FAMILY, Opened, Room, Sealer
 from ..tools.kind import ToolKind, is_object
 from ..tools.kinds import CALL_KINDS, OUTPUT_KINDS
 from ..tools.table import ToolTable
@@ -34,6 +35,8 @@ ROLES = ("system", "developer", "user", "assistant")
 CONTROL_ITEMS = ("additional_tools", "compaction_trigger", "configuration_update")
 NO_OUTPUT = "(no output)"
 SUMMARY = "Summary of the conversation so far:\n\n"
+
+Unseal = Callable[[Any], Opened]  # opens a blob, see Sealer.open
 
 
 def stem(item: AnyItem) -> Optional[str]:
@@ -83,11 +86,11 @@ class AssistantTurn:
         return call is not None or bool(self.calls) or not self.texts
 
     def add(
-        self, item: AnyItem, item_type: str, item_stem: Optional[str], sealer: Sealer, warnings: List[str]
+        self, item: AnyItem, item_type: str, item_stem: Optional[str], unseal: Unseal, warnings: List[str]
     ) -> None:
         """Append reasoning or text."""
         if item_type == "reasoning":
-            text, details = _reasoning(item, sealer, warnings)
+            text, details = _reasoning(item, unseal, warnings)
             self.reasoning.append(text)
             self.details.extend(details)
         else:
@@ -126,7 +129,13 @@ Entry = Union[AssistantTurn, PlainMessage]
 
 
 def fold_items(
-    items: Iterable[AnyItem], tools: ToolTable, *, resends: bool, sealer: Sealer, warnings: List[str]
+    items: Iterable[AnyItem],
+    tools: ToolTable,
+    *,
+    resends: bool,
+    sealer: Sealer,
+    warnings: List[str],
+    room: Optional[Room] = None,
 ) -> List[Entry]:
     """The turns and messages of a history, in the order in which they are sent.
 
@@ -134,9 +143,12 @@ def fold_items(
     :param resends: see :func:`~rproxy.convert.request.writer.to_messages`
     :param sealer: opens what earlier turns have sealed
     :param warnings: gets a line for everything that is left out
+    :param room: for what is sealed; by default 16 MiB
+    :raises TooMuchSealed: there is no room for it
     :raises ApiError: 400 for an item that cannot be understood, or a summary that cannot be opened
     """
-    entries = _entries(list(items), tools, sealer, warnings)
+    unseal = partial(sealer.open, room=room or Room())
+    entries = _entries(list(items), tools, unseal, warnings)
     return [
         entry
         for entry, following in zip(entries, [*entries[1:], None])
@@ -144,7 +156,7 @@ def fold_items(
     ]
 
 
-def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warnings: List[str]) -> List[Entry]:
+def _entries(items: Sequence[AnyItem], tools: ToolTable, unseal: Unseal, warnings: List[str]) -> List[Entry]:
     items = with_call_ids(items)
     calls = list(map(is_call, items))
     entries = _Entries()
@@ -170,7 +182,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
                 ours[item_stem] = turn
                 seen.add(item["id"])
             if call is None:
-                turn.add(item, item_type, item_stem, sealer, warnings)
+                turn.add(item, item_type, item_stem, unseal, warnings)
             elif turn.add_call(call):
                 matcher.add(call, item_stem)
         elif is_output(item):
@@ -184,7 +196,7 @@ def _entries(items: Sequence[AnyItem], tools: ToolTable, sealer: Sealer, warning
             entries.keep_order()
             turn, question = None, item if _asks(item) else question
         elif item_type == "compaction":
-            entries.append(_compaction(item, sealer))
+            entries.append(_compaction(item, unseal))
             entries.keep_order()
             turn = None
         elif item_type not in CONTROL_ITEMS:
@@ -332,10 +344,10 @@ def _text(item: AnyItem) -> str:
     return "\n".join(text_of(part) for part in parts_of(item.get("content"), "content of a message"))
 
 
-def _reasoning(item: AnyItem, sealer: Sealer, warnings: List[str]) -> Tuple[str, List[Json]]:
+def _reasoning(item: AnyItem, unseal: Unseal, warnings: List[str]) -> Tuple[str, List[Json]]:
     """The thinking in a reasoning item, best source first: our sealed copy, the raw text, the summary."""
     blob = item.get("encrypted_content")
-    opened = sealer.open(blob)
+    opened = unseal(blob)
     if opened.kind == "reasoning":
         details = opened.payload.get("details")
         return str(opened.payload.get("text") or ""), details if isinstance(details, list) else []
@@ -358,12 +370,12 @@ def _orphan(item: AnyItem, item_type: str) -> PlainMessage:
     return message
 
 
-def _compaction(item: AnyItem, sealer: Sealer) -> PlainMessage:
+def _compaction(item: AnyItem, unseal: Unseal) -> PlainMessage:
     """The summary in a compaction item.
 
     :raises ApiError: 400: without it the model would answer as if the conversation began after it
     """
-    opened = sealer.open(item.get("encrypted_content"))
+    opened = unseal(item.get("encrypted_content"))
     if opened.kind != "compaction":
         raise ApiError(
             400,

@@ -6,7 +6,7 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from ...types import AnyItem, CachedReasoning, Json
 from ..profile import Profile
-from ..sealed import CHECKSUM, Sealer
+from ..sealed import CHECKSUM, Room, Sealer
 from ..tools.table import ToolTable
 from .content import Content, ContentWriter, output_parts
 from .dialect import TOOL_CALL_IDS, in_dialect, reasoning_field
@@ -42,6 +42,7 @@ def to_messages(
     phases: bool = False,
     sealer: Sealer = CHECKSUM,
     warnings: Optional[List[str]] = None,
+    room: Optional[Room] = None,
 ) -> List[Json]:
     """The ``messages`` of a chat request.
 
@@ -53,11 +54,13 @@ def to_messages(
     :param phases: let messages keep their ``phase``, which only the Responses API knows
     :param sealer: opens what earlier turns have sealed
     :param warnings: receives a line for everything that is left out
+    :param room: for what is sealed; by default 16 MiB
+    :raises TooMuchSealed: there is no room for it
     :raises ApiError: 400 for an item that cannot be understood
     """
     warnings = [] if warnings is None else warnings
     writer = _MessageWriter(profile, recall, phases, warnings)
-    entries = fold_items(items, tools, resends=resends, sealer=sealer, warnings=warnings)
+    entries = fold_items(items, tools, resends=resends, sealer=sealer, warnings=warnings, room=room)
     if instructions:
         writer.plain(PlainMessage.of_text("system", instructions))
     for entry in taken_from(entries):
