@@ -8,7 +8,7 @@ items that one of them adds are contiguous.  Items are kept in their complete fo
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional, cast
 
 from ..convert.ids import CONVERSATION, is_conversation_id
 from ..convert.json_steps import is_large
@@ -18,7 +18,7 @@ from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
 from .mcp_credentials import stored
-from .pagination import listed, page
+from .pagination import Stretch, listed, named, page
 from .records import owned_conversation, store_errors
 
 MAX_NEW_ITEMS = 20  # in one request
@@ -88,7 +88,7 @@ class Conversations:
 
     async def items(self, name: str, query: Mapping[str, str], owner: str) -> ItemPage:
         """GET /conversations/{id}/items: a page of them."""
-        return page((await self._record(name, owner))["items"], query)
+        return await page([Stretch((await self._record(name, owner))["items"])], query)
 
     async def add(self, name: str, request: Json, owner: str) -> ItemPage:
         """POST /conversations/{id}/items
@@ -99,14 +99,14 @@ class Conversations:
             raise invalid("items is required: a list of items.", "items", "missing_required_parameter")
         new = await self._new(request)
         await self._change(name, owner, lambda record: _with_items(record, new))
-        return page(new, {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
+        return await page([Stretch(new)], {"order": "asc", "limit": str(MAX_NEW_ITEMS)})
 
     async def item(self, name: str, item_id: str, owner: str) -> Item:
         """GET /conversations/{id}/items/{item}"""
-        for item in (await self._record(name, owner))["items"]:
-            if item["id"] == item_id:
-                return item
-        raise _no_item(name, item_id)
+        found = await named([Stretch((await self._record(name, owner))["items"])], (item_id,))
+        if item_id not in found:
+            raise _no_item(name, item_id)
+        return found[item_id]
 
     async def delete_item(self, name: str, item_id: str, owner: str) -> Conversation:
         """DELETE /conversations/{id}/items/{item}
@@ -162,7 +162,9 @@ class Conversations:
             raise _no_conversation(name)
         with store_errors():
             changed = await self._store.update(name, lambda record: change(_checked(record, name, owner)))
-        return _checked(changed, name, owner)
+        if changed is None:
+            raise _no_conversation(name)
+        return cast(ConversationRecord, changed)
 
     async def _new(self, request: Json) -> List[Item]:
         items = request.get("items") or []

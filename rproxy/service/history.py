@@ -25,6 +25,7 @@ from .client import Client
 from .conversations import Conversations
 from .create_request import ConversationContext, CreateRequest
 from .links import Link, RecentLinks, link_of
+from .pagination import Stretch, named
 from .records import owned_response, store_errors
 
 NO_ITEM_HINT = (
@@ -111,7 +112,7 @@ class History:
                 remembered.append(name)
             else:
                 record = await self.stored(name, owner)
-                link = None if record is None else link_of(record)
+                link = None if record is None else await link_of(record)
             if link is None or len(links) >= MAX_CHAIN:
                 raise previous_response_not_found(response_id)
             links.append(link)
@@ -127,25 +128,30 @@ class History:
         """The items of the conversation before the input of this response; none if the conversation was
         deleted.
         """
-        name = link.conversation
-        items = await self._conversations.past_or_nothing(name, link.owner) if name else []
-        own = {item.get("id") for item in [*link.input, *link.output]}
-        first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
-        return items[:first]
+        if not link.conversation:
+            return []
+        items = await self._conversations.past_or_nothing(link.conversation, link.owner)
 
-    async def seen(self, response_id: str, owner: str) -> List[Item]:
-        """The input of a response with everything before it, as :func:`rproxy.service.pagination.listed`
-        items, the oldest first.
+        def earlier() -> List[Item]:
+            own = {item.get("id") for item in [*link.input, *link.output]}
+            first = next((place for place, item in enumerate(items) if item["id"] in own), 0)
+            return items[:first]
+
+        return await in_thread_if(len(items) + len(link.input) > LONG_HISTORY, earlier)
+
+    async def seen(self, response_id: str, owner: str) -> List[Stretch]:
+        """The input of a response with everything before it, the oldest first; nothing at all if there is no
+        such response.
         """
         try:
             links = await self._links(response_id, owner)
         except ApiError:
             record = await self.stored(response_id, owner)  # its own input is not gone
-            links = [link_of(record)] if record is not None else []
-        items = await self._before(links[0]) if links else []
-        for number, link in enumerate(links, 1):
-            items = items + link.listed_input() + (link.output if number < len(links) else [])
-        return items
+            if record is None:
+                return []
+            links = [await link_of(record)]
+        before = Stretch(await self._before(links[0]))
+        return [before, *(stretch for link in links for stretch in link.stretches())][:-1]
 
     async def stored(self, response_id: str, owner: str) -> Optional[ResponseRecord]:
         """The record of a stored response, without most of the fields that repeat its request; None if there
@@ -200,8 +206,8 @@ class History:
         record = await self.stored(RESPONSE + stem, owner) if stem else None
         if record is None:
             return {}
-        link = link_of(record)
-        return _chosen(link.listed_input() + link.output, wanted)
+        found = await named([Stretch(record["input"], stem), Stretch(record["response"]["output"])], wanted)
+        return {**found}
 
     async def hosted_results(self, item_ids: Collection[str], owner: str) -> Dict[str, HostedResult]:
         """The results of these hosted calls in stored responses, by item id.
@@ -270,7 +276,7 @@ class History:
             warning = await self._store.keep(response["id"], record, small)
             warnings += [f"response {warning}"] if warning else []
             if record["previous"] is not None and not warning:  # most other responses are not continued
-                self._recent.remember(client.owner, [link_of(record)])
+                self._recent.remember(client.owner, [await link_of(record)])
         if request.conversation is not None:
             new = cast(List[Item], request.stored_items)  # complete, as those of a conversation are
             warning = await self._conversations.append(

@@ -12,17 +12,20 @@ answer (:data:`~rproxy.convert.status.ANSWERED`) are remembered, which do not ch
 
 from __future__ import annotations
 
-from typing import Iterable, List, NamedTuple, Optional
+from functools import partial
+from typing import Any, Iterable, List, NamedTuple, Optional
 
 from ..convert.ids import response_stem
 from ..convert.status import ANSWERED
+from ..cooperative import in_thread
 from ..types import AnyItem, Item, ResponseRecord
 from .owner_cache import OwnerCache, memory_of
-from .pagination import listed
+from .pagination import Stretch
 
 MAX_BYTES = 32 << 20  # of memory for all links
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
 LINK_BYTES = 500  # a link without its items
+QUICK = 1 << 20  # bytes of memory that are counted in a few milliseconds
 
 
 class Link(NamedTuple):
@@ -35,16 +38,21 @@ class Link(NamedTuple):
     previous: Optional[str]
     conversation: Optional[str]
     owner: str
-    size: int  # bytes of memory, which are more than its characters
+    size: int  # bytes of memory, which are more than its characters; above MAX_BYTES only that it is
 
-    def listed_input(self) -> List[Item]:
-        """The input in the form of the API."""
-        return listed(self.input, response_stem(self.id))
+    def stretches(self) -> List[Stretch]:
+        """The input and the output, as the API lists them."""
+        return [Stretch(self.input, response_stem(self.id)), Stretch(self.output)]
 
 
-def link_of(record: ResponseRecord) -> Link:
+async def link_of(record: ResponseRecord) -> Link:
     """The link for a record; old records may lack keys that would be null."""
     response = record["response"]
+    items = [record["input"], response["output"]]
+    try:
+        size = memory_of(items, QUICK)
+    except ValueError:
+        size = await in_thread(partial(_memory, items))
     return Link(
         response["id"],
         response["status"],
@@ -53,8 +61,15 @@ def link_of(record: ResponseRecord) -> Link:
         record.get("previous"),
         record.get("conversation"),
         record["owner"],
-        LINK_BYTES + memory_of([record["input"], response["output"]]),
+        LINK_BYTES + size,
     )
+
+
+def _memory(items: List[Any]) -> int:
+    try:
+        return memory_of(items, MAX_BYTES)
+    except ValueError:
+        return MAX_BYTES
 
 
 class RecentLinks(OwnerCache[Link]):

@@ -18,7 +18,7 @@ class OwnerCache(Generic[T]):
     least recently active owner.
 
     :param max_bytes: of all values together
-    :param max_bytes_of_owner: of the values of one owner
+    :param max_bytes_of_owner: of the values of one owner; a larger value is not kept
     """
 
     def __init__(self, max_bytes: int, max_bytes_of_owner: int) -> None:
@@ -45,7 +45,10 @@ class OwnerCache(Generic[T]):
         owned = self._owners.pop(owner, None) or _Values()
         self.bytes -= owned.bytes
         for key, value, size in values:
-            owned.put(key, value, size)
+            if size <= self._max_bytes_of_owner:
+                owned.put(key, value, size)
+            else:
+                owned.drop(key)
         while owned.bytes > self._max_bytes_of_owner:
             owned.drop(owned.oldest())
         self._put_back(owner, owned)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from itertools import repeat
+from operator import itemgetter
 from typing import Any, Iterator, Optional, cast
 
 from ..errors import StoreError, unavailable
@@ -53,9 +55,7 @@ def owned_conversation(record: Optional[AnyRecord], owner: str) -> Optional[Conv
         return None
     conversation = record.get("conversation")
     whole = (
-        isinstance(conversation, dict)
-        and _is_list_of_items(record["items"])
-        and all(isinstance(item.get("id"), str) for item in record["items"])
+        isinstance(conversation, dict) and _is_list_of_items(record["items"]) and _have_ids(record["items"])
     )
     if not whole:
         _warn(conversation)
@@ -64,7 +64,14 @@ def owned_conversation(record: Optional[AnyRecord], owner: str) -> Optional[Conv
 
 
 def _is_list_of_items(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    return isinstance(value, list) and all(map(isinstance, value, repeat(dict)))  # fast: they may be many
+
+
+def _have_ids(items: Any) -> bool:
+    try:
+        return all(map(isinstance, map(itemgetter("id"), items), repeat(str)))
+    except KeyError:
+        return False
 
 
 def _warn(found: Any) -> None:

@@ -40,8 +40,10 @@ class ResponseRetrieval:
 
     async def input_items(self, response_id: str, query: Mapping[str, str], owner: str) -> ItemPage:
         """GET /responses/{id}/input_items: everything the model saw, earlier turns included."""
-        await self._record(response_id, owner)
-        return page(await self._history.seen(response_id, owner), query)
+        seen = await self._history.seen(response_id, owner)
+        if not seen:
+            raise _no_response(response_id)
+        return await page(seen, query)
 
     async def delete(self, response_id: str, owner: str) -> Deleted:
         """DELETE /responses/{id}: a running one is stopped first."""
@@ -150,8 +152,12 @@ def _checked(record: Optional[AnyRecord], response_id: str, owner: str) -> Respo
     """
     checked = owned_response(record, owner)
     if checked is None:
-        raise not_found("Response with id", response_id, "response_id")
+        raise _no_response(response_id)
     return checked
+
+
+def _no_response(response_id: str) -> ApiError:
+    return not_found("Response with id", response_id, "response_id")
 
 
 def _cancelled(record: ResponseRecord) -> ResponseRecord:

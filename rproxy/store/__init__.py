@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import Awaitable, Callable, Optional, Sequence, Tuple, TypeVar
 
+from ..convert.json_steps import LONG
+from ..cooperative import in_thread_if
 from ..errors import ConfigError, StoreError
 from ..types import AnyRecord, Record
 from .encoding import decode, encode, encode_cooperatively, valid_id
@@ -74,8 +77,8 @@ class Store:
     async def update(self, record_id: str, change: Change) -> Optional[Record]:
         """Replace a record by the result of ``change``, atomically.
 
-        :param change: a plain function; it is called again if the record was written in between.  If it
-            raises something, the record stays as it is
+        :param change: a plain function; it is called again if the record was written in between, and in a
+            thread if the record is large.  If it raises something, the record stays as it is
         :returns: the new record; None if there was none
         """
         if not valid_id(record_id):
@@ -85,7 +88,7 @@ class Store:
             stored = None if old is None else await decode(record_id, old)
             if old is None or stored is None:
                 return None
-            record = change(stored)
+            record = await in_thread_if(len(old) > LONG, partial(change, stored))
             blob = await encode_cooperatively(record_id, record)
             if await self._limited(self._swap(record_id, old, blob)):
                 return record

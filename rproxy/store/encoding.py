@@ -19,8 +19,8 @@ from itertools import takewhile
 from typing import Any, Optional, Tuple, Union
 
 from ..convert.json_reader import parse_steps
-from ..convert.json_steps import is_large, write_large
-from ..cooperative import collect, run_cooperatively
+from ..convert.json_steps import LONG, is_large, write_large
+from ..cooperative import collect, free_later, run_cooperatively
 from ..errors import StoreError
 from ..json_codec import SHARED, SharedDict, encode_exactly, encode_json, parser
 from ..types import AnyRecord, Record
@@ -128,8 +128,11 @@ async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[A
     """
     try:
         pieces = _brief(blob) if brief else (blob,)
-        if sum(map(len, pieces)) > LARGE:
+        size = sum(map(len, pieces))
+        if size > LARGE:
             record: Any = await run_cooperatively(parse_steps(pieces, float, errors="surrogatepass"))
+            if size > LONG:
+                free_later([record])
         else:
             record = _parse(b"".join(pieces).decode("utf-8", "surrogatepass"))
         if isinstance(record, dict):

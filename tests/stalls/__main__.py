@@ -170,8 +170,25 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise SystemExit("rproxy does not listen")
 
 
+def prepared(attack: attacks.Attack, running: Proxy) -> tuple[attacks.Attack, bytes]:
+    """An attack and its body, with the ids of what there is to attack."""
+    body, names = attack.body(), {}
+    if attack.before is not None:
+        fields = {"model": "chat.hi", "input": attack.before()}
+        if not attack.alone:
+            names["CONVERSATION"] = fields["conversation"] = running.conversation()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=TIMEOUT) as client:
+            first = attacks.Attack(attacks.CREATE, attack.body)
+            names["RESPONSE"] = _request(client, first, json.dumps(fields).encode())[1]
+        names["STEM"] = names["RESPONSE"][5:]
+    for name, value in names.items():
+        attack = attack._replace(path=attack.path.replace(name, value))
+        body = body.replace(name.encode(), value.encode())
+    return attack, body
+
+
 def run(attack: attacks.Attack, running: Proxy) -> Outcome:
-    body = attack.body()
+    attack, body = prepared(attack, running)
     Path(f"/proc/{running.pid}/clear_refs").write_text("5")  # the peak is that of this attack
     running.health.stalls()
     running.steps()

@@ -13,7 +13,7 @@ import json
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pdf_maker import make_pdf, pdf_message
@@ -40,7 +40,9 @@ class Attack(NamedTuple):
     """``body`` makes the request's body; ``headers`` stand before it; ``ws``: it is a WebSocket message.
 
     ``store``: of the proxy; ``again``: read the response from it, too, as JSON and as a stream.  ``slow``:
-    the client reads slowly.
+    the client reads slowly.  ``before`` makes the input of a turn that comes first and is not measured, in a
+    conversation unless it is ``alone``: CONVERSATION and RESPONSE stand for the ids of what it leaves behind,
+    STEM for the digits of the latter.
     """
 
     path: str
@@ -51,6 +53,8 @@ class Attack(NamedTuple):
     again: bool = False
     slow: bool = False
     method: str = "POST"
+    before: Optional[Callable[[], List[Any]]] = None
+    alone: bool = True
 
 
 def _json(value: Any) -> bytes:
@@ -537,6 +541,55 @@ REQUESTS: Dict[str, Attack] = {
 }
 
 
+# ---- What reads a large record from the store
+STORED = "/v1/responses/RESPONSE"
+KEPT = "/v1/conversations/CONVERSATION"
+
+
+def stored(method: str, path: str, value: Any = None, count: int = 300_000) -> Attack:
+    """A request with a stored response, or a conversation, of many items.
+
+    :param value: the body
+    """
+    return Attack(
+        path,
+        lambda: b"" if value is None else _json(value),
+        method=method,
+        before=lambda: messages(count),
+        alone="CONVERSATION" not in path + json.dumps(value),
+    )
+
+
+def turn(**fields: Any) -> Dict[str, Any]:
+    return {"model": "chat.hi", "input": "x", **fields}
+
+
+REFERENCES = [{"type": "item_reference", "id": f"msg_STEM{place}"} for place in ("i001", "i493df", "0000")]
+READS: Dict[str, Attack] = {
+    "stored-get": stored("GET", STORED),
+    "stored-stream": stored("GET", STORED + "?stream=true"),
+    "stored-input-items": stored("GET", STORED + "/input_items"),
+    "stored-input-items-after": stored("GET", STORED + "/input_items?after=msg_STEMi001"),
+    "stored-cancel": stored("POST", STORED + "/cancel"),
+    "stored-delete": stored("DELETE", STORED),
+    "stored-reference": stored("POST", CREATE, turn(input=[*REFERENCES, text("user", "x")])),
+    "stored-previous": stored("POST", CREATE, turn(previous_response_id="RESPONSE")),
+    "stored-previous-compact": stored("POST", CREATE + "/compact", turn(previous_response_id="RESPONSE")),
+    "stored-previous-tokens": stored("POST", CREATE + "/input_tokens", turn(previous_response_id="RESPONSE")),
+    "stored-previous-of-some": stored("POST", CREATE, turn(previous_response_id="RESPONSE"), count=30_000),
+    "kept-get": stored("GET", KEPT),
+    "kept-metadata": stored("POST", KEPT, {"metadata": {"a": "b"}}),
+    "kept-items": stored("GET", KEPT + "/items"),
+    "kept-items-after": stored("GET", KEPT + "/items?order=asc&after=msg_STEM0000"),
+    "kept-add": stored("POST", KEPT + "/items", {"items": messages(1)}),
+    "kept-item": stored("GET", KEPT + "/items/msg_STEM0000"),
+    "kept-item-delete": stored("DELETE", KEPT + "/items/msg_STEM0000"),
+    "kept-turn": stored("POST", CREATE, turn(conversation="CONVERSATION")),
+    "kept-input-items": stored("GET", STORED + "/input_items?before=CONVERSATION"),
+    "kept-delete": stored("DELETE", KEPT),
+}
+
+
 CHAT = "/v1/chat/completions"
 SEALED = {"store": False, "include": ["reasoning.encrypted_content"]}
 LARGE = ("delta-30mb", "text-100mb", "arguments-30mb", "reasoning-50mb", "most-calls-in-one-delta")
@@ -557,7 +610,7 @@ def attacks(all_places: bool) -> Dict[str, Attack]:
 
     :param all_places: with those of :func:`everywhere`
     """
-    found = {**REQUESTS, **(everywhere() if all_places else {})}
+    found = {**REQUESTS, **READS, **(everywhere() if all_places else {})}
     for name in ANSWERS:
         model = "heal" if name.startswith("leaked") else "wire" if name in OF_THE_RESPONSES_API else "chat"
         found[f"answer-{name}"] = answered(f"{model}.{name}")
