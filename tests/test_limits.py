@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from typing import Any, Dict, List
 
@@ -19,7 +20,9 @@ from rproxy.convert.profile import Profile
 from rproxy.convert.request.chat import Conversion
 from rproxy.convert.sealed import AT_ONCE, MAX_SEALED, Room, seal
 from rproxy.convert.tools.table import ToolTable
+from rproxy.cooperative import memory_of, memory_parts
 from rproxy.errors import ApiError
+from rproxy.server import local_responses
 from rproxy.server.pending import FULL_BUDGETS, ByteBudget
 from rproxy.service.plan import converted
 
@@ -289,3 +292,72 @@ async def test_there_is_no_limit_on_turns_by_default() -> None:
         e.provider.gate.set()
         assert {(await answer).code for answer in running} == {200}
         assert json.loads((await running[0]).body)["status"] == "completed"
+
+
+# ---- What messages hold, not what was sent
+EMPTY_ITEMS = [{}] * 50_000  # 150 KB, which take 3.6 MB of memory
+
+
+async def test_what_waits_counts_with_the_memory_that_it_takes() -> None:
+    async with running_server(max_pending_bytes=8 * MIB) as e:
+        ws = await e.ws()
+        await begin(ws, "gate", stream_id="running")
+        for number in range(4):
+            say(ws, stream_id="running", metadata={"n": str(number)}, tools=EMPTY_ITEMS)
+        for _ in range(2):
+            assert LIMIT in refusal(await hear(ws), 429, "rate_limit_exceeded")
+        assert 6 * MIB < e.state.pending.used <= 8 * MIB
+        e.provider.gate.set()
+        await until(lambda: e.state.pending.used == 0)
+
+
+@pytest.mark.parametrize("size, times", [(100, 1), (300_000, 8)])
+async def test_the_memory_of_a_value_is_counted_in_steps(size: int, times: int) -> None:
+    value = {"a": ["x" * size, *({"b": n} for n in range(size)), None], "c": {}}
+    parts = list(memory_parts(value))
+    assert len(parts) > times and await memory_of(value) == sum(parts)
+    held = sys.getsizeof
+    one = held({"b": 1}) + held("b") + held(300)
+    assert sum(parts) / (one * size + size + held(["x"] * size)) == pytest.approx(
+        1, rel=0.1 if size > 100 else 1
+    )
+
+
+# ---- What connections remember
+async def test_connections_remember_so_much_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that remembers most forgets its oldest response; answers and histories count."""
+    monkeypatch.setattr(local_responses, "KEPT_BYTES_IN_ALL", 4 * MIB)
+    async with running_server() as e:
+        small, large = await e.ws(), await e.ws()
+        kept = (await turn(small, "x" * MIB, store=False))[-1]["response"]["id"]
+        names = [(await turn(large, "y" * MIB, store=False))[-1]["response"]["id"]]
+        names += [(await turn(large, previous_response_id=names[0], store=False))[-1]["response"]["id"]]
+        await until(lambda: 3 * MIB < e.state.remembered.size < 4 * MIB)  # a history counts
+        names += [(await turn(large, "y" * MIB, store=False, stream_id="c"))[-1]["response"]["id"]]
+        await until(lambda: 3 * MIB < e.state.remembered.size < 4 * MIB)
+        left = {name for connection in e.state.remembered.connections for name in connection.records}
+        assert left == {kept, *names[1:]}
+        gone = await turn(large, previous_response_id=names[0], store=False)
+        refusal(gone[-1], 400, "previous_response_not_found")
+        assert (await turn(small, previous_response_id=kept, store=False))[-1]["type"] == "response.completed"
+        for ws in (small, large):
+            ws.close()
+        await until(lambda: not e.state.remembered.connections)
+        assert e.state.remembered.size == 0
+
+
+async def test_what_a_response_adds_counts_once() -> None:
+    async with running_server() as e:
+        ws, fields = await e.ws(), {}  # type: ignore[var-annotated]
+        for word in ("x" * MIB, "hello", "hello"):
+            end = (await turn(ws, word, store=False, **fields))[-1]
+            fields = {"previous_response_id": end["response"]["id"]}
+        (connection,) = e.state.remembered.connections
+
+        def sizes() -> List[int]:
+            return [kept.size for kept in connection.records.values()]
+
+        # a question and an answer take a kilobyte as objects, though the message had a hundred bytes
+        await until(lambda: sizes()[1] - sizes()[0] > 1000)
+        assert MIB < sizes()[0] < sizes()[1] < MIB + 20_000
+        assert sum(sizes()) == connection.size == e.state.remembered.size

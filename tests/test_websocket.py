@@ -26,7 +26,7 @@ from wsclient import (
 )
 
 from rproxy.server import local_responses
-from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses
+from rproxy.server.local_responses import KEPT, ChannelResponses, LocalResponses, Remembered
 
 
 @pytest.mark.parametrize("path", ["/responses", "/v1/responses", "/v1/responses/"])
@@ -307,7 +307,7 @@ async def test_the_connection_remembers_and_forgets_with_it() -> None:
 
 def test_local_responses_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_responses, "KEPT_BYTES", 100)
-    local, found = LocalResponses(), []
+    local, found = LocalResponses(Remembered()), []
     for number, size in enumerate((40, 40, 40, 101, 10)):
         channel = ChannelResponses(local, f"channel-{number}")
         channel.begin(None, None, size)
@@ -317,7 +317,7 @@ def test_local_responses_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_local_responses_are_bounded() -> None:
-    local = LocalResponses()
+    local = LocalResponses(Remembered())
     main, fork = ChannelResponses(local, None), ChannelResponses(local, "fork")
     for number in range(5):
         main[f"m{number}"] = number

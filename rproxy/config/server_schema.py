@@ -132,7 +132,7 @@ class Server:
     )
     max_queue: int = key(c.whole(1), 64, "turns that may wait on one WebSocket")
     max_pending_bytes: int = key(
-        c.size, 64 << 20, "bytes that may wait on one WebSocket; four times as many in all"
+        c.size, 64 << 20, "memory of messages that may wait on one WebSocket; four times as much in all"
     )
     max_turns: int = key(c.whole(0), 0, "turns that may run at the same time; 0: no limit")
     max_turns_per_key: int = key(c.whole(0), 0, "... of one key; 0: no limit")

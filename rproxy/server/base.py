@@ -32,6 +32,7 @@ from ..telemetry.records import RefusalRecord
 from ..types import Json, LocalRecord, light_dataclass
 from ..upstream.client import CancelToken
 from .access import Access, hostname
+from .local_responses import Remembered
 from .pending import FULL_BUDGETS, ByteBudget
 from .recent_bodies import RecentBodies
 from .remote import PROXY_HEADERS, UNIX, TrustedProxies
@@ -54,7 +55,7 @@ class AppState:
     """The state that the handlers of one server share.  ``addresses``: the ones that the server listens on.
     ``turns`` maps a running task to the task that the shutdown cancels after the grace period: usually the
     same one, or None when the turn is over and only the last bytes are being written.  ``pending``: the bytes
-    of WebSocket messages that wait.
+    of WebSocket messages that wait.  ``remembered``: what WebSockets remember of responses.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class AppState:
     sessions: Set[Session] = field(default_factory=set)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
     pending: ByteBudget = field(init=False)
+    remembered: Remembered = field(default_factory=Remembered)
     recent_bodies: RecentBodies = field(default_factory=RecentBodies)
     lag: LoopLag = field(default_factory=LoopLag)
     reports: Set[asyncio.Task[None]] = field(default_factory=set)

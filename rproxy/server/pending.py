@@ -1,5 +1,6 @@
-"""How many bytes of WebSocket messages wait in memory (``server.max_pending_bytes``).
+"""How many bytes of memory the WebSocket messages that wait may take (``server.max_pending_bytes``).
 
+A message counts with what its parsed JSON takes, which is twenty times its own size if it is made for that.
 Two kinds of messages are kept after they have arrived: those whose turn has to wait for another one, and
 warm-ups, whose input is remembered for the turns that continue it.  Both count against a budget of their
 connection, and that against a budget of the process, which is :data:`FULL_BUDGETS` times as large.  A turn
@@ -11,10 +12,12 @@ from __future__ import annotations
 import time
 from typing import NamedTuple, Optional, Union
 
-from ..errors import ApiError
+from ..errors import ApiError, invalid
 from ..types import Json
+from .body import parse_object
 
 FULL_BUDGETS = 4  # full budgets of connections that exhaust the budget of the process
+MEASURED_AT_ONCE = 1 << 14  # bytes of a message whose memory is measured in a millisecond
 PAUSE = 1.0  # seconds after which the client may try again
 
 
@@ -38,7 +41,8 @@ class ByteBudget:
         if not self._has(size):
             raise ApiError(
                 429,
-                f"This message of {size} bytes would have to wait, and too many bytes are waiting already. "
+                f"This message takes {size} bytes of memory and would have to wait, and too many bytes are "
+                "waiting already. "
                 "Wait for a response to finish, or raise server.max_pending_bytes.",
                 type="rate_limit_error",
                 code="rate_limit_exceeded",
@@ -111,6 +115,16 @@ class Waiting(NamedTuple):
         """Return its bytes."""
         if self.charge is not None:
             self.charge.release()
+
+
+def read_message(message: Union[str, bytes]) -> Json:
+    """The JSON object in a message.
+
+    :raises ApiError: 400
+    """
+    if isinstance(message, bytes):
+        raise invalid("Binary frames are not part of the protocol; send JSON in text frames.")
+    return parse_object(message, "message")
 
 
 def size_of(message: Union[str, bytes]) -> int:

@@ -6,8 +6,8 @@ Within a channel turns run one after another in the order they came; channels ru
 
 **Reading never waits for a turn.**  ``on_message`` only queues the request.  If it waited, Tornado could read
 neither a close frame nor a pong, and would in the end close a healthy connection; and
-``response.interrupt`` would come too late.  It waits in one case: when the client does not even read the
-errors it provokes.
+``response.interrupt`` would come too late.  It waits in two cases: while a large message that has to wait is
+measured, and when the client does not even read the errors it provokes.
 
 **State of the connection.**  The last responses of each channel stay here for ``previous_response_id``, even
 with ``store: false``; see :mod:`rproxy.server.local_responses`.
@@ -32,23 +32,31 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProt
 
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.json_steps import json_blocks
+from ..cooperative import memory_of, memory_parts
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..json_codec import encode_json
 from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
 from .base import STOPPING, BaseHandler, new_request_id
-from .body import LARGE, parse_large, parse_object
+from .body import LARGE, parse_large
 from .frame_writer import FrameWriter
 from .frames import Pieces, StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
-from .pending import ByteBudget, Waiting, size_of
+from .pending import MEASURED_AT_ONCE, ByteBudget, Waiting, read_message, size_of
 from .tornado_patches import patch_websocket
+from .websocket_errors import (
+    BAD_STREAM_ID,
+    MAX_CHANNELS,
+    NO_STEERING,
+    NO_UPGRADE,
+    QUEUE_FULL,
+    TOO_MANY_CHANNELS,
+)
 from .writer import EventWriter
 
 log = logging.getLogger("rproxy.websocket")
 
-MAX_CHANNELS = 32
 MAX_RUNNING = 16
 STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
 NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the transport
@@ -56,25 +64,6 @@ NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the t
 RECONNECT = 1001
 INTERNAL_ERROR = 1011
 RESTART = 1012
-
-BAD_STREAM_ID = (
-    "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain "
-    "letters, numbers, underscores, hyphens, and periods."
-)
-TOO_MANY_CHANNELS = (
-    f"This WebSocket connection has reached its maximum number of distinct stream IDs ({MAX_CHANNELS}). "
-    "Reuse an existing stream_id or open a new WebSocket connection."
-)
-NO_UPGRADE = (
-    "A WebSocket handshake needs the header 'Connection: Upgrade'. "
-    "If there is a reverse proxy in front of this server, make it pass that header on."
-)
-NO_STEERING = (
-    "This server cannot steer a running response; interrupt it, or send the input when it has finished."
-)
-QUEUE_FULL = (
-    "Too many requests are waiting on this connection. Wait for one to finish, or raise server.max_queue."
-)
 
 
 class CloseReason(NamedTuple):
@@ -144,16 +133,6 @@ class Channel:
         self.sink: Optional[WebSocketSink] = None  # of the running turn
 
 
-def read_message(message: Union[str, bytes]) -> Json:
-    """The JSON object in a message.
-
-    :raises ApiError: 400
-    """
-    if isinstance(message, bytes):
-        raise invalid("Binary frames are not part of the protocol; send JSON in text frames.")
-    return parse_object(message, "message")
-
-
 class ResponsesSocket(BaseHandler, WebSocketHandler):
     """``GET /responses`` with ``Upgrade: websocket``."""
 
@@ -161,7 +140,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         super().initialize()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._channels: Dict[Optional[str], Channel] = {}
-        self._local = LocalResponses()
+        self._local = LocalResponses(self.state.remembered)
         self._pending = ByteBudget(self.state.config.server.max_pending_bytes, self.state.pending)
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._writer: Optional[FrameWriter] = None
@@ -213,8 +192,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             blocked = self.write_error_event(error, None)
         else:
             blocked = self.dispatch(lambda: request, size)
-        if blocked is not None:
-            await blocked
+        await (blocked or asyncio.sleep(0))
 
     def dispatch(self, read: Callable[[], Json], size: int) -> Optional[Awaitable[None]]:
         """Act on one message; an error becomes an error frame.
@@ -246,7 +224,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             self.close(INTERNAL_ERROR, "internal error")
         return None
 
-    def create(self, request: Json, stream_id: Optional[str], size: int) -> None:
+    def create(self, request: Json, stream_id: Optional[str], size: int) -> Optional[Awaitable[None]]:
         """``response.create``: queue a turn.
 
         :raises ApiError: the connection is about to close, or there is no room for another request
@@ -260,7 +238,27 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             )
         waiting = Waiting.now({name: request[name] for name in request if name not in NOT_FOR_TURNS}, size)
         if waiting.warms_up or not self.starts_at_once(channel):
-            waiting = waiting._replace(charge=self._pending.take(size))
+            if size > MEASURED_AT_ONCE:
+                return self.create_later(channel, waiting)
+            waiting = waiting._replace(charge=self._pending.take(sum(memory_parts(waiting.request))))
+        self.enqueue(channel, waiting)
+        return None
+
+    async def create_later(self, channel: Channel, waiting: Waiting) -> None:
+        """Queue a large turn that has to wait, if there is room for what it holds."""
+        held = await memory_of(waiting.request)
+        try:
+            if self._close_reason is not None:
+                raise self._close_reason.error
+            waiting = waiting._replace(charge=self._pending.take(held))
+        except ApiError as error:
+            await (self.write_error_event(error, channel.name) or asyncio.sleep(0))
+        else:
+            if not self.closed.done():
+                self.enqueue(channel, waiting)
+
+    def enqueue(self, channel: Channel, waiting: Waiting) -> None:
+        """Put a turn into the queue of its channel."""
         channel.queue.append(waiting)
         if channel.task is None:
             channel.task = asyncio.ensure_future(self.run_channel(channel))
@@ -343,6 +341,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             came, local = waiting.arrived, channel.responses
             client = self.client("ws", waiting.size, came, request_id, local, sink.interrupt)
             await self.state.service.create(request, client, sink)
+            await channel.responses.weigh()
         except asyncio.CancelledError:
             sink.fail(unavailable(STOPPING), request)
             raise
@@ -430,6 +429,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     def on_close(self) -> None:
         self.state.sessions.discard(self)
         self._pending.close()
+        self._local.close()
         if not self.closed.done():
             self.closed.set_result(None)
         if self._age_timer is not None:
