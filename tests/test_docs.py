@@ -33,9 +33,15 @@ from rproxy.config.schema import Auth, Config, Key, Model, Price, Provider, Serv
 from rproxy.config.search_schema import Search
 from rproxy.config.tls import Tls
 from rproxy.config.yaml_positions import load
+from rproxy.convert import json_reader, sealed
+from rproxy.convert.answer import reader, tool_calls
+from rproxy.convert.request import validate
 from rproxy.providers.local_servers import LOCAL_KINDS
 from rproxy.providers.profiles import ZERO_CONFIG
+from rproxy.server import connections, http, local_responses, websocket, websocket_errors
 from rproxy.server.routes import ROUTES
+from rproxy.service import attempt, background, catalog, conversations, file_text, history
+from rproxy.store import write_behind
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100  # columns of a terminal
@@ -394,6 +400,70 @@ def test_documented_defaults_are_the_defaults(heading: str) -> None:
 def test_every_key_is_in_the_example(heading: str) -> None:
     keys = keys_of(SECTIONS[heading])
     assert not [name for name in keys if not re.search(rf"^[\s#-]*{name}:", EXAMPLE, re.M)]
+
+
+# What the table of limits says -> the limits without a key.
+LIMITS: Dict[str, Any] = {
+    "request headers, from their first byte": connections.HEADER_TIMEOUT,
+    "the body of a request": http.BODY_TIMEOUT,
+    "... that nobody reads": http.DISCARD_TIMEOUT,
+    "... how much of it is thrown away": http.MAX_DISCARDED,
+    "channels of a WebSocket (`stream_id`)": websocket_errors.MAX_CHANNELS,
+    "turns at the same time on a WebSocket": websocket.MAX_RUNNING,
+    "the name of a model (characters)": catalog.MAX_NAME,
+    "objects and arrays in a request": json_reader.USUAL.containers,
+    "values in a request": json_reader.USUAL.values,
+    "members of one object in a request": json_reader.MAX_MEMBERS,
+    "entries of one array in a request": json_reader.MAX_ENTRIES,
+    "tools of a request, with namespaces": validate.MAX_ENTRIES["tools"],
+    "what its sealed items hold, in all": sealed.MAX_SEALED,
+    "entries of `include`": validate.MAX_ENTRIES["include"],
+    "new items of a conversation, at a time": conversations.MAX_NEW_ITEMS,
+    "responses in a chain, from the first": history.MAX_CHAIN,
+    "a PDF file in a request": file_text.MAX_FILE,
+    "background responses at the same time": background.MAX_RUNNING,
+    "tool calls in an answer": tool_calls.MAX_CALLS,
+    "items in an answer": reader.MAX_ITEMS,
+    "objects and arrays in one event of it": json_reader.OF_ANSWER.containers,
+    "turns that a WebSocket remembers [6]": local_responses.KEPT_BYTES,
+    "... all WebSockets": local_responses.KEPT_BYTES_IN_ALL,
+    "records that wait for the store": write_behind.MAX_PENDING_BYTES,
+    "events of a background response": background.MAX_EVENTS,
+    "text in kept background deltas": background.MAX_DELTAS,
+    "... of all responses that have ended": background.MAX_ENDED_TEXT,
+    "a provider's answer": attempt.MAX_ANSWER,
+}
+
+
+def number_of(text: str) -> float:
+    """A number as the table of limits writes it."""
+    amount, _, unit = text.replace(",", "").partition(" ")
+    return float(amount.rstrip(":")) * {"MiB": 1 << 20, "mil.": 1_000_000}.get(unit, 1)
+
+
+def test_the_table_of_limits_says_what_holds() -> None:
+    table = rows(DOCS["docs/operating.md"].section("Limits"))
+    said = {row[0]: row[2] for row in table if not code(row[1])}
+    assert {name: number_of(said[name]) for name in LIMITS} == LIMITS
+    server = keys_of(Server)
+    keyed = {code(row[1]): row[2] for row in table if code(row[1])}
+    assert {
+        name for name in server if name.startswith("max_") or name.endswith(("_timeout", "_max_age"))
+    } == {
+        *keyed,
+        "drain_timeout",  # of the end of the process
+    }
+    assert {name: number_of(text) for name, text in keyed.items() if text != "[1]"} == {
+        name: server[name].default for name in keyed if server[name].default is not None
+    }
+
+
+def test_the_readme_has_the_limits_with_a_key() -> None:
+    listed = {
+        code(row[1]): row[2] for row in rows(DOCS["docs/operating.md"].section("Limits")) if code(row[1])
+    }
+    shown = re.findall(r"`(\w+)` +\| ([^|]+?) +\|", README.section("Operating"))
+    assert {**dict(shown), "max_connections": "[1]"} == listed
 
 
 def test_the_example_is_valid_and_shows_the_defaults() -> None:
