@@ -32,7 +32,6 @@ ALLOWED = 10  # times as long
 FAST = 0.002  # seconds that no text may be judged by
 CALLS = re.compile(rf"\bre\.(?:{'|'.join(FUNCTIONS)})\(")  # parsing all files would take a second
 SEARCHING = ("search", "sub", "subn", "split", "findall", "finditer")
-OPERATOR = ("rproxy.cli", "cli/", "rproxy.config", "config/")  # what reads the words of whoever runs rproxy
 
 Key = Tuple[Union[str, bytes], int, bool]  # pattern, flags, is it searched for anywhere in a text?
 
@@ -45,7 +44,7 @@ def patterns() -> Dict[Key, str]:
     uses = "|".join(SEARCHING)
     searched = set(re.findall(rf"\b(\w+)\.(?:{uses})\(", "\n".join(sources.values())))
     for info in pkgutil.walk_packages([str(ROOT)], "rproxy."):
-        if info.name in SKIPPED or info.name.startswith(OPERATOR):
+        if info.name in SKIPPED:
             continue
         module = importlib.import_module(info.name)
         for name, value in vars(module).items():
@@ -55,11 +54,14 @@ def patterns() -> Dict[Key, str]:
                 found.setdefault((pattern.pattern, pattern.flags, anywhere), f"{info.name}.{name}")
     for path, source in sources.items():
         where = str(path.relative_to(ROOT))
-        if where.startswith(OPERATOR) or not CALLS.search(source):
+        if not CALLS.search(source):
             continue
+        names = vars(
+            importlib.import_module(".".join(("rproxy", *path.relative_to(ROOT).with_suffix("").parts)))
+        )
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call):
-                literal, anywhere = _literal(node)
+                literal, anywhere = _literal(node, names)
                 if literal is not None:
                     key = literal, re.compile(literal).flags, anywhere
                     found.setdefault(key, f"{where}:{node.lineno}")
@@ -89,20 +91,40 @@ def _compiled(value: Any, seen: Set[int]) -> Iterator[re.Pattern[Any]]:
         yield from _compiled(vars(value), seen)
 
 
-def _literal(node: ast.Call) -> Tuple[Union[str, bytes, None], bool]:
-    """The pattern in a call of a function of :mod:`re`, and whether it is searched for."""
+def _literal(node: ast.Call, names: Dict[str, Any]) -> Tuple[Union[str, bytes, None], bool]:
+    """The pattern in a call of a function of :mod:`re`, and whether it is searched for.
+
+    What an f-string takes from elsewhere than the module is stood in for by a name.
+
+    :param names: of the module
+    """
     function = node.func
-    if (
+    if not (
         isinstance(function, ast.Attribute)
         and function.attr in FUNCTIONS
         and isinstance(function.value, ast.Name)
         and function.value.id == "re"
         and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, (str, bytes))
     ):
-        return node.args[0].value, function.attr in SEARCHING
+        return None, False
+    pattern, anywhere = node.args[0], function.attr in SEARCHING
+    if isinstance(pattern, ast.Constant) and isinstance(pattern.value, (str, bytes)):
+        return pattern.value, anywhere
+    if isinstance(pattern, ast.JoinedStr):
+        return "".join([_part(part, names) for part in pattern.values]), anywhere
     return None, False
+
+
+def _part(part: ast.expr, names: Dict[str, Any]) -> str:
+    """A part of an f-string."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    try:
+        return str(
+            eval(compile(ast.fix_missing_locations(ast.Expression(ast.JoinedStr([part]))), "", "eval"), names)
+        )
+    except NameError:
+        return "name"
 
 
 # ---- Texts that are made for a pattern

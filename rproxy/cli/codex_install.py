@@ -75,7 +75,7 @@ def find_codex(environ: Environ) -> Installed:
         )
     path = _native(path)
     output = _call([path, "--version"], environ).stdout
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
+    found = re.search(r"(?<!\d)(\d+)\.(\d+)\.(\d+)", output)
     if not found:
         raise CodexError(f"{path} does not look like Codex: its --version prints {output.strip()[:100]!r}")
     if tuple(map(int, found.groups())) < OLDEST:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple, Optional, Sequence
@@ -124,7 +123,8 @@ def demo_config(url: str, path: Optional[str], environ: Environ) -> Config:
 
 def with_v1(url: str) -> str:
     """The base URL of a server whose address was given with or without ``/v1``."""
-    return re.sub(r"(/v1)?/*$", "/v1", url.strip(), count=1)
+    base = url.strip().rstrip("/")
+    return base if base.endswith("/v1") else base + "/v1"
 
 
 # ---- A running rproxy

@@ -18,6 +18,7 @@ UNIX = "unix:"
 MAX_SOCKET_PATH = 103  # bytes; Linux has four more
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4: what is on the internet of IPv6
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses behind a translator
+_ENDPOINTS = ("/chat/completions", "/responses")  # which are not part of a base URL
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
 
 
@@ -173,15 +174,11 @@ def base_url(place: Place) -> str:
         )
     if parts.username is not None or parts.fragment:
         raise place.error("must not have a user, a password or a #; the key belongs in api_key")
-    return urlunsplit(
-        (
-            parts.scheme,
-            parts.netloc,
-            re.sub(r"(/+chat/completions|/+responses|/)*$", "", parts.path),
-            parts.query,
-            "",
-        )
-    )
+    path = parts.path.rstrip("/")
+    while path.endswith(_ENDPOINTS):
+        endpoint = next(one for one in _ENDPOINTS if path.endswith(one))
+        path = path[: -len(endpoint)].rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
 def proxy(place: Place) -> str:

@@ -30,7 +30,7 @@ PROPERTIES: Tuple[Tuple[str, str], ...] = ((r"dir|path|cwd", "."), (r"unit", "ce
 LANGUAGES: Tuple[Tuple[str, str], ...] = (
     (r"\bRun JavaScript\b", "text((await tools.exec_command({cmd: %s})).output)"),  # Codex's code mode
 )
-SUM = re.compile(r"(-?\d+)\s*([-+*×])\s*(-?\d+)")
+SUM = re.compile(r"(?<!\d)(-?\d+)\s*([-+*×])\s*(-?\d+)")
 SUMS: Dict[str, Callable[[int, int], int]] = {
     "+": int.__add__,
     "-": int.__sub__,

@@ -25,7 +25,7 @@ RUN = "rproxy codex runs it on rproxy without changing a file"
 DAEMON = (
     "codex app-server daemon restart, in a shell that has the variable; rproxy codex does without that server"
 )
-_SETTING = re.compile(r'^\s*(openai_base_url|base_url|env_key)\s*=\s*"([^"]*)"', re.M)
+_SETTING = re.compile(r'^[ \t]*(openai_base_url|base_url|env_key)\s*=\s*"([^"]*)"', re.M)
 
 
 class Target(NamedTuple):
