@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -225,6 +226,34 @@ class JsonFormatter(logging.Formatter):
         if isinstance(value, (list, tuple)):
             return [_shown(str(entry), self._secrets, MAX_ENTRY) for entry in value]
         return _shown(str(value), self._secrets)
+
+
+class LineLimit:
+    """Lets so many lines of one kind into the log in a span of time.
+
+    :param most: lines
+    :param seconds: the span
+
+    ``left_out`` counts the other lines; whoever tells of them sets it to 0.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._room = 0
+        self._until = -math.inf  # the end of the span, in monotonic seconds
+        self.left_out = 0
+
+    def admits(self) -> bool:
+        """May there be another line now?  Then it counts."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._until, self._room = now + self._seconds, self._most
+        if not self._room:
+            self.left_out += 1
+            return False
+        self._room -= 1
+        return True
 
 
 def setup(

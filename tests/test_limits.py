@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import pytest
 from rawserver import until
-from running_server import RunningServer, error_of, running_server
-from wsclient import begin, hear, refusal, say, turn
+from running_server import Raw, RunningServer, error_of, running_server
+from wsclient import begin, create, hear, masked, open_raw, read_frame, refusal, say, turn
 
 from rproxy.config.schema import Key
 from rproxy.convert.profile import Profile
@@ -25,6 +26,7 @@ from rproxy.errors import ApiError
 from rproxy.server import local_responses
 from rproxy.server.pending import FULL_BUDGETS, ByteBudget
 from rproxy.service.plan import converted
+from rproxy.telemetry.telemetry import MAX_LINES
 
 Json = Dict[str, Any]
 MIB = 1 << 20
@@ -74,6 +76,63 @@ async def test_much_that_is_sealed_is_opened_in_a_thread() -> None:
         _, short = await converted(True, convert)
         assert short is not bool(large)
     assert asked == [(True, AT_ONCE), (True, AT_ONCE), (False, MAX_SEALED)]
+
+
+# ---- Messages that are refused
+MANY = 2000
+
+
+def refusals(e: RunningServer) -> int:
+    """How many requests and messages were refused so far."""
+    text = e.state.service.telemetry.metrics.text([])
+    return sum(map(int, re.findall(r'rproxy_refusals_total\{status="\d+"\} (\d+)', text)))
+
+
+async def flooded(e: RunningServer, data: bytes, times: int = MANY) -> Tuple[Raw, List[int]]:
+    """Send the same message many times at once.
+
+    :returns: the connection, and how many messages were refused during each request of another client
+    """
+    raw, during = await open_raw(e), []
+    await e.fetch("/health")
+    raw.writer.write(masked(data) * times)
+    await until(lambda: refusals(e) > 0)
+    while refusals(e) < times and len(during) < 20:
+        before = refusals(e)
+        assert (await e.fetch("/health")).code == 200
+        during.append(refusals(e) - before)
+    return raw, during
+
+
+@pytest.mark.parametrize(
+    "message", [b"{}", b"[", create("hello", model="unknown"), create("hello", generate=False, model=5)]
+)
+async def test_between_refused_messages_others_have_their_turn(message: bytes) -> None:
+    async with running_server(max_queue=64) as e:
+        raw, during = await flooded(e, message)
+        assert len(during) == 20 and sorted(during)[-2] < 40, during
+        raw.cut()
+        await until(lambda: not e.state.sessions)
+        ended = refusals(e)
+        for _ in range(5):
+            await e.fetch("/health")
+        assert ended == refusals(e) < MANY  # what has arrived is not even looked at
+
+
+async def test_a_flood_of_refusals_has_few_lines_and_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rproxy")
+    async with running_server() as e:
+        raw, most = await open_raw(e), 0
+        raw.writer.write(masked(b"{}") * MANY)
+        for _ in range(MANY):
+            assert json.loads((await read_frame(raw))[1])["type"] == "error"
+            most = max(most, len(e.state.reports))
+        assert most <= MAX_LINES
+        await until(lambda: not e.state.reports)
+        await e.state.service.telemetry.close()  # which tells of the last ones
+    lines = [record.getMessage() for record in caplog.records if record.name == "rproxy.refusal"]
+    told = [int(line.split(" more requests")[0]) for line in lines if " more requests" in line]
+    assert sum(told) > MANY / 2 and len(lines) - len(told) + sum(told) == MANY == refusals(e)
 
 
 # ---- Bytes that wait

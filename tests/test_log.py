@@ -10,6 +10,7 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator
 
 import pytest
@@ -207,3 +208,12 @@ def test_under_systemd_lines_have_priorities_and_no_time(
         assert stream.read() == "<7>x\n<6>one\n<3>two\\nlines\n"
         monkeypatch.setenv("JOURNAL_STREAM", "1:1")
         assert not log.is_journal(stream)
+
+
+def test_a_limit_of_lines_counts_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    limit, admitted = log.LineLimit(2, 10.0), []
+    for now[0] in (100.0, 109.0, 109.5, 110.0, 111.0, 119.9, 120.0):
+        admitted.append(limit.admits())
+    assert admitted == [True, True, False, True, True, False, True] and limit.left_out == 2

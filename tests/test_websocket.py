@@ -238,8 +238,10 @@ async def test_a_burst_beyond_the_free_slots_counts_as_waiting() -> None:
     async with running_server(max_queue=10) as e:
         raw = await open_raw(e)
         raw.writer.write(b"".join(masked(create("gate", stream_id=f"channel-{n}")) for n in range(32)))
-        refused = [json.loads((await read_frame(raw))[1]) for _ in range(6)]
-        assert [event["type"] for event in refused] == ["error"] * 6
+        refused: List[Any] = []
+        while len(refused) < 6:  # those that run begin in between
+            event = json.loads((await read_frame(raw))[1])
+            refused += [event] if event["type"] == "error" else []
         assert [event["stream_id"] for event in refused] == [f"channel-{n}" for n in range(26, 32)]
         await until(lambda: e.provider.running == 16)
         e.provider.gate.set()

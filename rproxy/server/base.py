@@ -319,6 +319,8 @@ class BaseHandler(RequestHandler):
         :param method: of HTTP, or ``WS`` for a message on a WebSocket
         :param body: what the error message may quote
         """
+        if not self.state.service.telemetry.count_refusal(error.status):
+            return
         record = RefusalRecord(
             request_id=self.request_id,
             key=self.key.name if self.key is not None else "",
@@ -336,4 +338,4 @@ class BaseHandler(RequestHandler):
         from ..telemetry.reason import reason_of  # loaded for failures only
 
         reason = await reason_of(error, body)
-        self.state.service.telemetry.refused(replace(record, reason=reason))
+        self.state.service.telemetry.log_refusal(replace(record, reason=reason))

@@ -27,7 +27,7 @@ import socket
 import ssl
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from importlib import import_module
 from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
@@ -36,6 +36,7 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
+from ..log import LineLimit
 from .remote import UNIX
 from .tornado_patches import NoDelayServer
 
@@ -242,7 +243,7 @@ class ClientServer(NoDelayServer):
         self._paused_until = 0.0  # no file descriptor was left
         self._spare: Deque[ClientStream] = deque()  # idle at the last sweep, the longest first
         self._sweeper: Optional[asyncio.TimerHandle] = None
-        self._warned: Dict[str, float] = {}
+        self._warned: Dict[str, LineLimit] = defaultdict(lambda: LineLimit(1, WARN_INTERVAL))
 
     # ---- Accepting
     def add_sockets(self, sockets: Any) -> None:
@@ -328,9 +329,7 @@ class ClientServer(NoDelayServer):
 
     def _warn(self, kind: str, text: str) -> None:
         """Warn, but at most once a minute for each kind."""
-        now = time.monotonic()
-        if kind not in self._warned or now >= self._warned[kind] + WARN_INTERVAL:
-            self._warned[kind] = now
+        if self._warned[kind].admits():
             log.warning("%s", text)
 
     # ---- The life of a connection

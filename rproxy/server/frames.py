@@ -127,6 +127,8 @@ class StrictProtocol(WebSocketProtocol13):
         self._message: Optional[Message] = None  # of which more frames follow
 
     async def _receive_frame(self) -> None:
+        if self.stream.closed():
+            raise StreamClosedError  # although more messages have arrived: nobody reads their answers
         first, second = await self.stream.read_bytes(2)
         wrong = fault(first, second)
         if wrong is not None:

@@ -6,8 +6,9 @@ Within a channel turns run one after another in the order they came; channels ru
 
 **Reading never waits for a turn.**  ``on_message`` only queues the request.  If it waited, Tornado could read
 neither a close frame nor a pong, and would in the end close a healthy connection; and
-``response.interrupt`` would come too late.  It waits in two cases: while a large message that has to wait is
-measured, and when the client does not even read the errors it provokes.
+``response.interrupt`` would come too late.  It waits while a large message that has to wait is measured.  And
+because thousands of messages may arrive at once, it waits after one that begins no turn, until the client has
+read the answer and others have had their turn (:func:`give_way`); so does a queue before its next turn.
 
 **State of the connection.**  The last responses of each channel stay here for ``previous_response_id``, even
 with ``store: false``; see :mod:`rproxy.server.local_responses`.
@@ -32,12 +33,13 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProt
 
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.json_steps import json_blocks
-from ..cooperative import memory_of, memory_parts
+from ..cooperative import give_way, memory_of, memory_parts
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..json_codec import encode_json
 from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
+from . import websocket_errors as errors
 from .base import STOPPING, BaseHandler, new_request_id
 from .body import LARGE, parse_large
 from .frame_writer import FrameWriter
@@ -45,14 +47,6 @@ from .frames import Pieces, StrictProtocol
 from .local_responses import ChannelResponses, LocalResponses
 from .pending import MEASURED_AT_ONCE, ByteBudget, Waiting, read_message, size_of
 from .tornado_patches import patch_websocket
-from .websocket_errors import (
-    BAD_STREAM_ID,
-    MAX_CHANNELS,
-    NO_STEERING,
-    NO_UPGRADE,
-    QUEUE_FULL,
-    TOO_MANY_CHANNELS,
-)
 from .writer import EventWriter
 
 log = logging.getLogger("rproxy.websocket")
@@ -133,6 +127,13 @@ class Channel:
         self.sink: Optional[WebSocketSink] = None  # of the running turn
 
 
+async def pause_after(written: Optional[Awaitable[None]]) -> None:
+    """Wait until the client has taken what was written, if it is not there yet, and others had their turn."""
+    if written is not None:
+        await written
+    await give_way()
+
+
 class ResponsesSocket(BaseHandler, WebSocketHandler):
     """``GET /responses`` with ``Upgrade: websocket``."""
 
@@ -154,7 +155,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
     async def get(self, *args: Any, **kwargs: Any) -> None:
         headers = self.request.headers
         if "upgrade" not in [word.strip().lower() for word in headers.get("Connection", "").split(",")]:
-            raise invalid(NO_UPGRADE)
+            raise errors.no_upgrade()
         if not headers.get("Sec-WebSocket-Key") or headers.get("Sec-WebSocket-Version") != "13":
             raise invalid("A WebSocket handshake needs Sec-WebSocket-Key and 'Sec-WebSocket-Version: 13'.")
         for name, value in self.codex_headers.items():
@@ -189,24 +190,23 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         try:
             request = await parse_large(pieces, "message", size > LARGE)
         except ApiError as error:
-            blocked = self.write_error_event(error, None)
+            await self.refuse(error, None)
         else:
-            blocked = self.dispatch(lambda: request, size)
-        await (blocked or asyncio.sleep(0))
+            await (self.dispatch(lambda: request, size) or asyncio.sleep(0))
 
     def dispatch(self, read: Callable[[], Json], size: int) -> Optional[Awaitable[None]]:
         """Act on one message; an error becomes an error frame.
 
         :param read: gives the message, or raises ApiError
         :param size: of the message in bytes
-        :returns: what to wait for when the client does not keep up
+        :returns: what to wait for before the next one is read
         """
         stream_id = None
         try:
             request = read()
             name = request.get("stream_id")
             if "stream_id" in request and (not isinstance(name, str) or not STREAM_ID.match(name)):
-                raise invalid(BAD_STREAM_ID, param="stream_id", code="invalid_stream_id")
+                raise errors.bad_stream_id()
             stream_id = name
             action = ACTIONS.get(str(request.get("type")))
             if action is None:
@@ -217,12 +217,16 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
                 )
             return action(self, request, stream_id, size)
         except ApiError as error:
-            return self.write_error_event(error, stream_id)
+            return self.refuse(error, stream_id)
         except Exception as error:
             log.error("%s: a message could not be handled", self.request_id, exc_info=True)
             self.write_error_event(error, stream_id)
             self.close(INTERNAL_ERROR, "internal error")
         return None
+
+    async def refuse(self, error: ApiError, stream_id: Optional[str]) -> None:
+        """Answer a message with an error."""
+        await pause_after(self.write_error_event(error, stream_id))
 
     def create(self, request: Json, stream_id: Optional[str], size: int) -> Optional[Awaitable[None]]:
         """``response.create``: queue a turn.
@@ -233,9 +237,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
             raise self._close_reason.error
         channel = self.channel(stream_id)
         if self.waiting() >= self.state.config.server.max_queue:
-            raise ApiError(
-                429, QUEUE_FULL, type="rate_limit_error", code="rate_limit_exceeded", retry_after=1.0
-            )
+            raise errors.queue_full()
         waiting = Waiting.now({name: request[name] for name in request if name not in NOT_FOR_TURNS}, size)
         if waiting.warms_up or not self.starts_at_once(channel):
             if size > MEASURED_AT_ONCE:
@@ -252,7 +254,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
                 raise self._close_reason.error
             waiting = waiting._replace(charge=self._pending.take(held))
         except ApiError as error:
-            await (self.write_error_event(error, channel.name) or asyncio.sleep(0))
+            await self.refuse(error, channel.name)
         else:
             if not self.closed.done():
                 self.enqueue(channel, waiting)
@@ -284,12 +286,13 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         :raises ApiError: there are too many
         """
         if stream_id not in self._channels:
-            if stream_id is not None and sum(name is not None for name in self._channels) >= MAX_CHANNELS:
-                raise invalid(TOO_MANY_CHANNELS, param="stream_id", code="websocket_stream_limit_reached")
+            named = sum(name is not None for name in self._channels)
+            if stream_id is not None and named >= errors.MAX_CHANNELS:
+                raise errors.too_many_channels()
             self._channels[stream_id] = Channel(stream_id, self._local)
         return self._channels[stream_id]
 
-    def interrupt(self, request: Json, stream_id: Optional[str], size: int) -> None:
+    def interrupt(self, request: Json, stream_id: Optional[str], size: int) -> Awaitable[None]:
         """``response.interrupt`` and ``response.cancel``: end a running response early, with what it has.
 
         A response that is not running is not an error: the message may have crossed the end of the turn.
@@ -301,24 +304,21 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
                 continue
             if sink.response.get("id") == wanted if wanted is not None else channel.name == stream_id:
                 sink.interrupt.cancel()
+        return give_way()
 
-    def steer(self, request: Json, stream_id: Optional[str], size: int) -> Optional[Awaitable[None]]:
+    def steer(self, request: Json, stream_id: Optional[str], size: int) -> Awaitable[None]:
         """``response.steer``: refused, because Chat Completions takes no input while it answers."""
-        error = {
-            "type": "invalid_request_error",
-            "code": "steering_not_supported",
-            "param": None,
-            "message": NO_STEERING,
-        }
-        steer = {key: request[key] for key in ("previous_response_id", "input") if key in request}
-        event = {"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": steer}
-        return self.write_events([event], stream_id)
+        return pause_after(self.write_events([errors.no_steering(request)], stream_id))
 
     # ---- Turns
     async def run_channel(self, channel: Channel) -> None:
         """Answer what is in the channel's queue, in order."""
+        ran = False
         try:
             while channel.queue:
+                if ran:
+                    await give_way()
+                ran = True
                 async with self._slots:
                     if channel.queue:  # drain() may have emptied it in the meantime
                         await self.run_turn(channel, channel.queue.popleft())

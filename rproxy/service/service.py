@@ -328,18 +328,19 @@ class Service:
         in_form = uses_codex_form(self.config.server.errors, client.codex)
         if sink is None or not in_form or shown.stream_code not in SENT_IN_STREAM:
             return None
-        self.telemetry.refused(
-            RefusalRecord(
-                request_id=client.request_id,
-                key=client.key_name,
-                remote=client.remote,
-                method="WS" if client.transport == "ws" else "POST",
-                path="",
-                status=error.status,
-                error=str(error.code),
-                reason=error.message,
+        if self.telemetry.count_refusal(error.status):
+            self.telemetry.log_refusal(
+                RefusalRecord(
+                    request_id=client.request_id,
+                    key=client.key_name,
+                    remote=client.remote,
+                    method="WS" if client.transport == "ws" else "POST",
+                    path="",
+                    status=error.status,
+                    error=str(error.code),
+                    reason=error.message,
+                )
             )
-        )
         converter = StreamConverter.empty(request.response(), now=self._seconds)
         sink.begin(converter.response, {})
         events = converter.start()

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Callable, ContextManager, List, Optional, Set
 
 from ..config.schema import Price
+from ..log import LineLimit
 from .metrics import Metrics
 from .recent import RecentTurns, RunningTurn
 from .records import (
@@ -40,6 +41,8 @@ refusals = logging.getLogger("rproxy.refusal")
 searches = logging.getLogger("rproxy.search")
 recordings = logging.getLogger("rproxy.recording")
 
+MAX_LINES, LINE_SPAN = 50, 1.0  # lines about refused requests in so many seconds
+
 _NOTHING: ContextManager[None] = nullcontext()
 
 
@@ -59,6 +62,7 @@ class Telemetry:
         self.recorders: List[Recorder] = []
         self._keeping: Set[asyncio.Task[None]] = set()
         self._ledger = ledger
+        self._refusal_lines = LineLimit(MAX_LINES, LINE_SPAN)
 
     def configure(self, inspector: str) -> None:
         """:param inspector: ``server.inspector``"""
@@ -133,12 +137,31 @@ class Telemetry:
             known = plain_fields(record)
             searches.info("%s", line("search", known, SEARCH_FIELDS), extra={"fields": known})
 
-    def refused(self, record: RefusalRecord) -> None:
-        """Report a request that was refused before its turn."""
-        self.metrics.refused(record.status)
-        if refusals.isEnabledFor(logging.INFO):
-            known = plain_fields(record)
-            refusals.info("%s", line("refused", known, REFUSAL_FIELDS), extra={"fields": known})
+    def count_refusal(self, status: int) -> bool:
+        """Count a request that was refused before its turn.
+
+        A client can provoke thousands in a second, so not all of them have a line in the log.
+
+        :returns: may this one have a line?
+        """
+        self.metrics.refused(status)
+        if not refusals.isEnabledFor(logging.INFO):
+            return False
+        if self._refusal_lines.admits():
+            return True
+        if self._refusal_lines.left_out == 1:
+            asyncio.get_running_loop().call_later(LINE_SPAN, self._tell_left_out)
+        return False
+
+    def log_refusal(self, record: RefusalRecord) -> None:
+        """Write the line of a refusal that may have one."""
+        known = plain_fields(record)
+        refusals.info("%s", line("refused", known, REFUSAL_FIELDS), extra={"fields": known})
+
+    def _tell_left_out(self) -> None:
+        left_out, self._refusal_lines.left_out = self._refusal_lines.left_out, 0
+        if left_out:
+            refusals.info("%d more requests were refused and have no line of their own", left_out)
 
     async def keep(self, recording: Recording, record: TurnRecord) -> None:
         """Hand the complete recording of a turn to all recorders, even if the client leaves meanwhile."""
@@ -157,6 +180,7 @@ class Telemetry:
                 recordings.exception("cannot record %s", record.request_id)
 
     async def close(self) -> None:
+        self._tell_left_out()
         if self._keeping:
             await asyncio.wait(self._keeping)
         if self._ledger is not None:

@@ -22,8 +22,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
@@ -36,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WATCHED = Path(__file__).with_name("watched.py")
 TIMEOUT = 120.0  # seconds for one attack
 ENOUGH = 2.0  # seconds; a shorter attack is made again, or one wait of hundreds would be the percentile
+LONGEST = 20.0  # seconds for very many messages
+END = rb'"type":"(?:response\.)?(completed|failed|incomplete|error|steer\.failed)"'
 SLOW = 0.002  # seconds that a client waits that reads slowly
 SLOW_PIECE = 1 << 15  # bytes that it reads then
 HEALING = "{heal_tool_text: true, think_tags: true}"
@@ -229,9 +233,12 @@ def _read(client: socket.socket, attack: attacks.Attack) -> bytes:
 
 def _request(client: socket.socket, attack: attacks.Attack, body: bytes) -> tuple[str, str]:
     """:returns: the status and the beginning of the body, or the type of the last event; the response's id"""
-    head = f"{attack.method} {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-    head += f"Content-Type: application/json\r\n{attack.headers}Content-Length: {len(body)}\r\n\r\n"
-    client.sendall(head.encode() + body)
+    head = f"{attack.method} {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    head += f"Content-Type: application/json\r\n{attack.headers}Content-Length: {len(body)}\r\n"
+    if attack.times > 1:
+        asked = f"{head}\r\n".encode() + body
+        return _many(client, asked, attack.times, rb"HTTP/1.1 (...)"), ""
+    client.sendall(f"{head}Connection: close\r\n\r\n".encode() + body)
     first = last = b""
     ends: List[bytes] = []
     while True:
@@ -249,6 +256,33 @@ def _request(client: socket.socket, attack: attacks.Attack, body: bytes) -> tupl
     return f"{status} {said[0].decode(errors='replace') if said else ''}", response_id
 
 
+def _many(client: socket.socket, data: bytes, times: int, end: bytes) -> str:
+    """Send the same many times at once, and read as much as there are answers, or until it takes too long.
+
+    :param end: matches once in each answer, with a word that tells its kind
+    :returns: how many there were of each kind
+    """
+    sender = threading.Thread(target=_send, args=(client, data * times), daemon=True)
+    sender.start()
+    found: Counter[str] = Counter()
+    rest, until = b"", time.monotonic() + LONGEST
+    while found.total() < times and time.monotonic() < until:
+        piece = client.recv(1 << 20)
+        if not piece:
+            break
+        text, last = rest + piece, 0
+        for match in re.finditer(end, text):
+            found[match[1].decode()] += 1
+            last = match.end()
+        rest = text[max(last, len(text) - 100) :]
+    return " ".join(f"{count} {kind}" for kind, count in found.items())
+
+
+def _send(client: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # it is closed when there is enough
+        client.sendall(data)
+
+
 def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
     """Send one WebSocket message.
 
@@ -258,12 +292,15 @@ def _message(client: socket.socket, attack: attacks.Attack, body: bytes) -> str:
     head = f"GET {attack.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     client.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
     client.recv(65536)
-    client.sendall(struct.pack("!BBQL", 0x81, 0xFF, len(body), 0) + body)  # masked with zeros
+    message = struct.pack("!BBQL", 0x81, 0xFF, len(body), 0) + body  # masked with zeros
+    if attack.times > 1:
+        return _many(client, message, attack.times, END)
+    client.sendall(message)
     last = b""
     while True:
         piece = _read(client, attack)
         last = last[-4000:] + piece
-        end = re.search(rb'"type":"(?:response\.)?(completed|failed|incomplete|error)"', last)
+        end = re.search(END, last)
         if end is not None or not piece:
             return end[1].decode() if end is not None else "closed"
 

@@ -42,7 +42,7 @@ class Attack(NamedTuple):
     ``store``: of the proxy; ``again``: read the response from it, too, as JSON and as a stream.  ``slow``:
     the client reads slowly.  ``before`` makes the input of a turn that comes first and is not measured, in a
     conversation unless it is ``alone``: CONVERSATION and RESPONSE stand for the ids of what it leaves behind,
-    STEM for the digits of the latter.
+    STEM for the digits of the latter.  ``times``: so many messages, or requests of one connection, at once.
     """
 
     path: str
@@ -55,6 +55,7 @@ class Attack(NamedTuple):
     method: str = "POST"
     before: Optional[Callable[[], List[Any]]] = None
     alone: bool = True
+    times: int = 1
 
 
 def _json(value: Any) -> bytes:
@@ -516,6 +517,13 @@ REQUESTS: Dict[str, Attack] = {
     "sealed-brackets": ask(input=lambda: [thought("", [[]] * (4 * MB)), text("user", "x")]),
     "sealed-many": ask(input=lambda: [thought(f"{n} " * 50) for n in range(20_000)] + [text("user", "x")]),
     "sealed-websocket": ask(ws=True, input=lambda: [summary()] * 15),
+    # ---- Many that are refused
+    "many-messages": Attack(CREATE, lambda: b"{}", ws=True, times=37_500),
+    "many-steers": Attack(CREATE, lambda: b'{"type":"response.steer"}', ws=True, times=37_500),
+    "many-turns": ask("unknown", ws=True)._replace(times=10_000),
+    "many-warm-ups": ask(ws=True, generate=False)._replace(times=10_000),
+    "many-requests": Attack(CREATE, lambda: b"{}", times=10_000),
+    "many-paths": Attack("/x", lambda: b"", method="GET", times=10_000),
     # ---- Files
     "pdf": ask(input=lambda: pdf_in_text(41_000)),
     "pdf-deflated": ask(input=lambda: deflated_pdfs(8)),
