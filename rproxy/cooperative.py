@@ -22,7 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import islice
-from typing import Any, Callable, Generator, Iterable, Iterator, List, Optional, Set, TypeVar
+from typing import Any, Callable, Generator, Iterable, List, Optional, Set, TypeVar
 
 T = TypeVar("T")
 
@@ -31,7 +31,6 @@ TURNS = 8  # iterations of the event loop between two slices; GET /health needs 
 LONGEST_WAY = 0.02  # seconds of CPU time that they may take; iterations of a busy loop are longer
 THREADS = 2  # at a time; each further one makes the event loop wait longer for the interpreter
 CONTAINERS = frozenset((dict, list))
-COUNTED = 1000  # values whose sizes are added together
 SOME = 100  # entries of a container that are freed together
 FEW = 16  # entries that are freed with the container around them
 LOOKED_AT = 3  # entries of a container that are checked for other references
@@ -123,33 +122,6 @@ async def in_thread(work: Callable[[], T]) -> T:
 async def in_thread_if(takes_long: bool, work: Callable[[], T]) -> T:
     """Call a function here, or with :func:`in_thread`."""
     return await in_thread(work) if takes_long else work()
-
-
-def memory_parts(value: Any) -> Iterator[int]:
-    """The bytes that a JSON value takes in memory, at most; in parts, each of which is found quickly.
-
-    What several objects refer to, such as a name, counts for each of them.
-    """
-    left = [value]
-    while left:
-        some = left[-COUNTED:]
-        del left[-COUNTED:]
-        yield sum(map(sys.getsizeof, some))
-        for one in some:
-            if type(one) is dict:
-                left += one.values()
-                yield sum(map(sys.getsizeof, one))
-            elif type(one) is list:
-                left += one
-
-
-async def memory_of(value: Any) -> int:
-    """The sum of :func:`memory_parts`; other tasks run in between."""
-    size, slices = 0, Slices()
-    for part in memory_parts(value):
-        size += part
-        await slices.pause()
-    return size
 
 
 # ---- Freeing large values

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, FrozenSet, Iterator, List, MutableMapping, NamedTuple, Optional, Set
 
-from ..cooperative import memory_of
+from ..service.owner_cache import counted_memory
 from ..types import LocalRecord
 from .pending import Charge
 
@@ -152,7 +152,7 @@ class ChannelResponses(MutableMapping[str, LocalRecord]):
         kept, previous, key = self._local.records.get(self._added), self._previous, self._added
         if kept is not None:
             new = _new_in(kept.record, previous and previous.record)
-            size = await memory_of(new)
+            size = await counted_memory(new)
             self._local.resize(key, size + (previous.size if previous is not None else 0))
 
     def end(self) -> None:

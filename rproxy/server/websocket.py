@@ -33,9 +33,10 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProt
 
 from ..convert.events.fastpath import DeltaBatch
 from ..convert.json_steps import json_blocks
-from ..cooperative import give_way, memory_of, memory_parts
+from ..cooperative import give_way
 from ..errors import ApiError, invalid, unavailable, ws_error
 from ..json_codec import encode_json
+from ..service.owner_cache import counted_memory, memory_of
 from ..store.time_limit import limit_store_time
 from ..types import Event, Json, Response
 from ..upstream.client import CancelToken
@@ -242,13 +243,13 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         if waiting.warms_up or not self.starts_at_once(channel):
             if size > MEASURED_AT_ONCE:
                 return self.create_later(channel, waiting)
-            waiting = waiting._replace(charge=self._pending.take(sum(memory_parts(waiting.request))))
+            waiting = waiting._replace(charge=self._pending.take(memory_of(waiting.request)))
         self.enqueue(channel, waiting)
         return None
 
     async def create_later(self, channel: Channel, waiting: Waiting) -> None:
         """Queue a large turn that has to wait, if there is room for what it holds."""
-        held = await memory_of(waiting.request)
+        held = await counted_memory(waiting.request)
         try:
             if self._close_reason is not None:
                 raise self._close_reason.error

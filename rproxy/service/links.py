@@ -12,20 +12,17 @@ answer (:data:`~rproxy.convert.status.ANSWERED`) are remembered, which do not ch
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Iterable, List, NamedTuple, Optional
+from typing import Iterable, List, NamedTuple, Optional
 
 from ..convert.ids import response_stem
 from ..convert.status import ANSWERED
-from ..cooperative import in_thread
 from ..types import AnyItem, Item, ResponseRecord
-from .owner_cache import OwnerCache, memory_of
+from .owner_cache import OwnerCache, counted_memory
 from .pagination import Stretch
 
 MAX_BYTES = 32 << 20  # of memory for all links
 MAX_BYTES_OF_OWNER = MAX_BYTES // 2
 LINK_BYTES = 500  # a link without its items
-QUICK = 1 << 20  # bytes of memory that are counted in a few milliseconds
 
 
 class Link(NamedTuple):
@@ -50,9 +47,9 @@ async def link_of(record: ResponseRecord) -> Link:
     response = record["response"]
     items = [record["input"], response["output"]]
     try:
-        size = memory_of(items, QUICK)
+        size = await counted_memory(items, MAX_BYTES)
     except ValueError:
-        size = await in_thread(partial(_memory, items))
+        size = MAX_BYTES
     return Link(
         response["id"],
         response["status"],
@@ -63,13 +60,6 @@ async def link_of(record: ResponseRecord) -> Link:
         record["owner"],
         LINK_BYTES + size,
     )
-
-
-def _memory(items: List[Any]) -> int:
-    try:
-        return memory_of(items, MAX_BYTES)
-    except ValueError:
-        return MAX_BYTES
 
 
 class RecentLinks(OwnerCache[Link]):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Generic, Hashable, Iterable, List, Optional, Tuple, TypeVar
 
+from ..cooperative import in_thread
+
 T = TypeVar("T")
+
+QUICK = 1 << 20  # bytes of memory that are counted in a few milliseconds
 
 # Bytes of a value besides its content, and of an entry with a number
 TEXT, OBJECT, FIELD, ARRAY, ENTRY = 56, 160, 80, 56, 32
@@ -129,3 +134,14 @@ def memory_of(value: Any, most: float = float("inf")) -> int:
         if size > most:
             raise ValueError("there is more in it than text")
     return size
+
+
+async def counted_memory(value: Any, most: float = float("inf")) -> int:
+    """:func:`memory_of`, in a thread if it takes long.
+
+    :raises ValueError: there are more than ``most``
+    """
+    try:
+        return memory_of(value, QUICK)
+    except ValueError:
+        return await in_thread(partial(memory_of, value, most))
