@@ -18,6 +18,7 @@ from .body import parse_object
 
 FULL_BUDGETS = 4  # full budgets of connections that exhaust the budget of the process
 MEASURED_AT_ONCE = 1 << 14  # bytes of a message whose memory is measured in a millisecond
+NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the transport
 PAUSE = 1.0  # seconds after which the client may try again
 
 
@@ -92,8 +93,9 @@ class Waiting(NamedTuple):
     charge: Optional[Charge] = None
 
     @classmethod
-    def now(cls, request: Json, size: int) -> Waiting:
+    def now(cls, message: Json, size: int) -> Waiting:
         """A request that has just come."""
+        request = {name: message[name] for name in message if name not in NOT_FOR_TURNS}
         return cls(request, size, time.monotonic())
 
     @property

@@ -54,7 +54,6 @@ log = logging.getLogger("rproxy.websocket")
 
 MAX_RUNNING = 16
 STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
-NOT_FOR_TURNS = ("type", "stream_id", "stream", "background")  # fields of the transport
 
 RECONNECT = 1001
 INTERNAL_ERROR = 1011
@@ -239,7 +238,7 @@ class ResponsesSocket(BaseHandler, WebSocketHandler):
         channel = self.channel(stream_id)
         if self.waiting() >= self.state.config.server.max_queue:
             raise errors.queue_full()
-        waiting = Waiting.now({name: request[name] for name in request if name not in NOT_FOR_TURNS}, size)
+        waiting = Waiting.now(request, size)
         if waiting.warms_up or not self.starts_at_once(channel):
             if size > MEASURED_AT_ONCE:
                 return self.create_later(channel, waiting)
