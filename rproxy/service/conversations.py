@@ -8,18 +8,19 @@ items that one of them adds are contiguous.  Items are kept in their complete fo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable, List, Mapping, Optional, cast
 
 from ..convert.ids import CONVERSATION, is_conversation_id
 from ..convert.json_steps import is_large
 from ..convert.request.turns import type_of
-from ..cooperative import free_later, in_thread
+from ..cooperative import free_later, in_thread, in_thread_if
 from ..errors import ApiError, invalid, not_found
 from ..store.write_behind import WriteBehindStore
 from ..types import AnyRecord, Conversation, ConversationRecord, Deleted, Item, ItemPage, Json
 from .mcp_credentials import stored
 from .pagination import Stretch, listed, named, page
-from .records import owned_conversation, store_errors
+from .records import has_many_items, owned_conversation, store_errors
 
 MAX_NEW_ITEMS = 20  # in one request
 METADATA = (16, 64, 512)  # pairs, characters of a key, characters of a value
@@ -136,7 +137,8 @@ class Conversations:
         :raises ApiError: 503
         """
         with store_errors():
-            record = owned_conversation(await self._store.get(name), owner)
+            found = await self._store.get(name)
+        record = await in_thread_if(has_many_items(found), partial(owned_conversation, found, owner))
         return record["items"] if record is not None else []
 
     async def append(self, name: str, items: List[Item], owner: str) -> Optional[str]:
@@ -153,7 +155,7 @@ class Conversations:
     async def _record(self, name: str, owner: str) -> ConversationRecord:
         with store_errors():
             record = await self._store.get(name) if is_conversation_id(name) else None
-        return _checked(record, name, owner)
+        return await in_thread_if(has_many_items(record), partial(_checked, record, name, owner))
 
     async def _change(
         self, name: str, owner: str, change: Callable[[ConversationRecord], ConversationRecord]
@@ -182,7 +184,7 @@ class Conversations:
         if not is_large(items):
             return listed(stored(items), stem)
         new = await in_thread(lambda: listed(stored(items), stem))
-        free_later([new], levels=1)
+        free_later([new], levels=2)
         return new
 
 

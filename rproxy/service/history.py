@@ -26,7 +26,7 @@ from .conversations import Conversations
 from .create_request import ConversationContext, CreateRequest
 from .links import Link, RecentLinks, link_of
 from .pagination import Stretch, named
-from .records import owned_response, store_errors
+from .records import has_many_items, owned_response, store_errors
 
 NO_ITEM_HINT = (
     "No stored response has it; it may have expired or been deleted. "
@@ -161,7 +161,7 @@ class History:
         """
         with store_errors():
             record = await self._store.get_brief(response_id)
-        return owned_response(record, owner)
+        return await in_thread_if(has_many_items(record), partial(owned_response, record, owner))
 
     async def _has(self, ids: List[str]) -> bool:
         with store_errors():

@@ -10,13 +10,15 @@ import logging
 from contextlib import contextmanager
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, Iterator, Optional, cast
+from typing import Any, Iterator, List, Optional, cast
 
 from ..errors import StoreError, unavailable
 from ..types import AnyRecord, ConversationRecord, ResponseRecord
 
 log = logging.getLogger("rproxy.store")
 
+PORTION = 1000  # items that are checked at a time
+MANY_ITEMS = 10_000  # which take a few milliseconds
 STORE_FAILS = "The response store of this proxy is not available at the moment. Try again."
 
 
@@ -64,14 +66,31 @@ def owned_conversation(record: Optional[AnyRecord], owner: str) -> Optional[Conv
 
 
 def _is_list_of_items(value: Any) -> bool:
-    return isinstance(value, list) and all(map(isinstance, value, repeat(dict)))  # fast: they may be many
+    return isinstance(value, list) and all(
+        all(map(isinstance, some, repeat(dict))) for some in _portions(value)
+    )
 
 
-def _have_ids(items: Any) -> bool:
+def _have_ids(items: List[Any]) -> bool:
     try:
-        return all(map(isinstance, map(itemgetter("id"), items), repeat(str)))
+        return all(
+            all(map(isinstance, map(itemgetter("id"), some), repeat(str))) for some in _portions(items)
+        )
     except KeyError:
         return False
+
+
+def _portions(values: List[Any]) -> Iterator[List[Any]]:
+    """The values in lists that a C function goes through in a moment: other threads wait for it."""
+    if len(values) <= PORTION:
+        return iter((values,))
+    return (values[begin : begin + PORTION] for begin in range(0, len(values), PORTION))
+
+
+def has_many_items(record: Optional[AnyRecord]) -> bool:
+    """Does it take so long to check this record that a thread should do it?"""
+    lists = (record.get("items"), record.get("input")) if record is not None else ()
+    return any(isinstance(items, list) and len(items) > MANY_ITEMS for items in lists)
 
 
 def _warn(found: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import AsyncIterator, List, Mapping, Optional
 
 from ..convert.events.replay import opening, tail
 from ..convert.status import RUNNING
+from ..cooperative import in_thread_if
 from ..errors import ApiError, StoreError, not_found
 from ..store.time_limit import limit_store_time
 from ..store.write_behind import WriteBehindStore
@@ -14,7 +16,7 @@ from ..types import AnyRecord, Deleted, Event, ItemPage, Response, ResponseError
 from .background import Background, Running
 from .history import History
 from .pagination import page
-from .records import owned_response, store_errors
+from .records import has_many_items, owned_response, store_errors
 
 POLL_INTERVAL = 1.0  # seconds between two reads of a response that runs in another process
 LOST: ResponseError = {
@@ -126,7 +128,7 @@ class ResponseRetrieval:
     async def _record(self, response_id: str, owner: str) -> ResponseRecord:
         with store_errors():
             record = await self._store.get(response_id)
-        return _checked(record, response_id, owner)
+        return await in_thread_if(has_many_items(record), partial(_checked, record, response_id, owner))
 
     async def _present(self, response: Response) -> Response:
         """The stored response, with its present status.

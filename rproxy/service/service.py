@@ -315,6 +315,8 @@ class Service:
         request = CreateRequest(body, model, context, items, ids, conversation, self._seconds())
         long = len(context.items) + len(items) > LONG_HISTORY
         request = await in_thread_if(long, partial(_completed, request))
+        if long and conversation is not None:
+            free_later([request.items], levels=2)  # they were made here
         return self._hosted.shown(request)
 
     def _refused(

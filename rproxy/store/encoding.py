@@ -16,14 +16,14 @@ from __future__ import annotations
 import logging
 import re
 from itertools import takewhile
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 from ..convert.json_reader import parse_steps
-from ..convert.json_steps import LONG, is_large, write_large
-from ..cooperative import collect, free_later, run_cooperatively
+from ..convert.json_steps import is_large, write_large
+from ..cooperative import collect, free_later, large_values, run_cooperatively
 from ..errors import StoreError
 from ..json_codec import SHARED, SharedDict, encode_exactly, encode_json, parser
-from ..types import AnyRecord, Record
+from ..types import AnyRecord, Json, Record
 
 log = logging.getLogger("rproxy.store")
 
@@ -121,6 +121,16 @@ def _unwritable(record_id: str, error: Exception) -> StoreError:
     return StoreError(f"response {record_id} cannot be written as JSON: {error}")
 
 
+async def _parse_large(pieces: Sequence[Union[bytes, memoryview]]) -> Json:
+    large_values.begin()
+    try:
+        record = await run_cooperatively(parse_steps(pieces, float, errors="surrogatepass"))
+        free_later([record])
+        return record
+    finally:
+        large_values.end()
+
+
 async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[AnyRecord]:
     """The record of a stored form, decoded in slices; None, with a warning, if it is damaged.
 
@@ -128,11 +138,8 @@ async def decode(record_id: str, blob: bytes, brief: bool = False) -> Optional[A
     """
     try:
         pieces = _brief(blob) if brief else (blob,)
-        size = sum(map(len, pieces))
-        if size > LARGE:
-            record: Any = await run_cooperatively(parse_steps(pieces, float, errors="surrogatepass"))
-            if size > LONG:
-                free_later([record])
+        if sum(map(len, pieces)) > LARGE:
+            record: Any = await _parse_large(pieces)
         else:
             record = _parse(b"".join(pieces).decode("utf-8", "surrogatepass"))
         if isinstance(record, dict):
