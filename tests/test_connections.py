@@ -233,6 +233,24 @@ async def test_without_descriptors_the_server_waits_and_says_so_once(
         assert len(log_guard.records) == 1
 
 
+async def test_a_pause_lasts_its_second(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., Any]
+) -> None:
+    """Sweeps come more often; each accepting that fails costs time."""
+    expect_log("cannot accept connections for a moment")
+    monkeypatch.setattr(connections, "RECLAIM_INTERVAL", 0.01)
+    async with limited() as e:
+        server, loop = server_of(e), asyncio.get_running_loop()
+        paused = loop.time()
+        server._pause(OSError(errno.EMFILE, "Too many open files"))
+        waiting = asyncio.ensure_future(e.raw())
+        await swept(e, 5)
+        accepting, passed = server._accepting, loop.time() - paused
+        assert not accepting or passed >= 1
+        assert await healthy(await waiting)
+        assert loop.time() - paused >= 1.0
+
+
 @contextlib.asynccontextmanager
 async def few_descriptors(folder: Path, provider: ScriptedProvider) -> AsyncIterator[Few]:
     """``rproxy serve`` with an sqlite store, under ``ulimit -n 100``."""

@@ -36,12 +36,26 @@ from rproxy.config.yaml_positions import load
 from rproxy.convert import json_reader, sealed
 from rproxy.convert.answer import reader, tool_calls
 from rproxy.convert.request import validate
+from rproxy.hosted import approvals, memory, references
 from rproxy.providers.local_servers import LOCAL_KINDS
 from rproxy.providers.profiles import ZERO_CONFIG
-from rproxy.server import connections, http, local_responses, websocket, websocket_errors
+from rproxy.server import connections, http, local_responses, recent_bodies, websocket, websocket_errors
+from rproxy.server.pending import FULL_BUDGETS
 from rproxy.server.routes import ROUTES
-from rproxy.service import attempt, background, catalog, conversations, file_text, history
+from rproxy.service import (
+    attempt,
+    background,
+    catalog,
+    conversations,
+    file_text,
+    history,
+    links,
+    reasoning_cache,
+    recent_messages,
+    sealer,
+)
 from rproxy.store import write_behind
+from rproxy.telemetry import contents
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 100  # columns of a terminal
@@ -456,6 +470,36 @@ def test_the_table_of_limits_says_what_holds() -> None:
     assert {name: number_of(text) for name, text in keyed.items() if text != "[1]"} == {
         name: server[name].default for name in keyed if server[name].default is not None
     }
+
+
+# What docs/performance.md says that a process keeps at most, in the order of its table.
+KEPT = {
+    "finished turns of WebSockets": local_responses.KEPT_BYTES_IN_ALL,
+    "messages that wait on WebSockets (`max_pending_bytes`)": FULL_BUDGETS * Server().max_pending_bytes,
+    "the memory store (`store.max_bytes`)": StoreConfig().max_bytes,
+    "records on their way to a slow store": write_behind.MAX_PENDING_BYTES,
+    "reasoning that goes back to providers": reasoning_cache.MAX_BYTES,
+    "deltas of background responses that have ended": background.MAX_ENDED_TEXT,
+    "turns with their content, in the inspector": contents.MAX_BYTES,
+    "results of hosted tools": memory.MAX_BYTES,
+    "texts of pages": references.MAX_PAGE_TEXT,
+    "chains of responses": links.MAX_BYTES,
+    "requests": recent_bodies.MAX_BYTES,
+    "messages for providers": recent_messages.MAX_BYTES,
+    "texts of PDF files": file_text.MAX_REMEMBERED,
+    "results of approved calls": approvals.MAX_BYTES,
+    "opened `encrypted_content`": sealer.MAX_OPENED,
+}
+
+
+def test_what_a_process_keeps_at_most() -> None:
+    kept = [row for row in rows(DOCS["docs/performance.md"].section("Sizing")) if len(row) == 2]
+    (_, total), said = kept[-1], dict(kept[:-1])
+    assert {name: number_of(text) for name, text in said.items()} == KEPT
+    assert total == f"{sum(KEPT.values()) / (1 << 30):.1f} GiB"
+    for one in (links, recent_bodies, recent_messages):
+        assert 2 * one.MAX_BYTES_OF_OWNER == one.MAX_BYTES  # one key leaves room for others
+    assert local_responses.KEPT_BYTES < local_responses.KEPT_BYTES_IN_ALL
 
 
 def test_the_readme_has_the_limits_with_a_key() -> None:
