@@ -119,6 +119,17 @@ async def test_between_refused_messages_others_have_their_turn(message: bytes) -
         assert ended == refusals(e) < MANY  # what has arrived is not even looked at
 
 
+@pytest.mark.parametrize("message", [b'{"type":"response.interrupt"}', b'{"type":"response.steer"}'])
+async def test_between_messages_that_begin_no_turn_others_have_theirs(message: bytes) -> None:
+    async with running_server() as e:
+        raw, served = await open_raw(e), 0
+        raw.writer.write(masked(message) * MANY + masked(b"{}"))
+        while not refusals(e) and served < 20:
+            assert (await e.fetch("/health")).code == 200
+            served += 1
+        assert served == 20
+
+
 async def test_a_flood_of_refusals_has_few_lines_and_their_number(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "rproxy")
     async with running_server() as e:
