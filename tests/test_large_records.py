@@ -14,6 +14,7 @@ from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Tup
 import pytest
 from rawserver import until
 
+from rproxy.config.load import parse_config
 from rproxy.cooperative import large_values
 from rproxy.service.background import Background
 from rproxy.service.client import Client
@@ -21,12 +22,15 @@ from rproxy.service.conversations import Conversations
 from rproxy.service.create_request import ConversationContext
 from rproxy.service.history import History
 from rproxy.service.retrieval import ResponseRetrieval
+from rproxy.service.service import Service
 from rproxy.store import open_store
 from rproxy.store.write_behind import WriteBehindStore
+from rproxy.upstream.client import Upstream
 
 COUNT = 40_000
 STEM = "0" * 31 + "1"
 RESPONSE, CONVERSATION = f"resp_{STEM}", f"conv_{STEM}"
+CLIENT = Client(None, False, "json", "req_1", {})
 SHORT = 0.025  # seconds; a slow machine has longer steps, but not a larger part of the whole in one
 
 
@@ -34,8 +38,8 @@ class Stored:
     """A response and a conversation of many items, and all that uses them."""
 
     def __init__(self) -> None:
-        store = open_store("memory", max_responses=10, max_bytes=1 << 28, ttl=1000)
-        self.store = WriteBehindStore(store)
+        self.plain = open_store("memory", max_responses=10, max_bytes=1 << 28, ttl=1000)
+        self.store = WriteBehindStore(self.plain)
         self.conversations = Conversations(self.store, lambda: "2" * 32, time.time)
         background = Background(self.store, time.time)
         self.history = History(self.store, self.conversations, background)
@@ -65,8 +69,7 @@ class Stored:
         return [item.get("id") for item in found]
 
     async def context(self, conversation: Optional[str] = None, **body: str) -> int:
-        client = Client(None, False, "json", "req_1", {})
-        return len((await self.history.context(body, conversation, client)).items)
+        return len((await self.history.context(body, conversation, CLIENT)).items)
 
 
 def input_id(number: int) -> str:
@@ -137,3 +140,19 @@ async def test_no_step_is_long(use: str) -> None:
         await until(lambda: large_values.count == 0)
         await asyncio.sleep(0)  # the step that ends is measured, too
     assert max(taken) < max(SHORT, sum(taken) / 16)
+
+
+async def test_the_items_that_a_turn_adds_to_a_conversation_are_freed_in_steps() -> None:
+    there = Stored()
+    await there.fill()
+    config = parse_config(b"models: [{model: m, provider: {base_url: 'http://127.0.0.1:1'}}]", "c", {})
+    upstream = Upstream()
+    service = Service(config, upstream, there.plain)
+    items = [{"role": "user", "content": str(number)} for number in range(3 * COUNT)]
+    with steps() as taken:
+        body = {"model": "m", "conversation": CONVERSATION, "input": items}
+        assert (await service.input_tokens(body, CLIENT))["input_tokens"] > 3 * COUNT
+        await until(lambda: large_values.count == 0)
+        await asyncio.sleep(0)
+    assert max(taken) < max(SHORT, sum(taken) / 16)
+    upstream.close()
