@@ -106,8 +106,15 @@ class ClientStream(IOStream):
 
     # IOStream has about thirty attributes; with more of them, the dict of an object takes twice the memory.
     __slots__ = (
-        *("_on_closed", "_seen", "_since", "_written"),
-        *("awaiting", "body_due", "body_wanted", "peer", "whole"),
+        "_on_closed",
+        "_seen",
+        "_since",
+        "_written",
+        "awaiting",
+        "body_due",
+        "body_wanted",
+        "peer",
+        "whole",
     )
 
     def __init__(
