@@ -234,7 +234,7 @@ class LineLimit:
     :param most: lines
     :param seconds: the span
 
-    ``left_out`` counts the other lines; whoever tells of them sets it to 0.
+    ``left_out`` counts the other lines; whoever reports their number sets it to 0.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
