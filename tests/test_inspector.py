@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from types import SimpleNamespace
 from typing import Any, AsyncIterator, Dict, List, Optional
 
 import pytest
@@ -228,20 +229,21 @@ def test_a_timeline_is_bounded() -> None:
     assert len(timeline.spans) == MAX_SPANS and max(len(label) for *_, label in timeline.spans) == 80
 
 
-def test_tools_between_two_attempts_are_steps_of_their_own() -> None:
+def test_tools_between_two_attempts_are_steps_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]  # seconds; a clock that stands still while the test does not pass time
+    monkeypatch.setattr("rproxy.telemetry.spans.time", SimpleNamespace(monotonic=lambda: now[0]))
+
     class TimedAttempt:
         sent: Optional[float] = None
         answered: Optional[float] = None
 
         def __init__(self) -> None:
-            self.started = time.monotonic()
+            self.started = now[0]
 
     def pass_time() -> None:
-        end = time.monotonic() + 0.002
-        while time.monotonic() < end:
-            pass
+        now[0] += 0.002
 
-    timeline = Timeline(time.monotonic())
+    timeline = Timeline(now[0])
     for round_ in range(2):
         pass_time()
         timeline.begin_attempt(TimedAttempt())

@@ -254,7 +254,8 @@ def _start_in_a_terminal(folder: Path, port: int, *before: str) -> Any:
     path.write_text(CONFIG.format(port=port, base_url="http://127.0.0.1:1", server=""), encoding="utf-8")
     master, slave = pty.openpty()
     code = f"""
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests ignore when they run under nohup
 fcntl.ioctl({slave}, termios.TIOCSCTTY, 0)
 os.close({master})
 os.execvp(sys.argv[1], sys.argv[1:])
