@@ -106,6 +106,10 @@ ORDER: Dict[str, Tuple[List[Json], List[Json]]] = {
         [GO, call("c1"), user("b"), out("c1"), said("done")],
         [U, UB, asks("c1"), result("c1"), by_model("done")],
     ),
+    "the output of an earlier turn than the one that a message interrupted": (
+        [GO, call("c1"), user("b"), call("c2"), user("c"), out("c1"), out("c2")],
+        [U, asks("c1"), result("c1"), UB, by_user("c"), asks("c2"), result("c2")],
+    ),
     "an output between two messages of the user": (
         [GO, call("c1"), user("b"), out("c1"), user("c")],
         [U, asks("c1"), result("c1"), UB, by_user("c")],
