@@ -70,12 +70,7 @@ def split(
     for key, entries in lists:
         for some in _pieces(entries, PARTS):
             yield {"choices": [{"delta": {key: some}}]}
-    for some in _lists(calls):
-        if some is None:
-            yield None
-            continue
-        for fragments in _call_pieces(some, repeats):
-            yield {"choices": [{"delta": {"tool_calls": fragments}}]}
+    yield from _of_calls(calls, repeats)
     over = {key: value for key, value in chunk.items() if key != "choices"}
     yield {**over, "choices": [{**later, "delta": {}}]}
 
@@ -93,6 +88,16 @@ def split_event(event: Json) -> Iterator[Json]:
         return
     for piece in _pieces(delta):
         yield {**event, "delta": piece}
+
+
+def _of_calls(calls: Any, repeats: Callable[[Json], bool]) -> Iterator[Optional[Json]]:
+    """The chunks of tool calls; None is a step without a chunk."""
+    for some in _lists(calls):
+        if some is None:
+            yield None
+        else:
+            for fragments in _call_pieces(some, repeats):
+                yield {"choices": [{"delta": {"tool_calls": fragments}}]}
 
 
 def _lists(calls: Any) -> Iterator[Any]:
