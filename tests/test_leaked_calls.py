@@ -265,7 +265,7 @@ def test_only_where_the_profile_says_so() -> None:
 
 
 def test_a_call_without_end_comes_as_text_when_it_is_too_long() -> None:
-    heal, block = LeakedCallFilter(TOOLS), "<tool_call>\n" + "x" * (1 << 20)
+    heal, block = LeakedCallFilter(TOOLS), "<tool_call>\n" + "x" * (1 << 19)
     out = heal.feed(block)
     assert [kind for kind, _ in out] == ["text"] and out[0][1] == block
     assert heal.close() == []

@@ -21,7 +21,7 @@ Piece = Union[Tuple[Literal["text"], str], Tuple[Literal["call"], Tuple[str, str
 Found = Optional[List[Tuple[str, Json]]]  # (name, arguments) of each call; None: not a call
 
 _FENCE = "```"
-_MAX_BLOCK = 1 << 20  # characters of a call
+_MAX_BLOCK = 1 << 19  # characters of a call, which are parsed in one step
 PIECE = 1024  # characters that are read at once, because each line copies the rest of its piece
 _MAX_BLANK = 64  # characters of white space that are held back, since a call may follow
 
