@@ -40,7 +40,7 @@ MAX_HEADERS = 64  # of a provider's answer that are passed on
 GRACE = 5.0  # seconds without data after a finish_reason that end an answer
 LONG_GRACE = 20.0  # ... when it is still empty: some servers send "stop" first, and then the answer
 LARGE_REQUEST = 1 << 20  # bytes; what the response repeats of a larger one may be too large for one step
-LARGE_ANSWER = 1 << 20  # bytes; a single event of a larger one may be too large for one step
+LARGE_ANSWER = 1 << 18  # bytes; the events of a larger one may be too large for one step
 MAX_ANSWER = 512 << 20  # bytes; the longest real answers, a token in each chunk, are below 150 MiB
 
 

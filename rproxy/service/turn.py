@@ -23,6 +23,7 @@ from ..config.schema import Provider
 from ..convert.events.converter import StreamConverter
 from ..convert.events.items import Watch
 from ..convert.events.response import write_response
+from ..convert.json_steps import is_large
 from ..convert.request.chat import Conversion
 from ..cooperative import large_values
 from ..errors import ApiError, error_event
@@ -268,10 +269,11 @@ class Turn:
 
     async def _send_last(self, events: Sequence[Event]) -> None:
         """Write events that have the whole text of the answer, some of them several times."""
-        if self._attempt is None or self._attempt.answer_bytes <= LARGE_ANSWER:
-            self._send(events)
-        else:
+        attempt = self._attempt
+        if attempt is not None and attempt.answer_bytes > LARGE_ANSWER and is_large(events):
             await self._send_in_steps(events)
+        else:
+            self._send(events)
 
     async def _send_in_steps(self, events: Sequence[Event]) -> None:
         """Write events that may be too large for one step, as the client takes them."""
