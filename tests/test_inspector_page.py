@@ -181,10 +181,16 @@ async def test_ten_thousand_turns_scroll_smoothly(devtools: str) -> None:
 async def test_what_one_reads_stays_where_it_is(devtools: str) -> None:
     async with looking(devtools, turns=200) as (e, page):
         await page.until("document.querySelector('#list').getAttribute('aria-rowcount') === '201'")
-        top = "document.elementFromPoint(400, innerHeight - 100).closest('.row').dataset.id"
+        # within the list, because what is above it grows
+        at = "document.querySelector('#list').getBoundingClientRect().top + 100"
+        top = f"document.elementFromPoint(400, {at}).closest('.row')?.dataset.id"
         await page.run("document.querySelector('#list').scrollTop = 2000")
-        await page.run("new Promise(done => setTimeout(done, 300))")
-        before = await page.run(top)
+        # once the list has drawn what is there: six frames in a row show the same
+        before = await page.run(
+            "new Promise(done => { let last, same = 0; const look = () => {"
+            f"const now = {top}; same = now && now === last ? same + 1 : 0; last = now;"
+            "same > 5 ? done(now) : requestAnimationFrame(look); }; look(); })"
+        )
         fill_from = e.state.service.telemetry.recent
         assert fill_from is not None
         for number in range(500, 505):
